@@ -1,0 +1,48 @@
+"""Real-time WebSocket applications: subclass MessageComponent, route it on an App, run it on asyncio or trio."""
+
+from pywsapp.app import App
+from pywsapp.client import connect
+from pywsapp.component import Accept, MessageComponent, in_thread
+from pywsapp.components.echo import EchoServer
+from pywsapp.components.ip import IpBlackList
+from pywsapp.components.origin import OriginCheck
+from pywsapp.components.router import Router
+from pywsapp.components.static import StaticFolder
+from pywsapp.connection import Connection, broadcast
+from pywsapp.protocol.prepared import PreparedMessage
+from pywsapp.values.close import CloseCode
+from pywsapp.values.errors import ConfigurationError, ConnectionClosed, HandshakeError, PywsappError, Refuse
+from pywsapp.values.options import Deflate, Options, SlowConsumer
+from pywsapp.values.request import Headers, QueryParams, Request
+from pywsapp.values.response import Response
+from pywsapp.values.version import __version__
+
+__all__ = (
+    "Accept",
+    "App",
+    "CloseCode",
+    "ConfigurationError",
+    "Connection",
+    "ConnectionClosed",
+    "Deflate",
+    "EchoServer",
+    "HandshakeError",
+    "Headers",
+    "IpBlackList",
+    "MessageComponent",
+    "Options",
+    "OriginCheck",
+    "PreparedMessage",
+    "PywsappError",
+    "QueryParams",
+    "Refuse",
+    "Request",
+    "Response",
+    "Router",
+    "SlowConsumer",
+    "StaticFolder",
+    "__version__",
+    "broadcast",
+    "connect",
+    "in_thread",
+)

@@ -1,0 +1,456 @@
+"""The App: routes, listeners, timers and hooks behind one name (Ratchet's App)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import inspect
+import logging
+import os
+import signal
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import anyio
+from anyio.abc import TaskStatus
+
+
+from pywsapp.component import ComponentFactory, MessageComponent, PerConnection, check_component
+from pywsapp.components.origin import OriginCheck
+from pywsapp.components.router import HttpHandler, Router
+from pywsapp.components.static import StaticFolder
+from pywsapp.hosting.listeners import Listener
+from pywsapp.hosting.runtime import on_asyncio
+from pywsapp.hosting.server import Server
+from pywsapp.hosting.tls import as_server_context
+from pywsapp.values.errors import ConfigurationError
+from pywsapp.values.options import Options
+from pywsapp.values.version import __version__
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+logger = logging.getLogger("pywsapp")
+
+Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+Hook = Callable[[], Any]
+HookT = TypeVar("HookT", bound=Hook)
+ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
+HandlerT = TypeVar("HandlerT", bound=HttpHandler)
+
+#: After a second Ctrl-C, how long `on_close` and the like may still take before the process ends without them.
+_LAST_RESORT_SECONDS = 2.0
+
+
+class App:
+    """A real-time application: route components on it and run it (Ratchet's App).
+
+    Args:
+        http_host: the name clients use in the Host field (Ratchet's httpHost), several, or "*" for any. A name also
+            lets clients in that use an IP address.
+        port: the TCP port, 0 for a free one; see `port` for the one in use.
+        address: the address to listen on, "0.0.0.0" or "::" for all.
+        options: the limits of connections.
+        tls: makes it https and wss: an SSLContext, or the path of a PEM certificate with its key in it, or a pair of
+            paths (certificate, key). At least TLS 1.2.
+        unix_path: listen on this Unix socket instead of TCP.
+        fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
+        max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
+
+    Raises:
+        ConfigurationError: something of it cannot be; the text says what to do.
+    """
+
+    def __init__(
+        self,
+        http_host: str | Sequence[str] = "localhost",
+        port: int = 8080,
+        address: str = "127.0.0.1",
+        *,
+        options: Options | None = None,
+        tls: Tls | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+        max_connections: int | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.router = Router(http_host=http_host)
+        self._http_host = http_host
+        self._max_connections = max_connections
+        self._server: Server | None = None
+        self._tasks: TaskGroup | None = None
+        self._timers: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._startup: list[Hook] = []
+        self._shutdown: list[Hook] = []
+        self._listeners: list[Listener] = []
+        self._stopping = False
+        self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd)
+
+    def listen(
+        self,
+        address: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        tls: Tls | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+    ) -> None:
+        """Listen in one more place; the arguments are those of App.
+
+        Raises:
+            ConfigurationError: they cannot be.
+        """
+        self._listeners.append(
+            Listener(
+                address=address,
+                port=port,
+                unix_path=os.fspath(unix_path) if unix_path is not None else None,
+                fd=fd,
+                tls=as_server_context(tls) if tls is not None else None,
+            )
+        )
+
+    # -- routes ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def route(
+        self,
+        path: str,
+        component: None = None,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> Callable[[ComponentT], ComponentT]: ...
+
+    @overload
+    def route(
+        self,
+        path: str,
+        component: ComponentT,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> ComponentT: ...
+
+    def route(
+        self,
+        path: str,
+        component: Any = None,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> Any:
+        """Put a component on a path (Ratchet's App::route, whose order of arguments this keeps).
+
+        Args:
+            path: a pattern: "/chat", "/rooms/{name}", "/n/{id:int}", "/files/{path:path}".
+            component: an instance, shared by all connections, or a class or function that makes one for each. Left
+                out, this is a decorator for a class.
+            allowed_origins: the pages that may connect: "https://app.example", "https://*.example.com",
+                "example.com"; ["*"] for any. None allows the same origin only.
+            http_host: the Host this route answers to, instead of the app's.
+            subprotocols: instead of the component's own, the preferred one first.
+            require_subprotocol: refuse clients that offer none of them.
+            require_origin: refuse clients that send no Origin, which are not browsers.
+            options: limits for this route instead of the app's.
+
+        Returns:
+            the component.
+
+        Raises:
+            ConfigurationError: the pattern, the component or an origin cannot be, or the route exists.
+        """
+        if component is None:
+            return functools.partial(
+                self.route,
+                path,
+                allowed_origins=allowed_origins,
+                http_host=http_host,
+                subprotocols=subprotocols,
+                require_subprotocol=require_subprotocol,
+                require_origin=require_origin,
+                options=options,
+            )
+        source = check_component(component)
+        inner = source if isinstance(source, MessageComponent) else PerConnection(source)
+        self.router.route(
+            path,
+            OriginCheck(inner, allowed_origins, require_origin=require_origin),
+            http_host=http_host,
+            subprotocols=subprotocols,
+            require_subprotocol=require_subprotocol,
+            options=options,
+        )
+        return component
+
+    @overload
+    def http(self, path: str, handler: None = None, *, http_host: str | None = None) -> Callable[[HandlerT], HandlerT]: ...
+
+    @overload
+    def http(self, path: str, handler: HandlerT, *, http_host: str | None = None) -> HandlerT: ...
+
+    def http(self, path: str, handler: Any = None, *, http_host: str | None = None) -> Any:
+        """Answer plain HTTP GET on a path of the same port: a page, JSON, a health check.
+
+        Args:
+            path: a pattern, as for `route`.
+            handler: takes the Request and returns a Response, a str, bytes, or something for JSON; def or async def.
+                Left out, this is a decorator.
+            http_host: the Host this route answers to, instead of the app's.
+
+        Raises:
+            ConfigurationError: the pattern cannot be, or the route exists.
+        """
+        if handler is None:
+            return functools.partial(self.http, path, http_host=http_host)
+        self.router.http(path, handler, http_host=http_host)
+        return handler
+
+    def static(self, path: str, directory: str | Path, **options: Any) -> None:
+        """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
+
+        Raises:
+            ConfigurationError: there is no such folder.
+        """
+        self.mount(path, StaticFolder(directory, **options))
+
+    def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
+        """Hand everything under a path, or with `path=""` everything not routed, to another app, router or component.
+
+        Raises:
+            ConfigurationError: the path cannot be, or the mount exists.
+        """
+        self.router.mount(path, component.router if isinstance(component, App) else component, http_host=http_host)
+
+    # -- tasks and hooks ---------------------------------------------------------------------------------------------
+
+    def on_startup(self, hook: HookT) -> HookT:
+        """Call a def or async def before the app listens; a decorator. An exception of it keeps the app from starting."""
+        self._startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: HookT) -> HookT:
+        """Call a def or async def after all connections have ended; a decorator."""
+        self._shutdown.append(hook)
+        return hook
+
+    def every(self, seconds: float) -> Callable[[HookT], HookT]:
+        """Call a def or async def every so many seconds while the app runs; a decorator.
+
+        A call that takes longer delays the next one; an exception is logged, and the next call comes all the same.
+
+        Raises:
+            ConfigurationError: the time is not positive.
+        """
+        if seconds <= 0:
+            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
+
+        def decorator(hook: HookT) -> HookT:
+            self.start_soon(_repeat, seconds, hook)
+            return hook
+
+        return decorator
+
+    def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
+        """Run an async def in the background for as long as the app runs, from its start if it does not run yet.
+
+        It is cancelled when the app has drained. An exception of it is logged and ends the task alone.
+        """
+        if self._tasks is None:
+            self._timers.append((task, arguments))
+        else:
+            self._tasks.start_soon(_logged, task, arguments)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None) -> None:
+        """Run the app until SIGINT or SIGTERM; blocks.
+
+        The first signal drains: it stops accepting, closes every connection with 1012 and waits for them as long as
+        `Options.drain_timeout`. A second one leaves at once, with exit code 130.
+
+        Args:
+            backend: "asyncio" or "trio".
+            uvloop: for asyncio, whether to use uvloop; by default if it is installed.
+
+        Raises:
+            ConfigurationError: it is called inside a running event loop, a library is missing, or listening is not
+                possible.
+        """
+        _check_not_running()
+        options = _backend_options(backend, uvloop)
+        if not logging.getLogger().handlers and not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+        forced = anyio.run(self._run_until_signal, backend=backend, backend_options=options)
+        if forced:
+            sys.exit(130)
+
+    async def _run_until_signal(self) -> bool:
+        forced = False
+
+        async def watch_signals() -> None:
+            nonlocal forced
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for received in signals:
+                    name = signal.Signals(received).name
+                    if self._stopping:
+                        logger.info("%s again: leaving at once", name)
+                        forced = True
+                        # a handler stuck in a thread cannot be cancelled
+                        last_resort = threading.Timer(_LAST_RESORT_SECONDS, os._exit, (130,))
+                        last_resort.daemon = True
+                        last_resort.start()
+                        tasks.cancel_scope.cancel()
+                        return
+                    logger.info("%s: leaving, once more to leave at once", name)
+                    self.stop()
+
+        async with anyio.create_task_group() as tasks:
+            if sys.platform != "win32":  # where loops cannot receive signals
+                tasks.start_soon(watch_signals)
+            await self.serve()
+            tasks.cancel_scope.cancel()
+        return forced
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
+
+        `await task_group.start(app.serve)` returns when it listens. Signals are left to the program.
+
+        Raises:
+            ConfigurationError: it runs already, or listening is not possible.
+        """
+        if self._server is not None:
+            raise ConfigurationError("this App is running already")
+        self._server = Server(self.router, self.options, self._max_connections)
+        self._stopping = False
+
+        async def started(tasks: TaskGroup) -> None:
+            self._tasks = tasks
+            for task, arguments in self._timers:
+                tasks.start_soon(_logged, task, arguments)
+            logger.info("pywsapp %s on %s: %s", __version__, _loop_name(), " ".join(self.urls))
+            task_status.started()
+
+        try:
+            for hook in self._startup:
+                await _call(hook)
+            await self._server.run(self._listeners, started)
+        finally:
+            self._tasks = self._server = None
+            with anyio.CancelScope(shield=True):
+                await self._run_shutdown_hooks()
+
+    async def _run_shutdown_hooks(self) -> None:
+        for hook in self._shutdown:
+            with anyio.move_on_after(self.options.drain_timeout):
+                await _logged(hook, ())
+
+    def stop(self) -> None:
+        """Begin to drain, from the loop's thread; `run` or `serve` returns when it is over."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.stop()
+
+    @property
+    def port(self) -> int:
+        """The TCP port: the real one while running, also if 0 was asked for; before, the one asked for."""
+        if self._server is not None:
+            for sock in self._server.sockets:
+                name = sock.getsockname()
+                if isinstance(name, tuple):
+                    return int(name[1])
+        return self._listeners[0].port
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
+        if self._server is None:
+            return []
+        scheme = {id(listener): "https" if listener.tls else "http" for listener in self._listeners}
+        schemes = [scheme[id(listener)] for listener in self._listeners]
+        name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
+        urls = []
+        for number, address in enumerate(self._server.addresses()):
+            if address.startswith("unix:"):
+                urls.append(address)
+                continue
+            host, _, port = address.rpartition(":")
+            if host in ("127.0.0.1", "[::1]", "0.0.0.0", "[::]") and "*" not in name:  # noqa: S104 - only compared
+                host = name
+            urls.append(f"{schemes[min(number, len(schemes) - 1)]}://{host}:{port}")
+        return list(dict.fromkeys(urls))
+
+
+async def _call(function: Callable[..., Any], *arguments: Any) -> None:
+    result = function(*arguments)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _logged(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        await _call(function, *arguments)
+    except Exception:
+        logger.exception("%s failed", getattr(function, "__qualname__", function))
+
+
+async def _repeat(seconds: float, hook: Hook) -> None:
+    due = anyio.current_time() + seconds
+    while True:
+        await anyio.sleep_until(due)
+        await _logged(hook, ())
+        due = max(due + seconds, anyio.current_time())
+
+
+def _check_not_running() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        try:
+            anyio.get_current_task()
+        except RuntimeError:
+            return
+    raise ConfigurationError("App.run() starts an event loop, but one is running here: use `await app.serve()` instead")
+
+
+def _backend_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
+    if backend not in ("asyncio", "trio"):
+        raise ConfigurationError(f'backend must be "asyncio" or "trio", not {backend!r}')
+    if backend == "trio":
+        if uvloop:
+            raise ConfigurationError("uvloop is a loop for asyncio; trio has its own")
+        if importlib.util.find_spec("trio") is None:
+            raise ConfigurationError("trio is not installed: pip install 'pywsapp[trio]'")
+        return {}
+    installed = importlib.util.find_spec("uvloop") is not None
+    if uvloop and not installed:
+        raise ConfigurationError("uvloop is not installed: pip install 'pywsapp[uvloop]'")
+    return {"use_uvloop": installed if uvloop is None else uvloop}
+
+
+def _loop_name() -> str:
+    if not on_asyncio():
+        return "trio"
+    module = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    return "uvloop" if module == "uvloop" else "asyncio"

@@ -1,0 +1,515 @@
+"""What a component holds in its hand: one connection to a peer.
+
+The way out
+
+`send` encodes a message and appends its frame to the *outbox*; it does no I/O. All connections whose outbox was
+filled during a turn of the event loop are flushed together at its end, one write each. While the transport has more
+than `Options.high_water` bytes queued, frames stay in the outbox, where whole ones can still be dropped; when the
+outbox itself is full, `Options.slow_consumer` decides. Reading from the peer pauses as long as it does not read, so
+that one who floods an echo is slowed down by TCP before anything is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from itertools import count
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from pywsapp.protocol.prepared import PreparedMessage, Sendable
+from pywsapp.protocol.websocket import Ended, State, WebSocket
+from pywsapp.values.close import CloseCode, check_close
+from pywsapp.values.errors import ConfigurationError, ConnectionClosed
+from pywsapp.values.options import Options, SlowConsumer
+
+if TYPE_CHECKING:
+    from pywsapp.values.request import Request
+
+T_co = TypeVar("T_co", covariant=True)
+logger = logging.getLogger("pywsapp")
+
+_ids = count(1)
+_QUEUE_FULL = 1
+_OUTBOX_FULL = 2
+
+
+class ByteSink(Protocol):
+    """What a connection needs of its transport; see `pywsapp.hosting.transport.Transport`."""
+
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+class Flusher(Protocol):
+    """What flushes connections at the end of the loop's turn."""
+
+    def add(self, connection: Connection) -> None:
+        """Call `connection.flush` at the end of this turn."""
+
+
+class Later(Generic[T_co]):
+    """Something that may be awaited, or not: unlike a coroutine it does not mind being dropped."""
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return self._wait().__await__()
+
+
+class _Done:
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[Any]:
+        return iter(())
+
+
+#: What `send` returns while there is nothing to wait for; one object for all.
+DONE: Any = _Done()
+
+
+class Connection:
+    """A WebSocket connection, for as long as it lives and afterwards.
+
+    Use it from the event loop's thread; from another one go through `anyio.from_thread.run_sync`. It takes no free
+    attributes: your own data belongs in `state`.
+
+    Attributes:
+        id: a number that no other connection of this process ever has (Ratchet's resourceId, which is reused).
+        request: the request that opened it.
+        subprotocol: the subprotocol agreed on, or None.
+        close_code: why it ended: the code of whoever closed first, 1005 if the peer's close frame had none, 1006 if
+            it was lost without a close frame; None while it is open.
+        close_reason: the text that came with the code.
+        was_clean: whether both sides sent their close frames.
+        deaf: whether this side asked to close or abort; messages are then no longer delivered.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_close_event",
+        "_drain_event",
+        "_finishing",
+        "_flusher",
+        "_lost",
+        "_options",
+        "_outbox",
+        "_outbox_size",
+        "_pauses",
+        "_pings",
+        "_state",
+        "_transport",
+        "_writable",
+        "_ws",
+        "close_code",
+        "close_reason",
+        "deaf",
+        "id",
+        "request",
+        "subprotocol",
+        "was_clean",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        ws: WebSocket,
+        transport: ByteSink,
+        flusher: Flusher,
+        options: Options,
+        subprotocol: str | None = None,
+    ) -> None:
+        self.id = next(_ids)
+        self.request = request
+        self.subprotocol = subprotocol
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.was_clean = False
+        self.deaf = False
+        self._ws = ws
+        self._transport = transport
+        self._flusher = flusher
+        self._options = options
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._writable = True
+        self._pauses = 0
+        self._finishing = False
+        self._lost = False
+        self._state: SimpleNamespace | None = None
+        self._pings: dict[bytes, _Ping] | None = None
+        self._drain_event: anyio.Event | None = None
+        self._close_event: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        status = "open" if not self.closed else f"closed {self.close_code}"
+        return f"<Connection {self.id} {self.request.path} from {self.remote_address or 'local'} {status}>"
+
+    @property
+    def remote_address(self) -> str:
+        """The peer's IP address without port, `""` on a Unix socket (Ratchet's remoteAddress)."""
+        return self.request.remote_address
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """A namespace for your own data: `conn.state.name = "Ana"`."""
+        if self._state is None:
+            self._state = SimpleNamespace()
+        return self._state
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more: from the moment either side begins to close."""
+        return self._ws.state is not State.OPEN
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait in this process to be sent."""
+        return self._outbox_size + (0 if self._lost else self._transport.get_write_buffer_size())
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def send(self, message: Sendable | PreparedMessage, *, compress: bool | None = None) -> Awaitable[None]:
+        """Send a message: a `str` as text, bytes as binary. Never blocks.
+
+        After close it does nothing, as in Ratchet.
+
+        Args:
+            message: what to send.
+            compress: False never compresses it, True always, None from `Deflate.threshold` on; without effect unless
+                permessage-deflate was negotiated.
+
+        Returns:
+            an awaitable; awaiting it waits while more than `Options.high_water` bytes are queued, or until the
+            connection is closed. Not awaiting it is fine.
+
+        Raises:
+            TypeError: the message is neither text nor bytes.
+            ConfigurationError: the text has no UTF-8 form.
+        """
+        if self._ws.state is not State.OPEN:
+            return DONE  # type: ignore[no-any-return]
+        frame = self._ws.encode(message, compress)
+        size = self._outbox_size + len(frame)
+        if size > self._options.max_outbox and not self._make_room(len(frame)):
+            return DONE  # type: ignore[no-any-return]
+        if not self._outbox:
+            self._flusher.add(self)
+        self._outbox.append(frame)
+        self._outbox_size += len(frame)
+        if self._writable and self._outbox_size <= self._options.high_water:
+            return DONE  # type: ignore[no-any-return]
+        return Later(self._drained)
+
+    def _make_room(self, size: int) -> bool:
+        """Make the outbox take `size` more bytes, or apply the policy; give whether the message may be queued."""
+        self.flush()
+        if not self._outbox or self._outbox_size + size <= self._options.max_outbox:
+            return True
+        policy = self._options.slow_consumer
+        if policy is SlowConsumer.DROP_NEWEST:
+            return False
+        if policy is SlowConsumer.DROP_OLDEST:
+            kept = deque(self._outbox)
+            while kept and self._outbox_size + size > self._options.max_outbox:
+                self._outbox_size -= len(kept.popleft())
+            self._outbox[:] = kept
+            return True
+        logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self, self.buffered)
+        self._outbox.clear()
+        self._outbox_size = 0
+        self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
+        return False
+
+    def flush(self) -> None:
+        """Hand to the transport what it takes now. Called by the flusher."""
+        if self._lost:
+            return
+        pongs = self._ws.take_pongs()
+        if pongs:
+            self._transport.write(pongs)
+        outbox = self._outbox
+        if not outbox or not self._writable:
+            return
+        high = self._options.high_water
+        if self._outbox_size <= high:
+            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+            outbox.clear()
+            self._outbox_size = 0
+            self._transport.write(data)
+        else:
+            self._flush_in_pieces(high)
+        if self._finishing and not outbox:
+            self._transport.close()
+
+    def _flush_in_pieces(self, high: int) -> None:
+        """Write no more than the transport is willing to queue, so that the rest stays droppable frame by frame."""
+        outbox = self._outbox
+        taken = 0
+        while taken < len(outbox) and self._writable and not self._lost:
+            start, size = taken, 0
+            while taken < len(outbox) and size < high:
+                size += len(outbox[taken])
+                taken += 1
+            self._outbox_size -= size
+            self._transport.write(b"".join(outbox[start:taken]))
+        del outbox[:taken]
+
+    def writable(self, writable: bool) -> None:
+        """Learn from the transport whether it takes more. Called by the lifecycle."""
+        self._writable = writable
+        if not writable:
+            self._pause(_OUTBOX_FULL)
+            return
+        self.flush()
+        if self._writable:
+            self._resume(_OUTBOX_FULL)
+            if self._drain_event is not None:
+                self._drain_event.set()
+                self._drain_event = None
+
+    async def _drained(self) -> None:
+        while not self._lost and not self.closed:
+            if self._writable:
+                self.flush()
+                if self._writable and self._outbox_size <= self._options.high_water:
+                    await anyio.lowlevel.checkpoint()
+                    return
+            if self._drain_event is None:
+                self._drain_event = anyio.Event()
+            await self._drain_event.wait()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def queue_full(self, full: bool) -> None:
+        """Stop or go on reading, for the queue of a busy handler. Called by the lifecycle."""
+        if full:
+            self._pause(_QUEUE_FULL)
+        else:
+            self._resume(_QUEUE_FULL)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the transport takes more; otherwise more than `Options.high_water` bytes wait in it."""
+        return self._writable
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether nothing is read from the peer at the moment."""
+        return self._pauses != 0
+
+    def _pause(self, cause: int) -> None:
+        if self.closed:
+            return  # the peer's close frame is awaited, whatever waits before it
+        if not self._pauses:
+            self._transport.pause_reading()
+        self._pauses |= cause
+
+    def _resume(self, cause: int) -> None:
+        if self._pauses == cause and not self._lost:
+            self._transport.resume_reading()
+        self._pauses &= ~cause
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Awaitable[None]:
+        """Close the connection: what is queued is sent, then a close frame, and the peer's is awaited for a while.
+
+        A second call does nothing. Messages that still arrive are dropped. Never blocks.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 section 7.4).
+            reason: a text for the peer, at most 123 bytes of UTF-8.
+
+        Returns:
+            an awaitable; awaiting it waits until the connection is gone. Not awaiting it is fine.
+
+        Raises:
+            ConfigurationError: the code may not be sent or the reason is too long.
+        """
+        check_close(code, reason)
+        self.deaf = True
+        if self._ws.state is State.OPEN:
+            frame = self._ws.close(code, reason)
+            self._note(int(code), reason, clean=False)
+            self._queue_last(frame)
+        return Later(self._gone)
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a close frame; its close code is then 1006."""
+        self.deaf = True
+        self._drop("aborted")
+
+    def time_out(self) -> None:
+        """Drop a connection whose peer gives no sign of life. Called by the lifecycle."""
+        self._drop("ping timeout")
+
+    def _drop(self, reason: str) -> None:
+        self._note(CloseCode.ABNORMAL_CLOSURE, reason, clean=False)
+        self._ws.abandon()
+        if not self._lost:
+            self._transport.abort()
+
+    def ended(self, event: Ended) -> None:
+        """Take the end of the WebSocket. Called by the lifecycle."""
+        if self.close_code is None:
+            self._note(event.code, event.reason, clean=event.by_peer)
+        else:
+            self.was_clean = event.by_peer
+        if event.reply:
+            self._queue_last(event.reply)
+        self._finishing = True
+        self.flush()
+        if not self._outbox and not self._lost:
+            self._transport.close()
+
+    def lost(self) -> None:
+        """Take the end of the transport. Called by the lifecycle."""
+        self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost", clean=False)
+        self._lost = True
+        self._ws.abandon()
+        self._outbox.clear()
+        self._outbox_size = 0
+        for event in (self._drain_event, self._close_event):
+            if event is not None:
+                event.set()
+        for ping in (self._pings or {}).values():
+            ping.answered(None)
+        self._drain_event = self._close_event = self._pings = None
+
+    def _note(self, code: int, reason: str, *, clean: bool) -> None:
+        if self.close_code is None:
+            self.close_code = code
+            self.close_reason = reason
+            self.was_clean = clean
+
+    def _queue_last(self, frame: bytes) -> None:
+        """Queue the close frame, and read on whatever had paused reading: the peer's close is awaited now."""
+        if self._lost:
+            return
+        self._outbox.append(frame)
+        self._outbox_size += len(frame)
+        self._flusher.add(self)
+        if self._pauses:
+            self._pauses = 0
+            self._transport.resume_reading()
+        if self._drain_event is not None:
+            self._drain_event.set()
+            self._drain_event = None
+
+    async def _gone(self) -> None:
+        if not self._lost:
+            if self._close_event is None:
+                self._close_event = anyio.Event()
+            await self._close_event.wait()
+
+    # -- pings -------------------------------------------------------------------------------------------------------
+
+    def ping(self, payload: bytes | None = None) -> Awaitable[float]:
+        """Send a ping (RFC 6455 section 5.5.2). Never blocks.
+
+        Args:
+            payload: at most 125 bytes, different from those of pings still unanswered; made up when None.
+
+        Returns:
+            an awaitable of the latency in seconds. Not awaiting it is fine.
+
+        Raises:
+            ConfigurationError: the payload is too long or in use.
+            ConnectionClosed: on awaiting, if the connection ends before the pong.
+        """
+        if self._pings is None:
+            self._pings = {}
+        if payload is None:
+            payload = b"%d" % next(_ids)
+        if len(payload) > 125:
+            raise ConfigurationError(f"a ping carries at most 125 bytes, not {len(payload)}")
+        if payload in self._pings:
+            raise ConfigurationError(f"a ping with payload {payload!r} is still unanswered")
+        ping = _Ping()
+        if self.closed:
+            ping.answered(None)
+            return Later(ping.latency)
+        self._pings[payload] = ping
+        self._transport.write(self._ws.ping(payload))
+        return Later(ping.latency)
+
+    def keepalive(self) -> None:
+        """Send a ping of which only a sign of life is expected. Called by the lifecycle."""
+        self._transport.write(self._ws.ping(b""))
+
+    def ponged(self, payload: bytes) -> None:
+        """Take a pong: it answers its ping and all earlier ones (RFC 6455 section 5.5.3). Called by the lifecycle."""
+        pings = self._pings
+        if not pings or payload not in pings:
+            return
+        now = time.perf_counter()
+        for sent in list(pings):
+            pings.pop(sent).answered(now)
+            if sent == payload:
+                return
+
+
+class _Ping:
+    __slots__ = ("_answer", "_event", "_sent")
+
+    def __init__(self) -> None:
+        self._sent = time.perf_counter()
+        self._answer: float | None = None
+        self._event: anyio.Event | None = None
+
+    def answered(self, now: float | None) -> None:
+        self._answer = -1.0 if now is None else now - self._sent
+        if self._event is not None:
+            self._event.set()
+
+    async def latency(self) -> float:
+        if self._answer is None:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
+        assert self._answer is not None
+        if self._answer < 0:
+            raise ConnectionClosed("the connection ended before the pong came")
+        return self._answer
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: Sendable | PreparedMessage,
+    *,
+    exclude: Connection | Iterable[Connection] = (),
+    compress: bool | None = None,
+) -> None:
+    """Send one message to many connections, encoded once for each wire format among them. Never blocks.
+
+    Closed connections are left out; a slow one is dealt with by its own `Options.slow_consumer`.
+
+    Args:
+        connections: any iterable; it may change while this runs, for instance by handlers.
+        message: text or bytes.
+        exclude: a connection or several that do not get it, usually the sender.
+        compress: as for `Connection.send`.
+
+    Raises:
+        TypeError: the message is neither text nor bytes.
+        ConfigurationError: the text has no UTF-8 form.
+    """
+    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
+    left_out = {exclude} if isinstance(exclude, Connection) else set(exclude)
+    for connection in list(connections):
+        if connection not in left_out:
+            connection.send(prepared)

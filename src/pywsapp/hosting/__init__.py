@@ -1,0 +1,1 @@
+"""What brings bytes to a link and takes them away: transports, listeners, TLS, memory."""

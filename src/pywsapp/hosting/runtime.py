@@ -1,0 +1,152 @@
+"""What links share in one event loop: flushing, time, and the tasks that handlers run in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pywsapp.connection import Connection, Flusher
+    from pywsapp.values.options import Options
+
+logger = logging.getLogger("pywsapp")
+
+#: Links that are told the time before other tasks get their turn.
+_TICKS_A_TURN = 200
+
+
+class TimedLink(Protocol):
+    """A link that wants to know the time."""
+
+    def tick(self, now: float) -> None:
+        """Learn the time, in seconds of a monotonic clock."""
+
+
+class LoopFlusher:
+    """Flushes filled connections at the end of asyncio's turn."""
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
+        self._call_soon = call_soon
+        self._filled: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """Flush a connection soon."""
+        if not self._filled:
+            self._call_soon(self.flush)
+        self._filled.append(connection)
+
+    def flush(self) -> None:
+        """Flush what was added."""
+        filled, self._filled = self._filled, []
+        for connection in filled:
+            connection.flush()
+
+
+class TaskFlusher(LoopFlusher):
+    """The same by a task, for loops that have no `call_soon`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: self._event.set())
+        self._event = anyio.Event()
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        while True:
+            await self._event.wait()
+            self._event = anyio.Event()
+            self.flush()
+
+
+def on_asyncio() -> bool:
+    """Tell whether the current task is asyncio's (uvloop's included)."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+class Runtime:
+    """The surroundings of links in one event loop; the `Host` of their lifecycles.
+
+    Args:
+        options: the timings that decide how often links are told the time.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.links: set[Any] = set()
+        self.flusher: Flusher
+        self._options = options
+        self._handlers: TaskGroup | None = None
+        self._empty: anyio.Event | None = None
+
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task for a handler."""
+        assert self._handlers is not None
+        self._handlers.start_soon(work)
+
+    def forget(self, link: Any) -> None:
+        """Drop a link that has ended."""
+        self.links.discard(link)
+        if not self.links and self._empty is not None:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until no link is left."""
+        while self.links:
+            self._empty = anyio.Event()
+            await self._empty.wait()
+
+    async def run(self, body: Callable[[TaskGroup], Awaitable[None]]) -> None:
+        """Run `body` with a task group for transports; end what is left of the links when it returns or is cancelled."""
+        async with anyio.create_task_group() as self._handlers:
+            try:
+                async with anyio.create_task_group() as transports:
+                    if on_asyncio():
+                        self.flusher = LoopFlusher(asyncio.get_running_loop().call_soon)
+                    else:
+                        self.flusher = flusher = TaskFlusher()
+                        transports.start_soon(flusher.run)
+                    transports.start_soon(self._tell_time)
+                    try:
+                        await body(transports)
+                    finally:
+                        self._abort_links()
+                    transports.cancel_scope.cancel()
+            finally:
+                with anyio.move_on_after(self._options.on_close_timeout, shield=True):
+                    await self.wait_empty()
+                self._handlers.cancel_scope.cancel()
+
+    def _abort_links(self) -> None:
+        for link in list(self.links):
+            link.abort()
+
+    async def _tell_time(self) -> None:
+        options = self._options
+        shortest = min(
+            options.handshake_timeout,
+            options.ping_timeout,
+            options.ping_interval or options.ping_timeout,
+            options.close_timeout,
+            options.message_timeout,
+        )
+        interval = min(1.0, max(0.02, shortest / 4))
+        while True:
+            await anyio.sleep(interval)
+            await self._tick(list(self.links))
+
+    async def _tick(self, links: Iterable[TimedLink]) -> None:
+        for number, link in enumerate(links):
+            if number % _TICKS_A_TURN == _TICKS_A_TURN - 1:
+                await anyio.lowlevel.checkpoint()
+            try:
+                link.tick(anyio.current_time())
+            except Exception:
+                logger.exception("telling %r the time failed", link)

@@ -1,0 +1,167 @@
+"""The server: one component on any number of listeners, and its end in good order."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pywsapp.hosting.http_link import HttpLink
+from pywsapp.hosting.listeners import Listener, address_of, bind, serve_sockets
+from pywsapp.hosting.runtime import Runtime
+from pywsapp.hosting.watchdog import Watchdog
+from pywsapp.lifecycle import Lifecycle
+from pywsapp.values.close import CloseCode
+from pywsapp.values.errors import Refuse
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import socket
+
+    from anyio.abc import TaskGroup
+
+    from pywsapp.component import MessageComponent
+    from pywsapp.values.options import Options
+
+logger = logging.getLogger("pywsapp")
+
+#: File descriptors that are left for refusals, files and whatever else the program opens.
+_RESERVED_FILES = 64
+_DRAIN_BATCH = 100
+_DRAIN_PAUSE = 0.05
+
+
+class Server:
+    """Runs a component on listeners.
+
+    Args:
+        component: takes every handshake and request; usually a router.
+        options: the limits of connections that the component does not set others for.
+        max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
+    """
+
+    def __init__(self, component: MessageComponent, options: Options, max_connections: int | None = None) -> None:
+        self.component = component
+        self.options = options
+        self.runtime = Runtime(options)
+        self.max_connections = max_connections or _connections_allowed()
+        self.draining = False
+        self.sockets: list[socket.socket] = []
+        self._stop: anyio.Event | None = None
+        self._date = (0, "")
+
+    async def run(
+        self, listeners: Sequence[Listener], started: Callable[[TaskGroup], Awaitable[None]] | None = None
+    ) -> None:
+        """Listen and serve until `stop` is called and the drain is over, or until cancelled.
+
+        Args:
+            listeners: where to listen.
+            started: awaited when all of them listen, with a task group whose tasks end with the server.
+
+        Raises:
+            ConfigurationError: listening is not possible.
+        """
+        self._stop = anyio.Event()
+        self.draining = False
+        bound = [(listener, bind(listener)) for listener in listeners]
+        self.sockets = [sock for _, sockets in bound for sock in sockets]
+
+        async def body(transports: TaskGroup) -> None:
+            servings = [
+                await serve_sockets(
+                    sockets,
+                    listener.tls,
+                    self._make_link,
+                    transports,
+                    handshake_timeout=self.options.handshake_timeout,
+                    on_accept_error=self._accept_failed,
+                )
+                for listener, sockets in bound
+            ]
+            transports.start_soon(Watchdog().run)
+            try:
+                if started is not None:
+                    await started(transports)
+                assert self._stop is not None
+                await self._stop.wait()
+            finally:
+                self.draining = True
+                for serving in servings:
+                    serving.stop_accepting()
+            await self._drain()
+
+        try:
+            await self.runtime.run(body)
+        finally:
+            for sock in self.sockets:
+                sock.close()
+
+    def stop(self) -> None:
+        """Stop accepting and drain; `run` returns when that is over."""
+        if self._stop is not None:
+            self._stop.set()
+
+    def addresses(self) -> list[str]:
+        """Give where the server listens, as `host:port` or `unix:path`."""
+        return [address_of(sock) for sock in self.sockets]
+
+    def check_room(self) -> None:
+        """Refuse if there is no room for another connection.
+
+        Raises:
+            Refuse: with 503.
+        """
+        if self.draining:
+            raise Refuse(503, [("Retry-After", "1")], "the server is restarting")
+        if len(self.runtime.links) > self.max_connections:
+            raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
+
+    def date(self) -> str:
+        """Give the Date field's value, made once a second."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True))
+        return self._date[1]
+
+    def _make_link(self) -> HttpLink:
+        return HttpLink(self)
+
+    def _accept_failed(self, exc: OSError) -> None:
+        logger.warning("accepting a connection failed, trying again: %s", exc)
+
+    async def _drain(self) -> None:
+        """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""
+        links = list(self.runtime.links)
+        open_links = [link for link in links if isinstance(link, Lifecycle)]
+        for link in links:
+            if isinstance(link, HttpLink):
+                link.stop()
+        if open_links:
+            logger.info("draining %d connections", len(open_links))
+        random.shuffle(open_links)
+        pause = min(_DRAIN_PAUSE, self.options.drain_timeout / 2 / (len(open_links) / _DRAIN_BATCH + 1))
+        with anyio.move_on_after(self.options.drain_timeout) as scope:
+            for start in range(0, len(open_links), _DRAIN_BATCH):
+                for link in open_links[start : start + _DRAIN_BATCH]:
+                    link.conn.close(CloseCode.SERVICE_RESTART, "service restart")
+                await anyio.sleep(random.uniform(0, 2 * pause))  # noqa: S311 - spreading, not secrecy
+            await self.runtime.wait_empty()
+        if scope.cancelled_caught:
+            logger.warning("%d connections did not end in time and are cut off", len(self.runtime.links))
+
+
+def _connections_allowed() -> int:
+    if resource is None:
+        return 10_000
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else max(soft - _RESERVED_FILES, soft // 2)
