@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
-from pywsapp.protocol.websocket import Ended, State, WebSocket
+from pywsapp.protocol.websocket import Ended, WebSocket
 from pywsapp.values.close import CloseCode, check_close
 from pywsapp.values.errors import ConfigurationError, ConnectionClosed
 from pywsapp.values.options import Options, SlowConsumer
@@ -105,6 +105,7 @@ class Connection:
         "_finishing",
         "_flusher",
         "_lost",
+        "_open",
         "_options",
         "_outbox",
         "_outbox_size",
@@ -145,6 +146,8 @@ class Connection:
         self._options = options
         self._outbox: list[bytes] = []
         self._outbox_size = 0
+        # not the protocol's state, which runs ahead: a handler may still answer what came before the peer's close
+        self._open = True
         self._writable = True
         self._pauses = 0
         self._finishing = False
@@ -173,7 +176,7 @@ class Connection:
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more: from the moment either side begins to close."""
-        return self._ws.state is not State.OPEN
+        return not self._open
 
     @property
     def buffered(self) -> int:
@@ -200,7 +203,7 @@ class Connection:
             TypeError: the message is neither text nor bytes.
             ConfigurationError: the text has no UTF-8 form.
         """
-        if self._ws.state is not State.OPEN:
+        if not self._open:
             return DONE  # type: ignore[no-any-return]
         frame = self._ws.encode(message, compress)
         size = self._outbox_size + len(frame)
@@ -342,10 +345,12 @@ class Connection:
         """
         check_close(code, reason)
         self.deaf = True
-        if self._ws.state is State.OPEN:
+        if self._open:
+            self._open = False
             frame = self._ws.close(code, reason)
-            self._note(int(code), reason, clean=False)
-            self._queue_last(frame)
+            if frame:  # else the peer closed first, and its code is about to be noted
+                self._note(int(code), reason, clean=False)
+                self._queue_last(frame)
         return Later(self._gone)
 
     def abort(self) -> None:
@@ -358,6 +363,7 @@ class Connection:
         self._drop("ping timeout")
 
     def _drop(self, reason: str) -> None:
+        self._open = False
         self._note(CloseCode.ABNORMAL_CLOSURE, reason, clean=False)
         self._ws.abandon()
         if not self._lost:
@@ -365,6 +371,7 @@ class Connection:
 
     def ended(self, event: Ended) -> None:
         """Take the end of the WebSocket. Called by the lifecycle."""
+        self._open = False
         if self.close_code is None:
             self._note(event.code, event.reason, clean=event.by_peer)
         else:
@@ -379,6 +386,7 @@ class Connection:
     def lost(self) -> None:
         """Take the end of the transport. Called by the lifecycle."""
         self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost", clean=False)
+        self._open = False
         self._lost = True
         self._ws.abandon()
         self._outbox.clear()

@@ -138,7 +138,7 @@ class Chat(MessageComponent):
         return self.rooms.setdefault(name, Room())
 
     def room_sizes(self) -> list[tuple[str, int]]:
-        return [(name, len(room.people)) for name, room in self.rooms.items()]
+        return [(name, len(room.people)) for name, room in self.rooms.items() if room.people or name in START_ROOMS]
 
     def announce_rooms(self) -> None:
         """Tell everybody about the rooms if they changed: by a timer, so that a crowd of joins costs one message."""
