@@ -1,0 +1,35 @@
+"""A chat: what one says, all others hear. One component object serves every connection.
+
+Run:  python chat.py [PORT]
+See:  two terminals with `python client.py ws://localhost:8080/chat`; type in one, read in the other.
+"""
+
+import sys
+
+from pywsapp import App, Connection, MessageComponent
+
+
+class Chat(MessageComponent):
+    def __init__(self) -> None:
+        self.clients: set[Connection] = set()
+
+    def on_open(self, conn: Connection) -> None:
+        self.clients.add(conn)
+
+    def on_message(self, conn: Connection, message: str | bytes) -> None:
+        for client in self.clients:
+            if client is not conn:
+                client.send(message)
+
+    def on_close(self, conn: Connection) -> None:
+        self.clients.discard(conn)
+
+    def on_error(self, conn: Connection, exc: Exception) -> None:
+        conn.close(1011, "something went wrong")
+
+
+if __name__ == "__main__":
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+    app = App("localhost", port)
+    app.route("/chat", Chat())
+    app.run()

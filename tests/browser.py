@@ -1,0 +1,178 @@
+"""A headless Chromium, and the demo in a process of its own for it to talk to.
+
+Debian's chromium is driven by Playwright, whose own browsers are not needed. The server is a process apart, because
+Playwright's plain API occupies the thread's event loop, and because a server that can be killed is part of the test.
+Set SCREENSHOTS to a directory and every picture that a test takes is written there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["Page", "People", "Server", "browser", "expect", "people", "pictures", "server"]
+
+MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
+
+try:
+    from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+except ImportError:
+    if os.environ.get("CI"):
+        raise
+    pytest.skip(MISSING, allow_module_level=True)
+
+expect.set_options(timeout=15_000)
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+#: What Chromium itself writes to the console while a page tries to reach a server that is down.
+REFUSED = re.compile(r"WebSocket connection to '.*' failed")
+
+
+class Server:
+    """The demo, started as a person starts it, on a free port that it keeps when started again."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}/"
+
+    def start(self) -> None:
+        """Start it and wait until it says where it listens."""
+        command = [sys.executable, "-u", "-m", "pywsapp", "demo", "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            address = re.search(r"://[\w.]+:(\d+)", line)
+            if address:
+                self.port = int(address[1])
+                return
+        raise AssertionError("the demo did not start:\n" + "".join(said))
+
+    def kill(self) -> None:
+        """End it at once, so that its peers see nothing but a broken connection."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ask it to end, and give its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, signal_number: int) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal_number)
+        self.process.communicate(timeout=20)
+        status = self.process.returncode
+        self.process = None
+        return status
+
+
+class People:
+    """Opens pages for the persons of a test, each with storage of its own, and watches what the pages do."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.browser = browser
+        self.server = server
+        self.contexts: list[BrowserContext] = []
+        self.console: list[str] = []
+        self.requests: list[str] = []
+
+    def page(self, *, width: int = 1180, height: int = 760, dark: bool = False, phone: bool = False) -> Page:
+        """Open an empty page."""
+        settings: dict[str, Any] = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if phone else {}
+        context = self.browser.new_context(
+            viewport=ViewportSize(width=width, height=height),
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            **settings,
+        )
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.console.append(f"exception: {error}"))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("websocket", lambda socket: self.requests.append(socket.url))
+        return page
+
+    def enter(self, name: str, room: str = "", **settings: Any) -> Page:
+        """Open the chat as a new person, and wait until that person is in the room."""
+        page = self.page(**settings)
+        page.goto(self.server.url + (f"#{room}" if room else ""))
+        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_role("button", name="Enter").click()
+        expect(page.locator("#status")).to_have_text("Connected")
+        return page
+
+    def complaints(self) -> list[str]:
+        """Give what the consoles say, but for refused connections."""
+        return [line for line in self.console if not REFUSED.search(line)]
+
+    def strangers(self) -> list[str]:
+        """Give the requests that went to anybody but the server."""
+        origins = (self.server.url, self.server.url.replace("http", "ws"), "data:")
+        return [url for url in self.requests if not url.startswith(origins)]
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+
+
+# Not for the whole test run: as long as Playwright is at work, asyncio believes that a loop runs in this thread.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def people(browser: Browser, server: Server) -> Iterator[People]:
+    people = People(browser, server)
+    yield people
+    people.close()
+    assert people.complaints() == []
+    assert people.strangers() == []
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The directory for screenshots."""
+    directory = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

@@ -1,0 +1,269 @@
+"""The demo as two and more people see it, in Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("browser")
+
+from browser import Page, People, Server, expect  # noqa: E402 - not before the line above
+
+pytest_plugins = ["browser"]
+
+SCRIPTS = [
+    "plain text",
+    "family 👨‍👩‍👧‍👦, flag 🇵🇹, wave 👋🏽",
+    "مرحبا بالعالم",
+    "e\u0301 a\u0308 n\u0303 हिन्दी",
+    "<b>bold</b> <img src=x onerror=alert(1)> &amp;",
+    "two\nlines",
+]
+
+
+def say(page: Page, text: str) -> None:
+    page.locator("#text").fill(text)
+    page.locator("#text").press("Enter")
+    expect(page.locator("#text")).to_have_value("")
+
+
+def bubbles(page: Page) -> list[str]:
+    return page.locator(".bubble").evaluate_all("bubbles => bubbles.map(bubble => bubble.textContent)")  # type: ignore[no-any-return]
+
+
+def wait_for(page: Page, text: str) -> None:
+    page.wait_for_function("text => [...document.querySelectorAll('.bubble')].at(-1)?.textContent === text", arg=text)
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#people bdi").all_inner_texts()
+
+
+def test_what_one_types_the_other_reads(people: People) -> None:
+    ana, ben = people.enter("Ana"), people.enter("Ben")
+    for text in SCRIPTS:
+        say(ana, text)
+        wait_for(ben, text)
+    say(ben, "answer")
+    wait_for(ana, "answer")
+    assert bubbles(ana) == bubbles(ben) == [*SCRIPTS, "answer"]
+    assert ana.locator(".mine .bubble").count() == len(SCRIPTS)
+    assert ben.locator(".mine .bubble").count() == 1
+    assert ben.locator("#log").locator("b, img").count() == 0
+
+
+def test_the_list_of_people_follows_who_comes_and_goes(people: People) -> None:
+    ana = people.enter("Ana")
+    ben = people.enter("Ben")
+    expect(ana.locator("#people bdi")).to_have_text(["Ana", "Ben"])
+    expect(ana.locator(".line")).to_have_text(["Ben joined"])
+    ben.close()
+    expect(ana.locator("#people bdi")).to_have_text(["Ana"])
+    expect(ana.locator(".line")).to_have_text(["Ben joined", "Ben left"])
+
+
+def test_the_second_person_with_a_name_gets_a_number(people: People) -> None:
+    people.enter("Ana")
+    other = people.enter("Ana")
+    assert names(other) == ["Ana", "Ana 2"]
+    expect(other.locator("#my-name")).to_have_text("Ana 2")
+    say(other, "I am the second")
+    expect(other.locator(".mine .bubble")).to_have_text("I am the second")
+
+
+def test_a_person_can_take_another_name(people: People) -> None:
+    ana, ben = people.enter("Ana"), people.enter("Ben")
+    ana.get_by_role("button", name="Rename").click()
+    ana.get_by_label("Name", exact=True).fill("Anna")
+    ana.get_by_label("Name", exact=True).press("Enter")
+    expect(ben.locator("#people bdi")).to_have_text(["Anna", "Ben"])
+
+
+def test_rooms_are_separate_and_have_addresses(people: People) -> None:
+    ana, ben = people.enter("Ana"), people.enter("Ben", room="M%C3%BAsica%20nova")
+    expect(ben.locator("#room-name")).to_have_text("música nova")
+    say(ben, "only for this room")
+    say(ana, "only for the lobby")
+    wait_for(ana, "only for the lobby")
+    assert names(ana) == ["Ana"]
+    ana.locator("#rooms").get_by_role("link", name="música nova").click()
+    wait_for(ana, "only for this room")
+    assert bubbles(ana) == ["only for this room"]
+    assert ana.url.endswith("#m%C3%BAsica%20nova")
+    expect(ben.locator("#people bdi")).to_have_text(["Ana", "Ben"])
+
+
+def test_a_room_can_be_opened_by_name(people: People) -> None:
+    ana = people.enter("Ana")
+    ana.get_by_label("Open another room").fill("Garden")
+    ana.get_by_label("Open another room").press("Enter")
+    expect(ana.locator("#room-name")).to_have_text("garden")
+    ana.get_by_label("Open another room").fill("no/such")
+    ana.get_by_label("Open another room").press("Enter")
+    expect(ana.locator("#notice")).to_contain_text("A room's name has")
+    expect(ana.locator("#room-name")).to_have_text("garden")
+
+
+def test_a_bad_address_leads_to_the_lobby(people: People) -> None:
+    page = people.page()
+    page.goto(people.server.url + "#no/such%zz")
+    page.get_by_label("Name", exact=True).fill("Ana")
+    page.get_by_role("button", name="Enter").click()
+    expect(page.locator("#room-name")).to_have_text("lobby")
+
+
+def test_shift_enter_makes_a_line(people: People) -> None:
+    ana = people.enter("Ana")
+    ana.locator("#text").press_sequentially("one")
+    ana.locator("#text").press("Shift+Enter")
+    ana.locator("#text").press_sequentially("two")
+    ana.locator("#text").press("Enter")
+    wait_for(ana, "one\ntwo")
+
+
+def test_the_page_comes_back_by_itself_when_the_server_does(people: People, server: Server) -> None:
+    ana, ben = people.enter("Ana", room="ideas"), people.enter("Ben", room="ideas")
+    say(ana, "before")
+    wait_for(ben, "before")
+    server.kill()
+    expect(ana.locator("#status")).to_contain_text("Reconnecting in")
+    ana.locator("#text").fill("written without a connection")
+    ana.locator("#text").press("Enter")
+    expect(ana.locator("#text")).to_have_value("written without a connection")
+    server.start()
+    for page in (ana, ben):
+        expect(page.locator("#status")).to_have_text("Connected", timeout=30_000)
+        expect(page.locator("#people bdi")).to_have_text(["Ana", "Ben"], timeout=30_000)
+        expect(page.locator("#room-name")).to_have_text("ideas")
+    expect(ana.locator("#text")).to_have_value("written without a connection")
+    ana.locator("#text").press("Enter")
+    wait_for(ben, "written without a connection")
+    assert bubbles(ben) == ["before", "written without a connection"]
+
+
+def test_a_break_shows_no_message_twice_and_loses_none(people: People) -> None:
+    ana, ben = people.enter("Ana"), people.enter("Ben")
+    say(ana, "first")
+    wait_for(ben, "first")
+    ben.context.set_offline(True)
+    expect(ben.locator("#offline")).to_be_visible()
+    say(ana, "second")
+    wait_for(ana, "second")
+    ben.context.set_offline(False)
+    wait_for(ben, "second")
+    assert bubbles(ben) == ["first", "second"]
+    expect(ben.locator("#my-name")).to_have_text("Ben")
+    expect(ana.locator("#people bdi")).to_have_text(["Ana", "Ben"])
+
+
+def test_a_reloaded_page_knows_who_it_is(people: People) -> None:
+    ana = people.enter("Ana", room="music")
+    say(ana, "hello")
+    ana.locator("#text").press_sequentially("not sent yet")
+    ana.reload()
+    expect(ana.locator("#status")).to_have_text("Connected")
+    expect(ana.locator("#room-name")).to_have_text("music")
+    expect(ana.locator("#text")).to_have_value("not sent yet")
+    assert bubbles(ana) == ["hello"]
+    assert names(ana) == ["Ana"]
+
+
+def test_a_hidden_page_counts_what_it_missed(people: People) -> None:
+    ana, ben = people.enter("Ana"), people.enter("Ben")
+    hide = "hidden => Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })"
+    ana.evaluate(hide, True)  # a headless page is never hidden
+    say(ben, "psst")
+    say(ben, "hey")
+    expect(ana).to_have_title("(2) #lobby · pywsapp chat")
+    ana.evaluate(hide, False)
+    ana.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    expect(ana).to_have_title("#lobby · pywsapp chat")
+
+
+def test_a_flood_is_refused_kindly_and_nothing_is_lost(people: People) -> None:
+    ana = people.enter("Ana")
+    ana.evaluate(
+        """() => {
+            for (let number = 0; number < 12; number++) {
+                document.getElementById('text').value = 'm' + number;
+                document.getElementById('composer').requestSubmit();
+            }
+        }"""
+    )
+    expect(ana.locator("#notice")).to_contain_text("a lot at once")
+    expect(ana.locator("#text")).to_have_value("m9\nm10\nm11")  # entering was the first of ten
+    assert bubbles(ana) == [f"m{number}" for number in range(9)]
+
+
+def test_the_page_runs_nothing_that_is_not_its_own(people: People) -> None:
+    ana = people.enter("Ana")
+    refused = ana.evaluate(
+        """() => new Promise(resolve => {
+            addEventListener('securitypolicyviolation', event => resolve(event.effectiveDirective));
+            const script = document.createElement('script');
+            script.textContent = 'document.title = "owned"';
+            document.body.append(script);
+        })"""
+    )
+    assert refused == "script-src-elem"
+    assert ana.title() == "#lobby · pywsapp chat"
+    people.console.clear()  # Chromium reports the violation there too
+
+
+def meet(people: People, *, phone: bool) -> tuple[Page, Page]:
+    """Let four people talk about something, and give the pages of two of them, one of them dark."""
+    size: dict[str, Any] = {"width": 375, "height": 720, "phone": True} if phone else {"height": 820}
+    ana, ben = people.enter("Ana", **size), people.enter("Ben", dark=True, **size)
+    lena, mohamed = people.enter("Lena"), people.enter("محمد")
+    people.enter("Zoë", room="music")
+    talk = [
+        (ana, "Good morning! Is the new version out?"),
+        (ben, "Since eight, on both machines 🎉"),
+        (ben, "No errors so far, and a third less memory."),
+        (mohamed, "صباح الخير للجميع"),
+        (lena, "Then I will write to the others:\n• update at noon\n• nobody needs to reconnect by hand"),
+        (ana, "Lovely, thank you! I keep the list of changes."),
+        (lena, "👍"),
+        (ben, "Coffee?"),
+        (ana, "Always ☕"),
+    ]
+    for page, text in talk:
+        say(page, text)
+        wait_for(ana, text)
+        wait_for(ben, text)
+    for page in (ana, ben):
+        expect(page.locator("#rooms a", has_text="music")).to_contain_text("1")
+        page.mouse.move(0, 0)
+    return ana, ben
+
+
+def test_a_desktop(people: People, pictures: Path) -> None:
+    ana, ben = meet(people, phone=False)
+    ana.screenshot(path=pictures / "chat.png")
+    ben.screenshot(path=pictures / "chat-dark.png")
+    assert names(ana) == ["Ana", "Ben", "Lena", "محمد"]
+    assert ana.locator("#side").is_visible()
+    assert not ana.locator("#menu").is_visible()
+
+
+def test_a_phone(people: People, pictures: Path) -> None:
+    ana, ben = meet(people, phone=True)
+    ana.screenshot(path=pictures / "chat-phone.png")
+    ben.screenshot(path=pictures / "chat-phone-dark.png")
+    say(ana, "Donaudampfschifffahrtsgesellschaft" * 8)
+    expect(ana.locator(".mine .bubble").last).to_be_in_viewport()
+    assert ana.evaluate("[document.documentElement.scrollWidth, document.getElementById('log').scrollWidth]") == [
+        375,
+        375,
+    ]
+    expect(ana.locator("#text")).to_be_in_viewport(ratio=1)
+    expect(ana.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+    assert not ana.locator("#side").is_visible()
+    ana.locator("#menu").click()
+    expect(ana.locator("#people bdi").first).to_be_in_viewport()
+    ana.screenshot(path=pictures / "chat-phone-people.png")
+    ana.keyboard.press("Escape")
+    expect(ana.locator("#side")).not_to_be_visible()
+    expect(ana.locator("#menu")).to_be_focused()
