@@ -209,7 +209,7 @@ class OriginCheck(MessageComponent):
             return
         if self._allows(sent, request):
             return
-        allowed = ", ".join(self.allowed_origins) or f"the same as {request.host!r}"
+        allowed = ", ".join(self.allowed_origins) or f"the same as of host {request.host!r}, port {request.port}"
         logger.info("refused a handshake of origin %r; allowed is %s", ", ".join(sent)[:_MAX_LOGGED], allowed)
         raise Refuse(403, body="this origin is not allowed here")
 
