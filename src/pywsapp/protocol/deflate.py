@@ -208,7 +208,7 @@ class PerMessageDeflate:
         try:
             inflater, inflated = self._inflate(data, limit, final)
             if final and not inflater.eof:
-                # The stream goes on with the next message only if its window is kept; else it may end for good.
+                # Without context takeover this may end the stream itself: nothing of it is needed any more.
                 probe = inflater if self._peer_forgets else inflater.copy()
                 if probe.decompress(_LAST_BLOCK) or not probe.eof:
                     raise ProtocolError(_INVALID, "a compressed message is cut short")
@@ -218,7 +218,7 @@ class PerMessageDeflate:
             self._inflater = inflater
         else:
             self._streams = 0
-            self._inflater = None if self._peer_forgets or inflater.eof else inflater
+            self._inflater = None if inflater.eof else inflater
         return inflated
 
     def _inflate(self, data: bytes, limit: int, final: bool) -> tuple[zlib._Decompress, bytes]:

@@ -410,10 +410,16 @@ class WebSocket:
         else:
             opcode, payload = payload_of(message)
         deflate, config = self._deflate, self._options.deflate
-        if deflate is None or config is None or not (len(payload) >= config.threshold if compress is None else compress):
+        if (
+            deflate is None
+            or config is None
+            or not (len(payload) >= config.threshold if compress is None else compress)
+        ):
             if self.client:
                 return encode_masked_frame(FIN | opcode, payload)
-            return message.plain_frame() if isinstance(message, PreparedMessage) else encode_frame(FIN | opcode, payload)
+            return (
+                message.plain_frame() if isinstance(message, PreparedMessage) else encode_frame(FIN | opcode, payload)
+            )
         if isinstance(message, PreparedMessage) and not self.client:
             deflate.forget()
             return message.deflated_frame(self._window_bits, config)
@@ -443,4 +449,3 @@ class WebSocket:
 
     def _too_big(self) -> str:
         return f"the message is larger than {self._options.max_message_size} bytes"
-
