@@ -2,7 +2,7 @@
 
 from pywsapp.app import App
 from pywsapp.client import connect
-from pywsapp.component import Accept, MessageComponent, in_thread
+from pywsapp.component import Accept, ComponentDecorator, HandshakeDecorator, MessageComponent, in_thread
 from pywsapp.components.echo import EchoServer
 from pywsapp.components.ip import IpBlackList
 from pywsapp.components.origin import OriginCheck
@@ -21,11 +21,13 @@ __all__ = (
     "Accept",
     "App",
     "CloseCode",
+    "ComponentDecorator",
     "ConfigurationError",
     "Connection",
     "ConnectionClosed",
     "Deflate",
     "EchoServer",
+    "HandshakeDecorator",
     "HandshakeError",
     "Headers",
     "IpBlackList",

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
-
-from pywsapp.component import ComponentFactory, MessageComponent, PerConnection, check_component
+from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
@@ -188,11 +187,9 @@ class App:
                 require_origin=require_origin,
                 options=options,
             )
-        source = check_component(component)
-        inner = source if isinstance(source, MessageComponent) else PerConnection(source)
         self.router.route(
             path,
-            OriginCheck(inner, allowed_origins, require_origin=require_origin),
+            OriginCheck(component, allowed_origins, require_origin=require_origin),
             http_host=http_host,
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
@@ -396,7 +393,7 @@ class App:
                 urls.append(address)
                 continue
             host, _, port = address.rpartition(":")
-            if host in ("127.0.0.1", "[::1]", "0.0.0.0", "[::]") and "*" not in name:  # noqa: S104 - only compared
+            if host in ("127.0.0.1", "[::1]", "0.0.0.0", "[::]") and "*" not in name:
                 host = name
             urls.append(f"{schemes[min(number, len(schemes) - 1)]}://{host}:{port}")
         return list(dict.fromkeys(urls))

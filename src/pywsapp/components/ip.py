@@ -17,15 +17,7 @@ from collections.abc import Awaitable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from pywsapp.component import (
-    Accept,
-    ComponentFactory,
-    MessageComponent,
-    check_component,
-    make_component,
-    normalized,
-    then,
-)
+from pywsapp.component import ComponentFactory, HandshakeDecorator, MessageComponent
 from pywsapp.values.errors import ConfigurationError, Refuse
 from pywsapp.values.request import Request
 from pywsapp.values.response import Response
@@ -43,7 +35,7 @@ class _Prefix(NamedTuple):
     value: int
 
 
-class IpBlackList(MessageComponent):
+class IpBlackList(HandshakeDecorator):
     """Refuses handshakes and plain requests of listed addresses with 403 (Ratchet's IpBlackList).
 
     It decides at the handshake and then hands over, so it costs nothing per message; connections that are open
@@ -58,7 +50,7 @@ class IpBlackList(MessageComponent):
     """
 
     def __init__(self, component: MessageComponent | ComponentFactory, blocked: Iterable[str] = ()) -> None:
-        self.component = check_component(component)
+        super().__init__(component)
         self._blocked: dict[_Prefix, str] = {}
         self._lengths: Counter[tuple[int, int]] = Counter()
         if isinstance(blocked, str):
@@ -115,28 +107,15 @@ class IpBlackList(MessageComponent):
         """The entries in the order in which they were blocked, in their usual spelling."""
         return list(self._blocked.values())
 
-    def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Hand a handshake over to the component.
-
-        Raises:
-            Refuse: with 403 if the address is blocked.
-        """
-        self._check(request)
-        inner = make_component(self.component)
-        return then(inner.on_handshake(request), lambda answer: normalized(answer, inner))
-
-    def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain request over to the component.
-
-        Raises:
-            Refuse: with 403 if the address is blocked.
-        """
-        self._check(request)
-        return make_component(self.component).on_request(request)
-
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Refuse a handshake with 403 if the address is blocked."""
         if self.is_blocked(request.remote_address):
             raise Refuse(403, body="your address is blocked")
+
+    def on_request(self, request: Request) -> Response | Awaitable[Response]:
+        """Hand a plain request over, unless the address is blocked."""
+        self.check(request)
+        return super().on_request(request)
 
 
 def _parse_address(text: object) -> IPv4Address | IPv6Address | None:

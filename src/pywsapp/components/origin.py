@@ -17,22 +17,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Iterable, MutableSequence
+from collections.abc import Iterable, MutableSequence
 from typing import NamedTuple, overload
 
-from pywsapp.component import (
-    Accept,
-    ComponentFactory,
-    MessageComponent,
-    check_component,
-    make_component,
-    normalized,
-    then,
-)
+from pywsapp.component import ComponentFactory, HandshakeDecorator, MessageComponent
 from pywsapp.components.patterns import Hosts
 from pywsapp.values.errors import ConfigurationError, Refuse
 from pywsapp.values.request import Request
-from pywsapp.values.response import Response
 
 _FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would be a "k"
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -150,7 +141,7 @@ class AllowedOrigins(MutableSequence[str]):
         return any(entry.match(origin) for entry in self._entries)
 
 
-class OriginCheck(MessageComponent):
+class OriginCheck(HandshakeDecorator):
     """Refuses handshakes of pages of other origins with 403 (Ratchet's OriginCheck).
 
     It decides at the handshake and then hands over, so it costs nothing per message. Plain HTTP passes unchecked:
@@ -174,7 +165,7 @@ class OriginCheck(MessageComponent):
         *,
         require_origin: bool = False,
     ) -> None:
-        self.component = check_component(component)
+        super().__init__(component)
         self.require_origin = require_origin
         self.allowed_origins = allowed_origins
 
@@ -187,21 +178,8 @@ class OriginCheck(MessageComponent):
     def allowed_origins(self, origins: Iterable[str] | None) -> None:
         self._allowed_origins = AllowedOrigins(origins)
 
-    def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Hand a handshake over to the component.
-
-        Raises:
-            Refuse: with 403 if its origin is not allowed.
-        """
-        self._check(request)
-        inner = make_component(self.component)
-        return then(inner.on_handshake(request), lambda answer: normalized(answer, inner))
-
-    def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain request over to the component, unchecked."""
-        return make_component(self.component).on_request(request)
-
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Refuse a handshake with 403 if its origin is not allowed."""
         sent = request.headers.getlist("origin")
         if not sent:
             if self.require_origin:

@@ -43,10 +43,12 @@ def check_close(code: int, reason: str) -> bytes:
         reason: a text for the peer, at most 123 bytes of UTF-8.
 
     Raises:
-        ConfigurationError: the code may not be sent, or the reason is too long or not encodable.
+        ConfigurationError: the code may not be sent, or the reason is no text, too long or not encodable.
     """
     if not isinstance(code, int) or not may_be_sent(code):
         raise ConfigurationError(f"close code {code!r} may not be sent: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise ConfigurationError(f"the close reason must be a str, not {reason!r}")
     try:
         encoded = reason.encode()
     except UnicodeEncodeError as exc:

@@ -23,7 +23,7 @@ class ConfigurationError(PywsappError, ValueError):
     """A mistake in the program that uses the library; the text says what to do about it."""
 
 
-class Refuse(PywsappError):  # noqa: N818 - it is raised as an answer, not as an error
+class Refuse(PywsappError):
     """Answer a request with an HTTP status instead of accepting it.
 
     Raise it in `on_handshake`; the component is then told nothing more of that request.

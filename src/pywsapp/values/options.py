@@ -6,10 +6,12 @@ what raising it costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 
 from pywsapp.values.errors import ConfigurationError
+
+_NUMBERS = ("int", "float")
 
 
 class SlowConsumer(Enum):
@@ -54,10 +56,13 @@ class Deflate:
             ("mem_level", 1, 9),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ConfigurationError(f"Deflate.{name} must be from {low} to {high}, not {value!r}")
-        if self.threshold < 0:
-            raise ConfigurationError(f"Deflate.threshold must not be negative, but is {self.threshold!r}")
+            if type(value) is not int or not low <= value <= high:
+                raise ConfigurationError(f"Deflate.{name} must be a whole number from {low} to {high}, not {value!r}")
+        if type(self.threshold) is not int or self.threshold < 0:
+            raise ConfigurationError(f"Deflate.threshold must be a whole number from 0 on, not {self.threshold!r}")
+        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"Deflate.{name} must be True or False, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,8 @@ class Options:
 
     Args:
         max_message_size: bytes of one message, counted after inflation and enforced during it; 1009 above.
-        max_frame_size: bytes of one frame on the wire; 1009 above.
+        max_frame_size: bytes of one frame on the wire; 1009 above. None leaves it to `max_message_size`, which no
+            frame gets around.
         max_fragments: frames of one message; 1009 above.
         max_header_size: bytes of a request head; 431 above.
         max_headers: fields of a request head; 431 above.
@@ -87,7 +93,7 @@ class Options:
     """
 
     max_message_size: int = 1024 * 1024
-    max_frame_size: int = 1024 * 1024
+    max_frame_size: int | None = None
     max_fragments: int = 4096
     max_header_size: int = 16 * 1024
     max_headers: int = 100
@@ -107,13 +113,21 @@ class Options:
     on_close_timeout: float = 5
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and value <= 0:
-                raise ConfigurationError(f"Options.{name} must be greater than 0, but is {value!r}")
+        for field in fields(self):
+            kind, _, optional = str(field.type).partition(" | ")
+            value = getattr(self, field.name)
+            if kind in _NUMBERS and not (optional and value is None):
+                _check_number(f"Options.{field.name}", value, whole=kind == "int")
         if self.max_outbox < self.high_water:
             raise ConfigurationError("Options.max_outbox must not be smaller than Options.high_water")
         if not isinstance(self.slow_consumer, SlowConsumer):
             raise ConfigurationError(f"Options.slow_consumer must be a SlowConsumer, not {self.slow_consumer!r}")
         if self.deflate is not None and not isinstance(self.deflate, Deflate):
             raise ConfigurationError(f"Options.deflate must be a Deflate or None, not {self.deflate!r}")
+
+
+def _check_number(name: str, value: object, *, whole: bool) -> None:
+    # a bool is an int and a nan is a float, but neither is a limit
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not number or not value > 0:  # type: ignore[operator]
+        raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number greater than 0, not {value!r}")

@@ -154,7 +154,7 @@ class Request:
             found: dict[str, str] = {}
             for field in self.headers.getlist("cookie"):
                 for pair in field.split(";"):
-                    name, separator, value = pair.strip().partition("=")
+                    name, separator, value = pair.strip(" \t").partition("=")
                     if separator and name not in found:
                         found[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
             self._cookies = found

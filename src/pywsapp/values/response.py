@@ -25,13 +25,14 @@ class Response:
 
     Raises:
         ConfigurationError: a status out of range or an iterator without its length.
+        TypeError: a body of another type.
     """
 
     __slots__ = ("body", "content_length", "headers", "status")
 
     def __init__(
         self,
-        body: str | bytes | AsyncIterator[bytes] = b"",
+        body: str | bytes | bytearray | memoryview | AsyncIterator[bytes] = b"",
         status: int = 200,
         headers: HeaderItems | None = None,
         *,
@@ -48,15 +49,18 @@ class Response:
         self.status = status
         self.headers = items
         self.body: bytes | AsyncIterator[bytes]
-        if isinstance(body, str):
-            self.body = body.encode()
+        if isinstance(body, (str, bytes, bytearray, memoryview)):
+            self.body = body.encode() if isinstance(body, str) else bytes(body)
+            self.content_length = len(self.body)
+        elif not isinstance(body, AsyncIterator):
+            raise TypeError(
+                f"a Response's body is a str, bytes or an async iterator of bytes, not {type(body).__name__}; "
+                "Response.json(value) makes one of other values"
+            )
+        elif not isinstance(content_length, int) or content_length < 0:
+            raise ConfigurationError("a Response whose body is an iterator needs content_length, its number of bytes")
         else:
             self.body = body
-        if isinstance(self.body, (bytes, bytearray)):
-            self.content_length = len(self.body)
-        elif content_length is None:
-            raise ConfigurationError("a Response whose body is an iterator needs content_length")
-        else:
             self.content_length = content_length
 
     @classmethod
