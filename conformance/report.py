@@ -1,0 +1,99 @@
+"""What a run of the suite found, and how that differs from what is expected.
+
+expected.json names the cases whose outcome is not plain OK; of every other case both the behaviour and the closing
+behaviour have to be OK.  NON-STRICT (a violation found late) and UNIMPLEMENTED (an extension not negotiated) count as
+failures, for no case needs them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environment import Unable
+
+EXPECTED = Path(__file__).parent / "expected.json"
+MISSING = "MISSING"  # asked for, but the suite wrote no result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one case ended: the suite's word for the messages, and its word for the closing."""
+
+    behaviour: str
+    close: str
+    seconds: float
+    reason: str
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        return self.behaviour, self.close
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run: the outcome of each case that was asked for."""
+
+    agent: str
+    suite: str
+    wall: float
+    outcomes: dict[str, Outcome]
+
+    @classmethod
+    def load(cls, outdir: Path) -> Report:
+        """Read what the suite and the runner wrote into a report directory.
+
+        Raises:
+            Unable: the suite wrote no report.
+        """
+        try:
+            run = json.loads((outdir / "run.json").read_text())
+            results = json.loads((outdir / "index.json").read_text())[run["agent"]]
+        except (OSError, KeyError) as exc:
+            raise Unable(f"no report was written, see {outdir / 'wstest.log'}") from exc
+        outcomes = {case: _outcome(outdir, results.get(case)) for case in sorted(run["cases"], key=_case_key)}
+        return cls(run["agent"], run["suite"], run["wall"], outcomes)
+
+    def unexpected(self) -> dict[str, Outcome]:
+        """Give the cases whose outcome is another than the expected one."""
+        expected = {case: tuple(verdict) for case, verdict in json.loads(EXPECTED.read_text()).items()}
+        return {
+            case: outcome
+            for case, outcome in self.outcomes.items()
+            if outcome.verdict != expected.get(case, ("OK", "OK"))
+        }
+
+    def write(self) -> None:
+        """Print the outcomes, the slowest cases and each unexpected one with the suite's reason."""
+        print(f"agent       {self.agent} ({self.suite})")
+        print(f"cases       {len(self.outcomes)} in {self.wall:.1f} s")
+        print(f"behaviour   {_tally(outcome.behaviour for outcome in self.outcomes.values())}")
+        print(f"closing     {_tally(outcome.close for outcome in self.outcomes.values())}")
+        slowest = sorted(self.outcomes, key=lambda case: -self.outcomes[case].seconds)[:8]
+        print("slowest     " + "  ".join(f"{case} {self.outcomes[case].seconds:.2f}s" for case in slowest))
+        unexpected = self.unexpected()
+        print(f"unexpected  {len(unexpected)}")
+        for case, outcome in unexpected.items():
+            print(f"  {case:<8} {' / '.join(outcome.verdict)}: {outcome.reason}")
+
+
+def _outcome(outdir: Path, result: dict[str, Any] | None) -> Outcome:
+    if result is None:
+        return Outcome(MISSING, MISSING, 0, "the suite wrote no result")
+    try:
+        detail = json.loads((outdir / result["reportfile"]).read_text(errors="replace"))
+    except (OSError, ValueError):
+        detail = {}
+    reason = "; ".join(filter(None, (detail.get("result"), detail.get("resultClose"))))
+    return Outcome(result["behavior"], result["behaviorClose"], result["duration"] / 1000, reason)
+
+
+def _case_key(case: str) -> tuple[int, ...]:
+    return tuple(map(int, case.split(".")))
+
+
+def _tally(words: Any) -> str:
+    return "  ".join(f"{word} {count}" for word, count in Counter(words).most_common())

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Run the Autobahn suite against pywsapp in both roles on every backend, and compare with expected.json.
+
+    run.py                                      all 517 cases, six times
+    run.py --quick                              260 cases in place of 517
+    run.py --role server --backend trio         one of the six
+
+Exit status: 1 if a case ended differently from what is expected, 2 if a run could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from autobahn import QUICK, Run, exit_on_sigterm
+from environment import Unable
+from report import Report
+
+HERE = Path(__file__).parent
+ROLES = ("server", "client")
+BACKENDS = ("asyncio", "uvloop", "trio")
+
+
+def run(role: str, backend: str, *, quick: bool, outdir: Path) -> Report:
+    """Run one of the six combinations.
+
+    Raises:
+        Unable: it could not be made.
+    """
+    agent = f"{role}-{backend}"
+    run = Run(agent=agent, cases=QUICK if quick else ["*"], outdir=outdir / agent)
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / role))}.py --backend {backend}"
+    if role == "server":
+        return run.against_server(command=f"{program} --port {{port}}")
+    return run.against_client(command=f"{program} {{url}} {{agent}}")
+
+
+def table(reports: list[Report]) -> None:
+    print(f"\n{'peer':<16} {'cases':>5} {'OK':>5} {'informational':>13} {'unexpected':>10} {'seconds':>8}")
+    for report in reports:
+        words = [outcome.behaviour for outcome in report.outcomes.values()]
+        print(
+            f"{report.agent:<16} {len(words):5} {words.count('OK'):5} {words.count('INFORMATIONAL'):13} "
+            f"{len(report.unexpected()):10} {report.wall:8.1f}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="leave most of the slow sections 9, 12 and 13 out")
+    parser.add_argument("--role", choices=ROLES, action="append", help="default: both")
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all three")
+    parser.add_argument("--outdir", type=Path, default=HERE / "reports", help="default: %(default)s")
+    args = parser.parse_args()
+    exit_on_sigterm()
+    reports = []
+    for role in args.role or ROLES:
+        for backend in args.backend or BACKENDS:
+            print(f"running     {role} on {backend}", flush=True)
+            try:
+                report = run(role, backend, quick=args.quick, outdir=args.outdir)
+            except Unable as exc:
+                print(f"run.py: {role} on {backend}: {exc}", file=sys.stderr)
+                return 2
+            report.write()
+            print(flush=True)
+            reports.append(report)
+    table(reports)
+    return 1 if any(report.unexpected() for report in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
