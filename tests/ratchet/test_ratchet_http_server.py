@@ -1,0 +1,144 @@
+"""Ratchet's HttpServer, and the HttpRequestParser inside it: what a component hears of the bytes before a handshake.
+
+Here the component is told nothing before its handshake is accepted, so that nothing "of the connection so far" can
+reach it. HttpRequestParser is proven elsewhere:
+
+    HttpRequestParser 1  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 2  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 3  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 4  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 5  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 6  tests/protocol/test_http_head_buffer.py  test_ratchet_end_of_message
+    HttpRequestParser 7  tests/protocol/test_http_head_buffer.py  test_ratchet_limit_of_an_unfinished_head
+    HttpRequestParser 8  tests/protocol/test_http.py  test_ratchet_a_complete_head_becomes_a_request
+    HttpRequestParser [src]  tests/protocol/test_http_head_buffer.py  test_empty_lines_before_the_request
+"""
+
+from __future__ import annotations
+
+import pytest
+from ratchet.ratchet_peer import Recorder, connected, handshake, opened, serving
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from pywsapp import App, Request
+
+pytestmark = pytest.mark.anyio
+
+
+def routed(component: Recorder) -> App:
+    app = App(port=0)
+    app.route("/", component)
+    return app
+
+
+async def test_http_server_1_a_whole_head_opens_once() -> None:
+    """HttpServer 1: a complete header calls on_open once, with a connection."""
+    recorder = Recorder()
+    app = routed(recorder)
+    async with serving(app), opened(app, "/?name=Ana"):
+        await recorder.until("on_open")
+        [(conn,)] = recorder.of("on_open")
+        assert conn.request.query_params["name"] == "Ana"
+        assert recorder.names == ["on_open"]
+
+
+async def test_http_server_2_bytes_behind_the_head_are_a_message() -> None:
+    """HttpServer 2: what follows the header reaches on_message once, with the same connection."""
+    recorder = Recorder()
+    app = routed(recorder)
+    async with serving(app), connected(app) as peer:
+        frame = bytes(Connection(ConnectionType.CLIENT).send(TextMessage(data="glued")))
+        await peer.write(handshake() + frame)
+        await recorder.until("on_message")
+        assert recorder.of("on_message") == [(recorder.of("on_open")[0][0], "glued")]
+
+
+async def test_http_server_3_a_long_head_closes_the_connection() -> None:
+    """HttpServer 3: 5,000 bytes are too many there (413); ours takes 16 KiB, and answers more with 431."""
+    recorder = Recorder()
+    app = routed(recorder)
+    async with serving(app):
+        async with opened(app, "/", "X: " + "a" * 5000):
+            await recorder.until("on_open")
+        async with connected(app) as peer:
+            answer = await peer.shake("/", "X: " + "a" * 16 * 1024)
+            assert answer.status == 431
+            assert await peer.end() == b""
+        await recorder.until("on_close")
+        assert recorder.names == ["on_open", "on_close"]
+
+
+async def test_http_server_4_an_error_before_the_head_is_not_told() -> None:
+    """HttpServer 4: a connection that breaks before its header is complete is no matter of the component."""
+    recorder = Recorder()
+    app = routed(recorder)
+    async with serving(app):
+        async with connected(app) as peer:
+            await peer.write(handshake()[:-4])
+            await peer.reset()
+        async with opened(app):
+            await recorder.until("on_open")
+    assert recorder.names == ["on_open", "on_close"]
+
+
+async def test_http_server_4_an_exception_at_the_handshake_is_not_told() -> None:
+    """HttpServer 4: an exception before the connection is open is answered with 500, and on_error not called."""
+
+    class Broken(Recorder):
+        def on_handshake(self, request: Request) -> None:
+            raise LookupError("no database")
+
+    recorder = Broken()
+    app = routed(recorder)
+    async with serving(app), connected(app) as peer:
+        answer = await peer.shake()
+        assert answer.status == 500
+        assert "no database" not in answer.body
+        assert await peer.end() == b""
+    assert recorder.names == []
+
+
+async def test_http_server_5_half_a_head_calls_nothing() -> None:
+    """HttpServer 5: "GET / HTTP/1.1" alone calls neither on_open nor on_message, until the rest of it comes."""
+    recorder = Recorder()
+    app = routed(recorder)
+    app.route("/late", recorder)
+    head = handshake("/late")
+    async with serving(app), connected(app) as late:
+        await late.write(head[:20])
+        async with opened(app):
+            await recorder.until("on_open")
+        await recorder.until("on_close")
+        assert recorder.names == ["on_open", "on_close"]
+        await late.write(head[20:])
+        assert (await late.answer()).status == 101
+        await recorder.until("on_open", 2)
+        assert recorder.of("on_open")[1][0].request.path == "/late"
+
+
+async def test_http_server_6_a_close_is_passed_on() -> None:
+    """HttpServer 6: on_close is called for a connection that was open; after none it is not (see 4)."""
+    recorder = Recorder()
+    app = routed(recorder)
+    async with serving(app):
+        async with opened(app):
+            pass
+        await recorder.until("on_close")
+    assert recorder.of("on_close") == recorder.of("on_open")
+
+
+async def test_http_server_7_an_error_is_passed_on() -> None:
+    """HttpServer 7: on_error gets the connection and the very exception."""
+    failure = LookupError("no such room")
+
+    class Failing(Recorder):
+        def on_message(self, conn: object, message: object) -> None:
+            raise failure
+
+    recorder = Failing()
+    app = routed(recorder)
+    async with serving(app), opened(app) as peer:
+        await peer.send("hello")
+        await recorder.until("on_error")
+        assert recorder.of("on_error") == [(recorder.of("on_open")[0][0], failure)]

@@ -1,0 +1,53 @@
+"""Ratchet's IpBlackList: addresses that are refused.
+
+Mostly proven elsewhere:
+
+    IpBlackList 1  tests/components/test_ip.py  test_others_reach_the_component_every_time
+    IpBlackList 2  tests/components/test_ip.py  test_a_blocked_address_is_refused_before_anything_of_the_component_runs
+    IpBlackList 3  tests/components/test_ip.py  test_a_blocked_address_is_refused_before_anything_of_the_component_runs
+    IpBlackList 4  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 5  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 7  tests/components/test_ip.py  test_block_and_unblock_are_fluent_and_keep_the_order
+    IpBlackList 8  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 9  tests/components/test_ip.py  test_addresses_are_compared_by_value_in_any_spelling
+    IpBlackList 10  tests/components/test_ip.py  test_unblocking_what_is_not_blocked_is_silent
+    IpBlackList [src]  tests/components/test_ip.py  test_what_is_no_address_is_refused
+"""
+
+from __future__ import annotations
+
+import pytest
+from ratchet.ratchet_peer import Recorder, connected, opened, serving
+
+from pywsapp import App, IpBlackList
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_ip_black_list_6_a_blocked_address_is_closed() -> None:
+    """IpBlackList 2, IpBlackList 3, IpBlackList 6: the connection is closed, with 403, and the component not told."""
+    recorder = Recorder()
+    guarded = IpBlackList(recorder, ["127.0.0.0/8"])
+    app = App(port=0)
+    app.route("/", guarded)
+    async with serving(app):
+        async with connected(app) as peer:
+            assert (await peer.shake()).status == 403
+            assert await peer.end() == b""
+        assert recorder.names == []
+        guarded.unblock("127.0.0.0/8")
+        async with opened(app):
+            await recorder.until("on_open")
+
+
+async def test_ip_black_list_4_messages_are_not_checked() -> None:
+    """IpBlackList 4: who is connected already goes on talking after being blocked."""
+    recorder = Recorder()
+    guarded = IpBlackList(recorder)
+    app = App(port=0)
+    app.route("/", guarded)
+    async with serving(app), opened(app) as peer:
+        guarded.block("127.0.0.1")
+        await peer.send("still here")
+        await recorder.until("on_message")
+        assert recorder.names == ["on_open", "on_message"]

@@ -1,0 +1,57 @@
+"""Ratchet's OriginCheck: which pages may connect.
+
+Mostly proven elsewhere:
+
+    OriginCheck 1  tests/components/test_origin.py  test_another_origin_is_refused_and_the_component_not_asked
+    OriginCheck 2  tests/components/test_origin.py  test_a_listed_origin_reaches_the_component_once
+    OriginCheck 3  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 4  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 5  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 6  tests/components/test_origin.py  test_the_list_may_be_changed_at_any_time
+    OriginCheck [src]  tests/components/test_origin.py  test_an_entry_allows
+    OriginCheck [src]  tests/components/test_origin.py  test_no_origin_is_no_browser_and_passes_unless_one_is_required
+"""
+
+from __future__ import annotations
+
+import pytest
+from ratchet.ratchet_peer import Recorder, connected, opened, serving
+
+from pywsapp import App, OriginCheck
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_origin_check_1_another_origin_is_closed_with_403() -> None:
+    """OriginCheck 1: on the wire, a page of another origin gets 403 and the end, and the component hears nothing."""
+    recorder = Recorder()
+    app = App(port=0)
+    app.route("/", recorder, ["http://a.example"])
+    async with serving(app), connected(app) as peer:
+        assert (await peer.shake("/", "Origin: http://b.example")).status == 403
+        assert await peer.end() == b""
+    assert recorder.names == []
+
+
+async def test_origin_check_6_the_list_may_change_while_it_serves() -> None:
+    """OriginCheck 6: allowed_origins is public; a change holds from the next handshake on."""
+    recorder = Recorder()
+    check = OriginCheck(recorder, ["http://a.example"])
+    app = App(port=0)
+    app.route("/", check, ["*"])
+    async with serving(app):
+        async with connected(app) as peer:
+            assert (await peer.shake("/", "Origin: http://b.example")).status == 403
+        check.allowed_origins.append("http://b.example")
+        async with opened(app, "/", "Origin: http://b.example"):
+            await recorder.until("on_open")
+
+
+async def test_origin_check_src_a_bare_host_is_any_scheme_and_port() -> None:
+    """OriginCheck [src]: a bare host means that host, of any scheme and port; such a list moves unchanged."""
+    app = App(port=0)
+    app.route("/", Recorder(), ["a.example"])
+    async with serving(app):
+        for origin in ("http://a.example", "https://a.example:8443", "http://A.EXAMPLE"):
+            async with opened(app, "/", f"Origin: {origin}"):
+                pass

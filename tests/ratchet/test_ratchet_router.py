@@ -1,0 +1,135 @@
+"""Ratchet's Http\\Router: from a path and a host to a component.
+
+In part proven elsewhere:
+
+    Router 1  tests/components/test_router.py  test_an_unknown_path_is_404
+    Router 3  tests/components/test_router.py  test_what_is_no_component_is_refused_when_it_is_routed
+    Router 8  tests/components/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
+    Router 9  tests/components/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
+    Router [src]  tests/components/test_router.py  test_other_methods_are_405_where_something_is_and_404_elsewhere
+
+Routes say more than Ratchet's: parameters have types, and stay apart from the query, in which a client could
+overrule them there (Router 9).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ratchet.ratchet_peer import Recorder, connected, handshake, opened, serving
+
+from pywsapp import App, Connection, Request
+
+pytestmark = pytest.mark.anyio
+
+
+def rooms() -> tuple[App, Recorder, Recorder]:
+    """Give an app with two components, at /a and /b."""
+    app, first, second = App(port=0), Recorder(), Recorder()
+    app.route("/a", first)
+    app.route("/b", second)
+    return app, first, second
+
+
+async def test_router_2_there_is_no_open_without_a_request() -> None:
+    """Router 2: Ratchet throws when on_open has no request; ours has one by construction, the connection's own."""
+    app, first, _ = rooms()
+    async with serving(app), opened(app, "/a"):
+        await first.until("on_open")
+        [(conn,)] = first.of("on_open")
+        assert isinstance(conn.request, Request)
+        with pytest.raises(TypeError):
+            Connection()  # type: ignore[call-arg]
+
+
+async def test_router_4_the_component_of_the_route_is_opened() -> None:
+    """Router 4: on_open of that component is called with the connection, which has the request."""
+    app, first, second = rooms()
+    async with serving(app), opened(app, "/b?x=1"):
+        await second.until("on_open")
+        [(conn,)] = second.of("on_open")
+        assert (conn.request.path, conn.request.query_string) == ("/b", "x=1")
+        assert first.names == []
+
+
+async def test_router_5_messages_go_to_the_component_of_the_connection() -> None:
+    """Router 5: on_message goes where on_open went, with connection and message."""
+    app, first, second = rooms()
+    async with serving(app), opened(app, "/a") as one, opened(app, "/b") as two:
+        await one.send("for a")
+        await two.send("for b")
+        await first.until("on_message")
+        await second.until("on_message")
+    for component, message in ((first, "for a"), (second, "for b")):
+        assert component.of("on_message") == [(component.of("on_open")[0][0], message)]
+
+
+async def test_router_6_closes_go_to_the_component_of_the_connection() -> None:
+    """Router 6: on_close goes where on_open went."""
+    app, first, second = rooms()
+    async with serving(app), opened(app, "/b"):
+        async with opened(app, "/a"):
+            pass
+        await first.until("on_close")
+        assert first.of("on_close") == first.of("on_open")
+        assert second.of("on_close") == []
+
+
+async def test_router_7_errors_go_to_the_component_of_the_connection() -> None:
+    """Router 7: on_error goes where on_open went, with the very exception."""
+    failure = ValueError("never mind")
+
+    class Failing(Recorder):
+        def on_message(self, conn: Connection, message: Any) -> Any:
+            raise failure
+
+    app, first, _ = rooms()
+    failing = Failing()
+    app.route("/c", failing)
+    async with serving(app), opened(app, "/c") as peer:
+        await peer.send("hello")
+        await failing.until("on_error")
+        assert failing.of("on_error") == [(failing.of("on_open")[0][0], failure)]
+        assert first.names == []
+
+
+async def test_router_9_a_client_cannot_overrule_a_parameter() -> None:
+    """Router 9: there `?id=2` wins over the path's id; here each stays what it is."""
+    app, recorder = App(port=0), Recorder()
+    app.route("/users/{id:int}", recorder)
+    async with serving(app), opened(app, "/users/1?id=2"):
+        await recorder.until("on_open")
+        request = recorder.of("on_open")[0][0].request
+        assert request.path_params == {"id": 1}
+        assert request.query_params["id"] == "2"
+
+
+async def test_router_10_bytes_behind_a_404_do_no_harm() -> None:
+    """Router 10: a client that goes on sending after a 404 gets one answer and the end; nobody else notices."""
+    app, first, _ = rooms()
+    async with serving(app), opened(app, "/a") as other, connected(app) as peer:
+        await peer.write(handshake("/nothing") + b"Silly body")
+        assert (await peer.answer()).status == 404
+        assert await peer.end() == b""
+        await other.send("still here")
+        await first.until("on_message")
+        assert first.names == ["on_open", "on_message"]
+
+
+async def test_router_src_a_class_is_made_for_each_connection() -> None:
+    """Router [src]: a route to a class makes one per request; ours one per handshake."""
+    made = []
+
+    class Counted(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    app = App(port=0)
+    app.route("/", Counted)
+    async with serving(app), opened(app), opened(app):
+        assert len(made) == 2
+        for component in made:
+            await component.until("on_open")
+            assert component.names == ["on_open"]
