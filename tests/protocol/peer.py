@@ -114,5 +114,10 @@ def read(ws: WebSocket, pieces: list[bytes]) -> Outcome:
     return outcome
 
 
+def dribble(ws: WebSocket, data: bytes) -> list[Received]:
+    """Give the bytes one by one, as the slowest or the nastiest of peers does."""
+    return [event for at in range(len(data)) for event in ws.receive(data[at : at + 1])]
+
+
 def messages(events: list[Received]) -> list[str | bytes]:
     return [event for event in events if isinstance(event, (str, bytes))]

@@ -118,7 +118,9 @@ def test_same_as_wsproto_on_garbage(data: st.DataObject, garbage: bytes) -> None
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_same_as_wsproto_after_flipping_a_byte(data: st.DataObject) -> None:
-    stream = bytearray(b"".join(data.draw(st.lists(st.one_of(data_messages(), control_frames()), min_size=1, max_size=4))))
+    stream = bytearray(
+        b"".join(data.draw(st.lists(st.one_of(data_messages(), control_frames()), min_size=1, max_size=4)))
+    )
     stream[data.draw(st.integers(0, min(len(stream), 400) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     ws = WebSocket(client=False, options=UNLIMITED)
     outcome, expected = read(ws, data.draw(cut(bytes(stream)))), reference(bytes(stream))

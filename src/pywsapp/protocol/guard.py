@@ -39,7 +39,8 @@ class Guard(Extension):
         self.bad_gateway = False
         self._options = options
         self._deflate = deflate
-        self._opcode = Opcode.TEXT
+        self._closing = False
+        self._passing = False
         self._compressed = False
         self._fragments = 0
         self._size = 0
@@ -55,40 +56,51 @@ class Guard(Extension):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        """Check a frame by its header."""
-        self._opcode = opcode
-        if opcode.iscontrol():
+        """Check a frame by its header.
+
+        wsproto calls this again for the same frame while bytes of its masking key are missing, so nothing is counted
+        here yet.
+        """
+        self._closing = opcode is Opcode.CLOSE
+        misplaced = (opcode is Opcode.CONTINUATION) != (self._fragments > 0)
+        self._passing = opcode.iscontrol() or misplaced  # wsproto says what is wrong with a misplaced one
+        if self._passing:
             return _NO_RSV
-        if payload_length > self._options.max_frame_size:
-            return self._refuse(f"the frame is larger than {self._options.max_frame_size} bytes")
+        options = self._options
+        if options.max_frame_size is not None and payload_length > options.max_frame_size:
+            return self._refuse(f"the frame is larger than {options.max_frame_size} bytes")
+        if self._fragments >= options.max_fragments:
+            return self._refuse(f"the message has more than {options.max_fragments} fragments")
         if opcode is not Opcode.CONTINUATION:
             self._compressed = rsv.rsv1
-            self._fragments = self._size = 0
         elif rsv.rsv1:
-            return CloseReason.PROTOCOL_ERROR
-        self._fragments += 1
-        if self._fragments > self._options.max_fragments:
-            return self._refuse(f"the message has more than {self._options.max_fragments} fragments")
-        if not self._compressed:
-            self._size += payload_length
-            if self._size > self._options.max_message_size:
-                return self._refuse(f"the message is larger than {self._options.max_message_size} bytes")
+            return _NO_RSV  # only the first frame of a message may have it
+        if not self._compressed and self._size + payload_length > options.max_message_size:
+            return self._refuse(f"the message is larger than {options.max_message_size} bytes")
         return _RSV1 if self._deflate is not None else _NO_RSV
 
     def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
-        """Inflate a piece of payload."""
-        if self._opcode is Opcode.CLOSE and data[:2] == _BAD_GATEWAY:
+        """Inflate and count a piece of payload."""
+        if self._closing and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True
             return _TRY_AGAIN + data[2:]
-        if not self._compressed or self._opcode.iscontrol():
+        if self._passing:
             return data
-        return self._inflate(data, False)
+        if self._compressed:
+            return self._inflate(data, False)
+        self._size += len(data)
+        return data
 
     def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
-        """Inflate what is left at the end of a message."""
-        if not fin or not self._compressed or self._opcode.iscontrol():
+        """Count a frame, and inflate what is left at the end of a message."""
+        if self._passing:
             return None
-        return self._inflate(b"", True)
+        if not fin:
+            self._fragments += 1
+            return None
+        rest = self._inflate(b"", True) if self._compressed else None
+        self._fragments = self._size = 0
+        return rest
 
     def _inflate(self, data: bytes, final: bool) -> bytes | CloseReason:
         assert self._deflate is not None

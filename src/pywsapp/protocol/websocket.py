@@ -6,11 +6,11 @@ Two lanes read the same bytes.
 
 The *fast lane* takes data frames that are a whole message by themselves and stand between messages: nearly all that
 ever arrives. Its frames are found, unmasked and decoded in one pass. A frame that has only arrived in part is
-consumed as it comes (`_arriving`), so that invalid UTF-8 and bombs fail at the first wrong byte, whatever the size.
+consumed as it comes (`ArrivingFrame`).
 
 The *slow lane* is wsproto's `Connection`. Everything else goes there, cut at frame boundaries: control frames,
 fragments, and whatever is malformed. It is made when first needed and dropped as soon as no message and no close
-handshake is under way, so that idle connections do not pay for it. `_Guard` hangs in it as an extension and adds what
+handshake is under way, so that idle connections do not pay for it. `Guard` hangs in it as an extension and adds what
 wsproto lacks: limits and a bounded permessage-deflate.
 
 Both lanes must be indistinguishable: same messages, same close codes, at any cut of the bytes. A property test holds
@@ -23,16 +23,27 @@ after an error. In CLOSED all input is ignored and nothing is kept. Time is only
 from __future__ import annotations
 
 import io
-from codecs import getincrementaldecoder
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
+from pywsapp.protocol.arriving import ArrivingFrame
 from pywsapp.protocol.deflate import PerMessageDeflate
-from pywsapp.protocol.frames import FIN, RSV1, TEXT, apply_mask, encode_frame, encode_masked_frame, rotated
+from pywsapp.protocol.frames import (
+    BINARY,
+    CLOSE,
+    FIN,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    apply_mask,
+    encode_frame,
+    encode_masked_frame,
+)
 from pywsapp.protocol.guard import Guard
 from pywsapp.protocol.prepared import PreparedMessage, Sendable, payload_of
 from pywsapp.values.close import CloseCode
@@ -46,7 +57,8 @@ if TYPE_CHECKING:
 #: only the last; Autobahn sends ten at once and expects ten).
 MAX_PENDING_PONGS = 16
 
-_Utf8Decoder = getincrementaldecoder("utf-8")
+_ANY_SIZE = 1 << 63
+_INVALID_UTF8 = "invalid UTF-8"
 
 
 class State(Enum):
@@ -82,30 +94,13 @@ class Ended(NamedTuple):
 Received = str | bytes | PongReceived | Ended
 
 
-class _Sink(Protocol):
-    """Where the parts of a message gather: StringIO for text, BytesIO for bytes, both compact whatever the parts."""
-
-    def write(self, part: Any, /) -> int: ...
-
-    def getvalue(self) -> Any: ...
-
-
-class _Arriving:
-    """A fast-lane frame of which only a part has arrived."""
-
-    __slots__ = ("compressed", "decoder", "limit", "mask", "remaining", "sink")
-
-    def __init__(self, *, text: bool, compressed: bool, mask: bytes, size: int, limit: int) -> None:
-        self.sink: _Sink = io.StringIO(newline="") if text else io.BytesIO()
-        self.decoder = _Utf8Decoder() if text else None
-        self.compressed = compressed
-        self.mask = mask
-        self.remaining = size
-        self.limit = limit
-
-
 class WebSocket:
     """The state of one WebSocket after its handshake, for either role.
+
+    Attributes:
+        client: the role.
+        state: how far the close handshake is.
+        has_more: `receive` left whole frames for its next call.
 
     Args:
         client: the role: clients mask what they send.
@@ -124,19 +119,24 @@ class WebSocket:
         "_options",
         "_partial",
         "_pongs",
+        "_pongs_due",
         "_slow",
         "_slow_remaining",
         "_started",
         "_tail",
+        "_to_inflate",
         "_unfinished",
         "_window_bits",
         "client",
+        "has_more",
         "state",
     )
 
     def __init__(self, *, client: bool, options: Options, deflate: DeflateParameters | None = None) -> None:
         self.client = client
         self.state = State.OPEN
+        self.has_more = False
+        self._to_inflate = 0
         self._mask_bit = 0 if client else 0x80
         self._options = options
         self._deflate: PerMessageDeflate | None = None
@@ -145,13 +145,14 @@ class WebSocket:
             self._deflate = PerMessageDeflate(deflate, options.deflate, client=client)
             self._window_bits = deflate.client_max_window_bits if client else deflate.server_max_window_bits
         self._tail = b""
-        self._arriving: _Arriving | None = None
+        self._arriving: ArrivingFrame | None = None
         self._slow: Connection | None = None
         self._guard: Guard | None = None
         self._slow_remaining = 0
         self._fragmented = False
-        self._partial: _Sink | None = None
+        self._partial: io.BytesIO | None = None
         self._pongs: deque[bytes] | None = None
+        self._pongs_due = 0
         self._control_budget = float(options.control_frames_burst)
         self._last_tick: float | None = None
         self._started = 0
@@ -159,8 +160,14 @@ class WebSocket:
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[Received]:
+    def receive(self, data: bytes, inflate: int = _ANY_SIZE) -> list[Received]:
         """Take bytes from the peer and give what they amount to.
+
+        Args:
+            data: what came; empty to go on with what an earlier call left.
+            inflate: bytes that compressed messages may inflate to before the rest is left for the next call; the last
+                message may go beyond it. A thousandth of them may have come over the wire, so a list of all that is
+                in one large read could fill the memory.
 
         Returns:
             messages (`str`, `bytes`), `PongReceived`, and at most one `Ended`, last. Never raises for anything that
@@ -169,17 +176,19 @@ class WebSocket:
         events: list[Received] = []
         if self.state is State.CLOSED:
             return events
+        self.has_more = False
+        self._to_inflate = inflate
         try:
             self._read(data, events)
         except ProtocolError as exc:
             events.append(self._failed(exc.code, exc.reason))
         except UnicodeDecodeError:
-            events.append(self._failed(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in a text message"))
+            events.append(self._failed(CloseCode.INVALID_PAYLOAD, _INVALID_UTF8))
         if self._slow is not None and not self._fragmented and not self._slow_remaining and self.state is State.OPEN:
             self._slow = self._guard = None
         return events
 
-    def _read(self, data: bytes, events: list[Received]) -> None:
+    def _read(self, data: bytes, events: list[Received]) -> None:  # noqa: C901 - one pass; a call costs what a frame does
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -188,12 +197,12 @@ class WebSocket:
             position = self._continue_frame(data, events)
         elif self._slow_remaining:
             position = self._feed_slow(data, 0, self._slow_remaining, events)
+            if self.state is State.CLOSED:
+                return
         end = len(data)
         mask_bit = self._mask_bit
-        maximum = self._options.max_frame_size
-        while position < end and self.state is not State.CLOSED:
-            if end - position < 2:
-                break
+        maximum = self._options.max_frame_size or _ANY_SIZE
+        while end - position >= 2 and self._to_inflate > 0:
             first = data[position]
             second = data[position + 1]
             size = second & 0x7F
@@ -201,17 +210,20 @@ class WebSocket:
             if size >= 126:
                 width = 2 if size == 126 else 8
                 start += width
-                if start > end:
+                long = first & 0x0F <= BINARY
+                if long and start > end:
                     break
                 size = int.from_bytes(data[start - width : start], "big")
-                if size < 126 or (width == 8 and (size < 65536 or size >> 63)):
-                    self._begin_slow(first)  # not a length that may stand there: wsproto says why
+                if not long or size < 126 or (width == 8 and (size < 65536 or size >> 63)):
+                    self._begin_slow(first)  # no such length may stand there: wsproto says why
                     self._feed_slow(data, position, end - position, events)
                     return
             whole = first == 0x81 or first == 0x82 or (self._deflate is not None and (first == 0xC1 or first == 0xC2))
             if not whole or self._fragmented or second & 0x80 != mask_bit or size > maximum:
                 self._begin_slow(first)
                 position = self._feed_slow(data, position, start - position + (second >> 7) * 4 + size, events)
+                if self.state is State.CLOSED:
+                    return
                 continue
             if mask_bit:
                 start += 4
@@ -231,51 +243,36 @@ class WebSocket:
                 payload = data[start:stop]
             position = stop
             if first & RSV1:
-                payload = self._inflate(payload, self._options.max_message_size, True)
+                assert self._deflate is not None
+                payload = self._deflate.decompress(payload, self._options.max_message_size, True)
+                self._to_inflate -= len(payload)
             elif size > self._options.max_message_size:
                 raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, self._too_big())
             message = payload.decode() if first & TEXT else payload
             if self.state is State.OPEN:
                 events.append(message)
-        if self.state is not State.CLOSED:
-            self._tail = data[position:]
-
-    # -- the fast lane, frames that arrive in parts ------------------------------------------------------------------
+        self._tail = data[position:]
+        self.has_more = self._to_inflate <= 0 and end - position >= 2
 
     def _begin_frame(self, first: int, size: int, mask: bytes, data: bytes) -> None:
-        compressed = bool(first & RSV1)
         limit = self._options.max_message_size
-        if not compressed and size > limit:
+        if not first & RSV1 and size > limit:
             raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, self._too_big())
         self._started += 1
-        self._arriving = _Arriving(text=bool(first & TEXT), compressed=compressed, mask=mask, size=size, limit=limit)
-        self._continue_frame(data, [])
+        self._arriving = ArrivingFrame(first, mask, size, limit, self._deflate)
+        self._arriving.receive(data)
 
     def _continue_frame(self, data: bytes, events: list[Received]) -> int:
         frame = self._arriving
         assert frame is not None
-        payload = data[: frame.remaining]
-        taken = len(payload)
-        if not taken:
-            return 0
-        frame.remaining -= taken
-        final = not frame.remaining
-        if frame.mask:
-            payload = apply_mask(payload, frame.mask)
-            frame.mask = rotated(frame.mask, taken)
-        if frame.compressed:
-            payload = self._inflate(payload, frame.limit, final)
-            frame.limit -= len(payload)
-        frame.sink.write(payload if frame.decoder is None else frame.decoder.decode(payload, final))
-        if final:
+        part = data[: frame.remaining]
+        frame.receive(part)
+        if not frame.remaining:
             self._arriving = None
             if self.state is State.OPEN:
-                events.append(frame.sink.getvalue())
-        return taken
-
-    def _inflate(self, payload: bytes, limit: int, final: bool) -> bytes:
-        assert self._deflate is not None
-        return self._deflate.decompress(payload, limit, final)
+                events.append(frame.message())
+            self._to_inflate -= frame.inflated
+        return len(part)
 
     # -- the slow lane -----------------------------------------------------------------------------------------------
 
@@ -288,11 +285,13 @@ class WebSocket:
 
     def _begin_slow(self, first: int) -> None:
         opcode = first & 0x0F
-        if opcode < 8:
-            if not self._fragmented:
-                self._started += 1
+        if not self._fragmented:
+            self._started += 1
+        if opcode < CLOSE:
             self._fragmented = not first & FIN
-        else:
+        elif opcode == PONG and self._pongs_due:
+            self._pongs_due -= 1
+        elif opcode != CLOSE:
             self._control_budget -= 1
             if self._control_budget < 0:
                 raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
@@ -323,7 +322,8 @@ class WebSocket:
             assert self._guard is not None
             if connection.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
                 # wsproto reports its own parse errors with the peer's closes; only the state tells them apart
-                events.append(self._failed(int(event.code), self._guard.reason or event.reason or "protocol error"))
+                reason = _INVALID_UTF8 if event.code == CloseCode.INVALID_PAYLOAD else event.reason or "protocol error"
+                events.append(self._failed(int(event.code), self._guard.reason or reason))
                 return
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             reply = b""
@@ -334,17 +334,20 @@ class WebSocket:
             events.append(Ended(code, event.reason or "", True, reply))
 
     def _collect(self, event: TextMessage | BytesMessage, events: list[Received]) -> None:
-        message: Any = event.data
+        message: str | bytes = event.data if isinstance(event.data, str) else bytes(event.data)
         if self._partial is not None or not event.message_finished:
             if self._partial is None:
-                self._partial = io.StringIO(newline="") if isinstance(event, TextMessage) else io.BytesIO()
-            self._partial.write(message)
+                self._partial = io.BytesIO()
+            self._partial.write(message.encode() if isinstance(message, str) else message)
             if not event.message_finished:
                 return
-            message = self._partial.getvalue()
+            gathered = self._partial.getvalue()
             self._partial = None
+            message = gathered.decode() if isinstance(message, str) else gathered
         if self.state is State.OPEN:
             events.append(message)
+        if self._deflate is not None:
+            self._to_inflate -= len(message)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -359,6 +362,7 @@ class WebSocket:
 
     def _end(self) -> None:
         self.state = State.CLOSED
+        self.has_more = False
         self._tail = b""
         self._slow_remaining = 0
         self._arriving = self._slow = self._guard = self._partial = self._deflate = self._pongs = None
@@ -384,7 +388,7 @@ class WebSocket:
             earned = (now - self._last_tick) * self._options.control_frames_per_second
             self._control_budget = min(self._options.control_frames_burst, self._control_budget + earned)
         self._last_tick = now
-        if self._arriving is None and not self._fragmented:
+        if self._arriving is None and not self._fragmented and not self._slow_remaining:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)
@@ -428,8 +432,9 @@ class WebSocket:
         return encode_masked_frame(first, payload) if self.client else encode_frame(first, payload)
 
     def ping(self, payload: bytes) -> bytes:
-        """Give the frame of a ping with at most 125 bytes."""
-        return self._control_frame(0x89, payload)
+        """Give the frame of a ping with at most 125 bytes; its pong will not count against the budget."""
+        self._pongs_due += 1
+        return self._control_frame(FIN | PING, payload)
 
     def take_pongs(self) -> bytes:
         """Give the pongs that are to be sent, and forget them."""
@@ -437,7 +442,7 @@ class WebSocket:
         if not pongs:
             return b""
         self._pongs = None
-        return b"".join([self._control_frame(0x8A, payload) for payload in pongs])
+        return b"".join([self._control_frame(FIN | PONG, payload) for payload in pongs])
 
     def _control_frame(self, first: int, payload: bytes) -> bytes:
         return encode_masked_frame(first, payload) if self.client else encode_frame(first, payload)

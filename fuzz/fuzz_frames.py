@@ -1,0 +1,139 @@
+"""The same bytes come to the same messages, pongs and end however they are cut: to wsproto's, where it is right.
+
+Nothing but events comes out, no message is larger than allowed, and the last words are a frame that a peer can read.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "protocol"))
+
+from harness import fuzz, instrumented, pieces
+
+with instrumented():
+    from peer import MASK, close_frame, deflated, frame, parse_frames, reference
+
+    from pywsapp.protocol.deflate import DeflateParameters
+    from pywsapp.protocol.websocket import MAX_PENDING_PONGS, Ended, PongReceived, State, WebSocket
+    from pywsapp.values.options import Deflate, Options
+
+LIMIT = 500
+OPTIONS = Options(max_message_size=LIMIT, max_frame_size=LIMIT + 50, max_fragments=6, deflate=Deflate())
+UNLIMITED = Options(max_message_size=1 << 63, control_frames_burst=1 << 30)
+WINDOWS = (
+    None,
+    DeflateParameters(False, False, 15, 15),
+    DeflateParameters(True, True, 15, 15),
+    DeflateParameters(False, True, 9, 9),
+)
+
+
+class Result(NamedTuple):
+    """What some bytes amounted to."""
+
+    messages: list[str | bytes]
+    pongs: list[bytes]
+    answers: list[bytes]
+    end: tuple[int, str, bool] | None
+
+
+def run(ws: WebSocket, parts: list[bytes], close_after: int) -> Result:
+    result = Result([], [], [], None)
+    for number, part in enumerate(parts):
+        if number == close_after:
+            ws.close(1000, "")
+        for event in ws.receive(part):
+            assert result.end is None, "nothing follows the end"
+            if isinstance(event, Ended):
+                sent = parse_frames(event.reply)
+                assert not sent or sent[-1][0] == 0x88
+                result = result._replace(end=(event.code, event.reason, event.by_peer))
+                result.answers.extend(payload for first, payload in sent if first == 0x8A)
+            elif isinstance(event, PongReceived):
+                result.pongs.append(event.payload)
+            else:
+                assert ws.state is not State.CLOSING
+                result.messages.append(event)
+        result.answers.extend(payload for _, payload in parse_frames(ws.take_pongs()))
+    assert (result.end is not None) == (ws.state is State.CLOSED)
+    return result
+
+
+def one_input(data: bytes) -> None:
+    """Take two bytes of choices, three of cuts, and a stream."""
+    if len(data) < 6:
+        return
+    choice, cuts, stream = data[0], data[2:5], data[5:]
+    client, deflate = bool(choice & 1), WINDOWS[choice >> 1 & 3]
+    unlimited = bool(choice & 8)
+    options = Options(max_message_size=1 << 30, deflate=Deflate()) if unlimited else OPTIONS
+    if unlimited and deflate is None:
+        options = UNLIMITED
+
+    def fresh() -> WebSocket:
+        return WebSocket(client=client, options=options, deflate=deflate)
+
+    close_after = data[1] if data[1] < 8 else -1
+    if close_after > 0:
+        run(fresh(), list(pieces(stream, cuts)), close_after)
+        return
+    if deflate is not None and unlimited:
+        stream = stream[:2000]  # enough, and no bomb takes long
+    whole, cut = run(fresh(), [stream], close_after), run(fresh(), list(pieces(stream, cuts)), close_after)
+    compare(whole, cut, strict=deflate is None)
+    if not unlimited:
+        for message in whole.messages:
+            assert len(message.encode() if isinstance(message, str) else message) <= LIMIT
+    elif deflate is None and close_after != 0:
+        compare_with_wsproto(whole, stream, client)
+
+
+def compare(whole: Result, cut: Result, *, strict: bool) -> None:
+    assert whole.messages == cut.messages
+    assert whole.pongs == cut.pongs
+    if len(cut.answers) < MAX_PENDING_PONGS:
+        assert whole.answers == cut.answers
+    if strict or whole.end is None or cut.end is None:
+        assert whole.end == cut.end
+    else:  # of two faults in a compressed message, the one that is met first depends on the cuts
+        assert whole.end[0] == cut.end[0] or {whole.end[0], cut.end[0]} == {1007, 1009}
+
+
+def compare_with_wsproto(result: Result, stream: bytes, client: bool) -> None:
+    expected = reference(stream, client=client)
+    if result.end is not None and result.end[0] == 1014:
+        assert expected.end == (1002, False)  # which wsproto does not know
+        return
+    assert result.messages == expected.messages
+    assert (result.end and (result.end[0], result.end[2])) == expected.end
+    if len(expected.pongs) < MAX_PENDING_PONGS:
+        assert result.answers == expected.pongs
+
+
+def seeds() -> list[bytes]:
+    found = []
+    for choice in range(16):
+        masked: dict[str, Any] = {"mask": None if choice & 1 else MASK}
+        rsv = 4 if choice >> 1 & 3 else 0
+        text = deflated(b"hello hello \xc3\xa9") if rsv else b"hello hello \xc3\xa9"
+        bomb = deflated(bytes(5000))
+        ended = zlib.compressobj(wbits=-9)
+        streams = [
+            frame(1, text, rsv=rsv, **masked) + frame(2, b"\x00" * 200, **masked) + close_frame(1000, b"bye", **masked),
+            frame(1, text[:4], rsv=rsv, fin=False, **masked) + frame(9, b"p", **masked) + frame(0, text[4:], **masked),
+            frame(2, bomb, rsv=rsv, **masked) + frame(10, b"q", **masked),
+            frame(2, ended.compress(b"ended") + ended.flush() + b"\x00", rsv=rsv, **masked) + frame(8, **masked),
+            frame(1, b"\xff", **masked) + frame(3, **masked),
+            frame(1, b"x" * 400, fin=False, **masked) + frame(0, b"y" * 400, **masked),
+            close_frame(1014, **masked),
+        ]
+        found += [bytes((choice, 255, 1, 0, 0)) + stream for stream in streams]
+    return found
+
+
+if __name__ == "__main__":
+    fuzz(one_input, seeds())

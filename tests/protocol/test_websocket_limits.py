@@ -1,0 +1,450 @@
+"""Every limit is exact, whatever way a message takes; and no peer makes us hold or do more than its bytes are worth."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, parse_frames
+
+from pywsapp.protocol.deflate import DeflateParameters
+from pywsapp.protocol.websocket import Ended, PongReceived, Received, State, WebSocket
+from pywsapp.values.options import Deflate, Options
+
+MIB = 1024 * 1024
+N = 300
+TAKEOVER = DeflateParameters(False, False, 15, 15)
+COMPRESSED = 4  # RSV1
+
+TOO_BIG = f"the message is larger than {N} bytes"
+INFLATES = "a message inflates to more than is allowed"
+
+
+def server(*, deflate: bool = False, **options: object) -> WebSocket:
+    config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
+    return WebSocket(client=False, options=config, deflate=TAKEOVER if deflate else None)
+
+
+def refused(events: list[Received], code: int, reason: str) -> None:
+    """Check that the connection was failed, and that the peer is told so."""
+    (ended,) = events
+    assert isinstance(ended, Ended)
+    assert (ended.code, ended.reason, ended.by_peer) == (code, reason, False)
+    assert parse_frames(ended.reply)[-1] == (0x88, code.to_bytes(2, "big") + reason.encode())
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+# -- the size of a message ---------------------------------------------------------------------------------------------
+
+
+def one_frame(opcode: int, payload: bytes, rsv: int) -> bytes:
+    return frame(opcode, payload, rsv=rsv)
+
+
+def three_fragments(opcode: int, payload: bytes, rsv: int) -> bytes:
+    third = len(payload) // 3
+    first, second, last = payload[:third], payload[third : 2 * third], payload[2 * third :]
+    data = frame(opcode, first, fin=False, rsv=rsv) + frame(CONTINUATION, second, fin=False)
+    return data + frame(PING) + frame(CONTINUATION, last)
+
+
+Shape = Callable[[int, bytes, int], bytes]
+SHAPES = pytest.mark.parametrize("shape", [one_frame, three_fragments])
+CUTS = pytest.mark.parametrize("cut", [1 << 20, 50, 7, 1], ids=["at once", "in parts", "in small parts", "in bytes"])
+
+
+@SHAPES
+@CUTS
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_message_size(shape: Shape, cut: int, opcode: int, compressed: bool, more: int) -> None:
+    message = ("é" * N).encode()[: N + more] if (N + more) % 2 == 0 else b"x" + ("é" * N).encode()[: N + more - 1]
+    assert len(message) == N + more
+    payload = deflated(message) if compressed else message
+    data = shape(opcode, payload, COMPRESSED if compressed else 0)
+    ws = server(deflate=True, max_message_size=N, max_frame_size=10 * N)
+    for _ in range(2):
+        events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
+        if more > 0:
+            refused(events, 1009, INFLATES if compressed else TOO_BIG)
+            return
+        assert events == [message.decode() if opcode == TEXT else message]
+
+
+@pytest.mark.parametrize("level", [0, 6])
+@pytest.mark.parametrize("cut", [1 << 22, 60_000])
+def test_a_compressed_message_at_the_limit_may_be_larger_on_the_wire(level: int, cut: int) -> None:
+    """What does not compress grows; the limit is on what it inflates to, whatever the frame's own length."""
+    message = random.Random(level).randbytes(MIB)
+    sender = WebSocket(client=True, options=Options(deflate=Deflate(threshold=0, level=level)), deflate=TAKEOVER)
+    data = sender.encode(message)
+    assert len(data) - 14 > MIB
+    ws = server(deflate=True)
+    assert [event for piece in pieces(data, cut) for event in ws.receive(piece)] == [message]
+
+
+def test_a_raised_message_size_is_enough_for_a_large_frame() -> None:
+    ws = server(max_message_size=3 * MIB)
+    message = b"x" * (3 * MIB)
+    assert ws.receive(WebSocket(client=True, options=Options()).encode(message)) == [message]
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [N + 1, MIB, (1 << 63) - 1])
+def test_too_large_a_frame_is_refused_before_its_payload(opcode: int, size: int) -> None:
+    refused(server(max_message_size=N).receive(frame(opcode, length=size)), 1009, TOO_BIG)
+    refused(server(max_message_size=N).receive(frame(opcode, fin=False, length=size)), 1009, TOO_BIG)
+    begun = frame(opcode, b"x" * 10, fin=False)
+    refused(server(max_message_size=N).receive(begun + frame(CONTINUATION, length=size)), 1009, TOO_BIG)
+    refused(dribble(server(max_message_size=N), begun + frame(CONTINUATION, length=N - 9)), 1009, TOO_BIG)
+
+
+def test_an_announced_frame_costs_nothing_yet() -> None:
+    ws = server(max_message_size=1 << 40)
+    tracemalloc.start()
+    try:
+        ws.receive(frame(BINARY, b"x", length=1 << 40))
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_sizes_of_one_message_do_not_count_for_the_next() -> None:
+    ws = server(deflate=True, max_message_size=N)
+    one = frame(BINARY, b"x" * (N - 1), fin=False) + frame(CONTINUATION, b"y")
+    two = frame(BINARY, deflated(b"z" * N)[:5], fin=False, rsv=COMPRESSED)
+    two += frame(CONTINUATION, deflated(b"z" * N)[5:])
+    for _ in range(3):
+        assert ws.receive(one + two) == [b"x" * (N - 1) + b"y", b"z" * N]
+        assert dribble(ws, one + two) == [b"x" * (N - 1) + b"y", b"z" * N]
+
+
+# -- the size of a frame -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@CUTS
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_frame_size(compressed: bool, cut: int, more: int) -> None:
+    """A frame's size is what it has on the wire."""
+    message = bytes((number * number * 7919 >> 3) % 256 for number in range(N))
+    payload = deflated(message) if compressed else message
+    rsv = COMPRESSED if compressed else 0
+    limit = len(payload) - more
+    reason = f"the frame is larger than {limit} bytes"
+    whole = frame(BINARY, payload, rsv=rsv)
+    fragments = frame(BINARY, payload, rsv=rsv, fin=False) + frame(CONTINUATION)
+    for data in (whole, fragments):
+        ws = server(deflate=True, max_frame_size=limit)
+        events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
+        if more > 0:
+            refused(events, 1009, reason)
+        else:
+            assert events == [message]
+    small = frame(BINARY, b"", fin=False) + frame(CONTINUATION, fin=False, length=limit + 1)
+    refused(server(max_frame_size=limit).receive(small), 1009, reason)
+
+
+def test_fragments_may_add_up_to_more_than_a_frame() -> None:
+    ws = server(max_frame_size=10)
+    data = frame(TEXT, b"x" * 10, fin=False) + frame(CONTINUATION, b"y" * 10)
+    assert ws.receive(data) == ["x" * 10 + "y" * 10]
+    assert dribble(ws, data) == ["x" * 10 + "y" * 10]
+
+
+# -- the number of fragments -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("payload", [b"", b"ab"])
+@CUTS
+def test_number_of_fragments(limit: int, more: int, payload: bytes, cut: int) -> None:
+    count = limit + more
+    if count < 1:
+        return
+    data = b"".join(
+        [frame(CONTINUATION if at else BINARY, payload, fin=at == count - 1) + frame(PONG) for at in range(count)]
+    )
+    ws = server(max_fragments=limit)
+    for _ in range(2):
+        events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
+        events = [event for event in events if not isinstance(event, PongReceived)]
+        if more > 0:
+            refused(events, 1009, f"the message has more than {limit} fragments")
+            return
+        assert events == [payload * count]
+
+
+# -- control frames ----------------------------------------------------------------------------------------------------
+
+TOO_MANY = "too many control frames"
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+@CUTS
+def test_control_frames_at_once(opcode: int, cut: int) -> None:
+    ws = server(control_frames_burst=5)
+    assert sum(isinstance(event, PongReceived) for event in dribble(ws, frame(opcode) * 5)) in (0, 5)
+    data = frame(opcode, b"p" * 50)
+    events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
+    refused(events, 1008, TOO_MANY)
+
+
+def test_control_frames_between_fragments_count() -> None:
+    ws = server(control_frames_burst=5)
+    data = frame(TEXT, b"a", fin=False) + (frame(PING) + frame(CONTINUATION, fin=False)) * 6
+    refused(ws.receive(data), 1008, TOO_MANY)
+
+
+def test_time_brings_new_control_frames() -> None:
+    ws = server(control_frames_burst=5, control_frames_per_second=2)
+    assert ws.tick(100.0) is None
+    assert ws.receive(frame(PING) * 5) == []
+    assert ws.tick(101.0) is None  # earns two
+    assert ws.receive(frame(PING) * 2) == []
+    assert ws.tick(1000.0) is None  # earns no more than the burst
+    assert ws.receive(frame(PING) * 5) == []
+    assert ws.tick(1000.4) is None  # not a whole one yet
+    assert ws.tick(1000.6) is None
+    assert ws.receive(frame(PING)) == []
+    refused(ws.receive(frame(PING)), 1008, TOO_MANY)
+
+
+def test_a_close_frame_is_never_one_too_many() -> None:
+    ws = server(control_frames_burst=5)
+    (ended,) = ws.receive(frame(PING) * 5 + close_frame(1000, b"bye"))
+    assert isinstance(ended, Ended)
+    assert (ended.code, ended.reason, ended.by_peer) == (1000, "bye", True)
+
+
+def test_pongs_that_were_asked_for_are_free() -> None:
+    ws = server(control_frames_burst=5)
+    for _ in range(50):
+        ws.ping(b"are you there")
+    assert len(ws.receive(frame(PONG, b"yes") * 50)) == 50
+    assert len(ws.receive(frame(PONG, b"yes") * 5)) == 5
+    refused(ws.receive(frame(PONG)), 1008, TOO_MANY)
+
+
+def test_control_frames_after_our_close_count_as_well() -> None:
+    ws = server(control_frames_burst=5)
+    ws.close(1000, "")
+    assert ws.receive(frame(PING) * 5) == []
+    (ended,) = ws.receive(frame(PING))
+    assert ended == Ended(1008, TOO_MANY, False, b"")
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+UNFINISHED = "a message stayed unfinished for too long"
+
+STALLED = {
+    "frame": frame(TEXT, b"a", length=1000),
+    "compressed frame": frame(TEXT, deflated(b"a" * 99)[:1], length=1000, rsv=COMPRESSED),
+    "fragment": frame(TEXT, b"a", fin=False),
+    "inside a fragment": frame(TEXT, b"a", fin=False, length=1000),
+    "last fragment": frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b", length=1000),
+    "last fragment's head": frame(TEXT, b"a", fin=False) + frame(CONTINUATION, length=1000)[:-1],
+    "ping": frame(PING, b"a", length=100),
+    "close": frame(8, b"\x03", length=100),
+}
+
+
+@pytest.mark.parametrize("data", STALLED.values(), ids=STALLED)
+def test_a_message_that_stays_unfinished(data: bytes) -> None:
+    ws = server(deflate=True, message_timeout=30)
+    assert ws.tick(0.0) is None
+    assert ws.receive(data) == []
+    assert ws.tick(100.0) is None  # seen for the first time
+    assert ws.tick(129.9) is None
+    ended = ws.tick(130.0)
+    assert ended is not None
+    refused([ended], 1008, UNFINISHED)
+    assert ws.state is State.CLOSED
+    assert ws.tick(200.0) is None
+
+
+@pytest.mark.parametrize("data", [b"", frame(TEXT, b"abc"), frame(TEXT, fin=False) + frame(CONTINUATION), frame(PING)])
+def test_a_quiet_connection_may_stay(data: bytes) -> None:
+    ws = server(message_timeout=30)
+    ws.receive(data)
+    for now in range(0, 1000, 10):
+        assert ws.tick(float(now)) is None
+
+
+@pytest.mark.parametrize("finish", [frame(TEXT, b"a" * 100), frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")])
+def test_a_busy_peer_is_in_the_middle_of_something_at_every_tick(finish: bytes) -> None:
+    """Each message is unfinished for a moment only, but one of them is whenever anybody looks."""
+    ws = server(message_timeout=30, control_frames_per_second=1000)
+    ws.receive(finish[:5])
+    for now in range(100):
+        assert ws.tick(float(now)) is None
+        ws.receive(finish[5:] + frame(PING) + finish[:5])
+    ws = server(message_timeout=30)
+    ping = frame(PING, b"slow ping")
+    ws.receive(ping[:5])
+    for now in range(100):
+        assert ws.tick(float(now)) is None
+        ws.receive(ping[5:] + ping[:5])
+
+
+def test_control_frames_do_not_prolong_a_message() -> None:
+    ws = server(message_timeout=30)
+    ws.receive(frame(TEXT, b"a", fin=False))
+    for now in range(30):
+        assert ws.tick(float(now)) is None
+        assert ws.receive(frame(PING)) == []
+    ended = ws.tick(30.0)
+    assert ended is not None
+    assert (ended.code, ended.reason) == (1008, UNFINISHED)
+
+
+def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
+    ws = server(message_timeout=30)
+    ws.receive(frame(TEXT, b"a", fin=False))
+    ws.tick(0.0)
+    ws.close(1000, "")
+    assert ws.tick(100.0) is None
+    assert ws.receive(close_frame()) == [Ended(1000, "", True, b"")]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def memory_of(action: Callable[[], object]) -> tuple[int, int]:
+    """Give the bytes that an action leaves behind, and those it needed at most."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result = action()
+        after, peak = tracemalloc.get_traced_memory()
+        del result
+    finally:
+        tracemalloc.stop()
+    return after - before, peak - before
+
+
+@pytest.mark.parametrize(
+    "ending", [frame(3), close_frame(), b"\x81\xff" + b"\xff" * 8], ids=["error", "close", "length"]
+)
+def test_nothing_is_kept_after_the_end(ending: bytes) -> None:
+    ws = server(deflate=True)
+    ws.receive(frame(TEXT, b"a" * 1000, fin=False) + frame(PING, b"p" * 100))
+    assert isinstance(ws.receive(ending)[-1], Ended)
+    chunk = b"\x82\x7e" * 512 * 1024
+
+    def feed() -> None:
+        for _ in range(50):
+            assert ws.receive(chunk) == []
+
+    assert max(memory_of(feed)) < 10_000
+
+
+@pytest.mark.parametrize("begun", [b"", frame(TEXT, b"a", fin=False), frame(TEXT, b"a" * 10, length=20)])
+def test_what_arrives_after_our_close_is_dropped(begun: bytes) -> None:
+    ws = server(deflate=True)
+    ws.receive(begun)
+    ws.close(1000, "")
+    if begun:
+        ws.receive(frame(CONTINUATION, b"b") if begun[0] == 1 else frame(TEXT, b"b" * 10, length=20)[6:])
+    message = frame(BINARY, bytes(60_000))
+
+    def feed() -> None:
+        for _ in range(100):
+            assert ws.receive(message) == []
+
+    left, peak = memory_of(feed)
+    assert left < 10_000
+    assert peak < 500_000
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("shape", ["frame", "fragment"])
+def test_memory_of_a_message_that_dribbles(opcode: int, shape: str) -> None:
+    """What came one by one takes little more than its bytes."""
+    size = MIB // 16
+    data = frame(opcode, b"x" * size, fin=shape == "frame")
+    ws = server()
+
+    def feed() -> None:
+        assert dribble(ws, data[:-1]) == []
+
+    left, peak = memory_of(feed)
+    assert left < 1.3 * size + 20_000
+    assert peak < 2.5 * size + 20_000
+
+
+def test_memory_of_a_message_in_many_fragments() -> None:
+    size, count = 256, 4000
+    data = b"".join([frame(CONTINUATION if at else BINARY, b"x" * size, fin=False) for at in range(count)])
+    ws = server()
+    left, peak = memory_of(lambda: [ws.receive(piece) for piece in pieces(data, 1000)])
+    assert left < 1.3 * size * count + 50_000
+    assert peak < 2.5 * size * count
+
+
+@pytest.mark.parametrize("cut", [1 << 20, 1000, 10])
+@pytest.mark.parametrize("fragments", [False, True])
+def test_memory_of_a_bomb(cut: int, fragments: bool) -> None:
+    bomb = deflated(bytes(64 * MIB))
+    data = frame(BINARY, bomb, rsv=COMPRESSED)
+    if fragments:
+        data = frame(BINARY, bomb[:9], rsv=COMPRESSED, fin=False) + frame(CONTINUATION, bomb[9:])
+    ws = server(deflate=True)
+    events: list[Received] = []
+
+    def feed() -> None:
+        for piece in pieces(data, cut):
+            events.extend(ws.receive(piece))
+
+    left, peak = memory_of(feed)
+    refused(events, 1009, INFLATES)
+    assert left < 20_000
+    assert peak < 6 * MIB
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+
+def seconds(action: Callable[[], object]) -> float:
+    began = time.process_time()
+    action()
+    return time.process_time() - began
+
+
+def grows_linearly(work: Callable[[int], object], size: int) -> bool:
+    """Tell whether twice the size takes about twice the time; a square would take four times as much."""
+    return any(seconds(lambda: work(2 * size)) < 3 * seconds(lambda: work(size)) for _ in range(5))
+
+
+@pytest.mark.parametrize("shape", ["frame", "fragment", "compressed"])
+def test_a_message_that_dribbles_costs_in_proportion(shape: str) -> None:
+    def work(size: int) -> None:
+        payload = (
+            deflated(bytes(number * number % 251 for number in range(size))) if shape == "compressed" else bytes(size)
+        )
+        rsv = COMPRESSED if shape == "compressed" else 0
+        dribble(server(deflate=True), frame(BINARY, payload, fin=shape == "frame", rsv=rsv))
+
+    assert grows_linearly(work, 20_000)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [frame(TEXT, b"x"), frame(TEXT, b"x", fin=False) + frame(CONTINUATION), frame(PONG)],
+    ids=["messages", "fragments", "pongs"],
+)
+def test_many_frames_in_one_piece_cost_in_proportion(unit: bytes) -> None:
+    def work(count: int) -> None:
+        assert len(server(control_frames_burst=1 << 30).receive(unit * count)) == count
+
+    assert grows_linearly(work, 5_000)
