@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import importlib.util
 import inspect
 import logging
 import os
-import signal
 import ssl
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -24,7 +20,7 @@ from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
 from pywsapp.hosting.listeners import Listener
-from pywsapp.hosting.runtime import on_asyncio
+from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.server import Server
 from pywsapp.hosting.tls import as_server_context
 from pywsapp.values.errors import ConfigurationError
@@ -38,12 +34,13 @@ logger = logging.getLogger("pywsapp")
 
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 Hook = Callable[[], Any]
+_Task = tuple[Callable[..., Any], tuple[Any, ...]]
 HookT = TypeVar("HookT", bound=Hook)
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 
-#: After a second Ctrl-C, how long `on_close` and the like may still take before the process ends without them.
-_LAST_RESORT_SECONDS = 2.0
+#: Addresses in whose place people are better told the app's name.
+_EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 
 
 class App:
@@ -80,10 +77,16 @@ class App:
         self.options = options or Options()
         self.router = Router(http_host=http_host)
         self._http_host = http_host
+        if max_connections is not None and max_connections < 1:
+            raise ConfigurationError(
+                f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
+            )
         self._max_connections = max_connections
         self._server: Server | None = None
         self._tasks: TaskGroup | None = None
-        self._timers: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._permanent: list[_Task] = []
+        self._waiting: list[_Task] = []
+        self._starting: anyio.CancelScope | None = None
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._listeners: list[Listener] = []
@@ -198,7 +201,9 @@ class App:
         return component
 
     @overload
-    def http(self, path: str, handler: None = None, *, http_host: str | None = None) -> Callable[[HandlerT], HandlerT]: ...
+    def http(
+        self, path: str, handler: None = None, *, http_host: str | None = None
+    ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def http(self, path: str, handler: HandlerT, *, http_host: str | None = None) -> HandlerT: ...
@@ -239,7 +244,10 @@ class App:
     # -- tasks and hooks ---------------------------------------------------------------------------------------------
 
     def on_startup(self, hook: HookT) -> HookT:
-        """Call a def or async def before the app listens; a decorator. An exception of it keeps the app from starting."""
+        """Call a def or async def before the app listens; a decorator.
+
+        An exception of it ends `run` or `serve`, after the shutdown hooks have been called.
+        """
         self._startup.append(hook)
         return hook
 
@@ -270,10 +278,12 @@ class App:
 
         It is cancelled when the app has drained. An exception of it is logged and ends the task alone.
         """
-        if self._tasks is None:
-            self._timers.append((task, arguments))
-        else:
+        if self._tasks is not None:
             self._tasks.start_soon(_logged, task, arguments)
+        elif self._server is not None:
+            self._waiting.append((task, arguments))  # a startup hook asks, and will ask again the next time
+        else:
+            self._permanent.append((task, arguments))
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -281,7 +291,8 @@ class App:
         """Run the app until SIGINT or SIGTERM; blocks.
 
         The first signal drains: it stops accepting, closes every connection with 1012 and waits for them as long as
-        `Options.drain_timeout`. A second one leaves at once, with exit code 130.
+        `Options.drain_timeout`. A second one leaves at once, with exit code 130, even if a handler hangs. In another
+        thread than the main one there are no signals; there only `stop` ends it.
 
         Args:
             backend: "asyncio" or "trio".
@@ -291,72 +302,49 @@ class App:
             ConfigurationError: it is called inside a running event loop, a library is missing, or listening is not
                 possible.
         """
-        _check_not_running()
-        options = _backend_options(backend, uvloop)
+        check_no_loop()
+        options = loop_options(backend, uvloop)
         if not logging.getLogger().handlers and not logger.handlers:
             handler = logging.StreamHandler()
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
-        forced = anyio.run(self._run_until_signal, backend=backend, backend_options=options)
-        if forced:
-            sys.exit(130)
-
-    async def _run_until_signal(self) -> bool:
-        forced = False
-
-        async def watch_signals() -> None:
-            nonlocal forced
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for received in signals:
-                    name = signal.Signals(received).name
-                    if self._stopping:
-                        logger.info("%s again: leaving at once", name)
-                        forced = True
-                        # a handler stuck in a thread cannot be cancelled
-                        last_resort = threading.Timer(_LAST_RESORT_SECONDS, os._exit, (130,))
-                        last_resort.daemon = True
-                        last_resort.start()
-                        tasks.cancel_scope.cancel()
-                        return
-                    logger.info("%s: leaving, once more to leave at once", name)
-                    self.stop()
-
-        async with anyio.create_task_group() as tasks:
-            if sys.platform != "win32":  # where loops cannot receive signals
-                tasks.start_soon(watch_signals)
-            await self.serve()
-            tasks.cancel_scope.cancel()
-        return forced
+        if anyio.run(run_until_signal, self.serve, self.stop, backend=backend, backend_options=options):
+            sys.exit(FORCED)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
 
-        `await task_group.start(app.serve)` returns when it listens. Signals are left to the program.
+        `await task_group.start(app.serve)` returns when it listens. Signals are left to the program. When it has
+        ended, it may be called again.
 
         Raises:
             ConfigurationError: it runs already, or listening is not possible.
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
-        self._server = Server(self.router, self.options, self._max_connections)
+        self._server = server = Server(self.router, self.options, self._max_connections)
         self._stopping = False
+        self._waiting = list(self._permanent)
 
         async def started(tasks: TaskGroup) -> None:
             self._tasks = tasks
-            for task, arguments in self._timers:
+            for task, arguments in self._waiting:
                 tasks.start_soon(_logged, task, arguments)
-            logger.info("pywsapp %s on %s: %s", __version__, _loop_name(), " ".join(self.urls))
+            logger.info("pywsapp %s on %s: %s", __version__, loop_name(), " ".join(self.urls))
             task_status.started()
 
         try:
-            for hook in self._startup:
-                await _call(hook)
-            await self._server.run(self._listeners, started)
+            with anyio.CancelScope() as self._starting:
+                for hook in self._startup:
+                    await _call(hook)
+            if not self._stopping:
+                await server.run(self._listeners, started)
         finally:
-            self._tasks = self._server = None
+            self._tasks = self._starting = None
             with anyio.CancelScope(shield=True):
                 await self._run_shutdown_hooks()
+            self._server = None
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self._shutdown:
@@ -364,8 +352,13 @@ class App:
                 await _logged(hook, ())
 
     def stop(self) -> None:
-        """Begin to drain, from the loop's thread; `run` or `serve` returns when it is over."""
+        """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
+
+        Startup hooks that are still running are cancelled.
+        """
         self._stopping = True
+        if self._starting is not None:
+            self._starting.cancel()
         if self._server is not None:
             self._server.stop()
 
@@ -373,29 +366,26 @@ class App:
     def port(self) -> int:
         """The TCP port: the real one while running, also if 0 was asked for; before, the one asked for."""
         if self._server is not None:
-            for sock in self._server.sockets:
-                name = sock.getsockname()
-                if isinstance(name, tuple):
-                    return int(name[1])
+            for _, address in self._server.addresses:
+                if not address.startswith("unix:"):
+                    return int(address.rpartition(":")[2])
         return self._listeners[0].port
 
     @property
     def urls(self) -> list[str]:
         """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
-        if self._server is None:
-            return []
-        scheme = {id(listener): "https" if listener.tls else "http" for listener in self._listeners}
-        schemes = [scheme[id(listener)] for listener in self._listeners]
         name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
+        if ":" in name and not name.startswith("["):
+            name = f"[{name}]"
         urls = []
-        for number, address in enumerate(self._server.addresses()):
+        for listener, address in self._server.addresses if self._server is not None else ():
             if address.startswith("unix:"):
                 urls.append(address)
                 continue
             host, _, port = address.rpartition(":")
-            if host in ("127.0.0.1", "[::1]", "0.0.0.0", "[::]") and "*" not in name:
+            if host in _EVERY_OR_LOCAL and "*" not in name:
                 host = name
-            urls.append(f"{schemes[min(number, len(schemes) - 1)]}://{host}:{port}")
+            urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
         return list(dict.fromkeys(urls))
 
 
@@ -418,36 +408,3 @@ async def _repeat(seconds: float, hook: Hook) -> None:
         await anyio.sleep_until(due)
         await _logged(hook, ())
         due = max(due + seconds, anyio.current_time())
-
-
-def _check_not_running() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        try:
-            anyio.get_current_task()
-        except RuntimeError:
-            return
-    raise ConfigurationError("App.run() starts an event loop, but one is running here: use `await app.serve()` instead")
-
-
-def _backend_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
-    if backend not in ("asyncio", "trio"):
-        raise ConfigurationError(f'backend must be "asyncio" or "trio", not {backend!r}')
-    if backend == "trio":
-        if uvloop:
-            raise ConfigurationError("uvloop is a loop for asyncio; trio has its own")
-        if importlib.util.find_spec("trio") is None:
-            raise ConfigurationError("trio is not installed: pip install 'pywsapp[trio]'")
-        return {}
-    installed = importlib.util.find_spec("uvloop") is not None
-    if uvloop and not installed:
-        raise ConfigurationError("uvloop is not installed: pip install 'pywsapp[uvloop]'")
-    return {"use_uvloop": installed if uvloop is None else uvloop}
-
-
-def _loop_name() -> str:
-    if not on_asyncio():
-        return "trio"
-    module = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    return "uvloop" if module == "uvloop" else "asyncio"

@@ -6,7 +6,6 @@ import argparse
 import platform
 from collections.abc import Sequence
 
-
 from pywsapp.demo.chat import make_app
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.version import __version__

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import anyio
 
+from pywsapp.component import check_component, make_component
 from pywsapp.connection import Connection
 from pywsapp.hosting.listeners import connect_link
 from pywsapp.hosting.runtime import Runtime
@@ -17,27 +18,27 @@ from pywsapp.hosting.tls import client_context
 from pywsapp.lifecycle import Lifecycle
 from pywsapp.protocol.client_handshake import Accepted, ClientHandshake
 from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.errors import ConfigurationError, HandshakeError
+from pywsapp.values.errors import ConfigurationError, HandshakeError, HeaderItems
 from pywsapp.values.options import Options
 from pywsapp.values.request import Request
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.component import MessageComponent
+    from pywsapp.component import ComponentFactory, MessageComponent
     from pywsapp.hosting.transport import Transport
 
 
 async def connect(
-    component: MessageComponent,
+    component: MessageComponent | ComponentFactory,
     url: str,
     *,
     options: Options | None = None,
     subprotocols: Sequence[str] = (),
-    headers: Iterable[tuple[str, str]] = (),
+    headers: HeaderItems = (),
     origin: str | None = None,
     tls: ssl.SSLContext | None = None,
-    unix_path: str | None = None,
+    unix_path: str | os.PathLike[str] | None = None,
 ) -> Connection:
     """Connect to a WebSocket server and run a component on the connection until it is closed.
 
@@ -45,7 +46,7 @@ async def connect(
     connection, and `on_close` is called.
 
     Args:
-        component: takes the connection.
+        component: takes the connection; or a class or function that makes it.
         url: "ws://..." or "wss://...".
         options: limits and timings; `handshake_timeout` also bounds connecting.
         subprotocols: what to offer, the preferred one first.
@@ -60,50 +61,59 @@ async def connect(
     Raises:
         ConfigurationError: the URL or an argument cannot be.
         HandshakeError: the server refused, answered wrongly, or not in time.
-        OSError: there is no connecting to it.
+        OSError: there is no connecting to it; a TimeoutError if that took too long.
     """
+    component = make_component(check_component(component))
     options = options or Options()
-    host, port, host_field, path = _parse(url)
+    target = _parse(url)
+    if tls is not None and not target.secure:
+        raise ConfigurationError(f"tls is for wss:// URLs, and {url!r} is not encrypted")
+    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     if origin is not None:
-        headers = [*headers, ("Origin", origin)]
+        fields.append(("Origin", origin))
     handshake = ClientHandshake(
-        host=host_field,
-        path=path,
+        host=target.field,
+        path=target.path,
         subprotocols=subprotocols,
         deflate=options.deflate,
-        headers=headers,
+        headers=fields,
         key=os.urandom(16),
         max_header_size=options.max_header_size,
         max_headers=options.max_headers,
     )
-    secure = url.lower().startswith("wss:")
     runtime = Runtime(options)
-    request = Request(path=path.partition("?")[0], query_string=path.partition("?")[2], host=host, port=port)
-    link = ClientLink(component, handshake, request, options, runtime)
+    link = ClientLink(component, handshake, target.request(subprotocols), options, runtime)
 
     async def body(transports: TaskGroup) -> None:
-        with anyio.fail_after(options.handshake_timeout):
-            await connect_link(
-                lambda: link,
-                host=host,
-                port=port,
-                unix_path=unix_path,
-                tls=(tls or client_context()) if secure else None,
-                server_hostname=host if secure else None,
-                task_group=transports,
-                timeout=options.handshake_timeout,
-            )
-            await link.decided.wait()
+        await link.dial(target, tls, unix_path, transports)
         await runtime.wait_empty()
 
-    try:
-        await runtime.run(body)
-    except TimeoutError:
-        raise HandshakeError("the server did not answer the handshake in time") from None
+    await runtime.run(body)
     if link.error is not None:
         raise link.error
     assert link.conn is not None
     return link.conn
+
+
+class Target(NamedTuple):
+    """What a URL says."""
+
+    secure: bool
+    host: str
+    port: int
+    field: str  # for Host
+    path: str  # with the query
+
+    def request(self, subprotocols: Sequence[str]) -> Request:
+        path, _, query = self.path.partition("?")
+        return Request(
+            path=unquote(path),
+            query_string=query,
+            scheme="https" if self.secure else "http",
+            host=self.host,
+            port=self.port,
+            subprotocols=tuple(subprotocols),
+        )
 
 
 class ClientLink:
@@ -125,7 +135,31 @@ class ClientLink:
         self._request = request
         self._options = options
         self._runtime = runtime
-        self._transport: Transport
+        self._transport: Transport | None = None
+
+    async def dial(
+        self, target: Target, tls: ssl.SSLContext | None, unix_path: str | os.PathLike[str] | None, tasks: TaskGroup
+    ) -> None:
+        """Connect and wait for the answer; faults are kept in `error`, as a task group would make a group of them."""
+        timeout = self._options.handshake_timeout
+        try:
+            with anyio.fail_after(timeout):
+                await connect_link(
+                    lambda: self,
+                    host=target.host,
+                    port=target.port,
+                    unix_path=None if unix_path is None else os.fspath(unix_path),
+                    tls=(tls or client_context()) if target.secure else None,
+                    task_group=tasks,
+                    timeout=timeout,
+                )
+                await self.decided.wait()
+        except TimeoutError:
+            self._fail(TimeoutError(f"no connection to {target.field} within {timeout} seconds"))
+        except OSError as exc:
+            self._fail(exc)
+        except UnicodeError as exc:  # of the encoding that resolving names uses
+            self._fail(ConfigurationError(f"{target.host!r} is not the name of a host: {exc}"))
 
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
@@ -148,8 +182,8 @@ class ClientLink:
                 self._accept(accepted)
 
     def _accept(self, accepted: Accepted) -> None:
-        options = self._options
-        transport = self._transport
+        options, transport = self._options, self._transport
+        assert transport is not None
         transport.set_write_buffer_limits(high=options.high_water)
         ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
         runtime = self._runtime
@@ -162,10 +196,14 @@ class ClientLink:
         lifecycle.open(accepted.rest)
 
     def _fail(self, exc: Exception) -> None:
+        """End without an agreement; only the first reason counts."""
+        if self._transport is not None:
+            if isinstance(exc, TimeoutError):
+                exc = HandshakeError("the server did not answer the handshake in time")
+            self._transport.abort()
         if not self.decided.is_set():
             self.error = exc
             self.decided.set()
-        self._transport.abort()
 
     def eof_received(self) -> bool:
         """Take the end of the stream before the answer."""
@@ -184,14 +222,14 @@ class ClientLink:
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def tick(self, now: float) -> None:
         """Nothing to do: `connect` has a deadline of its own."""
 
 
-def _parse(url: str) -> tuple[str, int, str, str]:
-    """Give host, port, Host field and path with query of a WebSocket URL."""
+def _parse(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -206,4 +244,4 @@ def _parse(url: str) -> tuple[str, int, str, str]:
     default = 443 if parts.scheme == "wss" else 80
     field = literal if port in (None, default) else f"{literal}:{port}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return host, port or default, field, path
+    return Target(parts.scheme == "wss", host, default if port is None else port, field, path)

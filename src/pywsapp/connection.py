@@ -12,26 +12,24 @@ that one who floods an echo is slowed down by TCP before anything is dropped.
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Iterable
 from itertools import count
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.lowlevel
 
+from pywsapp.outbox import ByteSink, Outbox
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.protocol.websocket import Ended, WebSocket
 from pywsapp.values.close import CloseCode, check_close
-from pywsapp.values.errors import ConfigurationError, ConnectionClosed
 from pywsapp.values.options import Options, SlowConsumer
+from pywsapp.waiting import DONE, Later, Pings
 
 if TYPE_CHECKING:
     from pywsapp.values.request import Request
 
-T_co = TypeVar("T_co", covariant=True)
 logger = logging.getLogger("pywsapp")
 
 _ids = count(1)
@@ -39,46 +37,11 @@ _QUEUE_FULL = 1
 _OUTBOX_FULL = 2
 
 
-class ByteSink(Protocol):
-    """What a connection needs of its transport; see `pywsapp.hosting.transport.Transport`."""
-
-    def write(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
-
-
 class Flusher(Protocol):
     """What flushes connections at the end of the loop's turn."""
 
     def add(self, connection: Connection) -> None:
         """Call `connection.flush` at the end of this turn."""
-
-
-class Later(Generic[T_co]):
-    """Something that may be awaited, or not: unlike a coroutine it does not mind being dropped."""
-
-    __slots__ = ("_wait",)
-
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
-        self._wait = wait
-
-    def __await__(self) -> Generator[Any, Any, T_co]:
-        return self._wait().__await__()
-
-
-class _Done:
-    __slots__ = ()
-
-    def __await__(self) -> Iterator[Any]:
-        return iter(())
-
-
-#: What `send` returns while there is nothing to wait for; one object for all.
-DONE: Any = _Done()
 
 
 class Connection:
@@ -92,7 +55,7 @@ class Connection:
         request: the request that opened it.
         subprotocol: the subprotocol agreed on, or None.
         close_code: why it ended: the code of whoever closed first, 1005 if the peer's close frame had none, 1006 if
-            it was lost without a close frame; None while it is open.
+            it was lost without a close frame; None until then.
         close_reason: the text that came with the code.
         was_clean: whether both sides sent their close frames.
         deaf: whether this side asked to close or abort; messages are then no longer delivered.
@@ -108,11 +71,11 @@ class Connection:
         "_open",
         "_options",
         "_outbox",
-        "_outbox_size",
         "_pauses",
         "_pings",
         "_state",
         "_transport",
+        "_unanswered",
         "_writable",
         "_ws",
         "close_code",
@@ -144,16 +107,16 @@ class Connection:
         self._transport = transport
         self._flusher = flusher
         self._options = options
-        self._outbox: list[bytes] = []
-        self._outbox_size = 0
+        self._outbox = Outbox()
         # not the protocol's state, which runs ahead: a handler may still answer what came before the peer's close
         self._open = True
         self._writable = True
         self._pauses = 0
+        self._unanswered: Ended | None = None
         self._finishing = False
         self._lost = False
         self._state: SimpleNamespace | None = None
-        self._pings: dict[bytes, _Ping] | None = None
+        self._pings: Pings | None = None
         self._drain_event: anyio.Event | None = None
         self._close_event: anyio.Event | None = None
 
@@ -181,7 +144,7 @@ class Connection:
     @property
     def buffered(self) -> int:
         """Bytes that wait in this process to be sent."""
-        return self._outbox_size + (0 if self._lost else self._transport.get_write_buffer_size())
+        return self._outbox.size + (0 if self._lost else self._transport.get_write_buffer_size())
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -204,72 +167,50 @@ class Connection:
             ConfigurationError: the text has no UTF-8 form.
         """
         if not self._open:
-            return DONE  # type: ignore[no-any-return]
+            return Later(self._drained)
         frame = self._ws.encode(message, compress)
-        size = self._outbox_size + len(frame)
-        if size > self._options.max_outbox and not self._make_room(len(frame)):
-            return DONE  # type: ignore[no-any-return]
-        if not self._outbox:
+        outbox, options = self._outbox, self._options
+        if outbox.size + len(frame) > options.max_outbox and not self._make_room(len(frame)):
+            return Later(self._drained)
+        if not outbox:
             self._flusher.add(self)
-        self._outbox.append(frame)
-        self._outbox_size += len(frame)
-        if self._writable and self._outbox_size <= self._options.high_water:
+        outbox.append(frame)
+        outbox.size += len(frame)
+        if self._writable and outbox.size <= options.high_water:
             return DONE  # type: ignore[no-any-return]
         return Later(self._drained)
 
     def _make_room(self, size: int) -> bool:
         """Make the outbox take `size` more bytes, or apply the policy; give whether the message may be queued."""
         self.flush()
-        if not self._outbox or self._outbox_size + size <= self._options.max_outbox:
+        outbox, limit = self._outbox, self._options.max_outbox
+        if not outbox or outbox.size + size <= limit:
             return True
         policy = self._options.slow_consumer
-        if policy is SlowConsumer.DROP_NEWEST:
-            return False
         if policy is SlowConsumer.DROP_OLDEST:
-            kept = deque(self._outbox)
-            while kept and self._outbox_size + size > self._options.max_outbox:
-                self._outbox_size -= len(kept.popleft())
-            self._outbox[:] = kept
-            return True
-        logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self, self.buffered)
-        self._outbox.clear()
-        self._outbox_size = 0
-        self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
-        return False
+            outbox.drop_oldest(limit - size)
+        elif policy is SlowConsumer.CLOSE:
+            logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self, self.buffered)
+            outbox.clear()
+            self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
+        return policy is SlowConsumer.DROP_OLDEST
 
     def flush(self) -> None:
         """Hand to the transport what it takes now. Called by the flusher."""
         if self._lost:
             return
         pongs = self._ws.take_pongs()
-        if pongs:
-            self._transport.write(pongs)
         outbox = self._outbox
         if not outbox or not self._writable:
+            if pongs:
+                self._transport.write(pongs)
             return
-        high = self._options.high_water
-        if self._outbox_size <= high:
-            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
-            outbox.clear()
-            self._outbox_size = 0
-            self._transport.write(data)
-        else:
-            self._flush_in_pieces(high)
+        while outbox and self._writable:
+            data = outbox.take(self._options.high_water)
+            self._transport.write(pongs + data if pongs else data)
+            pongs = b""
         if self._finishing and not outbox:
             self._transport.close()
-
-    def _flush_in_pieces(self, high: int) -> None:
-        """Write no more than the transport is willing to queue, so that the rest stays droppable frame by frame."""
-        outbox = self._outbox
-        taken = 0
-        while taken < len(outbox) and self._writable and not self._lost:
-            start, size = taken, 0
-            while taken < len(outbox) and size < high:
-                size += len(outbox[taken])
-                taken += 1
-            self._outbox_size -= size
-            self._transport.write(b"".join(outbox[start:taken]))
-        del outbox[:taken]
 
     def writable(self, writable: bool) -> None:
         """Learn from the transport whether it takes more. Called by the lifecycle."""
@@ -285,12 +226,13 @@ class Connection:
                 self._drain_event = None
 
     async def _drained(self) -> None:
-        while not self._lost and not self.closed:
+        # always a checkpoint, or `while True: await conn.send(...)` would block the loop once nothing is sent any more
+        await anyio.lowlevel.checkpoint()
+        while self._open:
             if self._writable:
                 self.flush()
-                if self._writable and self._outbox_size <= self._options.high_water:
-                    await anyio.lowlevel.checkpoint()
-                    return
+            if self._writable and self._outbox.size <= self._options.high_water:
+                return
             if self._drain_event is None:
                 self._drain_event = anyio.Event()
             await self._drain_event.wait()
@@ -308,6 +250,11 @@ class Connection:
     def is_writable(self) -> bool:
         """Whether the transport takes more; otherwise more than `Options.high_water` bytes wait in it."""
         return self._writable
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in the transport; while it is not writable they can only become fewer by the peer's doing."""
+        return self._transport.get_write_buffer_size()
 
     @property
     def reading_paused(self) -> bool:
@@ -348,68 +295,83 @@ class Connection:
         if self._open:
             self._open = False
             frame = self._ws.close(code, reason)
-            if frame:  # else the peer closed first, and its code is about to be noted
-                self._note(int(code), reason, clean=False)
+            if frame:
+                self._note(int(code), reason)
                 self._queue_last(frame)
+            else:  # the peer closed first; if that is not noted yet, it is in the batch that is being delivered
+                self.answer_close()
         return Later(self._gone)
 
     def abort(self) -> None:
         """Drop the connection at once, without a close frame; its close code is then 1006."""
         self.deaf = True
-        self._drop("aborted")
+        self.drop("aborted")
 
-    def time_out(self) -> None:
-        """Drop a connection whose peer gives no sign of life. Called by the lifecycle."""
-        self._drop("ping timeout")
-
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
+        """Drop the connection at once; queued messages are still delivered. Called by the lifecycle."""
         self._open = False
-        self._note(CloseCode.ABNORMAL_CLOSURE, reason, clean=False)
+        self._unanswered = None
+        self._note(CloseCode.ABNORMAL_CLOSURE, reason)
         self._ws.abandon()
         if not self._lost:
             self._transport.abort()
 
+    def closed_by_peer(self, event: Ended) -> None:
+        """Take the peer's close frame, but go on sending until `answer_close`. Called by the lifecycle."""
+        self._note(event.code, event.reason)
+        self._unanswered = event
+
+    def answer_close(self) -> bool:
+        """Answer the peer's close frame if that was put off; give whether it was. Called by the lifecycle."""
+        event = self._unanswered
+        if event is None:
+            return False
+        self._unanswered = None
+        self.ended(event)
+        return True
+
     def ended(self, event: Ended) -> None:
         """Take the end of the WebSocket. Called by the lifecycle."""
+        if self.close_code == CloseCode.ABNORMAL_CLOSURE:
+            return  # dropped meanwhile
         self._open = False
-        if self.close_code is None:
-            self._note(event.code, event.reason, clean=event.by_peer)
-        else:
-            self.was_clean = event.by_peer
+        self._note(event.code, event.reason)
+        self.was_clean = event.by_peer
+        self._finishing = True
         if event.reply:
             self._queue_last(event.reply)
-        self._finishing = True
         self.flush()
         if not self._outbox and not self._lost:
             self._transport.close()
 
     def lost(self) -> None:
         """Take the end of the transport. Called by the lifecycle."""
-        self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost", clean=False)
+        self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost")
+        if self._outbox:
+            self.was_clean = False  # the answer to the peer's close frame waited in there
         self._open = False
         self._lost = True
+        self._unanswered = None
         self._ws.abandon()
         self._outbox.clear()
-        self._outbox_size = 0
         for event in (self._drain_event, self._close_event):
             if event is not None:
                 event.set()
-        for ping in (self._pings or {}).values():
-            ping.answered(None)
+        if self._pings is not None:
+            self._pings.end()
         self._drain_event = self._close_event = self._pings = None
 
-    def _note(self, code: int, reason: str, *, clean: bool) -> None:
+    def _note(self, code: int, reason: str) -> None:
         if self.close_code is None:
-            self.close_code = code
+            self.close_code = int(code)
             self.close_reason = reason
-            self.was_clean = clean
 
     def _queue_last(self, frame: bytes) -> None:
         """Queue the close frame, and read on whatever had paused reading: the peer's close is awaited now."""
         if self._lost:
             return
         self._outbox.append(frame)
-        self._outbox_size += len(frame)
+        self._outbox.size += len(frame)
         self._flusher.add(self)
         if self._pauses:
             self._pauses = 0
@@ -429,6 +391,9 @@ class Connection:
     def ping(self, payload: bytes | None = None) -> Awaitable[float]:
         """Send a ping (RFC 6455 section 5.5.2). Never blocks.
 
+        Awaiting it in a handler of this connection wants a time limit: while messages queue up behind the handler,
+        reading may stop, and the pong is then not read either.
+
         Args:
             payload: at most 125 bytes, different from those of pings still unanswered; made up when None.
 
@@ -440,59 +405,22 @@ class Connection:
             ConnectionClosed: on awaiting, if the connection ends before the pong.
         """
         if self._pings is None:
-            self._pings = {}
-        if payload is None:
-            payload = b"%d" % next(_ids)
-        if len(payload) > 125:
-            raise ConfigurationError(f"a ping carries at most 125 bytes, not {len(payload)}")
-        if payload in self._pings:
-            raise ConfigurationError(f"a ping with payload {payload!r} is still unanswered")
-        ping = _Ping()
-        if self.closed:
-            ping.answered(None)
-            return Later(ping.latency)
-        self._pings[payload] = ping
-        self._transport.write(self._ws.ping(payload))
-        return Later(ping.latency)
+            self._pings = Pings()
+        payload, latency = self._pings.add(payload)
+        if self._open:
+            self._transport.write(self._ws.ping(payload))
+        else:
+            self._pings.end()
+        return latency
 
     def keepalive(self) -> None:
         """Send a ping of which only a sign of life is expected. Called by the lifecycle."""
         self._transport.write(self._ws.ping(b""))
 
     def ponged(self, payload: bytes) -> None:
-        """Take a pong: it answers its ping and all earlier ones (RFC 6455 section 5.5.3). Called by the lifecycle."""
-        pings = self._pings
-        if not pings or payload not in pings:
-            return
-        now = time.perf_counter()
-        for sent in list(pings):
-            pings.pop(sent).answered(now)
-            if sent == payload:
-                return
-
-
-class _Ping:
-    __slots__ = ("_answer", "_event", "_sent")
-
-    def __init__(self) -> None:
-        self._sent = time.perf_counter()
-        self._answer: float | None = None
-        self._event: anyio.Event | None = None
-
-    def answered(self, now: float | None) -> None:
-        self._answer = -1.0 if now is None else now - self._sent
-        if self._event is not None:
-            self._event.set()
-
-    async def latency(self) -> float:
-        if self._answer is None:
-            if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
-        assert self._answer is not None
-        if self._answer < 0:
-            raise ConnectionClosed("the connection ended before the pong came")
-        return self._answer
+        """Take a pong. Called by the lifecycle."""
+        if self._pings is not None:
+            self._pings.answered(payload)
 
 
 def broadcast(

@@ -5,13 +5,15 @@ Promises
 1. `on_handshake(request)` is called before acceptance. If it refuses, or raises, nothing else is called.
 2. `on_open(conn)` is called once, after acceptance and before any message.
 3. `on_message(conn, message)` is called in the order of arrival, never twice at once for one connection, never before
-   `on_open` has returned, and never after the connection began to close from this side. Messages that arrived before
-   the peer closed are all delivered.
+   `on_open` has returned, and never after this side has called `close` or `abort`. Messages that arrived before the
+   peer closed or was lost are all delivered, and may be answered as long as it waits for our close frame.
 4. `on_close(conn)` is called exactly once if and only if `on_open` was entered: also after a crash, a cancellation, a
-   lost connection, a ping timeout or a drain. It is the last call. `conn.close_code` and its kin are set.
+   lost connection, a ping timeout or a drain. It is the last call. `conn.close_code` and its kin are set. When the
+   server is cancelled, so are running handlers; `on_close` is not, but has no more than `Options.on_close_timeout`.
 5. `on_error(conn, exc)` is called for every Exception of on_open, on_message and on_close. By default it logs and
    closes with 1011; an overriding one decides, and the connection stays open unless it closes it. An exception of
-   `on_error` itself is logged and closes with 1011.
+   `on_error` itself is logged and closes with 1011, and so is what is no Exception (the CancelledError of a task that
+   somebody else cancelled, say); only KeyboardInterrupt, SystemExit and the cancellation of the server pass.
 6. Each method is `def` or `async def`, each for itself. A def runs right where the bytes came in. An async def runs in
    the connection's own task, a real one: timeouts, cancel scopes and context variables work, and pings are answered
    meanwhile. While it runs, messages wait in a bounded queue; when that is full, reading stops and TCP slows the peer.
@@ -22,30 +24,35 @@ How
 A handler is called; if what it returns can be awaited, the connection is *busy* and its task awaits it. The task is
 made when first needed and then waits for more, so that a component of plain defs costs no task at all. Everything that
 must happen later, in order, goes through `_work`: the awaitable that is being awaited, then the queued messages, then
-the end.
+our answer to the peer's close frame, then the end.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
 from pywsapp.component import Accept, MessageComponent, normalized, then
-from pywsapp.connection import DONE, Connection, Flusher
+from pywsapp.connection import Connection, Flusher
 from pywsapp.protocol.websocket import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
+from pywsapp.waiting import DONE
 
 if TYPE_CHECKING:
     from pywsapp.protocol.websocket import WebSocket
     from pywsapp.values.options import Options
     from pywsapp.values.request import Request
 
+T = TypeVar("T")
 logger = logging.getLogger("pywsapp")
 
 
@@ -67,7 +74,7 @@ def ask_handshake(component: MessageComponent, request: Request) -> Accept | Awa
     Raises:
         Refuse: the component does not want it.
     """
-    return then(component.on_handshake(request), lambda answer: normalized(answer, component))
+    return then(_asked(component.on_handshake, request), lambda answer: normalized(answer, component))
 
 
 def ask_request(component: MessageComponent, request: Request) -> Response | Awaitable[Response]:
@@ -76,7 +83,41 @@ def ask_request(component: MessageComponent, request: Request) -> Response | Awa
     Raises:
         Refuse: the component does not want it.
     """
-    return then(component.on_request(request), lambda response: response)
+    return _asked(component.on_request, request)
+
+
+def _asked(method: Callable[[Request], T | Awaitable[T]], request: Request) -> T | Awaitable[T]:
+    try:
+        answer = method(request)
+    except Exception:
+        raise
+    except BaseException as exc:
+        raise_if_leaving(exc)
+        raise RuntimeError(f"{method.__qualname__} raised {exc!r}") from exc
+    return _awaited(answer) if inspect.isawaitable(answer) else answer
+
+
+async def _awaited(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except Exception:
+        raise
+    except BaseException as exc:
+        raise_if_cancelled(exc)
+        raise RuntimeError(f"{answer!r} raised {exc!r}") from exc
+
+
+def raise_if_leaving(exc: BaseException) -> None:
+    """Raise again what is meant for the whole program."""
+    if isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        raise exc
+
+
+def raise_if_cancelled(exc: BaseException) -> None:
+    """Raise again what is meant for the whole program, or for the task that this is called in."""
+    raise_if_leaving(exc)
+    if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
+        raise exc
 
 
 def refusal_for(exc: Exception, what: str) -> Refuse:
@@ -92,9 +133,9 @@ class Lifecycle:
 
     __slots__ = (
         "_alive",
+        "_busy",
         "_closing_since",
         "_component",
-        "_finished",
         "_host",
         "_lost",
         "_next",
@@ -105,9 +146,7 @@ class Lifecycle:
         "_queue",
         "_stalled",
         "_wake",
-        "_working",
         "_ws",
-        "busy",
         "conn",
     )
 
@@ -115,15 +154,13 @@ class Lifecycle:
         self, component: MessageComponent, conn: Connection, ws: WebSocket, options: Options, host: Host
     ) -> None:
         self.conn = conn
-        self.busy = False
+        self._busy = False
         self._component = component
         self._on_message = component.on_message
         self._ws = ws
         self._options = options
         self._host = host
         self._lost = False
-        self._finished = False
-        self._working = False
         self._next: Awaitable[Any] | None = None
         self._queue: deque[str | bytes] | None = None
         self._wake: anyio.Event | None = None
@@ -137,7 +174,13 @@ class Lifecycle:
 
     def open(self, glued: bytes) -> None:
         """Begin, with the bytes that came right behind the handshake."""
-        self._call(self._component.on_open, self.conn)
+        try:
+            result = self._component.on_open(self.conn)
+        except BaseException as exc:
+            self._failed(exc)
+        else:
+            if result is not None:
+                self._follow(result)
         if glued:
             self.data_received(glued)
 
@@ -150,12 +193,12 @@ class Lifecycle:
         conn = self.conn
         for event in self._ws.receive(data):
             if isinstance(event, (str, bytes)):
-                if self.busy:
+                if self._busy:
                     self._enqueue(event)
                 elif not conn.deaf:
                     try:
                         result = self._on_message(conn, event)
-                    except Exception as exc:
+                    except BaseException as exc:
                         self._failed(exc)
                     else:
                         if result is not None:
@@ -178,6 +221,7 @@ class Lifecycle:
 
     def resume_writing(self) -> None:
         """Learn that the peer has caught up."""
+        self._stalled = None
         self.conn.writable(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,48 +230,37 @@ class Lifecycle:
             return
         self._lost = True
         self.conn.lost()
-        if self.busy:
+        if self._busy:
             return  # the task goes on to the end by itself
+        self._busy = True
         if self._wake is not None:
-            self.busy = True
             self._wake.set()
             return
-        result = self._call_on_close()
-        if isinstance(result, Awaitable):
-            self._next = result
-            self._host.start_soon(self._close)
-        else:
+        last = self._call_on_close()
+        if last is None:
             self._host.forget(self)
+        else:
+            self._host.start_soon(functools.partial(self._end, last))
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.conn.abort()
+
+    def _ended(self, event: Ended) -> None:
+        if not event.by_peer:
+            logger.info("%r broke the protocol: %s", self.conn, event.reason)
+        elif self._busy:
+            self.conn.closed_by_peer(event)
+            return
+        self.conn.ended(event)
 
     # -- calling handlers --------------------------------------------------------------------------------------------
-
-    def _call(self, handler: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            result = handler(*arguments)
-        except Exception as exc:
-            self._failed(exc)
-        else:
-            if result is not None:
-                self._follow(result)
-
-    def _failed(self, exc: Exception) -> None:
-        try:
-            result = self._component.on_error(self.conn, exc)
-        except Exception as second:
-            self._failed_twice(second)
-        else:
-            if result is not None:
-                self._follow(result)
-
-    def _failed_twice(self, exc: Exception) -> None:
-        logger.error("%s.on_error itself failed for %r", type(self._component).__name__, self.conn, exc_info=exc)
-        self.conn.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _follow(self, result: Any) -> None:
         """Let the connection's task await what a handler returned."""
         if result is DONE or not isinstance(result, Awaitable):
             return
-        self.busy = True
+        self._busy = True
         self._next = result
         if self._wake is not None:
             self._wake.set()
@@ -241,44 +274,90 @@ class Lifecycle:
         if len(self._queue) >= self._options.max_queue:
             self.conn.queue_full(True)
 
+    def _failed(self, exc: BaseException) -> None:
+        """Take what a def handler raised."""
+        last = self._report(exc)
+        if last is not None:
+            self._follow(last)
+
+    def _report(self, exc: BaseException) -> Awaitable[None] | None:
+        """Call `on_error`, or do what it does by default; give what is still to be awaited, which raises nothing."""
+        raise_if_leaving(exc)
+        component = self._component
+        if not isinstance(exc, Exception):
+            self._give_up("%s failed for %r", exc)
+            return None
+        try:
+            result = component.on_error(self.conn, exc)
+        except BaseException as second:
+            raise_if_leaving(second)
+            self._give_up("%s.on_error itself failed for %r", second)
+            return None
+        return self._reported(result) if isinstance(result, Awaitable) else None
+
+    async def _reported(self, result: Awaitable[Any]) -> None:
+        try:
+            await result
+        except BaseException as second:
+            raise_if_cancelled(second)
+            self._give_up("%s.on_error itself failed for %r", second)
+
+    def _give_up(self, what: str, exc: BaseException) -> None:
+        logger.error(what, type(self._component).__name__, self.conn, exc_info=exc)
+        self.conn.close(CloseCode.INTERNAL_ERROR, "internal error")
+
     # -- the connection's task ---------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         try:
             while True:
                 await self._work_off()
+                self.conn.answer_close()
                 if self._lost:
                     break
-                self.busy = False
-                self._wake = anyio.Event()
-                await self._wake.wait()
-                self._wake = None
+                await self._wait_for_work()
         finally:
-            # reached by cancellation too, and by whatever else is not an Exception
-            self.busy = True
-            self._wake = None
             if not self._lost:
                 self.conn.abort()
-            await self._close()
+            await self._end(self._call_on_close())
+
+    async def _wait_for_work(self) -> None:
+        self._busy = False
+        self._wake = anyio.Event()
+        try:
+            await self._wake.wait()
+        except BaseException:
+            # cancelled; a handler that was called in the same turn begins, and is cancelled like any other
+            self._busy = True
+            self._wake = None
+            await self._work_off()
+            raise
+        self._wake = None
 
     async def _work_off(self) -> None:
         """Await what is to be awaited, then deliver what is queued, until nothing is left."""
-        while True:
-            if self._next is not None:
-                pending, self._next = self._next, None
-                try:
-                    await pending
-                except Exception as exc:
-                    await self._settle(exc)
-            message = self._dequeue()
-            if message is None:
-                return
+        if self._next is not None:
+            pending, self._next = self._next, None
+            await self._settle(pending)
+        while (message := self._dequeue()) is not None:
             try:
                 result = self._on_message(self.conn, message)
                 if result is not None and isinstance(result, Awaitable):
                     await result
-            except Exception as exc:
-                await self._settle(exc)
+            except BaseException as exc:
+                await self._settle_error(exc)
+
+    async def _settle(self, pending: Awaitable[Any]) -> None:
+        try:
+            await pending
+        except BaseException as exc:
+            await self._settle_error(exc)
+
+    async def _settle_error(self, exc: BaseException) -> None:
+        raise_if_cancelled(exc)
+        last = self._report(exc)
+        if last is not None:
+            await last
 
     def _dequeue(self) -> str | bytes | None:
         queue = self._queue
@@ -292,49 +371,25 @@ class Lifecycle:
             self.conn.queue_full(False)
         return message
 
-    async def _settle(self, exc: Exception) -> None:
-        try:
-            result = self._component.on_error(self.conn, exc)
-            if isinstance(result, Awaitable):
-                await result
-        except Exception as second:
-            self._failed_twice(second)
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        self.conn.abort()
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _ended(self, event: Ended) -> None:
-        if not event.by_peer:
-            logger.info("%r broke the protocol: %s", self.conn, event.reason)
-        self.conn.ended(event)
-
-    def _call_on_close(self) -> Any:
-        """Call `on_close`, once, and give what it, or `on_error` after it, wants awaited."""
-        if self._finished:
-            return None
-        self._finished = True
+    def _call_on_close(self) -> Awaitable[None] | None:
+        """Call `on_close`; give what is still to be awaited."""
         try:
-            return self._component.on_close(self.conn)
-        except Exception as exc:
-            try:
-                return self._component.on_error(self.conn, exc)
-            except Exception as second:
-                self._failed_twice(second)
-        return None
+            result = self._component.on_close(self.conn)
+        except BaseException as exc:
+            return self._report(exc)
+        return self._settle(result) if isinstance(result, Awaitable) else None
 
-    async def _close(self) -> None:
-        """Call and await `on_close`, also while the task is being cancelled."""
-        with anyio.move_on_after(self._options.on_close_timeout, shield=True):
-            result = self._next or self._call_on_close()
-            self._next = None
-            try:
-                if isinstance(result, Awaitable):
-                    await result
-            except Exception as exc:
-                await self._settle(exc)
+    async def _end(self, last: Awaitable[None] | None) -> None:
+        """Await what `on_close` wants awaited, also while the task is being cancelled."""
+        limit = self._options.on_close_timeout
+        if last is not None:
+            with anyio.move_on_after(limit, shield=True) as scope:
+                await last
+            if scope.cancelled_caught:
+                name = type(self._component).__name__
+                logger.warning("on_close of %s for %r took longer than %g s and was cancelled", name, self.conn, limit)
         self._host.forget(self)
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -348,21 +403,26 @@ class Lifecycle:
         conn = self.conn
         if self._lost:
             return
-        if conn.closed:
-            if self._closing_since is None:
-                self._closing_since = now
-            elif now - self._closing_since >= self._options.close_timeout:
-                conn.time_out()
+        if conn.close_code is not None:
+            self._watch_closing(now)
             return
         expired = self._ws.tick(now)
         if expired is not None:
             self._ended(expired)
-        elif not conn.is_writable:
-            self._watch_progress(now)
+        elif conn.reading_paused:
+            self._pinged, self._pong_due = now, False  # a pong would not be seen
+            if not conn.is_writable:
+                self._watch_progress(now)
         else:
-            self._stalled = None
-            if not conn.reading_paused:
-                self._keep_alive(now)
+            self._keep_alive(now)
+
+    def _watch_closing(self, now: float) -> None:
+        if self._closing_since is None:
+            self._closing_since = now
+        elif now - self._closing_since >= self._options.close_timeout:
+            self._closing_since = now
+            if not self.conn.answer_close():
+                self.conn.drop("close timeout")
 
     def _keep_alive(self, now: float) -> None:
         """Ping when it is time; whatever comes back is a sign of life (RFC 6455 section 5.5.2)."""
@@ -373,7 +433,7 @@ class Lifecycle:
             self._pinged = now
         if self._pong_due:
             if not self._alive and now - self._pinged >= self._options.ping_timeout:
-                self._time_out("nothing came since a ping")
+                self._time_out("ping timeout")
                 return
             self._pong_due = not self._alive
         if not self._pong_due and now - self._pinged >= interval:
@@ -383,14 +443,14 @@ class Lifecycle:
             self.conn.keepalive()
 
     def _watch_progress(self, now: float) -> None:
-        """While nothing is read because nothing can be written, pongs cannot tell; only what the peer takes can."""
-        buffered = self.conn.buffered
+        """While nothing is read because nothing can be written, only what the peer takes is a sign of life."""
+        unsent = self.conn.unsent
         limit = (self._options.ping_interval or 0) + self._options.ping_timeout
-        if self._stalled is None or self._stalled[0] != buffered:
-            self._stalled = (buffered, now)
+        if self._stalled is None or unsent < self._stalled[0]:
+            self._stalled = (unsent, now)
         elif now - self._stalled[1] >= limit:
-            self._time_out("it takes nothing of what is sent")
+            self._time_out("send timeout")
 
-    def _time_out(self, why: str) -> None:
-        logger.info("%r timed out: %s", self.conn, why)
-        self.conn.time_out()
+    def _time_out(self, reason: str) -> None:
+        logger.info("%r timed out: %s", self.conn, reason)
+        self.conn.drop(reason)

@@ -2,8 +2,18 @@
 
 A link reads one head. It then asks the component and either writes 101 and hands its transport over to a `Lifecycle`,
 or writes a response and closes: there is no keep-alive for plain HTTP, which serves a page, a health check and a few
-files. While the decision is awaited, reading pauses, so that nobody can make us buffer; the bytes that came glued to
-the handshake are kept for the WebSocket.
+files.
+
+    READING -> DECIDING -> 101, the transport belongs to a Lifecycle
+       |          |
+       |          +-> STREAMING -> LINGERING -> CLOSING
+       +----------------------------^             ^
+                                    +-------------+  a GET has nothing behind it
+
+While a decision is awaited, bytes behind the head are kept for the WebSocket, up to a bound above which TCP has to
+keep them; reading goes on below it, because only who reads learns that the peer has left, and then the decision is
+cancelled. Behind an answer, what else comes of the request is read and dropped for a while: a socket that is closed
+with unread input is reset, and a reset may overtake the answer.
 """
 
 from __future__ import annotations
@@ -11,10 +21,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
+from pywsapp.component import Accept
 from pywsapp.connection import Connection
 from pywsapp.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
 from pywsapp.protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
@@ -24,7 +37,6 @@ from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
 
 if TYPE_CHECKING:
-    from pywsapp.component import Accept
     from pywsapp.hosting.server import Server
     from pywsapp.hosting.transport import Transport
     from pywsapp.values.request import Request
@@ -32,9 +44,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 _DEFAULT_HIGH_WATER = 64 * 1024
-#: After an early answer the rest of a request is read and dropped, so that a reset does not eat the answer.
+_MAX_GLUED = 64 * 1024
 _LINGER_SECONDS = 2.0
-_LINGER_BYTES = 256 * 1024
+_LINGER_BYTES = 8 * 1024 * 1024
+_ACLOSE_SECONDS = 2.0
+_MAX_LOGGED = 200
+
+
+class _State(Enum):
+    READING = "the head is not complete"
+    DECIDING = "the component is asked"
+    STREAMING = "a body is sent piece by piece"
+    LINGERING = "all is written, and the rest of the request is dropped"
+    CLOSING = "all is written, and the transport sends it"
 
 
 class HttpLink:
@@ -43,25 +65,30 @@ class HttpLink:
     __slots__ = (
         "_buffer",
         "_drained",
+        "_dropped",
         "_glued",
-        "_linger",
         "_lost",
+        "_paused",
         "_request",
         "_scope",
         "_server",
         "_since",
+        "_state",
         "_transport",
+        "_unsent",
     )
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        options = server.options
-        self._buffer: HeadBuffer | None = HeadBuffer(options.max_header_size)
+        self._state = _State.READING
+        self._buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
         self._request: Request | None = None
         self._glued = b""
+        self._dropped = 0
+        self._paused = False
         self._since: float | None = None
-        self._linger = 0
+        self._unsent = 0
         self._lost = False
         self._scope: anyio.CancelScope | None = None
         self._drained: anyio.Event | None = None
@@ -75,25 +102,35 @@ class HttpLink:
 
     def data_received(self, data: bytes) -> None:
         """Take a part of the head, or what comes behind it."""
-        if self._linger:
-            self._linger -= len(data)
-            if self._linger <= 0:
-                self._transport.close()
-        elif self._buffer is None:
-            self._glued += data
-        else:
+        if self._state is _State.READING:
             try:
                 head = self._buffer.receive(data)
                 if head is not None:
-                    self._glued, self._buffer = self._buffer.rest, None
+                    self._glued = self._buffer.rest
                     self._take(head)
             except Exception as exc:
-                self._buffer = None
                 self._refuse(exc)
+        elif self._state is _State.DECIDING:
+            self._glued += data
+            if len(self._glued) > _MAX_GLUED:
+                self._pause()
+        else:
+            self._dropped += len(data)
+            if self._dropped > _LINGER_BYTES:
+                if self._state is _State.STREAMING:
+                    self._pause()
+                else:
+                    self._close()
 
     def eof_received(self) -> bool:
-        """Take the peer's end of stream: it may still read an answer that is on its way."""
-        return self._request is not None and not self._linger
+        """Take the peer's end of stream: a plain request may be answered all the same, a WebSocket needs both ways."""
+        request = self._request
+        return (
+            self._state in (_State.DECIDING, _State.STREAMING)
+            and request is not None
+            and request.scheme == "http"  # TLS as the loops have it knows no half of a stream
+            and not is_upgrade(request)
+        )
 
     def pause_writing(self) -> None:
         """Learn that a streamed body waits for the peer."""
@@ -101,7 +138,6 @@ class HttpLink:
 
     def resume_writing(self) -> None:
         """Learn that the peer has caught up."""
-        self._since = None
         if self._drained is not None:
             self._drained.set()
             self._drained = None
@@ -109,7 +145,6 @@ class HttpLink:
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the transport."""
         self._lost = True
-        self.resume_writing()
         if self._scope is not None:
             self._scope.cancel()
         self._server.runtime.forget(self)
@@ -120,33 +155,34 @@ class HttpLink:
 
     def stop(self) -> None:
         """Close unless an answer is on its way; called when the server drains."""
-        if self._request is None:
-            self._transport.close()
+        if self._state is _State.READING:
+            self._close()
 
     def tick(self, now: float) -> None:
-        """Learn the time: ends what takes too long."""
-        if self._since is None:
-            self._since = now
-        elif self._linger:
-            if now - self._since >= _LINGER_SECONDS:
-                self._transport.close()
-        elif now - self._since >= self._server.options.handshake_timeout:
-            if self._request is None and self._buffer is not None:
-                self._buffer = None
+        """Learn the time: ends what takes too long. While something of an answer leaves, the peer is not too slow."""
+        state = self._state
+        if state is _State.DECIDING:
+            return
+        unsent = self._transport.get_write_buffer_size()
+        if self._since is None or unsent != self._unsent or (state is _State.STREAMING and not unsent):
+            self._since, self._unsent = now, unsent
+        elif state is _State.LINGERING and now - self._since >= _LINGER_SECONDS:
+            self._close()
+        elif state is _State.READING:
+            if now - self._since >= self._server.options.handshake_timeout:
                 self._refuse(Refuse(408, body="no complete request in time"))
-            elif self._scope is None:
-                self._transport.abort()
+        elif now - self._since >= self._server.options.ping_timeout:
+            self._transport.abort()
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
     def _take(self, head: bytes) -> None:
-        peer = self._transport.get_extra_info("peername")
         secure = self._transport.get_extra_info("ssl_object") is not None
         request = parse_request(
             head,
             max_headers=self._server.options.max_headers,
             scheme="https" if secure else "http",
-            remote_address=_address(peer),
+            remote_address=_address(self._transport.get_extra_info("peername")),
         )
         self._request = request
         self._server.check_room()
@@ -157,36 +193,38 @@ class HttpLink:
         else:
             answer = ask_request(self._server.component, request)
         if isinstance(answer, Awaitable):
-            self._transport.pause_reading()
-            self._server.runtime.start_soon(functools.partial(self._await, answer))
+            self._state = _State.DECIDING
+            self._server.runtime.start_soon(functools.partial(self._decide, answer))
         else:
             self._answer(answer)
 
-    async def _await(self, answer: Awaitable[Accept | Response]) -> None:
-        decided: Accept | Response | None = None
+    async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         try:
             with anyio.move_on_after(self._server.options.handshake_timeout) as self._scope:
+                if self._lost:
+                    self._scope.cancel()
                 decided = await answer
-            if decided is None:
+            if self._scope.cancelled_caught:
                 raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
-            self._scope = None
             if not self._lost:
+                self._server.check_room()  # a drain may have begun meanwhile
                 self._answer(decided)
-                self._transport.resume_reading()
         except Exception as exc:
-            self._scope = None
-            if not self._lost:
-                self._refuse(exc)
+            self._refuse(exc)
 
     def _answer(self, answer: Accept | Response) -> None:
-        if isinstance(answer, Response):
+        assert self._request is not None
+        if is_upgrade(self._request):
+            assert isinstance(answer, Accept)
+            self._accept(self._request, answer)
+        elif isinstance(answer, Response):
             self._respond(answer)
         else:
-            self._accept(answer)
+            name = type(self._server.component).__name__
+            raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
-    def _accept(self, answer: Accept) -> None:
-        request, component = self._request, answer.component
-        assert request is not None
+    def _accept(self, request: Request, answer: Accept) -> None:
+        component = answer.component
         assert component is not None
         options = answer.options or self._server.options
         subprotocol = answer.subprotocol
@@ -194,67 +232,113 @@ class HttpLink:
             supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
             subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
-        transport = self._transport
-        runtime = self._server.runtime
-        transport.write(response)
-        if options.high_water != _DEFAULT_HIGH_WATER:
-            transport.set_write_buffer_limits(high=options.high_water)
+        transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
         conn = Connection(request, ws, transport, runtime.flusher, options, subprotocol)
         lifecycle = Lifecycle(component, conn, ws, options, runtime)
+        transport.write(response)
+        if options.high_water != _DEFAULT_HIGH_WATER:
+            transport.set_write_buffer_limits(high=options.high_water)
         transport.set_protocol(lifecycle)
         runtime.links.add(lifecycle)
         runtime.links.discard(self)
         logger.debug("%r opened", conn)
+        self._resume()  # first, since from here on the connection pauses as it needs
         lifecycle.open(self._glued)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception) -> None:
-        request = self._request
-        what = f"{request.method} {request.path}" if request is not None else "no valid request"
+        what = self._what()
         refuse = refusal_for(exc, what)
+        if self._lost:
+            return
+        try:
+            self._respond(Response.refusal(refuse))
+        except Exception as fault:  # what the component gave cannot be sent
+            refuse = refusal_for(fault, what)
+            self._respond(Response.refusal(refuse))
         peer = _address(self._transport.get_extra_info("peername")) or "local"
-        logger.info("%s: %s answered with %s", peer, what.encode("unicode_escape").decode(), refuse)
-        self._respond(Response.refusal(refuse))
+        logger.info("%s: %s answered with %s", peer, _one_line(what), _one_line(str(refuse)))
+
+    def _what(self) -> str:
+        request = self._request
+        return f"{request.method} {request.path}"[:_MAX_LOGGED] if request is not None else "no valid request"
 
     def _respond(self, response: Response) -> None:
-        request = self._request
-        bodiless = response.status == 304 or (request is not None and request.method == "HEAD")
-        body = response.body
-        if bodiless or not isinstance(body, bytes):
-            head = encode_response(
-                response.status, response.headers, None, content_length=response.content_length, date=self._server.date()
-            )
+        request, body, size = self._request, response.body, response.content_length
+        stream = None if isinstance(body, (bytes, bytearray)) else body
+        head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
+        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        date = self._server.date()
+        data = encode_response(response.status, response.headers, content, content_length=size, date=date)
+        self._resume()
+        self._since = None
+        self._transport.write(data)
+        if head_only or stream is None:
+            self._finish()
         else:
-            head = encode_response(
-                response.status, response.headers, body, content_length=len(body), date=self._server.date()
-            )
-        self._transport.write(head)
-        if not bodiless and not isinstance(body, bytes):
-            self._server.runtime.start_soon(functools.partial(self._stream, body, response.content_length))
-        elif request is None or request.method not in ("GET", "HEAD"):
-            self._since = None
-            self._linger = _LINGER_BYTES  # more of the request may be on its way
-        else:
-            self._transport.close()
+            self._state = _State.STREAMING
+            self._server.runtime.start_soon(functools.partial(self._stream, stream, size))
 
     async def _stream(self, body: AsyncIterator[bytes], size: int) -> None:
         sent = 0
         try:
-            async for piece in body:
-                sent += len(piece)
-                if self._lost or sent > size:
-                    break
-                self._transport.write(piece)
-                if self._drained is not None:
-                    await self._drained.wait()
+            with anyio.CancelScope() as self._scope:
+                if self._lost:
+                    self._scope.cancel()
+                async for piece in body:
+                    sent += len(piece)
+                    if sent > size:
+                        break
+                    self._transport.write(piece)
+                    await (self._drained.wait() if self._drained is not None else anyio.lowlevel.checkpoint())
+            if sent != size and not self._lost:
+                logger.error("the body for %r gave %d bytes, not the %d it announced", self._what(), sent, size)
         except Exception:
-            logger.exception("sending the body for %r failed", self._request)
+            logger.exception("sending the body for %r failed", self._what())
+        finally:
+            await _end(body)
         if sent == size:
-            self._transport.close()
+            self._finish()
         else:
             self._transport.abort()  # the announced length does not hold: the peer has to notice
+
+    def _finish(self) -> None:
+        """Close behind an answer, when nothing of the request can be on its way any more."""
+        request = self._request
+        quiet = request is not None and request.method in ("GET", "HEAD") and not self._glued and not self._dropped
+        if quiet or self._paused:
+            self._close()
+        else:
+            self._state = _State.LINGERING
+            self._since = None
+
+    def _close(self) -> None:
+        self._state = _State.CLOSING
+        self._transport.close()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+
+async def _end(body: AsyncIterator[bytes]) -> None:
+    """End an async generator that may have been left halfway, also while the task is being cancelled."""
+    aclose = getattr(body, "aclose", None)
+    if aclose is None:
+        return
+    with anyio.move_on_after(_ACLOSE_SECONDS, shield=True):
+        try:
+            await aclose()
+        except Exception:
+            logger.exception("ending the body of a response failed")
 
 
 def _address(peer: Any) -> str:
@@ -263,3 +347,8 @@ def _address(peer: Any) -> str:
         return ""
     address = str(peer[0])
     return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
+def _one_line(text: str) -> str:
+    """Make text that a peer may have written fit for a log: short, and without what could begin a line of its own."""
+    return text[:_MAX_LOGGED].encode("unicode_escape").decode()

@@ -1,7 +1,8 @@
 """Where connections come from: what to listen on, the sockets for it, the serving of them; and the client's way out.
 
-asyncio and uvloop accept by themselves, as their transports need no adapter. Elsewhere (trio) accepting is done here,
-because anyio's own `serve` ends at the first EMFILE; this loop reports it, waits a moment and goes on.
+uvloop accepts by itself; when file descriptors run out it closes what it cannot take. Elsewhere accepting is done here,
+because at the first EMFILE anyio's own `serve` ends, and asyncio's server logs as many tracebacks as its backlog is
+long. This loop reports it, waits a moment and goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import socket
 import ssl
 import stat
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +33,8 @@ ACCEPT_PAUSE_SECONDS = 0.2
 _ACCEPTS_A_TURN = 128
 _PORT_RETRIES = 10
 _PROBE_SECONDS = 1.0
+# At debug level: whatever a stranger sends instead of TLS is everyday traffic of an open port.
+_NOT_CONNECTED = "a connection failed before it began: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
 _logger = logging.getLogger("pywsapp")
@@ -146,35 +148,28 @@ async def serve_sockets(
     on_accept_error: Callable[[OSError], None],
     backlog: int = BACKLOG,
 ) -> Serving:
-    """Accept connections on what `bind` gave, each with a link of its own, until `stop_accepting`.
+    """Accept connections on what `bind` gave, each with a link of its own, until `stop_accepting`, which is a must.
 
     Args:
         sockets: listening and non-blocking.
         tls: the context of TLS connections, or None for plain ones.
-        make_link: called for every connection, on asyncio before the TLS handshake, elsewhere after it.
-        task_group: where the tasks of accepting and of connections run; asyncio needs none.
+        make_link: called for every connection; on asyncio and uvloop before the TLS handshake, on trio after it.
+        task_group: where the tasks of accepting and of connections run.
         handshake_timeout: seconds for the TLS handshake.
-        on_accept_error: told of an error such as EMFILE; then accepting pauses. asyncio and uvloop log it instead.
-        backlog: the listeners' backlog once more, because asyncio sets it anew.
+        on_accept_error: told of an error such as EMFILE, after which accepting pauses; never called by uvloop.
+        backlog: the listener's backlog once more, because uvloop sets it anew.
     """
     loop = _asyncio_loop()
-    if loop is None:
-        acceptor = _Acceptor(tls, make_link, task_group, handshake_timeout, on_accept_error)
+    if loop is None or isinstance(loop, asyncio.SelectorEventLoop):
+        acceptor = _Acceptor(loop, tls, make_link, task_group, handshake_timeout, on_accept_error)
         for sock in sockets:
             task_group.start_soon(acceptor.accept, sock)
         return Serving(sockets)
-    options: dict[str, Any] = {"backlog": backlog, "ssl": tls}
-    if tls is not None:
-        options["ssl_handshake_timeout"] = handshake_timeout
+    options: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": handshake_timeout if tls else None}
     servers: list[asyncio.AbstractServer] = []
     for sock in sockets:
-        if sock.family != _AF_UNIX:
-            servers.append(await loop.create_server(cast("Any", make_link), sock=sock, **options))
-            continue
-        if sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop):
-            # The file is removed by whoever made it (see _UnixSocket), and not by each process that serves it.
-            options["cleanup_socket"] = False
-        servers.append(await loop.create_unix_server(cast("Any", make_link), sock=sock, **options))
+        create = loop.create_unix_server if sock.family == _AF_UNIX else loop.create_server
+        servers.append(await create(cast("Any", make_link), sock=sock, backlog=backlog, **options))
     return Serving(sockets, servers)
 
 
@@ -225,16 +220,18 @@ async def connect_link(
 
 
 class _Acceptor:
-    """Accept connections where the event loop has no servers of its own."""
+    """Accepts connections, and hands them to asyncio's transports or, without asyncio, to ours."""
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop | None,
         tls: ssl.SSLContext | None,
         make_link: Callable[[], Link],
         task_group: TaskGroup,
         handshake_timeout: float,
         on_accept_error: Callable[[OSError], None],
     ) -> None:
+        self._loop = loop
         self._tls = tls
         self._make_link = make_link
         self._tasks = task_group
@@ -260,21 +257,30 @@ class _Acceptor:
         if sock.family != _AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            self._tasks.start_soon(SocketTransport(sock, self._make_link(), self._tasks).run)
-        else:
+        if self._loop is not None:
+            self._tasks.start_soon(self._serve_asyncio, sock, self._loop)
+        elif self._tls is not None:
             self._tasks.start_soon(self._serve_tls, sock, self._tls)
+        else:
+            self._tasks.start_soon(SocketTransport(sock, self._make_link(), self._tasks).run)
+
+    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        link: Any = self._make_link()
+        timeout = self._handshake_timeout if self._tls else None
+        try:
+            await loop.connect_accepted_socket(lambda: link, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+        except Exception as exc:
+            _logger.debug(_NOT_CONNECTED, exc)
 
     async def _serve_tls(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
         try:
             with anyio.fail_after(self._handshake_timeout):
                 stream = await secure(await SocketStream.from_socket(sock), tls)
         except Exception as exc:
-            # Whatever a stranger sends instead of TLS is everyday traffic of an open port.
-            _logger.debug("a TLS handshake failed: %r", exc)
+            _logger.debug(_NOT_CONNECTED, exc)
             sock.close()
-            return
-        await StreamTransport(stream, self._make_link()).run()
+        else:
+            await StreamTransport(stream, self._make_link()).run()
 
 
 class _UnixSocket(socket.socket):

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,10 @@ class Server:
         component: takes every handshake and request; usually a router.
         options: the limits of connections that the component does not set others for.
         max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
+
+    Attributes:
+        sockets: what it listens on.
+        addresses: where it listens, each as `host:port` or `unix:path`; kept when it no longer does.
     """
 
     def __init__(self, component: MessageComponent, options: Options, max_connections: int | None = None) -> None:
@@ -56,6 +61,7 @@ class Server:
         self.max_connections = max_connections or _connections_allowed()
         self.draining = False
         self.sockets: list[socket.socket] = []
+        self.addresses: list[tuple[Listener, str]] = []
         self._stop: anyio.Event | None = None
         self._date = (0, "")
 
@@ -73,9 +79,22 @@ class Server:
         """
         self._stop = anyio.Event()
         self.draining = False
-        bound = [(listener, bind(listener)) for listener in listeners]
-        self.sockets = [sock for _, sockets in bound for sock in sockets]
+        with ExitStack() as opened:
+            bound = []
+            for listener in listeners:
+                sockets = bind(listener)
+                for sock in sockets:
+                    opened.callback(sock.close)
+                bound.append((listener, sockets))
+            self.sockets = [sock for _, sockets in bound for sock in sockets]
+            self.addresses = [(listener, address_of(sock)) for listener, sockets in bound for sock in sockets]
+            await self._serve(bound, started)
 
+    async def _serve(
+        self,
+        bound: Sequence[tuple[Listener, list[socket.socket]]],
+        started: Callable[[TaskGroup], Awaitable[None]] | None,
+    ) -> None:
         async def body(transports: TaskGroup) -> None:
             servings = [
                 await serve_sockets(
@@ -100,20 +119,12 @@ class Server:
                     serving.stop_accepting()
             await self._drain()
 
-        try:
-            await self.runtime.run(body)
-        finally:
-            for sock in self.sockets:
-                sock.close()
+        await self.runtime.run(body)
 
     def stop(self) -> None:
         """Stop accepting and drain; `run` returns when that is over."""
         if self._stop is not None:
             self._stop.set()
-
-    def addresses(self) -> list[str]:
-        """Give where the server listens, as `host:port` or `unix:path`."""
-        return [address_of(sock) for sock in self.sockets]
 
     def check_room(self) -> None:
         """Refuse if there is no room for another connection.
@@ -154,7 +165,7 @@ class Server:
             for start in range(0, len(open_links), _DRAIN_BATCH):
                 for link in open_links[start : start + _DRAIN_BATCH]:
                     link.conn.close(CloseCode.SERVICE_RESTART, "service restart")
-                await anyio.sleep(random.uniform(0, 2 * pause))  # noqa: S311 - spreading, not secrecy
+                await anyio.sleep(random.uniform(0, 2 * pause))
             await self.runtime.wait_empty()
         if scope.cancelled_caught:
             logger.warning("%d connections did not end in time and are cut off", len(self.runtime.links))

@@ -27,8 +27,15 @@ _ATTRIBUTES = {
     "socket": SocketAttribute.raw_socket,
     "ssl_object": TLSAttribute.ssl_object,
 }
-# BusyResourceError: receiver and sender of a TLS stream collide when the peer asks for new keys while we send.
-_STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError)
+# EndOfStream also comes from sending, when a TLS peer left without a close_notify; BusyResourceError when receiver and
+# sender of a TLS stream collide, because the peer asks for new keys while we send.
+_STREAM_ERRORS = (
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.BusyResourceError,
+    anyio.EndOfStream,
+)
 
 _logger = logging.getLogger("pywsapp")
 
@@ -47,7 +54,9 @@ class StreamTransport(QueueingTransport):
     def __init__(self, stream: ByteStream, link: Link, *, extra: Mapping[str, Any] | None = None) -> None:
         super().__init__(link)
         self._stream = stream
-        self._extra = extra
+        # Asked now, since a closed stream answers with errors.
+        known = {name: stream.extra(attribute, None) for name, attribute in _ATTRIBUTES.items()}
+        self._extra: dict[str, Any] = {**known, **(extra or {})}
         self._queue = bytearray()
         self._sending = 0
         self._exc: Exception | None = None
@@ -72,6 +81,7 @@ class StreamTransport(QueueingTransport):
         finally:
             self._closing = True
             self._queue.clear()
+            self._sending = 0
             try:
                 with anyio.move_on_after(LINGER_SECONDS, shield=True), suppress(*_STREAM_ERRORS):
                     await anyio.aclose_forcefully(self._stream)
@@ -114,14 +124,8 @@ class StreamTransport(QueueingTransport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Give what `extra` or the stream knows of `"peername"`, `"sockname"`, `"socket"` or `"ssl_object"`."""
-        if self._extra is not None and name in self._extra:
-            return self._extra[name]
-        if name not in _ATTRIBUTES:
-            return default
-        try:
-            return self._stream.extra(_ATTRIBUTES[name], default)
-        except OSError:
-            return default
+        value = self._extra.get(name)
+        return default if value is None else value
 
     async def _read(self, task_status: TaskStatus[None]) -> None:
         try:
@@ -172,9 +176,9 @@ class StreamTransport(QueueingTransport):
         """
         stream: AnyByteStream = self._stream
         budget = LINGER_BYTES
-        with anyio.move_on_after(LINGER_SECONDS), suppress(*_STREAM_ERRORS, anyio.EndOfStream, NotImplementedError):
+        with anyio.move_on_after(LINGER_SECONDS), suppress(*_STREAM_ERRORS, NotImplementedError):
             if isinstance(stream, TLSStream):
-                with suppress(*_STREAM_ERRORS, anyio.EndOfStream):
+                with suppress(*_STREAM_ERRORS):
                     await stream.unwrap()
                 stream = stream.transport_stream
             if isinstance(stream, ByteStream):

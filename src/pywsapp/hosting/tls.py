@@ -57,12 +57,13 @@ def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
     Raises:
         ConfigurationError: the file is missing, unreadable or not PEM.
     """
-    if ca is not None:
-        _read_pem(ca, "authority", b"CERTIFICATE-----")
+    if ca is None:
+        return _harden(ssl.create_default_context())
+    _read_pem(ca, "authority", b"CERTIFICATE-----")
     try:
         return _harden(ssl.create_default_context(cafile=ca))
     except ssl.SSLError as exc:
-        raise ConfigurationError(f"the TLS authority file {ca!r} is damaged") from exc
+        raise ConfigurationError(f"the TLS authority file {_name(ca)} is damaged") from exc
 
 
 def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]) -> ssl.SSLContext:
@@ -103,7 +104,9 @@ def _read_pem(path: FilePath, what: str, marker: bytes) -> bytes:
     except OSError as exc:
         raise ConfigurationError(f"the TLS {what} file {_name(path)} cannot be read: {exc.strerror}") from exc
     if marker not in content:
-        raise ConfigurationError(f"the TLS {what} file {_name(path)} is not a {what} in PEM format")
+        raise ConfigurationError(
+            f"the TLS {what} file {_name(path)} holds no PEM {marker.strip(b'-').decode().lower()}"
+        )
     return content
 
 

@@ -1,0 +1,178 @@
+"""A program around an event loop: which loop it is, and how SIGINT and SIGTERM end it.
+
+The first signal asks for an end in good order, the second one cancels. Python's own signal handlers are used, not the
+event loop's: they run also while a handler of the application blocks the loop, and they are the same on every loop.
+Such a Python handler may interrupt anything, so all it does is to count, to write a byte into a socket that the loop
+watches, and to let go of a lock. That lock holds back a thread which ends the process if cancelling was of no use: a
+blocking call in another thread, or in the loop's own, cannot be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from pywsapp.hosting.runtime import on_asyncio
+from pywsapp.values.errors import ConfigurationError
+
+logger = logging.getLogger("pywsapp")
+
+#: The exit status of a program that was told to leave at once; a shell gives it for Ctrl-C.
+FORCED = 130
+_LAST_RESORT_SECONDS = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> bool:
+    """Await `serve`, with `stop` called at the first SIGINT or SIGTERM and all of it cancelled at the second.
+
+    In another thread than the main one there are no signals to be had, and `serve` is simply awaited.
+
+    Returns:
+        whether it was cancelled.
+
+    Raises:
+        BaseException: what `serve` raised, not in an exception group.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        await serve()
+        return False
+    failure: BaseException | None = None
+    with _Signals() as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(signals.watch, stop, tasks.cancel_scope)
+            try:
+                await serve()
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as exc:
+                failure = exc
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return signals.count > 1
+
+
+class _Signals:
+    """Takes the signals while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hold = threading.Lock()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._hold.acquire()
+        threading.Thread(target=self._last_resort, name="pywsapp last resort", daemon=True).start()
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        self._let_go()
+        self._reader.close()
+        self._writer.close()
+
+    async def watch(self, stop: Callable[[], None], everything: anyio.CancelScope) -> None:
+        """Act on signals until cancelled."""
+        while True:
+            await anyio.wait_readable(self._reader)
+            for number in self._reader.recv(16):
+                name = signal.Signals(number).name
+                if self.count > 1:
+                    logger.info("%s again: leaving at once", name)
+                    everything.cancel()
+                    return
+                logger.info("%s: closing all connections; once more to leave at once", name)
+                stop()
+
+    def _take(self, number: int, frame: object) -> None:
+        self.count += 1
+        if self.count > 1:
+            self._let_go()
+        with suppress(OSError):
+            self._writer.send(bytes([number]))
+
+    def _let_go(self) -> None:
+        with suppress(RuntimeError):  # it was let go already
+            self._hold.release()
+
+    def _last_resort(self) -> None:
+        self._hold.acquire()
+        if self.count > 1:
+            time.sleep(_LAST_RESORT_SECONDS)
+            os._exit(FORCED)
+
+
+def check_no_loop() -> None:
+    """Check that no event loop runs in this thread.
+
+    Raises:
+        ConfigurationError: one does.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        try:
+            anyio.get_current_task()
+        except RuntimeError:
+            return
+    raise ConfigurationError("App.run() starts an event loop, but one is running here: use `await app.serve()` instead")
+
+
+def loop_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
+    """Give the options for `anyio.run`.
+
+    Args:
+        backend: "asyncio" or "trio".
+        uvloop: for asyncio, whether to use uvloop; None if it is installed.
+
+    Raises:
+        ConfigurationError: there is no such thing, or it is not installed.
+    """
+    if backend not in ("asyncio", "trio"):
+        hint = "; uvloop is asked for with uvloop=True" if backend == "uvloop" else ""
+        raise ConfigurationError(f'backend must be "asyncio" or "trio", not {backend!r}{hint}')
+    if backend == "trio":
+        if uvloop:
+            raise ConfigurationError("uvloop is a loop for asyncio; trio has its own: leave uvloop out")
+        if not _installed("trio"):
+            raise ConfigurationError("trio is not installed: pip install 'pywsapp[trio]'")
+        return {}
+    if uvloop and not _installed("uvloop"):
+        raise ConfigurationError("uvloop is not installed: pip install 'pywsapp[uvloop]'")
+    return {"use_uvloop": _installed("uvloop") if uvloop is None else uvloop}
+
+
+def loop_name() -> str:
+    """Give the name of the running event loop, for people."""
+    if not on_asyncio():
+        return "trio"
+    module = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    return "uvloop" if module == "uvloop" else "asyncio"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # somebody has put a stand-in without a spec, or None, into sys.modules
+        return False
