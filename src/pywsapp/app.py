@@ -308,7 +308,8 @@ class App:
             handler = logging.StreamHandler()
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.INFO)
         if anyio.run(run_until_signal, self.serve, self.stop, backend=backend, backend_options=options):
             sys.exit(FORCED)
 

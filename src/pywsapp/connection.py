@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Iterable
 from itertools import count
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -25,10 +25,8 @@ from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.protocol.websocket import Ended, WebSocket
 from pywsapp.values.close import CloseCode, check_close
 from pywsapp.values.options import Options, SlowConsumer
+from pywsapp.values.request import Request, one_line
 from pywsapp.waiting import DONE, Later, Pings
-
-if TYPE_CHECKING:
-    from pywsapp.values.request import Request
 
 logger = logging.getLogger("pywsapp")
 
@@ -122,7 +120,8 @@ class Connection:
 
     def __repr__(self) -> str:
         status = "open" if not self.closed else f"closed {self.close_code}"
-        return f"<Connection {self.id} {self.request.path} from {self.remote_address or 'local'} {status}>"
+        path = one_line(self.request.path)
+        return f"<Connection {self.id} {path} from {self.remote_address or 'local'} {status}>"
 
     @property
     def remote_address(self) -> str:
@@ -241,10 +240,7 @@ class Connection:
 
     def queue_full(self, full: bool) -> None:
         """Stop or go on reading, for the queue of a busy handler. Called by the lifecycle."""
-        if full:
-            self._pause(_QUEUE_FULL)
-        else:
-            self._resume(_QUEUE_FULL)
+        (self._pause if full else self._resume)(_QUEUE_FULL)
 
     @property
     def is_writable(self) -> bool:

@@ -124,7 +124,7 @@ def refusal_for(exc: Exception, what: str) -> Refuse:
     """Give what a peer is told when deciding about its request raised something; logs it if it is our side's fault."""
     if isinstance(exc, Refuse):
         return exc
-    logger.error("answering %r failed", what, exc_info=exc)
+    logger.error("answering %s failed", what, exc_info=exc)
     return Refuse(500, body="internal error")
 
 
@@ -175,12 +175,9 @@ class Lifecycle:
     def open(self, glued: bytes) -> None:
         """Begin, with the bytes that came right behind the handshake."""
         try:
-            result = self._component.on_open(self.conn)
+            self._follow(self._component.on_open(self.conn))
         except BaseException as exc:
             self._failed(exc)
-        else:
-            if result is not None:
-                self._follow(result)
         if glued:
             self.data_received(glued)
 
@@ -276,19 +273,16 @@ class Lifecycle:
 
     def _failed(self, exc: BaseException) -> None:
         """Take what a def handler raised."""
-        last = self._report(exc)
-        if last is not None:
-            self._follow(last)
+        self._follow(self._report(exc))
 
     def _report(self, exc: BaseException) -> Awaitable[None] | None:
         """Call `on_error`, or do what it does by default; give what is still to be awaited, which raises nothing."""
         raise_if_leaving(exc)
-        component = self._component
         if not isinstance(exc, Exception):
             self._give_up("%s failed for %r", exc)
             return None
         try:
-            result = component.on_error(self.conn, exc)
+            result = self._component.on_error(self.conn, exc)
         except BaseException as second:
             raise_if_leaving(second)
             self._give_up("%s.on_error itself failed for %r", second)
@@ -388,8 +382,7 @@ class Lifecycle:
             with anyio.move_on_after(limit, shield=True) as scope:
                 await last
             if scope.cancelled_caught:
-                name = type(self._component).__name__
-                logger.warning("on_close of %s for %r took longer than %g s and was cancelled", name, self.conn, limit)
+                logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
         self._host.forget(self)
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -431,12 +424,10 @@ class Lifecycle:
             return
         if self._pinged is None:
             self._pinged = now
-        if self._pong_due:
-            if not self._alive and now - self._pinged >= self._options.ping_timeout:
-                self._time_out("ping timeout")
-                return
-            self._pong_due = not self._alive
-        if not self._pong_due and now - self._pinged >= interval:
+        self._pong_due = self._pong_due and not self._alive
+        if self._pong_due and now - self._pinged >= self._options.ping_timeout:
+            self._time_out("ping timeout")
+        elif not self._pong_due and now - self._pinged >= interval:
             self._pinged = now
             self._pong_due = True
             self._alive = False

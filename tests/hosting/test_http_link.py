@@ -509,11 +509,9 @@ async def test_head_request_does_not_start_the_stream() -> None:
 # -- peers that leave --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("request_", [handshake(), get()])
-@pytest.mark.parametrize("how", ["end", "reset"])
+# Of a plain request whose stream ends one cannot tell whether only half of it has ended.
+@pytest.mark.parametrize(("request_", "how"), [(handshake(), "end"), (handshake(), "reset"), (get(), "reset")])
 async def test_decision_is_cancelled_when_the_peer_leaves(request_: bytes, how: str) -> None:
-    if how == "end" and request_ == get():
-        pytest.skip("who ends only his half of the stream looks the same")
     asked, ended = anyio.Event(), anyio.Event()
 
     async def decide(request: Any) -> None:

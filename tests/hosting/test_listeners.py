@@ -441,6 +441,7 @@ async def test_many_connections_at_once_have_no_delay() -> None:
             assert client.recv(100) == b"%d" % number
         assert len(links) == 300
         server_side = links[0].transport.get_extra_info("socket")
+        assert server_side.gettimeout() == 0
         assert server_side.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         for client in clients:
             client.close()

@@ -127,6 +127,22 @@ def test_write_limits() -> None:
         a.set_write_buffer_limits(high=1, low=2)
 
 
+def test_writing_resumes_at_the_low_limit_and_not_above() -> None:
+    left, right, a, b = pair(cut=bytewise)
+    a.set_write_buffer_limits(high=4, low=2)
+    right.on_data = lambda _: b.pause_reading()
+    a.write(b"12345")
+    for rest in (4, 3):
+        b.resume_reading()
+        a.pump()
+        assert a.get_write_buffer_size() == rest
+        assert left.events == ["made", "pause"]
+    b.resume_reading()
+    a.pump()
+    assert a.get_write_buffer_size() == 2
+    assert left.events == ["made", "pause", "resume"]
+
+
 def test_close_delivers_first() -> None:
     left, right, a, b = pair()
     a.write(b"bye")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
+from anyio.streams.tls import TLSStream
 from serving import CLOSE, GUARD, Recorder, close_frame
 from wire import Peer, Site, get, handshake, peer_of, serving
 
@@ -94,7 +97,7 @@ async def test_drain_tells_everybody_and_ends_when_all_have_left(caplog: pytest.
         for peer in peers:
             assert await peer.closing() == (1012, "service restart")
     assert component.calls.count(("close", 1012, "service restart", True)) == 150
-    assert "draining 150 connections" in caplog.messages
+    assert caplog.messages == ["draining 150 connections"]
 
 
 async def test_drain_closes_the_door_first() -> None:
@@ -185,12 +188,45 @@ async def test_cancelled_server_drops_its_connections() -> None:
 async def test_drain_does_not_wait_for_a_tls_handshake() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(tls)
-    async with serving(EchoServer(), listeners=[Listener(port=0, tls=tls)]) as server, peer_of(server) as peer:
-        await peer.send(b"\x16\x03\x01")
+    with anyio.fail_after(5):
+        async with serving(EchoServer(), listeners=[Listener(port=0, tls=tls)]) as server:
+            peer = peer_of(server)
+            await peer.send(b"\x16\x03\x01")
+            await anyio.wait_all_tasks_blocked()
+    peer.leave()
+
+
+async def test_connection_that_begins_during_the_drain_is_let_go() -> None:
+    go_on = anyio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        await go_on.wait()
+        yield b"one"
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    authority.issue_cert("localhost").configure_cert(tls)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    site = Site(lambda request: Response(body(), content_length=3))
+    listeners = [Listener(port=0), Listener(port=0, tls=tls)]
+    async with serving(site, listeners=listeners) as server, peer_of(server) as peer:
+        await peer.send(get())
+        await peer.head()
+        late = await anyio.connect_tcp("127.0.0.1", port_of(server, 1))
         await anyio.wait_all_tasks_blocked()
         server.stop()
-        with anyio.fail_after(5):
-            await peer.rest()
+        while not server.draining:
+            await anyio.lowlevel.checkpoint()
+        with contextlib.suppress(anyio.BrokenResourceError):  # when its end overtakes the end of the handshake
+            async with await TLSStream.wrap(late, hostname="localhost", ssl_context=trusting) as stream:
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stream.receive()
+        await anyio.aclose_forcefully(late)
+        while len(server.runtime.links) > 1:
+            await anyio.lowlevel.checkpoint()
+        go_on.set()
+        assert await peer.rest() == b"one"
 
 
 async def test_handler_may_stop_the_server() -> None:

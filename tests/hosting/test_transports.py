@@ -422,10 +422,24 @@ async def test_nothing_is_delivered_after_the_end_was_asked_for(kind: str, how: 
         assert link.received == b"first"
 
 
+async def test_close_just_after_resume_reading(kind: str) -> None:
+    link = Recorder()
+    async with connected(kind, link) as connection:
+        connection.transport.pause_reading()
+        await connection.peer.send(b"nobody reads this any more")
+        await anyio.wait_all_tasks_blocked()
+        connection.transport.resume_reading()
+        connection.transport.close()
+        await anyio.aclose_forcefully(connection.peer)
+        await link.until_lost()
+        assert link.events == ["made", "lost"]
+
+
 async def test_the_transport_is_quiet_after_its_end(kind: str) -> None:
     link = Recorder()
     async with connected(kind, link) as connection:
         transport = connection.transport
+        transport.write(bytes(32 * MIB))
         transport.abort()
         await link.until_lost()
         transport.write(b"x")
@@ -640,6 +654,40 @@ async def test_extra_info_that_was_given() -> None:
         transport = StreamTransport(stream, Recorder(), extra={"peername": ("192.0.2.1", 1)})
         assert transport.get_extra_info("peername") == ("192.0.2.1", 1)
         assert transport.get_extra_info("sockname") == ours.getsockname()
+
+
+async def test_bytes_that_are_just_being_sent_count_as_queued() -> None:
+    class Slow(ByteStream):
+        def __init__(self) -> None:
+            self.may_send = anyio.Event()
+
+        async def send(self, item: bytes) -> None:
+            await self.may_send.wait()
+
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send_eof(self) -> None:
+            pass
+
+        async def aclose(self) -> None:
+            pass
+
+    stream, link = Slow(), Recorder()
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            transport = StreamTransport(stream, link)
+            await tasks.start(transport.run)
+            transport.write(b"0123456789")
+            await anyio.wait_all_tasks_blocked()
+            assert transport.get_write_buffer_size() == 10
+            transport.set_write_buffer_limits(high=5)
+            assert link.events == ["made", "pause"]
+            stream.may_send.set()
+            await link.until(lambda: link.events == ["made", "pause", "resume"])
+            assert transport.get_write_buffer_size() == 0
+            transport.abort()
 
 
 async def test_an_idle_connection_has_no_writer_task() -> None:

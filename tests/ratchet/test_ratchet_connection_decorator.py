@@ -5,35 +5,54 @@ Here every layer sees one and the same `Connection`, and data of the program is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ratchet.ratchet_peer import Recorder, opened, serving
 
-from pywsapp import App, Connection, IpBlackList, OriginCheck
+from pywsapp import App, ComponentDecorator, Connection, IpBlackList, MessageComponent, OriginCheck
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_decorator_1_to_13_one_connection_and_its_state() -> None:
-    """AbstractConnectionDecorator 1-13: what is set through one layer is read, found and removed through any."""
+class Outer(ComponentDecorator):
+    """Writes before the component inside reads, and reads what that wrote."""
 
-    class Naming(Recorder):
+    def __init__(self, component: MessageComponent) -> None:
+        super().__init__(component)
+        self.seen: list[Any] = []
+
+    def on_open(self, conn: Connection) -> Any:
+        conn.state.name = "Ana"
+        conn.state.layer = self
+        self.inner.on_open(conn)
+        self.seen.append(conn.state.room)
+
+    def on_message(self, conn: Connection, message: Any) -> Any:
+        del conn.state.name
+        return self.inner.on_message(conn, message)
+
+
+async def test_decorator_1_to_13_one_connection_and_its_state() -> None:
+    """AbstractConnectionDecorator 1-13: what one layer sets, reads, finds or removes, all layers do."""
+
+    class Inner(Recorder):
         def on_open(self, conn: Connection) -> None:
-            conn.state.name = "Ana"
-            conn.state.me = conn
+            conn.state.room = (conn.state.name, hasattr(conn.state, "name"), conn)
             super().on_open(conn)
 
-    recorder = Naming()
+    recorder = Inner()
+    outer = Outer(recorder)
     app = App(port=0)
-    app.route("/", IpBlackList(OriginCheck(recorder)))
+    app.route("/", IpBlackList(OriginCheck(outer)))
     async with serving(app), opened(app) as peer:
         await peer.send("hello")
         await recorder.until("on_message")
-        [(conn, _)] = recorder.of("on_message")
-        assert conn is recorder.of("on_open")[0][0]
-        assert conn.state.name == "Ana"
-        assert conn.state.me is conn
-        del conn.state.name
-        assert not hasattr(conn.state, "name")
+    [(conn,)] = recorder.of("on_open")
+    assert outer.seen == [("Ana", True, conn)]
+    assert recorder.of("on_message") == [(conn, "hello")]
+    assert isinstance(conn.state.layer, Outer)
+    assert not hasattr(conn.state, "name")
 
 
 async def test_decorator_14_and_15_a_missing_or_a_free_attribute() -> None:

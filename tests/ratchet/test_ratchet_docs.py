@@ -82,6 +82,14 @@ async def test_without_the_facade() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_decorator_of_your_own() -> None:
+    app = app_of("from-ratchet.md", "class Json")
+    async with serving(app), opened(app, "/sum") as peer:
+        await peer.send("[1, 2, 3]")
+        assert await peer.hear() == "6"
+
+
+@pytest.mark.anyio
 async def test_sessions() -> None:
     app = app_of("from-ratchet.md", "class Account")
     async with serving(app):

@@ -164,3 +164,9 @@ def test_a_request_shows_no_secrets() -> None:
 def test_a_request_takes_no_free_attributes() -> None:
     with pytest.raises(AttributeError):
         Request().user = "ana"  # type: ignore[attr-defined]
+
+
+def test_what_a_peer_wrote_stays_on_one_line_and_short() -> None:
+    shown = repr(Request(path="/x\n2024-01-01 ERROR\x1b[2J\u2028\u202eيا" + "y" * 1000))
+    assert "/x\\n2024-01-01 ERROR\\x1b[2J\\u2028\\u202eيا" in shown
+    assert len(shown) < 300

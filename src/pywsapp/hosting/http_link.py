@@ -34,6 +34,7 @@ from pywsapp.protocol.handshake import accept, check_upgrade, choose_subprotocol
 from pywsapp.protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.errors import Refuse
+from pywsapp.values.request import one_line
 from pywsapp.values.response import Response
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ _MAX_GLUED = 64 * 1024
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
 _ACLOSE_SECONDS = 2.0
-_MAX_LOGGED = 200
 
 
 class _State(Enum):
@@ -99,6 +99,8 @@ class HttpLink:
         """Take the transport."""
         self._transport = transport
         self._server.runtime.links.add(self)
+        if self._server.draining:  # it was accepted before, but its TLS handshake took until now
+            self._close()
 
     def data_received(self, data: bytes) -> None:
         """Take a part of the head, or what comes behind it."""
@@ -259,11 +261,11 @@ class HttpLink:
             refuse = refusal_for(fault, what)
             self._respond(Response.refusal(refuse))
         peer = _address(self._transport.get_extra_info("peername")) or "local"
-        logger.info("%s: %s answered with %s", peer, _one_line(what), _one_line(str(refuse)))
+        logger.info("%s: %s answered with %s", peer, what, one_line(str(refuse)))
 
     def _what(self) -> str:
         request = self._request
-        return f"{request.method} {request.path}"[:_MAX_LOGGED] if request is not None else "no valid request"
+        return one_line(f"{request.method} {request.path}") if request is not None else "no valid request"
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
@@ -294,9 +296,9 @@ class HttpLink:
                     self._transport.write(piece)
                     await (self._drained.wait() if self._drained is not None else anyio.lowlevel.checkpoint())
             if sent != size and not self._lost:
-                logger.error("the body for %r gave %d bytes, not the %d it announced", self._what(), sent, size)
+                logger.error("the body for %s gave %d bytes, not the %d it announced", self._what(), sent, size)
         except Exception:
-            logger.exception("sending the body for %r failed", self._what())
+            logger.exception("sending the body for %s failed", self._what())
         finally:
             await _end(body)
         if sent == size:
@@ -347,8 +349,3 @@ def _address(peer: Any) -> str:
         return ""
     address = str(peer[0])
     return address[7:] if address.startswith("::ffff:") and "." in address else address
-
-
-def _one_line(text: str) -> str:
-    """Make text that a peer may have written fit for a log: short, and without what could begin a line of its own."""
-    return text[:_MAX_LOGGED].encode("unicode_escape").decode()

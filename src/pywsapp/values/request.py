@@ -9,6 +9,14 @@ from urllib.parse import parse_qsl
 _MAX_QUERY_FIELDS = 1000  # of a head that is bounded anyway; keeps a hostile query from becoming 16,000 objects
 
 
+_MAX_SHOWN = 200
+
+
+def one_line(text: str) -> str:
+    """Make text that a peer wrote fit for a log: short, and without what could begin a line of its own."""
+    return repr(text[:_MAX_SHOWN])[1:-1]
+
+
 class Headers(Mapping[str, str]):
     """Header fields: a read-only mapping that ignores case and keeps repeated fields.
 
@@ -138,7 +146,7 @@ class Request:
         self._cookies: dict[str, str] | None = None
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.path} from {self.remote_address or 'local'}>"
+        return f"<Request {self.method} {one_line(self.path)} from {self.remote_address or 'local'}>"
 
     @property
     def query_params(self) -> QueryParams:
