@@ -186,8 +186,7 @@ def _content_type(name: str) -> str:
 class _Pieces(AsyncIterator[bytes]):
     """As many bytes of a file as were announced, whatever happens to it meanwhile; opened when first asked.
 
-    It is no async generator, because a host drops it halfway when the peer is gone: this closes the file at once,
-    a generator would leave that to the garbage collector, and trio warns of it.
+    A host that leaves it halfway, because the peer is gone, awaits `aclose`.
     """
 
     def __init__(self, file: str, size: int) -> None:
@@ -211,13 +210,14 @@ class _Pieces(AsyncIterator[bytes]):
             self._opened = open(self._path, "rb")  # noqa: SIM115 - closed at the end of the iteration
         piece = self._opened.read(min(self._left, _PIECE))
         if not piece:
+            self.close()
             raise OSError(errno.EIO, "the file became shorter while it was sent", self._path)
         self._left -= len(piece)
         return piece
 
+    async def aclose(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._opened is not None:
             self._opened.close()
-
-    def __del__(self) -> None:
-        self.close()

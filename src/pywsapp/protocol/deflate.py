@@ -121,13 +121,14 @@ def accept_response(offers: list[Offer], config: Deflate) -> DeflateParameters |
     if server_bits is None or server_bits > config.server_max_window_bits:
         raise _bad_answer(f"a larger {_SERVER_BITS} than was asked for")
     client_bits = answer.get(_CLIENT_BITS, config.client_max_window_bits)
-    if client_bits is None or not _MIN_BITS <= client_bits <= config.client_max_window_bits:
-        raise _bad_answer(f"a {_CLIENT_BITS} that was not offered")
+    if client_bits is None or client_bits < _MIN_BITS:
+        raise _bad_answer(f"a {_CLIENT_BITS} that this side cannot keep to")
     return DeflateParameters(
         server_no_context_takeover=_SERVER_FORGETS in answer,
         client_no_context_takeover=config.client_no_context_takeover or _CLIENT_FORGETS in answer,
         server_max_window_bits=max(server_bits, _MIN_BITS),
-        client_max_window_bits=client_bits,
+        # What was offered is a promise and what is answered a permission, which may be wider (RFC 7692 section 7.1.2.2).
+        client_max_window_bits=min(client_bits, config.client_max_window_bits),
     )
 
 
