@@ -13,13 +13,15 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 import anyio
 import pytest
 import trustme
 from anyio.abc import ByteStream, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
+from packaging.version import Version
 
 from pywsapp.hosting import sockets, streams
 from pywsapp.hosting.sockets import SocketTransport
@@ -125,6 +127,7 @@ _CA.issue_cert("localhost").configure_cert(_SERVER_TLS)
 _CLIENT_TLS = ssl.create_default_context()
 _CA.configure_trust(_CLIENT_TLS)
 
+Test = TypeVar("Test", bound=Callable[..., object])
 KINDS = ("tcp", "unix", "stream", "tls")
 
 
@@ -152,8 +155,9 @@ async def connected(kind: str, link: Recorder) -> AsyncIterator[Connection]:
                 await link.until_lost()
             finally:
                 await anyio.aclose_forcefully(peer)
-                # asyncio takes another turn to close the socket of an aborted stream.
-                await anyio.wait_all_tasks_blocked()
+                # asyncio takes another turn or two to close the socket of an aborted stream.
+                while ours.fileno() != -1:
+                    await anyio.wait_all_tasks_blocked()
     assert ours.fileno() == -1
     link.check()
 
@@ -206,7 +210,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 plain_kinds = pytest.mark.parametrize("kind", ["tcp", "unix", "stream"])
-reset_kinds = pytest.mark.parametrize("kind", ["tcp", "stream", "tls"])
+
+
+def reset_kinds(test: Test) -> Test:
+    """Run a test whose peer resets the connection, by closing forcefully; before 4.16, anyio let a FIN go first."""
+    old = Version(version("anyio")) < Version("4.16")
+    skipped = pytest.mark.skipif(old, reason="the peer of this test resets a connection only with anyio 4.16 and newer")
+    marked: Test = skipped(pytest.mark.parametrize("kind", ["tcp", "stream", "tls"])(test))
+    return marked
 
 
 async def test_echo_in_pieces(kind: str) -> None:
