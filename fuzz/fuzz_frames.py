@@ -41,12 +41,15 @@ class Result(NamedTuple):
     end: tuple[int, str, bool] | None
 
 
-def run(ws: WebSocket, parts: list[bytes], close_after: int) -> Result:
+def run(ws: WebSocket, parts: list[bytes], close_after: int, inflate: int) -> Result:
     result = Result([], [], [], None)
     for number, part in enumerate(parts):
         if number == close_after:
             ws.close(1000, "")
-        for event in ws.receive(part):
+        events = ws.receive(part, inflate)
+        while ws.has_more:
+            events += ws.receive(b"", inflate)
+        for event in events:
             assert result.end is None, "nothing follows the end"
             if isinstance(event, Ended):
                 sent = parse_frames(event.reply)
@@ -70,6 +73,7 @@ def one_input(data: bytes) -> None:
     choice, cuts, stream = data[0], data[2:5], data[5:]
     client, deflate = bool(choice & 1), WINDOWS[choice >> 1 & 3]
     unlimited = bool(choice & 8)
+    inflate = 100 if choice & 16 else 1 << 40
     options = Options(max_message_size=1 << 30, deflate=Deflate()) if unlimited else OPTIONS
     if unlimited and deflate is None:
         options = UNLIMITED
@@ -79,11 +83,12 @@ def one_input(data: bytes) -> None:
 
     close_after = data[1] if data[1] < 8 else -1
     if close_after > 0:
-        run(fresh(), list(pieces(stream, cuts)), close_after)
+        run(fresh(), list(pieces(stream, cuts)), close_after, inflate)
         return
     if deflate is not None and unlimited:
         stream = stream[:2000]  # enough, and no bomb takes long
-    whole, cut = run(fresh(), [stream], close_after), run(fresh(), list(pieces(stream, cuts)), close_after)
+    whole = run(fresh(), [stream], close_after, 1 << 40)
+    cut = run(fresh(), list(pieces(stream, cuts)), close_after, inflate)
     compare(whole, cut, strict=deflate is None)
     if not unlimited:
         for message in whole.messages:
@@ -116,7 +121,7 @@ def compare_with_wsproto(result: Result, stream: bytes, client: bool) -> None:
 
 def seeds() -> list[bytes]:
     found = []
-    for choice in range(16):
+    for choice in range(32):
         masked: dict[str, Any] = {"mask": None if choice & 1 else MASK}
         rsv = 4 if choice >> 1 & 3 else 0
         text = deflated(b"hello hello \xc3\xa9") if rsv else b"hello hello \xc3\xa9"

@@ -157,10 +157,8 @@ class Client:
     def socket(self) -> socket.socket:
         return self.stream.extra(SocketAttribute.raw_socket)
 
-    async def handshake(
-        self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101
-    ) -> None:
-        """Open the WebSocket, or be answered with another status, to the end of the stream.
+    async def handshake(self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101) -> None:
+        """Open the WebSocket, or be answered with another status.
 
         Args:
             path: the target of the request.
@@ -178,12 +176,8 @@ class Client:
         with anyio.fail_after(GUARD):
             while b"\r\n\r\n" not in self._buffer:
                 self._buffer += await self.stream.receive()
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            assert int(head.split()[1]) == expected, head
-            if expected != 101:
-                with suppress(anyio.EndOfStream):
-                    while True:
-                        await self.stream.receive()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == expected, head
 
     async def send(self, *messages: str | bytes) -> None:
         """Send messages, all at once."""
@@ -219,13 +213,12 @@ class Client:
                 return close_code(payload)
 
     async def gone(self) -> list[Frame]:
-        """Read to the end of the stream, however it ends, and give the frames before it."""
-        with anyio.fail_after(GUARD):
-            try:
-                while True:
-                    self._buffer += await self.stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return list(take_frames(self._buffer))
+        """Read to the end of the stream, however it ends, and end it too; give the frames before it."""
+        with anyio.fail_after(GUARD), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                self._buffer += await self.stream.receive()
+        await self.stream.aclose()
+        return list(take_frames(self._buffer))
 
     async def reset(self) -> None:
         """Go away with a RST."""

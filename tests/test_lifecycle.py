@@ -188,9 +188,8 @@ async def test_a_refused_handshake_calls_nothing_else(kind: str) -> None:
             raise Refuse(403)
 
     component = Refusing()
-    async with serving(component) as server:
-        async with server.client(glued=message_frame("1"), expected=403):
-            pass
+    async with serving(component) as server, server.client(glued=message_frame("1"), expected=403):
+        pass
     assert component.calls == [("handshake",)]
 
 
@@ -477,7 +476,7 @@ class Endless(Recorder):
 
     async def on_close(self, conn: Connection) -> None:
         self.note("closing")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         self.note("close", conn.close_code)
 
 
@@ -505,7 +504,7 @@ async def test_an_on_close_that_does_not_end_is_cut_off_and_named(caplog: pytest
             await server.ended.wait()
     assert component.names() == ["open", "closing"]
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        f"on_close of Clinging for {component.conns[0]!r} took longer than 0.05 s and was cancelled"
+        f"on_close took longer than 0.05 s for {component.conns[0]!r} and was cancelled"
     ]
 
 
@@ -595,16 +594,15 @@ async def test_a_handler_may_await_the_end_that_the_peer_began() -> None:
 
 async def test_a_peer_that_closes_and_leaves_at_once_leaves_its_code() -> None:
     component = Endless()
-    async with serving(component) as server:
-        async with server.client() as client:
-            await client.send("1")
-            await component.until_called("begun")
-            await client.stream.send(close_frame(3000, "bye"))
-            await client.stream.send_eof()
-            conn = component.conns[0]
-            while not conn.closed:
-                await anyio.lowlevel.checkpoint()
-            assert (conn.close_code, conn.close_reason) == (3000, "bye")
+    async with serving(component) as server, server.client() as client:
+        await client.send("1")
+        await component.until_called("begun")
+        await client.stream.send(close_frame(3000, "bye"))
+        await client.stream.send_eof()
+        conn = component.conns[0]
+        while not conn.closed:
+            await anyio.lowlevel.checkpoint()
+        assert (conn.close_code, conn.close_reason) == (3000, "bye")
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -703,7 +701,9 @@ async def test_by_default_an_error_is_logged_and_closes(
         assert component.names() == ["open", *expected[where], "message"]
     [record] = problems(caplog)
     assert (record.name, record.levelname) == ("pywsapp", "ERROR")
-    assert record.getMessage().startswith(f"{failing.__name__} failed for <Connection {component.conns[1].id} /{where} ")
+    assert record.getMessage().startswith(
+        f"{failing.__name__} failed for <Connection {component.conns[1].id} /{where} "
+    )
     assert "in crash\n    raise LookupError" in caplog.text
 
 
@@ -823,6 +823,7 @@ async def test_what_is_no_exception_is_logged_and_ends_one_connection(
         server.stop()
         assert (await bystander.receive())[0] == CLOSE
         await bystander.stream.send(close_frame(1012))
+        await bystander.gone()
         await server.ended.wait()
     assert component.names().count("error") == 0
     assert component.names().count("close") == 2
@@ -1057,4 +1058,3 @@ async def test_waiting_pings_and_sends_end_with_the_connection() -> None:
         await client.reset()
         await component.until_called("close")
     assert component.names() == ["open", "no pong", "close"]
-

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 from serving import CLOSE, GUARD, frame
 
 from pywsapp import App, MessageComponent, Options, Response
@@ -58,6 +59,7 @@ class Peer:
         sent = 0
         with anyio.move_on_after(within):
             while sent < len(view):
+                await anyio.lowlevel.checkpoint()
                 try:
                     sent += self.sock.send(view[sent : sent + 1024 * 1024])
                 except BlockingIOError:
@@ -66,6 +68,7 @@ class Peer:
 
     async def receive(self) -> bytes:
         """Take some bytes; none at the end of the stream."""
+        await anyio.lowlevel.checkpoint()  # the server runs in the same loop, and shall not starve
         while True:
             try:
                 return self.sock.recv(1024 * 1024)

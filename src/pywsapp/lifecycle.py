@@ -38,6 +38,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from pywsapp.component import Accept, MessageComponent, normalized, then
 from pywsapp.connection import Connection, Flusher
@@ -45,7 +46,7 @@ from pywsapp.protocol.websocket import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
-from pywsapp.waiting import DONE
+from pywsapp.waiting import DONE, Alarm, Later, alarm_type
 
 if TYPE_CHECKING:
     from pywsapp.protocol.websocket import WebSocket
@@ -163,7 +164,7 @@ class Lifecycle:
         self._lost = False
         self._next: Awaitable[Any] | None = None
         self._queue: deque[str | bytes] | None = None
-        self._wake: anyio.Event | None = None
+        self._wake: Alarm | None = None
         self._alive = True
         self._pinged: float | None = None
         self._pong_due = False
@@ -187,8 +188,15 @@ class Lifecycle:
     def data_received(self, data: bytes) -> None:
         """Take bytes from the peer."""
         self._alive = True
+        self._take(data)
+        if self._ws.has_more:  # inflating it all at once could fill the memory, and hold everybody up
+            self.conn.queue_full(True)
+            if not self._busy:
+                self._follow(Later(anyio.lowlevel.checkpoint))
+
+    def _take(self, data: bytes) -> None:
         conn = self.conn
-        for event in self._ws.receive(data):
+        for event in self._ws.receive(data, self._options.max_message_size):
             if isinstance(event, (str, bytes)):
                 if self._busy:
                     self._enqueue(event)
@@ -303,55 +311,50 @@ class Lifecycle:
     # -- the connection's task ---------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        make_alarm = alarm_type()
         try:
             while True:
                 await self._work_off()
                 self.conn.answer_close()
                 if self._lost:
                     break
-                await self._wait_for_work()
+                self._busy = False
+                self._wake = make_alarm()
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._busy = True
+                    self._wake = None
+        except BaseException:
+            if self._next is not None:  # called in the turn of the cancellation: it begins, and is cancelled like others
+                await self._work_off()
+            raise
         finally:
             if not self._lost:
                 self.conn.abort()
             await self._end(self._call_on_close())
 
-    async def _wait_for_work(self) -> None:
-        self._busy = False
-        self._wake = anyio.Event()
-        try:
-            await self._wake.wait()
-        except BaseException:
-            # cancelled; a handler that was called in the same turn begins, and is cancelled like any other
-            self._busy = True
-            self._wake = None
-            await self._work_off()
-            raise
-        self._wake = None
-
     async def _work_off(self) -> None:
         """Await what is to be awaited, then deliver what is queued, until nothing is left."""
-        if self._next is not None:
-            pending, self._next = self._next, None
-            await self._settle(pending)
-        while (message := self._dequeue()) is not None:
+        result: Any
+        result, self._next = self._next, None
+        while True:
             try:
-                result = self._on_message(self.conn, message)
                 if result is not None and isinstance(result, Awaitable):
                     await result
+                message = self._dequeue()
+                if message is not None:
+                    result = self._on_message(self.conn, message)
+                elif self._ws.has_more:
+                    await anyio.lowlevel.checkpoint()
+                    self._take(b"")
+                    result = None
+                else:
+                    self.conn.queue_full(False)
+                    return
             except BaseException as exc:
-                await self._settle_error(exc)
-
-    async def _settle(self, pending: Awaitable[Any]) -> None:
-        try:
-            await pending
-        except BaseException as exc:
-            await self._settle_error(exc)
-
-    async def _settle_error(self, exc: BaseException) -> None:
-        raise_if_cancelled(exc)
-        last = self._report(exc)
-        if last is not None:
-            await last
+                raise_if_cancelled(exc)
+                result = self._report(exc)
 
     def _dequeue(self) -> str | bytes | None:
         queue = self._queue
@@ -361,7 +364,7 @@ class Lifecycle:
             queue.clear()
             return None
         message = queue.popleft()
-        if len(queue) <= self._options.max_queue // 2:
+        if len(queue) <= self._options.max_queue // 2 and not self._ws.has_more:
             self.conn.queue_full(False)
         return message
 
@@ -373,7 +376,16 @@ class Lifecycle:
             result = self._component.on_close(self.conn)
         except BaseException as exc:
             return self._report(exc)
-        return self._settle(result) if isinstance(result, Awaitable) else None
+        return self._settled(result) if isinstance(result, Awaitable) else None
+
+    async def _settled(self, result: Awaitable[Any]) -> None:
+        try:
+            await result
+        except BaseException as exc:
+            raise_if_cancelled(exc)
+            last = self._report(exc)
+            if last is not None:
+                await last
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what `on_close` wants awaited, also while the task is being cancelled."""
@@ -399,7 +411,7 @@ class Lifecycle:
         if conn.close_code is not None:
             self._watch_closing(now)
             return
-        expired = self._ws.tick(now)
+        expired = self._ws.tick(now, paused=conn.reading_paused)
         if expired is not None:
             self._ended(expired)
         elif conn.reading_paused:

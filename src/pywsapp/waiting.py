@@ -1,11 +1,12 @@
-"""What a connection hands out to be awaited, or not: nothing here minds being dropped."""
+"""What is awaited: what a connection hands out, none of which minds being dropped, and what its task sleeps on."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
@@ -38,6 +39,45 @@ class _Done:
 
 #: What `send` returns while there is nothing to wait for; one object for all.
 DONE: Any = _Done()
+
+
+def on_asyncio() -> bool:
+    """Tell whether the current task is asyncio's (uvloop's included)."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+class Alarm(Protocol):
+    """What a task sleeps on, once."""
+
+    def set(self) -> None:
+        """Wake the task."""
+
+    def wait(self) -> Awaitable[None]:
+        """Sleep until set."""
+
+
+class _AsyncioAlarm:
+    """As anyio.Event, for one task only and in a third of the time: it is part of each message to an async def."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        if not self._future.done():  # it is, if the task has been cancelled
+            self._future.set_result(None)
+
+    def wait(self) -> Awaitable[None]:
+        return self._future
+
+
+def alarm_type() -> Callable[[], Alarm]:
+    """Give what makes alarms for the current task."""
+    return _AsyncioAlarm if on_asyncio() else anyio.Event
 
 
 class _Ping:

@@ -8,6 +8,8 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, parse_frames
 
 from pywsapp.protocol.deflate import DeflateParameters
@@ -307,6 +309,31 @@ def test_control_frames_do_not_prolong_a_message() -> None:
     assert (ended.code, ended.reason) == (1008, UNFINISHED)
 
 
+def test_a_message_that_we_do_not_read_is_not_the_peers_fault() -> None:
+    ws = server(message_timeout=30)
+    ws.receive(frame(TEXT, b"a" * 100)[:50])
+    assert ws.tick(0.0) is None
+    for now in range(10, 1000, 10):
+        assert ws.tick(float(now), paused=True) is None
+    assert ws.tick(1000.0) is None  # begins anew
+    assert ws.tick(1029.0) is None
+    assert ws.tick(1030.0) is not None
+
+
+def test_a_message_whose_rest_was_left_for_later_is_not_the_peers_fault() -> None:
+    ws = server(deflate=True, message_timeout=30)
+    first = frame(BINARY, deflated(bytes(1000))[:5], rsv=COMPRESSED, fin=False)
+    ws.receive(first)
+    assert len(ws.receive(frame(CONTINUATION, deflated(bytes(1000))[5:]) + first + frame(PONG), 1)) == 1
+    assert ws.has_more
+    for now in range(0, 100, 10):
+        assert ws.tick(float(now)) is None
+    assert ws.receive(b"") == [PongReceived(b"")]
+    assert not ws.has_more
+    assert ws.tick(100.0) is None
+    assert ws.tick(130.0) is not None
+
+
 def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
     ws = server(message_timeout=30)
     ws.receive(frame(TEXT, b"a", fin=False))
@@ -371,7 +398,7 @@ def test_what_arrives_after_our_close_is_dropped(begun: bytes) -> None:
 @pytest.mark.parametrize("shape", ["frame", "fragment"])
 def test_memory_of_a_message_that_dribbles(opcode: int, shape: str) -> None:
     """What came one by one takes little more than its bytes."""
-    size = MIB // 16
+    size = MIB // 32
     data = frame(opcode, b"x" * size, fin=shape == "frame")
     ws = server()
 
@@ -410,6 +437,84 @@ def test_memory_of_a_bomb(cut: int, fragments: bool) -> None:
     refused(events, 1009, INFLATES)
     assert left < 20_000
     assert peak < 6 * MIB
+
+
+def small_bombs(opcode: int, fragments: bool) -> bytes:
+    """A thousand bytes on the wire for each million of message; the last character takes four bytes for each."""
+    bomb = deflated(b"x" * (MIB - 4) + "😀".encode())
+    if fragments:
+        return frame(opcode, bomb[:99], rsv=COMPRESSED, fin=False) + frame(PONG) + frame(CONTINUATION, bomb[99:])
+    return frame(opcode, bomb, rsv=COMPRESSED)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("cut", [1 << 20, 5000])
+def test_memory_of_many_bombs_in_one_read(opcode: int, fragments: bool, cut: int) -> None:
+    """Each is within the limit; together they are given out bit by bit."""
+    count = 20
+    data = small_bombs(opcode, fragments) * count
+    ws = server(deflate=True)
+    sizes: list[int] = []
+
+    def feed() -> None:
+        for piece in pieces(data, cut):
+            received = take(ws, piece)
+            while True:
+                sizes.append(sum(not isinstance(event, PongReceived) for event in received))
+                if not ws.has_more:
+                    break
+                received = take(ws, b"")
+
+    def take(ws: WebSocket, piece: bytes) -> list[Received]:
+        return ws.receive(piece, MIB)
+
+    _, peak = memory_of(feed)
+    assert sum(sizes) == count
+    assert max(sizes) == 1
+    assert peak < 20 * MIB  # of text: what came, what it is made of, and twice four bytes for each character
+
+
+@given(
+    st.lists(st.integers(0, 5), max_size=12), st.integers(1, 500), st.lists(st.integers(1, 200), min_size=1, max_size=9)
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_left_for_later_comes_in_order(kinds: list[int], inflate: int, cuts: list[int]) -> None:
+    kinds_of_frames = [
+        frame(TEXT, deflated(b"a" * 100), rsv=COMPRESSED),
+        frame(BINARY, deflated(b"b" * 300)[:5], rsv=COMPRESSED, fin=False)
+        + frame(PING)
+        + frame(CONTINUATION, deflated(b"b" * 300)[5:]),
+        frame(TEXT, b"plain"),
+        frame(PONG, b"pong"),
+        frame(BINARY, b"c" * 150),
+        close_frame(),
+    ]
+    data = b"".join([kinds_of_frames[kind] for kind in kinds])
+    expected = server(deflate=True).receive(data)
+    ws, events, position = server(deflate=True), list[Received](), 0
+    for cut in [*cuts, len(data)]:
+        events += ws.receive(data[position : position + cut], inflate)
+        position += cut
+        while ws.has_more:
+            left = ws.receive(b"", inflate)
+            assert left or not ws.has_more
+            compressed = [event for event in left if isinstance(event, (str, bytes)) and len(event) in (100, 300)]
+            assert sum(map(len, compressed[:-1])) < inflate
+            events += left
+    assert comparable(events) == comparable(expected)
+    assert not ws.has_more
+
+
+def comparable(events: list[Received]) -> list[Received]:
+    """Leave out what an end is answered with: pongs among it depend on when they were taken."""
+    return [event._replace(reply=b"") if isinstance(event, Ended) else event for event in events]
+
+
+def test_what_is_not_compressed_is_never_left_for_later() -> None:
+    ws = server(deflate=True)
+    assert len(ws.receive(frame(TEXT, b"x" * 1000) * 100, 1)) == 100
+    assert not ws.has_more
 
 
 # -- work --------------------------------------------------------------------------------------------------------------

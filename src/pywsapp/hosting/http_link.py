@@ -209,7 +209,8 @@ class HttpLink:
             if self._scope.cancelled_caught:
                 raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
             if not self._lost:
-                self._server.check_room()  # a drain may have begun meanwhile
+                if isinstance(decided, Accept):
+                    self._server.check_room()  # a drain may have begun meanwhile
                 self._answer(decided)
         except Exception as exc:
             self._refuse(exc)
@@ -326,7 +327,7 @@ class HttpLink:
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused:
+        if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 

@@ -61,8 +61,14 @@ async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[
                 failure = exc
             tasks.cancel_scope.cancel()
     if failure is not None:
-        raise failure
+        raise _alone(failure)
     return signals.count > 1
+
+
+def _alone(failure: BaseException) -> BaseException:
+    """Give the only exception in an exception group: SystemExit, say, which a handler has raised in its task."""
+    inner: tuple[BaseException, ...] = getattr(failure, "exceptions", ())
+    return _alone(inner[0]) if len(inner) == 1 else failure
 
 
 class _Signals:

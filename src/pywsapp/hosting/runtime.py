@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
+from pywsapp.waiting import on_asyncio as on_asyncio
+
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
@@ -46,7 +48,11 @@ class LoopFlusher:
         """Flush what was added."""
         filled, self._filled = self._filled, []
         for connection in filled:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:
+                logger.exception("flushing %r failed", connection)
+                connection.abort()
 
 
 class TaskFlusher(LoopFlusher):
@@ -62,14 +68,6 @@ class TaskFlusher(LoopFlusher):
             await self._event.wait()
             self._event = anyio.Event()
             self.flush()
-
-
-def on_asyncio() -> bool:
-    """Tell whether the current task is asyncio's (uvloop's included)."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False
 
 
 class Runtime:
@@ -104,7 +102,12 @@ class Runtime:
             await self._empty.wait()
 
     async def run(self, body: Callable[[TaskGroup], Awaitable[None]]) -> None:
-        """Run `body` with a task group for transports; end what is left of the links when it returns or is cancelled."""
+        """Run `body` with a task group for transports; end what is left of the links when it returns or is cancelled.
+
+        Raises:
+            Exception: what `body` raised, and not in a group.
+        """
+        failure: Exception | None = None
         async with anyio.create_task_group() as self._handlers:
             try:
                 async with anyio.create_task_group() as transports:
@@ -116,6 +119,8 @@ class Runtime:
                     transports.start_soon(self._tell_time)
                     try:
                         await body(transports)
+                    except Exception as exc:
+                        failure = exc
                     finally:
                         self._abort_links()
                     transports.cancel_scope.cancel()
@@ -123,6 +128,8 @@ class Runtime:
                 with anyio.move_on_after(self._options.on_close_timeout, shield=True):
                     await self.wait_empty()
                 self._handlers.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     def _abort_links(self) -> None:
         for link in list(self.links):

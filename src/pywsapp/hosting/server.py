@@ -148,7 +148,8 @@ class Server:
         return HttpLink(self)
 
     def _accept_failed(self, exc: OSError) -> None:
-        logger.warning("accepting a connection failed, trying again: %s", exc)
+        if not self.draining:  # a socket may be closed while somebody accepts
+            logger.warning("accepting a connection failed, trying again: %s", exc)
 
     async def _drain(self) -> None:
         """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""

@@ -83,7 +83,7 @@ class StreamTransport(QueueingTransport):
             self._queue.clear()
             self._sending = 0
             try:
-                with anyio.move_on_after(LINGER_SECONDS, shield=True), suppress(*_STREAM_ERRORS):
+                with anyio.move_on_after(LINGER_SECONDS, shield=True), suppress(Exception):
                     await anyio.aclose_forcefully(self._stream)
             finally:
                 self._say_lost(self._exc)
@@ -132,12 +132,13 @@ class StreamTransport(QueueingTransport):
             self._link.connection_made(self)
             task_status.started()
             while not self._closing:
-                await self._until_resumed()
                 try:
                     data = await self._stream.receive(READ_SIZE)
                 except anyio.EndOfStream:
                     break
-                await self._until_resumed()
+                while self._reading_paused:
+                    self._resumed = anyio.Event()
+                    await self._resumed.wait()
                 if not self._closing:
                     self._link.data_received(data)
             if not self._closing and self._link.eof_received():
@@ -145,11 +146,6 @@ class StreamTransport(QueueingTransport):
             self.close()
         except Exception as exc:
             self._fail(exc)
-
-    async def _until_resumed(self) -> None:
-        while self._reading_paused:
-            self._resumed = anyio.Event()
-            await self._resumed.wait()
 
     async def _write_queued(self) -> None:
         try:
@@ -176,7 +172,8 @@ class StreamTransport(QueueingTransport):
         """
         stream: AnyByteStream = self._stream
         budget = LINGER_BYTES
-        with anyio.move_on_after(LINGER_SECONDS), suppress(*_STREAM_ERRORS, NotImplementedError):
+        # Everything was sent and the end is wanted; how peer or stream fail makes no difference any more.
+        with anyio.move_on_after(LINGER_SECONDS), suppress(Exception):
             if isinstance(stream, TLSStream):
                 with suppress(*_STREAM_ERRORS):
                     await stream.unwrap()

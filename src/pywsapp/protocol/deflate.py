@@ -127,7 +127,7 @@ def accept_response(offers: list[Offer], config: Deflate) -> DeflateParameters |
         server_no_context_takeover=_SERVER_FORGETS in answer,
         client_no_context_takeover=config.client_no_context_takeover or _CLIENT_FORGETS in answer,
         server_max_window_bits=max(server_bits, _MIN_BITS),
-        # What was offered is a promise and what is answered a permission, which may be wider (RFC 7692 section 7.1.2.2).
+        # What was offered is a promise; what is answered permits, and may be wider (RFC 7692 section 7.1.2.2).
         client_max_window_bits=min(client_bits, config.client_max_window_bits),
     )
 

@@ -113,6 +113,7 @@ class WebSocket:
         "_control_budget",
         "_deflate",
         "_fragmented",
+        "_frame",
         "_guard",
         "_last_tick",
         "_mask_bit",
@@ -138,6 +139,7 @@ class WebSocket:
         self.has_more = False
         self._to_inflate = 0
         self._mask_bit = 0 if client else 0x80
+        self._frame = encode_masked_frame if client else encode_frame
         self._options = options
         self._deflate: PerMessageDeflate | None = None
         self._window_bits = 0
@@ -177,7 +179,7 @@ class WebSocket:
         if self.state is State.CLOSED:
             return events
         self.has_more = False
-        self._to_inflate = inflate
+        self._to_inflate = inflate if self.state is State.OPEN else _ANY_SIZE  # what is dropped takes no memory
         try:
             self._read(data, events)
         except ProtocolError as exc:
@@ -202,6 +204,7 @@ class WebSocket:
         end = len(data)
         mask_bit = self._mask_bit
         maximum = self._options.max_frame_size or _ANY_SIZE
+        limit = self._options.max_message_size
         while end - position >= 2 and self._to_inflate > 0:
             first = data[position]
             second = data[position + 1]
@@ -225,29 +228,24 @@ class WebSocket:
                 if self.state is State.CLOSED:
                     return
                 continue
+            if size > limit and not first & RSV1:
+                raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, f"the message is larger than {limit} bytes")
+            mask = b""
             if mask_bit:
                 start += 4
                 if start > end:
                     break
                 mask = data[start - 4 : start]
-                stop = start + size
-                if stop > end:
-                    self._begin_frame(first, size, mask, data[start:])
-                    return
-                payload = apply_mask(data[start:stop], mask)
-            else:
-                stop = start + size
-                if stop > end:
-                    self._begin_frame(first, size, b"", data[start:])
-                    return
-                payload = data[start:stop]
+            stop = start + size
+            if stop > end:
+                self._begin_frame(first, size, mask, data[start:])
+                return
+            payload = apply_mask(data[start:stop], mask) if mask else data[start:stop]
             position = stop
             if first & RSV1:
                 assert self._deflate is not None
-                payload = self._deflate.decompress(payload, self._options.max_message_size, True)
+                payload = self._deflate.decompress(payload, limit, True)
                 self._to_inflate -= len(payload)
-            elif size > self._options.max_message_size:
-                raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, self._too_big())
             message = payload.decode() if first & TEXT else payload
             if self.state is State.OPEN:
                 events.append(message)
@@ -255,11 +253,8 @@ class WebSocket:
         self.has_more = self._to_inflate <= 0 and end - position >= 2
 
     def _begin_frame(self, first: int, size: int, mask: bytes, data: bytes) -> None:
-        limit = self._options.max_message_size
-        if not first & RSV1 and size > limit:
-            raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, self._too_big())
         self._started += 1
-        self._arriving = ArrivingFrame(first, mask, size, limit, self._deflate)
+        self._arriving = ArrivingFrame(first, mask, size, self._options.max_message_size, self._deflate)
         self._arriving.receive(data)
 
     def _continue_frame(self, data: bytes, events: list[Received]) -> int:
@@ -278,10 +273,13 @@ class WebSocket:
 
     def _wsproto(self) -> Connection:
         if self._slow is None:
-            role = ConnectionType.CLIENT if self.client else ConnectionType.SERVER
             self._guard = Guard(self._options, self._deflate)
-            self._slow = Connection(role, extensions=[self._guard])
+            self._slow = Connection(self._role, extensions=[self._guard])
         return self._slow
+
+    @property
+    def _role(self) -> ConnectionType:
+        return ConnectionType.CLIENT if self.client else ConnectionType.SERVER
 
     def _begin_slow(self, first: int) -> None:
         opcode = first & 0x0F
@@ -343,11 +341,11 @@ class WebSocket:
                 return
             gathered = self._partial.getvalue()
             self._partial = None
+            if self._deflate is not None:
+                self._to_inflate -= len(gathered)
             message = gathered.decode() if isinstance(message, str) else gathered
         if self.state is State.OPEN:
             events.append(message)
-        if self._deflate is not None:
-            self._to_inflate -= len(message)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -355,8 +353,7 @@ class WebSocket:
         reply = b""
         if self.state is State.OPEN:
             # a connection of its own: the one in use may have died of the error
-            role = ConnectionType.CLIENT if self.client else ConnectionType.SERVER
-            reply = self.take_pongs() + bytes(Connection(role).send(CloseConnection(code=code, reason=reason)))
+            reply = self.take_pongs() + bytes(Connection(self._role).send(CloseConnection(code=code, reason=reason)))
         self._end()
         return Ended(code, reason, False, reply)
 
@@ -382,13 +379,19 @@ class WebSocket:
         """Let go of everything: the transport is gone."""
         self._end()
 
-    def tick(self, now: float) -> Ended | None:
-        """Learn the time, in seconds of any monotonic clock: refills budgets, ends a message that takes too long."""
+    def tick(self, now: float, *, paused: bool = False) -> Ended | None:
+        """Learn the time: refills budgets, and ends a message that takes too long.
+
+        Args:
+            now: seconds of any monotonic clock.
+            paused: nothing is read from the peer, so it is not its fault that something stays unfinished.
+        """
         if self._last_tick is not None:
             earned = (now - self._last_tick) * self._options.control_frames_per_second
             self._control_budget = min(self._options.control_frames_burst, self._control_budget + earned)
         self._last_tick = now
-        if self._arriving is None and not self._fragmented and not self._slow_remaining:
+        unfinished = self._arriving is not None or self._fragmented or self._slow_remaining
+        if paused or self.has_more or not unfinished:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)
@@ -411,30 +414,24 @@ class WebSocket:
         """
         if isinstance(message, PreparedMessage):
             opcode, payload, compress = message.opcode, message.payload, message.compress
+            shared = None if self.client else message
         else:
             opcode, payload = payload_of(message)
+            shared = None
         deflate, config = self._deflate, self._options.deflate
-        if (
-            deflate is None
-            or config is None
-            or not (len(payload) >= config.threshold if compress is None else compress)
-        ):
-            if self.client:
-                return encode_masked_frame(FIN | opcode, payload)
-            return (
-                message.plain_frame() if isinstance(message, PreparedMessage) else encode_frame(FIN | opcode, payload)
-            )
-        if isinstance(message, PreparedMessage) and not self.client:
-            deflate.forget()
-            return message.deflated_frame(self._window_bits, config)
-        payload = deflate.compress(payload)
-        first = FIN | RSV1 | opcode
-        return encode_masked_frame(first, payload) if self.client else encode_frame(first, payload)
+        if compress is None and config is not None:
+            compress = len(payload) >= config.threshold
+        if deflate is None or config is None or not compress:
+            return self._frame(FIN | opcode, payload) if shared is None else shared.plain_frame()
+        if shared is None:
+            return self._frame(FIN | RSV1 | opcode, deflate.compress(payload))
+        deflate.forget()
+        return shared.deflated_frame(self._window_bits, config)
 
     def ping(self, payload: bytes) -> bytes:
         """Give the frame of a ping with at most 125 bytes; its pong will not count against the budget."""
         self._pongs_due += 1
-        return self._control_frame(FIN | PING, payload)
+        return self._frame(FIN | PING, payload)
 
     def take_pongs(self) -> bytes:
         """Give the pongs that are to be sent, and forget them."""
@@ -442,15 +439,9 @@ class WebSocket:
         if not pongs:
             return b""
         self._pongs = None
-        return b"".join([self._control_frame(FIN | PONG, payload) for payload in pongs])
-
-    def _control_frame(self, first: int, payload: bytes) -> bytes:
-        return encode_masked_frame(first, payload) if self.client else encode_frame(first, payload)
+        return b"".join([self._frame(FIN | PONG, payload) for payload in pongs])
 
     @property
     def has_pongs(self) -> bool:
         """Whether `take_pongs` has something to give."""
         return bool(self._pongs)
-
-    def _too_big(self) -> str:
-        return f"the message is larger than {self._options.max_message_size} bytes"
