@@ -339,6 +339,7 @@ class App:
             with anyio.CancelScope() as self._starting:
                 for hook in self._startup:
                     await _call(hook)
+            self._starting = None
             if not self._stopping:
                 await server.run(self._listeners, started)
         finally:

@@ -32,7 +32,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -46,7 +45,7 @@ from pywsapp.protocol.websocket import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
-from pywsapp.waiting import DONE, Alarm, Later, alarm_type
+from pywsapp.waiting import DONE, Alarm, Later, alarm_type, raise_if_cancelled, raise_if_leaving
 
 if TYPE_CHECKING:
     from pywsapp.protocol.websocket import WebSocket
@@ -106,19 +105,6 @@ async def _awaited(answer: Awaitable[T]) -> T:
     except BaseException as exc:
         raise_if_cancelled(exc)
         raise RuntimeError(f"{answer!r} raised {exc!r}") from exc
-
-
-def raise_if_leaving(exc: BaseException) -> None:
-    """Raise again what is meant for the whole program."""
-    if isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-        raise exc
-
-
-def raise_if_cancelled(exc: BaseException) -> None:
-    """Raise again what is meant for the whole program, or for the task that this is called in."""
-    raise_if_leaving(exc)
-    if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
-        raise exc
 
 
 def refusal_for(exc: Exception, what: str) -> Refuse:
@@ -326,7 +312,7 @@ class Lifecycle:
                     self._busy = True
                     self._wake = None
         except BaseException:
-            if self._next is not None:  # called in the turn of the cancellation: it begins, and is cancelled like others
+            if self._next is not None:  # called in the turn of the cancellation; it begins, and is cancelled too
                 await self._work_off()
             raise
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from itertools import count
@@ -78,6 +79,19 @@ class _AsyncioAlarm:
 def alarm_type() -> Callable[[], Alarm]:
     """Give what makes alarms for the current task."""
     return _AsyncioAlarm if on_asyncio() else anyio.Event
+
+
+def raise_if_leaving(exc: BaseException) -> None:
+    """Raise again what is meant for the whole program."""
+    if isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        raise exc
+
+
+def raise_if_cancelled(exc: BaseException) -> None:
+    """Raise again what is meant for the whole program, or for the task that this is called in."""
+    raise_if_leaving(exc)
+    if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
+        raise exc
 
 
 class _Ping:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+import trustme
+from anyio.streams.tls import TLSStream
 from serving import BINARY, CLOSE, TEXT, frame
 from wire import Site, get, handshake, peer_of, same, serving
 
 from pywsapp import Accept, App, EchoServer, MessageComponent, Options, Refuse, Response, Router
+from pywsapp.hosting.listeners import Listener
+from pywsapp.hosting.server import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -188,22 +195,27 @@ async def test_decision_that_never_comes_is_answered_with_503(request_: bytes) -
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
 
-async def test_decision_that_comes_during_a_drain_is_answered_with_503() -> None:
+@pytest.mark.parametrize(
+    ("request_", "status", "fields"), [(handshake(), 503, {"retry-after": "1"}), (get(), 200, {})], ids=["ws", "http"]
+)
+async def test_decision_that_comes_during_a_drain(request_: bytes, status: int, fields: dict[str, str]) -> None:
     asked, decided = anyio.Event(), anyio.Event()
 
-    async def decide(request: Any) -> None:
+    async def decide(request: Any) -> Any:
         asked.set()
         await decided.wait()
+        return None if request.headers.get("upgrade") else Response("page")
 
-    async with serving(Site(decide=decide)) as server, peer_of(server) as peer:
-        await peer.send(handshake())
+    async with serving(Site(decide, decide)) as server, peer_of(server) as peer:
+        await peer.send(request_)
         await asked.wait()
         server.stop()
         while not server.draining:
             await anyio.lowlevel.checkpoint()
         decided.set()
         answer = await peer.answer()
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert answer.status == status
+        assert answer.headers.items() >= fields.items()
 
 
 # -- faults of the program ---------------------------------------------------------------------------------------------
@@ -401,8 +413,10 @@ async def test_streamed_body_waits_for_a_slow_reader() -> None:
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_only_a_reader_that_stands_still_is_dropped(streamed: bool) -> None:
-    size, limit = 64 * MIB, 1000
-    stream = Stream(*[bytes(MIB)] * 64)
+    limit = 1000
+    pieces = [bytes(MIB + 1009 * number) for number in range(96)]
+    size = sum(map(len, pieces))
+    stream = Stream(*pieces)
     site = Site(stream.respond(size) if streamed else lambda request: Response(bytes(size)))
     options = Options(handshake_timeout=limit, ping_timeout=limit)
     async with serving(site, options) as server, peer_of(server) as peer:
@@ -411,12 +425,13 @@ async def test_only_a_reader_that_stands_still_is_dropped(streamed: bool) -> Non
         (link,) = server.runtime.links
         now = anyio.current_time()
         for _ in range(3):
+            await anyio.wait_all_tasks_blocked()
             link.tick(now)
             # More than the kernel's buffers hold, so that the server has to have got rid of something.
-            await peer.exactly(8 * MIB)
+            await peer.exactly(16 * MIB)
             now += limit + 1
-        assert server.runtime.links == {link}
         await anyio.wait_all_tasks_blocked()
+        assert server.runtime.links == {link}
         link.tick(now)
         link.tick(now + limit + 1)
         assert len(await peer.rest()) < 40 * MIB
@@ -543,3 +558,60 @@ async def test_peer_that_leaves_before_its_head_is_forgotten(log: pytest.LogCapt
                 while len(server.runtime.links) != 1:
                     await anyio.lowlevel.checkpoint()
         assert lines(log) == []
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def secured(site: Site) -> AsyncIterator[tuple[Server, TLSStream]]:
+    """A server with TLS, and a stream to it behind the TLS handshake."""
+    authority = trustme.CA()
+    tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(tls)
+    authority.configure_trust(trusting)
+    async with serving(site, listeners=[Listener(port=0, tls=tls)]) as server:
+        port = server.sockets[0].getsockname()[1]
+        stream = await anyio.connect_tcp("127.0.0.1", port)
+        async with await TLSStream.wrap(
+            stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
+        ) as secure:
+            yield server, secure
+
+
+async def test_streamed_body_over_tls() -> None:
+    stream = Stream(*[bytes(MIB)] * 4)
+    site = Site(stream.respond(4 * MIB))
+    async with secured(site) as (_, peer):
+        await peer.send(get())
+        data = bytearray()
+        while True:
+            try:
+                data += await peer.receive()
+            except anyio.EndOfStream:
+                break
+        head, _, body = bytes(data).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert same(body, bytes(4 * MIB))
+
+
+@pytest.mark.parametrize("request_", [handshake(), get()])
+async def test_decision_is_cancelled_when_a_tls_peer_leaves(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    asked, ended = anyio.Event(), anyio.Event()
+
+    async def decide(request: Any) -> None:
+        assert request.scheme == "https"
+        try:
+            asked.set()
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with secured(Site(decide, decide)) as (server, peer):
+        await peer.send(request_)
+        await asked.wait()
+        await peer.aclose()
+        with anyio.fail_after(5):
+            await ended.wait()
+            await server.runtime.wait_empty()
+    assert caplog.messages == []

@@ -17,7 +17,9 @@ import anyio
 
 logger = logging.getLogger("pywsapp")
 
-_LOOPS = frozenset({"anyio", "asyncio", "trio", "uvloop", "selectors", "concurrent", "threading", "outcome", "contextlib"})
+_LOOPS = frozenset(
+    {"anyio", "asyncio", "trio", "uvloop", "selectors", "concurrent", "threading", "outcome", "contextlib"}
+)
 _REPEAT_AFTER = 60.0
 
 
