@@ -104,6 +104,7 @@ class Server:
                     transports,
                     handshake_timeout=self.options.handshake_timeout,
                     on_accept_error=self._accept_failed,
+                    backlog=listener.backlog,
                 )
                 for listener, sockets in bound
             ]
