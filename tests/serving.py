@@ -276,7 +276,7 @@ class MemoryHost:
 
     def __init__(self, tasks: TaskGroup | None = None) -> None:
         self.flusher = self
-        self.forgotten: list[Any] = []
+        self.forgotten = 0
         self._tasks = tasks
         self._filled: list[Connection] = []
 
@@ -292,7 +292,7 @@ class MemoryHost:
         self._tasks.start_soon(work)
 
     def forget(self, link: Any) -> None:
-        self.forgotten.append(link)
+        self.forgotten += 1
 
 
 class MemoryClient:

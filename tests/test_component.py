@@ -224,10 +224,13 @@ async def test_handlers_of_a_connection_run_in_one_task() -> None:
     assert tasks["one"] != tasks["other"]
 
 
-async def test_libraries_of_asyncio_find_their_task(anyio_backend: Any) -> None:
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("asyncio's own functions")
+ON_ASYNCIO = pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": uvloop}) for uvloop in (False, True)], ids=["asyncio", "uvloop"]
+)
 
+
+@ON_ASYNCIO
+async def test_libraries_of_asyncio_find_their_task() -> None:
     class Using(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             assert asyncio.current_task() is not None
@@ -243,12 +246,10 @@ async def test_libraries_of_asyncio_find_their_task(anyio_backend: Any) -> None:
     assert component.names() == ["open", "1", "close"]
 
 
+@ON_ASYNCIO
 async def test_a_task_that_somebody_else_cancelled_is_an_error_and_not_the_end_of_ours(
-    anyio_backend: Any, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("trio's cancellation belongs to a scope")
-
     class Waiting(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             task = asyncio.ensure_future(asyncio.sleep(GUARD))

@@ -140,7 +140,7 @@ class ClientLink:
     async def dial(
         self, target: Target, tls: ssl.SSLContext | None, unix_path: str | os.PathLike[str] | None, tasks: TaskGroup
     ) -> None:
-        """Connect and wait for the answer; faults are kept in `error`, as a task group would make a group of them."""
+        """Connect and wait for the answer, which `error` or `conn` then has."""
         timeout = self._options.handshake_timeout
         try:
             with anyio.fail_after(timeout):
@@ -155,11 +155,11 @@ class ClientLink:
                 )
                 await self.decided.wait()
         except TimeoutError:
-            self._fail(TimeoutError(f"no connection to {target.field} within {timeout} seconds"))
-        except OSError as exc:
-            self._fail(exc)
+            if self._transport is None:
+                raise TimeoutError(f"no connection to {target.field} within {timeout} seconds") from None
+            raise HandshakeError("the server did not answer the handshake in time") from None
         except UnicodeError as exc:  # of the encoding that resolving names uses
-            self._fail(ConfigurationError(f"{target.host!r} is not the name of a host: {exc}"))
+            raise ConfigurationError(f"{target.host!r} is not the name of a host: {exc}") from None
 
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
@@ -196,14 +196,10 @@ class ClientLink:
         lifecycle.open(accepted.rest)
 
     def _fail(self, exc: Exception) -> None:
-        """End without an agreement; only the first reason counts."""
-        if self._transport is not None:
-            if isinstance(exc, TimeoutError):
-                exc = HandshakeError("the server did not answer the handshake in time")
-            self._transport.abort()
         if not self.decided.is_set():
             self.error = exc
             self.decided.set()
+        self.abort()
 
     def eof_received(self) -> bool:
         """Take the end of the stream before the answer."""

@@ -404,6 +404,7 @@ class Connection:
             self._pings = Pings()
         payload, latency = self._pings.add(payload)
         if self._open:
+            self.flush()
             self._transport.write(self._ws.ping(payload))
         else:
             self._pings.end()

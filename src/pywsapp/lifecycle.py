@@ -240,7 +240,7 @@ class Lifecycle:
     def _ended(self, event: Ended) -> None:
         if not event.by_peer:
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
-        elif self._busy:
+        elif self._busy and not self.conn.closed:
             self.conn.closed_by_peer(event)
             return
         self.conn.ended(event)

@@ -147,6 +147,7 @@ class HttpLink:
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the transport."""
         self._lost = True
+        self._transport.close()  # Python 3.10 has TLS transports that else complain of not having been closed
         if self._scope is not None:
             self._scope.cancel()
         self._server.runtime.forget(self)

@@ -1,8 +1,8 @@
 """Names the handler that blocks the event loop.
 
 A task in the loop notes the time every 50 ms; a thread beside it looks whether the note is fresh. If it is not for
-100 ms, the thread reads the loop thread's stack and finds the person's function that pywsapp called last. Nothing is
-measured per message, so it costs nothing per message.
+100 ms, the thread reads the loop thread's stack, and looks from its inner end for code of the person's that was called
+by ours. Nothing is measured per message, so it costs nothing per message.
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ import logging
 import sys
 import threading
 import time
-from types import FrameType
+from types import CodeType, FrameType
 
 import anyio
 
 logger = logging.getLogger("pywsapp")
 
-_LOOPS = frozenset(
-    {"anyio", "asyncio", "trio", "uvloop", "selectors", "concurrent", "threading", "outcome", "contextlib"}
-)
-_REPEAT_AFTER = 60.0
+#: Where no handler is: the standard library, and what event loops and this package are built on.
+_NO_HANDLERS = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
 
 
 class Watchdog:
-    """Warns when one step of a handler takes longer than `limit` seconds."""
+    """Warns when one step of a handler takes longer than it should.
 
-    def __init__(self, limit: float = 0.1) -> None:
+    Args:
+        limit: seconds.
+        repeat_after: seconds for which the same handler is not named again.
+    """
+
+    def __init__(self, limit: float = 0.1, repeat_after: float = 60.0) -> None:
         self._limit = limit
+        self._repeat_after = repeat_after
         self._beat = time.monotonic()
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
-        self._warned: dict[str, float] = {}
+        self._warned: dict[CodeType, float] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -51,39 +55,36 @@ class Watchdog:
             beat = self._beat
             if beat == reported or time.monotonic() - beat < self._limit * 1.5:
                 continue
-            place = self._place()
-            if place is not None:
+            frame = _handler(sys._current_frames().get(self._loop_thread))
+            if frame is not None:
                 reported = beat
-                self._warn(place)
+                self._warn(frame)
 
-    def _warn(self, place: str) -> None:
+    def _warn(self, frame: FrameType) -> None:
         now = time.monotonic()
-        if now - self._warned.get(place, -_REPEAT_AFTER) < _REPEAT_AFTER:
+        code = frame.f_code
+        if now - self._warned.get(code, -self._repeat_after) < self._repeat_after:
             return
-        self._warned[place] = now
+        self._warned[code] = now
         logger.warning(
-            "%s has been blocking the event loop for more than %d ms, and with it every other connection; "
+            "%s (%s:%d) has been blocking the event loop for more than %d ms, and with it every other connection; "
             "mark it with @in_thread, or make it an async def that awaits",
-            place,
+            getattr(code, "co_qualname", code.co_name),
+            code.co_filename,
+            frame.f_lineno,
             self._limit * 1000,
         )
 
-    def _place(self) -> str | None:
-        frame = sys._current_frames().get(self._loop_thread)
-        while frame is not None:
-            caller = frame.f_back
-            if caller is not None and not _ours(frame) and _ours(caller) and _room(frame) not in _LOOPS:
-                code = frame.f_code
-                name = getattr(code, "co_qualname", code.co_name)
-                return f"{name} ({code.co_filename}:{frame.f_lineno})"
-            frame = caller
-        return None
 
-
-def _room(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def _ours(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__", ""))
-    return name.startswith("pywsapp.") and not name.startswith("pywsapp.demo")
+def _handler(frame: FrameType | None) -> FrameType | None:
+    """Find, from the inner end of a stack, the first code of ours, and what it has called of the person's."""
+    theirs = None
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("pywsapp.") and not module.startswith("pywsapp.demo"):
+            if theirs is not None:
+                return theirs
+        elif module.partition(".")[0] not in _NO_HANDLERS:
+            theirs = frame
+        frame = frame.f_back
+    return None
