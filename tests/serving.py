@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.streams.tls import TLSStream
 
 from pywsapp.app import App
 from pywsapp.component import MessageComponent
@@ -149,7 +150,7 @@ class _Started:
 class Client:
     """A client that says byte by byte what it is told to, and answers nothing by itself."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: SocketStream | TLSStream) -> None:
         self.stream = stream
         self._buffer = bytearray()
 

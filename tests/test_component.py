@@ -311,7 +311,7 @@ async def test_a_marked_handler_runs_in_a_worker_thread() -> None:
         def on_message(self, conn: Connection, message: Any) -> None:
             ids.append(threading.get_ident())
             anyio.from_thread.run_sync(conn.send, message.upper())
-            anyio.from_thread.run(conn.send, "awaited")
+            anyio.from_thread.run(conn.send, "awaited")  # type: ignore[arg-type]
 
     async with serving(Threaded()) as server, server.client() as client:
         await client.send("hello")
@@ -371,7 +371,7 @@ def test_a_marked_handler_keeps_its_name_and_signature() -> None:
             """Text."""
 
         @in_thread
-        def on_open(self) -> None: ...
+        def on_open(self) -> None: ...  # type: ignore[override]
 
     assert Marked.on_message.__doc__ == "Text."
     with pytest.raises(ConfigurationError, match=r"Marked.on_open must take \(self, conn\)"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+import trustme
 from serving import (
     CLOSE,
     GUARD,
@@ -26,6 +29,7 @@ from serving import (
     serving,
 )
 
+from pywsapp.app import App
 from pywsapp.component import MessageComponent, in_thread
 from pywsapp.connection import Connection
 from pywsapp.values.errors import ConnectionClosed, Refuse
@@ -623,6 +627,41 @@ async def test_nothing_is_delivered_after_our_close(style: type[Recorder], how: 
         await client.gone()
         await component.until_called("close")
     assert component.names() == ["open", "message", "message", "close"]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_who_is_still_sending_learns_what_was_wrong(scheme: str, authority: trustme.CA) -> None:
+    """A socket that is closed with unread input sends a reset, which may overtake the close frame."""
+    component = Recorder()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    app = App(port=0, tls=tls if scheme == "wss" else None, options=Options(max_message_size=1000))
+    app.route("/", component)
+    async with serving(app) as server:
+        context = trusting if scheme == "wss" else None
+        stream = (
+            await anyio.connect_tcp(
+                "127.0.0.1", server.port, tls_standard_compatible=False, ssl_context=context, tls_hostname="localhost"
+            )
+            if context
+            else await anyio.connect_tcp("127.0.0.1", server.port)
+        )
+        async with stream:
+            client = Client(stream)
+            await client.handshake()
+            with suppress(anyio.BrokenResourceError):
+                await client.send(b"1" * 4 * 1024 * 1024)
+            opcode, payload = await client.receive()
+            assert (opcode, payload[:2]) == (CLOSE, b"\x03\xf1")
+        await component.until_called("close")
+    assert component.calls[1:] == [("close", 1009, "the message is larger than 1000 bytes", False)]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

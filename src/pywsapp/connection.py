@@ -209,7 +209,7 @@ class Connection:
             self._transport.write(pongs + data if pongs else data)
             pongs = b""
         if self._finishing and not outbox:
-            self._transport.close()
+            self._finish()
 
     def writable(self, writable: bool) -> None:
         """Learn from the transport whether it takes more. Called by the lifecycle."""
@@ -338,7 +338,19 @@ class Connection:
             self._queue_last(event.reply)
         self.flush()
         if not self._outbox and not self._lost:
+            self._finish()
+
+    def _finish(self) -> None:
+        """End behind our last frame; a peer that broke the protocol may be in the middle of sending, and is let finish.
+
+        Otherwise the kernel would reset the connection, and the reset might overtake the close frame. Our own
+        transports see to that in `close`; on asyncio's the peer's end is awaited, no longer than `close_timeout`.
+        """
+        can_write_eof = getattr(self._transport, "can_write_eof", None)
+        if self.was_clean or can_write_eof is None:
             self._transport.close()
+        elif can_write_eof():
+            self._transport.write_eof()  # type: ignore[attr-defined]
 
     def lost(self) -> None:
         """Take the end of the transport. Called by the lifecycle."""
