@@ -16,11 +16,13 @@ from anyio.streams.tls import TLSStream
 
 from pywsapp.app import App
 from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection, Flusher
+from pywsapp.connection import Connection
 from pywsapp.hosting.listeners import Listener
 from pywsapp.hosting.memory import MemoryTransport, memory_pipe
 from pywsapp.hosting.server import Server
 from pywsapp.lifecycle import Lifecycle
+from pywsapp.outbox import Flusher
+from pywsapp.protocol.deflate import DeflateParameters
 from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.options import Options
 from pywsapp.values.request import Request
@@ -350,12 +352,13 @@ class Pipe:
         *,
         host: MemoryHost | None = None,
         glued: bytes = b"",
+        deflate: DeflateParameters | None = None,
     ) -> None:
         options = options or Options()
         self.host = host or MemoryHost(tasks)
         self.client = MemoryClient()
         self.sink = Sink()
-        ws = WebSocket(client=False, options=options)
+        ws = WebSocket(client=False, options=options, deflate=deflate)
         self.conn = Connection(Request(path="/"), ws, self.sink, self.host.flusher, options)
         self.lifecycle = Lifecycle(component, self.conn, ws, options, self.host)
         self.transport, _ = memory_pipe(self.lifecycle, self.client)

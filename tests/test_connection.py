@@ -329,7 +329,7 @@ async def test_a_ping_gives_the_latency() -> None:
         await client.send_frame(PONG, payload)
         await component.until_called("latency")
     [latency] = [call[1] for call in component.calls if call[0] == "latency"]
-    assert 0.05 <= latency < GUARD
+    assert 0.04 <= latency < GUARD
 
 
 async def test_a_pong_answers_its_ping_and_those_before_it() -> None:

@@ -32,8 +32,10 @@ from serving import (
 from pywsapp.app import App
 from pywsapp.component import MessageComponent, in_thread
 from pywsapp.connection import Connection
+from pywsapp.protocol.deflate import DeflateParameters
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.errors import ConnectionClosed, Refuse
-from pywsapp.values.options import Options
+from pywsapp.values.options import Deflate, Options
 from pywsapp.values.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -495,6 +497,73 @@ async def test_cancelled_serving_cancels_handlers_and_still_calls_on_close() -> 
         assert component.names().index("cancelled") < component.names().index("close")
 
 
+async def test_a_drain_waits_for_handlers_and_then_cancels_them() -> None:
+    component = Endless()
+    options = Options(drain_timeout=0.05, on_close_timeout=0.05)
+    async with serving(component, options=options) as server, server.client() as client:
+        await client.send("1")
+        await component.until_called("begun")
+        server.stop()
+        assert await client.receive() == (CLOSE, b"\x03\xf4service restart")
+        await client.stream.send(close_frame(1012))
+        await client.gone()
+        with anyio.fail_after(GUARD):
+            await server.ended.wait()
+    assert component.calls == [("open",), ("begun",), ("cancelled",), ("closing",), ("close", 1012)]
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": True}), ("asyncio", {})], ids=["uvloop", "asyncio"]
+)
+async def test_who_cancels_a_connections_task_ends_that_connection(
+    busy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    class Naming(Recorder):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            self.note("message", message)
+            if busy:
+                await anyio.sleep_forever()
+
+    component = Naming()
+    async with serving(component) as server:
+        async with server.client() as client:
+            await client.send("1")
+            await component.until_called("message")
+            await anyio.wait_all_tasks_blocked()
+            tasks[0].cancel()
+            frames = await client.gone() if not busy else [await client.receive()]
+        await component.until_called("close")
+        async with server.client() as client:
+            assert await client.close() == 1000
+    assert frames == ([(CLOSE, b"\x03\xf3internal error")] if busy else [])
+    assert component.calls[2] == ("close", 1011 if busy else 1006, "internal error" if busy else "aborted", False)
+    assert len(problems(caplog)) == 1
+
+
+@pytest.mark.parametrize("style", [Recorder, Async, Threaded], ids=["def", "async", "thread"])
+async def test_no_task_is_left_behind(style: type[Recorder]) -> None:
+    component = style()
+    async with serving(component) as server:
+        before = len(anyio.get_running_tasks())
+        for number in range(1, 11):
+            async with server.client() as client:
+                await client.send("1", "2")
+                if number % 2:
+                    await client.close()
+                else:
+                    await client.reset()
+            await component.until_called("close", number)
+        with anyio.fail_after(GUARD):
+            while len(anyio.get_running_tasks()) > before:
+                await anyio.lowlevel.checkpoint()
+
+
 async def test_an_on_close_that_does_not_end_is_cut_off_and_named(caplog: pytest.LogCaptureFixture) -> None:
     class Clinging(Recorder):
         async def on_close(self, conn: Connection) -> None:
@@ -543,6 +612,18 @@ async def test_what_came_before_the_peers_close_is_delivered(style: type[Recorde
         assert await client.closed() == 3000
         await component.until_called("close")
     assert [call[1] for call in component.calls if call[0] == "message"] == sent
+
+
+@STYLES
+async def test_what_came_before_an_error_of_the_peer_is_delivered(style: type[Recorder]) -> None:
+    component = style()
+    sent = [str(n) for n in range(10)]
+    async with serving(component) as server, server.client() as client:
+        await client.stream.send(b"".join(map(message_frame, sent)) + b"\x81\x01?" + message_frame("late"))
+        assert await client.closed() == 1002
+        await component.until_called("close")
+    assert [call[1] for call in component.calls if call[0] == "message"] == sent
+    assert component.calls[-1][1] == 1002
 
 
 @pytest.mark.parametrize("kind", ["def", "async"])
@@ -594,6 +675,27 @@ async def test_a_handler_may_await_the_end_that_the_peer_began() -> None:
         assert await client.closed() == 3000
         await component.until_called("close")
     assert component.calls == [("open",), ("message", "1"), ("gone",), ("close", 3000, "", True)]
+
+
+@pytest.mark.parametrize("end", ["lost", "closed"])
+@pytest.mark.parametrize("style", [Recorder, Async], ids=["def", "async"])
+async def test_what_is_not_inflated_yet_when_the_peer_leaves_is_delivered(style: type[Recorder], end: str) -> None:
+    component = style()
+    options = Options(max_message_size=1000, deflate=Deflate(threshold=0))
+    deflate = DeflateParameters(True, True, 12, 12)
+    sent = [str(number) * 900 for number in range(5)]
+    peer = WebSocket(client=True, options=options, deflate=deflate)
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, options, tasks, deflate=deflate)
+        data = b"".join(map(peer.encode, sent))
+        pipe.write(data + close_frame(3000) if end == "closed" else data)
+        if end == "lost":
+            pipe.transport.abort()  # as after a write that failed
+        await pipe.settle()
+        await component.until_called("close")
+        assert pipe.host.forgotten == 1
+    assert [call[1] for call in component.calls if call[0] == "message"] == sent
+    assert component.calls[-1][1] == (3000 if end == "closed" else 1006)
 
 
 async def test_a_peer_that_closes_and_leaves_at_once_leaves_its_code() -> None:

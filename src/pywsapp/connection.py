@@ -2,11 +2,10 @@
 
 The way out
 
-`send` encodes a message and appends its frame to the *outbox*; it does no I/O. All connections whose outbox was
-filled during a turn of the event loop are flushed together at its end, one write each. While the transport has more
-than `Options.high_water` bytes queued, frames stay in the outbox, where whole ones can still be dropped; when the
-outbox itself is full, `Options.slow_consumer` decides. Reading from the peer pauses as long as it does not read, so
-that one who floods an echo is slowed down by TCP before anything is dropped.
+`send` encodes a message and appends its frame to the *outbox*; it does no I/O. All connections whose outbox was filled
+during a turn of the event loop are flushed together at its end, one write each. While the transport has more than
+`Options.high_water` bytes queued, frames stay in the outbox; when that is full, `Options.slow_consumer` decides.
+Reading pauses while the peer does not read, so that one who floods an echo is slowed down by TCP first.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import logging
 from collections.abc import Awaitable, Iterable
 from itertools import count
 from types import SimpleNamespace
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
 
 from pywsapp.outbox import ByteSink, Outbox
+from pywsapp.outbox import Flusher as Flusher
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.protocol.websocket import Ended, WebSocket
 from pywsapp.values.close import CloseCode, check_close
@@ -33,13 +32,6 @@ logger = logging.getLogger("pywsapp")
 _ids = count(1)
 _QUEUE_FULL = 1
 _OUTBOX_FULL = 2
-
-
-class Flusher(Protocol):
-    """What flushes connections at the end of the loop's turn."""
-
-    def add(self, connection: Connection) -> None:
-        """Call `connection.flush` at the end of this turn."""
 
 
 class Connection:
@@ -319,32 +311,31 @@ class Connection:
 
     def answer_close(self) -> bool:
         """Answer the peer's close frame if that was put off; give whether it was. Called by the lifecycle."""
-        event = self._unanswered
-        if event is None:
-            return False
-        self._unanswered = None
-        self.ended(event)
-        return True
+        event, self._unanswered = self._unanswered, None
+        if event is not None:
+            self.ended(event)
+        return event is not None
 
     def ended(self, event: Ended) -> None:
         """Take the end of the WebSocket. Called by the lifecycle."""
-        if self.close_code == CloseCode.ABNORMAL_CLOSURE:
-            return  # dropped meanwhile
+        if self._lost or self.close_code == CloseCode.ABNORMAL_CLOSURE:
+            return  # lost or dropped meanwhile
         self._open = False
         self._note(event.code, event.reason)
         self.was_clean = event.by_peer
         self._finishing = True
         if event.reply:
             self._queue_last(event.reply)
-        self.flush()
-        if not self._outbox and not self._lost:
+        if self._outbox:
+            self.flush()
+        else:
             self._finish()
 
     def _finish(self) -> None:
-        """End behind our last frame; a peer that broke the protocol may be in the middle of sending, and is let finish.
+        """End behind our last frame, and let a peer that broke the protocol finish what it is sending.
 
-        Otherwise the kernel would reset the connection, and the reset might overtake the close frame. Our own
-        transports see to that in `close`; on asyncio's the peer's end is awaited, no longer than `close_timeout`.
+        A socket closed with unread input is reset, and a reset may overtake the frame. Our own transports see to that
+        in `close`; on those of asyncio the peer's end is awaited, for no longer than `close_timeout`.
         """
         can_write_eof = getattr(self._transport, "can_write_eof", None)
         if self.was_clean or can_write_eof is None:
@@ -355,12 +346,13 @@ class Connection:
     def lost(self) -> None:
         """Take the end of the transport. Called by the lifecycle."""
         self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost")
-        if self._outbox:
-            self.was_clean = False  # the answer to the peer's close frame waited in there
+        self.was_clean = self.was_clean and not self._outbox  # our close frame may still wait in there
         self._open = False
         self._lost = True
+        self._transport.close()  # Python 3.10 has TLS transports that else complain of not having been closed
         self._unanswered = None
-        self._ws.abandon()
+        if not self._ws.has_more:
+            self._ws.abandon()
         self._outbox.clear()
         for event in (self._drain_event, self._close_event):
             if event is not None:
@@ -376,8 +368,6 @@ class Connection:
 
     def _queue_last(self, frame: bytes) -> None:
         """Queue the close frame, and read on whatever had paused reading: the peer's close is awaited now."""
-        if self._lost:
-            return
         self._outbox.append(frame)
         self._outbox.size += len(frame)
         self._flusher.add(self)

@@ -40,7 +40,8 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp.component import Accept, MessageComponent, normalized, then
-from pywsapp.connection import Connection, Flusher
+from pywsapp.connection import Connection
+from pywsapp.outbox import Flusher
 from pywsapp.protocol.websocket import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
@@ -303,6 +304,7 @@ class Lifecycle:
                 await self._work_off()
                 self.conn.answer_close()
                 if self._lost:
+                    self._ws.abandon()
                     break
                 self._busy = False
                 self._wake = make_alarm()
@@ -311,10 +313,11 @@ class Lifecycle:
                 finally:
                     self._busy = True
                     self._wake = None
-        except BaseException:
+        except BaseException as exc:
             if self._next is not None:  # called in the turn of the cancellation; it begins, and is cancelled too
                 await self._work_off()
-            raise
+            raise_if_cancelled(exc)
+            logger.error("%r is aborted", self.conn, exc_info=exc)
         finally:
             if not self._lost:
                 self.conn.abort()

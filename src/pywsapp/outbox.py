@@ -6,7 +6,10 @@ is why a transport is never given much more than it is willing to queue, and the
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pywsapp.connection import Connection
 
 
 class ByteSink(Protocol):
@@ -19,6 +22,13 @@ class ByteSink(Protocol):
     def resume_reading(self) -> None: ...
     def get_write_buffer_size(self) -> int: ...
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+class Flusher(Protocol):
+    """What flushes connections at the end of the loop's turn."""
+
+    def add(self, connection: Connection) -> None:
+        """Call `connection.flush` at the end of this turn."""
 
 
 class Outbox(list[bytes]):

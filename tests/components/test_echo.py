@@ -7,8 +7,9 @@ import pytest
 
 from pywsapp.component import MessageComponent
 from pywsapp.components.echo import EchoServer
-from pywsapp.connection import Connection, Flusher
+from pywsapp.connection import Connection
 from pywsapp.lifecycle import Lifecycle
+from pywsapp.outbox import Flusher
 from pywsapp.protocol.websocket import Ended, WebSocket
 from pywsapp.values.close import CloseCode
 from pywsapp.values.options import Options

@@ -15,7 +15,8 @@ from pywsapp.waiting import on_asyncio as on_asyncio
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.connection import Connection, Flusher
+    from pywsapp.connection import Connection
+    from pywsapp.outbox import Flusher
     from pywsapp.values.options import Options
 
 logger = logging.getLogger("pywsapp")

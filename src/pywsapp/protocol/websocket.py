@@ -48,6 +48,7 @@ from pywsapp.protocol.guard import Guard
 from pywsapp.protocol.prepared import PreparedMessage, Sendable, payload_of
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import ProtocolError
+from pywsapp.values.options import SlowConsumer
 
 if TYPE_CHECKING:
     from pywsapp.protocol.deflate import DeflateParameters
@@ -423,9 +424,10 @@ class WebSocket:
             compress = len(payload) >= config.threshold
         if deflate is None or config is None or not compress:
             return self._frame(FIN | opcode, payload) if shared is None else shared.plain_frame()
+        if shared is not None or self._options.slow_consumer is not SlowConsumer.CLOSE:
+            deflate.forget()  # the next message must be readable without this one, which goes its own way or nowhere
         if shared is None:
             return self._frame(FIN | RSV1 | opcode, deflate.compress(payload))
-        deflate.forget()
         return shared.deflated_frame(self._window_bits, config)
 
     def ping(self, payload: bytes) -> bytes:
