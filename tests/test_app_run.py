@@ -104,6 +104,18 @@ def test_second_signal_leaves_at_once_with_130(run: str, handler: str) -> None:
 
 
 @every_backend
+@pytest.mark.parametrize("handler", ["not to be cancelled", "in a thread", "blocking the loop"])
+def test_first_signal_leaves_in_time_even_if_a_handler_does_not_end(run: str, handler: str) -> None:
+    options = "drain_timeout=0.2, on_close_timeout=0.2"
+    with Program(f"{hanging(handler, options)}app.run({run})") as program, BlockingClient(program.port) as client:
+        client.sock.sendall(frame(TEXT))
+        program.until("begun") if handler == "blocking the loop" else client.frame()
+        program.send(signal.SIGTERM)
+        assert program.end(SOON) == 1
+    assert "a handler does not end: leaving without it" in program.output
+
+
+@every_backend
 def test_second_signal_calls_on_close_and_the_shutdown_hooks(run: str) -> None:
     source = f"""{hanging("waiting")}
 Hangs.on_close = lambda self, conn: print("on_close", conn.close_code)

@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import functools
 import logging
+import re
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -547,3 +549,32 @@ async def test_a_plain_request_is_answered_with_426() -> None:
 def test_refusing_takes_a_status_that_refuses() -> None:
     with pytest.raises(ConfigurationError, match="Refuse takes an HTTP status from 300 to 599, not 200"):
         Refuse(200)
+
+
+# -- the guide ---------------------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("page", ["components.md", "backpressure.md"])
+def test_the_examples_of_the_guide_run(page: str) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        namespace: dict[str, Any] = {"__name__": "example"}
+        exec(compile(example, page, "exec"), namespace)
+        for component in [value for value in namespace.values() if isinstance(value, type)]:
+            if component.__module__ == "example":
+                check_component(component)
+
+
+async def test_the_first_example_of_the_guide_does_what_it_says() -> None:
+    namespace: dict[str, Any] = {"__name__": "example"}
+    example = re.search(r"^```python\n(.*?)^```", (DOCS / "components.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert example is not None
+    exec(compile(example[1], "components.md", "exec"), namespace)
+    async with serving(namespace["Notes"]()) as server, server.client() as client:
+        await client.send("milk", b"bread")
+        assert await client.message() == "1 notes"
+        assert await client.message() == "2 notes"
+        assert await client.close() == 1000

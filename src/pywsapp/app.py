@@ -41,6 +41,8 @@ HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 
 #: Addresses in whose place people are better told the app's name.
 _EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
+#: What leaving may take beyond the time that connections and shutdown hooks have.
+_SPARE_SECONDS = 2.0
 
 
 class App:
@@ -310,7 +312,8 @@ class App:
             logger.addHandler(handler)
             if logger.level == logging.NOTSET:
                 logger.setLevel(logging.INFO)
-        if anyio.run(run_until_signal, self.serve, self.stop, backend=backend, backend_options=options):
+        limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
+        if anyio.run(run_until_signal, self.serve, self.stop, limit, backend=backend, backend_options=options):
             sys.exit(FORCED)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

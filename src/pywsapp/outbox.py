@@ -48,7 +48,8 @@ class Outbox(list[bytes]):
         """Take frames from the front until they have `limit` bytes, or all; give them as one piece."""
         if self.size <= limit:
             data = self[0] if len(self) == 1 else b"".join(self)
-            self.clear()
+            del self[:]
+            self.size = 0
             return data
         number = size = 0
         while size < limit:
@@ -69,5 +70,5 @@ class Outbox(list[bytes]):
 
     def clear(self) -> None:
         """Drop all frames."""
-        super().clear()
+        del self[:]
         self.size = 0

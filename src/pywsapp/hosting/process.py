@@ -3,8 +3,8 @@
 The first signal asks for an end in good order, the second one cancels. Python's own signal handlers are used, not the
 event loop's: they run also while a handler of the application blocks the loop, and they are the same on every loop.
 Such a Python handler may interrupt anything, so all it does is to count, to write a byte into a socket that the loop
-watches, and to let go of a lock. That lock holds back a thread which ends the process if cancelling was of no use: a
-blocking call in another thread, or in the loop's own, cannot be cancelled.
+watches, and to let go of a lock. Locks hold back a thread which ends the process if stopping took too long, or if
+cancelling was of no use: a blocking call in another thread, or in the loop's own, cannot be cancelled.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ _LAST_RESORT_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> bool:
+async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], limit: float) -> bool:
     """Await `serve`, with `stop` called at the first SIGINT or SIGTERM and all of it cancelled at the second.
 
     In another thread than the main one there are no signals to be had, and `serve` is simply awaited.
+
+    Args:
+        serve: runs until it is stopped or cancelled.
+        stop: asks it to end in good order.
+        limit: seconds it has for that; then the process ends without it, with status 1.
 
     Returns:
         whether it was cancelled.
@@ -50,7 +55,7 @@ async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[
         await serve()
         return False
     failure: BaseException | None = None
-    with _Signals() as signals:
+    with _Signals(limit) as signals:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(signals.watch, stop, tasks.cancel_scope)
             try:
@@ -74,8 +79,10 @@ def _alone(failure: BaseException) -> BaseException:
 class _Signals:
     """Takes the signals while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         self.count = 0
+        self._limit = limit
+        self._quiet = threading.Lock()
         self._hold = threading.Lock()
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -83,6 +90,7 @@ class _Signals:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._quiet.acquire()
         self._hold.acquire()
         threading.Thread(target=self._last_resort, name="pywsapp last resort", daemon=True).start()
         for number in _SIGNALS:
@@ -94,7 +102,8 @@ class _Signals:
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._let_go()
+        self._release(self._hold)
+        self._release(self._quiet)
         self._reader.close()
         self._writer.close()
 
@@ -113,17 +122,19 @@ class _Signals:
 
     def _take(self, number: int, frame: object) -> None:
         self.count += 1
-        if self.count > 1:
-            self._let_go()
+        self._release(self._quiet if self.count == 1 else self._hold)
         with suppress(OSError):
             self._writer.send(bytes([number]))
 
-    def _let_go(self) -> None:
+    def _release(self, lock: threading.Lock) -> None:
         with suppress(RuntimeError):  # it was let go already
-            self._hold.release()
+            lock.release()
 
     def _last_resort(self) -> None:
-        self._hold.acquire()
+        self._quiet.acquire()
+        if not self._hold.acquire(timeout=self._limit):
+            logger.error("a handler does not end: leaving without it")
+            os._exit(1)
         if self.count > 1:
             time.sleep(_LAST_RESORT_SECONDS)
             os._exit(FORCED)
