@@ -359,6 +359,29 @@ async def test_an_error_in_a_thread_reaches_on_error() -> None:
     assert component.calls[1:-1] == [("error", "LookupError('1')"), ("error", "LookupError('2')")]
 
 
+async def test_a_thread_is_waited_for_when_the_server_is_cancelled() -> None:
+    release = threading.Event()
+
+    class Blocking(Recorder):
+        @in_thread
+        def on_message(self, conn: Connection, message: Any) -> None:
+            anyio.from_thread.run_sync(self.note, "begun")
+            assert release.wait(GUARD)
+
+    component = Blocking()
+    async with serving(component) as server, server.client() as client:
+        await client.send("1", "2")
+        await component.until_called("begun")
+        server.cancel()
+        with anyio.move_on_after(0.01):
+            await server.ended.wait()
+        assert component.names() == ["open", "begun"]
+        release.set()
+        with anyio.fail_after(GUARD):
+            await server.ended.wait()
+    assert component.names() == ["open", "begun", "close"]
+
+
 def test_what_is_not_for_threads() -> None:
     async def handler(conn: Connection) -> None: ...
 

@@ -168,8 +168,14 @@ async def serve_sockets(
     options: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": handshake_timeout if tls else None}
     servers: list[asyncio.AbstractServer] = []
     for sock in sockets:
-        create = loop.create_unix_server if sock.family == _AF_UNIX else loop.create_server
-        servers.append(await create(cast("Any", make_link), sock=sock, backlog=backlog, **options))
+        factory = cast("Any", make_link)
+        if sock.family != _AF_UNIX:
+            servers.append(await loop.create_server(factory, sock=sock, backlog=backlog, **options))
+            continue
+        # The file is removed by whoever made it (see _UnixSocket); older ones of uvloop do not know the argument.
+        if "cleanup_socket" in (loop.create_unix_server.__doc__ or ""):
+            options["cleanup_socket"] = False
+        servers.append(await loop.create_unix_server(factory, sock=sock, backlog=backlog, **options))
     return Serving(sockets, servers)
 
 
