@@ -14,15 +14,17 @@ from peer import (
     PONG,
     TEXT,
     close_frame,
+    deflated,
     dribble,
     frame,
     messages,
     parse_frames,
 )
 
+from pywsapp.protocol.deflate import DeflateParameters
 from pywsapp.protocol.websocket import Ended, PongReceived, State, WebSocket
 from pywsapp.values.close import CloseCode
-from pywsapp.values.options import Options
+from pywsapp.values.options import Deflate, Options
 
 BOTH = pytest.mark.parametrize("is_client", [False, True], ids=["server", "client"])
 
@@ -328,3 +330,16 @@ def test_last_words_are_one_legal_close_frame(data: bytes, is_client: bool) -> N
             (theirs,) = [event for event in peer.receive(event.reply) if not isinstance(event, PongReceived)]
             assert isinstance(theirs, Ended)
             assert theirs.by_peer
+
+
+def test_bombs_behind_our_close_are_not_inflated_without_end() -> None:
+    options = Options(deflate=Deflate(), max_message_size=1000)
+    ws = WebSocket(client=False, options=options, deflate=DeflateParameters(True, True, 15, 15))
+    ws.close(1000, "")
+    bomb = frame(BINARY, deflated(bytes(1000)), rsv=4)
+    assert ws.receive(bomb * 15) == []
+    (ended,) = ws.receive(bomb * 1000)
+    assert isinstance(ended, Ended)
+    assert (ended.code, ended.by_peer, ended.reply) == (1009, False, b"")
+    assert ws.state is State.CLOSED
+    assert not ws.has_more

@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from pywsapp.protocol.deflate import DeflateParameters
     from pywsapp.values.options import Options
 
-#: Pongs that wait to be sent; of more pings only the newest are answered (RFC 6455 section 5.5.3 allows to answer
-#: only the last; Autobahn sends ten at once and expects ten).
+#: Of more pings at once only the newest are answered (RFC 6455 section 5.5.3); Autobahn wants ten.
 MAX_PENDING_PONGS = 16
 
+_MESSAGES_BEHIND_CLOSE = 16  # of the largest size: inflated, since others may refer to them, and dropped
 _ANY_SIZE = 1 << 63
 _INVALID_UTF8 = "invalid UTF-8"
 
@@ -168,9 +168,8 @@ class WebSocket:
 
         Args:
             data: what came; empty to go on with what an earlier call left.
-            inflate: bytes that compressed messages may inflate to before the rest is left for the next call; the last
-                message may go beyond it. A thousandth of them may have come over the wire, so a list of all that is
-                in one large read could fill the memory.
+            inflate: bytes that compressed messages may inflate to before the rest is left for the next call, so that
+                what one large read holds cannot fill the memory; the last message may go beyond it.
 
         Returns:
             messages (`str`, `bytes`), `PongReceived`, and at most one `Ended`, last. Never raises for anything that
@@ -180,9 +179,11 @@ class WebSocket:
         if self.state is State.CLOSED:
             return events
         self.has_more = False
-        self._to_inflate = inflate if self.state is State.OPEN else _ANY_SIZE  # what is dropped takes no memory
+        self._to_inflate = inflate if self.state is State.OPEN else self._to_inflate
         try:
             self._read(data, events)
+            if self.state is State.CLOSING and self._to_inflate <= 0:
+                raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, "too much came behind the close frame")
         except ProtocolError as exc:
             events.append(self._failed(exc.code, exc.reason))
         except UnicodeDecodeError:
@@ -352,8 +353,7 @@ class WebSocket:
 
     def _failed(self, code: int, reason: str) -> Ended:
         reply = b""
-        if self.state is State.OPEN:
-            # a connection of its own: the one in use may have died of the error
+        if self.state is State.OPEN:  # by a connection of its own: the one in use may have died of the error
             reply = self.take_pongs() + bytes(Connection(self._role).send(CloseConnection(code=code, reason=reason)))
         self._end()
         return Ended(code, reason, False, reply)
@@ -374,6 +374,7 @@ class WebSocket:
             return b""
         frame = bytes(self._wsproto().send(CloseConnection(code=code, reason=reason)))
         self.state = State.CLOSING
+        self._to_inflate = _MESSAGES_BEHIND_CLOSE * self._options.max_message_size
         return self.take_pongs() + frame
 
     def abandon(self) -> None:
