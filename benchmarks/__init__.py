@@ -1,0 +1,1 @@
+"""Measures pywsapp beside other WebSocket servers; README.md says how."""

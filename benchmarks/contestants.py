@@ -1,0 +1,116 @@
+"""The servers that are measured: what each is, which environment it runs in, and what it can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PYWSAPP = "pywsapp"  # the environment that this checkout is installed in
+PEERS = "peers"
+NODE = "node"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One server: a script in peers/ with its options.
+
+    Args:
+        name: what the tables call it.
+        script: the file in peers/.
+        options: what makes this one of several that share the script.
+        kind: the environment it runs in.
+        variables: environment variables it is started with.
+        tls: whether the script takes --tls.
+        only: the scenarios it is made for; empty for all.
+    """
+
+    name: str
+    script: str
+    options: tuple[str, ...] = ()
+    kind: str = PEERS
+    variables: dict[str, str] = field(default_factory=dict)
+    tls: bool = False
+    only: tuple[str, ...] = ()
+
+    def takes(self, scenario: str, instance: str) -> bool:
+        """Say whether it is made for a scenario on such an instance of itself."""
+        return (not self.only or scenario in self.only) and (self.tls or instance != "tls")
+
+
+def _pywsapp(name: str, *options: str, pure: bool = False) -> Contestant:
+    variables = {"PYWSAPP_PURE": "1"} if pure else {}
+    return Contestant(name, "pywsapp_server.py", options, PYWSAPP, variables, tls=True)
+
+
+def _floor(name: str, *options: str) -> Contestant:
+    # It reads frames of less than 126 bytes and nothing else.
+    only = ("echo16", "echo16x16", "rate5k", "connect", "idle2000")
+    return Contestant(name, "floor_server.py", options, PYWSAPP, only=only)
+
+
+def _peer(name: str, script: str, *options: str, tls: bool = False) -> Contestant:
+    return Contestant(name, script, options, tls=tls)
+
+
+ALL = (
+    _pywsapp("pywsapp+uvloop", "--loop", "uvloop"),
+    _pywsapp("pywsapp+uvloop async", "--loop", "uvloop", "--handler", "async"),
+    _pywsapp("pywsapp+uvloop pure", "--loop", "uvloop", pure=True),
+    _pywsapp("pywsapp", "--loop", "asyncio"),
+    _pywsapp("pywsapp pure", "--loop", "asyncio", pure=True),
+    _pywsapp("pywsapp+trio", "--loop", "trio"),
+    _peer("websockets", "websockets_server.py", tls=True),
+    _peer("websockets+uvloop", "websockets_server.py", "--uvloop", tls=True),
+    _peer("picows", "picows_server.py", tls=True),
+    _peer("picows+uvloop", "picows_server.py", "--uvloop", tls=True),
+    _peer("picows.websockets", "picows_compat_server.py"),
+    _peer("picows.websockets+uvloop", "picows_compat_server.py", "--uvloop"),
+    _peer("aiohttp", "aiohttp_server.py", tls=True),
+    _peer("aiohttp+uvloop", "aiohttp_server.py", "--uvloop", tls=True),
+    _peer("uvicorn-sansio", "uvicorn_server.py", "--ws", "websockets-sansio", tls=True),
+    _peer("uvicorn-websockets", "uvicorn_server.py", "--ws", "websockets", tls=True),
+    _peer("uvicorn-wsproto", "uvicorn_server.py", "--ws", "wsproto", tls=True),
+    _peer("uvicorn-sansio-asyncio", "uvicorn_server.py", "--ws", "websockets-sansio", "--loop", "asyncio", tls=True),
+    _peer("uvicorn-wsproto-asyncio", "uvicorn_server.py", "--ws", "wsproto", "--loop", "asyncio", tls=True),
+    _peer("hypercorn-asyncio", "hypercorn_server.py", "--worker", "asyncio"),
+    _peer("hypercorn-uvloop", "hypercorn_server.py", "--worker", "uvloop"),
+    _peer("hypercorn-trio", "hypercorn_server.py", "--worker", "trio"),
+    _peer("granian", "granian_server.py", "--loop", "uvloop"),
+    _peer("granian-asyncio", "granian_server.py", "--loop", "asyncio"),
+    _peer("trio-websocket", "trio_websocket_server.py"),
+    _peer("tornado", "tornado_server.py"),
+    _peer("tornado+uvloop", "tornado_server.py", "--uvloop"),
+    _peer("autobahn", "autobahn_server.py", "--backend", "asyncio"),
+    _peer("autobahn+uvloop", "autobahn_server.py", "--backend", "uvloop"),
+    _peer("autobahn-twisted", "autobahn_server.py", "--backend", "twisted"),
+    _peer("socketify", "socketify_server.py"),
+    Contestant("ws-node", "ws_node_server.js", kind=NODE),
+    _peer("naive-asyncio", "naive_wsproto_anyio.py", "--backend", "asyncio"),
+    _peer("naive-uvloop", "naive_wsproto_anyio.py", "--backend", "uvloop"),
+    _peer("naive-trio", "naive_wsproto_anyio.py", "--backend", "trio"),
+    _floor("floor+uvloop", "--loop", "uvloop"),
+    _floor("floor", "--loop", "asyncio"),
+)
+BY_NAME = {contestant.name: contestant for contestant in ALL}
+
+QUICK = (
+    "pywsapp+uvloop",
+    "pywsapp+uvloop async",
+    "pywsapp+uvloop pure",
+    "websockets+uvloop",
+    "picows+uvloop",
+    "aiohttp+uvloop",
+    "floor+uvloop",
+)
+MEDIUM = (
+    *QUICK,
+    "pywsapp",
+    "pywsapp+trio",
+    "websockets",
+    "picows.websockets+uvloop",
+    "uvicorn-sansio",
+    "tornado+uvloop",
+    "trio-websocket",
+    "socketify",
+    "ws-node",
+)
+LONG = tuple(BY_NAME)

@@ -1,0 +1,48 @@
+"""What every peer server's command line has in common."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+HOST = "127.0.0.1"
+MAX_MESSAGE = 16 * 1024 * 1024
+BACKLOG = 1024
+
+
+def arguments(*choices: tuple[str, Sequence[str]], uvloop: bool = False, tls: bool = False) -> argparse.Namespace:
+    """Parse --port and --deflate, --uvloop and --tls where asked for, and (name, values) choices."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--deflate", choices=["on", "off"], default="off")
+    if uvloop:
+        parser.add_argument("--uvloop", action="store_true")
+    if tls:
+        parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
+    for name, values in choices:
+        parser.add_argument(name, choices=values, default=values[0])
+    args = parser.parse_args()
+    args.deflate = args.deflate == "on"
+    return args
+
+
+def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
+    """Make what asyncio takes as `ssl` out of --tls; None without it."""
+    if args.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*args.tls)
+    return context
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]], use_uvloop: bool) -> None:
+    """Do what asyncio.run does, or the same on uvloop."""
+    if use_uvloop:
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())

@@ -1,0 +1,29 @@
+"""hypercorn with a raw ASGI application; --worker picks the event loop.
+
+It takes permessage-deflate whenever it is offered: --deflate changes nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from _common import BACKLOG, HOST, MAX_MESSAGE, arguments, run
+from asgi_app import app
+from hypercorn.config import Config
+
+args = arguments(("--worker", ["asyncio", "uvloop", "trio"]))
+config = Config()
+config.bind = [f"{HOST}:{args.port}"]
+config.backlog = BACKLOG
+config.loglevel = "WARNING"
+config.websocket_max_message_size = MAX_MESSAGE
+
+if args.worker == "trio":
+    import trio
+    from hypercorn.trio import serve
+
+    trio.run(partial(serve, app, config, mode="asgi"))
+else:
+    from hypercorn.asyncio import serve
+
+    run(partial(serve, app, config, mode="asgi"), args.worker == "uvloop")
