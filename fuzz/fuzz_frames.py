@@ -18,7 +18,8 @@ with instrumented():
     from peer import MASK, close_frame, deflated, frame, parse_frames, reference
 
     from pywsapp.protocol.deflate import DeflateParameters
-    from pywsapp.protocol.websocket import MAX_PENDING_PONGS, Ended, PongReceived, State, WebSocket
+    from pywsapp.protocol.events import Ended, PongReceived, State
+    from pywsapp.protocol.websocket import MAX_PENDING_PONGS, WebSocket
     from pywsapp.values.options import Deflate, Options
 
 LIMIT = 500

@@ -9,7 +9,8 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from pywsapp.protocol.websocket import Ended, PongReceived, Received, WebSocket
+from pywsapp.protocol.events import Ended, PongReceived, Received
+from pywsapp.protocol.websocket import WebSocket
 
 MASK = b"\x01\x9a\x00\xff"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

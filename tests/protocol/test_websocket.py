@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, messages, parse_frames
 
 from pywsapp.protocol.deflate import DeflateParameters
+from pywsapp.protocol.events import Ended, PongReceived, Received, State
 from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.protocol.websocket import MAX_PENDING_PONGS, Ended, PongReceived, Received, State, WebSocket
+from pywsapp.protocol.websocket import MAX_PENDING_PONGS, WebSocket
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.options import Deflate, Options
 

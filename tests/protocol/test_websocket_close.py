@@ -22,7 +22,8 @@ from peer import (
 )
 
 from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.websocket import Ended, PongReceived, State, WebSocket
+from pywsapp.protocol.events import Ended, PongReceived, State
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.close import CloseCode
 from pywsapp.values.options import Deflate, Options
 

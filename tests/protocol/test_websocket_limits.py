@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, parse_frames
 
 from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.websocket import Ended, PongReceived, Received, State, WebSocket
+from pywsapp.protocol.events import Ended, PongReceived, Received, State
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.options import Deflate, Options
 
 MIB = 1024 * 1024

@@ -39,8 +39,9 @@ from wsproto.frame_protocol import CloseReason, Opcode
 from wsproto.utilities import LocalProtocolError
 
 from pywsapp.protocol.deflate import DeflateParameters
+from pywsapp.protocol.events import Ended, PongReceived, State
 from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.protocol.websocket import Ended, PongReceived, State, WebSocket
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.close import check_close, may_be_sent
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.options import Deflate, Options

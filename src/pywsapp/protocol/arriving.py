@@ -7,11 +7,11 @@ in one, and text of which one character is an emoji would take four times as muc
 
 from __future__ import annotations
 
-import io
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
-from pywsapp.protocol.frames import RSV1, TEXT, apply_mask, rotated
+from pywsapp.protocol.frames import Gathering, apply_mask, rotated
+from pywsapp.protocol.opcodes import RSV1, TEXT
 
 if TYPE_CHECKING:
     from pywsapp.protocol.deflate import PerMessageDeflate
@@ -24,7 +24,6 @@ class ArrivingFrame:
 
     Attributes:
         remaining: bytes of payload that are still to come.
-        inflated: bytes that came out of it; 0 if it is not compressed.
 
     Args:
         first: its first byte: FIN, RSV bits and opcode.
@@ -34,38 +33,50 @@ class ArrivingFrame:
         deflate: inflates it if it is compressed.
     """
 
-    __slots__ = ("_decoder", "_deflate", "_limit", "_mask", "_sink", "inflated", "remaining")
+    __slots__ = ("_decoder", "_deflate", "_gathering", "_limit", "_mask", "_size", "remaining")
 
     def __init__(self, first: int, mask: bytes, size: int, limit: int, deflate: PerMessageDeflate | None) -> None:
-        self._sink = io.BytesIO()
+        self._gathering = Gathering(size)
         self._decoder = _Utf8Decoder() if first & TEXT else None
         self._deflate = deflate if first & RSV1 else None
         self._mask = mask
         self._limit = limit
-        self.inflated = 0
+        self._size = 0
         self.remaining = size
 
-    def receive(self, payload: bytes) -> None:
-        """Take the next part, of at most `remaining` bytes.
+    @property
+    def inflated(self) -> int:
+        """Bytes that came out of it; 0 if it is not compressed."""
+        return self._size if self._deflate is not None else 0
+
+    def receive(self, data: bytes, start: int) -> int:
+        """Take the next part, which begins somewhere in the data; give where it ends.
 
         Raises:
             ProtocolError: it cannot be inflated, or inflates to too much.
             UnicodeDecodeError: it cannot be text.
         """
-        self.remaining -= len(payload)
-        final = not self.remaining
-        if self._mask:
-            mask = self._mask
-            self._mask = rotated(mask, len(payload))
-            payload = apply_mask(payload, mask)
+        stop = min(len(data), start + self.remaining)
+        self.remaining -= stop - start
+        before = self._size
         if self._deflate is not None:
-            payload = self._deflate.decompress(payload, self._limit - self.inflated, final)
-            self.inflated += len(payload)
+            self._inflate(self._deflate, data[start:stop])
+        else:
+            self._gathering.add(data, start, stop, self._mask)
+            self._size += stop - start
+        self._mask = rotated(self._mask, stop - start)
         if self._decoder is not None:
-            self._decoder.decode(payload, final)
-        self._sink.write(payload)
+            self._decoder.decode(self._gathering.since(before), not self.remaining)
+        return stop
+
+    def _inflate(self, deflate: PerMessageDeflate, part: bytes) -> None:
+        if self._mask:
+            part = apply_mask(part, self._mask)
+        part = deflate.decompress(part, self._limit - self._size, not self.remaining)
+        self._gathering.add(part, 0, len(part), b"")
+        self._size += len(part)
 
     def message(self) -> str | bytes:
         """Give the message; to be called once, when nothing remains."""
-        payload = self._sink.getvalue()
+        payload = self._gathering.payload()
         return payload if self._decoder is None else payload.decode()

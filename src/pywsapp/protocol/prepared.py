@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pywsapp.protocol.deflate import compress_shared
-from pywsapp.protocol.frames import BINARY, FIN, RSV1, TEXT, encode_frame
+from pywsapp.protocol.frames import encode_frame
+from pywsapp.protocol.opcodes import BINARY, FIN, RSV1, TEXT
 from pywsapp.values.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,13 +26,18 @@ def payload_of(message: Sendable) -> tuple[int, bytes]:
         try:
             return TEXT, message.encode()
         except UnicodeEncodeError as exc:
-            raise ConfigurationError(f"a text message must be encodable as UTF-8: {exc}") from None
+            raise not_utf8(exc) from None
     if isinstance(message, (bytes, bytearray, memoryview)):
         return BINARY, bytes(message)
     raise TypeError(
         f"a message is a str or bytes, not {type(message).__name__}; "
         "encode it first, for instance with json.dumps(message)"
     )
+
+
+def not_utf8(exc: UnicodeEncodeError) -> ConfigurationError:
+    """Give what is raised for text that has no UTF-8 form."""
+    return ConfigurationError(f"a text message must be encodable as UTF-8: {exc}")
 
 
 class PreparedMessage:
@@ -46,23 +52,26 @@ class PreparedMessage:
         compress: False never compresses it, True always, None from the threshold on (where negotiated).
     """
 
-    __slots__ = ("_frames", "compress", "opcode", "payload")
+    __slots__ = ("_frames", "_plain", "compress", "opcode", "payload")
 
     def __init__(self, message: Sendable, *, compress: bool | None = None) -> None:
         self.opcode, self.payload = payload_of(message)
         self.compress = compress
-        self._frames: dict[tuple[int, int, int], bytes] = {}
+        self._plain: bytes | None = None
+        self._frames: dict[tuple[int, int, int], bytes] | None = None
 
     def plain_frame(self) -> bytes:
         """Give the uncompressed, unmasked frame."""
-        frame = self._frames.get((0, 0, 0))
+        frame = self._plain
         if frame is None:
-            frame = self._frames[0, 0, 0] = encode_frame(FIN | self.opcode, self.payload)
+            frame = self._plain = encode_frame(FIN | self.opcode, self.payload)
         return frame
 
     def deflated_frame(self, bits: int, config: Deflate) -> bytes:
         """Give the frame compressed with a window of `bits` and no reference to earlier messages."""
         key = (bits, config.level, config.mem_level)
+        if self._frames is None:
+            self._frames = {}
         frame = self._frames.get(key)
         if frame is None:
             payload = compress_shared(self.payload, bits, config)
