@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -272,23 +272,20 @@ class Recorder(MessageComponent):
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-class MemoryHost:
+class MemoryHost(Flusher):
     """A host whose turns are taken by the test; tasks run in the task group it is given, if any."""
 
-    flusher: Flusher
-
     def __init__(self, tasks: TaskGroup | None = None) -> None:
-        self.flusher = self
+        super().__init__()
+        self.flusher: Flusher = self
         self.forgotten = 0
         self._tasks = tasks
-        self._filled: list[Connection] = []
 
-    def add(self, connection: Connection) -> None:
-        self._filled.append(connection)
+    def schedule(self) -> None: ...
 
     def flush(self) -> None:
-        while self._filled:
-            self._filled.pop(0).flush()
+        while self.filled:
+            self.filled.pop(0).flush()
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert self._tasks is not None, "no task is needed here"
@@ -337,6 +334,9 @@ class Sink:
         self.writes.append(data)
         self.inner.write(data)
 
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
@@ -353,11 +353,12 @@ class Pipe:
         host: MemoryHost | None = None,
         glued: bytes = b"",
         deflate: DeflateParameters | None = None,
+        sink: Sink | None = None,
     ) -> None:
         options = options or Options()
         self.host = host or MemoryHost(tasks)
         self.client = MemoryClient()
-        self.sink = Sink()
+        self.sink = sink or Sink()
         ws = WebSocket(client=False, options=options, deflate=deflate)
         self.conn = Connection(Request(path="/"), ws, self.sink, self.host.flusher, options)
         self.lifecycle = Lifecycle(component, self.conn, ws, options, self.host)

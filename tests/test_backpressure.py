@@ -27,8 +27,9 @@ from serving import (
     take_frames,
 )
 
+from pywsapp.broadcasting import broadcast
 from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection, broadcast
+from pywsapp.connection import Connection
 from pywsapp.hosting.memory import memory_pipe
 from pywsapp.lifecycle import Lifecycle
 from pywsapp.protocol.deflate import DeflateParameters

@@ -6,6 +6,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -27,10 +28,13 @@ from serving import (
     serving,
 )
 
+from pywsapp.broadcasting import broadcast
 from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection, broadcast
+from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage
 from pywsapp.values.errors import ConfigurationError, ConnectionClosed
+from pywsapp.values.options import Options
+from pywsapp.waiting import Pings
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +62,7 @@ def test_state_is_for_the_users_data() -> None:
 
 def test_there_are_no_free_attributes() -> None:
     conn = Pipe(Recorder()).conn
-    with pytest.raises(AttributeError, match="'Connection' object has no attribute 'name'"):
+    with pytest.raises(AttributeError, match="Connection' object has no attribute 'name'"):
         conn.name = "Ana"  # type: ignore[attr-defined]
     assert not hasattr(conn, "__dict__")
 
@@ -580,10 +584,26 @@ def test_in_memory_it_is_let_go_without_the_garbage_collector() -> None:
         gc.enable()
 
 
+def has_one(conn: Connection, kind: type) -> bool:
+    return any(isinstance(held, kind) for held in gc.get_referents(conn))
+
+
 def test_nothing_is_made_before_it_is_needed() -> None:
     """An idle connection has to be small."""
     pipe = Pipe(Recorder())
-    own = [getattr(pipe.conn, name) for name in ("_state", "_pings", "_drain_event", "_close_event")]
-    assert own == [None] * 4
-    assert pipe.host._filled == []
+    assert [kind for kind in (SimpleNamespace, Pings, anyio.Event) if has_one(pipe.conn, kind)] == []
+    assert pipe.conn.state is pipe.conn.state
+    assert has_one(pipe.conn, SimpleNamespace)
+    assert pipe.host.filled == []
     assert sys.getsizeof(pipe.conn) + sys.getsizeof(pipe.lifecycle) < 600
+
+
+@pytest.mark.parametrize("size", [1 << 59, sys.maxsize, 1 << 63, 1 << 80])
+def test_limits_may_be_as_large_as_one_likes(size: int) -> None:
+    pipe = Pipe(Recorder(), Options(max_message_size=size, max_outbox=size, high_water=size, max_frame_size=size))
+    pipe.send("1", b"2")
+    pipe.conn.send("3")
+    pipe.conn.close()
+    pipe.turn()
+    assert pipe.messages() == ["3"]
+    assert pipe.codes() == [1000]

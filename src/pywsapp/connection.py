@@ -11,17 +11,19 @@ Reading pauses while the peer does not read, so that one who floods an echo is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable
+import sys
+from collections.abc import Awaitable
 from itertools import count
 from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp.outbox import ByteSink, Outbox
-from pywsapp.outbox import Flusher as Flusher
+from pywsapp.outbox import ByteSink, Flusher, Frame, Outbox, length
+from pywsapp.protocol.events import Ended
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
-from pywsapp.protocol.websocket import Ended, WebSocket
+from pywsapp.protocol.sending import LARGE
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.close import CloseCode, check_close
 from pywsapp.values.options import Options, SlowConsumer
 from pywsapp.values.request import Request, one_line
@@ -57,7 +59,9 @@ class Connection:
         "_drain_event",
         "_finishing",
         "_flusher",
+        "_high_water",
         "_lost",
+        "_max_outbox",
         "_open",
         "_options",
         "_outbox",
@@ -67,6 +71,7 @@ class Connection:
         "_transport",
         "_unanswered",
         "_writable",
+        "_write",
         "_ws",
         "close_code",
         "close_reason",
@@ -95,8 +100,11 @@ class Connection:
         self.deaf = False
         self._ws = ws
         self._transport = transport
+        self._write = transport.write  # bound once: it is called for each message
         self._flusher = flusher
         self._options = options
+        self._high_water = min(options.high_water, sys.maxsize)  # what the twin can hold
+        self._max_outbox = min(options.max_outbox, sys.maxsize)
         self._outbox = Outbox()
         # not the protocol's state, which runs ahead: a handler may still answer what came before the peer's close
         self._open = True
@@ -159,23 +167,28 @@ class Connection:
         """
         if not self._open:
             return Later(self._drained)
-        frame = self._ws.encode(message, compress)
-        outbox, options = self._outbox, self._options
-        if outbox.size + len(frame) > options.max_outbox and not self._make_room(len(frame)):
+        frame: Frame
+        if type(message) is bytes and len(message) >= LARGE:
+            frame = self._ws.encode_large(message, compress)
+            size = length(frame)
+        else:
+            frame = self._ws.encode(message, compress)
+            size = len(frame)
+        outbox = self._outbox
+        if outbox.size + size > self._max_outbox and not self._make_room(size):
             return Later(self._drained)
-        if not outbox:
+        if not outbox.frames:
             self._flusher.add(self)
-        outbox.append(frame)
-        outbox.size += len(frame)
-        if self._writable and outbox.size <= options.high_water:
+        outbox.add(frame, size)
+        if self._writable and outbox.size <= self._high_water:
             return DONE  # type: ignore[no-any-return]
         return Later(self._drained)
 
     def _make_room(self, size: int) -> bool:
         """Make the outbox take `size` more bytes, or apply the policy; give whether the message may be queued."""
         self.flush()
-        outbox, limit = self._outbox, self._options.max_outbox
-        if not outbox or outbox.size + size <= limit:
+        outbox, limit = self._outbox, self._max_outbox
+        if not outbox.frames or outbox.size + size <= limit:
             return True
         policy = self._options.slow_consumer
         if policy is SlowConsumer.DROP_OLDEST:
@@ -190,17 +203,20 @@ class Connection:
         """Hand to the transport what it takes now. Called by the flusher."""
         if self._lost:
             return
-        pongs = self._ws.take_pongs()
+        pongs = self._ws.take_pongs() if self._ws.has_pongs else b""
         outbox = self._outbox
-        if not outbox or not self._writable:
+        if not outbox.frames or not self._writable:
             if pongs:
-                self._transport.write(pongs)
+                self._write(pongs)
             return
-        while outbox and self._writable:
-            data = outbox.take(self._options.high_water)
-            self._transport.write(pongs + data if pongs else data)
+        while outbox.frames and self._writable:
+            data = outbox.take(self._high_water)
+            if isinstance(data, tuple):
+                self._transport.writelines((pongs, *data) if pongs else data)
+            else:
+                self._write(pongs + data if pongs else data)
             pongs = b""
-        if self._finishing and not outbox:
+        if self._finishing and not outbox.frames:
             self._finish()
 
     def writable(self, writable: bool) -> None:
@@ -222,7 +238,7 @@ class Connection:
         while self._open:
             if self._writable:
                 self.flush()
-            if self._writable and self._outbox.size <= self._options.high_water:
+            if self._writable and self._outbox.size <= self._high_water:
                 return
             if self._drain_event is None:
                 self._drain_event = anyio.Event()
@@ -326,7 +342,7 @@ class Connection:
         self._finishing = True
         if event.reply:
             self._queue_last(event.reply)
-        if self._outbox:
+        if self._outbox.frames:
             self.flush()
         else:
             self._finish()
@@ -346,7 +362,7 @@ class Connection:
     def lost(self) -> None:
         """Take the end of the transport. Called by the lifecycle."""
         self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost")
-        self.was_clean = self.was_clean and not self._outbox  # our close frame may still wait in there
+        self.was_clean = self.was_clean and not self._outbox.frames  # our close frame may still wait in there
         self._open = False
         self._lost = True
         self._transport.close()  # Python 3.10 has TLS transports that else complain of not having been closed
@@ -368,8 +384,7 @@ class Connection:
 
     def _queue_last(self, frame: bytes) -> None:
         """Queue the close frame, and read on whatever had paused reading: the peer's close is awaited now."""
-        self._outbox.append(frame)
-        self._outbox.size += len(frame)
+        self._outbox.add(frame, len(frame))
         self._flusher.add(self)
         if self._pauses:
             self._pauses = 0
@@ -420,31 +435,3 @@ class Connection:
         """Take a pong. Called by the lifecycle."""
         if self._pings is not None:
             self._pings.answered(payload)
-
-
-def broadcast(
-    connections: Iterable[Connection],
-    message: Sendable | PreparedMessage,
-    *,
-    exclude: Connection | Iterable[Connection] = (),
-    compress: bool | None = None,
-) -> None:
-    """Send one message to many connections, encoded once for each wire format among them. Never blocks.
-
-    Closed connections are left out; a slow one is dealt with by its own `Options.slow_consumer`.
-
-    Args:
-        connections: any iterable; it may change while this runs, for instance by handlers.
-        message: text or bytes.
-        exclude: a connection or several that do not get it, usually the sender.
-        compress: as for `Connection.send`.
-
-    Raises:
-        TypeError: the message is neither text nor bytes.
-        ConfigurationError: the text has no UTF-8 form.
-    """
-    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
-    left_out = {exclude} if isinstance(exclude, Connection) else set(exclude)
-    for connection in list(connections):
-        if connection not in left_out:
-            connection.send(prepared)

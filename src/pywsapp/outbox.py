@@ -6,6 +6,7 @@ is why a transport is never given much more than it is willing to queue, and the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ class ByteSink(Protocol):
     """What a connection needs of its transport; see `pywsapp.hosting.transport.Transport`."""
 
     def write(self, data: bytes) -> None: ...
+    def writelines(self, pieces: Iterable[bytes]) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def pause_reading(self) -> None: ...
@@ -24,51 +26,92 @@ class ByteSink(Protocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
 
 
-class Flusher(Protocol):
-    """What flushes connections at the end of the loop's turn."""
-
-    def add(self, connection: Connection) -> None:
-        """Call `connection.flush` at the end of this turn."""
-
-
-class Outbox(list[bytes]):
-    """A list of frames that knows its size.
+class Flusher:
+    """What flushes connections at the end of the loop's turn; to be subclassed.
 
     Attributes:
-        size: the bytes of all of them; who appends one adds to it.
+        filled: connections to be flushed.
     """
 
-    __slots__ = ("size",)
+    __slots__ = ("filled",)
 
     def __init__(self) -> None:
-        super().__init__()
+        self.filled: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """Flush a connection at the end of this turn."""
+        if not self.filled:
+            self.schedule()
+        self.filled.append(connection)
+
+    def schedule(self) -> None:
+        """See to it that what is `filled` is flushed; called for the first one."""
+        raise NotImplementedError
+
+
+Frame = bytes | tuple[bytes, bytes]
+
+
+class Outbox:
+    """Frames and their size; a large frame is a pair, its head and its payload.
+
+    Attributes:
+        frames: in the order of sending.
+        size: the bytes of all of them.
+    """
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
         self.size = 0
 
-    def take(self, limit: int) -> bytes:
-        """Take frames from the front until they have `limit` bytes, or all; give them as one piece."""
-        if self.size <= limit:
-            data = self[0] if len(self) == 1 else b"".join(self)
-            del self[:]
+    def add(self, frame: Frame, size: int) -> None:
+        """Add a frame of so many bytes."""
+        self.frames.append(frame)
+        self.size += size
+
+    def take(self, limit: int) -> Frame:
+        """Take frames from the front until they have `limit` bytes, or all; give them as one piece, or as a pair."""
+        frames = self.frames
+        number = len(frames)
+        if number == 1:
             self.size = 0
-            return data
-        number = size = 0
-        while size < limit:
-            size += len(self[number])
-            number += 1
-        data = b"".join(self[:number])
-        del self[:number]
+            return frames.pop()
+        if self.size <= limit:
+            size = self.size
+        else:
+            number = size = 0
+            while size < limit:
+                size += length(frames[number])
+                number += 1
+        data = frames[0] if number == 1 else _joined(frames[:number])
+        del frames[:number]
         self.size -= size
         return data
 
     def drop_oldest(self, size: int) -> None:
         """Drop frames from the front until there are no more than `size` bytes."""
+        frames = self.frames
         number = 0
-        while number < len(self) and self.size > size:
-            self.size -= len(self[number])
+        while number < len(frames) and self.size > size:
+            self.size -= length(frames[number])
             number += 1
-        del self[:number]
+        del frames[:number]
 
     def clear(self) -> None:
         """Drop all frames."""
-        del self[:]
+        self.frames.clear()
         self.size = 0
+
+
+def length(frame: Frame) -> int:
+    """Give the bytes of a frame."""
+    return len(frame[0]) + len(frame[1]) if isinstance(frame, tuple) else len(frame)
+
+
+def _joined(frames: list[Frame]) -> bytes:
+    try:
+        return b"".join(frames)  # type: ignore[arg-type]
+    except TypeError:  # there is a pair among them
+        return b"".join([b"".join(frame) if isinstance(frame, tuple) else frame for frame in frames])

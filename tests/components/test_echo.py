@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -10,25 +10,28 @@ from pywsapp.components.echo import EchoServer
 from pywsapp.connection import Connection
 from pywsapp.lifecycle import Lifecycle
 from pywsapp.outbox import Flusher
-from pywsapp.protocol.websocket import Ended, WebSocket
+from pywsapp.protocol.events import Ended
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.close import CloseCode
 from pywsapp.values.options import Options
 from pywsapp.values.request import Request
 
 
-class Memory:
+class Memory(Flusher):
     """A transport whose other end is a list of bytes, and a host that leaves flushing to the test and has no tasks."""
 
-    flusher: Flusher
-
     def __init__(self) -> None:
+        super().__init__()
         self.written: list[bytes] = []
-        self.flusher = self
+        self.flusher: Flusher = self
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
-    def add(self, connection: Connection) -> None: ...
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.written += pieces
+
+    def schedule(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def pause_reading(self) -> None: ...

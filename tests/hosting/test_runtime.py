@@ -13,23 +13,38 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 
-from pywsapp.hosting.runtime import LoopFlusher, Runtime, TaskFlusher, on_asyncio
+from pywsapp.broadcasting import broadcast
+from pywsapp.connection import Connection
+from pywsapp.flushing import FLUSHES_A_TURN, TurnFlusher
+from pywsapp.hosting.runtime import Runtime, TaskFlusher, on_asyncio
+from pywsapp.outbox import Flusher
+from pywsapp.protocol.websocket import WebSocket
 from pywsapp.values.options import Options
+from pywsapp.values.request import Request
 
 pytestmark = pytest.mark.anyio
 
 GUARD = 20
 
 
-class Flushed:
-    """Stands where a connection stands in a flusher: flushes by calling what it was given."""
+class Transport:
+    """Takes what a connection writes, by calling what it was given."""
 
-    def __init__(self, flush: Callable[[], None]) -> None:
-        self.flush = flush
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
         self.aborted = False
 
     def abort(self) -> None:
         self.aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def connection(flusher: Flusher, write: Callable[[bytes], object]) -> Connection:
+    options = Options()
+    transport: Any = Transport(write)
+    return Connection(Request(), WebSocket(client=False, options=options), transport, flusher, options)
 
 
 class Link:
@@ -62,51 +77,54 @@ async def run(runtime: Runtime, body: Callable[[TaskGroup], Any]) -> None:
 
 
 async def test_what_is_filled_in_a_turn_is_flushed_at_its_end() -> None:
-    flushed: list[str] = []
+    written: list[bytes] = []
 
     async def body(_: TaskGroup) -> None:
-        first, second = Flushed(lambda: flushed.append("1")), Flushed(lambda: flushed.append("2"))
-        for connection in (first, second):
-            runtime.flusher.add(connection)  # type: ignore[arg-type]
-        assert flushed == []
-        while len(flushed) < 2:
+        first, second = connection(runtime.flusher, written.append), connection(runtime.flusher, written.append)
+        first.send("1")
+        second.send("2")
+        first.send("3")
+        assert written == []
+        while len(written) < 2:
             await anyio.lowlevel.checkpoint()
-        runtime.flusher.add(first)  # type: ignore[arg-type]
-        while len(flushed) < 3:
+        first.send("4")
+        while len(written) < 3:
             await anyio.lowlevel.checkpoint()
 
     runtime = Runtime(Options())
     await run(runtime, body)
-    assert flushed == ["1", "2", "1"]
+    assert written == [b"\x81\x011\x81\x013", b"\x81\x012", b"\x81\x014"]
 
 
 async def test_what_is_filled_while_flushing_is_flushed_too() -> None:
-    flushed: list[str] = []
+    written: list[bytes] = []
 
     async def body(_: TaskGroup) -> None:
-        later = Flushed(lambda: flushed.append("later"))
-        runtime.flusher.add(Flushed(lambda: runtime.flusher.add(later)))  # type: ignore[arg-type]
-        while not flushed:
+        later = connection(runtime.flusher, written.append)
+        connection(runtime.flusher, lambda data: later.send("later")).send("first")
+        while not written:
             await anyio.lowlevel.checkpoint()
 
     runtime = Runtime(Options())
     await run(runtime, body)
+    assert written == [b"\x81\x05later"]
 
 
 async def test_a_flush_that_fails_ends_its_own_connection_only(caplog: pytest.LogCaptureFixture) -> None:
-    flushed: list[str] = []
+    written: list[bytes] = []
+    failing: list[Connection] = []
 
     async def body(_: TaskGroup) -> None:
-        runtime.flusher.add(failing)  # type: ignore[arg-type]
-        runtime.flusher.add(Flushed(lambda: flushed.append("other")))  # type: ignore[arg-type]
-        while not flushed:
+        failing.append(connection(runtime.flusher, lambda data: [][0]))
+        failing[0].send("lost")
+        connection(runtime.flusher, written.append).send("other")
+        while not written:
             await anyio.lowlevel.checkpoint()
 
-    failing = Flushed(lambda: [][0])
     runtime = Runtime(Options())
     await run(runtime, body)
-    assert flushed == ["other"]
-    assert failing.aborted
+    assert written == [b"\x81\x05other"]
+    assert failing[0].close_code == 1006
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert "IndexError" in caplog.text
@@ -114,14 +132,48 @@ async def test_a_flush_that_fails_ends_its_own_connection_only(caplog: pytest.Lo
 
 def test_a_flusher_asks_for_one_call_a_turn() -> None:
     calls: list[Callable[[], None]] = []
-    flushed: list[int] = []
-    flusher = LoopFlusher(calls.append)
+    written: list[bytes] = []
+    flusher = TurnFlusher(calls.append)
     for number in range(3):
-        flusher.add(Flushed(lambda number=number: flushed.append(number)))  # type: ignore[arg-type,misc]
+        connection(flusher, written.append).send(str(number))
     assert len(calls) == 1
     calls.pop()()
-    assert flushed == [0, 1, 2]
-    flusher.add(Flushed(lambda: flushed.append(3)))  # type: ignore[arg-type]
+    assert written == [b"\x81\x010", b"\x81\x011", b"\x81\x012"]
+    connection(flusher, written.append).send("3")
+    assert len(calls) == 1
+
+
+def test_a_large_audience_is_flushed_over_several_turns() -> None:
+    calls: list[Callable[[], None]] = []
+    written: list[bytes] = []
+    flusher = TurnFlusher(calls.append)
+    many = [connection(flusher, written.append) for _ in range(2 * FLUSHES_A_TURN + 1)]
+    broadcast(many, "1")
+    sizes = []
+    while calls:
+        assert len(calls) == 1
+        many[-1].send("2")  # joins what waits there already
+        calls.pop()()
+        sizes.append(len(written))
+    assert sizes == [FLUSHES_A_TURN, 2 * FLUSHES_A_TURN, 2 * FLUSHES_A_TURN + 1]
+    assert written[-1] == b"\x81\x011" + 3 * b"\x81\x012"
+
+
+def test_nobody_waits_behind_a_large_audience() -> None:
+    calls: list[Callable[[], None]] = []
+    audience: list[bytes] = []
+    answers: list[bytes] = []
+    flusher = TurnFlusher(calls.append)
+    broadcast([connection(flusher, audience.append) for _ in range(3 * FLUSHES_A_TURN)], "1")
+    calls.pop()()
+    other = connection(flusher, answers.append)
+    for number in range(3):
+        other.send(str(number))
+        calls.pop()()
+        assert answers[-1] == b"\x81\x01%d" % number
+    assert len(audience) == 3 * FLUSHES_A_TURN
+    assert calls == []
+    other.send("3")
     assert len(calls) == 1
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
+from pywsapp.flushing import TurnFlusher
 from pywsapp.waiting import on_asyncio as on_asyncio
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.connection import Connection
     from pywsapp.outbox import Flusher
     from pywsapp.values.options import Options
 
@@ -32,31 +32,7 @@ class TimedLink(Protocol):
         """Learn the time, in seconds of a monotonic clock."""
 
 
-class LoopFlusher:
-    """Flushes filled connections at the end of asyncio's turn."""
-
-    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
-        self._call_soon = call_soon
-        self._filled: list[Connection] = []
-
-    def add(self, connection: Connection) -> None:
-        """Flush a connection soon."""
-        if not self._filled:
-            self._call_soon(self.flush)
-        self._filled.append(connection)
-
-    def flush(self) -> None:
-        """Flush what was added."""
-        filled, self._filled = self._filled, []
-        for connection in filled:
-            try:
-                connection.flush()
-            except Exception:
-                logger.exception("flushing %r failed", connection)
-                connection.abort()
-
-
-class TaskFlusher(LoopFlusher):
+class TaskFlusher(TurnFlusher):
     """The same by a task, for loops that have no `call_soon`."""
 
     def __init__(self) -> None:
@@ -113,7 +89,7 @@ class Runtime:
             try:
                 async with anyio.create_task_group() as transports:
                     if on_asyncio():
-                        self.flusher = LoopFlusher(asyncio.get_running_loop().call_soon)
+                        self.flusher = TurnFlusher(asyncio.get_running_loop().call_soon)
                     else:
                         self.flusher = flusher = TaskFlusher()
                         transports.start_soon(flusher.run)

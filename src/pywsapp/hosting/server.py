@@ -37,6 +37,9 @@ logger = logging.getLogger("pywsapp")
 
 #: File descriptors that are left for refusals, files and whatever else the program opens.
 _RESERVED_FILES = 64
+#: Freed once, a block of this size tells glibc to keep as much for the next messages; else each large one costs its
+#: memory's page faults anew, several times what is done with it.
+_KEPT_BY_MALLOC = 8 * 1024 * 1024
 _DRAIN_BATCH = 100
 _DRAIN_PAUSE = 0.05
 
@@ -79,6 +82,7 @@ class Server:
         """
         self._stop = anyio.Event()
         self.draining = False
+        bytes(_KEPT_BY_MALLOC)
         with ExitStack() as opened:
             bound = []
             for listener in listeners:

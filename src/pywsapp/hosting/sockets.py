@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -61,6 +62,12 @@ class QueueingTransport:
 
     def set_protocol(self, protocol: Link) -> None:
         self._link = protocol
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
 
     def get_write_buffer_size(self) -> int:
         raise NotImplementedError

@@ -7,6 +7,7 @@ any anyio ByteStream, `hosting.sockets` and `hosting.streams` provide the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 
@@ -15,6 +16,9 @@ class Transport(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, or queue what cannot be sent at once; never blocks, silent after close."""
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        """Send several pieces as one."""
 
     def close(self) -> None:
         """Send what is queued, then close; `connection_lost` follows."""

@@ -1,0 +1,36 @@
+"""One message to many connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pywsapp.connection import Connection
+from pywsapp.protocol.prepared import PreparedMessage, Sendable
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: Sendable | PreparedMessage,
+    *,
+    exclude: Connection | Iterable[Connection] = (),
+    compress: bool | None = None,
+) -> None:
+    """Send one message to many connections, encoded once for each wire format among them. Never blocks.
+
+    Closed connections are left out; a slow one is dealt with by its own `Options.slow_consumer`.
+
+    Args:
+        connections: any iterable; it may change while this runs, for instance by handlers.
+        message: text or bytes.
+        exclude: a connection or several that do not get it, usually the sender.
+        compress: as for `Connection.send`.
+
+    Raises:
+        TypeError: the message is neither text nor bytes.
+        ConfigurationError: the text has no UTF-8 form.
+    """
+    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
+    left_out = {exclude} if isinstance(exclude, Connection) else set(exclude)
+    for connection in list(connections):
+        if connection not in left_out:
+            connection.send(prepared)
