@@ -21,32 +21,35 @@ Promises
 
 How
 
-A handler is called; if what it returns can be awaited, the connection is *busy* and its task awaits it. The task is
-made when first needed and then waits for more, so that a component of plain defs costs no task at all. Everything that
-must happen later, in order, goes through `_work`: the awaitable that is being awaited, then the queued messages, then
-our answer to the peer's close frame, then the end.
+A handler is called; if what it returns can be awaited, the connection is *busy* and its task, the `Worker`, awaits it.
+The task is made when first needed and then waits for more, so that a component of plain defs costs no task at all.
+Everything that must happen later, in order, goes through the worker: the awaitable that is being awaited, then the
+queued messages, then our answer to the peer's close frame, then the end.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp.component import Accept, MessageComponent, normalized, then
+from pywsapp.component import Accept, MessageComponent, is_awaited, normalized, then
 from pywsapp.connection import Connection
+from pywsapp.lending import LentTask
 from pywsapp.outbox import Flusher
-from pywsapp.protocol.websocket import Ended, PongReceived
+from pywsapp.protocol.events import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
-from pywsapp.waiting import DONE, Alarm, Later, alarm_type, raise_if_cancelled, raise_if_leaving
+from pywsapp.waiting import DONE, Later, raise_if_cancelled, raise_if_leaving
+from pywsapp.worker import Worker, work
 
 if TYPE_CHECKING:
     from pywsapp.protocol.websocket import WebSocket
@@ -95,7 +98,7 @@ def _asked(method: Callable[[Request], T | Awaitable[T]], request: Request) -> T
     except BaseException as exc:
         raise_if_leaving(exc)
         raise RuntimeError(f"{method.__qualname__} raised {exc!r}") from exc
-    return _awaited(answer) if inspect.isawaitable(answer) else answer
+    return _awaited(cast("Awaitable[T]", answer)) if is_awaited(answer) else answer
 
 
 async def _awaited(answer: Awaitable[T]) -> T:
@@ -121,37 +124,41 @@ class Lifecycle:
 
     __slots__ = (
         "_alive",
-        "_busy",
         "_closing_since",
         "_component",
         "_host",
         "_lost",
-        "_next",
+        "_max_inflated",
         "_on_message",
         "_options",
         "_pinged",
         "_pong_due",
         "_queue",
         "_stalled",
-        "_wake",
         "_ws",
+        "busy",
         "conn",
+        "lent_task",
+        "pending",
+        "worker",
     )
 
     def __init__(
         self, component: MessageComponent, conn: Connection, ws: WebSocket, options: Options, host: Host
     ) -> None:
         self.conn = conn
-        self._busy = False
+        self.busy = False
+        self.pending: Awaitable[Any] | None = None
         self._component = component
         self._on_message = component.on_message
         self._ws = ws
         self._options = options
+        self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the twin can hold
         self._host = host
         self._lost = False
-        self._next: Awaitable[Any] | None = None
         self._queue: deque[str | bytes] | None = None
-        self._wake: Alarm | None = None
+        self.worker: Worker | None = None
+        self.lent_task: LentTask | None = None
         self._alive = True
         self._pinged: float | None = None
         self._pong_due = False
@@ -172,35 +179,31 @@ class Lifecycle:
     def connection_made(self, transport: Any) -> None:
         """Nothing to do: the transport comes from the handshake."""
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+    def data_received(self, data: bytes) -> None:  # noqa: C901 - a call costs what a message does
+        """Take bytes from the peer, or none to go on with those that came before."""
         self._alive = True
-        self._take(data)
-        if self._ws.has_more:  # inflating it all at once could fill the memory, and hold everybody up
-            self.conn.queue_full(True)
-            if not self._busy:
-                self._follow(Later(anyio.lowlevel.checkpoint))
-
-    def _take(self, data: bytes) -> None:
-        conn = self.conn
-        for event in self._ws.receive(data, self._options.max_message_size):
-            if isinstance(event, (str, bytes)):
-                if self._busy:
+        conn, ws = self.conn, self._ws
+        for event in ws.receive(data, self._max_inflated):
+            if type(event) is str or type(event) is bytes:
+                if self.busy:
                     self._enqueue(event)
                 elif not conn.deaf:
                     try:
                         result = self._on_message(conn, event)
-                    except BaseException as exc:
-                        self._failed(exc)
-                    else:
                         if result is not None:
                             self._follow(result)
+                    except BaseException as exc:
+                        self._failed(exc)
             elif isinstance(event, PongReceived):
                 conn.ponged(event.payload)
-            else:
+            elif isinstance(event, Ended):
                 self._ended(event)
-        if self._ws.has_pongs:
+        if ws.has_pongs:
             self._host.flusher.add(conn)
+        if ws.has_more:  # inflating it all at once could fill the memory, and hold everybody up
+            conn.queue_full(True)
+            if not self.busy:
+                self._follow(Later(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
         """Take the peer's end of stream: without a close frame before it the connection is lost."""
@@ -222,11 +225,11 @@ class Lifecycle:
             return
         self._lost = True
         self.conn.lost()
-        if self._busy:
-            return  # the task goes on to the end by itself
-        self._busy = True
-        if self._wake is not None:
-            self._wake.set()
+        if self.busy:
+            return  # the worker goes on to the end by itself
+        self.busy = True
+        if self.worker is not None:
+            self.worker.wake()
             return
         last = self._call_on_close()
         if last is None:
@@ -241,7 +244,7 @@ class Lifecycle:
     def _ended(self, event: Ended) -> None:
         if not event.by_peer:
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
-        elif self._busy and not self.conn.closed:
+        elif self.busy and not self.conn.closed:
             self.conn.closed_by_peer(event)
             return
         self.conn.ended(event)
@@ -249,15 +252,26 @@ class Lifecycle:
     # -- calling handlers --------------------------------------------------------------------------------------------
 
     def _follow(self, result: Any) -> None:
-        """Let the connection's task await what a handler returned."""
-        if result is DONE or not isinstance(result, Awaitable):
+        """Let the worker await what a handler returned; a coroutine is begun here, and may end here or raise."""
+        if type(result) is CoroutineType:
+            if self.lent_task is not None:
+                self.busy = True
+                try:
+                    result = self.lent_task.begin(result)
+                except BaseException as exc:
+                    result = self.lent_task.call(self.report, exc)  # on_error sees what the handler saw
+                finally:
+                    self.busy = False
+                if result is None:
+                    return
+        elif result is DONE or not isinstance(result, Awaitable):
             return
-        self._busy = True
-        self._next = result
-        if self._wake is not None:
-            self._wake.set()
+        self.busy = True
+        self.pending = result
+        if self.worker is None:
+            self._host.start_soon(functools.partial(work, self))
         else:
-            self._host.start_soon(self._work)
+            self.worker.wake()
 
     def _enqueue(self, message: str | bytes) -> None:
         if self._queue is None:
@@ -268,9 +282,9 @@ class Lifecycle:
 
     def _failed(self, exc: BaseException) -> None:
         """Take what a def handler raised."""
-        self._follow(self._report(exc))
+        self._follow(self.report(exc))
 
-    def _report(self, exc: BaseException) -> Awaitable[None] | None:
+    def report(self, exc: BaseException) -> Awaitable[None] | None:
         """Call `on_error`, or do what it does by default; give what is still to be awaited, which raises nothing."""
         raise_if_leaving(exc)
         if not isinstance(exc, Exception):
@@ -295,67 +309,44 @@ class Lifecycle:
         logger.error(what, type(self._component).__name__, self.conn, exc_info=exc)
         self.conn.close(CloseCode.INTERNAL_ERROR, "internal error")
 
-    # -- the connection's task ---------------------------------------------------------------------------------------
+    # -- what the worker asks ----------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        make_alarm = alarm_type()
-        try:
-            while True:
-                await self._work_off()
-                self.conn.answer_close()
-                if self._lost:
-                    self._ws.abandon()
-                    break
-                self._busy = False
-                self._wake = make_alarm()
-                try:
-                    await self._wake.wait()
-                finally:
-                    self._busy = True
-                    self._wake = None
-        except BaseException as exc:
-            if self._next is not None:  # called in the turn of the cancellation; it begins, and is cancelled too
-                await self._work_off()
-            raise_if_cancelled(exc)
-            logger.error("%r is aborted", self.conn, exc_info=exc)
-        finally:
-            if not self._lost:
-                self.conn.abort()
-            await self._end(self._call_on_close())
-
-    async def _work_off(self) -> None:
-        """Await what is to be awaited, then deliver what is queued, until nothing is left."""
-        result: Any
-        result, self._next = self._next, None
-        while True:
-            try:
-                if result is not None and isinstance(result, Awaitable):
-                    await result
-                message = self._dequeue()
-                if message is not None:
-                    result = self._on_message(self.conn, message)
-                elif self._ws.has_more:
-                    await anyio.lowlevel.checkpoint()
-                    self._take(b"")
-                    result = None
-                else:
-                    self.conn.queue_full(False)
-                    return
-            except BaseException as exc:
-                raise_if_cancelled(exc)
-                result = self._report(exc)
-
-    def _dequeue(self) -> str | bytes | None:
+    def has_message(self) -> bool:
+        """Tell whether a message waits that is still to be delivered."""
         queue = self._queue
-        if not queue:
-            return None
-        if self.conn.deaf:
+        if queue and self.conn.deaf:
             queue.clear()
-            return None
+        return bool(queue)
+
+    def deliver(self) -> Any:
+        """Call `on_message` for the message that waits longest; raises what it raises."""
+        queue = self._queue
+        assert queue is not None
         message = queue.popleft()
         if len(queue) <= self._options.max_queue // 2 and not self._ws.has_more:
             self.conn.queue_full(False)
-        return message
+        return self._on_message(self.conn, message)
+
+    def has_more(self) -> bool:
+        """Tell whether bytes that came are still to be read; if not, reading goes on."""
+        if not self._ws.has_more:
+            self.conn.queue_full(False)
+        return self._ws.has_more
+
+    def rest(self) -> bool:
+        """Take note that all is done for now; give whether all is done for ever."""
+        self.conn.answer_close()
+        if self._lost:
+            self._ws.abandon()
+        else:
+            self.busy = False
+        return self._lost
+
+    async def end(self) -> None:
+        """End with the worker's task."""
+        if not self._lost:
+            self.conn.abort()
+        await self._end(self._call_on_close())
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -364,7 +355,7 @@ class Lifecycle:
         try:
             result = self._component.on_close(self.conn)
         except BaseException as exc:
-            return self._report(exc)
+            return self.report(exc)
         return self._settled(result) if isinstance(result, Awaitable) else None
 
     async def _settled(self, result: Awaitable[Any]) -> None:
@@ -372,7 +363,7 @@ class Lifecycle:
             await result
         except BaseException as exc:
             raise_if_cancelled(exc)
-            last = self._report(exc)
+            last = self.report(exc)
             if last is not None:
                 await last
 

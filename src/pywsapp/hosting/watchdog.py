@@ -15,8 +15,11 @@ from types import CodeType, FrameType
 
 import anyio
 
+from pywsapp.component import MessageComponent
+
 logger = logging.getLogger("pywsapp")
 
+_HANDLERS = frozenset({"on_handshake", "on_open", "on_message", "on_close", "on_error", "on_request"})
 #: Where no handler is: the standard library, and what event loops and this package are built on.
 _NO_HANDLERS = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
 
@@ -77,7 +80,10 @@ class Watchdog:
 
 
 def _handler(frame: FrameType | None) -> FrameType | None:
-    """Find, from the inner end of a stack, the first code of ours, and what it has called of the person's."""
+    """Find, from the inner end of a stack, a component's handler, or what code of ours has called of the person's.
+
+    The compiled twin leaves no frames, so a handler cannot only be known by who called it.
+    """
     theirs = None
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -86,5 +92,12 @@ def _handler(frame: FrameType | None) -> FrameType | None:
                 return theirs
         elif module.partition(".")[0] not in _NO_HANDLERS:
             theirs = frame
+            if frame.f_code.co_name in _HANDLERS and isinstance(_first_argument(frame), MessageComponent):
+                return frame
         frame = frame.f_back
     return None
+
+
+def _first_argument(frame: FrameType) -> object:
+    names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+    return frame.f_locals.get(names[0]) if names else None
