@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 from typing_extensions import ParamSpec
@@ -123,15 +123,20 @@ def normalized(answer: HandshakeAnswer, component: MessageComponent) -> Accept:
     )
 
 
+def is_awaited(result: object) -> bool:
+    """Tell whether an answer is still to be awaited; what answers are otherwise is told apart first, and fast."""
+    return result is not None and not isinstance(result, (Accept, str, Response)) and inspect.isawaitable(result)
+
+
 def then(result: T | Awaitable[T], step: Callable[[T], R]) -> R | Awaitable[R]:
     """Apply a step to a result that may have to be awaited first; without a task if it has not."""
-    if inspect.isawaitable(result):
+    if is_awaited(result):
+        return _later(cast("Awaitable[T]", result), step)
+    return step(cast("T", result))
 
-        async def later() -> R:
-            return step(await result)
 
-        return later()
-    return step(result)
+async def _later(result: Awaitable[T], step: Callable[[T], R]) -> R:
+    return step(await result)
 
 
 def in_thread(handler: Callable[P, T]) -> Callable[P, Awaitable[T]]:

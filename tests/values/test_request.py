@@ -170,3 +170,24 @@ def test_what_a_peer_wrote_stays_on_one_line_and_short() -> None:
     shown = repr(Request(path="/x\n2024-01-01 ERROR\x1b[2J\u2028\u202eيا" + "y" * 1000))
     assert "/x\\n2024-01-01 ERROR\\x1b[2J\\u2028\\u202eيا" in shown
     assert len(shown) < 300
+
+
+NAMES = st.text(st.sampled_from("abcXYZ-_09"), min_size=1, max_size=5)
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=10)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=8))
+def test_packed_headers_are_the_same(items: list[tuple[str, str]]) -> None:
+    plain, packed = Headers(items), Headers(items)
+    packed.pack()
+    packed.pack()
+    names = {name for name, _ in items} | {"other"}
+    assert [packed.getlist(name) for name in names] == [plain.getlist(name) for name in names]
+    packed.pack()
+    assert packed.multi_items() == plain.multi_items()
+    packed.pack()
+    assert (dict(packed), len(packed), list(packed)) == (dict(plain), len(plain), list(plain))
+    packed.pack()
+    assert [name in packed for name in names] == [name in plain for name in names]
+    packed.pack()
+    assert repr(packed) == repr(plain)

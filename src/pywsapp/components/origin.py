@@ -129,6 +129,9 @@ class AllowedOrigins(MutableSequence[str]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, value: object) -> bool:
+        return any(entry.text == value for entry in self._entries)
+
     def __repr__(self) -> str:
         return repr(list(self))
 

@@ -13,6 +13,7 @@ path; of two parameters of one type, the one with more fixed text around it come
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
@@ -186,6 +187,7 @@ def host_name(text: str) -> str:
     raise ConfigurationError(f"{text!r} is no host: write 'example.com' or '*.example.com', without scheme, port, path")
 
 
+@functools.lru_cache(1024)
 def is_address(host: str) -> bool:
     """Tell whether a host is an IP address rather than a name."""
     try:

@@ -302,6 +302,8 @@ def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) 
 def _accepted(route: _Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
     """Fill in what the route says where the component's own answer says nothing."""
     accept = normalized(answer, component)
+    if route.subprotocols is None and route.options is None and not route.require_subprotocol:
+        return accept
     return replace(
         accept,
         subprotocols=route.subprotocols if accept.subprotocols is None else accept.subprotocols,

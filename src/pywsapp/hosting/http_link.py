@@ -22,12 +22,12 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp.component import Accept
+from pywsapp.component import Accept, is_awaited
 from pywsapp.connection import Connection
 from pywsapp.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
 from pywsapp.protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
@@ -195,11 +195,11 @@ class HttpLink:
             answer = ask_handshake(self._server.component, request)
         else:
             answer = ask_request(self._server.component, request)
-        if isinstance(answer, Awaitable):
+        if is_awaited(answer):
             self._state = _State.DECIDING
-            self._server.runtime.start_soon(functools.partial(self._decide, answer))
+            self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
         else:
-            self._answer(answer)
+            self._answer(cast("Accept | Response", answer))
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         try:
@@ -218,11 +218,10 @@ class HttpLink:
 
     def _answer(self, answer: Accept | Response) -> None:
         assert self._request is not None
-        if is_upgrade(self._request):
-            assert isinstance(answer, Accept)
-            self._accept(self._request, answer)
-        elif isinstance(answer, Response):
+        if isinstance(answer, Response):
             self._respond(answer)
+        elif isinstance(answer, Accept) and is_upgrade(self._request):
+            self._accept(self._request, answer)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
@@ -248,6 +247,7 @@ class HttpLink:
         runtime.links.discard(self)
         logger.debug("%r opened", conn)
         self._resume()  # first, since from here on the connection pauses as it needs
+        request.headers.pack()
         lifecycle.open(self._glued)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def check_upgrade(request: Request) -> None:
         raise Refuse(405, [("Allow", "GET")], "a WebSocket handshake is a GET request")
     if request.http_version < (1, 1):
         raise Refuse(400, body="a WebSocket handshake needs HTTP/1.1")
-    headers = Headers([item for item in request.headers.multi_items() if item[0] in _HANDSHAKE_FIELDS])
+    headers = request.headers
     for name, value in headers.multi_items():
-        if not value.isascii():
+        if name in _HANDSHAKE_FIELDS and not value.isascii():
             raise Refuse(400, body=f"the field {name} is not ASCII")
     if not has_element(headers, "upgrade", "websocket"):
         raise Refuse(426, _UPGRADE, "the Upgrade field must ask for websocket")

@@ -304,9 +304,9 @@ def list_elements(headers: Headers, name: str) -> tuple[str, ...]:
 def has_element(headers: Headers, name: str, element: str) -> bool:
     """Tell whether a comma-separated field has an element, given in lower case, in any case."""
     for value in headers.getlist(name):
-        for part in value.lower().split(","):
-            if part.strip(" \t") == element:
-                return True
+        value = value.lower()
+        if value == element or any(part.strip(" \t") == element for part in value.split(",")):
+            return True
     return False
 
 

@@ -23,35 +23,57 @@ class Headers(Mapping[str, str]):
     `headers["name"]` gives the first value, `headers.getlist("name")` gives all of them.
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("_first", "_items", "_packed")
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
-        self._items: tuple[tuple[str, str], ...] = tuple((name.lower(), value) for name, value in items)
+        self._items: tuple[tuple[str, str], ...] = tuple([(name.lower(), value) for name, value in items])
+        self._first: dict[str, str] | None = None
+        self._packed: str | None = None
+
+    @property
+    def _index(self) -> dict[str, str]:
+        """The first value of each field."""
+        if self._first is None:
+            self._first = dict(reversed(self.multi_items()))
+        return self._first
 
     def __getitem__(self, name: str) -> str:
-        name = name.lower()
-        for key, value in self._items:
-            if key == name:
-                return value
-        raise KeyError(name)
+        return self._index[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(key for key, _ in self._items))
+        return iter(dict.fromkeys(key for key, _ in self.multi_items()))
 
     def __len__(self) -> int:
-        return len({key for key, _ in self._items})
+        return len(self._index)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._index
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._items)!r})"
+        return f"Headers({list(self.multi_items())!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Give every value of a field, in order; an empty list if there is none."""
         name = name.lower()
-        return [value for key, value in self._items if key == name]
+        index = self._first or self._index
+        if name not in index:
+            return []
+        items = self._items
+        return [index[name]] if len(index) == len(items) else [value for key, value in items if key == name]
 
     def multi_items(self) -> tuple[tuple[str, str], ...]:
         """Give every field with its lower-case name, repeated ones too, in order."""
+        if self._packed is not None:
+            self._items = tuple([tuple(line.split(":", 1)) for line in self._packed.split("\n")])  # type: ignore[misc]
+            self._packed = None
         return self._items
+
+    def pack(self) -> None:
+        """Keep them in a fifth of the memory until somebody asks; only for what was read from a request."""
+        if self._items:
+            self._packed = "\n".join([f"{name}:{value}" for name, value in self._items])
+            self._items = ()
+            self._first = None
 
 
 class QueryParams(Mapping[str, str]):
