@@ -27,12 +27,13 @@ zlib cannot compress with a window of 8 bits, but it can inflate one with 9.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import NamedTuple
 
 from pywsapp.protocol.extensions import Offer
 from pywsapp.values.errors import HandshakeError, ProtocolError
-from pywsapp.values.options import Deflate
+from pywsapp.values.options import Compressor, Deflate
 
 _NAME = "permessage-deflate"
 _SERVER_FORGETS = "server_no_context_takeover"
@@ -50,6 +51,14 @@ _MAX_STREAMS = 32  # of one message; a new one for each few bytes would cost mor
 _TOO_BIG = 1009
 _INVALID = 1007
 _SWITCHING_PROTOCOLS = 101
+
+
+class _OfOneThread(threading.local):
+    def __init__(self) -> None:
+        self.compressors: dict[object, Compressor] = {}
+
+
+_shared = _OfOneThread()
 
 
 class DeflateParameters(NamedTuple):
@@ -135,12 +144,21 @@ def accept_response(offers: list[Offer], config: Deflate) -> DeflateParameters |
 def compress_shared(payload: bytes, bits: int, config: Deflate) -> bytes:
     """Compress one message with no reference to others, so that it may go to many connections.
 
+    One compressor for each format serves all messages of a thread. A full flush makes it forget what it has seen
+    (zlib's manual: "so that decompression can restart from this point"), and costs less than a new one.
+
     Args:
         payload: the message.
         bits: the window; a connection whose agreed window is at least this can read the result.
         config: gives the level and the memory level.
     """
-    return _compress(zlib.compressobj(config.level, zlib.DEFLATED, -bits, config.mem_level), payload)
+    if not payload:
+        return _EMPTY
+    key = (config.compressor, config.level, bits, config.mem_level)
+    compressor = _shared.compressors.pop(key, None) or _new_compressor(bits, config)  # one that fails is not put back
+    compressed = compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH)
+    _shared.compressors[key] = compressor
+    return compressed[: -len(_TAIL)]
 
 
 class PerMessageDeflate:
@@ -170,7 +188,7 @@ class PerMessageDeflate:
         self._bits, self._forgets = own
         self._inflate_bits, self._peer_forgets = other
         self._config = config
-        self._compressor: zlib._Compress | None = None
+        self._compressor: Compressor | None = None
         self._inflater: zlib._Decompress | None = None
         self._streams = 0
 
@@ -178,11 +196,12 @@ class PerMessageDeflate:
         """Compress one whole message (RFC 7692 section 7.2.1)."""
         compressor = self._compressor
         if compressor is None:
-            config = self._config
-            compressor = zlib.compressobj(config.level, zlib.DEFLATED, -self._bits, config.mem_level)
-            if not self._forgets:
-                self._compressor = compressor
-        return _compress(compressor, payload)
+            if self._forgets:
+                return compress_shared(payload, self._bits, self._config)
+            compressor = self._compressor = _new_compressor(self._bits, self._config)
+        if not payload:
+            return _EMPTY
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
 
     def forget(self) -> None:
         """Let the next message refer to no earlier one.
@@ -242,10 +261,10 @@ class PerMessageDeflate:
         return inflater, inflated
 
 
-def _compress(compressor: zlib._Compress, payload: bytes) -> bytes:
-    if not payload:
-        return _EMPTY
-    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
+def _new_compressor(bits: int, config: Deflate) -> Compressor:
+    if config.compressor is not None:
+        return config.compressor(config.level, -bits, config.mem_level)
+    return zlib.compressobj(config.level, zlib.DEFLATED, -bits, config.mem_level)
 
 
 def _read(parameters: list[tuple[str, str | None]]) -> dict[str, int | None] | None:

@@ -6,12 +6,24 @@ what raising it costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Protocol
 
 from pywsapp.values.errors import ConfigurationError
 
 _NUMBERS = ("int", "float")
+
+
+class Compressor(Protocol):
+    """What `zlib.compressobj` makes."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Take bytes, and give what is compressed so far."""
+
+    def flush(self, mode: int, /) -> bytes:
+        """Give the rest; the mode is zlib's."""
 
 
 class SlowConsumer(Enum):
@@ -38,6 +50,8 @@ class Deflate:
         level: zlib's compression level, 0 to 9.
         mem_level: zlib's memory level, 1 to 9; memory is 2 ** (mem_level + 9).
         threshold: messages shorter than this many bytes are sent uncompressed.
+        compressor: makes what compresses instead of zlib, `pywsapp.backends.isal.compressor` for instance; called with
+            the level, the negative window bits and the memory level.
     """
 
     server_max_window_bits: int = 12
@@ -47,6 +61,7 @@ class Deflate:
     level: int = 6
     mem_level: int = 5
     threshold: int = 1024
+    compressor: Callable[[int, int, int], Compressor] | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -60,6 +75,8 @@ class Deflate:
                 raise ConfigurationError(f"Deflate.{name} must be a whole number from {low} to {high}, not {value!r}")
         if type(self.threshold) is not int or self.threshold < 0:
             raise ConfigurationError(f"Deflate.threshold must be a whole number from 0 on, not {self.threshold!r}")
+        if self.compressor is not None and not callable(self.compressor):
+            raise ConfigurationError(f"Deflate.compressor must be a function or None, not {self.compressor!r}")
         for name in ("server_no_context_takeover", "client_no_context_takeover"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"Deflate.{name} must be True or False, not {getattr(self, name)!r}")
