@@ -1,23 +1,55 @@
 #!/bin/sh
-# services.sh: what the tests need beside Python packages, installed if that is possible here.
+# services.sh [PYTHON]: what the tests need beside Python packages, installed if that is possible here.
 #
-# Root on Debian gets it; anybody else is told the command, and the tests that need it are skipped (with CI set: fail).
+# Root on Debian gets it; anybody else is told the command, and what needs it is not tested (with CI set: fails).
 set -eu
 
-for browser in chromium chromium-browser google-chrome; do
-    if command -v "$browser" >/dev/null 2>&1; then
-        exit 0
-    fi
-done
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "installing chromium (for the browser tests)"
-    export DEBIAN_FRONTEND=noninteractive
-    log=$(mktemp)
-    if apt-get update >"$log" 2>&1 && apt-get install -y --no-install-recommends chromium >>"$log" 2>&1; then
+python=${1:-python3}
+
+# need WHAT PACKAGE... : install Debian packages, or say that what needs them is not tested.
+need() {
+    what=$1
+    shift
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "installing $* (for $what)"
+        export DEBIAN_FRONTEND=noninteractive
+        log=$(mktemp)
+        if apt-get update >"$log" 2>&1 && apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1; then
+            rm "$log"
+            return
+        fi
+        tail -n 20 "$log" >&2
         rm "$log"
-        exit 0
     fi
-    tail -n 20 "$log" >&2
-    rm "$log"
+    echo "services.sh: missing, so not tested: $what; on Debian: apt-get install $*" >&2
+}
+
+any() {
+    for program; do
+        if command -v "$program" >/dev/null 2>&1; then
+            return
+        fi
+    done
+    return 1
+}
+
+includes() {
+    printf '#include <%s>\n' "$1" | cc ${2:+-I"$2"} -E - >/dev/null 2>&1
+}
+
+if ! any chromium chromium-browser google-chrome; then
+    need "the browser" chromium
 fi
-echo "services.sh: chromium is missing, so the browser tests will not run; on Debian: apt-get install chromium" >&2
+if ! any cc || ! includes stdio.h; then
+    need "the compiled twin and the load generator" gcc libc6-dev
+fi
+if any cc; then
+    if ! includes zlib.h || ! includes openssl/ssl.h; then
+        need "the load generator" zlib1g-dev libssl-dev
+    fi
+    # Debian's own Python has its headers in a package apart; any other brings them.
+    headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    if ! includes Python.h "$headers"; then
+        need "the compiled twin" "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
+    fi
+fi

@@ -1,7 +1,7 @@
 """Run the suite on every supported CPython found here, and once with the oldest dependencies that are allowed.
 
-Each run has an environment of its own in .venvs/ and a log beside it; a table closes the whole.  Arguments go
-to pytest.  Exit status: 1 if a run failed or there was none.
+Each has an environment of its own in .venvs/, and a log beside it; the compiled twin is tested there, and then the
+Python source.  A table closes the whole.  Arguments go to pytest.  Exit status: 1 if a run failed or there was none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ ROOT = Path(__file__).parent.parent
 VENVS = ROOT / ".venvs"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OLDEST = "oldest"
-SUMMARY = re.compile(r"^=+ (.*\d+ (?:passed|failed|error).*) =+$", re.MULTILINE)
+COMPILED, PURE = "compiled twin", "Python source"
+NO_TOOLS = 3  # hatch_build.py: there is nothing to compile with
+NOTHING_CHOSEN = 5  # pytest: no test was selected
+SUMMARY = re.compile(r"^=+ (.*\d+ (?:passed|failed|error|deselected).*) =+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Result:
     """How one run ended."""
 
     name: str
+    build: str
     passed: bool
     summary: str
     seconds: float
@@ -70,33 +74,53 @@ def lower_bounds() -> list[str]:
     return constraints
 
 
-def run(name: str, python: str, constraints: list[str]) -> Result:
-    """Install and test with one Python; everything it prints goes into its log."""
-    began = time.monotonic()
+def run(name: str, python: str, constraints: list[str]) -> Iterator[Result]:
+    """Install and test with one Python, on both builds; everything it prints goes into its log."""
     log = VENVS / f"{name}.log"
-    environment = {**os.environ, "PYTHON": python, "PIP_INSTALL_ARGS": ""}
+    log.unlink(missing_ok=True)
+    variables = {"PYTHON": python, "PIP_INSTALL_ARGS": ""}
     if constraints:
         file = VENVS / f"{name}.txt"
         file.write_text("\n".join(constraints) + "\n")
-        environment["PIP_INSTALL_ARGS"] = f"--constraint {file}"
+        variables["PIP_INSTALL_ARGS"] = f"--constraint {file}"
     venv = VENVS / name
-    steps = [
+    installed = venv / "bin" / "python"
+    began = time.monotonic()
+    for step in (
         ["sh", str(ROOT / "scripts" / "venv.sh"), str(venv), "-e", ".[test]"],
-        [str(venv / "bin" / "python"), "-m", "pip", "list"],
-        [str(venv / "bin" / "python"), "-m", "pytest", *sys.argv[1:]],
-    ]
-    with log.open("w") as out:
-        status = next(
-            (
-                code
-                for step in steps
-                if (code := subprocess.call(step, cwd=ROOT, env=environment, stdout=out, stderr=out))
-            ),
-            0,
-        )
-    summaries = SUMMARY.findall(log.read_text(errors="replace"))
+        [str(installed), "-m", "pip", "list"],
+    ):
+        if call(log, *step, **variables) != 0:
+            yield Result(name, "", False, f"it cannot be installed, see {log}", time.monotonic() - began)
+            return
+    status = call(log, str(installed), str(ROOT / "hatch_build.py"))
+    if status == 0:
+        yield suite(name, COMPILED, log, str(installed), "-m", "pytest")
+    else:
+        # Without a C compiler there is nothing to test; with one it is a fault.
+        passed = status == NO_TOOLS and not os.environ.get("CI")
+        yield Result(name, COMPILED, passed, f"NOT TESTED: it could not be compiled, see {log}", 0)
+    again = ["-m", "not once"] if status == 0 else []
+    yield suite(name, PURE, log, str(installed), "-m", "pytest", *again, PYWSAPP_PURE="1")
+
+
+def suite(name: str, build: str, log: Path, *command: str, **variables: str) -> Result:
+    """Run the suite on one build."""
+    began, before = time.monotonic(), log.stat().st_size
+    status = call(log, *command, *sys.argv[1:], **variables)
+    with log.open(errors="replace") as written:
+        written.seek(before)
+        summaries = SUMMARY.findall(written.read())
     summary = summaries[-1] if summaries else f"no test ran, see {log}"
-    return Result(name, status == 0 and bool(summaries), summary, time.monotonic() - began)
+    if status == NOTHING_CHOSEN and build == PURE and "deselected" in summary:
+        status = 0  # what was chosen has been run once
+    return Result(name, build, status == 0 and bool(summaries), summary, time.monotonic() - began)
+
+
+def call(log: Path, *command: str, **variables: str) -> int:
+    environment = {key: value for key, value in os.environ.items() if key != "PYWSAPP_PURE"} | variables
+    with log.open("a") as out:
+        return subprocess.call(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
 
 
 def main() -> int:
@@ -109,11 +133,13 @@ def main() -> int:
     results = []
     for name, python, constraints in runs:
         print(f"{name}: {python} {' '.join(constraints)}", flush=True)
-        results.append(run(name, python, constraints))
-        print(f"  {results[-1].summary}", flush=True)
-    print(f"\n{'Python':<8} {'':<6} {'seconds':>7}  result")
+        for result in run(name, python, constraints):
+            print(f"  {result.build}: {result.summary}", flush=True)
+            results.append(result)
+    print(f"\n{'Python':<8} {'build':<13} {'':<6} {'seconds':>7}  result")
     for result in results:
-        print(f"{result.name:<8} {'ok' if result.passed else 'FAILED':<6} {result.seconds:7.0f}  {result.summary}")
+        verdict = "ok" if result.passed else "FAILED"
+        print(f"{result.name:<8} {result.build:<13} {verdict:<6} {result.seconds:7.0f}  {result.summary}")
     for version in VERSIONS:
         if version not in found:
             print(f"{version:<8} not found here")

@@ -1,14 +1,48 @@
-"""Every async test runs on asyncio, on uvloop and on trio."""
+"""Every async test runs on asyncio, on uvloop and on trio; and it is said which build of the library is tested."""
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import hatch_build
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
     pytest.param(("trio", {}), id="trio"),
 ]
+
+#: Not run again on the other build: tests of tools or of both builds, and the browser's, for what is in it is no part.
+ONCE = {"test_architecture.py", "test_benchmarks.py", "test_packaging.py", "test_twin.py", "test_wsload.py"}
+ONCE_FIXTURE = "browser"
+
+
+def pytest_configure() -> None:
+    fault = None if os.environ.get("PYWSAPP_PURE") else hatch_build.fault_in_place()
+    if fault is not None:
+        raise pytest.UsageError(
+            f"what is compiled is not what is in the source: {fault}; run: python hatch_build.py, "
+            "or set PYWSAPP_PURE=1 to test the Python source"
+        )
+
+
+def pytest_report_header() -> str:
+    # Not before the check above: what was compiled in part may not even be importable.
+    from pywsapp.twin import compiled, describe
+
+    return f"pywsapp: {describe()}, {len(compiled())} of its modules compiled"
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks select
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in ONCE or ONCE_FIXTURE in getattr(item, "fixturenames", ()):
+            item.add_marker("once")
 
 
 @pytest.fixture(params=BACKENDS)

@@ -16,12 +16,20 @@ SRC = Path(__file__).parent.parent / "src"
 
 #: A module belongs to the floor that its name, or the name of a package around it, stands on.
 FLOORS: list[set[str]] = [
-    {"pywsapp.values"},
+    {"pywsapp.twin", "pywsapp.values"},
     {"pywsapp.protocol"},
-    {"pywsapp.connection", "pywsapp.component", "pywsapp.outbox", "pywsapp.waiting"},
-    {"pywsapp.lifecycle"},
+    {
+        "pywsapp.broadcasting",
+        "pywsapp.component",
+        "pywsapp.connection",
+        "pywsapp.flushing",
+        "pywsapp.lending",
+        "pywsapp.outbox",
+        "pywsapp.waiting",
+    },
+    {"pywsapp.lifecycle", "pywsapp.worker"},
     {"pywsapp.components"},
-    {"pywsapp.hosting"},
+    {"pywsapp.backends", "pywsapp.hosting"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.cli", "pywsapp.__main__", "pywsapp.demo"},
@@ -150,7 +158,19 @@ def foreign_imports(modules: dict[str, Module]) -> list[str]:
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
         for found in module.imports
-        if found.module.partition(".")[0] not in allowed and not found.module.startswith(".")
+        if found.module.partition(".")[0] not in allowed
+        and not found.module.startswith(".")
+        and not name.startswith("pywsapp.backends.")
+    ]
+
+
+def chosen_backends(modules: dict[str, Module]) -> list[str]:
+    """Find imports of a backend, which only the person who wants it imports."""
+    return [
+        f"{name}:{found.line} imports {found.module}"
+        for name, module in modules.items()
+        for found in module.imports
+        if found.module.startswith("pywsapp.backends.")
     ]
 
 
@@ -231,6 +251,7 @@ CHECKS: list[Check] = [
     impure_protocol,
     hosts_that_choose,
     foreign_imports,
+    chosen_backends,
     late_imports,
     import_cycle,
     drawers,
@@ -266,6 +287,7 @@ GOOD = {
     "pywsapp/values/errors.py": '"""Errors."""\n' + "x = 1\n" * (MAX_FILE_LINES - 1),
     "pywsapp/values/close.py": '"""Close."""\ndef f():\n    "Work."\n' + "    x = 1\n" * MAX_FUNCTION_LINES,
     "pywsapp/protocol/http.py": '"""HTTP."""\nfrom wsproto import events\nfrom pywsapp.values.errors import X\n',
+    "pywsapp/backends/isal.py": '"""Compression."""\nimport isal\n',
     "pywsapp/cli.py": '"""CLI."""\ndef main():\n    import pywsapp.app\n',
 }
 LONG_FUNCTION = "def f():\n    'Work.'\n" + "    x = 1\n" * (MAX_FUNCTION_LINES + 1)
@@ -286,6 +308,7 @@ BAD: list[tuple[Check, str, str | None]] = [
     (foreign_imports, "pywsapp/app.py", "import uvloop"),
     (foreign_imports, "pywsapp/app.py", "from trio.socket import socket"),
     (foreign_imports, "pywsapp/app.py", "class C:\n    def f(self):\n        import redis"),
+    (chosen_backends, "pywsapp/app.py", "from pywsapp.backends.isal import compressor"),
     (late_imports, "pywsapp/app.py", "def f():\n    import json"),
     (
         late_imports,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from serving import GUARD
 
 from pywsapp import __version__
 from pywsapp.cli import main
+from pywsapp.twin import describe
 
 
 def run(*arguments: str) -> Program:
@@ -24,7 +26,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"pywsapp {__version__} (Python 3.")
+    python = f"Python {platform.python_version()}"
+    assert capsys.readouterr().out == f"pywsapp {__version__} ({describe()}, {python})\n"
 
 
 def test_script_of_the_package_is_main() -> None:

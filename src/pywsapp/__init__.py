@@ -1,6 +1,10 @@
 """Real-time WebSocket applications: subclass MessageComponent, route it on an App, run it on asyncio or trio."""
 
+import pywsapp.twin  # noqa: F401 - first: it decides which build the others are imported from
+
+# isort: split
 from pywsapp.app import App
+from pywsapp.broadcasting import broadcast
 from pywsapp.client import connect
 from pywsapp.component import Accept, ComponentDecorator, HandshakeDecorator, MessageComponent, in_thread
 from pywsapp.components.echo import EchoServer
@@ -8,7 +12,7 @@ from pywsapp.components.ip import IpBlackList
 from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import Router
 from pywsapp.components.static import StaticFolder
-from pywsapp.connection import Connection, broadcast
+from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import ConfigurationError, ConnectionClosed, HandshakeError, PywsappError, Refuse

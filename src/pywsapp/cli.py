@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 
 from pywsapp.demo.chat import make_app
+from pywsapp.twin import describe
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.version import __version__
 
@@ -19,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="pywsapp", description="Real-time WebSocket applications in Python.")
     parser.add_argument(
-        "--version", action="version", version=f"pywsapp {__version__} (Python {platform.python_version()})"
+        "--version",
+        action="version",
+        version=f"pywsapp {__version__} ({describe()}, Python {platform.python_version()})",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="run the chat server with its web page")

@@ -1,0 +1,91 @@
+"""See whether an installed pywsapp works: what build it is, and an echo in memory.
+
+smoke.py "compiled twin"    fails if it is another build
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pywsapp import Connection, EchoServer, Options, Request
+from pywsapp.hosting.memory import memory_pipe
+from pywsapp.lifecycle import Lifecycle
+from pywsapp.outbox import Flusher
+from pywsapp.protocol.events import Received
+from pywsapp.protocol.websocket import WebSocket
+
+MESSAGES: list[str | bytes] = ["", "héllo", b"\x00\xff", "x" * 500, b"y" * 70_000]
+
+
+class Client:
+    """The other end: sends messages, and keeps what comes back."""
+
+    def __init__(self) -> None:
+        self.ws = WebSocket(client=True, options=Options())
+        self.received: list[Received] = []
+
+    def connection_made(self, transport: object) -> None: ...
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def data_received(self, data: bytes) -> None:
+        self.received += self.ws.receive(data)
+
+
+class Host(Flusher):
+    """What a server would be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flusher: Flusher = self
+
+    def schedule(self) -> None: ...
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
+    def forget(self, link: Any) -> None: ...
+
+
+def echoed() -> list[Received]:
+    """Send the messages through an EchoServer; give what comes back."""
+    options, host, client = Options(), Host(), Client()
+    ws = WebSocket(client=False, options=options)
+    server_end: list[Lifecycle] = []
+
+    class Link(Client):
+        def data_received(self, data: bytes) -> None:
+            server_end[0].data_received(data)
+
+    transport, others = memory_pipe(Link(), client)
+    conn = Connection(Request(path="/"), ws, transport, host, options)
+    server_end.append(Lifecycle(EchoServer(), conn, ws, options, host))
+    server_end[0].open(b"")
+    for message in MESSAGES:
+        others.write(client.ws.encode(message))
+    for _ in range(3):
+        transport.pump()
+        for connection in host.filled:
+            connection.flush()
+        host.filled = []
+    return client.received
+
+
+def main() -> int:
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    version = subprocess.run([sys.executable, "-m", "pywsapp", "--version"], check=True, capture_output=True, text=True)
+    print(version.stdout, end="")
+    if wanted not in version.stdout:
+        sys.exit(f"smoke.py: this is not a {wanted}")
+    if echoed() != MESSAGES:
+        sys.exit("smoke.py: what came back is not what was sent")
+    print(f"{len(MESSAGES)} messages came back")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
