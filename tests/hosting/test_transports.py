@@ -282,7 +282,7 @@ async def test_pause_before_anything_came(kind: str) -> None:
 
 
 async def test_writing_is_paused_and_resumed_in_pairs(kind: str) -> None:
-    link, block = Recorder(), bytes(4 * MIB)
+    link, block = Recorder(), bytes(16 * MIB)  # more than the kernel's buffers grow to
     async with connected(kind, link) as connection:
         for round_ in range(1, 4):
             connection.transport.write(block)
