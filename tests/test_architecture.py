@@ -25,6 +25,8 @@ FLOORS: list[set[str]] = [
         "pywsapp.flushing",
         "pywsapp.lending",
         "pywsapp.outbox",
+        "pywsapp.subscriber",
+        "pywsapp.topics",
         "pywsapp.waiting",
     },
     {"pywsapp.lifecycle", "pywsapp.worker"},

@@ -14,8 +14,18 @@ from pywsapp.components.router import Router
 from pywsapp.components.static import StaticFolder
 from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage
+from pywsapp.topics.broker import Broker
+from pywsapp.topics.topic import Topic
 from pywsapp.values.close import CloseCode
-from pywsapp.values.errors import ConfigurationError, ConnectionClosed, HandshakeError, PywsappError, Refuse
+from pywsapp.values.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    ConnectionClosed,
+    HandshakeError,
+    PywsappError,
+    Refuse,
+    TopicError,
+)
 from pywsapp.values.options import Deflate, Options, SlowConsumer
 from pywsapp.values.request import Headers, QueryParams, Request
 from pywsapp.values.response import Response
@@ -24,6 +34,8 @@ from pywsapp.values.version import __version__
 __all__ = (
     "Accept",
     "App",
+    "Broker",
+    "BrokerUnavailable",
     "CloseCode",
     "ComponentDecorator",
     "ConfigurationError",
@@ -47,6 +59,8 @@ __all__ = (
     "Router",
     "SlowConsumer",
     "StaticFolder",
+    "Topic",
+    "TopicError",
     "__version__",
     "broadcast",
     "connect",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
 import ssl
@@ -15,14 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp.backends import broker_for
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
+from pywsapp.hosting.background import Background, Hook, call, run_logged
 from pywsapp.hosting.listeners import Listener
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.server import Server
 from pywsapp.hosting.tls import as_server_context
+from pywsapp.topics.broker import Broker
+from pywsapp.topics.hub import Hub
+from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.options import Options
 from pywsapp.values.version import __version__
@@ -33,11 +37,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
-Hook = Callable[[], Any]
-_Task = tuple[Callable[..., Any], tuple[Any, ...]]
 HookT = TypeVar("HookT", bound=Hook)
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
+ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
 #: Addresses in whose place people are better told the app's name.
 _EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
@@ -59,6 +62,12 @@ class App:
         unix_path: listen on this Unix socket instead of TCP.
         fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
         max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
+        broker: carries the messages of topics to other processes and machines: a URL, "redis://localhost" for
+            instance, or a Broker. None keeps them in this process.
+        broker_key: a secret that all of them share; with it messages are signed, and others are not taken.
+
+    Attributes:
+        hub: its topics.
 
     Raises:
         ConfigurationError: something of it cannot be; the text says what to do.
@@ -75,6 +84,8 @@ class App:
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         max_connections: int | None = None,
+        broker: str | Broker | None = None,
+        broker_key: str | bytes | None = None,
     ) -> None:
         self.options = options or Options()
         self.router = Router(http_host=http_host)
@@ -85,9 +96,11 @@ class App:
             )
         self._max_connections = max_connections
         self._server: Server | None = None
-        self._tasks: TaskGroup | None = None
-        self._permanent: list[_Task] = []
-        self._waiting: list[_Task] = []
+        self.hub = Hub(
+            broker_for(broker) if isinstance(broker, str) else broker,
+            broker_key.encode() if isinstance(broker_key, str) else broker_key,
+        )
+        self._background = Background()
         self._starting: anyio.CancelScope | None = None
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
@@ -243,6 +256,34 @@ class App:
         """
         self.router.mount(path, component.router if isinstance(component, App) else component, http_host=http_host)
 
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """Give the topic of a name; connections are added to it, and messages broadcast on it.
+
+        Raises:
+            TopicError: it is no name: 1 to 200 bytes without whitespace and `*`, parts between colons not empty.
+        """
+        return self.hub.topic(name)
+
+    def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
+        """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.
+
+        It is called in every process of the app, for messages from all of them, in order.
+
+        Args:
+            pattern: "room:*", or "*" for all, or one name.
+
+        Raises:
+            ConfigurationError: it is no pattern, or the app runs already.
+        """
+
+        def decorator(listener: ListenerT) -> ListenerT:
+            self.hub.listen(pattern, listener)
+            return listener
+
+        return decorator
+
     # -- tasks and hooks ---------------------------------------------------------------------------------------------
 
     def on_startup(self, hook: HookT) -> HookT:
@@ -270,7 +311,7 @@ class App:
             raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
 
         def decorator(hook: HookT) -> HookT:
-            self.start_soon(_repeat, seconds, hook)
+            self._background.every(seconds, hook)
             return hook
 
         return decorator
@@ -280,12 +321,7 @@ class App:
 
         It is cancelled when the app has drained. An exception of it is logged and ends the task alone.
         """
-        if self._tasks is not None:
-            self._tasks.start_soon(_logged, task, arguments)
-        elif self._server is not None:
-            self._waiting.append((task, arguments))  # a startup hook asks, and will ask again the next time
-        else:
-            self._permanent.append((task, arguments))
+        self._background.start_soon(task, *arguments)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -329,32 +365,33 @@ class App:
             raise ConfigurationError("this App is running already")
         self._server = server = Server(self.router, self.options, self._max_connections)
         self._stopping = False
-        self._waiting = list(self._permanent)
+        self._background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
-            self._tasks = tasks
-            for task, arguments in self._waiting:
-                tasks.start_soon(_logged, task, arguments)
+            self._background.begin(tasks)
             logger.info("pywsapp %s on %s: %s", __version__, loop_name(), " ".join(self.urls))
             task_status.started()
 
         try:
-            with anyio.CancelScope() as self._starting:
-                for hook in self._startup:
-                    await _call(hook)
-            self._starting = None
-            if not self._stopping:
-                await server.run(self._listeners, started)
+            async with self.hub.running():
+                with anyio.CancelScope() as self._starting:
+                    for hook in self._startup:
+                        await call(hook)
+                self._starting = None
+                if not self._stopping:
+                    await server.run(self._listeners, started)
         finally:
-            self._tasks = self._starting = None
+            self._background.end()
+            self._starting = None
             with anyio.CancelScope(shield=True):
                 await self._run_shutdown_hooks()
+            self._background.forget()
             self._server = None
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self._shutdown:
             with anyio.move_on_after(self.options.drain_timeout):
-                await _logged(hook, ())
+                await run_logged(hook)
 
     def stop(self) -> None:
         """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
@@ -392,24 +429,3 @@ class App:
                 host = name
             urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
         return list(dict.fromkeys(urls))
-
-
-async def _call(function: Callable[..., Any], *arguments: Any) -> None:
-    result = function(*arguments)
-    if inspect.isawaitable(result):
-        await result
-
-
-async def _logged(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        await _call(function, *arguments)
-    except Exception:
-        logger.exception("%s failed", getattr(function, "__qualname__", function))
-
-
-async def _repeat(seconds: float, hook: Hook) -> None:
-    due = anyio.current_time() + seconds
-    while True:
-        await anyio.sleep_until(due)
-        await _logged(hook, ())
-        due = max(due + seconds, anyio.current_time())

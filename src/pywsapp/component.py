@@ -15,6 +15,7 @@ import anyio.to_thread
 from typing_extensions import ParamSpec
 
 from pywsapp.connection import Connection
+from pywsapp.topics.topic import Topic
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import ConfigurationError, Refuse
 from pywsapp.values.options import Options
@@ -59,6 +60,16 @@ class MessageComponent:
 
     def on_close(self, conn: Connection) -> Any:
         """Say goodbye to a connection; `conn.close_code`, `close_reason` and `was_clean` are set."""
+
+    def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
+        """Decide whether a connection may subscribe to a topic (Ratchet's WampServerInterface::onSubscribe).
+
+        Raises:
+            TopicError: or anything else, if it may not; `Topic.add` raises it then.
+        """
+
+    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
+        """Learn that a connection has left a topic, by `Topic.remove` or, behind `on_close`, by its end. A def only."""
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
         """Take an exception of one of the others; by default it is logged and the connection closed with 1011."""
@@ -163,6 +174,8 @@ _HANDLERS = {
     "on_message": ("conn", "message"),
     "on_close": ("conn",),
     "on_error": ("conn", "exc"),
+    "on_subscribe": ("conn", "topic"),
+    "on_unsubscribe": ("conn", "topic"),
     "on_request": ("request",),
 }
 
@@ -269,6 +282,14 @@ class ComponentDecorator(HandshakeDecorator):
         """Pass it on."""
         return self.inner.on_close(conn)
 
+    def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
+        """Pass it on."""
+        return self.inner.on_subscribe(conn, topic)
+
+    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
+        """Pass it on."""
+        self.inner.on_unsubscribe(conn, topic)
+
     def on_error(self, conn: Connection, exc: Exception) -> Any:
         """Pass it on."""
         return self.inner.on_error(conn, exc)
@@ -276,6 +297,8 @@ class ComponentDecorator(HandshakeDecorator):
 
 def _check_handler(owner: object, label: str, name: str, arguments: tuple[str, ...]) -> None:
     handler = getattr(owner, name)
+    if name == "on_unsubscribe" and inspect.iscoroutinefunction(handler):
+        raise ConfigurationError(f"{label}.on_unsubscribe must be a def: leaving a topic waits for nothing")
     try:
         inspect.signature(handler).bind(*arguments)
     except TypeError as exc:

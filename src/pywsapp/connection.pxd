@@ -1,8 +1,9 @@
 from pywsapp.outbox cimport Flusher, Outbox
 from pywsapp.protocol.websocket cimport WebSocket
+from pywsapp.subscriber cimport Subscriber
 
 
-cdef class Connection:
+cdef class Connection(Subscriber):
     cdef object __weakref__
     cdef object _close_event
     cdef object _drain_event

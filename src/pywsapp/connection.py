@@ -24,6 +24,7 @@ from pywsapp.protocol.events import Ended
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.protocol.sending import LARGE
 from pywsapp.protocol.websocket import WebSocket
+from pywsapp.subscriber import Subscriber
 from pywsapp.values.close import CloseCode, check_close
 from pywsapp.values.options import Options, SlowConsumer
 from pywsapp.values.request import Request, one_line
@@ -36,7 +37,7 @@ _QUEUE_FULL = 1
 _OUTBOX_FULL = 2
 
 
-class Connection:
+class Connection(Subscriber):
     """A WebSocket connection, for as long as it lives and afterwards.
 
     Use it from the event loop's thread; from another one go through `anyio.from_thread.run_sync`. It takes no free
@@ -91,6 +92,7 @@ class Connection:
         options: Options,
         subprotocol: str | None = None,
     ) -> None:
+        super().__init__(min(options.max_topics, sys.maxsize))
         self.id = next(_ids)
         self.request = request
         self.subprotocol = subprotocol

@@ -8,8 +8,9 @@ Promises
    `on_open` has returned, and never after this side has called `close` or `abort`. Messages that arrived before the
    peer closed or was lost are all delivered, and may be answered as long as it waits for our close frame.
 4. `on_close(conn)` is called exactly once if and only if `on_open` was entered: also after a crash, a cancellation, a
-   lost connection, a ping timeout or a drain. It is the last call. `conn.close_code` and its kin are set. When the
-   server is cancelled, so are running handlers; `on_close` is not, but has no more than `Options.on_close_timeout`.
+   lost connection, a ping timeout or a drain. `conn.close_code` and its kin are set. It is the last call, but for
+   `on_unsubscribe(conn, topic)` of each topic that the connection is still in. When the server is cancelled, so are
+   running handlers; `on_close` is not, but has no more than `Options.on_close_timeout`.
 5. `on_error(conn, exc)` is called for every Exception of on_open, on_message and on_close. By default it logs and
    closes with 1011; an overriding one decides, and the connection stays open unless it closes it. An exception of
    `on_error` itself is logged and closes with 1011, and so is what is no Exception (the CancelledError of a task that
@@ -48,7 +49,7 @@ from pywsapp.protocol.events import Ended, PongReceived
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
-from pywsapp.waiting import DONE, Later, raise_if_cancelled, raise_if_leaving
+from pywsapp.waiting import DONE, Later, awaited_all, raise_if_cancelled, raise_if_leaving
 from pywsapp.worker import Worker, work
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Lifecycle:
         self, component: MessageComponent, conn: Connection, ws: WebSocket, options: Options, host: Host
     ) -> None:
         self.conn = conn
+        conn.component = component
         self.busy = False
         self.pending: Awaitable[Any] | None = None
         self._component = component
@@ -231,7 +233,7 @@ class Lifecycle:
         if self.worker is not None:
             self.worker.wake()
             return
-        last = self._call_on_close()
+        last = self._call_on_close() or self._leave_topics()
         if last is None:
             self._host.forget(self)
         else:
@@ -348,8 +350,6 @@ class Lifecycle:
             self.conn.abort()
         await self._end(self._call_on_close())
 
-    # -- the end -----------------------------------------------------------------------------------------------------
-
     def _call_on_close(self) -> Awaitable[None] | None:
         """Call `on_close`; give what is still to be awaited."""
         try:
@@ -367,14 +367,25 @@ class Lifecycle:
             if last is not None:
                 await last
 
+    def _leave_topics(self) -> Awaitable[None] | None:
+        """Unsubscribe from what is left; give what is still to be awaited."""
+        reports = []
+        for topic in self.conn.topics:
+            try:
+                topic.remove(self.conn)
+            except BaseException as exc:
+                reports.append(self.report(exc))
+        return awaited_all(reports)
+
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what `on_close` wants awaited, also while the task is being cancelled."""
         limit = self._options.on_close_timeout
-        if last is not None:
+        while last is not None:
             with anyio.move_on_after(limit, shield=True) as scope:
                 await last
             if scope.cancelled_caught:
                 logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
+            last = self._leave_topics()
         self._host.forget(self)
 
     # -- time --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -40,6 +40,17 @@ class _Done:
 
 #: What `send` returns while there is nothing to wait for; one object for all.
 DONE: Any = _Done()
+
+
+def awaited_all(awaitables: Sequence[Awaitable[None] | None]) -> Awaitable[None] | None:
+    """Give what awaits in turn those that are not None; None if there are none."""
+    found = [awaitable for awaitable in awaitables if awaitable is not None]
+    return _await_all(found) if found else None
+
+
+async def _await_all(awaitables: Sequence[Awaitable[None]]) -> None:
+    for awaitable in awaitables:
+        await awaitable
 
 
 def on_asyncio() -> bool:

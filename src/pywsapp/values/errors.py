@@ -5,6 +5,8 @@ PywsappError
  +-- Refuse                a request is answered with a status instead of being accepted
  +-- HandshakeError        client role: the server did not accept
  +-- ConnectionClosed      what was waited for cannot come any more
+ +-- TopicError            a topic cannot be had or used so (also a ValueError)
+ +-- BrokerUnavailable     the broker has not taken what it was to carry
  +-- ProtocolError         the peer broke the protocol; carries the close code it is answered with
 """
 
@@ -63,6 +65,17 @@ class HandshakeError(PywsappError):
 
 class ConnectionClosed(PywsappError):
     """The connection ended before what was waited for (a pong, say) came."""
+
+
+class TopicError(PywsappError, ValueError):
+    """A topic's name is not one, a connection has too many of them, or a component does not let it subscribe."""
+
+
+class BrokerUnavailable(PywsappError):
+    """The broker has not taken, or not confirmed, what it was to carry to other processes.
+
+    What was on its way when a broker went away may have arrived all the same.
+    """
 
 
 class ProtocolError(PywsappError):

@@ -103,6 +103,7 @@ class Options:
         max_outbox: bytes in the outbox at which `slow_consumer` decides; one message may always be queued.
         slow_consumer: what happens at `max_outbox`.
         deflate: permessage-deflate, off when None.
+        max_topics: topics that a connection may subscribe to; `Topic.add` raises TopicError above.
         control_frames_per_second: pings and pongs a peer may send on average; 1008 above.
         control_frames_burst: pings and pongs a peer may send at once.
         drain_timeout: how long a drain waits for peers and handlers before it cuts them off.
@@ -124,6 +125,7 @@ class Options:
     max_outbox: int = 1024 * 1024
     slow_consumer: SlowConsumer = SlowConsumer.CLOSE
     deflate: Deflate | None = None
+    max_topics: int = 128
     control_frames_per_second: float = 50
     control_frames_burst: int = 100
     drain_timeout: float = 30

@@ -1,0 +1,1 @@
+"""Who listens to what: topics in this process, and the way of their messages to other processes and machines."""

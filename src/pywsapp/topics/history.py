@@ -1,0 +1,91 @@
+"""What topics keep of their messages, in memory.
+
+A history keeps a topic's last messages, so many and for so long. Each has an offset, counted from 1 without gaps, in an
+epoch, a random name that changes when the history begins anew. So whoever has seen a `Position` can be told exactly
+what came behind it, or that this is not known any more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from pywsapp.topics.broker import Keep, Kept, Position
+
+#: How much longer than its messages a topic's position is remembered: a client that comes back after all of them have
+#: expired, and nothing has been said since, has missed nothing.
+REMEMBERED = 10
+_SWEPT_AT_ONCE = 10
+
+
+class MemoryHistory:
+    """The histories of all topics of a process, or of what is asked by several.
+
+    Args:
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._topics: OrderedDict[str, _TopicHistory] = OrderedDict()  # the one appended to last is last
+
+    def append(self, topic: str, data: bytes, keep: Keep) -> Position | None:
+        """Keep a message; gives where it stands, or None if one with its id, or a later one, was there already."""
+        now = self._clock()
+        self._sweep(now)
+        history = self._topics.get(topic)
+        if history is None:
+            history = self._topics[topic] = _TopicHistory()
+        self._topics.move_to_end(topic)
+        publisher, number = keep.id
+        if history.seen.get(publisher, -1) >= number:
+            return None
+        history.seen[publisher] = number
+        history.offset += 1
+        history.expires = now + keep.seconds
+        history.forgotten = now + keep.seconds * REMEMBERED
+        history.messages.append((history.offset, data))
+        while len(history.messages) > keep.size:
+            history.messages.popleft()
+        return Position(history.epoch, history.offset)
+
+    def read(self, topic: str, since: Position | None) -> Kept:
+        """Give what is kept behind a position; behind None nothing, only the position of the last message."""
+        now = self._clock()
+        self._sweep(now)
+        history = self._topics.get(topic)
+        if history is None:
+            history = self._topics[topic] = _TopicHistory()
+            history.expires = history.forgotten = now + _UNUSED_SECONDS
+            self._topics.move_to_end(topic, last=False)
+        if history.expires <= now:
+            history.messages.clear()
+        position = Position(history.epoch, history.offset)
+        if since is None:
+            return Kept(position, (), True)
+        if since.epoch != history.epoch or since.offset > history.offset:
+            return Kept(position, tuple(history.messages), False)
+        messages = tuple(message for message in history.messages if message[0] > since.offset)
+        return Kept(position, messages, len(messages) == history.offset - since.offset)
+
+    def _sweep(self, now: float) -> None:
+        """Forget some topics whose time is over, among those appended to longest ago."""
+        for topic in [name for name, _ in zip(self._topics, range(_SWEPT_AT_ONCE), strict=False)]:
+            if self._topics[topic].forgotten <= now:
+                del self._topics[topic]
+
+
+#: How long the position of a topic is remembered on which nothing has been published.
+_UNUSED_SECONDS = 3600.0
+
+
+class _TopicHistory:
+    __slots__ = ("epoch", "expires", "forgotten", "messages", "offset", "seen")
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(4)
+        self.offset = 0
+        self.messages: deque[tuple[int, bytes]] = deque()
+        self.seen: dict[str, int] = {}
+        self.expires = self.forgotten = 0.0

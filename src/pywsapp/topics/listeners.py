@@ -1,0 +1,122 @@
+"""Functions of the server that listen to topics, by patterns.
+
+A def is called right where a message is delivered. An async def has a task of its own, which takes what waits for it in
+order; what waits is bounded, and what does not fit any more is left out and said so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from pywsapp.protocol.opcodes import TEXT
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pywsapp.protocol.prepared import PreparedMessage
+    from pywsapp.topics.names import Pattern
+    from pywsapp.topics.topic import Topic
+
+logger = logging.getLogger("pywsapp")
+
+#: Messages that may wait for one async listener.
+MAX_WAITING = 10_000
+
+Handler = Callable[["Topic", Any], Any]
+_Call = tuple["Topic", Any]
+
+
+class Listeners:
+    """The listeners of one app in one process."""
+
+    def __init__(self) -> None:
+        self._listeners: list[_Listener] = []
+
+    @property
+    def patterns(self) -> list[str]:
+        """What is listened to: the fewest patterns that match all of it, and no two of them the same name."""
+        patterns = {listener.pattern.text: listener.pattern for listener in self._listeners}.values()
+        return [
+            one.text
+            for one in patterns
+            if not any(other is not one and other.matches(one.prefix or one.text) for other in patterns)
+        ]
+
+    def add(self, pattern: Pattern, handler: Handler) -> None:
+        """Add one."""
+        self._listeners.append(_Listener(pattern, handler))
+
+    def cover(self, name: str) -> bool:
+        """Tell whether a topic is listened to."""
+        return any(listener.pattern.matches(name) for listener in self._listeners)
+
+    def tell(self, topic: Topic, message: PreparedMessage) -> None:
+        """Call whoever listens to the topic; what a listener raises is logged."""
+        for listener in self._listeners:
+            if listener.pattern.matches(topic.name):
+                content = message.payload.decode() if message.opcode == TEXT else message.payload
+                listener.take((topic, content))
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Let async listeners run."""
+        for listener in self._listeners:
+            if listener.is_async:
+                listener.queue = deque()
+                tasks.start_soon(listener.run)
+
+    def stop(self) -> None:
+        """Let them take nothing more."""
+        for listener in self._listeners:
+            listener.queue = None
+
+
+class _Listener:
+    def __init__(self, pattern: Pattern, handler: Handler) -> None:
+        self.pattern = pattern
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self.queue: deque[_Call] | None = None
+        self._handler = handler
+        self._event: anyio.Event | None = None
+        self._left_out = 0
+
+    def take(self, call: _Call) -> None:
+        if not self.is_async:
+            try:
+                self._handler(*call)
+            except Exception:
+                self._log()
+        elif self.queue is not None and len(self.queue) < MAX_WAITING:
+            self.queue.append(call)
+            if self._event is not None:
+                self._event.set()
+        else:
+            self._left_out += 1
+            if self._left_out & (self._left_out - 1) == 0:
+                logger.warning("%s is too slow: left %d messages out so far", self._name, self._left_out)
+
+    async def run(self) -> None:
+        queue = self.queue
+        assert queue is not None
+        while True:
+            if not queue:
+                self._event = anyio.Event()
+                await self._event.wait()
+                self._event = None
+            call = queue.popleft()
+            try:
+                await self._handler(*call)
+            except Exception:
+                self._log()
+
+    @property
+    def _name(self) -> str:
+        return str(getattr(self._handler, "__qualname__", self._handler))
+
+    def _log(self) -> None:
+        logger.exception("%s failed", self._name)

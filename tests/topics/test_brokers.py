@@ -1,0 +1,17 @@
+"""The memory broker keeps what every broker has to keep."""
+
+from __future__ import annotations
+
+import pytest
+
+from pywsapp.testing import BROKER_CHECKS
+from pywsapp.testing.brokers import Check
+from pywsapp.topics.memory import MemoryBroker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
+async def test_memory_broker_keeps(check: Check) -> None:
+    broker = MemoryBroker()
+    await check(lambda: broker)
