@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -66,12 +66,17 @@ class Peer:
         """Publish messages in one batch."""
         await self.connection.publish([Outgoing(topic, message) for message in messages])
 
-    async def expect(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Wait until as many messages came, and compare."""
-        with anyio.move_on_after(PATIENCE):
-            while len(self.received) < len(messages):
+    async def wait_for(self, number: int) -> None:
+        """Wait until so many messages came."""
+        with anyio.move_on_after(PATIENCE) as scope:
+            while len(self.received) < number:
                 self._event = anyio.Event()
                 await self._event.wait()
+        assert not scope.cancelled_caught, f"{len(self.received)} messages came, not {number}"
+
+    async def expect(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Wait until as many messages came, and compare."""
+        await self.wait_for(len(messages))
         found = [(topic, data) for topic, data, _ in self.received]
         wanted = list(messages)
         assert found == wanted, f"{_short(found)} came, not {_short(wanted)}"
@@ -161,9 +166,7 @@ async def a_batch_may_be_for_several_topics(make: Make) -> None:
     async with peers(make, 2) as (one, two):
         await two.connection.subscribe([first, second])
         await one.connection.publish([Outgoing(first, b"1"), Outgoing(second, b"2"), Outgoing(first, b"3")])
-        with anyio.fail_after(PATIENCE):
-            while len(two.received) < 3:
-                await anyio.sleep(0.01)
+        await two.wait_for(3)
         assert [data for topic, data, _ in two.received if topic == first] == [b"1", b"3"], "the order is not kept"
         assert [data for topic, data, _ in two.received if topic == second] == [b"2"], "a message is missing"
 
@@ -188,9 +191,7 @@ async def many_topics_can_be_subscribed_at_once(make: Make) -> None:
     async with peers(make, 2) as (one, two):
         await two.connection.subscribe(topics)
         await one.connection.publish([Outgoing(topic, b"x") for topic in topics])
-        with anyio.fail_after(PATIENCE):
-            while len(two.received) < len(topics):
-                await anyio.sleep(0.01)
+        await two.wait_for(len(topics))
         assert {topic for topic, _, _ in two.received} == set(topics), "some topics did not come"
         await two.connection.unsubscribe(topics)
 
@@ -198,7 +199,7 @@ async def many_topics_can_be_subscribed_at_once(make: Make) -> None:
 @_check
 async def every_name_is_carried(make: Make) -> None:
     base = fresh()
-    names = ["#general", "c#", "a.b.c", "a:b.c", "a.b:c", "Zürich", "部屋:四十二", "[x]?", "$sys", "a>b", "100%", "a/b\\c"]
+    names = ["#general", "c#", "a.b.c", "a:b.c", "a.b:c", "Zürich", "部屋:四十二", "[x]?", "$sys", "a>b", "9%", "a/b\\c"]
     topics = [f"{base}:{name}" for name in names]
     topics.append(base + ":" + "x" * (MAX_NAME_BYTES - len(base) - 1))
     async with peers(make, 2) as (one, two):
@@ -252,11 +253,9 @@ async def a_closed_connection_is_lost(make: Make) -> None:
         await two.connection.subscribe([topic])
         await two.connection.aclose()
         await two.connection.aclose()
-        with anyio.fail_after(PATIENCE):
-            try:
-                await two.connection.wait_lost()
-            except Exception:  # it may say why
-                pass
+        with anyio.move_on_after(PATIENCE) as scope, suppress(Exception):  # it may say why
+            await two.connection.wait_lost()
+        assert not scope.cancelled_caught, "a closed connection is not lost"
         try:
             with anyio.fail_after(PATIENCE):
                 await two.publish(topic, b"x")
@@ -268,13 +267,9 @@ async def a_closed_connection_is_lost(make: Make) -> None:
         assert not two.received, "a closed connection receives"
 
 
-async def _kept(make: Make) -> bool:
-    return make().keeps_history
-
-
 @_check
 async def a_history_counts_and_keeps(make: Make) -> None:
-    if not await _kept(make):
+    if not make().keeps_history:
         return
     topic, process = fresh(), secrets.token_hex(4)
     async with peers(make, 2) as (one, two):
@@ -300,7 +295,7 @@ async def a_history_counts_and_keeps(make: Make) -> None:
 
 @_check
 async def a_history_gives_positions_with_messages(make: Make) -> None:
-    if not await _kept(make):
+    if not make().keeps_history:
         return
     topic, process = fresh(), secrets.token_hex(4)
     async with peers(make, 2) as (one, two):
@@ -309,9 +304,7 @@ async def a_history_gives_positions_with_messages(make: Make) -> None:
         await two.expect([(topic, b"x")] * 3)
         await one.connection.publish([Outgoing(topic, b"y", Keep((process, n), 10, 60)) for n in range(4, 6)])
         await one.publish(topic, b"plain")
-        with anyio.fail_after(PATIENCE):
-            while len(two.received) < 3:
-                await anyio.sleep(0.01)
+        await two.wait_for(3)
         positions = [position for _, _, position in two.received]
         epoch = (await one.connection.read_history(topic, None)).position.epoch
         assert positions == [(epoch, 4), (epoch, 5), None], f"the positions are {positions}"
@@ -319,7 +312,7 @@ async def a_history_gives_positions_with_messages(make: Make) -> None:
 
 @_check
 async def a_history_takes_a_message_once(make: Make) -> None:
-    if not await _kept(make):
+    if not make().keeps_history:
         return
     topic, process, other = fresh(), secrets.token_hex(4), secrets.token_hex(4)
     async with peers(make, 2) as (one, two):
@@ -332,7 +325,7 @@ async def a_history_takes_a_message_once(make: Make) -> None:
 
 @_check
 async def a_history_expires(make: Make) -> None:
-    if not await _kept(make):
+    if not make().keeps_history:
         return
     topic, process = fresh(), secrets.token_hex(4)
     async with peers(make) as (one,):
