@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp.backends import broker_for
-from pywsapp.component import ComponentFactory, MessageComponent
-from pywsapp.components.origin import OriginCheck
-from pywsapp.components.router import HttpHandler, Router
-from pywsapp.components.static import StaticFolder
+from pywsapp.components.router import Router
 from pywsapp.hosting.background import Background, Hook, call, run_logged
 from pywsapp.hosting.listeners import Listener
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.server import Server
 from pywsapp.hosting.tls import as_server_context
+from pywsapp.routes import Routes
 from pywsapp.topics.broker import Broker
 from pywsapp.topics.hub import Hub
+from pywsapp.topics.names import Pattern
+from pywsapp.topics.recovery import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.options import Options
@@ -38,8 +36,6 @@ logger = logging.getLogger("pywsapp")
 
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 HookT = TypeVar("HookT", bound=Hook)
-ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
-HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
 #: Addresses in whose place people are better told the app's name.
@@ -48,7 +44,7 @@ _EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 _SPARE_SECONDS = 2.0
 
 
-class App:
+class App(Routes):
     """A real-time application: route components on it and run it (Ratchet's App).
 
     Args:
@@ -88,7 +84,7 @@ class App:
         broker_key: str | bytes | None = None,
     ) -> None:
         self.options = options or Options()
-        self.router = Router(http_host=http_host)
+        super().__init__(Router(http_host=http_host))
         self._http_host = http_host
         if max_connections is not None and max_connections < 1:
             raise ConfigurationError(
@@ -132,130 +128,6 @@ class App:
             )
         )
 
-    # -- routes ------------------------------------------------------------------------------------------------------
-
-    @overload
-    def route(
-        self,
-        path: str,
-        component: None = None,
-        allowed_origins: Iterable[str] | None = None,
-        http_host: str | None = None,
-        *,
-        subprotocols: Sequence[str] | None = None,
-        require_subprotocol: bool = False,
-        require_origin: bool = False,
-        options: Options | None = None,
-    ) -> Callable[[ComponentT], ComponentT]: ...
-
-    @overload
-    def route(
-        self,
-        path: str,
-        component: ComponentT,
-        allowed_origins: Iterable[str] | None = None,
-        http_host: str | None = None,
-        *,
-        subprotocols: Sequence[str] | None = None,
-        require_subprotocol: bool = False,
-        require_origin: bool = False,
-        options: Options | None = None,
-    ) -> ComponentT: ...
-
-    def route(
-        self,
-        path: str,
-        component: Any = None,
-        allowed_origins: Iterable[str] | None = None,
-        http_host: str | None = None,
-        *,
-        subprotocols: Sequence[str] | None = None,
-        require_subprotocol: bool = False,
-        require_origin: bool = False,
-        options: Options | None = None,
-    ) -> Any:
-        """Put a component on a path (Ratchet's App::route, whose order of arguments this keeps).
-
-        Args:
-            path: a pattern: "/chat", "/rooms/{name}", "/n/{id:int}", "/files/{path:path}".
-            component: an instance, shared by all connections, or a class or function that makes one for each. Left
-                out, this is a decorator for a class.
-            allowed_origins: the pages that may connect: "https://app.example", "https://*.example.com",
-                "example.com"; ["*"] for any. None allows the same origin only.
-            http_host: the Host this route answers to, instead of the app's.
-            subprotocols: instead of the component's own, the preferred one first.
-            require_subprotocol: refuse clients that offer none of them.
-            require_origin: refuse clients that send no Origin, which are not browsers.
-            options: limits for this route instead of the app's.
-
-        Returns:
-            the component.
-
-        Raises:
-            ConfigurationError: the pattern, the component or an origin cannot be, or the route exists.
-        """
-        if component is None:
-            return functools.partial(
-                self.route,
-                path,
-                allowed_origins=allowed_origins,
-                http_host=http_host,
-                subprotocols=subprotocols,
-                require_subprotocol=require_subprotocol,
-                require_origin=require_origin,
-                options=options,
-            )
-        self.router.route(
-            path,
-            OriginCheck(component, allowed_origins, require_origin=require_origin),
-            http_host=http_host,
-            subprotocols=subprotocols,
-            require_subprotocol=require_subprotocol,
-            options=options,
-        )
-        return component
-
-    @overload
-    def http(
-        self, path: str, handler: None = None, *, http_host: str | None = None
-    ) -> Callable[[HandlerT], HandlerT]: ...
-
-    @overload
-    def http(self, path: str, handler: HandlerT, *, http_host: str | None = None) -> HandlerT: ...
-
-    def http(self, path: str, handler: Any = None, *, http_host: str | None = None) -> Any:
-        """Answer plain HTTP GET on a path of the same port: a page, JSON, a health check.
-
-        Args:
-            path: a pattern, as for `route`.
-            handler: takes the Request and returns a Response, a str, bytes, or something for JSON; def or async def.
-                Left out, this is a decorator.
-            http_host: the Host this route answers to, instead of the app's.
-
-        Raises:
-            ConfigurationError: the pattern cannot be, or the route exists.
-        """
-        if handler is None:
-            return functools.partial(self.http, path, http_host=http_host)
-        self.router.http(path, handler, http_host=http_host)
-        return handler
-
-    def static(self, path: str, directory: str | Path, **options: Any) -> None:
-        """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
-
-        Raises:
-            ConfigurationError: there is no such folder.
-        """
-        self.mount(path, StaticFolder(directory, **options))
-
-    def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
-        """Hand everything under a path, or with `path=""` everything not routed, to another app, router or component.
-
-        Raises:
-            ConfigurationError: the path cannot be, or the mount exists.
-        """
-        self.router.mount(path, component.router if isinstance(component, App) else component, http_host=http_host)
-
     # -- topics ------------------------------------------------------------------------------------------------------
 
     def topic(self, name: str) -> Topic:
@@ -265,6 +137,20 @@ class App:
             TopicError: it is no name: 1 to 200 bytes without whitespace and `*`, parts between colons not empty.
         """
         return self.hub.topic(name)
+
+    def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
+        """Keep the last messages of topics, so that `Topic.recover` gives a client that comes back what it missed.
+
+        Args:
+            pattern: of the topics, as for `on_broadcast`; the first one that matches a topic counts.
+            size: how many messages of a topic are kept.
+            seconds: how long, counted from its last one.
+            wrap: makes what clients get of a `Publication`, which has the position that they have to send back.
+
+        Raises:
+            ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
+        """
+        self.hub.keep(HistoryRule(Pattern(pattern), size, seconds, wrap))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.

@@ -9,18 +9,29 @@ import pytest
 
 from pywsapp.values import errors
 from pywsapp.values.errors import (
+    BrokerUnavailable,
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
     ProtocolError,
     PywsappError,
     Refuse,
+    TopicError,
 )
 
 
 def test_every_exception_is_in_the_tree() -> None:
     found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)]
-    assert set(found) == {PywsappError, ConfigurationError, Refuse, HandshakeError, ConnectionClosed, ProtocolError}
+    assert set(found) == {
+        PywsappError,
+        BrokerUnavailable,
+        ConfigurationError,
+        ConnectionClosed,
+        HandshakeError,
+        ProtocolError,
+        Refuse,
+        TopicError,
+    }
     assert all(issubclass(kind, PywsappError) for kind in found)
     assert issubclass(ConfigurationError, ValueError)
     assert not issubclass(PywsappError, (OSError, ValueError))

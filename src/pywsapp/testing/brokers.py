@@ -199,7 +199,20 @@ async def many_topics_can_be_subscribed_at_once(make: Make) -> None:
 @_check
 async def every_name_is_carried(make: Make) -> None:
     base = fresh()
-    names = ["#general", "c#", "a.b.c", "a:b.c", "a.b:c", "Zürich", "部屋:四十二", "[x]?", "$sys", "a>b", "9%", "a/b\\c"]
+    names = [
+        "#general",
+        "c#",
+        "a.b.c",
+        "a:b.c",
+        "a.b:c",
+        "Zürich",
+        "部屋:四",
+        "[x]?",
+        "$sys",
+        "a>b",
+        "9%",
+        "a/b\\c",
+    ]
     topics = [f"{base}:{name}" for name in names]
     topics.append(base + ":" + "x" * (MAX_NAME_BYTES - len(base) - 1))
     async with peers(make, 2) as (one, two):
@@ -331,8 +344,8 @@ async def a_history_expires(make: Make) -> None:
     async with peers(make) as (one,):
         await one.connection.publish([Outgoing(topic, b"%d" % n, Keep((process, n), 10, 0.3)) for n in (1, 2, 3)])
         position = (await one.connection.read_history(topic, None)).position
-        with anyio.fail_after(PATIENCE):
-            while (await one.connection.read_history(topic, Position(position.epoch, 1))).messages:
-                await anyio.sleep(0.05)
+        deadline = anyio.current_time() + PATIENCE
+        while (await one.connection.read_history(topic, Position(position.epoch, 1))).messages:
+            assert anyio.current_time() < deadline, "its messages do not expire"
         assert not (await one.connection.read_history(topic, Position(position.epoch, 1))).complete
         assert (await one.connection.read_history(topic, position)).complete, "nothing was missed"

@@ -29,6 +29,10 @@ class Position(NamedTuple):
     epoch: str
     offset: int
 
+    def covers(self, other: Position) -> bool:
+        """Tell whether whoever is here has seen what stands there."""
+        return self.epoch == other.epoch and self.offset >= other.offset
+
     def __str__(self) -> str:
         return f"{self.offset}-{self.epoch}"
 

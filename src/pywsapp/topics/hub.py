@@ -3,8 +3,9 @@
 A `Topic` is an object for as long as somebody holds it, and the hub holds those with subscribers; a name that nobody
 subscribes to costs nothing here and is not listened to on the broker.
 
-A broadcast goes to this process's subscribers at once and to the broker from there; what comes back from the broker
-with this process's own name on it is dropped. So local delivery does not depend on the broker.
+A broadcast goes to this process's subscribers at once, and to the broker; what comes back from the broker with this
+process's own name on it is dropped. So local delivery does not depend on the broker. Topics with a history are the
+exception: what is broadcast on them gets its place there first, and is delivered when it comes back (`recovery`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import anyio
 
 from pywsapp.protocol.opcodes import TEXT
 from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.topics.broker import Broker, Position
+from pywsapp.topics.broker import Broker, Kept, Position
 from pywsapp.topics.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
+from pywsapp.topics.histories import Histories
 from pywsapp.topics.listeners import Listeners
 from pywsapp.topics.names import Pattern, check_name
+from pywsapp.topics.recovery import HistoryRule, Publication
 from pywsapp.topics.relay import Relay
 from pywsapp.topics.topic import Connections, Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
@@ -51,6 +54,7 @@ class Hub:
         self.broker = broker
         self.relay: Relay | None = None
         self.listeners = Listeners()
+        self._histories = Histories(self.origin, self._deliver_kept, self._lose)
         self._key = key
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._subscribed: dict[str, Topic] = {}
@@ -64,7 +68,8 @@ class Hub:
         """
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = Topic(check_name(name), self)
+            check_name(name)
+            topic = self._topics[name] = Topic(name, self, self._histories.rule(name))
         return topic
 
     def topics(self) -> list[Topic]:
@@ -77,7 +82,12 @@ class Hub:
         """Take note of a subscriber; give what waits until the broker sends for it."""
         if first:
             self._subscribed[topic.name] = topic
-        if self.relay is None or self.listeners.cover(topic.name):
+        if self.relay is None:
+            return DONE  # type: ignore[no-any-return]
+        covered = self.listeners.cover(topic.name)
+        if topic.history is not None:
+            return self._histories.follow(topic.name, subscribe=not covered)
+        if covered:
             return DONE  # type: ignore[no-any-return]
         if first:
             self.relay.subscribe(topic.name)
@@ -86,40 +96,97 @@ class Hub:
     def deserted(self, topic: Topic) -> None:
         """Take note that a topic has no subscriber any more."""
         del self._subscribed[topic.name]
+        self._histories.unfollow(topic.name)
         if self.relay is not None and not self.listeners.cover(topic.name):
             self.relay.unsubscribe(topic.name)
 
     def broadcast(self, topic: Topic, message: PreparedMessage, exclude: Connections) -> Awaitable[None]:
         """Send a message to everybody who subscribes to a topic; give what waits until the broker has it."""
         handover: Awaitable[None] = DONE
+        if topic.history is not None:
+            return self._broadcast_kept(topic, message, topic.history)
         if self.relay is not None:
-            envelope = Envelope(topic.name, _content(message), self.origin)
-            handover = self.relay.publish(topic.name, encode_envelope(envelope, self._key))
+            handover = self.relay.publish(topic.name, self._encoded(topic, message))
         topic.deliver(message, exclude)
         self.listeners.tell(topic, message)
         return handover
+
+    def _broadcast_kept(self, topic: Topic, message: PreparedMessage, rule: HistoryRule) -> Awaitable[None]:
+        data, keep = self._encoded(topic, message), self._histories.keep(rule)
+        if self.relay is not None:
+            return self.relay.publish(topic.name, data, keep)
+        position = self._histories.memory.append(topic.name, data, keep)
+        assert position is not None
+        self._deliver_kept(topic.name, data, position)
+        return DONE  # type: ignore[no-any-return]
+
+    def _encoded(self, topic: Topic, message: PreparedMessage) -> bytes:
+        return encode_envelope(Envelope(topic.name, _content(message), self.origin), self._key)
+
+    async def missed(self, topic: Topic, since: Position | None) -> tuple[Kept, list[PreparedMessage]]:
+        """Give what a topic's history has behind a position, and what a client gets of it.
+
+        Raises:
+            BrokerUnavailable: it cannot be read.
+        """
+        kept = await self._histories.read_current(topic.name, since)
+        found = []
+        for offset, data in kept.messages:
+            content = self._decoded(topic.name, data)
+            if content is not None:
+                found.append(_wrapped(topic, Position(kept.position.epoch, offset), content))
+        return kept, found
 
     # -- what the broker sends ---------------------------------------------------------------------------------------
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
         """Take an envelope from the broker; raises nothing."""
-        topic = self._subscribed.get(name)
-        if topic is None and not self.listeners.cover(name):
+        if name not in self._subscribed and not self.listeners.cover(name):
+            return
+        if position is not None:
+            if not self._histories.receive(name, data, position):
+                self._deliver_kept(name, data, position)
             return
         try:
+            topic = self.topic(name)
             envelope = decode_envelope(data, name, self._key)
             if envelope.origin == self.origin or envelope.message is None:
                 return
-            message = PreparedMessage(envelope.message)
-            if topic is None:
-                topic = self.topic(name)
-        except EnvelopeError as exc:
-            self._drop(name, exc)
-        except PywsappError as exc:  # a name that is none
+            if topic.history is not None:
+                raise EnvelopeError("the topic has a history, and the message has no place in it")
+        except PywsappError as exc:
             self._drop(name, exc)
         else:
+            message = PreparedMessage(envelope.message)
             topic.deliver(message)
             self.listeners.tell(topic, message)
+
+    def _deliver_kept(self, name: str, data: bytes, position: Position) -> None:
+        content = self._decoded(name, data)
+        if content is None:
+            return
+        topic = self.topic(name)
+        self._deliver_wrapped(topic, position, content)
+        self.listeners.tell(topic, PreparedMessage(content))
+
+    def _lose(self, name: str, position: Position) -> None:
+        logger.error("messages on %r up to %s are lost: its history does not reach back to them", name, position)
+        self._deliver_wrapped(self.topic(name), position, None)
+
+    def _deliver_wrapped(self, topic: Topic, position: Position, content: str | bytes | None) -> None:
+        if topic.history is None or not topic.subscribers:
+            return
+        try:
+            topic.deliver_kept(_wrapped(topic, position, content), position)
+        except Exception:  # of the app's own `wrap`
+            logger.exception("a message on %r could not be wrapped", topic.name)
+
+    def _decoded(self, name: str, data: bytes) -> str | bytes | None:
+        try:
+            return decode_envelope(data, name, self._key).message
+        except EnvelopeError as exc:
+            self._drop(name, exc)
+            return None
 
     def _drop(self, name: str, exc: Exception) -> None:
         """Count what cannot be read, and tell of it ever more seldom: it may come as often as somebody likes."""
@@ -145,9 +212,8 @@ class Hub:
         async with anyio.create_task_group() as tasks:
             self.listeners.start(tasks)
             if self.broker is not None:
-                self.relay = Relay(self.broker, self.receive, self.listeners.patterns)
-                for name in self._subscribed:
-                    self.relay.subscribe(name)
+                self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._histories.connected)
+                self._histories.start(self.relay, tasks)
                 await tasks.start(self.relay.run)
             try:
                 yield
@@ -158,6 +224,7 @@ class Hub:
                 failure = exc
             finally:
                 self.relay = None
+                self._histories.stop()
                 self.listeners.stop()
             tasks.cancel_scope.cancel()
         if failure is not None:
@@ -172,6 +239,23 @@ class Hub:
         if self.relay is not None:
             raise ConfigurationError("listeners are to be registered before the app runs")
         self.listeners.add(Pattern(pattern), handler)
+
+    def keep(self, rule: HistoryRule) -> None:
+        """Keep a history of the topics of a rule.
+
+        Raises:
+            ConfigurationError: the broker keeps none, or one of the topics is in use.
+        """
+        if self.broker is not None and not self.broker.keeps_history:
+            raise ConfigurationError(f"{self.broker.name} keeps no history; memory, workers and Redis do")
+        if any(rule.pattern.matches(name) for name in self._topics):
+            raise ConfigurationError("histories are to be set before their topics are used")
+        self._histories.rules.append(rule)
+
+
+def _wrapped(topic: Topic, position: Position, content: str | bytes | None) -> PreparedMessage:
+    assert topic.history is not None
+    return PreparedMessage(topic.history.wrap(Publication(topic.name, str(position), content)))
 
 
 def _content(message: PreparedMessage) -> str | bytes:

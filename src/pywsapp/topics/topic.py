@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
+from pywsapp.topics.broker import Position
+from pywsapp.topics.recovery import HistoryRule, Recovery
+from pywsapp.values.errors import TopicError
 from pywsapp.waiting import DONE, Later
 
 if TYPE_CHECKING:
     from pywsapp.topics.hub import Hub
 
 Connections = Connection | Iterable[Connection]
+
+#: Stands for what a subscriber has seen while that is being found out.
+_NOT_YET = Position("not yet", 0)
 
 
 class Topic:
@@ -22,13 +28,15 @@ class Topic:
 
     Attributes:
         name: its name, the same in all processes.
+        history: what is kept of its messages; None if nothing is.
     """
 
-    __slots__ = ("__weakref__", "_hub", "name", "subscribers")
+    __slots__ = ("__weakref__", "_hub", "history", "name", "subscribers")
 
-    def __init__(self, name: str, hub: Hub) -> None:
+    def __init__(self, name: str, hub: Hub, history: HistoryRule | None = None) -> None:
         self.name = name
-        self.subscribers: dict[Connection, None] = {}
+        self.history = history
+        self.subscribers: dict[Connection, Position | None] = {}  # with what they were given of the history
         self._hub = hub
 
     def __repr__(self) -> str:
@@ -66,21 +74,63 @@ class Topic:
         """
         if conn.closed or conn in self.subscribers:
             return DONE  # type: ignore[no-any-return]
-        asked = conn.component.on_subscribe(conn, self) if conn.component is not None else None
+        asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             return Later(lambda: self._add_when_allowed(conn, asked))
         return self._add(conn)
+
+    def _ask(self, conn: Connection) -> Any:
+        return conn.component.on_subscribe(conn, self) if conn.component is not None else None
 
     async def _add_when_allowed(self, conn: Connection, asked: Awaitable[Any]) -> None:
         await asked
         if not conn.closed and conn not in self.subscribers:
             await self._add(conn)
 
-    def _add(self, conn: Connection) -> Awaitable[None]:
+    def _add(self, conn: Connection, seen: Position | None = None) -> Awaitable[None]:
         conn.joined(self)
         first = not self.subscribers
-        self.subscribers[conn] = None
+        self.subscribers[conn] = seen
         return self._hub.joined(self, first=first)
+
+    async def recover(self, conn: Connection, since: str | None) -> Recovery:
+        """Let a connection subscribe to a topic with a history, and send it what it has missed.
+
+        `on_subscribe` is asked as by `add`. Then come, in order and without a gap, the messages since a position, each
+        as the `wrap` of `App.history` makes it, and those that are broadcast from now on.
+
+        Args:
+            conn: which is not subscribed yet.
+            since: the position of the last message that the client has seen, or None if it has seen none.
+
+        Returns:
+            where it stands, and whether it has all since then.
+
+        Raises:
+            TopicError: the topic keeps no history, the position is none, or the connection cannot subscribe.
+            BrokerUnavailable: the history cannot be read; the connection does not subscribe then.
+        """
+        if self.history is None:
+            raise TopicError(f"{self.name!r} keeps no history; App.history says which topics do")
+        position = None if since is None else Position.parse(since)
+        if conn in self.subscribers:
+            raise TopicError(f"the connection subscribes to {self.name!r} already")
+        asked = self._ask(conn)
+        if isinstance(asked, Awaitable):
+            await asked
+        if conn.closed or conn in self.subscribers:
+            raise TopicError("the connection is closed, or subscribed meanwhile")
+        try:
+            await self._add(conn, _NOT_YET)
+            kept, publications = await self._hub.missed(self, position)
+        except BaseException:
+            self.remove(conn)
+            raise
+        if self.subscribers.get(conn) is _NOT_YET:
+            self.subscribers[conn] = kept.position
+            for publication in publications:
+                conn.send(publication)
+        return Recovery(str(kept.position), kept.complete, len(publications))
 
     def remove(self, conn: Connection) -> None:
         """Let a connection unsubscribe, if it subscribes (Ratchet's Topic::remove); `on_unsubscribe` is told."""
@@ -119,11 +169,14 @@ class Topic:
 
         Raises:
             BrokerUnavailable: on awaiting, if it has not taken it.
-            TopicError: it is larger than what the broker carries.
+            TopicError: it is larger than what the broker carries, or `exclude` or `eligible` is given for a topic with
+                a history, of which all have to see all.
             TypeError: the message is neither text nor bytes.
             ConfigurationError: the text has no UTF-8 form.
         """
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
+        if self.history is not None and (eligible is not None or exclude != ()):
+            raise TopicError(f"{self.name!r} keeps a history, so all its subscribers get all its messages")
         if eligible is not None:
             chosen = [eligible] if isinstance(eligible, Connection) else eligible
             self.deliver(prepared, exclude, [conn for conn in chosen if conn in self.subscribers])
@@ -139,4 +192,12 @@ class Topic:
         left_out = set(exclude)
         for conn in list(self.subscribers if to is None else to):
             if conn not in left_out:
+                conn.send(message)
+
+    def deliver_kept(self, message: PreparedMessage, position: Position) -> None:
+        """Send a message that stands there to subscribers in this process who have not seen it. Called by the hub."""
+        for conn, seen in list(self.subscribers.items()):
+            if seen is None or (
+                seen is not _NOT_YET and (seen.epoch != position.epoch or seen.offset < position.offset)
+            ):
                 conn.send(message)

@@ -1,0 +1,210 @@
+"""How nobody misses a message of a topic that keeps a history, and how it is told when that cannot be.
+
+Theory
+
+The history gives each message an offset, one more than the last one's, and only what has an offset is delivered: a
+process that broadcasts sends to the broker alone, and delivers when its message comes back, as all others do. So all
+subscribers everywhere see the same messages in the same order.
+
+A broker's pub/sub may lose messages, with a connection for instance. A `Follower` stands between it and the
+subscribers of one topic in one process. It knows the position up to which everything has been delivered. What comes
+next to that is delivered; what is not behind it has been; and if something is missing between, or may be, because the
+connection is a new one, it reads the history from there on. Meanwhile what comes is held back. If the history does not
+reach that far any more, or has begun anew, the subscribers are told that messages are lost, and go on from there.
+
+Its first position is read before the topic is subscribed, and the history is read once more behind that: so there is no
+moment in which a message could fall between.
+
+A client that comes back says what it saw last. It is given what came since from the history, and what it was given is
+noted with its subscription, for the follower may have that still before it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pywsapp.protocol.prepared import Sendable
+from pywsapp.topics.broker import Kept, Position
+from pywsapp.topics.names import Pattern
+from pywsapp.values.errors import ConfigurationError
+
+logger = logging.getLogger("pywsapp")
+
+#: Messages that are held back while the history is read; what is more, will be read there.
+_MAX_HELD = 1000
+
+
+class Publication(NamedTuple):
+    """A message of a topic with a history, before it is made into what clients get.
+
+    Args:
+        topic: the topic's name.
+        position: where it stands; what a client sends back to go on from there.
+        message: text or bytes; None tells that messages up to this position are lost.
+    """
+
+    topic: str
+    position: str
+    message: str | bytes | None
+
+
+class Recovery(NamedTuple):
+    """What a connection was given when it subscribed.
+
+    Args:
+        position: it has everything up to here.
+        complete: whether it has everything since the position it named.
+        messages: how many it was given.
+    """
+
+    position: str
+    complete: bool
+    messages: int
+
+
+def wrap_as_json(publication: Publication) -> str:
+    """Give `{"topic": ..., "position": ...}` with `"message"` for text, `"base64"` for bytes, or `"lost": true`."""
+    fields: dict[str, object] = {"topic": publication.topic, "position": publication.position}
+    message = publication.message
+    if message is None:
+        fields["lost"] = True
+    elif isinstance(message, str):
+        fields["message"] = message
+    else:
+        fields["base64"] = b64encode(message).decode()
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+Wrap = Callable[[Publication], Sendable]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRule:
+    """Which topics keep how much.
+
+    Args:
+        pattern: of their names.
+        size: messages.
+        seconds: how long, counted from the last one.
+        wrap: makes what clients get of a publication.
+
+    Raises:
+        ConfigurationError: a number is not positive.
+    """
+
+    pattern: Pattern
+    size: int
+    seconds: float
+    wrap: Wrap
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 1:
+            raise ConfigurationError(f"a history keeps 1 message or more, not {self.size!r}")
+        if not self.seconds > 0:
+            raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
+
+
+class Follower:
+    """Puts in order what comes of one topic, and fetches what does not.
+
+    Args:
+        topic: its name, for logs.
+        read: reads the history behind a position.
+        deliver: takes a message and its position.
+        lose: told that messages up to a position are lost.
+        start_soon: starts a task.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        read: Callable[[Position | None], Awaitable[Kept]],
+        deliver: Callable[[bytes, Position], None],
+        lose: Callable[[Position], None],
+        start_soon: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self.position: Position | None = None
+        self._topic = topic
+        self._read = read
+        self._deliver = deliver
+        self._lose = lose
+        self._start_soon = start_soon
+        self._held: dict[Position, bytes] = {}
+        self._reading = False
+        self._again = False
+
+    def receive(self, data: bytes, position: Position) -> None:
+        """Take a message that came."""
+        if self._reading or self.position is None:
+            self._hold(data, position)
+        elif position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+            self._advance(data, position)
+        else:
+            self._hold(data, position)
+            self.catch_up()
+
+    def _hold(self, data: bytes, position: Position) -> None:
+        if len(self._held) < _MAX_HELD:
+            self._held[position] = data
+        self._again = True
+
+    def _advance(self, data: bytes, position: Position) -> None:
+        assert self.position is not None
+        if position.offset == self.position.offset + 1:
+            self.position = position
+            self._deliver(data, position)
+
+    async def begin(self) -> None:
+        """Take the present position as the first one, if there is none yet.
+
+        Raises:
+            Exception: the history cannot be read.
+        """
+        if self.position is None:
+            kept = await self._read(None)
+            if self.position is None:
+                self.position = kept.position
+
+    def catch_up(self) -> None:
+        """Read the history for what may be missing."""
+        self._again = True
+        if not self._reading:
+            self._reading = True
+            self._start_soon(self._catch_up)
+
+    async def _catch_up(self) -> None:
+        try:
+            await self.begin()
+            while self._again:
+                self._again = False
+                before = set(self._held)
+                self._take(await self._read(self.position), before)
+        except Exception as exc:  # the connection; with the next one this is begun anew
+            logger.debug("reading the history of %r failed: %r", self._topic, exc)
+        finally:
+            self._reading = False
+
+    def _take(self, kept: Kept, before: set[Position]) -> None:
+        """Deliver what a history has, then what was held back and follows.
+
+        What was held back before it was read and does not follow is of an epoch that is over, or else we would read on
+        for ever.
+        """
+        assert self.position is not None
+        if not kept.complete:
+            first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
+            self.position = Position(kept.position.epoch, first - 1)
+            self._lose(self.position)
+        for offset, data in kept.messages:
+            self._advance(data, Position(kept.position.epoch, offset))
+        held, self._held = self._held, {}
+        for position in sorted(held, key=lambda one: one.offset):
+            if position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+                self._advance(held[position], position)
+            elif position not in before:
+                self._hold(held[position], position)
