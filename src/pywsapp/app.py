@@ -23,6 +23,7 @@ from pywsapp.routes import Routes
 from pywsapp.topics.broker import Broker
 from pywsapp.topics.hub import Hub
 from pywsapp.topics.names import Pattern
+from pywsapp.topics.presence import PresenceDiff
 from pywsapp.topics.recovery import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError
@@ -36,6 +37,7 @@ logger = logging.getLogger("pywsapp")
 
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 HookT = TypeVar("HookT", bound=Hook)
+WatcherT = TypeVar("WatcherT", bound=Callable[[Topic, PresenceDiff], Any])
 ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
 #: Addresses in whose place people are better told the app's name.
@@ -167,6 +169,25 @@ class App(Routes):
         def decorator(listener: ListenerT) -> ListenerT:
             self.hub.listen(pattern, listener)
             return listener
+
+        return decorator
+
+    def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
+        """Know who is in the topics that a pattern matches, and call a def with each change; a decorator.
+
+        `Topic.track` says who somebody is, and `Topic.present` who is there. It is called in every process that has a
+        subscriber of the topic, with the topic and a `PresenceDiff`, at most every tenth of a second.
+
+        Args:
+            pattern: as for `on_broadcast`.
+
+        Raises:
+            ConfigurationError: it is no pattern, the function is an async def, or the app runs already.
+        """
+
+        def decorator(watcher: WatcherT) -> WatcherT:
+            self.hub.watch(pattern, watcher)
+            return watcher
 
         return decorator
 

@@ -380,12 +380,12 @@ class Lifecycle:
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what `on_close` wants awaited, also while the task is being cancelled."""
         limit = self._options.on_close_timeout
-        while last is not None:
+        while last is not None or (last := self._leave_topics()) is not None:
             with anyio.move_on_after(limit, shield=True) as scope:
                 await last
             if scope.cancelled_caught:
                 logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
-            last = self._leave_topics()
+            last = None
         self._host.forget(self)
 
     # -- time --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ exception: what is broadcast on them gets its place there first, and is delivere
 
 from __future__ import annotations
 
+import inspect
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,11 +22,12 @@ import anyio
 
 from pywsapp.protocol.opcodes import TEXT
 from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.topics.broker import Broker, Kept, Position
+from pywsapp.topics.broker import Broker, BrokerConnection, Kept, Position
 from pywsapp.topics.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
 from pywsapp.topics.histories import Histories
 from pywsapp.topics.listeners import Listeners
 from pywsapp.topics.names import Pattern, check_name
+from pywsapp.topics.presence import ALIVE_TOPIC, PresenceDiff, Presences
 from pywsapp.topics.recovery import HistoryRule, Publication
 from pywsapp.topics.relay import Relay
 from pywsapp.topics.topic import Connections, Topic
@@ -36,6 +38,8 @@ logger = logging.getLogger("pywsapp")
 
 #: Seconds that what is still to be published has when the app stops.
 _FLUSH_SECONDS = 2.0
+#: How often changes of presence are sent and told.
+_TICK_SECONDS = 0.1
 
 
 class Hub:
@@ -53,7 +57,10 @@ class Hub:
         self.origin = secrets.token_hex(8)
         self.broker = broker
         self.relay: Relay | None = None
+        self.running_now = False
         self.listeners = Listeners()
+        self.presence = Presences(self.origin, self._send_event, self._tell_presence)
+        self.watchers: list[tuple[Pattern, Callable[[Topic, PresenceDiff], Any]]] = []
         self._histories = Histories(self.origin, self._deliver_kept, self._lose)
         self._key = key
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
@@ -82,6 +89,8 @@ class Hub:
         """Take note of a subscriber; give what waits until the broker sends for it."""
         if first:
             self._subscribed[topic.name] = topic
+            if self.has_presence(topic.name):
+                self.presence.open(topic.name)
         if self.relay is None:
             return DONE  # type: ignore[no-any-return]
         covered = self.listeners.cover(topic.name)
@@ -96,6 +105,7 @@ class Hub:
     def deserted(self, topic: Topic) -> None:
         """Take note that a topic has no subscriber any more."""
         del self._subscribed[topic.name]
+        self.presence.close(topic.name)
         self._histories.unfollow(topic.name)
         if self.relay is not None and not self.listeners.cover(topic.name):
             self.relay.unsubscribe(topic.name)
@@ -141,7 +151,7 @@ class Hub:
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
         """Take an envelope from the broker; raises nothing."""
-        if name not in self._subscribed and not self.listeners.cover(name):
+        if name not in self._subscribed and name != ALIVE_TOPIC and not self.listeners.cover(name):
             return
         if position is not None:
             if not self._histories.receive(name, data, position):
@@ -150,7 +160,10 @@ class Hub:
         try:
             topic = self.topic(name)
             envelope = decode_envelope(data, name, self._key)
-            if envelope.origin == self.origin or envelope.message is None:
+            if envelope.origin == self.origin:
+                return
+            if envelope.message is None:
+                self.presence.receive(name, envelope.origin, envelope.event or {}, anyio.current_time())
                 return
             if topic.history is not None:
                 raise EnvelopeError("the topic has a history, and the message has no place in it")
@@ -199,6 +212,45 @@ class Hub:
         """How much came from the broker that could not be read."""
         return self._dropped
 
+    # -- presence ----------------------------------------------------------------------------------------------------
+
+    def has_presence(self, name: str) -> bool:
+        """Tell whether somebody wants to know who is in a topic."""
+        return any(pattern.matches(name) for pattern, _ in self.watchers)
+
+    def watch(self, pattern: str, watcher: Callable[[Topic, PresenceDiff], Any]) -> None:
+        """Tell a def about who comes to, and leaves, the topics of a pattern.
+
+        Raises:
+            ConfigurationError: it is no pattern, or the hub runs already.
+        """
+        if inspect.iscoroutinefunction(watcher):
+            raise ConfigurationError("who is told of presence is a def; it may start tasks with App.start_soon")
+        if self.running_now:
+            raise ConfigurationError("who is told of presence is to be registered before the app runs")
+        self.watchers.append((Pattern(pattern), watcher))
+
+    def _send_event(self, name: str, event: dict[str, Any]) -> None:
+        if self.relay is not None:
+            self.relay.publish(name, encode_envelope(Envelope(name, None, self.origin, event), self._key))
+
+    def _tell_presence(self, name: str, diff: PresenceDiff) -> None:
+        for pattern, watcher in self.watchers:
+            if pattern.matches(name):
+                try:
+                    watcher(self.topic(name), diff)
+                except Exception:
+                    logger.exception("telling of presence on %r failed", name)
+
+    async def _keep_presence(self) -> None:
+        while True:
+            self.presence.tick(anyio.current_time())
+            await anyio.sleep(_TICK_SECONDS)
+
+    async def _connected(self, connection: BrokerConnection) -> None:
+        self.presence.connected()
+        await self._histories.connected(connection)
+
     # -- running -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -210,13 +262,20 @@ class Hub:
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
+            self.running_now = True
             self.listeners.start(tasks)
             if self.broker is not None:
-                self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._histories.connected)
+                self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
                 self._histories.start(self.relay, tasks)
+                if self.watchers:
+                    self.relay.subscribe(ALIVE_TOPIC)
                 await tasks.start(self.relay.run)
+            if self.watchers:
+                tasks.start_soon(self._keep_presence)
             try:
                 yield
+                if self.watchers:
+                    self.presence.stop()
                 if self.relay is not None:
                     with anyio.move_on_after(_FLUSH_SECONDS):
                         await self.relay.flush()
@@ -224,6 +283,7 @@ class Hub:
                 failure = exc
             finally:
                 self.relay = None
+                self.running_now = False
                 self._histories.stop()
                 self.listeners.stop()
             tasks.cancel_scope.cancel()
@@ -236,7 +296,7 @@ class Hub:
         Raises:
             ConfigurationError: it is no pattern, or the hub runs already.
         """
-        if self.relay is not None:
+        if self.running_now:
             raise ConfigurationError("listeners are to be registered before the app runs")
         self.listeners.add(Pattern(pattern), handler)
 

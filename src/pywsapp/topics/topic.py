@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.topics.broker import Position
+from pywsapp.topics.presence import Present
 from pywsapp.topics.recovery import HistoryRule, Recovery
 from pywsapp.values.errors import TopicError
 from pywsapp.waiting import DONE, Later
@@ -132,11 +134,42 @@ class Topic:
                 conn.send(publication)
         return Recovery(str(kept.position), kept.complete, len(publications))
 
+    def track(self, conn: Connection, key: str, meta: Any = None) -> None:
+        """Say that a subscriber is a user, or what is said of it now; for topics of `App.on_presence`.
+
+        All processes learn of it within about a tenth of a second. It ends when the connection leaves the topic.
+
+        Args:
+            conn: which subscribes.
+            key: the user's name, the same for all of its connections.
+            meta: what others see of it, something for JSON of at most 4 KiB.
+
+        Raises:
+            TopicError: the connection does not subscribe, there is no presence on this topic, or a value cannot be.
+        """
+        if conn not in self.subscribers:
+            raise TopicError(f"only who subscribes to {self.name!r} can be present there")
+        if not self._hub.has_presence(self.name):
+            raise TopicError(f"there is no presence on {self.name!r}; App.on_presence says where there is")
+        self._hub.presence.track(self.name, conn, key, meta, time.time())
+
+    def untrack(self, conn: Connection) -> None:
+        """Say that a subscriber is no user any more; nothing if it was none."""
+        self._hub.presence.untrack(self.name, conn)
+
+    def present(self) -> dict[str, Present]:
+        """Give who is there, in all processes and on all machines, by the users' keys; as far as it is known here.
+
+        That is known in a process that has a subscriber of the topic, about a tenth of a second after the first came.
+        """
+        return self._hub.presence.present(self.name)
+
     def remove(self, conn: Connection) -> None:
         """Let a connection unsubscribe, if it subscribes (Ratchet's Topic::remove); `on_unsubscribe` is told."""
         if conn not in self.subscribers:
             return
         del self.subscribers[conn]
+        self._hub.presence.untrack(self.name, conn)
         conn.left(self)
         if not self.subscribers:
             self._hub.deserted(self)

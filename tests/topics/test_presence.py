@@ -1,0 +1,421 @@
+"""Who is in a topic: each process's view of it, however messages, processes and brokers come and go."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from serving import Serving, serving
+
+from pywsapp import App, Connection, MessageComponent, Topic, TopicError
+from pywsapp.topics.memory import MemoryBroker
+from pywsapp.topics.presence import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    MAX_META_BYTES,
+    Event,
+    PresenceDiff,
+    Presences,
+    Present,
+)
+
+TOPICS = ("room:1", "room:2")
+KEYS = ("ana", "bea", "cid")
+
+
+class Node:
+    """A process, its connection to the network, and what it was told."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self.name = name
+        self.network = network
+        self.presences = Presences(name, self.send, self.tell)
+        self.inbox: deque[tuple[str, str, Event]] = deque()
+        self.connected = True
+        self.alive = True
+        self.here: dict[str, dict[str, str]] = {}  # topic -> connection -> key
+        self.told: dict[str, dict[str, Any]] = {}
+
+    def send(self, topic: str, event: Event) -> None:
+        if self.connected:
+            self.network.publish(self.name, topic, json.loads(json.dumps(event)))
+
+    def tell(self, topic: str, diff: PresenceDiff) -> None:
+        told = self.told.setdefault(topic, {})
+        for key, meta in diff.joined.items():
+            assert key not in told
+            told[key] = meta
+        for key, meta in diff.changed.items():
+            assert told[key] != meta
+            told[key] = meta
+        for key, meta in diff.left.items():
+            assert told.pop(key) == meta
+
+
+class Network:
+    """A broker that loses nothing while one is connected, and delivers late."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.now = 1000.0
+
+    def publish(self, sender: str, topic: str, event: Event) -> None:
+        for node in self.nodes.values():
+            if node.connected and node.name != sender:
+                node.inbox.append((topic, sender, event))
+
+    def deliver(self, node: Node, number: int) -> None:
+        for _ in range(min(number, len(node.inbox))):
+            topic, sender, event = node.inbox.popleft()
+            node.presences.receive(topic, sender, event, self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with everything that is on its way."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.5
+            for node in self.nodes.values():
+                if node.alive:
+                    node.presences.tick(self.now)
+            for node in self.nodes.values():
+                self.deliver(node, len(node.inbox))
+
+    def truth(self, topic: str) -> dict[str, int]:
+        """Give who is really there, with the number of connections."""
+        found: dict[str, int] = {}
+        for node in self.nodes.values():
+            for key in node.here.get(topic, {}).values():
+                found[key] = found.get(key, 0) + 1
+        return found
+
+
+class Processes(RuleBasedStateMachine):
+    """Processes start, die, are cut off, open and close topics, and users come and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Network()
+        self.count = 0
+
+    @initialize()
+    def begin(self) -> None:
+        self.start()
+        self.start()
+
+    def some(self, data: st.DataObject) -> Node:
+        return self.network.nodes[data.draw(st.sampled_from(sorted(self.network.nodes)))]
+
+    @precondition(lambda self: len(self.network.nodes) < 4)
+    @rule()
+    def start(self) -> None:
+        self.count += 1
+        node = Node(self.network, f"n{self.count}")
+        self.network.nodes[node.name] = node
+
+    @rule(data=st.data(), topic=st.sampled_from(TOPICS))
+    def subscribe(self, data: st.DataObject, topic: str) -> None:
+        node = self.some(data)
+        node.here.setdefault(topic, {})
+        node.presences.open(topic)
+
+    @rule(data=st.data(), topic=st.sampled_from(TOPICS))
+    def desert(self, data: st.DataObject, topic: str) -> None:
+        node = self.some(data)
+        for conn in node.here.pop(topic, {}):
+            node.presences.untrack(topic, conn)
+        node.presences.close(topic)
+        node.told.pop(topic, None)
+
+    @rule(data=st.data(), topic=st.sampled_from(TOPICS), key=st.sampled_from(KEYS), conn=st.sampled_from("xyz"))
+    def track(self, data: st.DataObject, topic: str, key: str, conn: str) -> None:
+        node = self.some(data)
+        if topic in node.here:
+            node.here[topic][conn] = key
+            node.presences.track(topic, conn, key, {"at": self.network.now}, self.network.now)
+
+    @rule(data=st.data(), topic=st.sampled_from(TOPICS), conn=st.sampled_from("xyz"))
+    def untrack(self, data: st.DataObject, topic: str, conn: str) -> None:
+        node = self.some(data)
+        if topic in node.here:
+            node.here[topic].pop(conn, None)
+            node.presences.untrack(topic, conn)
+
+    @precondition(lambda self: len(self.network.nodes) > 1)
+    @rule(data=st.data(), politely=st.booleans())
+    def end(self, data: st.DataObject, politely: bool) -> None:
+        node = self.some(data)
+        if politely:
+            node.presences.stop()
+        del self.network.nodes[node.name]
+
+    @rule(data=st.data())
+    def cut_off(self, data: st.DataObject) -> None:
+        node = self.some(data)
+        node.connected = False
+        node.inbox.clear()
+
+    @rule(data=st.data())
+    def connect(self, data: st.DataObject) -> None:
+        node = self.some(data)
+        if not node.connected:
+            node.connected = True
+            node.presences.connected()
+
+    @rule(data=st.data())
+    def freeze(self, data: st.DataObject) -> None:
+        self.some(data).alive = False
+
+    @rule(data=st.data())
+    def thaw(self, data: st.DataObject) -> None:
+        self.some(data).alive = True
+
+    @rule(data=st.data(), number=st.integers(1, 5))
+    def deliver(self, data: st.DataObject, number: int) -> None:
+        self.network.deliver(self.some(data), number)
+
+    @rule(data=st.data())
+    def tick(self, data: st.DataObject) -> None:
+        self.network.now += 0.1
+        node = self.some(data)
+        if node.alive:
+            node.presences.tick(self.network.now)
+
+    @rule(seconds=st.sampled_from([1.0, HEARTBEAT_SECONDS, LEASE_SECONDS * 2]))
+    def wait(self, seconds: float) -> None:
+        self.network.pass_time(seconds)
+
+    @invariant()
+    def own_users_are_seen_at_once(self) -> None:
+        for node in self.network.nodes.values():
+            for topic, connections in node.here.items():
+                assert set(connections.values()) <= set(node.presences.present(topic))
+
+    def teardown(self) -> None:
+        """When all is connected and some time has passed, all know the truth."""
+        for node in self.network.nodes.values():
+            node.alive = True
+            if not node.connected:
+                node.connected = True
+                node.presences.connected()
+        self.network.pass_time(LEASE_SECONDS + 3 * HEARTBEAT_SECONDS)
+        for node in self.network.nodes.values():
+            for topic in node.here:
+                seen = node.presences.present(topic)
+                assert {key: entry.connections for key, entry in seen.items()} == self.network.truth(topic)
+                assert node.told.get(topic, {}) == {key: entry.meta for key, entry in seen.items()}
+
+
+Processes.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestProcesses = Processes.TestCase
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network()
+
+
+def two(network: Network) -> tuple[Node, Node]:
+    nodes = Node(network, "one"), Node(network, "two")
+    for node in nodes:
+        network.nodes[node.name] = node
+        node.presences.open("room:1")
+    return nodes
+
+
+def test_a_user_has_one_entry_however_many_tabs(network: Network) -> None:
+    one, two_ = two(network)
+    one.presences.track("room:1", "tab 1", "ana", {"n": 1}, 1.0)
+    one.presences.track("room:1", "tab 2", "ana", {"n": 2}, 2.0)
+    two_.presences.track("room:1", "phone", "ana", {"n": 3}, 3.0)
+    network.pass_time(1)
+    for node in (one, two_):
+        assert node.presences.present("room:1") == {"ana": Present({"n": 3}, 3)}
+        assert node.told == {"room:1": {"ana": {"n": 3}}}
+    two_.presences.untrack("room:1", "phone")
+    one.presences.untrack("room:1", "tab 1")
+    network.pass_time(1)
+    for node in (one, two_):
+        assert node.presences.present("room:1") == {"ana": Present({"n": 2}, 1)}
+
+
+def test_a_reloaded_page_was_not_away(network: Network) -> None:
+    one, two_ = two(network)
+    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    network.pass_time(1)
+    told: list[PresenceDiff] = []
+    for node in (one, two_):
+        node.presences._tell = lambda topic, diff: told.append(diff)
+    one.presences.untrack("room:1", "tab")
+    one.presences.track("room:1", "another", "ana", None, 2.0)
+    network.pass_time(1)
+    assert not told
+
+
+def test_a_killed_process_leaves_with_its_lease(network: Network) -> None:
+    one, two_ = two(network)
+    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    network.pass_time(1)
+    del network.nodes["one"]
+    network.pass_time(LEASE_SECONDS - HEARTBEAT_SECONDS)
+    assert "ana" in two_.presences.present("room:1")
+    network.pass_time(3 * HEARTBEAT_SECONDS)
+    assert two_.presences.present("room:1") == {}
+    assert two_.told == {"room:1": {}}
+
+
+def test_a_process_that_stops_leaves_at_once(network: Network) -> None:
+    one, two_ = two(network)
+    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    network.pass_time(1)
+    one.presences.stop()
+    del network.nodes["one"]
+    network.pass_time(1)
+    assert two_.told == {"room:1": {}}
+
+
+def test_many_users_are_sent_in_parts(network: Network) -> None:
+    one, two_ = two(network)
+    for number in range(1700):
+        one.presences.track("room:1", number, f"user {number}", number, 1.0)
+    network.pass_time(1)
+    assert len(two_.presences.present("room:1")) == 1700
+    late = Node(network, "late")
+    network.nodes["late"] = late
+    late.presences.open("room:1")
+    network.pass_time(1)
+    assert late.presences.present("room:1") == two_.presences.present("room:1")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, 7, None])
+def test_a_key_that_is_none(network: Network, key: Any) -> None:
+    one, _ = two(network)
+    with pytest.raises(TopicError, match="key of a user"):
+        one.presences.track("room:1", "tab", key, None, 1.0)
+
+
+@pytest.mark.parametrize("meta", [object(), {1, 2}, "x" * MAX_META_BYTES])
+def test_what_cannot_be_said_of_a_user(network: Network, meta: Any) -> None:
+    one, _ = two(network)
+    with pytest.raises(TopicError, match="said of a user"):
+        one.presences.track("room:1", "tab", "ana", meta, 1.0)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def hostile_events() -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {"presence": st.sampled_from(["diff", "state", "ask", "alive", "bye"]) | JUNK},
+        optional={
+            name: JUNK | st.integers(0, 3) | st.dictionaries(st.text(max_size=3), JUNK, max_size=3)
+            for name in ("n", "all", "set", "gone", "more", "of")
+        },
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["room:1", "$pywsapp:alive"]), hostile_events()), max_size=20))
+def test_whatever_comes_raises_nothing(events: list[tuple[str, dict[str, Any]]]) -> None:
+    network = Network()
+    one, _ = two(network)
+    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    for topic, event in events:
+        one.presences.receive(topic, "stranger", event, network.now)
+        network.pass_time(0.5)
+    assert "ana" in one.presences.present("room:1")
+
+
+# -- on an app ---------------------------------------------------------------------------------------------------------
+
+
+class Room(MessageComponent):
+    def __init__(self, topic: Callable[[str], Topic]) -> None:
+        self.topic = topic
+
+    async def on_open(self, conn: Connection) -> None:
+        name = conn.request.query_params["name"]
+        topic = self.topic("room:1")
+        await topic.add(conn)
+        topic.track(conn, name, {"name": name.title()})
+        conn.send("welcome")
+
+
+def make_app(broker: MemoryBroker | None) -> App:
+    app = App("*", 0, broker=broker)
+    app.route("/", Room(app.topic), allowed_origins=["*"])
+
+    @app.on_presence("room:*")
+    def tell(topic: Topic, diff: PresenceDiff) -> None:
+        for conn in topic:
+            conn.send(json.dumps({"joined": diff.joined, "left": diff.left}, sort_keys=True))
+
+    return app
+
+
+async def said(client: Any) -> Any:
+    return json.loads((await client.receive())[1])
+
+
+pytest_anyio = pytest.mark.anyio
+
+
+@pytest_anyio
+@pytest.mark.parametrize("shared", [False, True], ids=["one process", "two processes"])
+async def test_presence_of_an_app(shared: bool) -> None:
+    broker = MemoryBroker() if shared else None
+    first_app = make_app(broker)
+    async with serving(first_app) as first:
+        if not shared:
+            await join_and_leave(first, first, first_app)
+            return
+        async with serving(make_app(broker)) as second:
+            await join_and_leave(first, second, first_app)
+
+
+async def join_and_leave(first: Serving, second: Serving, app: App) -> None:
+    async with first.client("/?name=ana") as ana:
+        assert (await ana.receive())[1] == b"welcome"
+        assert await said(ana) == {"joined": {"ana": {"name": "Ana"}}, "left": {}}
+        async with second.client("/?name=bea") as bea:
+            assert (await bea.receive())[1] == b"welcome"
+            assert await said(ana) == {"joined": {"bea": {"name": "Bea"}}, "left": {}}
+            assert app.topic("room:1").present() == {
+                "ana": Present({"name": "Ana"}, 1),
+                "bea": Present({"name": "Bea"}, 1),
+            }
+        assert await said(ana) == {"joined": {}, "left": {"bea": {"name": "Bea"}}}
+        async with second.client("/?name=ana") as again:
+            assert (await again.receive())[1] == b"welcome"
+            with anyio.fail_after(5):
+                while app.topic("room:1").present()["ana"].connections != 2:
+                    await anyio.lowlevel.checkpoint()
+
+
+@pytest_anyio
+async def test_tracking_where_there_is_no_presence_is_an_error() -> None:
+    class Lost(MessageComponent):
+        async def on_open(self, conn: Connection) -> None:
+            topic = app.topic("hall")
+            for attempt in (False, True):
+                if attempt:
+                    await topic.add(conn)
+                try:
+                    topic.track(conn, "ana")
+                except TopicError as exc:
+                    conn.send(str(exc))
+
+    app = App("*", 0)
+    app.route("/", Lost(), allowed_origins=["*"])
+    async with serving(app) as server, server.client() as client:
+        assert b"only who subscribes" in (await client.receive())[1]
+        assert b"App.on_presence says" in (await client.receive())[1]
