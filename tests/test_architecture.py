@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"pywsapp.lifecycle", "pywsapp.worker"},
     {"pywsapp.components"},
     {"pywsapp.backends", "pywsapp.hosting"},
-    {"pywsapp.app", "pywsapp.client", "pywsapp.routes", "pywsapp.testing"},
+    {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.routes", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.cli", "pywsapp.__main__", "pywsapp.demo"},
 ]

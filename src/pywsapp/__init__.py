@@ -14,7 +14,10 @@ from pywsapp.components.router import Router
 from pywsapp.components.static import StaticFolder
 from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage
+from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.topics.broker import Broker
+from pywsapp.topics.presence import PresenceDiff, Present
+from pywsapp.topics.recovery import Publication, Recovery
 from pywsapp.topics.topic import Topic
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import (
@@ -34,6 +37,7 @@ from pywsapp.values.version import __version__
 __all__ = (
     "Accept",
     "App",
+    "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",
     "CloseCode",
@@ -51,8 +55,13 @@ __all__ = (
     "Options",
     "OriginCheck",
     "PreparedMessage",
+    "PresenceDiff",
+    "Present",
+    "Publication",
+    "Publisher",
     "PywsappError",
     "QueryParams",
+    "Recovery",
     "Refuse",
     "Request",
     "Response",
