@@ -52,8 +52,8 @@ class Node:
         for key, meta in diff.joined.items():
             assert key not in told
             told[key] = meta
-        for key, meta in diff.changed.items():
-            assert told[key] != meta
+        for key, (before, meta) in diff.changed.items():
+            assert told[key] == before != meta
             told[key] = meta
         for key, meta in diff.left.items():
             assert told.pop(key) == meta
@@ -123,7 +123,8 @@ class Processes(RuleBasedStateMachine):
     def subscribe(self, data: st.DataObject, topic: str) -> None:
         node = self.some(data)
         node.here.setdefault(topic, {})
-        node.presences.open(topic)
+        node.presences.open(topic, settled=True)
+        node.presences.ask(topic)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS))
     def desert(self, data: st.DataObject, topic: str) -> None:
@@ -225,7 +226,8 @@ def two(network: Network) -> tuple[Node, Node]:
     nodes = Node(network, "one"), Node(network, "two")
     for node in nodes:
         network.nodes[node.name] = node
-        node.presences.open("room:1")
+        node.presences.open("room:1", settled=True)
+        node.presences.ask("room:1")
     return nodes
 
 
@@ -288,9 +290,18 @@ def test_many_users_are_sent_in_parts(network: Network) -> None:
     assert len(two_.presences.present("room:1")) == 1700
     late = Node(network, "late")
     network.nodes["late"] = late
-    late.presences.open("room:1")
+    late.presences.open("room:1", settled=False)
+    late.presences.ask("room:1")
     network.pass_time(1)
     assert late.presences.present("room:1") == two_.presences.present("room:1")
+    assert not late.told
+    late.presences.settle("room:1")
+    one.presences.untrack("room:1", 7)
+    late.presences.track("room:1", "tab", "late", None, 2.0)
+    tell_of: list[PresenceDiff] = []
+    late.presences._tell = lambda topic, diff: tell_of.append(diff)
+    network.pass_time(1)
+    assert tell_of == [PresenceDiff(joined={"late": None}), PresenceDiff(left={"user 7": 7})]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, 7, None])

@@ -26,6 +26,7 @@ from pywsapp.values.errors import PywsappError
 VERSION = 1
 _SIGNATURE = 64
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class EnvelopeError(PywsappError):
@@ -56,11 +57,15 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
         fields["from"] = envelope.origin
     if envelope.event is not None:
         fields["event"] = envelope.event
-    elif isinstance(envelope.message, str):
+        return _signed(_encode_ascii(fields).encode(), key)  # there may be half of a surrogate pair in it
+    if isinstance(envelope.message, str):
         fields["text"] = envelope.message
     else:
         fields["base64"] = b64encode(envelope.message or b"").decode()
-    data = _encode(fields).encode()
+    return _signed(_encode(fields).encode(), key)
+
+
+def _signed(data: bytes, key: bytes | None) -> bytes:
     return data if key is None else b"%s %s" % (_signature(key, data), data)
 
 

@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import anyio
@@ -34,12 +34,16 @@ from pywsapp.topics.topic import Connections, Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
 from pywsapp.waiting import DONE
 
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
 logger = logging.getLogger("pywsapp")
 
 #: Seconds that what is still to be published has when the app stops.
 _FLUSH_SECONDS = 2.0
-#: How often changes of presence are sent and told.
+#: How often changes of presence are sent and told, and how long others may take to say who is there through them.
 _TICK_SECONDS = 0.1
+_SETTLE_SECONDS = 0.3
 
 
 class Hub:
@@ -58,6 +62,8 @@ class Hub:
         self.broker = broker
         self.relay: Relay | None = None
         self.running_now = False
+        self._tasks: TaskGroup | None = None
+        self._settled: dict[str, anyio.Event] = {}
         self.listeners = Listeners()
         self.presence = Presences(self.origin, self._send_event, self._tell_presence)
         self.watchers: list[tuple[Pattern, Callable[[Topic, PresenceDiff], Any]]] = []
@@ -90,22 +96,42 @@ class Hub:
         if first:
             self._subscribed[topic.name] = topic
             if self.has_presence(topic.name):
-                self.presence.open(topic.name)
+                self.presence.open(topic.name, settled=self.relay is None)
         if self.relay is None:
             return DONE  # type: ignore[no-any-return]
+        subscribed = self._subscribe(topic, self.relay, first=first)
+        if not self.has_presence(topic.name):
+            return subscribed
+        assert self._tasks is not None
+        if first:
+            settled = self._settled[topic.name] = anyio.Event()
+            self._tasks.start_soon(self._settle, topic.name, subscribed, settled)
+        return self._settled[topic.name].wait()
+
+    def _subscribe(self, topic: Topic, relay: Relay, *, first: bool) -> Awaitable[None]:
         covered = self.listeners.cover(topic.name)
         if topic.history is not None:
             return self._histories.follow(topic.name, subscribe=not covered)
         if covered:
             return DONE  # type: ignore[no-any-return]
         if first:
-            self.relay.subscribe(topic.name)
-        return self.relay.subscribed(topic.name)
+            relay.subscribe(topic.name)
+        return relay.subscribed(topic.name)
+
+    async def _settle(self, name: str, subscribed: Awaitable[None], settled: anyio.Event) -> None:
+        """Ask others who is there, and give them the time to say it."""
+        await subscribed
+        self.presence.ask(name)
+        await anyio.sleep(_SETTLE_SECONDS)
+        if self._settled.get(name) is settled:
+            self.presence.settle(name)
+        settled.set()
 
     def deserted(self, topic: Topic) -> None:
         """Take note that a topic has no subscriber any more."""
         del self._subscribed[topic.name]
         self.presence.close(topic.name)
+        self._settled.pop(topic.name, None)
         self._histories.unfollow(topic.name)
         if self.relay is not None and not self.listeners.cover(topic.name):
             self.relay.unsubscribe(topic.name)
@@ -134,13 +160,20 @@ class Hub:
         return encode_envelope(Envelope(topic.name, _content(message), self.origin), self._key)
 
     async def missed(self, topic: Topic, since: Position | None) -> tuple[Kept, list[PreparedMessage]]:
-        """Give what a topic's history has behind a position, and what a client gets of it.
+        """Give what a topic's history has behind a position, or behind None all it has, and what a client gets of it.
 
         Raises:
             BrokerUnavailable: it cannot be read.
         """
-        kept = await self._histories.read_current(topic.name, since)
+        if since is None:
+            start = (await self._histories.read(topic.name, None)).position._replace(offset=0)
+            kept = (await self._histories.read_current(topic.name, start))._replace(complete=True)
+        else:
+            kept = await self._histories.read_current(topic.name, since)
         found = []
+        if not kept.complete:
+            first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
+            found.append(_wrapped(topic, kept.position._replace(offset=first - 1), None))
         for offset, data in kept.messages:
             content = self._decoded(topic.name, data)
             if content is not None:
@@ -244,7 +277,10 @@ class Hub:
 
     async def _keep_presence(self) -> None:
         while True:
-            self.presence.tick(anyio.current_time())
+            try:
+                self.presence.tick(anyio.current_time())
+            except Exception:
+                logger.exception("keeping presence failed")
             await anyio.sleep(_TICK_SECONDS)
 
     async def _connected(self, connection: BrokerConnection) -> None:
@@ -262,7 +298,7 @@ class Hub:
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            self.running_now = True
+            self.running_now, self._tasks = True, tasks
             self.listeners.start(tasks)
             if self.broker is not None:
                 self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -282,7 +318,7 @@ class Hub:
             except Exception as exc:
                 failure = exc
             finally:
-                self.relay = None
+                self.relay = self._tasks = None
                 self.running_now = False
                 self._histories.stop()
                 self.listeners.stop()

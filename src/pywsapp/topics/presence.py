@@ -38,7 +38,7 @@ HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 15.0
 MAX_KEY = 200
 MAX_META_BYTES = 4096
-_PART = 500
+_PART = 100
 _MAX_SILENT = 1000
 
 Event = dict[str, Any]
@@ -64,20 +64,21 @@ class PresenceDiff:
     Args:
         joined: users who were not there before, with what is said of them.
         left: users who are not there any more, with what was said of them.
-        changed: users of whom something else is said now.
+        changed: users of whom something else is said now, each with what was said before and what is said now.
     """
 
     joined: dict[str, Any] = field(default_factory=dict)
     left: dict[str, Any] = field(default_factory=dict)
-    changed: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 class _Room:
     """One topic: who is here, who is elsewhere, who was when that was last told."""
 
-    __slots__ = ("ask", "count", "dirty", "here", "keys", "nodes", "send_state", "told", "touched")
+    __slots__ = ("ask", "count", "dirty", "here", "keys", "nodes", "send_state", "settled", "told", "touched")
 
-    def __init__(self) -> None:
+    def __init__(self, *, settled: bool) -> None:
+        self.settled = settled
         self.here: dict[str, dict[Hashable, tuple[float, Any]]] = {}
         self.keys: dict[Hashable, str] = {}
         self.nodes: dict[str, tuple[int, dict[str, _Entry]]] = {}
@@ -85,7 +86,7 @@ class _Room:
         self.touched: dict[str, None] = {}  # keys whose change is to be told to the app
         self.dirty: dict[str, None] = {}  # keys whose change is to be told to other processes
         self.count = 0
-        self.ask: dict[str | None, None] = {None: None}  # whose state is to be asked for; None for everybody's
+        self.ask: dict[str | None, None] = {}  # whose state is to be asked for; None for everybody's
         self.send_state = True  # instead of a diff: others may know of a room that was closed here before
 
     def local(self, key: str) -> _Entry | None:
@@ -129,10 +130,32 @@ class Presences:
 
     # -- what this process does --------------------------------------------------------------------------------------
 
-    def open(self, topic: str) -> None:
-        """Take part in a topic, for it has a subscriber here."""
+    def open(self, topic: str, *, settled: bool) -> None:
+        """Take part in a topic, for it has a subscriber here.
+
+        Args:
+            topic: which one.
+            settled: whether it is known who is there, for there are no other processes.
+        """
         if topic not in self._rooms:
-            self._rooms[topic] = _Room()
+            self._rooms[topic] = _Room(settled=settled)
+
+    def ask(self, topic: str) -> None:
+        """Ask all others who is there through them; once what they say on the topic comes."""
+        room = self._rooms.get(topic)
+        if room is not None:
+            room.ask[None] = None
+            self._active[topic] = None
+
+    def settle(self, topic: str) -> None:
+        """Take those for known who are there through others; the app is told of changes from now on."""
+        room = self._rooms.get(topic)
+        if room is not None and not room.settled:
+            room.settled = True
+            for key in room.touched.keys() - room.here.keys():
+                present = room.present(key)
+                if present is not None:
+                    room.told[key] = present.meta
             self._active[topic] = None
 
     def close(self, topic: str) -> None:
@@ -187,10 +210,11 @@ class Presences:
         self._active[topic] = None
 
     def present(self, topic: str) -> dict[str, Present]:
-        """Give who is there."""
+        """Give who is there; the app is told of what has changed first, so that the next change is one to this."""
         room = self._rooms.get(topic)
         if room is None:
             return {}
+        self._tell_changes(topic, room)
         keys = dict.fromkeys(room.here)
         for _, entries in room.nodes.values():
             keys.update(dict.fromkeys(entries))
@@ -318,6 +342,8 @@ class Presences:
         }
 
     def _tell_changes(self, topic: str, room: _Room) -> None:
+        if not room.settled:
+            return
         touched, room.touched = room.touched, {}
         diff = PresenceDiff()
         for key in touched:
@@ -328,7 +354,8 @@ class Presences:
             elif key not in room.told:
                 diff.joined[key] = room.told[key] = present.meta
             elif room.told[key] != present.meta:
-                diff.changed[key] = room.told[key] = present.meta
+                diff.changed[key] = (room.told[key], present.meta)
+                room.told[key] = present.meta
         if diff.joined or diff.left or diff.changed:
             self._tell(topic, diff)
 

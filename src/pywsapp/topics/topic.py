@@ -99,11 +99,13 @@ class Topic:
         """Let a connection subscribe to a topic with a history, and send it what it has missed.
 
         `on_subscribe` is asked as by `add`. Then come, in order and without a gap, the messages since a position, each
-        as the `wrap` of `App.history` makes it, and those that are broadcast from now on.
+        as the `wrap` of `App.history` makes it, and those that are broadcast from now on. If not all of them are kept,
+        what `wrap` makes of that comes first.
 
         Args:
             conn: which is not subscribed yet.
-            since: the position of the last message that the client has seen, or None if it has seen none.
+            since: the position of the last message that the client has seen; None if it has seen none, and is given
+                all that is kept.
 
         Returns:
             where it stands, and whether it has all since then.
@@ -132,7 +134,7 @@ class Topic:
             self.subscribers[conn] = kept.position
             for publication in publications:
                 conn.send(publication)
-        return Recovery(str(kept.position), kept.complete, len(publications))
+        return Recovery(str(kept.position), kept.complete, len(kept.messages))
 
     def track(self, conn: Connection, key: str, meta: Any = None) -> None:
         """Say that a subscriber is a user, or what is said of it now; for topics of `App.on_presence`.
@@ -160,7 +162,7 @@ class Topic:
     def present(self) -> dict[str, Present]:
         """Give who is there, in all processes and on all machines, by the users' keys; as far as it is known here.
 
-        That is known in a process that has a subscriber of the topic, about a tenth of a second after the first came.
+        That is known in a process that has a subscriber of the topic; of the first one, awaiting `add` waits for it.
         """
         return self._hub.presence.present(self.name)
 
