@@ -116,6 +116,23 @@ def test_rooms() -> None:
         assert refused.value.response.status_code == 403
 
 
+def test_topics() -> None:
+    with running("topics.py") as topics:
+        with topics.open("/rooms/tea?name=Ana") as ana, topics.open("/rooms/tea?name=Ben") as ben:
+            position = json.loads(heard(ana))["position"]
+            assert json.loads(heard(ben)) == {"position": position, "complete": True}
+            ben.send("a cup?")
+            said = json.loads(next(message for message in iter(lambda: heard(ana), None) if "cup" in message))
+            assert said["message"] == "a cup?"
+        with topics.open(f"/rooms/tea?name=Ana&since={position}") as again:
+            assert json.loads(heard(again)) == said
+            assert json.loads(heard(again)) == {"position": said["position"], "complete": True}
+        with topics.open("/rooms/tea?since=nothing") as bad, pytest.raises(ConnectionClosed) as closed:
+            bad.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4000
+
+
 def test_http_and_websocket() -> None:
     with running("http_and_websocket.py") as site:
         assert "<title>Visitors</title>" in site.get("/")

@@ -113,7 +113,7 @@ class Publisher:
     It connects when something is published first, in a thread of its own, and keeps the connection until `close`.
 
     Args:
-        broker: the URL of the app's broker.
+        broker: the URL of the app's broker, or a Broker.
         key: the app's `broker_key`, if it has one.
         timeout: seconds that a call may block.
 
@@ -121,7 +121,7 @@ class Publisher:
         ConfigurationError: there is no such broker, or it is only within one process.
     """
 
-    def __init__(self, broker: str, *, key: str | bytes | None = None, timeout: float = _SECONDS) -> None:
+    def __init__(self, broker: str | Broker, *, key: str | bytes | None = None, timeout: float = _SECONDS) -> None:
         self._arguments: dict[str, Any] = {"broker": broker, "key": key}
         self._timeout = timeout
         self._histories: list[tuple[str, int, float]] = []
