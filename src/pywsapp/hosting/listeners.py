@@ -1,4 +1,4 @@
-"""Where connections come from: what to listen on, the sockets for it, the serving of them; and the client's way out.
+"""Where connections come from: what to listen on, the sockets for it, and the serving of them.
 
 uvloop accepts by itself; when file descriptors run out it closes what it cannot take. Elsewhere accepting is done here,
 because at the first EMFILE anyio's own `serve` ends, and asyncio's server logs as many tracebacks as its backlog is
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketStream, TaskGroup
 
 from pywsapp.hosting.sockets import SocketTransport
 from pywsapp.hosting.streams import StreamTransport, secure
-from pywsapp.hosting.transport import Link, Transport
+from pywsapp.hosting.transport import Link
 from pywsapp.values.errors import ConfigurationError
 
 BACKLOG = 4096
@@ -177,52 +177,6 @@ async def serve_sockets(
             options["cleanup_socket"] = False
         servers.append(await loop.create_unix_server(factory, sock=sock, backlog=backlog, **options))
     return Serving(sockets, servers)
-
-
-async def connect_link(
-    make_link: Callable[[], Link],
-    *,
-    host: str,
-    port: int,
-    unix_path: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    task_group: TaskGroup,
-    timeout: float,  # noqa: ASYNC109 - a client's option, handed through
-) -> Transport:
-    """Connect a link to a server; `connection_made` has been called when this returns.
-
-    Args:
-        make_link: called once there is a connection.
-        host: the server's name or IP address.
-        port: its port.
-        unix_path: its Unix socket, instead of host and port.
-        tls: the context of a TLS connection, or None for a plain one.
-        server_hostname: the name the certificate must have; host when left out.
-        task_group: where the tasks of the connection run; asyncio needs none.
-        timeout: seconds for all of it.
-
-    Raises:
-        OSError: not reachable, not in time (TimeoutError) or no TLS (ssl.SSLError).
-    """
-    name = (server_hostname or host) if tls is not None else None
-    loop = _asyncio_loop()
-    with anyio.fail_after(timeout):
-        if loop is not None:
-            factory = cast("Any", make_link)
-            if unix_path is not None:
-                pair = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
-            else:
-                pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
-            return cast("Transport", pair[0])
-        stream = await (anyio.connect_tcp(host, port) if unix_path is None else anyio.connect_unix(unix_path))
-        transport: SocketTransport | StreamTransport
-        if tls is None:
-            transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_link(), task_group)
-        else:
-            transport = StreamTransport(await secure(stream, tls, name), make_link())
-        await task_group.start(transport.run)
-        return transport
 
 
 class _Acceptor:
