@@ -16,11 +16,13 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp.component import ComponentFactory, MessageComponent
+from pywsapp.components.health import health
 from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
 from pywsapp.hosting.listeners import Listener
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
+from pywsapp.hosting.proxies import Proxies
 from pywsapp.hosting.server import Server
 from pywsapp.hosting.tls import as_server_context
 from pywsapp.values.errors import ConfigurationError
@@ -58,6 +60,9 @@ class App:
             paths (certificate, key). At least TLS 1.2.
         unix_path: listen on this Unix socket instead of TCP.
         fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
+        proxy_protocol: every connection begins with a PROXY header, version 1 or 2, from a balancer.
+        trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets, whose
+            X-Forwarded-For and X-Forwarded-Proto give a request its address and scheme, and who may send PROXY headers.
         max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
 
     Raises:
@@ -74,6 +79,8 @@ class App:
         tls: Tls | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
+        proxy_protocol: bool = False,
+        trusted_proxies: Iterable[str] = (),
         max_connections: int | None = None,
     ) -> None:
         self.options = options or Options()
@@ -84,6 +91,7 @@ class App:
                 f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
             )
         self._max_connections = max_connections
+        self._proxies = Proxies(trusted_proxies)
         self._server: Server | None = None
         self._tasks: TaskGroup | None = None
         self._permanent: list[_Task] = []
@@ -93,7 +101,7 @@ class App:
         self._shutdown: list[Hook] = []
         self._listeners: list[Listener] = []
         self._stopping = False
-        self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd)
+        self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
 
     def listen(
         self,
@@ -103,6 +111,7 @@ class App:
         tls: Tls | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
+        proxy_protocol: bool = False,
     ) -> None:
         """Listen in one more place; the arguments are those of App.
 
@@ -116,6 +125,7 @@ class App:
                 unix_path=os.fspath(unix_path) if unix_path is not None else None,
                 fd=fd,
                 tls=as_server_context(tls) if tls is not None else None,
+                proxy_protocol=proxy_protocol,
             )
         )
 
@@ -227,6 +237,14 @@ class App:
         self.router.http(path, handler, http_host=http_host)
         return handler
 
+    def health(self, path: str = "/health") -> None:
+        """Answer health checks there, for every Host: 200, and 503 as soon as the app has been told to end.
+
+        Raises:
+            ConfigurationError: the path cannot be, or the route exists.
+        """
+        self.http(path, lambda _: health(stopping=self._stopping), http_host="*")
+
     def static(self, path: str, directory: str | Path, **options: Any) -> None:
         """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
 
@@ -313,6 +331,7 @@ class App:
             if logger.level == logging.NOTSET:
                 logger.setLevel(logging.INFO)
         limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
+        limit += self.options.drain_delay
         if anyio.run(run_until_signal, self.serve, self.stop, limit, backend=backend, backend_options=options):
             sys.exit(FORCED)
 
@@ -327,7 +346,7 @@ class App:
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
-        self._server = server = Server(self.router, self.options, self._max_connections)
+        self._server = server = Server(self.router, self.options, self._max_connections, self._proxies)
         self._stopping = False
         self._waiting = list(self._permanent)
 
@@ -359,6 +378,7 @@ class App:
     def stop(self) -> None:
         """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
 
+        With `Options.drain_delay` only health checks fail at first, and all else goes on for that time.
         Startup hooks that are still running are cancelled.
         """
         self._stopping = True

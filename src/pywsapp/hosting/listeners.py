@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -37,6 +38,9 @@ _PROBE_SECONDS = 1.0
 _NOT_CONNECTED = "a connection failed before it began: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
+#: Talks with a fresh connection before its transport is made; gives what the link is to know of that.
+Greet = Callable[[socket.socket], Awaitable[Any]]
+
 _logger = logging.getLogger("pywsapp")
 
 
@@ -52,6 +56,7 @@ class Listener:
         tls: the context of TLS connections, or None for plain ones.
         backlog: how many connections the kernel keeps until they are accepted.
         reuse_port: let several processes listen on the same port (SO_REUSEPORT).
+        proxy_protocol: every connection begins with a PROXY header, which a balancer writes, also in front of TLS.
 
     Raises:
         ConfigurationError: a value is out of its range or contradicts another.
@@ -64,6 +69,7 @@ class Listener:
     tls: ssl.SSLContext | None = None
     backlog: int = BACKLOG
     reuse_port: bool = False
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, str) or "\0" in self.address:
@@ -141,12 +147,13 @@ class Serving:
 async def serve_sockets(
     sockets: Sequence[socket.socket],
     tls: ssl.SSLContext | None,
-    make_link: Callable[[], Link],
+    make_link: Callable[..., Link],
     task_group: TaskGroup,
     *,
     handshake_timeout: float,
     on_accept_error: Callable[[OSError], None],
     backlog: int = BACKLOG,
+    greet: Greet | None = None,
 ) -> Serving:
     """Accept connections on what `bind` gave, each with a link of its own, until `stop_accepting`, which is a must.
 
@@ -155,13 +162,14 @@ async def serve_sockets(
         tls: the context of TLS connections, or None for plain ones.
         make_link: called for every connection; on asyncio and uvloop before the TLS handshake, on trio after it.
         task_group: where the tasks of accepting and of connections run.
-        handshake_timeout: seconds for the TLS handshake.
+        handshake_timeout: seconds for the TLS handshake, and for `greet`.
         on_accept_error: told of an error such as EMFILE, after which accepting pauses; never called by uvloop.
         backlog: the listener's backlog once more, because uvloop sets it anew.
+        greet: awaited for every connection before all else; `make_link` gets what it gives.
     """
     loop = _asyncio_loop()
-    if loop is None or isinstance(loop, asyncio.SelectorEventLoop):
-        acceptor = _Acceptor(loop, tls, make_link, task_group, handshake_timeout, on_accept_error)
+    if greet is not None or loop is None or isinstance(loop, asyncio.SelectorEventLoop):
+        acceptor = _Acceptor(loop, tls, make_link, task_group, handshake_timeout, on_accept_error, greet)
         for sock in sockets:
             task_group.start_soon(acceptor.accept, sock)
         return Serving(sockets)
@@ -186,10 +194,11 @@ class _Acceptor:
         self,
         loop: asyncio.AbstractEventLoop | None,
         tls: ssl.SSLContext | None,
-        make_link: Callable[[], Link],
+        make_link: Callable[..., Link],
         task_group: TaskGroup,
         handshake_timeout: float,
         on_accept_error: Callable[[OSError], None],
+        greet: Greet | None,
     ) -> None:
         self._loop = loop
         self._tls = tls
@@ -197,6 +206,7 @@ class _Acceptor:
         self._tasks = task_group
         self._handshake_timeout = handshake_timeout
         self._on_accept_error = on_accept_error
+        self._greet = greet
 
     async def accept(self, sock: socket.socket) -> None:
         while sock.fileno() >= 0:
@@ -217,22 +227,39 @@ class _Acceptor:
         if sock.family != _AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._loop is not None:
-            self._tasks.start_soon(self._serve_asyncio, sock, self._loop)
-        elif self._tls is not None:
-            self._tasks.start_soon(self._serve_tls, sock, self._tls)
+        if self._greet is not None:
+            self._tasks.start_soon(self._serve_greeted, sock, self._greet)
         else:
-            self._tasks.start_soon(SocketTransport(sock, self._make_link(), self._tasks).run)
+            self._serve(sock, self._make_link)
 
-    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        link: Any = self._make_link()
+    def _serve(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
+        if self._loop is not None:
+            self._tasks.start_soon(self._serve_asyncio, sock, self._loop, make_link())
+        elif self._tls is not None:
+            self._tasks.start_soon(self._serve_tls, sock, self._tls, make_link)
+        else:
+            self._tasks.start_soon(SocketTransport(sock, make_link(), self._tasks).run)
+
+    async def _serve_greeted(self, sock: socket.socket, greet: Greet) -> None:
+        try:
+            with anyio.fail_after(self._handshake_timeout):
+                said = await greet(sock)
+        except BaseException as exc:
+            sock.close()
+            if not isinstance(exc, Exception):
+                raise
+            _logger.debug(_NOT_CONNECTED, exc)
+        else:
+            self._serve(sock, functools.partial(self._make_link, said))
+
+    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, link: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
         try:
             await loop.connect_accepted_socket(lambda: link, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
         except Exception as exc:
             _logger.debug(_NOT_CONNECTED, exc)
 
-    async def _serve_tls(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+    async def _serve_tls(self, sock: socket.socket, tls: ssl.SSLContext, make_link: Callable[[], Link]) -> None:
         try:
             with anyio.fail_after(self._handshake_timeout):
                 stream = await secure(await SocketStream.from_socket(sock), tls)
@@ -240,7 +267,7 @@ class _Acceptor:
             _logger.debug(_NOT_CONNECTED, exc)
             sock.close()
         else:
-            await StreamTransport(stream, self._make_link()).run()
+            await StreamTransport(stream, make_link()).run()
 
 
 class _UnixSocket(socket.socket):
