@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,15 @@ def find(program: str) -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Find ports that stay free: the kernel gives none below 32768 to a connection on its way out."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(20000, 32768)
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            found.add(port)
+    return list(found)
 
 
 class Balanced:
@@ -95,8 +102,8 @@ class Balanced:
         self.tls = ssl.create_default_context()
         authority.configure_trust(self.tls)
         self._processes = ExitStack()
-        self.port = free_port()
-        self._ports = {"a": free_port(), "b": free_port()}
+        self.port, *ports = free_ports(3)
+        self._ports = dict(zip("ab", ports, strict=True))
         self.servers: dict[str, Program] = {}
         self.balancer: Program
 

@@ -88,13 +88,14 @@ async def test_the_client_is_the_rightmost_that_is_not_trusted(
         assert await answer_to(app, asking(**fields)) == seen
 
 
-async def test_junk_is_logged_at_debug_and_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_junk_is_logged_at_debug_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "pywsapp")
     async with running(made(trusted_proxies=["127.0.0.1"])) as app:
-        await answer_to(app, asking(x_forwarded_for="un\tknown"))
+        await answer_to(app, asking(x_forwarded_for="unknown"))
     (record,) = [record for record in caplog.records if "X-Forwarded-For" in record.getMessage()]
     assert record.levelname == "DEBUG"
-    assert record.getMessage().endswith("is no list of addresses: un\\tknown")
+    assert record.getMessage().startswith("<Request GET / from 127.0.0.1> sent an X-Forwarded-For with ")
+    assert "unknown" not in record.getMessage()
 
 
 async def test_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from pywsapp.protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBu
 from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import ConfigurationError, ProtocolError
 from pywsapp.values.networks import Networks
-from pywsapp.values.request import one_line
 
 if TYPE_CHECKING:
     from pywsapp.values.request import Request
@@ -104,7 +103,7 @@ class Proxies:
         hops = request.headers.getlist("x-forwarded-for")
         for hop in forwarded_hops(hops) if hops else ():
             if hop is None:
-                logger.debug("X-Forwarded-For of %s is no list of addresses: %s", speaker, one_line(", ".join(hops)))
+                logger.debug("%s sent an X-Forwarded-For with something else than addresses in it", request)
                 break
             request.remote_address = hop
             if hop not in self._networks:
