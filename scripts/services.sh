@@ -40,6 +40,10 @@ includes() {
 if ! any chromium chromium-browser google-chrome; then
     need "the browser" chromium
 fi
+PATH=$PATH:/usr/sbin # where Debian has them, and not everybody looks
+if ! any haproxy || ! any nginx || [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
+    need "the load balancers" haproxy nginx libnginx-mod-stream
+fi
 if ! any cc || ! includes stdio.h; then
     need "the compiled twin and the load generator" gcc libc6-dev
 fi

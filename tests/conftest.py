@@ -17,8 +17,16 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: Not run again on the other build: tests of tools or of both builds, and the browser's, for what is in it is no part.
-ONCE = {"test_architecture.py", "test_benchmarks.py", "test_packaging.py", "test_twin.py", "test_wsload.py"}
+#: Not run again on the other build: tests of tools or of both builds, the browser's and the balancers', for what
+#: is in them is no part.
+ONCE = {
+    "test_architecture.py",
+    "test_benchmarks.py",
+    "test_load_balancers.py",
+    "test_packaging.py",
+    "test_twin.py",
+    "test_wsload.py",
+}
 ONCE_FIXTURE = "browser"
 
 

@@ -160,7 +160,9 @@ class Client:
     def socket(self) -> socket.socket:
         return self.stream.extra(SocketAttribute.raw_socket)
 
-    async def handshake(self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101) -> None:
+    async def handshake(
+        self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101, host: str | None = None
+    ) -> None:
         """Open the WebSocket, or be answered with another status.
 
         Args:
@@ -168,9 +170,10 @@ class Client:
             glued: goes right behind the request, in the same segment.
             headers: further lines of the request.
             expected: the status.
+            host: what is in the Host field instead of the server's own address.
         """
         key = base64.b64encode(b"0123456789abcdef").decode()
-        host = f"localhost:{self.stream.extra(SocketAttribute.remote_port)}"
+        host = host or f"localhost:{self.stream.extra(SocketAttribute.remote_port)}"
         await self.stream.send(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()

@@ -149,6 +149,30 @@ def test_handler_that_hangs_is_not_waited_for_long(run: str) -> None:
 
 
 @every_backend
+def test_a_delayed_drain_is_no_handler_that_hangs(run: str) -> None:
+    # The delay alone is longer than all that may take without it.
+    source = echo("drain_delay=2.6, drain_timeout=0.1, on_close_timeout=0.1, close_timeout=0.1")
+    with Program(f"{source}app.run({run})") as program:
+        port = program.port
+        program.send(signal.SIGTERM)
+        program.until("accepting connections for 2.6 s more")
+        with BlockingClient(port, glued=frame(TEXT, b"late")) as client:
+            assert client.frame() == (TEXT, b"late")
+            assert client.closed() == 1012
+        assert program.end(SOON) == 0
+
+
+@every_backend
+def test_a_second_signal_does_not_wait_for_the_delay(run: str) -> None:
+    with Program(f"{echo('drain_delay=3600')}app.run({run})") as program:
+        assert program.port
+        program.send(signal.SIGTERM)
+        program.until("accepting connections")
+        program.send(signal.SIGTERM)
+        assert program.end(SOON) == 130
+
+
+@every_backend
 def test_signal_during_startup_cancels_it(run: str) -> None:
     source = f"""{echo()}
 @app.on_startup

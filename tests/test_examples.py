@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -119,14 +119,14 @@ def test_rooms() -> None:
 def test_topics() -> None:
     with running("topics.py") as topics:
         with topics.open("/rooms/tea?name=Ana") as ana, topics.open("/rooms/tea?name=Ben") as ben:
-            position = json.loads(heard(ana))["position"]
-            assert json.loads(heard(ben)) == {"position": position, "complete": True}
+            position = json.loads(str(heard(ana)))["position"]
+            assert json.loads(str(heard(ben))) == {"position": position, "complete": True}
             ben.send("a cup?")
-            said = json.loads(next(message for message in iter(lambda: heard(ana), None) if "cup" in message))
+            said = json.loads(next(message for message in iter(lambda: str(heard(ana)), "") if "cup" in message))
             assert said["message"] == "a cup?"
         with topics.open(f"/rooms/tea?name=Ana&since={position}") as again:
-            assert json.loads(heard(again)) == said
-            assert json.loads(heard(again)) == {"position": said["position"], "complete": True}
+            assert json.loads(str(heard(again))) == said
+            assert json.loads(str(heard(again))) == {"position": said["position"], "complete": True}
         with topics.open("/rooms/tea?since=nothing") as bad, pytest.raises(ConnectionClosed) as closed:
             bad.recv()
         assert closed.value.rcvd is not None

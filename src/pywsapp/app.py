@@ -6,17 +6,19 @@ import logging
 import os
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp.backends import broker_for
+from pywsapp.components.health import health
 from pywsapp.components.router import Router
 from pywsapp.hosting.background import Background, Hook, call, run_logged
 from pywsapp.hosting.listeners import Listener
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
+from pywsapp.hosting.proxies import Proxies
 from pywsapp.hosting.server import Server
 from pywsapp.hosting.tls import as_server_context
 from pywsapp.routes import Routes
@@ -59,6 +61,9 @@ class App(Routes):
             paths (certificate, key). At least TLS 1.2.
         unix_path: listen on this Unix socket instead of TCP.
         fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
+        proxy_protocol: every connection begins with a PROXY header, version 1 or 2, from a balancer.
+        trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets, whose
+            X-Forwarded-For and X-Forwarded-Proto give a request its address and scheme, and who may send PROXY headers.
         max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
         broker: carries the messages of topics to other processes and machines: a URL, "redis://localhost" for
             instance, or a Broker. None keeps them in this process.
@@ -81,6 +86,8 @@ class App(Routes):
         tls: Tls | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
+        proxy_protocol: bool = False,
+        trusted_proxies: Iterable[str] = (),
         max_connections: int | None = None,
         broker: str | Broker | None = None,
         broker_key: str | bytes | None = None,
@@ -93,6 +100,7 @@ class App(Routes):
                 f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
             )
         self._max_connections = max_connections
+        self._proxies = Proxies(trusted_proxies)
         self._server: Server | None = None
         self.hub = Hub(
             broker_for(broker) if isinstance(broker, str) else broker,
@@ -104,7 +112,7 @@ class App(Routes):
         self._shutdown: list[Hook] = []
         self._listeners: list[Listener] = []
         self._stopping = False
-        self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd)
+        self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
 
     def listen(
         self,
@@ -114,6 +122,7 @@ class App(Routes):
         tls: Tls | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
+        proxy_protocol: bool = False,
     ) -> None:
         """Listen in one more place; the arguments are those of App.
 
@@ -127,8 +136,17 @@ class App(Routes):
                 unix_path=os.fspath(unix_path) if unix_path is not None else None,
                 fd=fd,
                 tls=as_server_context(tls) if tls is not None else None,
+                proxy_protocol=proxy_protocol,
             )
         )
+
+    def health(self, path: str = "/health") -> None:
+        """Answer health checks there, for every Host: 200, and 503 as soon as the app has been told to end.
+
+        Raises:
+            ConfigurationError: the path cannot be, or the route exists.
+        """
+        self.http(path, lambda _: health(stopping=self._stopping), http_host="*")
 
     # -- topics ------------------------------------------------------------------------------------------------------
 
@@ -256,6 +274,7 @@ class App(Routes):
             if logger.level == logging.NOTSET:
                 logger.setLevel(logging.INFO)
         limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
+        limit += self.options.drain_delay
         if anyio.run(run_until_signal, self.serve, self.stop, limit, backend=backend, backend_options=options):
             sys.exit(FORCED)
 
@@ -270,7 +289,7 @@ class App(Routes):
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
-        self._server = server = Server(self.router, self.options, self._max_connections)
+        self._server = server = Server(self.router, self.options, self._max_connections, self._proxies)
         self._stopping = False
         self._background.prepare()
 
@@ -303,6 +322,7 @@ class App(Routes):
     def stop(self) -> None:
         """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
 
+        With `Options.drain_delay` only health checks fail at first, and all else goes on for that time.
         Startup hooks that are still running are cancelled.
         """
         self._stopping = True

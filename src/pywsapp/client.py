@@ -12,7 +12,7 @@ import anyio
 
 from pywsapp.component import check_component, make_component
 from pywsapp.connection import Connection
-from pywsapp.hosting.listeners import connect_link
+from pywsapp.hosting.connecting import connect_link
 from pywsapp.hosting.runtime import Runtime
 from pywsapp.hosting.tls import client_context
 from pywsapp.lifecycle import Lifecycle

@@ -127,6 +127,7 @@ class Publisher:
         self._histories: list[tuple[str, int, float]] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
+        self._of_parents: list[ExitStack] = []
         self._pid = 0
         self._portal: BlockingPortal
         self._publisher: AsyncPublisher
@@ -175,7 +176,8 @@ class Publisher:
             raise BrokerUnavailable(f"the broker has not answered in {self._timeout:g} s") from None
 
     def _start(self) -> None:
-        """Start the thread; what a parent process had is left alone, for it is not ours."""
+        """Start the thread; what a parent process had is kept as it is, for to end it would mean to end it there."""
+        self._of_parents.append(self._stack)
         self._pid, self._stack = os.getpid(), ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal())
         publisher = AsyncPublisher(**self._arguments)

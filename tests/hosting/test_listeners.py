@@ -19,7 +19,8 @@ import pytest
 from anyio.abc import SocketStream, TaskGroup
 
 from pywsapp.hosting import listeners
-from pywsapp.hosting.listeners import Listener, Serving, address_of, bind, connect_link, serve_sockets
+from pywsapp.hosting.connecting import connect_link
+from pywsapp.hosting.listeners import Listener, Serving, address_of, bind, serve_sockets
 from pywsapp.values.errors import ConfigurationError
 
 GUARD = 20

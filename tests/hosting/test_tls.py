@@ -21,7 +21,8 @@ from anyio.abc import TaskGroup
 from anyio.streams.tls import TLSAttribute, TLSStream
 from cryptography.hazmat.primitives import serialization
 
-from pywsapp.hosting.listeners import Listener, bind, connect_link, serve_sockets
+from pywsapp.hosting.connecting import connect_link
+from pywsapp.hosting.listeners import Listener, bind, serve_sockets
 from pywsapp.hosting.tls import as_server_context, client_context, server_context
 from pywsapp.values.errors import ConfigurationError
 

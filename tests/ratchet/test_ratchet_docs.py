@@ -18,7 +18,7 @@ from wsproto.events import Pong
 from pywsapp import App, connect
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ["from-ratchet.md", "index.md", "logging.md"]
+PAGES = ["from-ratchet.md", "index.md", "load-balancers.md", "logging.md"]
 # As a module: the programs that serve would not end.
 RUN = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='docs')"
 

@@ -24,9 +24,11 @@ WHOLE = [
     "max_queue",
     "high_water",
     "max_outbox",
+    "max_topics",
     "control_frames_burst",
 ]
 OPTIONAL = ["max_frame_size", "ping_interval"]
+MAY_BE_ZERO = ["drain_delay"]
 
 
 def options(**values: Any) -> Options:
@@ -52,6 +54,7 @@ def test_the_defaults() -> None:
         deflate=None,
         control_frames_per_second=50,
         control_frames_burst=100,
+        drain_delay=0,
         drain_timeout=30,
         on_close_timeout=5,
     )
@@ -72,7 +75,11 @@ def test_numbers_are_numbers_above_zero(name: str, value: Any) -> None:
     if value is None and name in OPTIONAL:
         assert getattr(options(**{name: None}), name) is None
         return
-    with pytest.raises(ConfigurationError, match=rf"^Options\.{name} must be .* greater than 0, not "):
+    if value == 0 and value is not False and name in MAY_BE_ZERO:
+        assert getattr(options(**{name: 0}), name) == 0
+        return
+    least = "from 0 on" if name in MAY_BE_ZERO else "greater than 0"
+    with pytest.raises(ConfigurationError, match=rf"^Options\.{name} must be .* {least}, not "):
         Options(**{name: value})
 
 

@@ -29,6 +29,7 @@ import anyio.lowlevel
 
 from pywsapp.component import Accept, is_awaited
 from pywsapp.connection import Connection
+from pywsapp.hosting.proxies import address_of_peer
 from pywsapp.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
 from pywsapp.protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp.protocol.http import HeadBuffer, encode_response, parse_request
@@ -40,6 +41,7 @@ from pywsapp.values.response import Response
 if TYPE_CHECKING:
     from pywsapp.hosting.server import Server
     from pywsapp.hosting.transport import Transport
+    from pywsapp.protocol.proxy_protocol import ProxyHeader
     from pywsapp.values.request import Request
 
 logger = logging.getLogger("pywsapp")
@@ -60,13 +62,19 @@ class _State(Enum):
 
 
 class HttpLink:
-    """The link of a fresh connection."""
+    """The link of a fresh connection.
+
+    Args:
+        server: whose connection it is.
+        header: what a balancer has said before.
+    """
 
     __slots__ = (
         "_buffer",
         "_drained",
         "_dropped",
         "_glued",
+        "_header",
         "_lost",
         "_paused",
         "_request",
@@ -78,8 +86,9 @@ class HttpLink:
         "_unsent",
     )
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, header: ProxyHeader | None = None) -> None:
         self._server = server
+        self._header = header
         self._state = _State.READING
         self._buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
@@ -130,7 +139,7 @@ class HttpLink:
         return (
             self._state in (_State.DECIDING, _State.STREAMING)
             and request is not None
-            and request.scheme == "http"  # TLS as the loops have it knows no half of a stream
+            and not self._over_tls()  # TLS as the loops have it knows no half of a stream
             and not is_upgrade(request)
         )
 
@@ -180,13 +189,15 @@ class HttpLink:
     # -- deciding ----------------------------------------------------------------------------------------------------
 
     def _take(self, head: bytes) -> None:
-        secure = self._transport.get_extra_info("ssl_object") is not None
+        server, header = self._server, self._header
         request = parse_request(
             head,
-            max_headers=self._server.options.max_headers,
-            scheme="https" if secure else "http",
-            remote_address=_address(self._transport.get_extra_info("peername")),
+            max_headers=server.options.max_headers,
+            scheme="https" if self._over_tls() or (header is not None and header.secure) else "http",
+            remote_address=self._remote_address(),
         )
+        if server.proxies:
+            server.proxies.settle(request, self._transport.get_extra_info("peername"), header)
         self._request = request
         self._server.check_room()
         answer: Accept | Response | Awaitable[Accept | Response]
@@ -200,6 +211,13 @@ class HttpLink:
             self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
         else:
             self._answer(cast("Accept | Response", answer))
+
+    def _over_tls(self) -> bool:
+        return self._transport.get_extra_info("ssl_object") is not None
+
+    def _remote_address(self) -> str:
+        header = self._header
+        return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         try:
@@ -262,8 +280,8 @@ class HttpLink:
         except Exception as fault:  # what the component gave cannot be sent
             refuse = refusal_for(fault, what)
             self._respond(Response.refusal(refuse))
-        peer = _address(self._transport.get_extra_info("peername")) or "local"
-        logger.info("%s: %s answered with %s", peer, what, one_line(str(refuse)))
+        peer = self._request.remote_address if self._request is not None else self._remote_address()
+        logger.info("%s: %s answered with %s", peer or "local", what, one_line(str(refuse)))
 
     def _what(self) -> str:
         request = self._request
@@ -343,11 +361,3 @@ async def _end(body: AsyncIterator[bytes]) -> None:
             await aclose()
         except Exception:
             logger.exception("ending the body of a response failed")
-
-
-def _address(peer: Any) -> str:
-    """Give the IP address in a peer name; an IPv4 one also where an IPv6 socket took it."""
-    if not isinstance(peer, tuple):
-        return ""
-    address = str(peer[0])
-    return address[7:] if address.startswith("::ffff:") and "." in address else address

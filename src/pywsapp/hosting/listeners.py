@@ -1,4 +1,4 @@
-"""Where connections come from: what to listen on, the sockets for it, the serving of them; and the client's way out.
+"""Where connections come from: what to listen on, the sockets for it, and the serving of them.
 
 uvloop accepts by itself; when file descriptors run out it closes what it cannot take. Elsewhere accepting is done here,
 because at the first EMFILE anyio's own `serve` ends, and asyncio's server logs as many tracebacks as its backlog is
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketStream, TaskGroup
 
 from pywsapp.hosting.sockets import SocketTransport
 from pywsapp.hosting.streams import StreamTransport, secure
-from pywsapp.hosting.transport import Link, Transport
+from pywsapp.hosting.transport import Link
 from pywsapp.values.errors import ConfigurationError
 
 BACKLOG = 4096
@@ -36,6 +37,9 @@ _PROBE_SECONDS = 1.0
 # At debug level: whatever a stranger sends instead of TLS is everyday traffic of an open port.
 _NOT_CONNECTED = "a connection failed before it began: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+#: Talks with a fresh connection before its transport is made; gives what the link is to know of that.
+Greet = Callable[[socket.socket], Awaitable[Any]]
 
 _logger = logging.getLogger("pywsapp")
 
@@ -52,6 +56,7 @@ class Listener:
         tls: the context of TLS connections, or None for plain ones.
         backlog: how many connections the kernel keeps until they are accepted.
         reuse_port: let several processes listen on the same port (SO_REUSEPORT).
+        proxy_protocol: every connection begins with a PROXY header, which a balancer writes, also in front of TLS.
 
     Raises:
         ConfigurationError: a value is out of its range or contradicts another.
@@ -64,6 +69,7 @@ class Listener:
     tls: ssl.SSLContext | None = None
     backlog: int = BACKLOG
     reuse_port: bool = False
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, str) or "\0" in self.address:
@@ -141,12 +147,13 @@ class Serving:
 async def serve_sockets(
     sockets: Sequence[socket.socket],
     tls: ssl.SSLContext | None,
-    make_link: Callable[[], Link],
+    make_link: Callable[..., Link],
     task_group: TaskGroup,
     *,
     handshake_timeout: float,
     on_accept_error: Callable[[OSError], None],
     backlog: int = BACKLOG,
+    greet: Greet | None = None,
 ) -> Serving:
     """Accept connections on what `bind` gave, each with a link of its own, until `stop_accepting`, which is a must.
 
@@ -155,13 +162,14 @@ async def serve_sockets(
         tls: the context of TLS connections, or None for plain ones.
         make_link: called for every connection; on asyncio and uvloop before the TLS handshake, on trio after it.
         task_group: where the tasks of accepting and of connections run.
-        handshake_timeout: seconds for the TLS handshake.
+        handshake_timeout: seconds for the TLS handshake, and for `greet`.
         on_accept_error: told of an error such as EMFILE, after which accepting pauses; never called by uvloop.
         backlog: the listener's backlog once more, because uvloop sets it anew.
+        greet: awaited for every connection before all else; `make_link` gets what it gives.
     """
     loop = _asyncio_loop()
-    if loop is None or isinstance(loop, asyncio.SelectorEventLoop):
-        acceptor = _Acceptor(loop, tls, make_link, task_group, handshake_timeout, on_accept_error)
+    if greet is not None or loop is None or isinstance(loop, asyncio.SelectorEventLoop):
+        acceptor = _Acceptor(loop, tls, make_link, task_group, handshake_timeout, on_accept_error, greet)
         for sock in sockets:
             task_group.start_soon(acceptor.accept, sock)
         return Serving(sockets)
@@ -179,52 +187,6 @@ async def serve_sockets(
     return Serving(sockets, servers)
 
 
-async def connect_link(
-    make_link: Callable[[], Link],
-    *,
-    host: str,
-    port: int,
-    unix_path: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    task_group: TaskGroup,
-    timeout: float,  # noqa: ASYNC109 - a client's option, handed through
-) -> Transport:
-    """Connect a link to a server; `connection_made` has been called when this returns.
-
-    Args:
-        make_link: called once there is a connection.
-        host: the server's name or IP address.
-        port: its port.
-        unix_path: its Unix socket, instead of host and port.
-        tls: the context of a TLS connection, or None for a plain one.
-        server_hostname: the name the certificate must have; host when left out.
-        task_group: where the tasks of the connection run; asyncio needs none.
-        timeout: seconds for all of it.
-
-    Raises:
-        OSError: not reachable, not in time (TimeoutError) or no TLS (ssl.SSLError).
-    """
-    name = (server_hostname or host) if tls is not None else None
-    loop = _asyncio_loop()
-    with anyio.fail_after(timeout):
-        if loop is not None:
-            factory = cast("Any", make_link)
-            if unix_path is not None:
-                pair = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
-            else:
-                pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
-            return cast("Transport", pair[0])
-        stream = await (anyio.connect_tcp(host, port) if unix_path is None else anyio.connect_unix(unix_path))
-        transport: SocketTransport | StreamTransport
-        if tls is None:
-            transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_link(), task_group)
-        else:
-            transport = StreamTransport(await secure(stream, tls, name), make_link())
-        await task_group.start(transport.run)
-        return transport
-
-
 class _Acceptor:
     """Accepts connections, and hands them to asyncio's transports or, without asyncio, to ours."""
 
@@ -232,10 +194,11 @@ class _Acceptor:
         self,
         loop: asyncio.AbstractEventLoop | None,
         tls: ssl.SSLContext | None,
-        make_link: Callable[[], Link],
+        make_link: Callable[..., Link],
         task_group: TaskGroup,
         handshake_timeout: float,
         on_accept_error: Callable[[OSError], None],
+        greet: Greet | None,
     ) -> None:
         self._loop = loop
         self._tls = tls
@@ -243,6 +206,7 @@ class _Acceptor:
         self._tasks = task_group
         self._handshake_timeout = handshake_timeout
         self._on_accept_error = on_accept_error
+        self._greet = greet
 
     async def accept(self, sock: socket.socket) -> None:
         while sock.fileno() >= 0:
@@ -263,22 +227,39 @@ class _Acceptor:
         if sock.family != _AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._loop is not None:
-            self._tasks.start_soon(self._serve_asyncio, sock, self._loop)
-        elif self._tls is not None:
-            self._tasks.start_soon(self._serve_tls, sock, self._tls)
+        if self._greet is not None:
+            self._tasks.start_soon(self._serve_greeted, sock, self._greet)
         else:
-            self._tasks.start_soon(SocketTransport(sock, self._make_link(), self._tasks).run)
+            self._serve(sock, self._make_link)
 
-    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        link: Any = self._make_link()
+    def _serve(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
+        if self._loop is not None:
+            self._tasks.start_soon(self._serve_asyncio, sock, self._loop, make_link())
+        elif self._tls is not None:
+            self._tasks.start_soon(self._serve_tls, sock, self._tls, make_link)
+        else:
+            self._tasks.start_soon(SocketTransport(sock, make_link(), self._tasks).run)
+
+    async def _serve_greeted(self, sock: socket.socket, greet: Greet) -> None:
+        try:
+            with anyio.fail_after(self._handshake_timeout):
+                said = await greet(sock)
+        except BaseException as exc:
+            sock.close()
+            if not isinstance(exc, Exception):
+                raise
+            _logger.debug(_NOT_CONNECTED, exc)
+        else:
+            self._serve(sock, functools.partial(self._make_link, said))
+
+    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, link: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
         try:
             await loop.connect_accepted_socket(lambda: link, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
         except Exception as exc:
             _logger.debug(_NOT_CONNECTED, exc)
 
-    async def _serve_tls(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+    async def _serve_tls(self, sock: socket.socket, tls: ssl.SSLContext, make_link: Callable[[], Link]) -> None:
         try:
             with anyio.fail_after(self._handshake_timeout):
                 stream = await secure(await SocketStream.from_socket(sock), tls)
@@ -286,7 +267,7 @@ class _Acceptor:
             _logger.debug(_NOT_CONNECTED, exc)
             sock.close()
         else:
-            await StreamTransport(stream, self._make_link()).run()
+            await StreamTransport(stream, make_link()).run()
 
 
 class _UnixSocket(socket.socket):

@@ -14,6 +14,7 @@ import anyio
 
 from pywsapp.hosting.http_link import HttpLink
 from pywsapp.hosting.listeners import Listener, address_of, bind, serve_sockets
+from pywsapp.hosting.proxies import Proxies
 from pywsapp.hosting.runtime import Runtime
 from pywsapp.hosting.watchdog import Watchdog
 from pywsapp.lifecycle import Lifecycle
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp.component import MessageComponent
+    from pywsapp.protocol.proxy_protocol import ProxyHeader
     from pywsapp.values.options import Options
 
 logger = logging.getLogger("pywsapp")
@@ -51,15 +53,23 @@ class Server:
         component: takes every handshake and request; usually a router.
         options: the limits of connections that the component does not set others for.
         max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
+        proxies: whose word is taken about where a connection comes from; nobody's by default.
 
     Attributes:
         sockets: what it listens on.
         addresses: where it listens, each as `host:port` or `unix:path`; kept when it no longer does.
     """
 
-    def __init__(self, component: MessageComponent, options: Options, max_connections: int | None = None) -> None:
+    def __init__(
+        self,
+        component: MessageComponent,
+        options: Options,
+        max_connections: int | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         self.component = component
         self.options = options
+        self.proxies = proxies or Proxies()
         self.runtime = Runtime(options)
         self.max_connections = max_connections or _connections_allowed()
         self.draining = False
@@ -109,6 +119,7 @@ class Server:
                     handshake_timeout=self.options.handshake_timeout,
                     on_accept_error=self._accept_failed,
                     backlog=listener.backlog,
+                    greet=self.proxies.receive_header if listener.proxy_protocol else None,
                 )
                 for listener, sockets in bound
             ]
@@ -118,6 +129,7 @@ class Server:
                     await started(transports)
                 assert self._stop is not None
                 await self._stop.wait()
+                await self._delay()
             finally:
                 self.draining = True
                 for serving in servings:
@@ -127,7 +139,7 @@ class Server:
         await self.runtime.run(body)
 
     def stop(self) -> None:
-        """Stop accepting and drain; `run` returns when that is over."""
+        """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over."""
         if self._stop is not None:
             self._stop.set()
 
@@ -149,12 +161,18 @@ class Server:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
 
-    def _make_link(self) -> HttpLink:
-        return HttpLink(self)
+    def _make_link(self, header: ProxyHeader | None = None) -> HttpLink:
+        return HttpLink(self, header)
 
     def _accept_failed(self, exc: OSError) -> None:
         if not self.draining:  # a socket may be closed while somebody accepts
             logger.warning("accepting a connection failed, trying again: %s", exc)
+
+    async def _delay(self) -> None:
+        """Go on as before for the time that balancers need to notice that the health check fails."""
+        if self.options.drain_delay:
+            logger.info("accepting connections for %g s more", self.options.drain_delay)
+            await anyio.sleep(self.options.drain_delay)
 
     async def _drain(self) -> None:
         """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""

@@ -106,6 +106,7 @@ class Options:
         max_topics: topics that a connection may subscribe to; `Topic.add` raises TopicError above.
         control_frames_per_second: pings and pongs a peer may send on average; 1008 above.
         control_frames_burst: pings and pongs a peer may send at once.
+        drain_delay: how long everything goes on after the signal to leave, while health checks fail already.
         drain_timeout: how long a drain waits for peers and handlers before it cuts them off.
         on_close_timeout: how long `on_close` may still run when its task is being cancelled.
     """
@@ -128,6 +129,7 @@ class Options:
     max_topics: int = 128
     control_frames_per_second: float = 50
     control_frames_burst: int = 100
+    drain_delay: float = 0
     drain_timeout: float = 30
     on_close_timeout: float = 5
 
@@ -136,7 +138,7 @@ class Options:
             kind, _, optional = str(field.type).partition(" | ")
             value = getattr(self, field.name)
             if kind in _NUMBERS and not (optional and value is None):
-                _check_number(f"Options.{field.name}", value, whole=kind == "int")
+                _check_number(f"Options.{field.name}", value, whole=kind == "int", zero=field.default == 0)
         if self.max_outbox < self.high_water:
             raise ConfigurationError("Options.max_outbox must not be smaller than Options.high_water")
         if not isinstance(self.slow_consumer, SlowConsumer):
@@ -145,8 +147,9 @@ class Options:
             raise ConfigurationError(f"Options.deflate must be a Deflate or None, not {self.deflate!r}")
 
 
-def _check_number(name: str, value: object, *, whole: bool) -> None:
+def _check_number(name: str, value: object, *, whole: bool, zero: bool) -> None:
     # a bool is an int and a nan is a float, but neither is a limit
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not number or not value > 0:  # type: ignore[operator]
-        raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number greater than 0, not {value!r}")
+    if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
+        least = "from 0 on" if zero else "greater than 0"
+        raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number {least}, not {value!r}")

@@ -116,10 +116,11 @@ class Request:
         path_params: the parameters of the route's pattern, converted; empty before routing.
         headers: the header fields.
         http_version: `(1, 1)` for instance.
-        scheme: `"http"`, or `"https"` over TLS.
+        scheme: `"http"`, or `"https"` over TLS, also if that ends at a proxy that the App trusts.
         host: the name or address in the Host field, lower case, without port or brackets.
         port: the port in the Host field, or None.
-        remote_address: the peer's IP address, `""` on a Unix socket.
+        remote_address: the client's IP address: the peer's, or what a proxy says that the App trusts; `""` on a
+            Unix socket.
         subprotocols: the subprotocols that the client offered, in its order.
     """
 
