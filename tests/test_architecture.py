@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"pywsapp.lifecycle", "pywsapp.worker"},
     {"pywsapp.components"},
     {"pywsapp.backends", "pywsapp.hosting"},
-    {"pywsapp.app", "pywsapp.client", "pywsapp.testing"},
+    {"pywsapp.app", "pywsapp.client", "pywsapp.hooks", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.cli", "pywsapp.__main__", "pywsapp.demo"},
 ]

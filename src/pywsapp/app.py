@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -19,10 +19,14 @@ from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.components.origin import OriginCheck
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
+from pywsapp.hooks import call, logged, repeat
 from pywsapp.hosting.listeners import Listener
+from pywsapp.hosting.logs import set_up_logging
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.server import Server
+from pywsapp.hosting.supervisor import check_workers, supervise
 from pywsapp.hosting.tls import as_server_context
+from pywsapp.hosting.workers import Handover, handover
 from pywsapp.values.errors import ConfigurationError
 from pywsapp.values.options import Options
 from pywsapp.values.version import __version__
@@ -43,6 +47,8 @@ HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 _EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 #: What leaving may take beyond the time that connections and shutdown hooks have.
 _SPARE_SECONDS = 2.0
+#: What a worker that is being replaced leaves to handshakes which it has begun.
+_WORKER_PATIENCE = 1.0
 
 
 class App:
@@ -59,6 +65,9 @@ class App:
         unix_path: listen on this Unix socket instead of TCP.
         fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
         max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
+
+    Attributes:
+        worker: the number of the worker that this process is, from 1; None if it is none. See `run`.
 
     Raises:
         ConfigurationError: something of it cannot be; the text says what to do.
@@ -93,6 +102,9 @@ class App:
         self._shutdown: list[Hook] = []
         self._listeners: list[Listener] = []
         self._stopping = False
+        told = handover()
+        self.worker = None if told is None else told.number
+        self._told: Handover | None = None
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd)
 
     def listen(
@@ -118,6 +130,16 @@ class App:
                 tls=as_server_context(tls) if tls is not None else None,
             )
         )
+
+    def move(self, address: str | None = None, port: int | None = None) -> None:
+        """Listen elsewhere than in the first place it was made for; what is None stays.
+
+        Raises:
+            ConfigurationError: it cannot be.
+        """
+        first = self._listeners[0]
+        address, port = first.address if address is None else address, first.port if port is None else port
+        self._listeners[0] = replace(first, address=address, port=port, unix_path=None, fd=None)
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
@@ -270,7 +292,7 @@ class App:
             raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
 
         def decorator(hook: HookT) -> HookT:
-            self.start_soon(_repeat, seconds, hook)
+            self.start_soon(repeat, seconds, hook)
             return hook
 
         return decorator
@@ -281,7 +303,7 @@ class App:
         It is cancelled when the app has drained. An exception of it is logged and ends the task alone.
         """
         if self._tasks is not None:
-            self._tasks.start_soon(_logged, task, arguments)
+            self._tasks.start_soon(logged, task, arguments)
         elif self._server is not None:
             self._waiting.append((task, arguments))  # a startup hook asks, and will ask again the next time
         else:
@@ -289,7 +311,7 @@ class App:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None) -> None:
+    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
         """Run the app until SIGINT or SIGTERM; blocks.
 
         The first signal drains: it stops accepting, closes every connection with 1012 and waits for them as long as
@@ -299,22 +321,33 @@ class App:
         Args:
             backend: "asyncio" or "trio".
             uvloop: for asyncio, whether to use uvloop; by default if it is installed.
+            workers: how many processes share the listeners; above 1 this one supervises them and SIGHUP replaces them.
+                Each runs the program's command line again up to this call, which does not return there.
 
         Raises:
-            ConfigurationError: it is called inside a running event loop, a library is missing, or listening is not
-                possible.
+            ConfigurationError: it is called inside a running event loop, a library is missing, listening is not
+                possible, or workers cannot be had here.
         """
         check_no_loop()
         options = loop_options(backend, uvloop)
-        if not logging.getLogger().handlers and not logger.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger.addHandler(handler)
-            if logger.level == logging.NOTSET:
-                logger.setLevel(logging.INFO)
+        count = check_workers(workers)
+        self._told = handover()
+        set_up_logging(self.worker)
         limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
-        if anyio.run(run_until_signal, self.serve, self.stop, limit, backend=backend, backend_options=options):
+        supervised = self._told is not None
+        program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
+        if self._told is not None:
+            self._listeners = self._told.adopt(self._listeners)
+        elif count > 1:
+            program = functools.partial(supervise, self._listeners, count, self._announce, limit)
+        if anyio.run(program, backend=backend, backend_options=options):
             sys.exit(FORCED)
+        if supervised:
+            sys.exit()  # what is behind `run` is the supervisor's
+
+    def _announce(self, addresses: Iterable[tuple[Listener, str]], workers: str = "") -> None:
+        urls = " ".join(self._urls(addresses))
+        logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
@@ -327,21 +360,25 @@ class App:
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
-        self._server = server = Server(self.router, self.options, self._max_connections)
+        patience = 0 if self._told is None else _WORKER_PATIENCE
+        self._server = server = Server(self.router, self.options, self._max_connections, patience)
         self._stopping = False
         self._waiting = list(self._permanent)
 
         async def started(tasks: TaskGroup) -> None:
             self._tasks = tasks
             for task, arguments in self._waiting:
-                tasks.start_soon(_logged, task, arguments)
-            logger.info("pywsapp %s on %s: %s", __version__, loop_name(), " ".join(self.urls))
+                tasks.start_soon(logged, task, arguments)
+            if self._told is not None:
+                self._told.listening()
+            else:
+                self._announce(server.addresses)
             task_status.started()
 
         try:
             with anyio.CancelScope() as self._starting:
                 for hook in self._startup:
-                    await _call(hook)
+                    await call(hook)
             self._starting = None
             if not self._stopping:
                 await server.run(self._listeners, started)
@@ -354,7 +391,7 @@ class App:
     async def _run_shutdown_hooks(self) -> None:
         for hook in self._shutdown:
             with anyio.move_on_after(self.options.drain_timeout):
-                await _logged(hook, ())
+                await logged(hook, ())
 
     def stop(self) -> None:
         """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
@@ -379,11 +416,14 @@ class App:
     @property
     def urls(self) -> list[str]:
         """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
+        return self._urls(self._server.addresses if self._server is not None else ())
+
+    def _urls(self, addresses: Iterable[tuple[Listener, str]]) -> list[str]:
         name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
         if ":" in name and not name.startswith("["):
             name = f"[{name}]"
         urls = []
-        for listener, address in self._server.addresses if self._server is not None else ():
+        for listener, address in addresses:
             if address.startswith("unix:"):
                 urls.append(address)
                 continue
@@ -392,24 +432,3 @@ class App:
                 host = name
             urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
         return list(dict.fromkeys(urls))
-
-
-async def _call(function: Callable[..., Any], *arguments: Any) -> None:
-    result = function(*arguments)
-    if inspect.isawaitable(result):
-        await result
-
-
-async def _logged(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        await _call(function, *arguments)
-    except Exception:
-        logger.exception("%s failed", getattr(function, "__qualname__", function))
-
-
-async def _repeat(seconds: float, hook: Hook) -> None:
-    due = anyio.current_time() + seconds
-    while True:
-        await anyio.sleep_until(due)
-        await _logged(hook, ())
-        due = max(due + seconds, anyio.current_time())

@@ -42,6 +42,8 @@ _RESERVED_FILES = 64
 _KEPT_BY_MALLOC = 8 * 1024 * 1024
 _DRAIN_BATCH = 100
 _DRAIN_PAUSE = 0.05
+#: How often it is looked whether handshakes have ended; first, for what was accepted just now is no link yet.
+_LOOK_SECONDS = 0.05
 
 
 class Server:
@@ -51,13 +53,17 @@ class Server:
         component: takes every handshake and request; usually a router.
         options: the limits of connections that the component does not set others for.
         max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
+        patience: seconds for which a drain waits for handshakes of what was accepted before, so that nobody is refused
+            while somebody else accepts on the same sockets already.
 
     Attributes:
         sockets: what it listens on.
         addresses: where it listens, each as `host:port` or `unix:path`; kept when it no longer does.
     """
 
-    def __init__(self, component: MessageComponent, options: Options, max_connections: int | None = None) -> None:
+    def __init__(
+        self, component: MessageComponent, options: Options, max_connections: int | None = None, patience: float = 0
+    ) -> None:
         self.component = component
         self.options = options
         self.runtime = Runtime(options)
@@ -66,6 +72,7 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[Listener, str]] = []
         self._stop: anyio.Event | None = None
+        self._patience = patience
         self._date = (0, "")
 
     async def run(
@@ -118,6 +125,10 @@ class Server:
                     await started(transports)
                 assert self._stop is not None
                 await self._stop.wait()
+                for serving in servings:
+                    serving.stop_accepting()
+                if self._patience:
+                    await self._finish_handshakes(unseen=any(listener.tls is not None for listener, _ in bound))
             finally:
                 self.draining = True
                 for serving in servings:
@@ -155,6 +166,14 @@ class Server:
     def _accept_failed(self, exc: OSError) -> None:
         if not self.draining:  # a socket may be closed while somebody accepts
             logger.warning("accepting a connection failed, trying again: %s", exc)
+
+    async def _finish_handshakes(self, *, unseen: bool) -> None:
+        """Wait for handshakes that have begun; in full if some cannot be seen, as those of TLS."""
+        with anyio.move_on_after(self._patience):
+            while True:
+                await anyio.sleep(_LOOK_SECONDS)
+                if not unseen and not any(isinstance(link, HttpLink) for link in self.runtime.links):
+                    return
 
     async def _drain(self) -> None:
         """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""
