@@ -18,6 +18,7 @@ from types import TracebackType
 
 import pytest
 from serving import CLOSE, GUARD, Frame, close_frame, take_frame
+from typing_extensions import Self
 
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
@@ -127,7 +128,7 @@ class BlockingClient:
         self._buffer[:] = rest
         assert head_bytes.startswith(b"HTTP/1.1 101 ")
 
-    def __enter__(self) -> BlockingClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -164,7 +164,8 @@ class Server:
         return HttpLink(self)
 
     def _accept_failed(self, exc: OSError) -> None:
-        if not self.draining:  # a socket may be closed while somebody accepts
+        assert self._stop is not None
+        if not (self.draining or self._stop.is_set()):  # a socket may be closed while somebody accepts
             logger.warning("accepting a connection failed, trying again: %s", exc)
 
     async def _finish_handshakes(self, *, unseen: bool) -> None:
