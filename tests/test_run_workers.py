@@ -85,7 +85,8 @@ app.run({run}, workers=2)
 say(f"behind run {{app.worker}}")
 """
     with Program(source) as program, one_of_each(program.port, 2) as clients:
-        assert len({client.pid for client in clients.values()} | {program.process.pid}) == 3
+        pids = {client.pid for client in clients.values()} | {program.process.pid}
+        assert len({os.getpgid(pid) for pid in pids}) == 3, "a terminal sends SIGINT to a process group"
         program.send(signal.SIGTERM)
         assert [client.closed() for client in clients.values()] == [1012, 1012]
         assert program.end(SOON) == 0
