@@ -292,11 +292,12 @@ class Supervisor:
         self._replace.set()
 
     def _open(self, opened: ExitStack) -> None:
-        shares = [share(listener, self._count) for listener in self._listeners]
-        for listener, sockets in zip(self._listeners, shares, strict=True):
-            self.addresses += [(listener, address_of(sock)) for sock in sockets[0]]
+        shares = []
+        for listener in self._listeners:
+            shares.append(sockets := share(listener, self._count))
             for sock in (sock for some in sockets for sock in some):
                 opened.callback(sock.close)
+            self.addresses += [(listener, address_of(sock)) for sock in sockets[0]]
         self._slots = [_Slot(number + 1, [share[number] for share in shares]) for number in range(self._count)]
 
     def _start(self, slot: _Slot) -> WorkerProcess:
