@@ -12,10 +12,13 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import pytest
 from serving import CLOSE, GUARD, Frame, close_frame, take_frame
+from typing_extensions import Self
 
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
@@ -32,9 +35,11 @@ class Program:
 
     Args:
         source: what to run; or, as a list, the arguments for Python.
+        pass_fds: descriptors that it inherits.
+        cwd: the directory that it starts in.
     """
 
-    def __init__(self, source: str | list[str]) -> None:
+    def __init__(self, source: str | list[str], *, pass_fds: Sequence[int] = (), cwd: Path | None = None) -> None:
         arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -44,6 +49,8 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=pass_fds,
+            cwd=cwd,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -121,7 +128,7 @@ class BlockingClient:
         self._buffer[:] = rest
         assert head_bytes.startswith(b"HTTP/1.1 101 ")
 
-    def __enter__(self) -> BlockingClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -297,6 +297,20 @@ async def test_several_listeners(files: tuple[str, str, str], tmp_path: Path) ->
             assert await peer.frame() == (TEXT, b"over a file")
 
 
+async def test_moved_before_it_runs(tmp_path: Path) -> None:
+    app = App("*", unix_path=tmp_path / "socket")
+    app.move(port=0)
+    app.route("/", EchoServer())
+    async with running(app):
+        assert app.urls == [f"http://127.0.0.1:{app.port}"]
+        assert await status(app) == 101
+    app.move("localhost")
+    async with running(app):
+        assert app.urls[0].startswith("http://127.0.0.1:")
+    with pytest.raises(ConfigurationError, match="from 0 to 65535"):
+        app.move(port=-1)
+
+
 async def test_unix_socket_and_its_file(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     app = App("*", unix_path=path)

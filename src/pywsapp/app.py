@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -17,10 +19,13 @@ from pywsapp.components.health import health
 from pywsapp.components.router import Router
 from pywsapp.hosting.background import Background, Hook, call, run_logged
 from pywsapp.hosting.listeners import Listener
+from pywsapp.hosting.logs import set_up_logging
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.proxies import Proxies
 from pywsapp.hosting.server import Server
+from pywsapp.hosting.supervisor import check_workers, supervise
 from pywsapp.hosting.tls import as_server_context
+from pywsapp.hosting.workers import Handover, handover
 from pywsapp.routes import Routes
 from pywsapp.topics.broker import Broker
 from pywsapp.topics.hub import Hub
@@ -46,6 +51,8 @@ ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 _EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 #: What leaving may take beyond the time that connections and shutdown hooks have.
 _SPARE_SECONDS = 2.0
+#: What a worker that is being replaced leaves to handshakes which it has begun.
+_WORKER_PATIENCE = 1.0
 
 
 class App(Routes):
@@ -71,6 +78,9 @@ class App(Routes):
 
     Attributes:
         hub: its topics.
+
+    Attributes:
+        worker: the number of the worker that this process is, from 1; None if it is none. See `run`.
 
     Raises:
         ConfigurationError: something of it cannot be; the text says what to do.
@@ -112,6 +122,9 @@ class App(Routes):
         self._shutdown: list[Hook] = []
         self._listeners: list[Listener] = []
         self._stopping = False
+        told = handover()
+        self.worker = None if told is None else told.number
+        self._told: Handover | None = None
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
 
     def listen(
@@ -140,13 +153,23 @@ class App(Routes):
             )
         )
 
+    def move(self, address: str | None = None, port: int | None = None) -> None:
+        """Listen elsewhere than in the first place it was made for; what is None stays.
+
+        Raises:
+            ConfigurationError: it cannot be.
+        """
+        first = self._listeners[0]
+        address, port = first.address if address is None else address, first.port if port is None else port
+        self._listeners[0] = replace(first, address=address, port=port, unix_path=None, fd=None)
+
     def health(self, path: str = "/health") -> None:
         """Answer health checks there, for every Host: 200, and 503 as soon as the app has been told to end.
 
         Raises:
             ConfigurationError: the path cannot be, or the route exists.
         """
-        self.http(path, lambda _: health(stopping=self._stopping), http_host="*")
+        self.http(path, lambda _: health(stopping=self._stopping and not self._replaced), http_host="*")
 
     # -- topics ------------------------------------------------------------------------------------------------------
 
@@ -250,7 +273,7 @@ class App(Routes):
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None) -> None:
+    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
         """Run the app until SIGINT or SIGTERM; blocks.
 
         The first signal drains: it stops accepting, closes every connection with 1012 and waits for them as long as
@@ -260,23 +283,34 @@ class App(Routes):
         Args:
             backend: "asyncio" or "trio".
             uvloop: for asyncio, whether to use uvloop; by default if it is installed.
+            workers: how many processes share the listeners; above 1 this one supervises them and SIGHUP replaces them.
+                Each runs the program's command line again up to this call, which does not return there.
 
         Raises:
-            ConfigurationError: it is called inside a running event loop, a library is missing, or listening is not
-                possible.
+            ConfigurationError: it is called inside a running event loop, a library is missing, listening is not
+                possible, or workers cannot be had here.
         """
         check_no_loop()
         options = loop_options(backend, uvloop)
-        if not logging.getLogger().handlers and not logger.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger.addHandler(handler)
-            if logger.level == logging.NOTSET:
-                logger.setLevel(logging.INFO)
+        count = check_workers(workers)
+        self._told = handover()
+        set_up_logging(self.worker)
         limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
         limit += self.options.drain_delay
-        if anyio.run(run_until_signal, self.serve, self.stop, limit, backend=backend, backend_options=options):
+        supervised = self._told is not None
+        program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
+        if self._told is not None:
+            self._listeners = self._told.adopt(self._listeners)
+        elif count > 1:
+            program = functools.partial(supervise, self._listeners, count, self._announce, limit)
+        if anyio.run(program, backend=backend, backend_options=options):
             sys.exit(FORCED)
+        if supervised:
+            sys.exit()  # what is behind `run` is the supervisor's
+
+    def _announce(self, addresses: Iterable[tuple[Listener, str]], workers: str = "") -> None:
+        urls = " ".join(self._urls(addresses))
+        logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
@@ -289,13 +323,17 @@ class App(Routes):
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
-        self._server = server = Server(self.router, self.options, self._max_connections, self._proxies)
+        patience = 0 if self._told is None else _WORKER_PATIENCE
+        self._server = server = Server(self.router, self.options, self._max_connections, self._proxies, patience)
         self._stopping = False
         self._background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
             self._background.begin(tasks)
-            logger.info("pywsapp %s on %s: %s", __version__, loop_name(), " ".join(self.urls))
+            if self._told is not None:
+                self._told.listening()
+            else:
+                self._announce(server.addresses)
             task_status.started()
 
         try:
@@ -329,7 +367,12 @@ class App(Routes):
         if self._starting is not None:
             self._starting.cancel()
         if self._server is not None:
-            self._server.stop()
+            self._server.stop(replaced=self._replaced)
+
+    @property
+    def _replaced(self) -> bool:
+        """Whether another worker has taken the place of this one, so that balancers need not know that it ends."""
+        return self._told is not None and self._told.replaced.is_set()
 
     @property
     def port(self) -> int:
@@ -343,11 +386,14 @@ class App(Routes):
     @property
     def urls(self) -> list[str]:
         """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
+        return self._urls(self._server.addresses if self._server is not None else ())
+
+    def _urls(self, addresses: Iterable[tuple[Listener, str]]) -> list[str]:
         name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
         if ":" in name and not name.startswith("["):
             name = f"[{name}]"
         urls = []
-        for listener, address in self._server.addresses if self._server is not None else ():
+        for listener, address in addresses:
             if address.startswith("unix:"):
                 urls.append(address)
                 continue

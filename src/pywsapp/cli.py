@@ -1,11 +1,17 @@
-"""The command line: `pywsapp demo`, `pywsapp --version`."""
+"""The command line: `pywsapp run module:app`, `pywsapp demo`, `pywsapp --version`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import platform
+import sys
 from collections.abc import Sequence
+from functools import reduce
+from typing import Any
 
+from pywsapp.app import App
 from pywsapp.demo.chat import make_app
 from pywsapp.twin import describe
 from pywsapp.values.errors import ConfigurationError
@@ -18,6 +24,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: instead of those of the process.
     """
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "demo":
+            make_app(chosen.port, chosen.address).run(backend=chosen.backend)
+        else:
+            app = find_app(chosen.app, factory=chosen.factory)
+            if chosen.port is not None or chosen.address is not None:
+                app.move(chosen.address, chosen.port)
+            app.run(backend=chosen.backend, workers=chosen.workers)
+    except ConfigurationError as exc:
+        parser.exit(1, f"pywsapp: {exc}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pywsapp", description="Real-time WebSocket applications in Python.")
     parser.add_argument(
         "--version",
@@ -25,13 +47,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version=f"pywsapp {__version__} ({describe()}, Python {platform.python_version()})",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the App of a module")
+    run.add_argument("app", metavar="MODULE:APP", help="where the App is: chat:app, or shop.web:make_app --factory")
+    run.add_argument("--factory", action="store_true", help="it is a function that makes the App")
+    run.add_argument("--workers", type=_workers, default=1, help="processes that share the port, or auto (default: 1)")
+    run.add_argument("--port", type=int, help="the port, 0 for a free one (default: the App's)")
+    run.add_argument("--address", help="the address to listen on (default: the App's)")
+
     demo = commands.add_parser("demo", help="run the chat server with its web page")
     demo.add_argument("--port", type=int, default=8080, help="the port, 0 for a free one (default: 8080)")
     demo.add_argument("--address", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    demo.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)")
-    chosen = parser.parse_args(arguments)
+    for command in (run, demo):
+        command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)")
+    return parser
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number or auto, not {text!r}")
+    return int(text)
+
+
+def find_app(place: str, *, factory: bool = False) -> App:
+    """Import an App; modules in the current directory are found.
+
+    Args:
+        place: "module:attribute".
+        factory: whether to call what is there for the App.
+
+    Raises:
+        ConfigurationError: there is none; the text says what is there instead. What the module itself raises is not
+            changed.
+    """
+    name, _, attribute = place.partition(":")
+    if not name or not attribute:
+        raise ConfigurationError(f"an App is named by its module and its name in there, chat:app, not {place!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        make_app(chosen.port, chosen.address).run(backend=chosen.backend)
-    except ConfigurationError as exc:
-        parser.exit(1, f"pywsapp: {exc}\n")
-    return 0
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise  # the module is there, and one that it imports is not
+        hint = f"; give it as a module, {name[:-3]}:{attribute}" if name.endswith(".py") else ""
+        raise ConfigurationError(f"there is no module {exc.name!r} in {os.getcwd()} or on sys.path{hint}") from exc
+    try:
+        found: Any = reduce(getattr, attribute.split("."), module)
+    except AttributeError as exc:
+        apps = [key for key, value in vars(module).items() if isinstance(value, App)]
+        hint = f"; it has {', '.join(f'{name}:{key}' for key in apps)}" if apps else ""
+        raise ConfigurationError(f"module {name!r} has no {attribute!r}{hint}") from exc
+    if factory:
+        if not callable(found):
+            raise ConfigurationError(f"{place} is no function that makes an App, but {type(found).__name__}")
+        found = found()
+    if not isinstance(found, App):
+        hint = "; is it a function that makes one? then --factory" if callable(found) and not factory else ""
+        raise ConfigurationError(f"{place} is no App, but {type(found).__name__}{hint}")
+    return found

@@ -33,9 +33,17 @@ logger = logging.getLogger("pywsapp")
 FORCED = 130
 _LAST_RESORT_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
-async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], limit: float) -> bool:
+async def run_until_signal(
+    serve: Callable[[], Awaitable[None]],
+    stop: Callable[[], None],
+    limit: float,
+    *,
+    reload: Callable[[], None] | None = None,
+    supervised: bool = False,
+) -> bool:
     """Await `serve`, with `stop` called at the first SIGINT or SIGTERM and all of it cancelled at the second.
 
     In another thread than the main one there are no signals to be had, and `serve` is simply awaited.
@@ -44,6 +52,9 @@ async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[
         serve: runs until it is stopped or cancelled.
         stop: asks it to end in good order.
         limit: seconds it has for that; then the process ends without it, with status 1.
+        reload: called at SIGHUP, which else is left alone.
+        supervised: this is a worker, and others may signal it as well as its supervisor does: SIGTERM stops, however
+            often it comes, SIGINT cancels at once, and SIGHUP means nothing.
 
     Returns:
         whether it was cancelled.
@@ -55,7 +66,7 @@ async def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[
         await serve()
         return False
     failure: BaseException | None = None
-    with _Signals(limit) as signals:
+    with _Signals(limit, reload, supervised) as signals:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(signals.watch, stop, tasks.cancel_scope)
             try:
@@ -79,9 +90,11 @@ def _alone(failure: BaseException) -> BaseException:
 class _Signals:
     """Takes the signals while it is entered."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, reload: Callable[[], None] | None, supervised: bool) -> None:
         self.count = 0
         self._limit = limit
+        self._reload = reload
+        self._supervised = supervised
         self._quiet = threading.Lock()
         self._hold = threading.Lock()
         self._previous: dict[signal.Signals, Any] = {}
@@ -93,7 +106,8 @@ class _Signals:
         self._quiet.acquire()
         self._hold.acquire()
         threading.Thread(target=self._last_resort, name="pywsapp last resort", daemon=True).start()
-        for number in _SIGNALS:
+        hangup = () if _HANGUP is None or not (self._supervised or self._reload) else (_HANGUP,)
+        for number in (*_SIGNALS, *hangup):
             self._previous[number] = signal.signal(number, self._take)
         return self
 
@@ -109,20 +123,31 @@ class _Signals:
 
     async def watch(self, stop: Callable[[], None], everything: anyio.CancelScope) -> None:
         """Act on signals until cancelled."""
+        level = logging.DEBUG if self._supervised else logging.INFO
         while True:
             await anyio.wait_readable(self._reader)
             for number in self._reader.recv(16):
+                if number == _HANGUP:
+                    if self._reload is not None:
+                        self._reload()
+                    continue
                 name = signal.Signals(number).name
                 if self.count > 1:
-                    logger.info("%s again: leaving at once", name)
+                    logger.log(level, "%s again: leaving at once", name)
                     everything.cancel()
                     return
-                logger.info("%s: closing all connections; once more to leave at once", name)
+                logger.log(level, "%s: closing all connections; once more to leave at once", name)
                 stop()
 
     def _take(self, number: int, frame: object) -> None:
-        self.count += 1
-        self._release(self._quiet if self.count == 1 else self._hold)
+        if number != _HANGUP:
+            if self._supervised:
+                self.count = max(self.count, 1 if number == signal.SIGTERM else 2)
+            else:
+                self.count += 1
+            self._release(self._quiet)
+            if self.count > 1:
+                self._release(self._hold)
         with suppress(OSError):
             self._writer.send(bytes([number]))
 

@@ -44,6 +44,8 @@ _RESERVED_FILES = 64
 _KEPT_BY_MALLOC = 8 * 1024 * 1024
 _DRAIN_BATCH = 100
 _DRAIN_PAUSE = 0.05
+#: How often it is looked whether handshakes have ended; first, for what was accepted just now is no link yet.
+_LOOK_SECONDS = 0.05
 
 
 class Server:
@@ -54,6 +56,8 @@ class Server:
         options: the limits of connections that the component does not set others for.
         max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
         proxies: whose word is taken about where a connection comes from; nobody's by default.
+        patience: seconds for which a drain waits for handshakes of what was accepted before, so that nobody is refused
+            while somebody else accepts on the same sockets already.
 
     Attributes:
         sockets: what it listens on.
@@ -66,6 +70,7 @@ class Server:
         options: Options,
         max_connections: int | None = None,
         proxies: Proxies | None = None,
+        patience: float = 0,
     ) -> None:
         self.component = component
         self.options = options
@@ -76,6 +81,8 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[Listener, str]] = []
         self._stop: anyio.Event | None = None
+        self._patience = patience
+        self._in_haste = False
         self._date = (0, "")
 
     async def run(
@@ -129,7 +136,12 @@ class Server:
                     await started(transports)
                 assert self._stop is not None
                 await self._stop.wait()
-                await self._delay()
+                if not self._in_haste:
+                    await self._delay()
+                for serving in servings:
+                    serving.stop_accepting()
+                if self._patience:
+                    await self._finish_handshakes(unseen=any(listener.tls is not None for listener, _ in bound))
             finally:
                 self.draining = True
                 for serving in servings:
@@ -138,8 +150,13 @@ class Server:
 
         await self.runtime.run(body)
 
-    def stop(self) -> None:
-        """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over."""
+    def stop(self, *, replaced: bool = False) -> None:
+        """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over.
+
+        Args:
+            replaced: somebody else accepts on the same sockets, so that there is nothing to wait for.
+        """
+        self._in_haste = replaced
         if self._stop is not None:
             self._stop.set()
 
@@ -165,7 +182,8 @@ class Server:
         return HttpLink(self, header)
 
     def _accept_failed(self, exc: OSError) -> None:
-        if not self.draining:  # a socket may be closed while somebody accepts
+        assert self._stop is not None
+        if not (self.draining or self._stop.is_set()):  # a socket may be closed while somebody accepts
             logger.warning("accepting a connection failed, trying again: %s", exc)
 
     async def _delay(self) -> None:
@@ -173,6 +191,14 @@ class Server:
         if self.options.drain_delay:
             logger.info("accepting connections for %g s more", self.options.drain_delay)
             await anyio.sleep(self.options.drain_delay)
+
+    async def _finish_handshakes(self, *, unseen: bool) -> None:
+        """Wait for handshakes that have begun; in full if some cannot be seen, as those of TLS."""
+        with anyio.move_on_after(self._patience):
+            while True:
+                await anyio.sleep(_LOOK_SECONDS)
+                if not unseen and not any(isinstance(link, HttpLink) for link in self.runtime.links):
+                    return
 
     async def _drain(self) -> None:
         """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""

@@ -238,7 +238,7 @@ class Hub:
         """Count what cannot be read, and tell of it ever more seldom: it may come as often as somebody likes."""
         self._dropped += 1
         if self._dropped & (self._dropped - 1) == 0:
-            logger.warning("dropped a message of the broker on %.100r: %s (%d so far)", name, exc, self._dropped)
+            logger.warning("dropped a message of the broker on %r: %s (%d so far)", name[:100], exc, self._dropped)
 
     @property
     def dropped(self) -> int:
