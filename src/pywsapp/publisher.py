@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from contextlib import AsyncExitStack, ExitStack
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
 from typing import Any
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from typing_extensions import Self
 
 from pywsapp.backends import broker_for
@@ -126,11 +127,7 @@ class Publisher:
         self._timeout = timeout
         self._histories: list[tuple[str, int, float]] = []
         self._lock = threading.Lock()
-        self._stack = ExitStack()
-        self._of_parents: list[ExitStack] = []
-        self._pid = 0
-        self._portal: BlockingPortal
-        self._publisher: AsyncPublisher
+        self._thread: _PublisherThread | None = None
         AsyncPublisher(**self._arguments)  # a mistake shows here, and not when something is published
 
     def __enter__(self) -> Self:
@@ -163,10 +160,10 @@ class Publisher:
             TypeError: the message is neither text nor bytes.
         """
         with self._lock:
-            if self._pid != os.getpid():
-                self._start()
-            portal, publisher = self._portal, self._publisher
-        portal.call(self._publish, publisher, topic, message)
+            if self._thread is None or self._thread.pid != os.getpid():
+                self._thread = self._started()
+            thread = self._thread
+        thread.portal.call(self._publish, thread.publisher, topic, message)
 
     async def _publish(self, publisher: AsyncPublisher, topic: str, message: Sendable) -> None:
         try:
@@ -175,22 +172,49 @@ class Publisher:
         except TimeoutError:
             raise BrokerUnavailable(f"the broker has not answered in {self._timeout:g} s") from None
 
-    def _start(self) -> None:
-        """Start the thread; what a parent process had is kept as it is, for to end it would mean to end it there."""
-        self._of_parents.append(self._stack)
-        self._pid, self._stack = os.getpid(), ExitStack()
-        self._portal = self._stack.enter_context(start_blocking_portal())
+    def _started(self) -> _PublisherThread:
         publisher = AsyncPublisher(**self._arguments)
         for pattern, size, seconds in self._histories:
             publisher.history(pattern, size=size, seconds=seconds)
-        self._publisher = self._stack.enter_context(self._portal.wrap_async_context_manager(publisher))
+        return _PublisherThread(publisher)
 
     def close(self) -> None:
         """Close the connection and end the thread; publishing again begins anew. Blocks for a moment."""
         with self._lock:
-            if self._pid == os.getpid():
-                self._stack.close()
-            self._pid = 0
+            thread, self._thread = self._thread, None
+            if thread is not None and thread.pid == os.getpid():
+                thread.end()
+
+
+class _PublisherThread:
+    """A publisher with a thread and an event loop of its own. A forked child has no such thread, and makes its own."""
+
+    def __init__(self, publisher: AsyncPublisher) -> None:
+        self.pid = os.getpid()
+        self.publisher = publisher
+        self.portal: BlockingPortal
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="pywsapp publisher", daemon=True)
+        self._thread.start()
+        self._ready.result()
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._serve)
+        except BaseException as exc:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(exc)
+
+    async def _serve(self) -> None:
+        async with self.publisher, BlockingPortal() as self.portal:
+            self._ready.set_result(None)
+            await self.portal.sleep_until_stopped()
+
+    def end(self) -> None:
+        """End it, when what waits is published."""
+        self.portal.call(self.portal.stop)
+        self._thread.join()
 
 
 def _ignore(topic: str, data: bytes, position: object) -> None:

@@ -180,6 +180,8 @@ def formats() -> list[tuple[str, str]]:
                 ):
                     pattern = re.sub(r"%[a-z]", ".+", re.escape(text))
                     found.append(({"exception": "ERROR"}.get(level, level.upper()), pattern))
+                case ast.Call(func=ast.Attribute(attr="log"), args=[_, ast.Constant(value=str(text)), *_]):
+                    found.append(("INFO", re.sub(r"%[a-z]", ".+", re.escape(text))))  # at debug level in a worker
     return found
 
 

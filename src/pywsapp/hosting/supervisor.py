@@ -346,7 +346,7 @@ class Supervisor:
             if slot.worker is not worker:
                 continue
             pause = slot.pause()
-            logger.error("%s %s: starting another in %.1f s", worker, worker.end, pause)
+            logger.error("%s %s: starting another in %g s", worker, worker.end, round(pause, 1))
             await anyio.sleep(pause)
             if slot.worker is worker:
                 slot.worker = self._start(slot)
