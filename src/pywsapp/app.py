@@ -103,7 +103,9 @@ class App(Routes):
         broker_key: str | bytes | None = None,
     ) -> None:
         self.options = options or Options()
-        super().__init__(Router(http_host=http_host))
+        key = broker_key.encode() if isinstance(broker_key, str) else broker_key
+        hub = Hub(broker_for(broker) if isinstance(broker, str) else broker, key)
+        super().__init__(Router(http_host=http_host), hub)
         self._http_host = http_host
         if max_connections is not None and max_connections < 1:
             raise ConfigurationError(
@@ -112,10 +114,6 @@ class App(Routes):
         self._max_connections = max_connections
         self._proxies = Proxies(trusted_proxies)
         self._server: Server | None = None
-        self.hub = Hub(
-            broker_for(broker) if isinstance(broker, str) else broker,
-            broker_key.encode() if isinstance(broker_key, str) else broker_key,
-        )
         self._background = Background()
         self._starting: anyio.CancelScope | None = None
         self._startup: list[Hook] = []
@@ -172,14 +170,6 @@ class App(Routes):
         self.http(path, lambda _: health(stopping=self._stopping and not self._replaced), http_host="*")
 
     # -- topics ------------------------------------------------------------------------------------------------------
-
-    def topic(self, name: str) -> Topic:
-        """Give the topic of a name; connections are added to it, and messages broadcast on it.
-
-        Raises:
-            TopicError: it is no name: 1 to 200 bytes without whitespace and `*`, parts between colons not empty.
-        """
-        return self.hub.topic(name)
 
     def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
         """Keep the last messages of topics, so that `Topic.recover` gives a client that comes back what it missed.

@@ -9,8 +9,11 @@ from typing import Any, TypeVar, overload
 
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.components.origin import OriginCheck
+from pywsapp.components.publish import PublishEndpoint
 from pywsapp.components.router import HttpHandler, Router
 from pywsapp.components.static import StaticFolder
+from pywsapp.topics.hub import Hub
+from pywsapp.topics.topic import Topic
 from pywsapp.values.options import Options
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
@@ -22,10 +25,20 @@ class Routes:
 
     Args:
         router: where the routes are put.
+        hub: the topics.
     """
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, hub: Hub) -> None:
         self.router = router
+        self.hub = hub
+
+    def topic(self, name: str) -> Topic:
+        """Give the topic of a name; connections are added to it, and messages broadcast on it.
+
+        Raises:
+            TopicError: it is no name: 1 to 200 bytes without whitespace and `*`, parts between colons not empty.
+        """
+        return self.hub.topic(name)
 
     @overload
     def route(
@@ -132,6 +145,19 @@ class Routes:
             return functools.partial(self.http, path, http_host=http_host)
         self.router.http(path, handler, http_host=http_host)
         return handler
+
+    def publishing(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
+        """Let others publish on topics by signed POST requests to a path, as `pywsapp.components.publish` describes.
+
+        Args:
+            path: where.
+            key: a secret of at least 16 bytes that they share.
+            max_size: bytes of a request's body.
+
+        Raises:
+            ConfigurationError: the path cannot be, the mount exists, or the key is too short.
+        """
+        self.router.mount(path, PublishEndpoint(self.topic, key, max_size), http_host="*")
 
     def static(self, path: str, directory: str | Path, **options: Any) -> None:
         """Serve the files of a folder under a path; `options` are those of `StaticFolder`.

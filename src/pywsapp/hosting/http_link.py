@@ -70,6 +70,8 @@ class HttpLink:
     """
 
     __slots__ = (
+        "_body_came",
+        "_body_size",
         "_buffer",
         "_drained",
         "_dropped",
@@ -94,6 +96,8 @@ class HttpLink:
         self._transport: Transport
         self._request: Request | None = None
         self._glued = b""
+        self._body_size = 0  # of what is read of it; it is among what is glued behind the head
+        self._body_came: anyio.Event | None = None
         self._dropped = 0
         self._paused = False
         self._since: float | None = None
@@ -123,8 +127,10 @@ class HttpLink:
                 self._refuse(exc)
         elif self._state is _State.DECIDING:
             self._glued += data
-            if len(self._glued) > _MAX_GLUED:
+            if len(self._glued) > max(_MAX_GLUED, self._body_size):
                 self._pause()
+            if self._body_came is not None and len(self._glued) >= self._body_size:
+                self._body_came.set()
         else:
             self._dropped += len(data)
             if self._dropped > _LINGER_BYTES:
@@ -205,6 +211,7 @@ class HttpLink:
             check_upgrade(request)
             answer = ask_handshake(self._server.component, request)
         else:
+            request.with_body(self._read_body)
             answer = ask_request(self._server.component, request)
         if is_awaited(answer):
             self._state = _State.DECIDING
@@ -233,6 +240,21 @@ class HttpLink:
                 self._answer(decided)
         except Exception as exc:
             self._refuse(exc)
+
+    async def _read_body(self, max_size: int) -> bytes:
+        assert self._request is not None
+        headers = self._request.headers
+        if "transfer-encoding" in headers:
+            raise Refuse(411, body="a body needs a Content-Length")
+        size = int(headers.get("content-length", "0"))
+        if size > max_size:
+            raise Refuse(413, body=f"the body is longer than {max_size} bytes")
+        self._body_size = size
+        self._resume()
+        if len(self._glued) < size:
+            self._body_came = anyio.Event()
+            await self._body_came.wait()  # a peer that is lost cancels it, and one that is slow the handshake timeout
+        return self._glued[:size]
 
     def _answer(self, answer: Accept | Response) -> None:
         assert self._request is not None
@@ -329,7 +351,8 @@ class HttpLink:
     def _finish(self) -> None:
         """Close behind an answer, when nothing of the request can be on its way any more."""
         request = self._request
-        quiet = request is not None and request.method in ("GET", "HEAD") and not self._glued and not self._dropped
+        bare = request is not None and (request.method in ("GET", "HEAD") or self._body_size > 0)
+        quiet = bare and len(self._glued) == self._body_size and not self._dropped
         if quiet or self._paused:
             self._close()
         else:

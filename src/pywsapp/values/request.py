@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -125,6 +125,7 @@ class Request:
     """
 
     __slots__ = (
+        "_body",
         "_cookies",
         "_query_params",
         "headers",
@@ -167,9 +168,25 @@ class Request:
         self.path_params: dict[str, Any] = {}
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
+        self._body: Callable[[int], Awaitable[bytes]] | None = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {one_line(self.path)} from {self.remote_address or 'local'}>"
+
+    def with_body(self, body: Callable[[int], Awaitable[bytes]]) -> None:
+        """Say what reads the body. Called by a host."""
+        self._body = body
+
+    async def read(self, max_size: int = 64 * 1024) -> bytes:
+        """Read the body; waits until it has come. To be called while the request is being answered, by `on_request`.
+
+        Args:
+            max_size: how many bytes it may have.
+
+        Raises:
+            Refuse: 413 if it has more, 411 if it does not say how many.
+        """
+        return b"" if self._body is None else await self._body(max_size)
 
     @property
     def query_params(self) -> QueryParams:
