@@ -1,4 +1,4 @@
-"""The command line: `pywsapp run module:app`, `pywsapp demo`, `pywsapp --version`."""
+"""The command line: `pywsapp run module:app`, `pywsapp publish`, `pywsapp demo`, `pywsapp --version`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 
 from pywsapp.app import App
 from pywsapp.demo.chat import make_app
+from pywsapp.publisher import Publisher
 from pywsapp.twin import describe
-from pywsapp.values.errors import ConfigurationError
+from pywsapp.values.errors import BrokerUnavailable, ConfigurationError, TopicError
 from pywsapp.values.version import __version__
+
+_KEY = "PYWSAPP_BROKER_KEY"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "demo":
-            make_app(chosen.port, chosen.address).run(backend=chosen.backend)
+            app = make_app(chosen.port, chosen.address, broker=chosen.broker)
+            app.run(backend=chosen.backend, workers=chosen.workers)
+        elif chosen.command == "publish":
+            publish(chosen.broker, chosen.topic, chosen.message)
         else:
             app = find_app(chosen.app, factory=chosen.factory)
             if chosen.port is not None or chosen.address is not None:
                 app.move(chosen.address, chosen.port)
             app.run(backend=chosen.backend, workers=chosen.workers)
-    except ConfigurationError as exc:
+    except (ConfigurationError, TopicError, BrokerUnavailable) as exc:
         parser.exit(1, f"pywsapp: {exc}\n")
     return 0
 
@@ -51,16 +57,34 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the App of a module")
     run.add_argument("app", metavar="MODULE:APP", help="where the App is: chat:app, or shop.web:make_app --factory")
     run.add_argument("--factory", action="store_true", help="it is a function that makes the App")
-    run.add_argument("--workers", type=_workers, default=1, help="processes that share the port, or auto (default: 1)")
     run.add_argument("--port", type=int, help="the port, 0 for a free one (default: the App's)")
     run.add_argument("--address", help="the address to listen on (default: the App's)")
 
     demo = commands.add_parser("demo", help="run the chat server with its web page")
     demo.add_argument("--port", type=int, default=8080, help="the port, 0 for a free one (default: 8080)")
     demo.add_argument("--address", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    demo.add_argument("--broker", help="connects several servers: redis://..., amqp://..., nats://... (default: none)")
     for command in (run, demo):
+        command.add_argument("--workers", type=_workers, default=1, help="processes that share the port (default: 1)")
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)")
+
+    publish = commands.add_parser("publish", help="publish a message on a topic")
+    publish.add_argument("broker", metavar="URL", help="of the broker: redis://..., amqp://..., nats://...")
+    publish.add_argument("topic", help="the topic's name")
+    publish.add_argument("message", help="the text, or - for what comes on the standard input")
+    publish.epilog = f"The app's broker_key, if it has one, is taken from the environment variable {_KEY}."
     return parser
+
+
+def publish(url: str, topic: str, message: str) -> None:
+    """Publish a message, or what comes on the standard input for `-`.
+
+    Raises:
+        BrokerUnavailable: the broker has not taken it.
+        TopicError: it is no name of a topic, or the message is too large.
+    """
+    with Publisher(url, key=os.environ.get(_KEY)) as publisher:
+        publisher.publish(topic, sys.stdin.read() if message == "-" else message)
 
 
 def _workers(text: str) -> int:

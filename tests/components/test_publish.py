@@ -161,7 +161,7 @@ def test_a_short_key_is_a_mistake() -> None:
 def test_signatures_are_forgotten_with_time() -> None:
     now = [1000.0]
     endpoint = PublishEndpoint(lambda name: None, KEY, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
-    for second in range(2000):
+    for _ in range(2000):
         now[0] += 1
         endpoint._check(sign(KEY, b"body", now[0]), b"body")
     assert len(endpoint._seen) <= 2 * TOLERANCE_SECONDS + 1
@@ -169,10 +169,9 @@ def test_signatures_are_forgotten_with_time() -> None:
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(repr))
 def test_any_body_is_a_message_or_refused(body: bytes | str) -> None:
+    status = 204
     try:
-        name, content = _message(body if isinstance(body, bytes) else body.encode("utf-8", "replace"))
+        _message(body if isinstance(body, bytes) else body.encode("utf-8", "replace"))
     except Refuse as exc:
-        assert exc.status == 400
-    else:
-        assert isinstance(name, str)
-        assert isinstance(content, (str, bytes))
+        status = exc.status
+    assert status in (204, 400)

@@ -72,9 +72,7 @@ class PublishEndpoint(MessageComponent):
         self._clock = clock
         self._seen: dict[str, float] = {}
         if len(self._key) < 16:
-            raise ConfigurationError(
-                "the key of a publishing endpoint needs at least 16 bytes; secrets.token_hex() has"
-            )
+            raise ConfigurationError("the key needs at least 16 bytes; secrets.token_hex() makes a good one")
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Publish.
