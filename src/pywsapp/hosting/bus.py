@@ -59,6 +59,7 @@ logger = logging.getLogger("pywsapp")
 QUEUE_LIMIT = 64 * MIB
 #: Topics whose ways are remembered; then it begins anew.
 _MAX_ROUTES = 50_000
+_TAKEN_ONE = encode(TAKEN, b"", [COUNT.pack(1)])
 
 
 class BusStats(NamedTuple):
@@ -246,7 +247,7 @@ class _Worker:
         if self._ended:
             return
         if self._asked and not self.full:
-            self.outbox.append(encode(TAKEN, b"", [COUNT.pack(self._asked)]))
+            self.outbox.append(_TAKEN_ONE if self._asked == 1 else encode(TAKEN, b"", [COUNT.pack(self._asked)]))
             self._asked = 0
         outbox = self.outbox
         if outbox:
@@ -288,8 +289,8 @@ class _Worker:
             self._router.put(route, self._cutter.buffer[start:stop] if route else b"", number, waiting)
 
     def _obey(self, kind: int, frame: Cut, waiting: dict[_Worker, None]) -> None:
-        _, count, name, _, sizes, _ = frame
-        items = items_of(self._cutter.buffer, sizes, count)
+        _, count, name, _, _, _ = frame
+        items = items_of(self._cutter.buffer, frame)
         if kind == SUBSCRIBE:
             self._router.subscribe(self, items)
         elif kind == UNSUBSCRIBE:

@@ -3,13 +3,14 @@
 Everything, in both directions, is a frame of one layout, little-endian:
 
     +---------+------+-------+-------+------+-----------------+-------+
-    | 4 bytes |  1   |   1   |   2   |      |  4 bytes for    |       |
-    | behind  | kind |  of   |  of   | name |  each item:     | items |
-    | the head|      | name  | items |      |  its size       |       |
+    | 4 bytes |  1   |   1   |   2   |      | 4 bytes each:   |       |
+    | behind  | kind |  of   |  of   | name | the sizes of    | items |
+    | the head|      | name  | items |      | all but the last|       |
     +---------+------+-------+-------+------+-----------------+-------+
 
-The name is a topic's, or empty. A batch of messages on one topic is one frame, its messages are the items. All sizes
-stand in front, so that a frame is checked by one sum, whatever it holds, and can be passed on as it came.
+The name is a topic's, or empty. A batch of messages on one topic is one frame, its messages are the items. The sizes
+stand in front, so that a frame is checked by one sum, whatever it holds, and can be passed on as it came; the last item
+is what remains, so that a frame with one message is nothing but a head, the topic and the message.
 
     from a worker   SUBSCRIBE, UNSUBSCRIBE    items: topics
                     PATTERNS                  items: patterns
@@ -30,7 +31,7 @@ told of: then all in front of it is done as well. That bit stays in what is pass
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from struct import Struct, unpack_from
+from struct import Struct, pack, unpack_from
 
 from pywsapp.topics.broker import MIB, Keep, Outgoing
 from pywsapp.values.errors import PywsappError
@@ -100,8 +101,7 @@ class FrameCutter:
                 self._wanted = HEAD.size + length
                 break
             sizes = at + HEAD.size + named
-            items = sizes + COUNT.size * count
-            if items > end or items + sum(unpack_from(f"<{count}I", data, sizes)) != end:
+            if sizes > end or (count != 1 and not _fits(data, sizes, count, end)):
                 raise BusError(f"a frame of kind {kind} does not have the size of what is in it")
             yield kind, count, data[at + HEAD.size : sizes], at, sizes, end
             at = end
@@ -109,13 +109,24 @@ class FrameCutter:
             self._rest += memoryview(data)[at:]
 
 
-def items_of(buffer: bytes, sizes: int, count: int) -> list[bytes]:
+def _fits(buffer: bytes, sizes: int, count: int, end: int) -> bool:
+    if not count:
+        return sizes == end
+    items = sizes + COUNT.size * (count - 1)
+    return items <= end and items + sum(unpack_from(f"<{count - 1}I", buffer, sizes)) <= end
+
+
+def items_of(buffer: bytes, frame: Cut) -> list[bytes]:
     """Give the items of a frame that a `FrameCutter` gave."""
+    _, count, _, _, sizes, end = frame
+    if count < 2:
+        return [buffer[sizes:end]] * count
     items = []
-    at = sizes + COUNT.size * count
-    for size in unpack_from(f"<{count}I", buffer, sizes):
+    at = sizes + COUNT.size * (count - 1)
+    for size in unpack_from(f"<{count - 1}I", buffer, sizes):
         items.append(buffer[at : at + size])
         at += size
+    items.append(buffer[at:end])
     return items
 
 
@@ -125,13 +136,15 @@ def encode(kind: int, name: bytes, items: Sequence[bytes]) -> bytes:
     Raises:
         BusError: something in it is too large.
     """
-    sizes = [len(item) for item in items]
-    count = len(sizes)
-    length = len(name) + COUNT.size * count + sum(sizes)
+    count, sizes = len(items), b""
+    if count > 1:
+        *most, _ = map(len, items)
+        sizes = pack(f"<{count - 1}I", *most)
+    length = len(name) + len(sizes) + sum(map(len, items))
     if length > MAX_FRAME or len(name) > MAX_NAME or count > MAX_ITEMS:
         raise BusError(f"{length} bytes in {count} items, and {len(name)} of a name, do not fit into a frame")
     head = HEAD.pack(length, kind, len(name), count)
-    return b"".join((head, name, Struct(f"<{count}I").pack(*sizes), *items))
+    return b"".join((head, name, sizes, *items))
 
 
 def encode_lists(kind: int, items: Sequence[bytes]) -> list[bytes]:

@@ -20,7 +20,6 @@ from pywsapp.hosting.bus_frames import (
     ASK,
     COUNT,
     GAP,
-    HEAD,
     HISTORY,
     HISTORY_END,
     KEPT,
@@ -172,21 +171,21 @@ class LocalConnection(BrokerConnection):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        cutter, receive, behind = self._cutter, self._receive, HEAD.size + COUNT.size
+        cutter, receive = self._cutter, self._receive
         try:
             for frame in cutter.cut(data):
-                kind, count, name, at, sizes, end = frame
+                kind, count, name, _, sizes, end = frame
                 if kind & ~ASK != MESSAGES:
                     self._take(frame)
                 elif count == 1:
-                    receive(name.decode(), cutter.buffer[at + behind + len(name) : end], None)
+                    receive(name.decode(), cutter.buffer[sizes:end], None)
                 else:
                     topic = name.decode()
-                    for message in items_of(cutter.buffer, sizes, count):
+                    for message in items_of(cutter.buffer, frame):
                         receive(topic, message, None)
                 if self._lost.is_set():
                     return
-        except PywsappError as exc:
+        except (PywsappError, UnicodeDecodeError) as exc:
             self.lose(exc)
 
     def eof_received(self) -> None:
@@ -202,8 +201,8 @@ class LocalConnection(BrokerConnection):
         pass
 
     def _take(self, frame: Cut) -> None:
-        kind, count, name, _, sizes, _ = frame
-        items = items_of(self._cutter.buffer, sizes, count)
+        kind, count, name, _, _, _ = frame
+        items = items_of(self._cutter.buffer, frame)
         lengths = [len(item) for item in items]
         if kind == TAKEN and lengths == [COUNT.size]:
             (number,) = COUNT.unpack(items[0])
