@@ -44,9 +44,11 @@ def attach_socket(sock: socket.socket, link: Link) -> None:
 async def _attach(sock: socket.socket, link: Any) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: link, sock)
-    except (OSError, RuntimeError, ValueError) as exc:  # it was closed meanwhile, or the loop is
+    except BaseException as exc:
         sock.close()
-        link.connection_lost(exc)
+        link.connection_lost(exc if isinstance(exc, Exception) else None)
+        if not isinstance(exc, Exception):
+            raise
 
 
 async def _run(sock: socket.socket, link: Link) -> None:

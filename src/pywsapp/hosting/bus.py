@@ -246,7 +246,7 @@ class _Worker:
         """Write what is in the outbox."""
         if self._ended:
             return
-        if self._asked and not self.full:
+        if self._asked:
             self.outbox.append(_TAKEN_ONE if self._asked == 1 else encode(TAKEN, b"", [COUNT.pack(self._asked)]))
             self._asked = 0
         outbox = self.outbox
