@@ -397,6 +397,16 @@ async def test_no_router_at_all() -> None:
     await anyio.lowlevel.checkpoint()
 
 
+async def test_a_socket_that_no_transport_takes(anyio_backend: Any) -> None:
+    if anyio_backend[0] == "trio":
+        pytest.skip("trio's transport takes any")
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    with ours, pytest.raises(BrokerUnavailable) as caught:
+        await LocalBroker(theirs).connect(lambda topic, data, position: None, [])
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert theirs.fileno() == -1
+
+
 async def test_a_publish_that_is_cancelled_does_not_confuse_the_next() -> None:
     async with alone() as (connection, router):
         taken = encode(TAKEN, b"", [struct.pack("<I", 1)])
@@ -472,6 +482,9 @@ async def test_a_router_that_says_what_has_no_meaning_is_lost(data: bytes) -> No
 
 NAMES = ["a", "a:1", "a:2", "b"]
 WORKERS = 3
+#: What came on each topic.
+Received = dict[str, list[bytes]]
+
 names = st.lists(st.sampled_from(NAMES), max_size=3)
 steps = st.one_of(
     st.tuples(st.just("subscribe"), names),
@@ -488,7 +501,7 @@ class Raw:
 
     def __init__(self) -> None:
         self.cutter = FrameCutter()
-        self.received: list[tuple[str, bytes]] = []
+        self.received: Received = {}
         self.lost = False
 
     def connection_made(self, transport: Any) -> None: ...
@@ -502,7 +515,7 @@ class Raw:
     def data_received(self, data: bytes) -> None:
         for cut in self.cutter.cut(data):
             if cut[0] & ~ASK == MESSAGES:
-                self.received += [(cut[2].decode(), item) for item in items_of(self.cutter.buffer, cut)]
+                self.received.setdefault(cut[2].decode(), []).extend(items_of(self.cutter.buffer, cut))
 
 
 class Model:
@@ -511,7 +524,7 @@ class Model:
     def __init__(self, size: int) -> None:
         self.router = BusRouter()
         self.ends = [Raw() for _ in range(WORKERS)]
-        self.wanted: list[list[tuple[str, bytes]]] = [[] for _ in self.ends]
+        self.wanted: list[Received] = [{} for _ in self.ends]
         self.topics: dict[int, set[str]] = {number: set() for number in range(WORKERS)}
         self._patterns: list[list[Pattern]] = [[] for _ in self.ends]
         self._pipes = [
@@ -546,7 +559,7 @@ class Model:
         for other, topics in self.topics.items():
             for name, data, _ in outgoing:
                 if name in topics or any(pattern.matches(name) for pattern in self._patterns[other]):
-                    self.wanted[other].append((name, data))
+                    self.wanted[other].setdefault(name, []).append(data)
         self._write(worker, encode_messages(outgoing))
 
     def leave(self, worker: int, _: None) -> None:

@@ -45,8 +45,9 @@ MAX_MESSAGE = 16 * MIB
 MAX_FRAME = MAX_MESSAGE + 64 * 1024
 MAX_NAME = 255
 MAX_ITEMS = 65535
-#: A batch is divided into frames of about these many bytes and items.
+#: A batch is divided into frames of about these many bytes, where each message counts for some more; lists by items.
 _BATCH_BYTES = 256 * 1024
+_ITEM_BYTES = 256
 _BATCH_ITEMS = 1000
 
 HEAD = Struct("<IBBH")
@@ -156,25 +157,28 @@ def encode_lists(kind: int, items: Sequence[bytes]) -> list[bytes]:
 
 
 def encode_messages(messages: Sequence[Outgoing]) -> list[bytes]:
-    """Write messages as frames, in order; the last one has ASK."""
-    frames: list[bytes] = []
-    run: list[bytes] = []
-    size, last = 0, len(messages) - 1
-    for number, (topic, data, keep) in enumerate(messages):
-        kind = ASK if number == last else 0
+    """Write messages as frames, in their order on each topic; the last one has ASK."""
+    frames: list[tuple[int, str, list[bytes]]] = []
+    runs: dict[str, list[bytes]] = {}
+    room: dict[str, int] = {}
+    for topic, data, keep in messages:
         if keep is not None:
-            frames.append(encode(KEEP | kind, topic.encode(), [keep.id[0].encode(), _encode_keep(keep), data]))
+            frames.append((KEEP, topic, [keep.id[0].encode(), _encode_keep(keep), data]))
+            room[topic] = 0
             continue
-        run.append(data)
-        size += len(data)
-        if not kind and size < _BATCH_BYTES and len(run) < _BATCH_ITEMS:
-            following = messages[number + 1]
-            # The room that is left is for small ones: a large one is a frame of its own, and not copied twice.
-            if following.keep is None and following.topic == topic and size + len(following.data) <= _BATCH_BYTES:
-                continue
-        frames.append(encode(MESSAGES | kind, topic.encode(), run))
-        run, size = [], 0
-    return frames
+        left = room.get(topic, 0) - len(data) - _ITEM_BYTES
+        if left < 0:
+            # What is large begins a frame of its own, and ends it: it is not copied into one with others.
+            left = _BATCH_BYTES - len(data)
+            runs[topic] = []
+            frames.append((MESSAGES, topic, runs[topic]))
+        runs[topic].append(data)
+        room[topic] = left
+    if not frames:
+        return []
+    kind, name, items = frames.pop()
+    encoded = [encode(kind, name.encode(), items) for kind, name, items in frames]
+    return [*encoded, encode(kind | ASK, name.encode(), items)]
 
 
 def _encode_keep(keep: Keep) -> bytes:
