@@ -49,6 +49,8 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
 PACE = 1000
 _STAMP = 8  # bytes: when the message was published, in ns
 _PATIENCE = 60.0
+#: Bytes for each receiver, more than are published: nothing is left out, and the time until all is read counts.
+_QUEUE_LIMIT = 1 << 30
 _fork = multiprocessing.get_context("fork")
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[object]]
@@ -119,7 +121,7 @@ def local_bus(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carr
 
 def _route(loop: str, ends: Sequence[socket.socket]) -> None:
     async def main() -> None:
-        router = BusRouter()
+        router = BusRouter(_QUEUE_LIMIT)
         for number, end in enumerate(ends):
             router.attach(number, end)
         await anyio.sleep_forever()
@@ -153,7 +155,8 @@ def redis(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carrier]
     """Run a redis-server."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/redis.sock"
-        options = f"--port 0 --unixsocket {path} --save  --appendonly no".split(" ")
+        options = f"--port 0 --unixsocket {path} --save  --appendonly no --client-output-buffer-limit".split(" ")
+        options.append("pubsub 0 0 0")
         with subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL, cwd=directory) as server:
             try:
                 while not Path(path).exists():
