@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pywsapp.hosting.bus_frames import (
@@ -31,6 +31,9 @@ from pywsapp.hosting.bus_frames import (
 from pywsapp.topics.broker import Keep, Outgoing
 
 Frame = tuple[int, bytes, list[bytes]]
+
+#: The machine may be busy with something else.
+patient = settings(deadline=None)
 
 frames = st.lists(
     st.tuples(st.integers(0, 255), st.binary(max_size=255), st.lists(st.binary(max_size=40), max_size=5)), max_size=6
@@ -55,6 +58,7 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
         yield data[start:end]
 
 
+@patient
 @given(frames, st.lists(st.integers(0, 10_000), max_size=20))
 def test_frames_are_read_as_they_were_written(written: list[Frame], cuts: list[int]) -> None:
     cutter = FrameCutter()
@@ -62,6 +66,7 @@ def test_frames_are_read_as_they_were_written(written: list[Frame], cuts: list[i
     assert [frame for piece in pieces(data, cuts) for frame in read(cutter, piece)] == written
 
 
+@patient
 @given(frames)
 def test_a_frame_is_given_with_its_last_byte_and_where_it_is(written: list[Frame]) -> None:
     cutter = FrameCutter()
@@ -86,11 +91,13 @@ def check_that_nothing_else_is_read(data: bytes, cuts: list[int]) -> None:
     assert data.startswith(b"".join(found))
 
 
+@patient
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_other_bytes_are_frames_or_refused(data: bytes, cuts: list[int]) -> None:
     check_that_nothing_else_is_read(data, cuts)
 
 
+@patient
 @given(frames, st.integers(0, 10_000), st.integers(0, 255))
 def test_a_frame_with_one_wrong_byte_is_another_or_refused(written: list[Frame], place: int, byte: int) -> None:
     data = bytearray(b"".join(encode(*frame) for frame in written) or b"\0")
@@ -139,6 +146,7 @@ def outgoing(frame: Frame) -> list[Outgoing]:
     return [Outgoing(name.decode(), item) for item in items]
 
 
+@patient
 @given(messages)
 def test_messages_stay_in_order_on_their_topics_and_the_last_frame_asks(written: list[Outgoing]) -> None:
     found = read(FrameCutter(), b"".join(encode_messages(written)))
@@ -173,6 +181,7 @@ def test_no_strange_times_to_keep_a_message(seconds: float) -> None:
         decode_keep(b"me", struct.pack("<QIxxxxd", 1, 1, seconds))
 
 
+@patient
 @given(st.binary(max_size=300), st.binary(max_size=30))
 def test_how_to_keep_is_read_or_refused(process: bytes, how: bytes) -> None:
     try:

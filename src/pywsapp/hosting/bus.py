@@ -12,8 +12,7 @@ Who is slow pays for it alone. What a worker does not read is queued for it up t
 out and counted, nothing is read from it, and when it has read half of what is queued it is told how many are missing.
 The others, and those who publish, do not notice: publishing waits only for the router to take a message.
 
-A worker that says what has no meaning loses its connection, and only that. It gets one, as does its process: whoever
-is without the router is without the supervisor, and about to end.
+A worker that says what has no meaning loses its connection, and only that.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from typing import Any, NamedTuple
 from pywsapp.hosting.attaching import attach_socket
 from pywsapp.hosting.bus_frames import (
     ASK,
+    BEGIN,
+    BEGUN,
     COUNT,
     GAP,
     HISTORY_END,
@@ -34,7 +35,6 @@ from pywsapp.hosting.bus_frames import (
     KEPT,
     LONG_COUNT,
     MESSAGES,
-    PATTERNS,
     READ,
     SUBSCRIBE,
     TAKEN,
@@ -163,18 +163,18 @@ class BusRouter:
                 self._subscribers.pop(topic, None)
             self._routes.pop(topic, None)
 
-    def listen(self, worker: _Worker, patterns: Iterable[Pattern]) -> None:
-        """Send a worker what is published on the topics of patterns."""
-        worker.patterns += patterns
-        self._routes.clear()
+    def begin(self, worker: _Worker, patterns: list[Pattern]) -> None:
+        """Forget what a worker wanted, and send it what is published on the topics of patterns."""
+        self.unsubscribe(worker, list(worker.topics))
+        if worker.patterns or patterns:
+            self._routes.clear()
+        worker.patterns = patterns
 
     def forget(self, worker: _Worker) -> None:
         """Take note that a worker is gone."""
         if worker in self._workers:
+            self.begin(worker, [])
             del self._workers[worker]
-            self.unsubscribe(worker, list(worker.topics))
-            if worker.patterns:
-                self._routes.clear()
 
 
 class _Worker:
@@ -291,12 +291,13 @@ class _Worker:
     def _obey(self, kind: int, frame: Cut, waiting: dict[_Worker, None]) -> None:
         _, count, name, _, _, _ = frame
         items = items_of(self._cutter.buffer, frame)
-        if kind == SUBSCRIBE:
+        if kind == BEGIN:
+            self._router.begin(self, [Pattern(decode_text(item)) for item in items])
+            self.outbox.append(encode(BEGUN, name, []))
+        elif kind == SUBSCRIBE:
             self._router.subscribe(self, items)
         elif kind == UNSUBSCRIBE:
             self._router.unsubscribe(self, items)
-        elif kind == PATTERNS:
-            self._router.listen(self, [Pattern(decode_text(item)) for item in items])
         elif kind == KEEP and count == 3:
             self._keep(name, items, waiting)
         elif kind == READ and count == 1:

@@ -12,12 +12,13 @@ The name is a topic's, or empty. A batch of messages on one topic is one frame, 
 stand in front, so that a frame is checked by one sum, whatever it holds, and can be passed on as it came; the last item
 is what remains, so that a frame with one message is nothing but a head, the topic and the message.
 
-    from a worker   SUBSCRIBE, UNSUBSCRIBE    items: topics
-                    PATTERNS                  items: patterns
+    from a worker   BEGIN                     name: any; items: patterns. All that was subscribed before is forgotten
+                    SUBSCRIBE, UNSUBSCRIBE    items: topics
                     MESSAGES                  name: topic; items: messages
                     KEEP                      name: topic; items: process, how to keep it, message
                     READ                      name: topic; items: position, empty for none
-    to a worker     MESSAGES                  as it was published
+    to a worker     BEGUN                     name: that of BEGIN. All in front of it belongs to what was before
+                    MESSAGES                  as it was published
                     KEPT                      name: topic; items: position, message
                     HISTORY                   items: offset and message, in turn; none or more for a READ, and then
                     HISTORY_END               items: position, b"1" if complete
@@ -36,7 +37,8 @@ from struct import Struct, pack, unpack_from
 from pywsapp.topics.broker import MIB, Keep, Outgoing
 from pywsapp.values.errors import PywsappError
 
-SUBSCRIBE, UNSUBSCRIBE, PATTERNS, MESSAGES, KEEP, READ, KEPT, HISTORY, HISTORY_END, TAKEN, GAP = range(1, 12)
+BEGIN, SUBSCRIBE, UNSUBSCRIBE, MESSAGES, KEEP, READ = range(1, 7)
+BEGUN, KEPT, HISTORY, HISTORY_END, TAKEN, GAP = range(16, 22)
 ASK = 0x80
 
 #: Bytes of one message.

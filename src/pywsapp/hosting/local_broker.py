@@ -1,11 +1,16 @@
 """A worker's end of the local bus: a broker over the socket that the supervisor gave it.
 
-There is one connection, and there can be no other: whoever is without the router is without the supervisor, and about
-to end. Its transport runs by itself, see `hosting.attaching`, since `Broker.connect` has no task group.
+There is one socket, and there will be no other: whoever is without the router is without the supervisor, and about to
+end. But a connection may be closed because something took too long, a handler that held up the loop for instance, and
+another is wanted then. So connections follow each other on the same socket: each begins with a BEGIN, which lets the
+router forget what was before, and takes nothing until that is answered.
+
+The socket's transport runs by itself, see `hosting.attaching`, since `Broker.connect` has no task group for it.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections import deque
@@ -18,6 +23,8 @@ import anyio.lowlevel
 from pywsapp.hosting.attaching import attach_socket
 from pywsapp.hosting.bus_frames import (
     ASK,
+    BEGIN,
+    BEGUN,
     COUNT,
     GAP,
     HISTORY,
@@ -26,7 +33,6 @@ from pywsapp.hosting.bus_frames import (
     LONG_COUNT,
     MAX_MESSAGE,
     MESSAGES,
-    PATTERNS,
     READ,
     SUBSCRIBE,
     TAKEN,
@@ -62,21 +68,21 @@ class LocalBroker(Broker):
     keeps_history = True
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock: socket.socket | None = sock
+        self._sock = sock
+        self._wire: _Wire | None = None
         self.missing = 0
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> LocalConnection:
-        """Connect; once, see `Broker.connect`.
+        """Connect, see `Broker.connect`; a connection that there was before is lost.
 
         Raises:
-            BrokerUnavailable: it is not the first time, or the supervisor is gone.
+            BrokerUnavailable: the supervisor is gone.
         """
         await anyio.lowlevel.checkpoint()
-        sock, self._sock = self._sock, None
-        if sock is None:
-            raise BrokerUnavailable("it is connected once, and ends with the supervisor")
-        connection = LocalConnection(self, receive)
-        attach_socket(sock, connection)
+        if self._wire is None:
+            self._wire = _Wire()
+            attach_socket(self._sock, self._wire)
+        connection = LocalConnection(self, self._wire, receive)
         try:
             await connection.begin(patterns)
         except BaseException:
@@ -84,107 +90,38 @@ class LocalBroker(Broker):
             raise
         return connection
 
-
-class LocalConnection(BrokerConnection):
-    """A connection to a `BusRouter`; the link of its transport as well."""
-
-    def __init__(self, broker: LocalBroker, receive: Receive) -> None:
-        self._broker = broker
-        self._receive = receive
-        self._cutter = FrameCutter()
-        self._transport: Any = None
-        self._made = anyio.Event()
-        self._lost = anyio.Event()
-        self._failure: Exception | None = None
-        self._make_alarm = alarm_type()
-        self._asked: deque[Alarm] = deque()
-        self._readers: deque[_Reader] = deque()
-
-    async def begin(self, patterns: Sequence[str]) -> None:
-        """Wait for the transport, and for the patterns to be listened to."""
-        await self._made.wait()
-        await self._ask(encode_lists(PATTERNS, [pattern.encode() for pattern in patterns]))
-
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
-        await self._ask(encode_messages(messages))
-
-    async def subscribe(self, topics: Sequence[str]) -> None:
-        await self._ask(encode_lists(SUBSCRIBE, [topic.encode() for topic in topics]))
-
-    async def unsubscribe(self, topics: Sequence[str]) -> None:
-        await self._ask(encode_lists(UNSUBSCRIBE, [topic.encode() for topic in topics]))
-
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
-        self._check()
-        reader = _Reader(self._make_alarm())
-        self._readers.append(reader)
-        self._transport.write(encode(READ, topic.encode(), [b"" if since is None else str(since).encode()]))
-        await reader.alarm.wait()
-        if reader.position is None:
-            raise BrokerUnavailable("the connection is lost") from self._failure
-        return Kept(reader.position, reader.messages, reader.complete)
-
-    async def wait_lost(self) -> None:
-        await self._lost.wait()
-        if self._failure is not None:
-            raise BrokerUnavailable(f"the supervisor cannot be reached: {self._failure}") from self._failure
-
-    async def aclose(self) -> None:
-        self.lose(None)
-
-    def lose(self, exc: Exception | None) -> None:
-        """Be lost, for this reason if any, and let everybody know who waits; safe to call again."""
-        if not self._lost.is_set():
-            self._failure = exc
-            self._lost.set()
-            self._made.set()
-            if self._transport is not None:
-                self._transport.abort()
-            for alarm in (*self._asked, *(reader.alarm for reader in self._readers)):
-                alarm.set()
-
-    async def _ask(self, frames: Sequence[bytes]) -> None:
-        """Send frames, the last of which has ASK; returns when they are done."""
-        self._check()
-        if not frames:
-            await anyio.lowlevel.checkpoint()
-            return
-        alarm = self._make_alarm()
-        self._asked.append(alarm)
-        if len(frames) == 1:
-            self._transport.write(frames[0])
+    def close(self) -> None:
+        """Close the socket, for good; does not block."""
+        if self._wire is None:
+            self._sock.close()
         else:
-            self._transport.writelines(frames)
-        await alarm.wait()
-        self._check()
+            self._wire.lose(None)
 
-    def _check(self) -> None:
-        if self._lost.is_set():
-            raise BrokerUnavailable("the connection is lost") from self._failure
 
-    # -- what its transport tells ------------------------------------------------------------------------------------
+class _Wire:
+    """The link of the socket; hands what comes to the connection that there is."""
+
+    def __init__(self) -> None:
+        self.made = anyio.Event()
+        self.lost = False
+        self.failure: Exception | None = None
+        self.connection: LocalConnection | None = None
+        self.transport: Any = None
+        self.names = itertools.count(1)
+        self._cutter = FrameCutter()
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._made.set()
-        if self._lost.is_set():
+        self.transport = transport
+        self.made.set()
+        if self.lost:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        cutter, receive = self._cutter, self._receive
+        cutter = self._cutter
         try:
             for frame in cutter.cut(data):
-                kind, count, name, _, sizes, end = frame
-                if kind & ~ASK != MESSAGES:
-                    self._take(frame)
-                elif count == 1:
-                    receive(name.decode(), cutter.buffer[sizes:end], None)
-                else:
-                    topic = name.decode()
-                    for message in items_of(cutter.buffer, frame):
-                        receive(topic, message, None)
-                if self._lost.is_set():
-                    return
+                if self.connection is not None:
+                    self.connection.take(frame, cutter.buffer)
         except (PywsappError, UnicodeDecodeError) as exc:
             self.lose(exc)
 
@@ -200,9 +137,124 @@ class LocalConnection(BrokerConnection):
     def resume_writing(self) -> None:
         pass
 
-    def _take(self, frame: Cut) -> None:
+    def lose(self, exc: Exception | None) -> None:
+        """Be lost, for this reason if any; safe to call again."""
+        if not self.lost:
+            self.lost, self.failure = True, exc
+            self.made.set()
+            if self.transport is not None:
+                self.transport.abort()
+            if self.connection is not None:
+                self.connection.lose(exc)
+
+
+class LocalConnection(BrokerConnection):
+    """A connection to a `BusRouter`, one of those that follow each other on a socket."""
+
+    def __init__(self, broker: LocalBroker, wire: _Wire, receive: Receive) -> None:
+        self._broker = broker
+        self._wire = wire
+        self._receive = receive
+        self._name = b"%d" % next(wire.names)
+        self._begun = False
+        self._lost = anyio.Event()
+        self._failure: Exception | None = None
+        self._make_alarm = alarm_type()
+        self._asked: deque[Alarm] = deque()
+        self._readers: deque[_Reader] = deque()
+
+    async def begin(self, patterns: Sequence[str]) -> None:
+        """Follow the connection before; returns when the patterns are listened to."""
+        wire = self._wire
+        if wire.connection is not None:
+            wire.connection.lose(None)
+        wire.connection = self
+        await wire.made.wait()
+        if wire.lost:
+            self.lose(wire.failure)
+        # The first that is answered is BEGIN itself.
+        await self._ask([encode(BEGIN, self._name, [pattern.encode() for pattern in patterns])])
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        await self._ask(encode_messages(messages))
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        await self._ask(encode_lists(SUBSCRIBE, [topic.encode() for topic in topics]))
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        await self._ask(encode_lists(UNSUBSCRIBE, [topic.encode() for topic in topics]))
+
+    async def read_history(self, topic: str, since: Position | None) -> Kept:
+        self._check()
+        frame = encode(READ, topic.encode(), [b"" if since is None else str(since).encode()])
+        reader = _Reader(self._make_alarm())
+        self._readers.append(reader)
+        self._wire.transport.write(frame)
+        await reader.alarm.wait()
+        if reader.position is None:
+            raise BrokerUnavailable("the connection is lost") from self._failure
+        return Kept(reader.position, reader.messages, reader.complete)
+
+    async def wait_lost(self) -> None:
+        await self._lost.wait()
+        if self._failure is not None:
+            raise BrokerUnavailable(f"the supervisor cannot be reached: {self._failure}") from self._failure
+
+    async def aclose(self) -> None:
+        self.lose(None)
+
+    def lose(self, exc: Exception | None) -> None:
+        """Be lost, for this reason if any, and let everybody know who waits; safe to call again."""
+        if self._lost.is_set():
+            return
+        self._failure = exc
+        self._lost.set()
+        if self._wire.connection is self:
+            self._wire.connection = None
+            if self._wire.transport is not None and not self._wire.lost:
+                self._wire.transport.write(encode(BEGIN, b"", []))  # that nothing more is sent
+        for alarm in (*self._asked, *(reader.alarm for reader in self._readers)):
+            alarm.set()
+
+    async def _ask(self, frames: Sequence[bytes]) -> None:
+        """Send frames, the last of which has ASK; returns when they are done."""
+        self._check()
+        if not frames:
+            await anyio.lowlevel.checkpoint()
+            return
+        alarm = self._make_alarm()
+        self._asked.append(alarm)
+        if len(frames) == 1:
+            self._wire.transport.write(frames[0])
+        else:
+            self._wire.transport.writelines(frames)
+        await alarm.wait()
+        self._check()
+
+    def _check(self) -> None:
+        if self._lost.is_set():
+            raise BrokerUnavailable("the connection is lost") from self._failure
+
+    # -- what the wire brings ----------------------------------------------------------------------------------------
+
+    def take(self, frame: Cut, buffer: bytes) -> None:
+        """Take a frame; raises if it has no meaning."""
+        kind, count, name, _, sizes, end = frame
+        if not self._begun:
+            if kind == BEGUN and name == self._name and self._asked:
+                self._begun = True
+                self._asked.popleft().set()
+        elif kind & ~ASK != MESSAGES:
+            self._obey(frame, items_of(buffer, frame))
+        elif count == 1:
+            self._receive(name.decode(), buffer[sizes:end], None)
+        else:
+            topic = name.decode()
+            for message in items_of(buffer, frame):
+                self._receive(topic, message, None)
+
+    def _obey(self, frame: Cut, items: Sequence[bytes]) -> None:
         kind, count, name, _, _, _ = frame
-        items = items_of(self._cutter.buffer, frame)
         lengths = [len(item) for item in items]
         if kind == TAKEN and lengths == [COUNT.size]:
             (number,) = COUNT.unpack(items[0])
