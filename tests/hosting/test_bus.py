@@ -38,7 +38,7 @@ from pywsapp.hosting.bus_frames import (
     encode_messages,
     items_of,
 )
-from pywsapp.hosting.local_broker import LocalBroker, LocalConnection
+from pywsapp.hosting.local_broker import LocalBroker, LocalConnection, _Wire
 from pywsapp.hosting.memory import memory_pipe
 from pywsapp.testing import BROKER_CHECKS
 from pywsapp.testing.brokers import Check, Peer
@@ -570,6 +570,17 @@ async def test_a_router_that_says_what_has_no_meaning_is_lost(data: bytes) -> No
         await send(router, data)
         with pytest.raises(BrokerUnavailable):
             await connection.wait_lost()
+
+
+async def test_an_answer_before_the_question_is_none() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        broker, wire = LocalBroker(theirs), _Wire()
+        wire.connection = LocalConnection(broker, wire, lambda topic, data, position: pytest.fail("it has not begun"))
+        wire.data_received(encode(BEGUN, b"1", []) + encode(MESSAGES, NAME, [b"x"]))
+        assert not wire.lost
+        broker.close()
+    assert theirs.fileno() == -1
 
 
 # -- the router beside a model -------------------------------------------------------------------------------------
