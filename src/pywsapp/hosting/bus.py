@@ -79,7 +79,7 @@ class BusStats(NamedTuple):
 
 
 class BusRouter:
-    """Carries messages between workers; lives in the supervisor, in one task group of any event loop.
+    """Carries messages between workers; lives in the supervisor, on any event loop.
 
     Args:
         queue_limit: bytes that are queued for each worker; one write may go beyond.

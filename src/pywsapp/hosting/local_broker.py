@@ -80,8 +80,9 @@ class LocalBroker(Broker):
         """
         await anyio.lowlevel.checkpoint()
         if self._wire is None:
-            self._wire = _Wire()
-            attach_socket(self._sock, self._wire)
+            wire = _Wire()
+            attach_socket(self._sock, wire)
+            self._wire = wire
         connection = LocalConnection(self, self._wire, receive)
         try:
             await connection.begin(patterns)
@@ -91,7 +92,7 @@ class LocalBroker(Broker):
         return connection
 
     def close(self) -> None:
-        """Close the socket, for good; does not block."""
+        """Close the socket, for good, when the app is over; does not block. Connections that are closed leave it open."""
         if self._wire is None:
             self._sock.close()
         else:
