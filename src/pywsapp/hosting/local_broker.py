@@ -92,7 +92,7 @@ class LocalBroker(Broker):
         return connection
 
     def close(self) -> None:
-        """Close the socket, for good, when the app is over; does not block. Connections that are closed leave it open."""
+        """Close the socket when the app is over, for closed connections leave it open; does not block."""
         if self._wire is None:
             self._sock.close()
         else:
