@@ -18,7 +18,9 @@ from pywsapp.backends import broker_for
 from pywsapp.components.health import health
 from pywsapp.components.router import Router
 from pywsapp.hosting.background import Background, Hook, call, run_logged
+from pywsapp.hosting.bus import BusRouter
 from pywsapp.hosting.listeners import Listener
+from pywsapp.hosting.local_broker import LocalBroker
 from pywsapp.hosting.logs import set_up_logging
 from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
 from pywsapp.hosting.proxies import Proxies
@@ -274,7 +276,8 @@ class App(Routes):
             backend: "asyncio" or "trio".
             uvloop: for asyncio, whether to use uvloop; by default if it is installed.
             workers: how many processes share the listeners; above 1 this one supervises them and SIGHUP replaces them.
-                Each runs the program's command line again up to this call, which does not return there.
+                Each runs the program's command line again up to this call, which does not return there. Topics reach
+                from one to the other, over a bus of their own unless the app has a broker.
 
         Raises:
             ConfigurationError: it is called inside a running event loop, a library is missing, listening is not
@@ -291,12 +294,23 @@ class App(Routes):
         program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
         if self._told is not None:
             self._listeners = self._told.adopt(self._listeners)
+            if self._told.bus is not None and self.hub.broker is None:
+                self.hub.broker = LocalBroker(self._told.bus)
         elif count > 1:
-            program = functools.partial(supervise, self._listeners, count, self._announce, limit)
+            program = functools.partial(self._supervise, count, limit)
         if anyio.run(program, backend=backend, backend_options=options):
             sys.exit(FORCED)
         if supervised:
             sys.exit()  # what is behind `run` is the supervisor's
+
+    async def _supervise(self, workers: int, limit: float) -> bool:
+        """Run workers, with a bus between them unless there is a broker; give whether that was cancelled."""
+        router = BusRouter()
+        try:
+            attach = router.attach if self.hub.broker is None else None
+            return await supervise(self._listeners, workers, self._announce, limit, attach)
+        finally:
+            router.close()
 
     def _announce(self, addresses: Iterable[tuple[Listener, str]], workers: str = "") -> None:
         urls = " ".join(self._urls(addresses))

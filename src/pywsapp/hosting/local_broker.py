@@ -64,6 +64,7 @@ class LocalBroker(Broker):
     """
 
     name = "the local bus"
+    taken_for_granted = True
     max_size = MAX_MESSAGE
     keeps_history = True
 

@@ -131,8 +131,10 @@ class Broker(ABC):
         name: what it is called in logs, without a password.
         max_size: bytes of a message that it carries.
         keeps_history: whether it knows `Keep` and `read_history`.
+        taken_for_granted: whether nobody needs to be told that it is there.
     """
 
+    taken_for_granted: bool = False
     name: str = "broker"
     max_size: int = 16 * MIB
     keeps_history: bool = False

@@ -303,7 +303,9 @@ class Relay:
         self.connection = connection
         self._connects += 1
         if self._failed_before is None:
-            logger.info("connected to %s", self.broker.name)
+            logger.log(
+                logging.DEBUG if self.broker.taken_for_granted else logging.INFO, "connected to %s", self.broker.name
+            )
         else:
             failed = self._failed - self._failed_before
             logger.warning("connected to %s again; %d messages were not handed over", self.broker.name, failed)
