@@ -57,7 +57,7 @@ class MemoryHistory:
         history = self._topics.get(topic)
         if history is None:
             history = self._topics[topic] = _TopicHistory()
-            history.expires = history.forgotten = now + _UNUSED_SECONDS
+            history.expires = history.forgotten = now + UNUSED_SECONDS
             self._topics.move_to_end(topic, last=False)
         if history.expires <= now:
             history.messages.clear()
@@ -77,7 +77,7 @@ class MemoryHistory:
 
 
 #: How long the position of a topic is remembered on which nothing has been published.
-_UNUSED_SECONDS = 3600.0
+UNUSED_SECONDS = 3600.0
 
 
 class _TopicHistory:
