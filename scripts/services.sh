@@ -40,6 +40,9 @@ includes() {
 if ! any chromium chromium-browser google-chrome; then
     need "the browser" chromium
 fi
+if ! any redis-server valkey-server; then
+    need "topics over Redis" redis-server
+fi
 if ! any cc || ! includes stdio.h; then
     need "the compiled twin and the load generator" gcc libc6-dev
 fi
