@@ -25,6 +25,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 import anyio
@@ -90,7 +91,7 @@ class BridgedConnection(BrokerConnection):
         self._room = threading.Condition()
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
-        self._thread = threading.Thread(target=self._work, name="pywsapp broker", daemon=True)
+        self._thread = threading.Thread(target=Context().run, args=[self._work], name="pywsapp broker", daemon=True)
 
     # -- trio's thread -----------------------------------------------------------------------------------------------
 
@@ -138,7 +139,8 @@ class BridgedConnection(BrokerConnection):
         if self._closed:
             raise BrokerUnavailable("the connection is closed")
         done = anyio.Event()
-        future = asyncio.run_coroutine_threadsafe(self._tracked(function, args), self._loop)
+        # in a context of its own, for ours says that this is trio
+        future = Context().run(asyncio.run_coroutine_threadsafe, self._tracked(function, args), self._loop)
         future.add_done_callback(lambda _: self._in_trio(done.set))
         try:
             await done.wait()
