@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import anyio
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -40,7 +41,7 @@ from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
 
 _SLOTS = 16384
-_GLOB = re.compile(rb"[*?\[\]\\^-]")
+_GLOB = re.compile(rb"[*?\[\\]")
 #: Set for every connection, whatever the URL says: no timeouts and repetitions but our own, and no decoding.
 _FIXED = {"protocol": 2, "socket_timeout": None, "health_check_interval": 0, "decode_responses": False}
 
@@ -216,8 +217,9 @@ class RedisConnection(BrokerConnection):
 
     async def aclose(self) -> None:
         self._note_lost(None)
-        for node in self._nodes:
-            await node.aclose()
+        with anyio.CancelScope(shield=True):  # nothing in there waits for a server
+            for node in self._nodes:
+                await node.aclose()
 
     # -- what comes --------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class Link:
         self._note_lost = note_lost
         self._take = take
         self._asked: deque[_Asked] = deque()
+        self._sending = asyncio.Lock()  # before Python 3.10.6 only one task may wait until the socket takes more
         self._replies = 0
         self._lost = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,11 +78,12 @@ class Link:
         return found
 
     async def _send(self, commands: Sequence[Command], replies: int) -> _Asked:
-        if self._lost or not self._connection.is_connected:  # it would connect again by itself
-            raise BrokerUnavailable("the connection is lost")
         asked = _Asked(replies)
-        self._asked.append(asked)
-        await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        async with self._sending:
+            if self._lost or not self._connection.is_connected:  # it would connect again by itself
+                raise BrokerUnavailable("the connection is lost")
+            self._asked.append(asked)
+            await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
         return asked
 
     async def _read(self) -> None:
