@@ -81,7 +81,7 @@ class RedisBroker(Broker):
     ) -> None:
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # nor the query: passwords may be
-        self.names = _Names(prefix, sharded=cluster)
+        self.names = Names(prefix, sharded=cluster)
         self.health_seconds = health_seconds
         try:
             self._options: dict[str, Any] = {**parse_url(url), **_FIXED, "retry": Retry(NoBackoff(), 0)}
@@ -255,7 +255,7 @@ class _Node:
         await self.subscriptions.aclose()
 
 
-class _Names:
+class Names:
     """What topics are called in Redis.
 
     Args:
