@@ -258,6 +258,14 @@ async def test_the_least_rights_suffice_and_what_they_leave_out_is_refused(redis
             await peer.connection.subscribe(["t"])
 
 
+async def test_a_replica_is_not_taken_until_it_is_a_master(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server("--replicaof", "127.0.0.1", str(redis.port)) as replica:
+        async with room(replica.url) as (app, _):
+            assert "it is a replica" in lines(caplog)[0]
+            assert replica.ask("REPLICAOF", "NO", "ONE") == "+OK"
+            await until(lambda: connected(app))
+
+
 # -- a cluster -------------------------------------------------------------------------------------------------------
 
 
