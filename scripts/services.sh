@@ -40,9 +40,6 @@ includes() {
 if ! any chromium chromium-browser google-chrome; then
     need "the browser" chromium
 fi
-if ! any redis-server valkey-server; then
-    need "topics over Redis" redis-server
-fi
 if ! any cc || ! includes stdio.h; then
     need "the compiled twin and the load generator" gcc libc6-dev
 fi
@@ -55,4 +52,7 @@ if any cc; then
     if ! includes Python.h "$headers"; then
         need "the compiled twin" "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
     fi
+fi
+if ! any redis-server valkey-server; then
+    need "topics over Redis" redis-server
 fi

@@ -123,6 +123,7 @@ async def test_a_number_of_a_database_is_nothing_to_pub_sub(redis: Redis) -> Non
         "redis://localhost:port",
         "redis://localhost?db=x",
         "redis://localhost?cluster=perhaps",
+        "redis://localhost?durable=yes",
         "redis://localhost?prefix=a{b}",
         "rediss://localhost?ssl_cert_reqs=perhaps",
     ],

@@ -129,13 +129,30 @@ async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> 
         redis.start()
         async with peers(lambda: broker_from_url(redis.url), 2) as (peer, other):
             kept = await peer.connection.read_history(topic, before)
-            assert kept.position.offset == 3
-            assert kept.position.epoch != before.epoch
-            assert not kept.complete
-            assert [data for _, data in kept.messages] == [b"1", b"2", b"3"]
+            after = kept.position
+            assert after.epoch != before.epoch
+            assert kept == Kept(Position(after.epoch, 3), (), False)
             await other.connection.publish(outgoing(topic, 3, 5))  # 3 it has
-            kept = await other.connection.read_history(topic, kept.position)
-            assert (kept.position.offset, kept.messages, kept.complete) == (4, ((4, b"4"),), True)
+            new = ((4, b"4"),)
+            assert await other.connection.read_history(topic, before) == Kept(Position(after.epoch, 4), new, False)
+            assert await other.connection.read_history(topic, after) == Kept(Position(after.epoch, 4), new, True)
+            all_of_it = await other.connection.read_history(topic, Position(after.epoch, 0))
+            assert [data for _, data in all_of_it.messages] == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_called_durable_goes_on_after_a_restart() -> None:
+    topic = fresh()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        async with peers(lambda: broker_from_url(f"{redis.url}?durable=1")) as (peer,):
+            await peer.connection.publish(outgoing(topic, 1, 4))
+            before = (await peer.connection.read_history(topic, None)).position
+        redis.kill()
+        redis.start()
+        async with peers(lambda: broker_from_url(f"{redis.url}?durable=1")) as (peer,):
+            await peer.connection.publish(outgoing(topic, 4, 5))
+            kept = await peer.connection.read_history(topic, before)
+            assert kept == Kept(Position(before.epoch, 4), ((4, b"4"),), True)
 
 
 @pytest.mark.anyio
@@ -172,7 +189,8 @@ async def test_what_is_kept_is_taken_once_through_restarts() -> None:
             assert relay.stats.failed == 0
             tasks.cancel_scope.cancel()
         async with peers(lambda: broker_from_url(redis.url)) as (judge,):
-            kept = await judge.connection.read_history(topic, Position("", 0))
+            position = (await judge.connection.read_history(topic, None)).position
+            kept = await judge.connection.read_history(topic, Position(position.epoch, 0))
     assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
 
 
@@ -194,7 +212,7 @@ async def test_what_is_known_of_publishers_is_bounded(redis: Redis) -> None:
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         many = [Outgoing(topic, b"x", Keep((f"p{number}", 1), 10, 60)) for number in range(1500)]
         await peer.connection.publish(many)
-        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= redis_history.MAX_PUBLISHERS + 3
+        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= redis_history.MAX_PUBLISHERS + 4
         await peer.connection.publish(many[-400:])  # of those that published last, nothing is taken twice
         assert (await peer.connection.read_history(topic, None)).position.offset == 1500
 

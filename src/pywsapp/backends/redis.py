@@ -47,18 +47,23 @@ _FIXED = {"protocol": 2, "socket_timeout": None, "health_check_interval": 0, "de
 
 
 def broker_from_url(url: str) -> RedisBroker:
-    """Make the broker for a URL; `prefix` and `cluster` in its query are taken out, the rest is redis-py's.
+    """Make the broker for a URL; `prefix`, `cluster` and `durable` in its query are taken out, the rest is redis-py's.
 
     Raises:
         ConfigurationError: there is something in it that is not understood.
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    prefix, cluster = query.pop("prefix", "pywsapp:"), query.pop("cluster", "0").lower()
-    if cluster not in ("0", "1", "no", "yes", "false", "true"):
-        raise ConfigurationError(f"cluster={cluster} in the URL of a Redis: it is 0 or 1")
+    prefix = query.pop("prefix", "pywsapp:")
+    cluster, durable = (_switch(name, query.pop(name, "0")) for name in ("cluster", "durable"))
     rest = urlunsplit(parts._replace(query=urlencode(query)))
-    return RedisBroker(rest, prefix=prefix, cluster=cluster in ("1", "yes", "true"))
+    return RedisBroker(rest, prefix=prefix, cluster=cluster, durable=durable)
+
+
+def _switch(name: str, value: str) -> bool:
+    if value not in ("0", "1"):
+        raise ConfigurationError(f"{name}={value} in the URL of a Redis: it is 0 or 1")
+    return value == "1"
 
 
 class RedisBroker(Broker):
@@ -68,6 +73,8 @@ class RedisBroker(Broker):
         url: redis://, rediss:// (TLS) or unix://, as redis-py's `from_url` takes it.
         prefix: what the names of all channels and keys begin with; no braces.
         cluster: whether it is a Redis Cluster, for sharded pub/sub and histories; the URL names any of its nodes.
+        durable: whether the server loses no message that it has taken when it is restarted, so that histories go on;
+            `appendfsync always` does that. The same in all processes.
         health_seconds: after how many seconds of silence a connection is lost.
 
     Raises:
@@ -77,11 +84,18 @@ class RedisBroker(Broker):
     keeps_history = True
 
     def __init__(
-        self, url: str, *, prefix: str = "pywsapp:", cluster: bool = False, health_seconds: float = 3.0
+        self,
+        url: str,
+        *,
+        prefix: str = "pywsapp:",
+        cluster: bool = False,
+        durable: bool = False,
+        health_seconds: float = 3.0,
     ) -> None:
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # nor the query: passwords may be
         self.names = Names(prefix, sharded=cluster)
+        self.durable = durable
         self.health_seconds = health_seconds
         try:
             self._options: dict[str, Any] = {**parse_url(url), **_FIXED, "retry": Retry(NoBackoff(), 0)}
@@ -145,7 +159,7 @@ class RedisConnection(BrokerConnection):
         if b"role:slave" in replication:
             raise BrokerUnavailable("it is a replica, and what is published there reaches nobody else")
         found = re.search(rb"run_id:(\w+)", server)
-        node.run = found[1] if found else b""
+        node.run = found[1] if found and not self._broker.durable else b""
         return node
 
     async def _open_cluster(self) -> None:

@@ -11,7 +11,8 @@ client can be told that nothing was missed.
 
 A server that was restarted from disk, and a replica that took over, may have lost the last messages without knowing.
 Its offsets would then be given out a second time. So the hash has the server's run id as well, which is another one
-after that, and when it differs a new epoch begins: what is kept is still there, and nobody is told that it was all.
+after that, and when it differs a new epoch begins. Its offsets go on from those before. Who asks for what came behind a
+position of another epoch is given what came in this one, for the rest he may have, and is not told that it was all.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ _MAX_HEAD = 80
 
 _ENTER = """
 local messages, meta = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', meta, 'run', 'epoch', 'offset')
-local epoch, offset = known[2], known[3]
+local known = redis.call('HMGET', meta, 'run', 'epoch', 'offset', 'before')
+local epoch, offset, before = known[2], known[3], known[4]
 if not known[1] then
-  epoch, offset = ARGV[2], '0'
+  epoch, offset, before = ARGV[2], '0', '0'
   redis.call('DEL', messages)
-  redis.call('HSET', meta, 'run', ARGV[1], 'epoch', epoch, 'offset', offset)
+  redis.call('HSET', meta, 'run', ARGV[1], 'epoch', epoch, 'offset', offset, 'before', before)
 elseif known[1] ~= ARGV[1] then
-  epoch = ARGV[2]
-  redis.call('HSET', meta, 'run', ARGV[1], 'epoch', epoch)
+  epoch, before = ARGV[2], offset
+  redis.call('HSET', meta, 'run', ARGV[1], 'epoch', epoch, 'before', before)
 end
 """
 
@@ -56,7 +57,7 @@ redis.call('HSET', meta, 'by ' .. publisher, count .. ' ' .. offset)
 redis.call('XADD', messages, 'MAXLEN', size, offset .. '-0', 'm', data)
 redis.call('PEXPIRE', messages, ms)
 redis.call('PEXPIRE', meta, longer)
-if redis.call('HLEN', meta) > {MAX_PUBLISHERS} + 3 then
+if redis.call('HLEN', meta) > {MAX_PUBLISHERS} + 4 then
   local all, publishers = redis.call('HGETALL', meta), {{}}
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 3) == 'by ' then
@@ -73,9 +74,9 @@ return offset
 _READ = f"""{_ENTER}
 if not known[1] then redis.call('PEXPIRE', meta, {UNUSED_SECONDS * 1000:.0f}) end
 if ARGV[3] == '' then return {{epoch, offset, {{}}}} end
-local first = 1
-if ARGV[4] == epoch and tonumber(ARGV[3]) <= tonumber(offset) then first = tonumber(ARGV[3]) + 1 end
-return {{epoch, offset, redis.call('XRANGE', messages, string.format('%.0f', first), '+')}}
+local behind = before
+if ARGV[4] == epoch and tonumber(ARGV[3]) <= tonumber(offset) then behind = ARGV[3] end
+return {{epoch, offset, redis.call('XRANGE', messages, string.format('%.0f', tonumber(behind) + 1), '+')}}
 """
 
 _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()

@@ -8,7 +8,7 @@ what came behind it, or that this is not known any more.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 from pywsapp.topics.broker import Keep, Kept, Position
@@ -16,7 +16,8 @@ from pywsapp.topics.broker import Keep, Kept, Position
 #: How much longer than its messages a topic's position is remembered: a client that comes back after all of them have
 #: expired, and nothing has been said since, has missed nothing.
 REMEMBERED = 10
-_SWEPT_AT_ONCE = 10
+#: How long the position of a topic is remembered on which nothing has been published, in seconds.
+UNUSED_SECONDS = 3600.0
 
 
 class MemoryHistory:
@@ -28,16 +29,13 @@ class MemoryHistory:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._topics: OrderedDict[str, _TopicHistory] = OrderedDict()  # the one appended to last is last
+        self._topics: dict[str, _TopicHistory] = {}
+        self._rounds: deque[str] = deque()  # the same topics; the next one to be looked at for its age first
 
     def append(self, topic: str, data: bytes, keep: Keep) -> Position | None:
         """Keep a message; gives where it stands, or None if one with its id, or a later one, was there already."""
         now = self._clock()
-        self._sweep(now)
-        history = self._topics.get(topic)
-        if history is None:
-            history = self._topics[topic] = _TopicHistory()
-        self._topics.move_to_end(topic)
+        history = self._get(topic, now)
         publisher, number = keep.id
         if history.seen.get(publisher, -1) >= number:
             return None
@@ -53,12 +51,7 @@ class MemoryHistory:
     def read(self, topic: str, since: Position | None) -> Kept:
         """Give what is kept behind a position; behind None nothing, only the position of the last message."""
         now = self._clock()
-        self._sweep(now)
-        history = self._topics.get(topic)
-        if history is None:
-            history = self._topics[topic] = _TopicHistory()
-            history.expires = history.forgotten = now + UNUSED_SECONDS
-            self._topics.move_to_end(topic, last=False)
+        history = self._get(topic, now)
         if history.expires <= now:
             history.messages.clear()
         position = Position(history.epoch, history.offset)
@@ -69,15 +62,23 @@ class MemoryHistory:
         messages = tuple(message for message in history.messages if message[0] > since.offset)
         return Kept(position, messages, len(messages) == history.offset - since.offset)
 
+    def _get(self, topic: str, now: float) -> _TopicHistory:
+        self._sweep(now)
+        history = self._topics.get(topic)
+        if history is None:
+            history = self._topics[topic] = _TopicHistory()
+            history.expires = history.forgotten = now + UNUSED_SECONDS
+            self._rounds.append(topic)
+        return history
+
     def _sweep(self, now: float) -> None:
-        """Forget some topics whose time is over, among those appended to longest ago."""
-        for topic in [name for name, _ in zip(self._topics, range(_SWEPT_AT_ONCE), strict=False)]:
+        """Look at the next two topics, and forget those whose time is over: more than what one call can add."""
+        for _ in range(min(2, len(self._rounds))):
+            topic = self._rounds.popleft()
             if self._topics[topic].forgotten <= now:
                 del self._topics[topic]
-
-
-#: How long the position of a topic is remembered on which nothing has been published.
-UNUSED_SECONDS = 3600.0
+            else:
+                self._rounds.append(topic)
 
 
 class _TopicHistory:
