@@ -57,3 +57,6 @@ if any cc; then
         need "the compiled twin" "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
     fi
 fi
+if ! any redis-server valkey-server; then
+    need "topics over Redis" redis-server
+fi
