@@ -18,6 +18,8 @@ from pywsapp.topics.broker import Keep, Kept, Position
 REMEMBERED = 10
 #: How long the position of a topic is remembered on which nothing has been published, in seconds.
 UNUSED_SECONDS = 3600.0
+#: Publishers of a topic of whom it is remembered what they published last.
+MAX_PUBLISHERS = 1000
 
 
 class MemoryHistory:
@@ -39,7 +41,9 @@ class MemoryHistory:
         publisher, number = keep.id
         if history.seen.get(publisher, -1) >= number:
             return None
-        history.seen[publisher] = number
+        history.saw(publisher, number)
+        if history.expires <= now:
+            history.messages.clear()
         history.offset += 1
         history.expires = now + keep.seconds
         history.forgotten = now + keep.seconds * REMEMBERED
@@ -90,3 +94,10 @@ class _TopicHistory:
         self.messages: deque[tuple[int, bytes]] = deque()
         self.seen: dict[str, int] = {}
         self.expires = self.forgotten = 0.0
+
+    def saw(self, publisher: str, number: int) -> None:
+        """Remember what was taken of a publisher; of those silent for longest nothing, if they are many."""
+        self.seen.pop(publisher, None)
+        self.seen[publisher] = number
+        if len(self.seen) > MAX_PUBLISHERS:
+            del self.seen[next(iter(self.seen))]
