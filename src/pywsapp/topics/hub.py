@@ -66,9 +66,9 @@ class Hub:
         Raises:
             TopicError: it is no name.
         """
-        topic = self._topics.get(name)
+        topic = self._topics.get(name) if isinstance(name, str) else None
         if topic is None:
-            check_name(name)
+            name = check_name(name)
             topic = self._topics[name] = Topic(name, self, self._histories.rule(name))
         return topic
 
