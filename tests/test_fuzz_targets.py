@@ -27,7 +27,14 @@ TARGETS = pytest.mark.parametrize("target", NAMES, indirect=True)
 
 
 def test_there_is_a_target_for_every_parser() -> None:
-    assert NAMES == ["fuzz_deflate", "fuzz_extensions", "fuzz_frames", "fuzz_request_head", "fuzz_response_head"]
+    assert NAMES == [
+        "fuzz_deflate",
+        "fuzz_envelope",
+        "fuzz_extensions",
+        "fuzz_frames",
+        "fuzz_request_head",
+        "fuzz_response_head",
+    ]
 
 
 @TARGETS
