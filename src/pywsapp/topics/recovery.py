@@ -105,7 +105,7 @@ class HistoryRule:
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 1:
             raise ConfigurationError(f"a history keeps 1 message or more, not {self.size!r}")
-        if not self.seconds > 0:
+        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
             raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
 
 
