@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp.protocol.opcodes import TEXT
-
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.protocol.prepared import PreparedMessage
     from pywsapp.topics.names import Pattern
     from pywsapp.topics.topic import Topic
 
@@ -56,12 +53,11 @@ class Listeners:
         """Tell whether a topic is listened to."""
         return any(listener.pattern.matches(name) for listener in self._listeners)
 
-    def tell(self, topic: Topic, message: PreparedMessage) -> None:
+    def tell(self, topic: Topic, message: str | bytes) -> None:
         """Call whoever listens to the topic; what a listener raises is logged."""
         for listener in self._listeners:
             if listener.pattern.matches(topic.name):
-                content = message.payload.decode() if message.opcode == TEXT else message.payload
-                listener.take((topic, content))
+                listener.take((topic, message))
 
     def start(self, tasks: TaskGroup) -> None:
         """Let async listeners run."""

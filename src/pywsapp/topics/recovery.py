@@ -137,12 +137,17 @@ class Follower:
         self._held: dict[Position, bytes] = {}
         self._reading = False
         self._again = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Deliver nothing any more, also if the history is being read."""
+        self._closed = True
 
     def receive(self, data: bytes, position: Position) -> None:
         """Take a message that came."""
-        if self._reading or self.position is None:
+        if self._reading:
             self._hold(data, position)
-        elif position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+        elif self._follows(position):
             self._advance(data, position)
         else:
             self._hold(data, position)
@@ -151,7 +156,13 @@ class Follower:
     def _hold(self, data: bytes, position: Position) -> None:
         if len(self._held) < _MAX_HELD:
             self._held[position] = data
-        self._again = True
+        else:
+            self._again = True
+
+    def _follows(self, position: Position) -> bool:
+        """Tell whether nothing is missing before it."""
+        here = self.position
+        return here is not None and here.epoch == position.epoch and here.offset + 1 >= position.offset
 
     def _advance(self, data: bytes, position: Position) -> None:
         assert self.position is not None
@@ -180,7 +191,7 @@ class Follower:
     async def _catch_up(self) -> None:
         try:
             await self.begin()
-            while self._again:
+            while self._again and not self._closed:
                 self._again = False
                 before = set(self._held)
                 self._take(await self._read(self.position), before)
@@ -195,6 +206,8 @@ class Follower:
         What was held back before it was read and does not follow is of an epoch that is over, or else we would read on
         for ever.
         """
+        if self._closed:
+            return
         assert self.position is not None
         if not kept.complete:
             first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
@@ -204,7 +217,8 @@ class Follower:
             self._advance(data, Position(kept.position.epoch, offset))
         held, self._held = self._held, {}
         for position in sorted(held, key=lambda one: one.offset):
-            if position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+            if self._follows(position):
                 self._advance(held[position], position)
             elif position not in before:
                 self._hold(held[position], position)
+                self._again = True
