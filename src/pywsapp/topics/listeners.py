@@ -75,7 +75,7 @@ class Listeners:
 class _Listener:
     def __init__(self, pattern: Pattern, handler: Handler) -> None:
         self.pattern = pattern
-        self.is_async = inspect.iscoroutinefunction(handler)
+        self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
         self.queue: deque[_Call] | None = None
         self._handler = handler
         self._event: anyio.Event | None = None
@@ -87,7 +87,9 @@ class _Listener:
                 self._handler(*call)
             except Exception:
                 self._log()
-        elif self.queue is not None and len(self.queue) < MAX_WAITING:
+        elif self.queue is None:
+            return  # the app does not run
+        elif len(self.queue) < MAX_WAITING:
             self.queue.append(call)
             if self._event is not None:
                 self._event.set()
