@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from serving import Client, Recorder, Serving, serving
 
-from pywsapp import App, Connection, Topic
+from pywsapp import App, BrokerUnavailable, Connection, Topic, TopicError
 from pywsapp.topics.broker import Broker
 
 
@@ -71,3 +72,34 @@ async def running(*rooms: Rooms) -> AsyncIterator[AsyncExitStack]:
             one.server = await servers.enter_async_context(serving(one.app))
         async with AsyncExitStack() as clients:
             yield clients
+
+
+class Recovering(Rooms):
+    """Rooms whose clients say where they are: "17-5f3c", or "new"."""
+
+    def __init__(self, broker: Broker | None = None, **history: Any) -> None:
+        super().__init__(broker)
+        self.app.history("t", **history)
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        try:
+            recovery = await self.topic().recover(conn, None if message == "new" else message)
+        except (BrokerUnavailable, TopicError) as exc:
+            conn.send(json.dumps({"error": type(exc).__name__}))
+        else:
+            conn.send(json.dumps({"recovered": recovery.complete, "position": recovery.position}))
+
+
+async def take(client: Client, number: int = 1) -> list[Any]:
+    return [json.loads(await client.message()) for _ in range(number)]
+
+
+async def recover(client: Client, since: str = "new") -> tuple[list[Any], dict[str, Any]]:
+    """Recover; give what was missed and what it said then."""
+    await client.send(since)
+    missed: list[Any] = []
+    while True:
+        (message,) = await take(client)
+        if "topic" not in message:
+            return missed, message
+        missed.append(message)

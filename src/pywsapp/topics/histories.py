@@ -28,6 +28,8 @@ _READ_SECONDS = 5.0
 #: Seconds until a history is read again that could not be, though the broker is there.
 _RETRY_SECONDS = 1.0
 _MAX_ROUNDS = 20
+#: How many are read at once: after a reconnect, all have to be.
+_MAX_READING = 100
 
 
 class Histories:
@@ -56,6 +58,7 @@ class Histories:
         self._followers: dict[str, Follower] = {}
         self._ready: dict[str, anyio.Event] = {}
         self._retrying: set[str] = set()
+        self._reading: anyio.Semaphore
 
     def rule(self, name: str) -> HistoryRule | None:
         """Give what is kept of a topic: the first rule that matches."""
@@ -69,6 +72,7 @@ class Histories:
         """Follow over a broker from now on."""
         self._relay, self._tasks = relay, tasks
         self._retrying.clear()
+        self._reading = anyio.Semaphore(_MAX_READING)
 
     def stop(self) -> None:
         """Follow nothing any more."""
@@ -145,8 +149,9 @@ class Histories:
         if connection is None:
             raise BrokerUnavailable(f"{self._relay.broker.name} is not connected")
         try:
-            with anyio.fail_after(_READ_SECONDS):
-                return await connection.read_history(name, since)
+            async with self._reading:
+                with anyio.fail_after(_READ_SECONDS):
+                    return await connection.read_history(name, since)
         except Exception as exc:
             raise BrokerUnavailable(f"reading the history of {name!r} failed: {exc!r}") from exc
 

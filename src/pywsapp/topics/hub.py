@@ -64,7 +64,7 @@ class Hub:
         self._key = key
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._subscribed: dict[str, Topic] = {}
-        self._dropped = 0
+        self._dropped = self._lost = 0
         self._running = False
 
     def topic(self, name: str) -> Topic:
@@ -184,7 +184,11 @@ class Hub:
             self._deliver_wrapped(self.topic(name), position, envelope.message)
 
     def _lose(self, name: str, position: Position) -> None:
-        logger.error("messages on %r up to %s are lost: its history does not reach back to them", name, position)
+        self._lost += 1
+        if self._lost & (self._lost - 1) == 0:
+            logger.error(
+                "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self._lost
+            )
         self._deliver_wrapped(self.topic(name), position, None)
 
     def _deliver_wrapped(self, topic: Topic, position: Position, content: str | bytes | None) -> None:

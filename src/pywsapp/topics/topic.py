@@ -126,15 +126,28 @@ class Topic:
             raise TopicError("the connection is closed, or subscribed meanwhile")
         try:
             await self._add(conn, _NOT_YET)
-            kept, publications = await self._hub.missed(self, position)
+            return await self._send_missed(conn, position)
         except BaseException:
             self.remove(conn)
             raise
-        if self.subscribers.get(conn) is _NOT_YET:
-            self.subscribers[conn] = kept.position
+
+    async def _send_missed(self, conn: Connection, position: Position | None) -> Recovery:
+        """Send what is behind a position, as fast as the client takes it, until there is no more."""
+        complete, count, behind = True, 0, True
+        while behind:
+            kept, publications = await self._hub.missed(self, position)
+            position, complete, behind = kept.position, complete and kept.complete, False
             for publication in publications:
-                conn.send(publication)
-        return Recovery(str(kept.position), kept.complete, len(publications))
+                if self.subscribers.get(conn) is not _NOT_YET:
+                    break  # it has left meanwhile
+                count += 1
+                sent = conn.send(publication)
+                if sent is not DONE:
+                    await sent
+                    behind = True
+        if self.subscribers.get(conn) is _NOT_YET:
+            self.subscribers[conn] = position
+        return Recovery(str(position), complete, count)
 
     def remove(self, conn: Connection) -> None:
         """Let a connection unsubscribe, if it subscribes (Ratchet's Topic::remove); `on_unsubscribe` is told."""
