@@ -432,6 +432,20 @@ async def test_a_listener_may_broadcast() -> None:
         await expect(client, "really? yes")
 
 
+async def test_a_listener_that_never_waits_leaves_time_to_others() -> None:
+    rooms = Rooms()
+
+    @rooms.app.on_broadcast("t")
+    async def again(topic: Topic, message: Any) -> None:
+        topic.broadcast("and again")
+
+    async with running(rooms) as clients:
+        rooms.topic().broadcast("once")
+        client, _ = await rooms.connect(clients)
+        await expect(client, "and again", "and again")
+        await client.close()
+
+
 @pytest.mark.parametrize("broker", [None, MemoryBroker()], ids=["alone", "broker"])
 async def test_listeners_come_before_the_app_runs(broker: MemoryBroker | None) -> None:
     rooms, notes = Rooms(broker), Notes()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pywsapp.topics import recovery
-from pywsapp.topics.broker import Kept, Position
+from pywsapp.topics.broker import MIB, Kept, Position
 from pywsapp.topics.recovery import Follower
 
 # -- a follower, beside a broker that loses, forgets, restarts and is slow ---------------------------------------------
@@ -84,9 +84,9 @@ class Subscribers:
 
 
 class Followers(RuleBasedStateMachine):
-    @initialize(held=st.sampled_from([2, 1000]))
-    def begin(self, held: int) -> None:
-        recovery._MAX_HELD = held
+    @initialize(held=st.sampled_from([(2, 1000), (1000, 10), (1000, 1000)]))
+    def begin(self, held: tuple[int, int]) -> None:
+        recovery._MAX_HELD, recovery._MAX_HELD_BYTES = held
         self.server = Server()
         self.wire: deque[tuple[bytes, Position]] = deque()
         self.tasks: list[tuple[Coroutine[Read, Kept, None], Read]] = []
@@ -169,7 +169,7 @@ class Followers(RuleBasedStateMachine):
         if not hasattr(self, "server"):
             return
         self.come_to_rest()
-        recovery._MAX_HELD = 1000
+        recovery._MAX_HELD, recovery._MAX_HELD_BYTES = 1000, 4 * MIB
 
     def come_to_rest(self) -> None:
         self.start(self.follower.begin)

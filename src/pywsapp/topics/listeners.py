@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -111,6 +112,7 @@ class _Listener:
                 await self._handler(*call)
             except Exception:
                 self._log()
+            await anyio.lowlevel.checkpoint()  # it may not wait for anything, and find more to do for ever
 
     @property
     def _name(self) -> str:

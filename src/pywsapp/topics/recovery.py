@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp.protocol.prepared import Sendable
-from pywsapp.topics.broker import Kept, Position
+from pywsapp.topics.broker import MIB, Kept, Position
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import ConfigurationError
 
@@ -37,6 +37,7 @@ logger = logging.getLogger("pywsapp")
 
 #: Messages that are held back while the history is read; what is more, will be read there.
 _MAX_HELD = 1000
+_MAX_HELD_BYTES = 4 * MIB
 
 
 class Publication(NamedTuple):
@@ -135,6 +136,7 @@ class Follower:
         self._lose = lose
         self._start_soon = start_soon
         self._held: dict[Position, bytes] = {}
+        self._held_bytes = 0
         self._reading = False
         self._again = False
         self._closed = False
@@ -154,8 +156,9 @@ class Follower:
             self.catch_up()
 
     def _hold(self, data: bytes, position: Position) -> None:
-        if len(self._held) < _MAX_HELD:
+        if len(self._held) < _MAX_HELD and self._held_bytes + len(data) <= _MAX_HELD_BYTES:
             self._held[position] = data
+            self._held_bytes += len(data)
         else:
             self._again = True
 
@@ -215,7 +218,7 @@ class Follower:
             self._lose(self.position)
         for offset, data in kept.messages:
             self._advance(data, Position(kept.position.epoch, offset))
-        held, self._held = self._held, {}
+        held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
             if self._follows(position):
                 self._advance(held[position], position)
