@@ -354,3 +354,35 @@ async def test_only_so_many_histories_are_read_at_once(
         assert counts["all"] == 300
         assert 50 < counts["most"] <= 100
         assert caplog.text.count("are lost") == 9, "ever more seldom"
+
+
+async def test_who_comes_back_to_a_busy_topic_need_not_wait_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
+        kept = await original(connection, topic, since)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        return kept
+
+    async def publish() -> None:
+        for number in range(5000):
+            await rooms.topic().broadcast(str(number))
+            if done:
+                break
+        await rooms.topic().broadcast("the end")
+
+    original = MemoryConnection.read_history
+    monkeypatch.setattr(MemoryConnection, "read_history", read)
+    rooms, done = Recovering(Bench(), size=10_000), []
+    async with running(rooms) as clients:
+        (first, _), (second, _) = await rooms.connect(clients, None), await rooms.connect(clients, None)
+        position = (await recover(first))[1]["position"]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            await take(first, 10)
+            missed, answer = await recover(second, position)
+            assert answer["recovered"] is True
+            done.append(True)
+        got = missed
+        while got[-1]["message"] != "the end":
+            got += await take(second)
+        assert [int(one["message"]) for one in got[:-1]] == list(range(len(got) - 1))

@@ -173,15 +173,20 @@ class Histories:
             follower.catch_up()
 
     async def read_current(self, name: str, since: Position | None) -> Kept:
-        """Read a topic's history so late that everything delivered here so far is in it."""
-        for _ in range(_MAX_ROUNDS):
-            before = self._reached(name)
-            kept = await self.read(name, since)
-            reached = self._reached(name)
-            if reached is None or reached == before or kept.position.covers(reached):
-                return kept
-        raise BrokerUnavailable(f"the history of {name!r} stays behind what comes")
-
-    def _reached(self, name: str) -> Position | None:
+        """Read a topic's history up to what has been delivered here when this returns."""
         follower = self._followers.get(name)
-        return follower.position if follower is not None else None
+        if follower is None:
+            return await self.read(name, since)
+        for _ in range(_MAX_ROUNDS):
+            before = follower.position
+            with follower.recording() as delivered:
+                kept = await self.read(name, since)
+            here, there = follower.position, kept.position
+            if here is None or here == before or there.covers(here):
+                return kept
+            later = [
+                (at.offset, data) for at, data in delivered if at.epoch == there.epoch and at.offset > there.offset
+            ]
+            if here.epoch == there.epoch and len(later) == here.offset - there.offset:
+                return Kept(here, [*kept.messages, *later], kept.complete)
+        raise BrokerUnavailable(f"the history of {name!r} stays behind what comes")

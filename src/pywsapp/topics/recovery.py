@@ -24,7 +24,8 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,6 +136,7 @@ class Follower:
         self._deliver = deliver
         self._lose = lose
         self._start_soon = start_soon
+        self._recordings: list[list[tuple[Position, bytes]]] = []
         self._held: dict[Position, bytes] = {}
         self._held_bytes = 0
         self._reading = False
@@ -144,6 +146,16 @@ class Follower:
     def close(self) -> None:
         """Deliver nothing any more, also if the history is being read."""
         self._closed = True
+
+    @contextmanager
+    def recording(self) -> Iterator[list[tuple[Position, bytes]]]:
+        """Give a list of what is delivered meanwhile, and where it stands."""
+        recording: list[tuple[Position, bytes]] = []
+        self._recordings.append(recording)
+        try:
+            yield recording
+        finally:
+            self._recordings = [one for one in self._recordings if one is not recording]
 
     def receive(self, data: bytes, position: Position) -> None:
         """Take a message that came."""
@@ -171,6 +183,8 @@ class Follower:
         assert self.position is not None
         if position.offset == self.position.offset + 1:
             self.position = position
+            for recording in self._recordings:
+                recording.append((position, data))
             self._deliver(data, position)
 
     async def begin(self) -> None:
