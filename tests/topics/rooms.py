@@ -90,6 +90,10 @@ class Recovering(Rooms):
             conn.send(json.dumps({"recovered": recovery.complete, "position": recovery.position}))
 
 
+async def expect(client: Client, *messages: str | bytes) -> None:
+    assert [await client.message() for _ in messages] == list(messages)
+
+
 async def take(client: Client, number: int = 1) -> list[Any]:
     return [json.loads(await client.message()) for _ in range(number)]
 

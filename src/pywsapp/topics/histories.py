@@ -181,12 +181,10 @@ class Histories:
             before = follower.position
             with follower.recording() as delivered:
                 kept = await self.read(name, since)
-            here, there = follower.position, kept.position
-            if here is None or here == before or there.covers(here):
+            here, (epoch, last) = follower.position, kept.position
+            if here is None or here == before or kept.position.covers(here):
                 return kept
-            later = [
-                (at.offset, data) for at, data in delivered if at.epoch == there.epoch and at.offset > there.offset
-            ]
-            if here.epoch == there.epoch and len(later) == here.offset - there.offset:
+            later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
+            if here.epoch == epoch and len(later) == here.offset - last:
                 return Kept(here, [*kept.messages, *later], kept.complete)
         raise BrokerUnavailable(f"the history of {name!r} stays behind what comes")

@@ -15,8 +15,12 @@ reach that far any more, or has begun anew, the subscribers are told that messag
 Its first position is read before the topic is subscribed, and the history is read once more behind that: so there is no
 moment in which a message could fall between.
 
-A client that comes back says what it saw last. It is given what came since from the history, and what it was given is
-noted with its subscription, for the follower may have that still before it.
+A client that comes back says what it saw last. It is given what came since from the history, and what was delivered
+here while that was read; and what it was given is noted with its subscription, for the follower may have some of that
+still before it. It gets no more at once than it reads; when it has caught up with what was read, it is read again.
+
+A follower whose reading fails gives up until somebody lets it catch up: `histories` does, when the broker is back, or a
+little later if it was not away.
 """
 
 from __future__ import annotations

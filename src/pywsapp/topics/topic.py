@@ -104,7 +104,8 @@ class Topic:
 
         `on_subscribe` is asked as by `add`. Then come, in order and without a gap, the messages since a position, each
         as the `wrap` of `App.history` makes it, and those that are broadcast from now on. If not all of them are kept,
-        what `wrap` makes of that comes first.
+        what `wrap` makes of that comes first. Blocks until the client has taken what it has missed, but for what its
+        `Options.high_water` allows.
 
         Args:
             conn: which is not subscribed yet.
