@@ -101,8 +101,7 @@ class Topic:
         """Let a connection subscribe to a topic with a history, and send it what it has missed.
 
         `on_subscribe` is asked as by `add`. Then come, in order and without a gap, the messages since a position, each
-        as the `wrap` of `App.history` makes it, and those that are broadcast from now on. Blocks until the client has
-        taken what it has missed, but for what its `Options.high_water` allows.
+        as the `wrap` of `App.history` makes it, and those that are broadcast from now on.
 
         Args:
             conn: which is not subscribed yet.
