@@ -28,7 +28,9 @@ def fault_of(text: str) -> str:
     return ""
 
 
-NAMES = TEXT.filter(lambda text: not fault_of(text))
+CHARACTERS = st.characters(exclude_categories=("C", "Z"), exclude_characters="*:")
+PARTS = st.text(st.one_of(st.sampled_from(".#>/aü"), CHARACTERS), min_size=1, max_size=6)
+NAMES = st.lists(PARTS, min_size=1, max_size=3).map(":".join).filter(lambda text: not fault_of(text))
 
 
 @given(NAMES)
