@@ -43,6 +43,12 @@ fi
 if ! any redis-server valkey-server; then
     need "topics over Redis" redis-server
 fi
+if ! any rabbitmq-server /usr/sbin/rabbitmq-server; then
+    need "topics over RabbitMQ" rabbitmq-server
+fi
+if ! any nats-server /usr/sbin/nats-server; then
+    need "topics over NATS" nats-server
+fi
 if ! any cc || ! includes stdio.h; then
     need "the compiled twin and the load generator" gcc libc6-dev
 fi
