@@ -281,7 +281,7 @@ class Rabbit(Service):
             "RABBITMQ_MNESIA_BASE": f"{self.directory}/mnesia",
             "RABBITMQ_NODENAME": f"{self.directory.name}@localhost",
             "RABBITMQ_PID_FILE": f"{self.directory}/pid",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",  # the machine is others' too
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # it waits without spinning
         }
 
     def _greet(self, _: Service) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -55,7 +55,8 @@ class NatsBroker(Broker):
     """Carries messages through a NATS server, or a cluster of them.
 
     Args:
-        url: nats:// or tls://; with a name and no password the name is a token. Several are tried in random order.
+        url: nats:// or tls://; with a name and no password the name is a token. Several, one of which says who this is,
+            are tried in random order.
         prefix: the first token of all subjects, which all processes share that are to hear each other.
         ping_seconds: between pings; a server that leaves two unanswered is lost with the third.
         ssl_context: for tls://, and for servers that ask for TLS; the system's authorities if None.
@@ -72,12 +73,13 @@ class NatsBroker(Broker):
     def __init__(
         self, url: str, *, prefix: str = "pywsapp", ping_seconds: int = 2, ssl_context: SSLContext | None = None
     ) -> None:
-        self._urls = url.split(",")
-        self.name = f"NATS at {', '.join(map(_address, self._urls))}"
+        servers = [_split(server) for server in url.split(",")]
+        self.name = f"NATS at {', '.join(f'{parts.hostname}:{parts.port or _PORT}' for parts in servers)}"
+        self._urls = [f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" for parts in servers]
         if not prefix or not prefix.isprintable() or not {"*", ">", " "}.isdisjoint(prefix) or "" in prefix.split("."):
             raise ConfigurationError(f"{prefix!r} cannot be the first token of a subject")
         self._prefix = f"{prefix}."
-        self._options: dict[str, Any] = {"ping_interval": ping_seconds, "tls": ssl_context}
+        self._options: dict[str, Any] = {"ping_interval": ping_seconds, "tls": ssl_context, **_credentials(servers)}
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
         """Connect."""
@@ -211,15 +213,25 @@ class _Sink(asyncio.Future[Any]):
         self._take(result)
 
 
-def _address(url: str) -> str:
+def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("nats", "tls") and parts.hostname:
-            return f"{parts.hostname}:{parts.port or _PORT}"
+        if parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0:
+            return parts
     except ValueError:
         pass
     # the URL may have a password in it, so it is not shown
     raise ConfigurationError("a NATS server's URL is nats:// or tls://user:password@host:port")
+
+
+def _credentials(servers: list[SplitResult]) -> dict[str, str]:
+    """Give those of the first URL that has some; nats-py would take them as they are, with % and all."""
+    for parts in servers:
+        if parts.username and parts.password:
+            return {"user": unquote(parts.username), "password": unquote(parts.password)}
+        if parts.username:
+            return {"token": unquote(parts.username)}
+    return {}
 
 
 def _text(exc: Exception) -> str:
