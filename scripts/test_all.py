@@ -68,7 +68,8 @@ def lower_bounds() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     constraints = []
-    for requirement in map(Requirement, [*project["dependencies"], *extras["uvloop"], *extras["trio"]]):
+    requirements = [*project["dependencies"], *extras["uvloop"], *extras["trio"], *extras["redis"]]
+    for requirement in map(Requirement, requirements):
         (lowest,) = [spec.version for spec in requirement.specifier if spec.operator == ">="]
         constraints.append(f"{requirement.name}=={lowest}")
     return constraints

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import anyio
 import pytest
 import trustme
-from services import Redis, free_port, redis_cluster, redis_server
+from services import Redis, find_program, free_port, redis_cluster, redis_server
+from serving import serving
 
+from pywsapp import App
 from pywsapp.backends import broker_for
 from pywsapp.backends.redis import RedisBroker
 from pywsapp.testing import BROKER_CHECKS
 from pywsapp.testing.brokers import Check, Make, fresh, peers
 from pywsapp.topics.broker import Broker
+from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +53,16 @@ async def test_a_cluster_keeps(check: Check, cluster: list[Redis]) -> None:
     if "pattern" in check.__name__:
         pytest.skip("sharded pub/sub has none")
     await check(lambda: broker(f"{cluster[1].url}?cluster=1"))
+
+
+async def test_a_cluster_carries_messages_without_being_called_one(cluster: list[Redis]) -> None:
+    topic, server = fresh(), cluster[0]
+    async with (
+        peers(lambda: broker(server.url), patterns=["*"]) as (one,),
+        peers(lambda: broker(cluster[1].url)) as (two,),
+    ):
+        await two.publish(topic, b"x")
+        await one.expect([(topic, b"x")])
 
 
 # -- URLs ------------------------------------------------------------------------------------------------------------
@@ -152,3 +167,37 @@ async def test_what_means_something_to_redis_means_itself(redis: Redis) -> None:
             for other in ["a", "ab", "b", "c", *odd]:
                 await one.publish(f"{base}:{other}:x", other.encode())
             await one.expect([(f"{base}:{part}:x", part.encode())])
+
+
+# -- docs/brokers.md -------------------------------------------------------------------------------------------------
+
+BROKERS_MD = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", BROKERS_MD, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", examples("python"))
+def test_what_the_page_shows_in_python_runs(example: str) -> None:
+    exec(compile(example, "brokers.md", "exec"), {"__name__": "example"})
+
+
+async def test_what_the_page_shows_for_a_shell_reaches_subscribers(redis: Redis) -> None:
+    [line] = [example for example in examples("sh") if example.startswith("redis-cli ")]
+    program = find_program("redis-tools", "redis-cli", "valkey-cli")
+    app = App(port=0, broker=redis.url)
+    heard: list[tuple[str, str | bytes]] = []
+    came = anyio.Event()
+
+    @app.on_broadcast("room:*")
+    def listen(topic: Topic, message: str | bytes) -> None:
+        heard.append((topic.name, message))
+        came.set()
+
+    async with serving(app):
+        done = await anyio.run_process(line.replace("redis-cli", f"{program} -p {redis.port}", 1))
+        assert done.stdout == b"1\n"
+        with anyio.fail_after(10):
+            await came.wait()
+    assert heard == [("room:42", "hello")]

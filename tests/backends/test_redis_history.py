@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,10 @@ from pywsapp.backends import redis_history
 from pywsapp.backends.redis import Names, broker_from_url
 from pywsapp.backends.redis_history import plain_payload, read_payload
 from pywsapp.testing.brokers import fresh, peers
-from pywsapp.topics.broker import Keep, Kept, Outgoing, Position
+from pywsapp.topics.broker import BrokerConnection, Keep, Kept, Outgoing, Position
 from pywsapp.topics.history import REMEMBERED, UNUSED_SECONDS, MemoryHistory
 from pywsapp.topics.names import check_name
+from pywsapp.topics.relay import Relay
 from pywsapp.values.errors import TopicError
 
 
@@ -134,6 +136,44 @@ async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> 
             await other.connection.publish(outgoing(topic, 3, 5))  # 3 it has
             kept = await other.connection.read_history(topic, kept.position)
             assert (kept.position.offset, kept.messages, kept.complete) == (4, ((4, b"4"),), True)
+
+
+@pytest.mark.anyio
+async def test_what_is_kept_is_taken_once_through_restarts() -> None:
+    topic, number, restarts = fresh(), 0, 4
+    connected = anyio.Event()
+
+    async def note_connect(connection: BrokerConnection) -> None:
+        connected.set()
+
+    def publish(messages: int) -> None:
+        nonlocal number
+        for _ in range(messages):
+            number += 1
+            relay.publish(topic, b"%d" % number, Keep(("me", number), 10_000, 60))
+
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        relay = Relay(broker_from_url(redis.url), lambda *message: None, on_connect=note_connect)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(relay.run)
+            for turns in range(restarts):
+                connected = anyio.Event()
+                publish(1000)
+                for _ in range(3 * turns):  # nothing is sent yet, or a batch is under way, or several are done
+                    await anyio.lowlevel.checkpoint()
+                redis.kill()
+                redis.start()
+                publish(500)
+                with anyio.fail_after(20):
+                    await connected.wait()
+            with anyio.fail_after(20):
+                await relay.flush()
+            assert relay.stats.connects == restarts + 1
+            assert relay.stats.failed == 0
+            tasks.cancel_scope.cancel()
+        async with peers(lambda: broker_from_url(redis.url)) as (judge,):
+            kept = await judge.connection.read_history(topic, Position("", 0))
+    assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
 
 
 @pytest.mark.anyio

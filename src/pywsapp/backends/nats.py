@@ -35,7 +35,6 @@ from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Outgoing, Recei
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
 
-_PORT = 4222
 _SWAP = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2
 _CLOSE_SECONDS = 1.0
@@ -74,8 +73,8 @@ class NatsBroker(Broker):
         self, url: str, *, prefix: str = "pywsapp", ping_seconds: int = 2, ssl_context: SSLContext | None = None
     ) -> None:
         servers = [_split(server) for server in url.split(",")]
-        self.name = f"NATS at {', '.join(f'{parts.hostname}:{parts.port or _PORT}' for parts in servers)}"
         self._urls = [f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" for parts in servers]
+        self.name = ",".join(self._urls)
         if not prefix or not prefix.isprintable() or not {"*", ">", " "}.isdisjoint(prefix) or "" in prefix.split("."):
             raise ConfigurationError(f"{prefix!r} cannot be the first token of a subject")
         self._prefix = f"{prefix}."

@@ -41,7 +41,6 @@ from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Outgoing, Recei
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
 
-_PORTS = {"amqp": 5672, "amqps": 5671}
 _SWAP = str.maketrans(":.", ".:")
 _CLOSE_SECONDS = 1.0
 _BINDERS = 4
@@ -87,10 +86,12 @@ class RabbitBroker(Broker):
     ) -> None:
         try:
             parts = urlsplit(url)
-            port = parts.port or _PORTS[parts.scheme]
-        except (ValueError, KeyError):  # the URL has a password in it, so it is not shown
-            raise ConfigurationError("a RabbitMQ's URL is amqp:// or amqps://user:password@host:port/vhost") from None
-        self.name = f"RabbitMQ at {parts.hostname or 'localhost'}:{port}"
+            known = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:  # the URL may have a password in it, so it is not shown
+            raise ConfigurationError("a RabbitMQ's URL is amqp:// or amqps://user:password@host:port/vhost")
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._url = url
         self._exchange = exchange
         self._options: dict[str, Any] = {} if "heartbeat" in parse_qs(parts.query) else {"heartbeat": heartbeat}

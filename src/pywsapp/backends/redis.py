@@ -141,8 +141,10 @@ class RedisConnection(BrokerConnection):
         self._nodes.append(node)
         for link in links:
             await link.open()
-        (info,) = await node.commands.ask([("INFO", "server")])
-        found = re.search(rb"run_id:(\w+)", info)
+        server, replication = await node.commands.ask([("INFO", "server"), ("INFO", "replication")])
+        if b"role:slave" in replication:
+            raise BrokerUnavailable("it is a replica, and what is published there reaches nobody else")
+        found = re.search(rb"run_id:(\w+)", server)
         node.run = found[1] if found else b""
         return node
 
