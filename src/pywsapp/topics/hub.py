@@ -33,7 +33,7 @@ from pywsapp.topics.recovery import HistoryRule, Publication
 from pywsapp.topics.relay import Relay
 from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
-from pywsapp.waiting import DONE
+from pywsapp.waiting import DONE, Later
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -106,13 +106,13 @@ class Hub:
         if self.relay is None:
             return DONE  # type: ignore[no-any-return]
         subscribed = self._subscribe(topic, self.relay, first=first)
-        if not self.has_presence(topic.name):
+        if not self.has_presence(topic.name) or not (first or topic.name in self._settled):
             return subscribed
         assert self._tasks is not None
         if first:
             settled = self._settled[topic.name] = anyio.Event()
             self._tasks.start_soon(self._settle, topic.name, subscribed, settled)
-        return self._settled[topic.name].wait()
+        return Later(self._settled[topic.name].wait)
 
     def _subscribe(self, topic: Topic, relay: Relay, *, first: bool) -> Awaitable[None]:
         covered = self.listeners.cover(topic.name)
