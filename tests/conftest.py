@@ -17,8 +17,8 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: Not run again on the other build: tests of tools, of both builds, and of what is in a browser, a broker, a balancer or
-#: a supervisor, for that is no part of either.
+#: Not run again on the other build: tests of tools, of both builds, and of what is in a browser, a broker, a balancer
+#: or a supervisor, for that is no part of either.
 ONCE = {
     "test_architecture.py",
     "test_benchmarks.py",
