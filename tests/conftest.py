@@ -28,6 +28,7 @@ ONCE = {
     "test_load_balancers.py",
     "test_nats.py",
     "test_packaging.py",
+    "test_publishing.py",
     "test_rabbitmq.py",
     "test_redis.py",
     "test_redis_faults.py",

@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
@@ -30,7 +30,7 @@ from pywsapp.topics.listeners import Listeners
 from pywsapp.topics.names import Pattern, check_name
 from pywsapp.topics.presence import ALIVE_TOPIC, PresenceDiff, Presences
 from pywsapp.topics.recovery import HistoryRule, Publication
-from pywsapp.topics.relay import Relay
+from pywsapp.topics.relay import Relay, RelayStats
 from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
 from pywsapp.waiting import DONE, Later
@@ -45,6 +45,22 @@ _FLUSH_SECONDS = 2.0
 #: How often changes of presence are sent and told, and how long others may take to say who is there through them.
 _TICK_SECONDS = 0.1
 _SETTLE_SECONDS = 0.3
+
+
+class HubStats(NamedTuple):
+    """What the topics of one process have seen, counted from its start.
+
+    Args:
+        topics: that have subscribers in this process.
+        dropped: messages of the broker that could not be read.
+        lost: how often messages of a topic with a history were lost, and its subscribers told.
+        broker: what the broker has done; None while the app does not run, or without one.
+    """
+
+    topics: int
+    dropped: int
+    lost: int
+    broker: RelayStats | None
 
 
 class Hub:
@@ -255,9 +271,10 @@ class Hub:
             logger.warning("dropped a message of the broker on %r: %s (%d so far)", name[:100], exc, self._dropped)
 
     @property
-    def dropped(self) -> int:
-        """How much came from the broker that could not be read."""
-        return self._dropped
+    def stats(self) -> HubStats:
+        """What has happened so far."""
+        broker = None if self.relay is None else self.relay.stats
+        return HubStats(len(self._subscribed), self._dropped, self._lost, broker)
 
     # -- presence ----------------------------------------------------------------------------------------------------
 
