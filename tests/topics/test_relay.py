@@ -12,8 +12,9 @@ from serving import GUARD
 
 from pywsapp.topics import relay as relay_module
 from pywsapp.topics.broker import MIB
+from pywsapp.topics.memory import MemoryBroker
 from pywsapp.topics.relay import MAX_PENDING, MAX_TRIES, Relay
-from pywsapp.values.errors import TopicError
+from pywsapp.values.errors import BrokerUnavailable, TopicError
 
 pytestmark = pytest.mark.anyio
 
@@ -308,3 +309,18 @@ async def test_what_nobody_wants_any_more_is_forgotten_while_the_broker_is_away(
                 while len(broker.calls) < enough:
                     await anyio.lowlevel.checkpoint()
         assert len(relay._changed) < 2100
+
+
+async def test_who_publishes_while_the_broker_is_away_lets_others_run() -> None:
+    relay = Relay(MemoryBroker(), lambda *_: None)  # it does not run
+    ran = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.lowlevel.checkpoint)
+        tasks.start_soon(_set, ran)
+        while not ran.is_set():
+            with pytest.raises(BrokerUnavailable):
+                await relay.publish("t", b"x")
+
+
+async def _set(event: anyio.Event) -> None:
+    event.set()

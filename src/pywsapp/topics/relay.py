@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Keep, Outgoing, Receive
@@ -67,6 +68,8 @@ class Handover:
             if self._event is None:
                 self._event = anyio.Event()
             await self._event.wait()
+        else:  # or who tries again and again while the broker is away would block the loop
+            await anyio.lowlevel.checkpoint()
         if self._failure is not None:
             raise BrokerUnavailable(self._failure)
 
@@ -375,4 +378,6 @@ def _reason(exc: BaseException) -> str:
     inner: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
     if inner:
         return _reason(inner[0])
+    if isinstance(exc, TimeoutError) and not str(exc):
+        return "it does not answer"
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
