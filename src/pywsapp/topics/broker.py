@@ -154,3 +154,6 @@ class Broker(ABC):
         Raises:
             Exception: it cannot be reached.
         """
+
+    def close(self) -> None:  # noqa: B027 - there is mostly nothing to do
+        """Let go of what is not a connection's, when the app that has it has ended."""

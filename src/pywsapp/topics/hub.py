@@ -329,34 +329,47 @@ class Hub:
         """
         failure: Exception | None = None
         self._running = True
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            self.listeners.start(tasks)
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                await self._start(self._tasks)
+                try:
+                    yield
+                    await self._finish()
+                except Exception as exc:
+                    failure = exc
+                finally:
+                    self._stop()
+                    tasks, self._tasks = self._tasks, None
+                tasks.cancel_scope.cancel()
+        finally:
             if self.broker is not None:
-                self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
-                self._histories.start(self.relay, tasks)
-                if self.watchers:
-                    self.relay.subscribe(ALIVE_TOPIC)
-                await tasks.start(self.relay.run)
-            if self.watchers:
-                tasks.start_soon(self._keep_presence)
-            try:
-                yield
-                if self.watchers:
-                    self.presence.stop()
-                if self.relay is not None:
-                    with anyio.move_on_after(_FLUSH_SECONDS):
-                        await self.relay.flush()
-            except Exception as exc:
-                failure = exc
-            finally:
-                self.relay = self._tasks = None
-                self._running = False
-                self._histories.stop()
-                self.listeners.stop()
-            tasks.cancel_scope.cancel()
+                self.broker.close()
         if failure is not None:
             raise failure
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        self.listeners.start(tasks)
+        if self.broker is not None:
+            self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
+            self._histories.start(self.relay, tasks)
+            if self.watchers:
+                self.relay.subscribe(ALIVE_TOPIC)
+            await tasks.start(self.relay.run)
+        if self.watchers:
+            tasks.start_soon(self._keep_presence)
+
+    async def _finish(self) -> None:
+        if self.watchers:
+            self.presence.stop()
+        if self.relay is not None:
+            with anyio.move_on_after(_FLUSH_SECONDS):
+                await self.relay.flush()
+
+    def _stop(self) -> None:
+        self.relay = None
+        self._running = False
+        self._histories.stop()
+        self.listeners.stop()
 
     def listen(self, pattern: str, handler: Callable[..., Any]) -> None:
         """Call a handler for every message on the topics of a pattern, wherever it was broadcast.
