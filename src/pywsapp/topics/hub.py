@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -232,7 +233,7 @@ class Hub:
         if envelope.origin == self.origin:
             return
         if envelope.message is None:
-            self.presence.receive(topic.name, envelope.origin, envelope.event or {}, anyio.current_time())
+            self.presence.receive(topic.name, envelope.origin, envelope.event or {}, time.monotonic())
             return
         if topic.history is not None:
             raise EnvelopeError("the topic has a history, and the message has no place in it")
@@ -309,7 +310,7 @@ class Hub:
     async def _keep_presence(self) -> None:
         while True:
             try:
-                self.presence.tick(anyio.current_time())
+                self.presence.tick(time.monotonic())
             except Exception:
                 logger.exception("keeping presence failed")
             await anyio.sleep(_TICK_SECONDS)
