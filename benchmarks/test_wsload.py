@@ -112,6 +112,7 @@ SCRIPTS: dict[str, Script] = {
     "/twice": fourth(lambda b0, data, seq: [frame(b0, data) * 2]),
     "/close": fourth(lambda b0, data, seq: [frame(FIN | CLOSE, (1011).to_bytes(2, "big"))]),
     "/silent": fourth(lambda b0, data, seq: []),
+    "/events": lambda b0, data, seq: [frame(b0, b'42["m","%s"]' % json.loads(data[2:])[1].encode())],
     "/mute": lambda b0, data, seq: echo(b0, data, seq) if seq < 3 else [],
 }
 HEADERS = {
@@ -172,6 +173,11 @@ class Server:
         path = await self._handshake(reader, writer)
         if path is None:
             return
+        if path == "/events":
+            writer.write(frame(FIN | PING, b"") + frame(FIN | TEXT, b'0{"sid":"a session"}'))
+            assert (await read_frame(reader))[0] == FIN | PONG
+            assert await read_frame(reader) == (FIN | TEXT, b"40")
+            writer.write(frame(FIN | TEXT, b'40{"sid":"one of its namespaces"}'))
         seq = 0
         while True:
             b0, data = await read_frame(reader)
@@ -339,6 +345,7 @@ def named(case: Case) -> str:
 # --- Frames and handshakes.
 
 SIZES = ["0", "1", "125", "126", "65535", "65536", "300000"]
+EVENTS = ["--greetings", "2", "--hello", "40", "--prefix", '42["m","', "--suffix", '"]']
 GOOD: list[Case] = [
     *[("/echo", ["--size", size]) for size in SIZES],
     *[("/echo", ["--size", size, "--binary", "--pipeline", "5"]) for size in SIZES],
@@ -356,6 +363,8 @@ GOOD: list[Case] = [
     ("/chat", ["--mode", "broadcast"]),
     ("/chat", ["--mode", "broadcast", "--ack", "all", "--conns", "20", "--window", "9"]),
     ("/echo", ["--host", "localhost"]),
+    *[("/events", [*EVENTS, "--size", size]) for size in ("10", "74", "3000")],
+    ("/events", [*EVENTS, "--mode", "connect", "--concurrency", "3", "--size", "10"]),
 ]
 
 
@@ -388,6 +397,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("/abort", [], "read: "),
     ("/echo", ["--mode", "broadcast"], "the publisher got its own message"),
     ("/deaf", ["--mode", "broadcast"], "payload of message 3 differs"),
+    ("/events", ["--greetings", "2", "--timeout", "0.3"], "only 0 of 2 connections opened"),
+    ("/echo", ["--greetings", "1", "--timeout", "0.3"], "only 0 of 2 connections opened"),
 ]
 
 
@@ -595,6 +606,10 @@ def test_only_loopback(wsload: Wsload, host: str) -> None:
         (["--port", "9", "--probe-ms", "nan"], "--probe-ms: expected a number"),
         (["--port", "9", "--mode", "flood"], "unknown mode flood"),
         (["--port", "9", "--ack", "some"], "--ack: expected one or all"),
+        (["--port", "9", "--hello", "40"], "--hello: at most 20 bytes, with --greetings"),
+        (["--port", "9", "--prefix", "0" * 17], "--prefix and --suffix: at most --size bytes"),
+        (["--port", "9", "--binary", "--suffix", "0"], "--prefix and --suffix: at most --size bytes, of --text"),
+        (["--port", "9", "--greetings", "1", "--deflate"], "--greetings: not with --deflate"),
         (["--port", "9", "--watch", "1"] + ["--watch", "1"] * 64, "--watch: at most 64"),
         (["--port", "9", "--tls-resume"], "usage: wsload"),
         (["--port", "9", "more"], "usage: wsload"),

@@ -22,6 +22,12 @@
  * the server, so that --mode connect wants a processor of its own for wsload.
  * Byte counts are of what is inside TLS.
  *
+ * What speaks a protocol of its own over WebSocket is met half-way: with
+ * --greetings N a connection is open only when N messages have come, whatever
+ * they say, and --hello TEXT is sent after the first of them.  --prefix and
+ * --suffix stand in every payload, for a server that looks into it: the text
+ * between them then needs no escape in JSON.
+ *
  * With --probe-ms M one more connection sends a small echo every M ms while
  * all that goes on, and its latency, from the scheduled time, is reported by
  * itself.  It is in no other figure.  What wsload takes for its own work is in
@@ -75,16 +81,17 @@ enum { P_PLAIN, P_DEFLATE, P_TAKEOVER, P_PROBE, N_POOLS };
 static const char *const mode_names[] = {"echo", "broadcast", "connect", "idle", "ramp"};
 
 static struct {
-    const char *host, *path, *origin, *protocol, *probe_path;
+    const char *host, *path, *origin, *protocol, *probe_path, *hello, *prefix, *suffix;
     int port;
     enum mode mode;
-    uint32_t conns, concurrency, pipeline, window, verify, watch[64], n_watch;
+    uint32_t conns, concurrency, pipeline, window, verify, watch[64], n_watch, greetings;
     size_t size;
     double seconds, warmup, settle, timeout, rate, probe_ms;
     uint8_t opcode;
     bool deflate, takeover, utf8, touch, spin, ack_all, tls;
 } opt = {
     .host = "127.0.0.1", .path = "/echo", .origin = "http://localhost", .probe_path = "/echo", .port = 0,
+    .prefix = "", .suffix = "",
     .mode = M_ECHO, .conns = 64, .concurrency = 64, .pipeline = 1, .window = 4,
     .size = 16, .seconds = 2, .warmup = 0.5, .settle = 0.2, .timeout = 30,
     .opcode = OP_TEXT,
@@ -101,7 +108,7 @@ struct pool {          /* prebuilt masked client frames, one after another */
     uint8_t opcode;
 };
 
-enum state { S_FREE, S_CONNECT, S_TLS, S_HANDSHAKE, S_OPEN, S_CLOSING };
+enum state { S_FREE, S_CONNECT, S_TLS, S_HANDSHAKE, S_GREETED, S_OPEN, S_CLOSING };
 
 struct conn {          /* first what each message needs: with thousands, the cache matters */
     int fd;
@@ -139,6 +146,7 @@ struct conn {          /* first what each message needs: with thousands, the cac
     uint64_t t_start;              /* when connect() was called */
     char *hs, accept[32];
     size_t hs_len;
+    uint32_t greetings;            /* messages that are yet to come before it is open */
 };
 
 struct schedule {                  /* the events of a fixed schedule */
@@ -168,6 +176,7 @@ static uint64_t n_msgs, n_handshakes, rx_bytes, tx_bytes, n_recv, n_send, n_poll
 
 static void on_open(struct conn *c);
 static bool on_message(struct conn *c);
+static bool on_greeting(struct conn *c);
 static void conn_start(struct conn *c);
 static bool flush_out(struct conn *c);
 
@@ -365,6 +374,19 @@ static void make_text(uint8_t *out, size_t size, uint32_t seq)
     }
 }
 
+/* Puts --prefix and --suffix into a payload, and between them nothing that JSON has to escape. */
+static void enclose(uint8_t *text, size_t size)
+{
+    size_t head = strlen(opt.prefix), tail = strlen(opt.suffix);
+    if (!head && !tail)
+        return;
+    for (size_t i = 0; i < size; i++)
+        if (text[i] == '"' || text[i] == '\\' || text[i] < ' ')
+            text[i] = '.';
+    memcpy(text, opt.prefix, head);
+    memcpy(text + size - tail, opt.suffix, tail);
+}
+
 static void make_pool(struct pool *pool, uint8_t opcode, size_t size, uint32_t n, uint32_t verify, bool text)
 {
     size_t at = 0;
@@ -374,11 +396,14 @@ static void make_pool(struct pool *pool, uint8_t opcode, size_t size, uint32_t n
     pool->wire = alloc(n, size + 14);
     for (uint32_t i = 0; i < n; i++) {
         pool->plain[i] = alloc(size, 1);
-        if (text)
+        if (text) {
             make_text(pool->plain[i], size, i);
-        else
+            if (pool != &pools[P_PROBE])
+                enclose(pool->plain[i], size);
+        } else {
             for (size_t k = 0; k < size; k++)
                 pool->plain[i][k] = (uint8_t)(rnd() >> 33);
+        }
         at += put_frame(pool->wire + at, 0x80 | opcode, pool->plain[i], size);
         pool->off[i + 1] = at;
     }
@@ -430,7 +455,7 @@ static void make_pools(void)
 
 /* ------------------------------------------------------------- connections */
 
-static bool is_pending(enum state s) { return s == S_CONNECT || s == S_TLS || s == S_HANDSHAKE; }
+static bool is_pending(enum state s) { return s >= S_CONNECT && s <= S_GREETED; }
 
 static void set_state(struct conn *c, enum state s)
 {
@@ -924,7 +949,7 @@ static bool frame_start(struct conn *c, const uint8_t *h)
     } else {
         if (c->op > OP_BINARY || c->msg_op)
             return conn_fail(c, "bad opcode %d", c->op);
-        if (c->op != c->pool->opcode)
+        if (c->op != c->pool->opcode && c->state != S_GREETED)
             return conn_fail(c, "opcode %d, expected %d", c->op, c->pool->opcode);
         if (rsv1 && c->pool != &pools[P_DEFLATE] && c->pool != &pools[P_TAKEOVER])
             return conn_fail(c, "RSV1 without permessage-deflate");
@@ -933,10 +958,10 @@ static bool frame_start(struct conn *c, const uint8_t *h)
         c->msg_len = c->out_len = 0;
         /* A stream whose window is kept can only be read from its start: then
            the sample is some of the connections, each one checked in full. */
-        c->msg_check = (c->server_takeover ? c->id : c->rcvd) % c->pool->verify == 0;
+        c->msg_check = c->state != S_GREETED && (c->server_takeover ? c->id : c->rcvd) % c->pool->verify == 0;
     }
     /* what is not compared need not be read to its end to be known as wrong */
-    if (!(c->op & 8) && !c->msg_deflated && (len > c->pool->size || c->msg_len + len > c->pool->size))
+    if (!(c->op & 8) && !c->msg_deflated && c->state != S_GREETED && (len > c->pool->size || c->msg_len + len > c->pool->size))
         return conn_fail(c, "reply longer than %zu bytes", c->pool->size);
     return true;
 }
@@ -1015,6 +1040,10 @@ static bool frame_end(struct conn *c)
     }
     if (!c->fin)
         return true;
+    if (c->state == S_GREETED) {
+        c->msg_op = 0;
+        return on_greeting(c);
+    }
     if (!c->msg_deflated) {
         if (c->msg_len != c->pool->size)
             return conn_fail(c, "reply of %llu bytes", (unsigned long long)c->msg_len);
@@ -1113,6 +1142,20 @@ static void on_open(struct conn *c)
         c->stamp = alloc(ring_mask + 1, sizeof *c->stamp);
 }
 
+/* A message has come that is no payload, on a connection that is not open yet. */
+static bool on_greeting(struct conn *c)
+{
+    if (opt.hello && c->greetings == opt.greetings) {
+        size_t n = strlen(opt.hello);
+        c->ctl_len += (uint32_t)put_frame(c->ctl + c->ctl_len, 0x80 | OP_TEXT, (const uint8_t *)opt.hello, n);
+        if (!flush_out(c))
+            return false;
+    }
+    if (--c->greetings == 0)
+        on_open(c);
+    return c->state != S_FREE;
+}
+
 /* One whole message has arrived and is sound; false when that is an error. */
 static bool on_message(struct conn *c)
 {
@@ -1181,7 +1224,11 @@ static bool read_some(struct conn *c)
             return false;
         free(c->hs);
         c->hs = NULL;
-        on_open(c);
+        c->greetings = c == probe ? 0 : opt.greetings;
+        if (c->greetings)
+            set_state(c, S_GREETED);
+        else
+            on_open(c);
     }
     uint64_t before = c->rcvd;
     if (c->state == S_FREE || !feed(c, buf, (size_t)n))
@@ -1391,13 +1438,14 @@ static void close_all(void)
         conn_close(probe);
 }
 
-/* The watched processes' memory in KiB and their processor time in seconds. */
-static void read_watched(double *rss_kb, double *cpu_s)
+/* The watched processes' memory in KiB, and their processor time in seconds, in all and of each. */
+static void read_watched(double *rss_kb, double *cpu_s, double *each)
 {
     *rss_kb = *cpu_s = 0;
     for (uint32_t i = 0; i < opt.n_watch; i++) {
         char path[64], line[1024];
         FILE *f;
+        each[i] = 0;
         snprintf(path, sizeof path, "/proc/%u/status", opt.watch[i]);
         if ((f = fopen(path, "r"))) {
             while (fgets(line, sizeof line, f))
@@ -1410,7 +1458,7 @@ static void read_watched(double *rss_kb, double *cpu_s)
             unsigned long ut = 0, st = 0;
             const char *p = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL;
             if (p && sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &ut, &st) == 2)
-                *cpu_s += (double)(ut + st) / (double)sysconf(_SC_CLK_TCK);
+                *cpu_s += each[i] = (double)(ut + st) / (double)sysconf(_SC_CLK_TCK);
             fclose(f);
         }
     }
@@ -1450,6 +1498,9 @@ static void usage(FILE *f)
           "  --seconds S --warmup S --settle S --timeout S   (2, 0.5, 0.2, 30)\n"
           "  --deflate         offer permessage-deflate without context takeover\n"
           "  --deflate-takeover   offer it with context takeover\n"
+          "  --greetings N     messages to be ignored on a connection before it counts as open (0)\n"
+          "  --hello TEXT      sent after the first of them\n"
+          "  --prefix TEXT --suffix TEXT   what each payload begins and ends with, --size bytes in all; text only\n"
           "  --verify N        compare the payload of each Nth reply (chosen by size)\n"
           "  --touch           idle, ramp: one echo on every connection before READY\n"
           "  --tls             TLS 1.2 or 1.3 with a full handshake each, certificates are not verified\n"
@@ -1465,7 +1516,7 @@ static void parse_args(int argc, char **argv)
 {
     enum { HOST = 1, PORT, PATH, ORIGIN, PROTOCOL, MODE, CONNS, CONC, SIZE, TEXT, BINARY, UTF8, PIPELINE,
            RATE, WINDOW, ACK, SECONDS, WARMUP, SETTLE, TIMEOUT, DEFLATE, TAKEOVER, VERIFY, TOUCH, WATCH,
-           SPIN, JSON, TLS, PROBE_MS, PROBE_PATH, HELP };
+           SPIN, JSON, TLS, PROBE_MS, PROBE_PATH, GREETINGS, HELLO, PREFIX, SUFFIX, HELP };
     static const struct option longs[] = {
         {"host", 1, 0, HOST}, {"port", 1, 0, PORT}, {"path", 1, 0, PATH}, {"origin", 1, 0, ORIGIN},
         {"protocol", 1, 0, PROTOCOL}, {"mode", 1, 0, MODE}, {"conns", 1, 0, CONNS},
@@ -1475,7 +1526,9 @@ static void parse_args(int argc, char **argv)
         {"timeout", 1, 0, TIMEOUT}, {"deflate", 0, 0, DEFLATE}, {"deflate-takeover", 0, 0, TAKEOVER},
         {"verify", 1, 0, VERIFY}, {"touch", 0, 0, TOUCH}, {"watch", 1, 0, WATCH}, {"spin", 0, 0, SPIN},
         {"json", 0, 0, JSON}, {"tls", 0, 0, TLS}, {"probe-ms", 1, 0, PROBE_MS},
-        {"probe-path", 1, 0, PROBE_PATH}, {"help", 0, 0, HELP}, {0, 0, 0, 0}};
+        {"probe-path", 1, 0, PROBE_PATH},
+        {"greetings", 1, 0, GREETINGS}, {"hello", 1, 0, HELLO}, {"prefix", 1, 0, PREFIX}, {"suffix", 1, 0, SUFFIX},
+        {"help", 0, 0, HELP}, {0, 0, 0, 0}};
     int o, at = 0;
     while ((o = getopt_long(argc, argv, "", longs, &at)) != -1) {
         const char *name = o == '?' ? "" : longs[at].name;
@@ -1522,6 +1575,10 @@ static void parse_args(int argc, char **argv)
         case TLS: opt.tls = true; break;
         case PROBE_MS: opt.probe_ms = number(optarg, name, 0.1, 60000); break;
         case PROBE_PATH: opt.probe_path = optarg; break;
+        case GREETINGS: opt.greetings = (uint32_t)number(optarg, name, 0, 100); break;
+        case HELLO: opt.hello = optarg; break;
+        case PREFIX: opt.prefix = optarg; break;
+        case SUFFIX: opt.suffix = optarg; break;
         case HELP: usage(stdout); exit(0);
         default: usage(stderr); exit(2);
         }
@@ -1535,6 +1592,12 @@ static void parse_args(int argc, char **argv)
         opt.host = "127.0.0.1";
     if (inet_pton(AF_INET, opt.host, &a) != 1 || ntohl(a.s_addr) >> 24 != 127)
         die("--host: only addresses in 127.0.0.0/8 are accepted");
+    if (opt.greetings && opt.deflate)
+        die("--greetings: not with --deflate");
+    if (opt.hello && (!opt.greetings || strlen(opt.hello) > 20))
+        die("--hello: at most 20 bytes, with --greetings");
+    if (strlen(opt.prefix) + strlen(opt.suffix) > (opt.opcode == OP_TEXT && !opt.utf8 ? opt.size : 0))
+        die("--prefix and --suffix: at most --size bytes, of --text");
 #ifdef NO_ZLIB
     if (opt.deflate)
         die("built without zlib");
@@ -1588,13 +1651,13 @@ int main(int argc, char **argv)
     if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0)
         die("epoll: %s", strerror(errno));
 
-    double rss0, rss1, cpu0, cpu1, own0, own1, elapsed = 0;
+    double rss0, rss1, cpu0, cpu1, own0, own1, elapsed = 0, each0[64], each1[64];
     struct { uint32_t conns; double rate, rss_kb; } steps[10];
     int n_steps = 0;
     uint64_t give_up = clock_ns() + (uint64_t)(opt.timeout * 1e9);
     bool up = !probe || open_probe(give_up);
     uint64_t t0 = clock_ns(), t_open = t0;
-    read_watched(&rss0, &cpu0);
+    read_watched(&rss0, &cpu0, each0);
     own0 = own_cpu();
 
     if (!up) {
@@ -1611,7 +1674,7 @@ int main(int argc, char **argv)
             up = open_until(count, give_up);
             steps[n_steps].rate = ((double)n_open - had) / ((double)(clock_ns() - t) / 1e9);
             steps[n_steps].conns = n_open;
-            read_watched(&steps[n_steps++].rss_kb, &cpu);
+            read_watched(&steps[n_steps++].rss_kb, &cpu, each1);
         }
     } else {
         up = open_until(opt.conns, give_up);
@@ -1634,7 +1697,7 @@ int main(int argc, char **argv)
             drain(opt.timeout);
             run_for(opt.settle);
         }
-        read_watched(&rss1, &cpu1);
+        read_watched(&rss1, &cpu1, each1);
         own1 = own_cpu();
         puts("READY");
         fflush(stdout);
@@ -1657,15 +1720,16 @@ int main(int argc, char **argv)
         memset(&probed, 0, sizeof probed);
         probe_from = probing.n;
         n_msgs = n_handshakes = rx_bytes = tx_bytes = n_recv = n_send = n_polls = 0;
-        read_watched(&rss0, &cpu0);
+        read_watched(&rss0, &cpu0, each0);
         own0 = own_cpu();
         t0 = clock_ns();
         run_for(opt.seconds);
         elapsed = (double)(clock_ns() - t0) / 1e9;
         own1 = own_cpu();
-        read_watched(&rss1, &cpu1);
+        read_watched(&rss1, &cpu1, each1);
     } else {
         rss1 = rss0, cpu1 = cpu0, own1 = own0;
+        memcpy(each1, each0, sizeof each1);
     }
 
     /* What the window saw; the drain below must not add to it. */
@@ -1725,6 +1789,10 @@ int main(int argc, char **argv)
     if (opt.n_watch && span > 0) {
         printf(", \"server_cpu_pct\": %.1f, \"rss_kb_before\": %.0f, \"rss_kb\": %.0f",
                100 * (cpu1 - cpu0) / span, rss0, rss1);
+        printf(", \"watched_cpu_pct\": [");
+        for (uint32_t i = 0; i < opt.n_watch; i++)
+            printf("%s%.1f", i ? ", " : "", 100 * (each1[i] - each0[i]) / span);
+        printf("]");
         if (holding)
             printf(", \"rss_bytes_per_conn\": %.0f", (rss1 - rss0) * 1024 / opt.conns);
     }
