@@ -1,7 +1,7 @@
 """What the benchmarks run in: made on first use, kept in a cache, brought up to date on every other.
 
-Two virtual environments, for the peers and for pywsapp as this checkout has it; the npm package ws where there is npm;
-the load generator, compiled; a certificate for TLS.
+Two virtual environments, for the peers and for pywsapp as this checkout has it, and a third for the peers of
+cluster.py; the npm package ws where there is npm; the load generator, compiled; a certificate for TLS.
 
 Environment variables:
     BENCHMARK_ENV   where it lives (default: pywsapp-bench in $XDG_CACHE_HOME or ~/.cache)
@@ -24,6 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REQUIREMENTS = HERE / "peers" / "requirements.txt"
+CLUSTER_REQUIREMENTS = HERE / "peers" / "cluster.txt"
 NODE_PACKAGES = ("ws@8.23.0", "bufferutil@4.1.0")
 OLDEST_PYTHON = (3, 10)
 
@@ -53,8 +54,12 @@ class Environment:
     notes: list[str] = field(default_factory=list)
 
 
-def ensure(python: str) -> Environment:
+def ensure(python: str, *, cluster: bool = False) -> Environment:
     """Make what is missing of the environment, for servers that run on this Python.
+
+    Args:
+        python: it.
+        cluster: whether the peers of cluster.py are needed, and not the others.
 
     Raises:
         Unable: it could not be made.
@@ -65,7 +70,8 @@ def ensure(python: str) -> Environment:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making it right now
-        return _Maker(cache, _version(python), python).make()
+        maker = _Maker(cache, _version(python), python)
+        return maker.make_cluster() if cluster else maker.make()
 
 
 def _cache() -> Path:
@@ -119,31 +125,36 @@ class _Maker:
     def make(self) -> Environment:
         self.folder.mkdir(exist_ok=True)
         wsload = self._wsload()
-        peers = self._peers()
+        peers = self._peers("peers", REQUIREMENTS)
         pywsapp = self._pywsapp()
         return Environment(peers, pywsapp, wsload, self._node(), self._tls(wsload, peers), self.notes)
 
-    def _peers(self) -> Path:
-        python = self._venv("peers")
-        stamp = self.folder / "peers" / "installed"
-        wanted = digest([REQUIREMENTS])
+    def make_cluster(self) -> Environment:
+        self.folder.mkdir(exist_ok=True)
+        peers = self._peers("cluster", CLUSTER_REQUIREMENTS)
+        return Environment(peers, self._pywsapp(), self._wsload(), notes=self.notes)
+
+    def _peers(self, name: str, requirements: Path) -> Path:
+        python = self._venv(name)
+        stamp = self.folder / name / "installed"
+        wanted = digest([requirements])
         if _read(stamp) != wanted:
-            self._say(f"installing the peers in {self.folder / 'peers'}")
-            if not self._works(python, "-m", "pip", "install", "-q", "-r", REQUIREMENTS):
-                self._one_by_one(python)
+            self._say(f"installing the peers in {self.folder / name}")
+            if not self._works(python, "-m", "pip", "install", "-q", "-r", requirements):
+                self._one_by_one(python, requirements)
             stamp.write_text(wanted)
         return python
 
-    def _one_by_one(self, python: Path) -> None:
+    def _one_by_one(self, python: Path, requirements: Path) -> None:
         """Install what can be: not every peer has a wheel for every Python."""
-        for line in REQUIREMENTS.read_text().split():
-            if not self._works(python, "-m", "pip", "install", "-q", "-c", REQUIREMENTS, line):
+        for line in requirements.read_text().split():
+            if not self._works(python, "-m", "pip", "install", "-q", "-c", requirements, line):
                 self.notes.append(f"{line} cannot be installed here, see {self.log}; what needs it will fail")
 
     def _pywsapp(self) -> Path:
         python = self._venv("pywsapp")
         stamp = self.folder / "pywsapp" / "installed"
-        wanted = digest([*sources(), REQUIREMENTS])
+        wanted = digest([*sources(), REQUIREMENTS, CLUSTER_REQUIREMENTS])
         if _read(stamp) != wanted:
             self._say(f"installing pywsapp in {self.folder / 'pywsapp'}")
             stamp.unlink(missing_ok=True)
@@ -152,8 +163,9 @@ class _Maker:
                 copy = Path(folder) / "pywsapp"
                 _copy_sources(copy)
                 # The peers' requirements as constraints: all have the same uvloop then.
-                what = f"{copy}[uvloop,trio]"
-                self._call(python, "-m", "pip", "install", "-q", "-c", REQUIREMENTS, what)
+                what = f"{copy}[uvloop,trio,redis,rabbitmq,nats]"
+                pins: list[str | Path] = ["-c", REQUIREMENTS, "-c", CLUSTER_REQUIREMENTS]
+                self._call(python, "-m", "pip", "install", "-q", *pins, what)
             stamp.write_text(wanted)
         return python
 

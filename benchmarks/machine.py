@@ -50,9 +50,9 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def pinned(cpu: int, command: list[str]) -> list[str]:
-    """Give the command that runs another one on one processor only."""
-    return ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else command
+def pinned(cpu: int | None, command: list[str]) -> list[str]:
+    """Give the command that runs another one on one processor only; on all for None."""
+    return ["taskset", "-c", str(cpu), *command] if cpu is not None and shutil.which("taskset") else command
 
 
 def raise_file_limit() -> int:

@@ -52,16 +52,16 @@ class Bench:
     Args:
         environment: where the programs are.
         logs: the folder for what servers print.
-        server_cpu: the processor that servers are pinned to.
-        load_cpu: the processor of the load.
+        server_cpu: the processor that servers are pinned to; None for all.
+        load_cpu: the processor of the load; None for all.
         seconds: the measured time of a run.
         warmup: the time before it.
     """
 
     environment: Environment
     logs: Path
-    server_cpu: int = 0
-    load_cpu: int = 1
+    server_cpu: int | None = 0
+    load_cpu: int | None = 1
     seconds: float = 2
     warmup: float = 0.5
     ports: Ports = field(default_factory=Ports)

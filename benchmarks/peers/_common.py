@@ -11,6 +11,8 @@ from typing import Any
 HOST = "127.0.0.1"
 MAX_MESSAGE = 16 * 1024 * 1024
 BACKLOG = 1024
+#: A choice for `arguments`: how many processes share the port. The URL of what is between them is in $BROKER.
+PROCESSES = ("--processes", [str(number) for number in range(1, 17)])
 
 
 def arguments(*choices: tuple[str, Sequence[str]], uvloop: bool = False, tls: bool = False) -> argparse.Namespace:

@@ -1,0 +1,33 @@
+"""python-socketio's AsyncServer on uvicorn, with AsyncRedisManager between its processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import socketio
+from _common import PROCESSES, arguments
+from _processes import serve, share
+
+args = arguments(PROCESSES)
+listening = share(args.port, int(args.processes))
+server = socketio.AsyncServer(
+    async_mode="asgi",
+    client_manager=socketio.AsyncRedisManager(os.environ["BROKER"]),
+    cors_allowed_origins="*",
+    # Otherwise each event is a task, and they overtake each other on the way to Redis.
+    async_handlers=False,
+)
+
+
+@server.event
+async def connect(sid: str, environ: dict[str, Any]) -> None:
+    await server.enter_room(sid, "chat")
+
+
+@server.event
+async def m(sid: str, data: str) -> None:
+    await server.emit("m", data, room="chat", skip_sid=sid)
+
+
+serve(socketio.ASGIApp(server), listening)
