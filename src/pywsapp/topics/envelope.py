@@ -20,6 +20,7 @@ import json
 import reprlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import Any
 
 from pywsapp.values.errors import PywsappError
@@ -27,6 +28,8 @@ from pywsapp.values.errors import PywsappError
 VERSION = 1
 _SIGNED = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+# What an encoder makes of a text is made by this. Most of the time that it takes for an object goes elsewhere.
+_quoted = encode_basestring
 
 
 class EnvelopeError(PywsappError):
@@ -52,20 +55,25 @@ class Envelope:
 
 def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
     """Write an envelope, signed if there is a key."""
-    fields: dict[str, Any] = {"v": VERSION, "topic": envelope.topic}
-    if envelope.origin:
-        fields["from"] = envelope.origin
+    topic, message, origin = envelope.topic, envelope.message, envelope.origin
     if envelope.event is not None:
-        fields["event"] = envelope.event
-    elif isinstance(envelope.message, str):
-        fields["text"] = envelope.message
+        data = _encode_event(topic, origin, envelope.event)
     else:
-        fields["base64"] = b64encode(envelope.message or b"").decode()
-    try:
-        data = _encode(fields).encode()
-    except UnicodeEncodeError:  # an event may hold half a surrogate pair, which JSON can only say escaped
-        data = json.dumps(fields).encode()
+        sender = f',"from":{_quoted(origin)}' if origin else ""
+        if isinstance(message, str):
+            content = f'"text":{_quoted(message)}'
+        else:
+            content = f'"base64":"{b64encode(message or b"").decode()}"'
+        data = f'{{"v":{VERSION},"topic":{_quoted(topic)}{sender},{content}}}'.encode()
     return data if key is None else _signature(key, data) + data
+
+
+def _encode_event(topic: str, origin: str, event: dict[str, Any]) -> bytes:
+    fields = {"v": VERSION, "topic": topic, **({"from": origin} if origin else {}), "event": event}
+    try:
+        return _encode(fields).encode()
+    except UnicodeEncodeError:  # an event may hold half a surrogate pair, which JSON can only say escaped
+        return json.dumps(fields).encode()
 
 
 def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelope:
