@@ -98,7 +98,7 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
     if not isinstance(fields, dict):
         raise EnvelopeError("it is no JSON object")
     if fields.get("v") != VERSION:
-        raise EnvelopeError(f"its version is {reprlib.repr(fields.get('v'))}, not {VERSION}")
+        raise EnvelopeError(f"its version is {reprlib.repr(fields.get('v')):.80}, not {VERSION}")
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
