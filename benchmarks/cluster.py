@@ -55,9 +55,10 @@ SCRIPTS = {
 #: What the ratios are to.
 REFERENCE = ("pywsapp", "redis", 2)
 
+FEW = 16
 LOADS = {
     "full": "--conns 200 --window 8 --ack all",
-    "few": "--conns 16 --window 8 --ack all",
+    "few": f"--conns {FEW} --window 8 --ack all",
     "paced": "--conns 100 --rate 50",
 }
 
@@ -211,35 +212,44 @@ class Session:
 # -- the table -----------------------------------------------------------------------------------------------------
 
 
+HEAD = (
+    "library",
+    "between",
+    "processes",
+    "deliveries/s",
+    "ratio",
+    "µs each",
+    "µs each, paced",
+    "messages/s to 16",
+    "carrier, µs each",
+    "ms to the last",
+    "99 %",
+    "processors busy",
+)
+
+
 def table(session: Session, clusters: Sequence[Cluster]) -> str:
     """Write what was found as Markdown."""
-    head = [
-        "library",
-        "between",
-        "processes",
-        "deliveries/s",
-        "ratio",
-        "µs each",
-        "messages/s to 16",
-        "carrier, µs each",
-    ]
-    head += ["ms to the last", "99 %", "processors busy"]
-    lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " --: |" * (len(head) - 2)]
-    reference = Cluster(*REFERENCE)
+    reference = session.found.get((Cluster(*REFERENCE), "full"), {})
+    lines = ["| " + " | ".join(HEAD) + " |", "| --- | --- |" + " --: |" * (len(HEAD) - 2)]
     for cluster in clusters:
         full, few, paced = (session.found.get((cluster, name), {}) for name in LOADS)
-        beside = session.found.get((reference, "full"), {})
-        ratios = [each.rate / beside[number].rate for number, each in full.items() if number in beside]
-        cells = [cluster.library, cluster.carrier, str(cluster.processes)]
-        cells += [_spread(full, lambda each: each.rate), f"{statistics.median(ratios):.2f}" if ratios else "—"]
-        cells += [_middle(full, lambda each: each.servers, ".2f"), _middle(few, lambda each: each.rate / 16, ",.0f")]
-        cells += [_middle(few, lambda each: each.carrier, ".0f") if cluster.carrier != MEMORY else "—"]
-        cells += [
+        ratios = [each.rate / reference[number].rate for number, each in full.items() if number in reference]
+        cells = [
+            cluster.library,
+            cluster.carrier,
+            str(cluster.processes),
+            _spread(full),
+            f"{statistics.median(ratios):.2g}" if ratios else "—",
+            _middle(full, lambda each: each.servers, ".2f"),
+            _middle(paced, lambda each: each.servers, ".0f"),
+            _middle(few, lambda each: each.rate / FEW, ",.0f"),
+            _middle(few, lambda each: each.carrier, ".0f") if cluster.carrier != MEMORY else "—",
             _middle(paced, lambda each: each.median / 1e3, ".1f"),
             _middle(paced, lambda each: each.late / 1e3, ".1f"),
+            " + ".join(_middle(full, functools.partial(_busy, at), ".1f") for at in range(4)),
         ]
-        shares = [_middle(full, functools.partial(_busy, at), ".1f") for at in range(4)]
-        lines.append("| " + " | ".join([*cells, " + ".join(shares)]) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -251,11 +261,11 @@ def _middle(rounds: dict[int, Figures], read: Callable[[Figures], float], form: 
     return format(statistics.median(map(read, rounds.values())), form) if rounds else "—"
 
 
-def _spread(rounds: dict[int, Figures], read: Callable[[Figures], float]) -> str:
+def _spread(rounds: dict[int, Figures]) -> str:
     if not rounds:
         return "—"
-    values = sorted(map(read, rounds.values()))
-    return f"{statistics.median(values) / 1e3:,.0f}k ({values[0] / 1e3:,.0f} … {values[-1] / 1e3:,.0f})"
+    values = sorted(each.rate / 1e3 for each in rounds.values())
+    return f"{statistics.median(values):,.0f}k ({values[0]:,.0f} … {values[-1]:,.0f})"
 
 
 # -- the program ---------------------------------------------------------------------------------------------------
