@@ -5,8 +5,9 @@
     bus.py --loops uvloop --receivers 4 --sizes 16 --carriers bus,redis
 
 Loads: one message at a time, awaited; batches, awaited; and for latency one message at a time at a fixed pace. Beside
-the bus may stand the least that does the same over Redis: redis-py's publish and subscribe on a Unix socket. It needs
-redis-server and redis-py. Linux only: it forks, and all processes read one clock.
+the bus may stand pywsapp's broker for Redis, `pywsapp-redis`, and the least that does the same, `redis`: redis-py's
+publish and subscribe, both on a Unix socket. They need redis-server and redis-py. Linux only: it forks, and all
+processes read one clock.
 
 Exit status: 2 if what was asked for is not there.
 """
@@ -36,9 +37,10 @@ import anyio
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import machine
+from pywsapp.backends import broker_for
 from pywsapp.hosting.bus import BusRouter
 from pywsapp.hosting.local_broker import LocalBroker
-from pywsapp.topics.broker import Outgoing
+from pywsapp.topics.broker import Broker, Outgoing
 
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -131,7 +133,13 @@ def _route(loop: str, ends: Sequence[socket.socket]) -> None:
 
 @asynccontextmanager
 async def _bus_publisher(end: socket.socket) -> AsyncIterator[Publish]:
-    connection = await LocalBroker(end).connect(lambda topic, data, position: None, [])
+    async with _broker_publisher(LocalBroker(end)) as publish:
+        yield publish
+
+
+@asynccontextmanager
+async def _broker_publisher(broker: Broker) -> AsyncIterator[Publish]:
+    connection = await broker.connect(lambda topic, data, position: None, [])
     yield lambda messages: connection.publish([Outgoing(*message) for message in messages])
     await connection.aclose()
 
@@ -152,7 +160,38 @@ def _bus_receiver(end: socket.socket, topics: Sequence[str]) -> Receiver:
 
 @contextmanager
 def redis(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carrier]:
-    """Run a redis-server."""
+    """Run a redis-server for redis-py."""
+    with _redis_server() as (path, pid):
+        yield Carrier(pid, lambda: _redis_publisher(path), [_redis_receiver(path, topics)] * receivers)
+
+
+@contextmanager
+def pywsapp_redis(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carrier]:
+    """Run a redis-server for `RedisBroker`."""
+    with _redis_server() as (path, pid):
+        url = f"unix://{path}"
+        yield Carrier(pid, lambda: _broker_publisher(_broker(url)), [_broker_receiver(url, topics)] * receivers)
+
+
+def _broker(url: str) -> Broker:
+    broker = broker_for(url)
+    assert broker is not None
+    return broker
+
+
+def _broker_receiver(url: str, topics: Sequence[str]) -> Receiver:
+    @asynccontextmanager
+    async def receiving(take: Callable[[bytes], None]) -> AsyncIterator[None]:
+        connection = await _broker(url).connect(lambda topic, data, position: take(data), [])
+        await connection.subscribe(topics)
+        yield
+        await connection.aclose()
+
+    return receiving
+
+
+@contextmanager
+def _redis_server() -> Iterator[tuple[str, int]]:
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/redis.sock"
         options = f"--port 0 --unixsocket {path} --save  --appendonly no --client-output-buffer-limit".split(" ")
@@ -161,7 +200,7 @@ def redis(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carrier]
             try:
                 while not Path(path).exists():
                     time.sleep(0.01)
-                yield Carrier(server.pid, lambda: _redis_publisher(path), [_redis_receiver(path, topics)] * receivers)
+                yield path, server.pid
             finally:
                 server.terminate()
 
@@ -204,7 +243,7 @@ def _redis_receiver(path: str, topics: Sequence[str]) -> Receiver:
     return receiving
 
 
-CARRIERS = {"bus": local_bus, "redis": redis}
+CARRIERS = {"bus": local_bus, "pywsapp-redis": pywsapp_redis, "redis": redis}
 
 
 # -- processes -----------------------------------------------------------------------------------------------------
@@ -311,7 +350,7 @@ def _told(pipe: Connection) -> Any:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--carriers", default="bus", help="some of bus,redis (default: %(default)s)")
+    parser.add_argument("--carriers", default="bus", help=f"some of {','.join(CARRIERS)} (default: %(default)s)")
     parser.add_argument(
         "--loops", default="uvloop,asyncio", help=f"some of {','.join(BACKENDS)} (default: %(default)s)"
     )
@@ -327,7 +366,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     carriers = options.carriers.split(",")
-    if "redis" in carriers and not (shutil.which("redis-server") and importlib.util.find_spec("redis")):
+    if carriers != ["bus"] and not (shutil.which("redis-server") and importlib.util.find_spec("redis")):
         print("redis-server or redis-py is missing", file=sys.stderr)
         return 2
     print(f"{machine.facts()['cpu']}, {os.cpu_count()} processors, CPython {sys.version.split()[0]}")
