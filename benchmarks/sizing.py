@@ -31,7 +31,9 @@ FRAME_BYTES, PING_BYTES, PONG_BYTES = 4, 2, 6
 #: The envelope around a message between processes.
 ENVELOPE_BYTES = 80
 #: What Redis keeps besides for each message of a history.
-KEPT_BYTES = 40
+KEPT_BYTES = 190
+#: What each process that has somebody in a topic keeps of each user who is present there.
+PRESENT_BYTES = 460
 #: How often a process says that it is alive, where there is presence.
 ALIVE_SECONDS = 5.0
 #: Ports of one address that a balancer can connect to one server's port from, with ip_local_port_range 1024 65535.
@@ -68,9 +70,10 @@ class Needs:
     delivery_us: float = _need(12, "us of a core for a message to one client, if it comes alone; in bursts 1")
     message_us: float = _need(25, "us of a core to publish a message, or to take one from the broker")
     ping_us: float = _need(40, "us of a core for a ping and its pong")
-    handshake_us: float = _need(200, "us of a core to accept a connection, without TLS")
-    broker_us: float = _need(6, "us of the broker's core for a message that it is given")
-    copy_us: float = _need(3, "us of the broker's core for each process that it goes to")
+    handshake_us: float = _need(220, "us of a core to accept a connection, without TLS")
+    broker_us: float = _need(10, "us of the broker's core for a message that it is given")
+    keep_us: float = _need(26, "us of it more for one that a history keeps")
+    copy_us: float = _need(4, "us of the broker's core for each process that it goes to")
     balancer_connections: float = _need(200_000, "that a balancer holds, with TLS")
     reconnect_seconds: float = _need(10, "over which clients spread their first attempt to come back")
     patience_seconds: float = _need(10, "that a client waits for its handshake before it tries again")
@@ -96,6 +99,7 @@ class Plan:
     connections_per_machine: int
     connections_per_worker: int
     memory_per_machine_gib: float
+    presence_gib: float
     egress_gbit: float
     ingress_gbit: float
     broker_gbit: float
@@ -119,20 +123,33 @@ def plan(needs: Needs) -> Plan:
     More machines mean more processes that a message goes to, and so more work; this ends, for a message goes to no more
     processes than it has subscribers.
     """
-    bytes_each = (needs.kib + needs.kernel_kib) * KIB
-    room = needs.memory_gib * GIB * needs.memory_share - needs.cores * needs.base_mib * KIB * KIB
-    if room < bytes_each:
+    if _room(needs) < _each(needs):
         raise ValueError("the workers alone take the memory: more --memory-gib, or fewer --cores")
-    by_memory = math.ceil(needs.connections * bytes_each / room)
-    working = max(1, by_memory)
+    working = 1
     while True:
-        found = _with_machines(needs, by_memory, working)
-        if found.machines_by_cores <= working:
+        found = _with_machines(needs, working)
+        wanted = max(found.machines_by_memory, found.machines_by_cores)
+        if wanted <= working:
             return found
-        working = found.machines_by_cores
+        working = wanted
 
 
-def _with_machines(needs: Needs, by_memory: int, working: int) -> Plan:
+def _each(needs: Needs) -> float:
+    """Give the bytes of a connection."""
+    return (needs.kib + needs.kernel_kib) * KIB
+
+
+def _workers(needs: Needs) -> float:
+    """Give the bytes of a machine's workers without connections."""
+    return needs.cores * needs.base_mib * KIB * KIB
+
+
+def _room(needs: Needs) -> float:
+    """Give the bytes that a machine has for connections."""
+    return needs.memory_gib * GIB * needs.memory_share - _workers(needs)
+
+
+def _with_machines(needs: Needs, working: int) -> Plan:
     """Say what so many machines, besides the spare ones, have to do."""
     machines = working + round(needs.spare)
     processes = working * needs.cores
@@ -153,7 +170,8 @@ def _with_machines(needs: Needs, by_memory: int, working: int) -> Plan:
         "pings": pings * needs.ping_us / 1e6,
         "handshakes": handshakes * needs.handshake_us / 1e6,
     }
-    broker_cores = (published * needs.broker_us + carried * needs.copy_us) / 1e6
+    kept_us = needs.keep_us if needs.history else 0.0
+    broker_cores = (published * needs.broker_us + messages * kept_us + carried * needs.copy_us) / 1e6
     per_machine = math.ceil(needs.connections / working)
     balancers = math.ceil(needs.connections / needs.balancer_connections) + 1
     wire = needs.message_bytes + FRAME_BYTES + PACKET_BYTES
@@ -161,7 +179,8 @@ def _with_machines(needs: Needs, by_memory: int, working: int) -> Plan:
     ping_out = pings * (PING_BYTES + 2 * PACKET_BYTES)
     ping_in = pings * (PONG_BYTES + 2 * PACKET_BYTES)
     between = (published + carried) * (needs.message_bytes + ENVELOPE_BYTES + PACKET_BYTES)
-    used = per_machine * (needs.kib + needs.kernel_kib) * KIB + needs.cores * needs.base_mib * KIB * KIB
+    present = topics * copies * needs.subscribers * PRESENT_BYTES if needs.presence else 0.0
+    held = needs.connections * _each(needs) + present
     return Plan(
         topics=topics,
         messages=messages,
@@ -173,12 +192,13 @@ def _with_machines(needs: Needs, by_memory: int, working: int) -> Plan:
         diffs=diffs,
         alive=alive,
         core_seconds=core_seconds,
-        machines_by_memory=by_memory,
+        machines_by_memory=math.ceil(held / _room(needs)),
         machines_by_cores=math.ceil(sum(core_seconds.values()) / needs.utilisation / needs.cores),
         machines=machines,
         connections_per_machine=per_machine,
         connections_per_worker=math.ceil(per_machine / needs.cores),
-        memory_per_machine_gib=used / GIB,
+        memory_per_machine_gib=(held / working + _workers(needs)) / GIB,
+        presence_gib=present / GIB,
         egress_gbit=(deliveries * wire + ping_out) * 8 / 1e9,
         ingress_gbit=(messages * wire + deliveries * PACKET_BYTES + ping_in) * 8 / 1e9,
         broker_gbit=between * 8 / 1e9,
@@ -262,6 +282,7 @@ def report(needs: Needs, found: Plan, returns: list[Return]) -> Iterator[str]:
     yield f"  delivered       {found.deliveries:,.0f}/s = published x {needs.subscribers:g}"
     yield f"  carried         {found.carried:,.0f}/s: each goes to {found.processes_per_message:.1f} processes"
     if found.alive:
+        yield f"                  {found.presence_gib:.1f} GiB in all processes of who is present"
         yield f"                  {found.diffs:,.0f}/s who comes and leaves, published beside the messages"
         yield f"                  {found.alive:,.0f}/s that processes are alive, carried: processes squared / 5 s"
     yield f"  pings           {found.pings:,.0f}/s, one each {needs.ping_interval:g} s"

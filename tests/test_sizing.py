@@ -78,14 +78,20 @@ def test_what_the_broker_carries() -> None:
     assert found.broker_cores == pytest.approx((1000 * 5 + 8000 * 2) / 1e6, rel=1e-4)
     assert found.core_seconds["messages"] == pytest.approx(9000 * 20 / 1e6, rel=1e-4)
     assert found.brokers == 1
-    assert plan(dataclasses.replace(ROUND, history=100)).history_gib == pytest.approx(1000 * 100 * 250 / 2**30)
+    assert plan(dataclasses.replace(ROUND, history=100)).history_gib == pytest.approx(1000 * 100 * 400 / 2**30)
 
 
 def test_presence_grows_with_the_square_of_the_processes() -> None:
     needs = dataclasses.replace(ROUND, presence=1)
     assert plan(needs).alive == pytest.approx(8 * 8 / 5)
     assert plan(needs).diffs == 200  # a hundred come in a second, and a hundred leave
-    assert plan(dataclasses.replace(needs, connections=400_000)).alive == pytest.approx(20 * 20 / 5)
+    # 1,000 topics, each with 100 users known in all 8 processes
+    assert plan(needs).presence_gib == pytest.approx(1000 * 100 * 8 * 460 / 2**30, rel=1e-4)
+    # 1.53 GiB of connections fit into three machines; who is known in their 12 processes, 1.03 GiB, does not.
+    larger = dataclasses.replace(needs, connections=200_000)
+    assert plan(dataclasses.replace(larger, presence=0)).machines_by_memory == 3
+    assert plan(larger).machines_by_memory == 4
+    assert plan(larger).alive == pytest.approx(16 * 16 / 5)
     assert plan(ROUND).alive == plan(ROUND).diffs == 0
 
 
