@@ -13,9 +13,10 @@ import pytest
 
 pytest.importorskip("fcntl", reason="the benchmarks run on Linux only")
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks import budgets, chart, contestants, growth_report, report, run, scenarios
-from benchmarks.environment import Unable
+from benchmarks import brokers, budgets, chart, cluster, contestants, growth_report, report, run, scenarios
+from benchmarks.environment import Environment, Unable
 from benchmarks.growth import Point
+from benchmarks.measure import Bench
 from benchmarks.results import Results, Spread
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +192,57 @@ def test_names_exist() -> None:
         assert set(contestant.only) <= set(scenarios.BY_NAME)
 
 
+def test_figures_of_a_cluster() -> None:
+    """Two workers of 40 and 60 %, their supervisor with the bus in it of 20 %, and 5,000 messages to 200 clients."""
+    run = {
+        "rate": 1e6,
+        "watched_cpu_pct": [40, 60, 20],
+        "cpu_pct": 50,
+        "foreign_cpu_pct": 10,
+        "fanout_us": {"p50": 2000, "p99": 9000},
+    }
+    found = cluster.figures(run, receivers=200, carriers=1)
+    assert found == cluster.Figures(1e6, 1.0, 40.0, 2000, 9000, (1.0, 0.2, 0.5, 0.1))
+    assert cluster.figures(run, receivers=200, carriers=0).servers == pytest.approx(1.2)
+
+
+def test_the_table_of_clusters() -> None:
+    ours, theirs = cluster.Cluster(*cluster.REFERENCE), cluster.Cluster(cluster.SOCKETIO, "redis", 2)
+    bench = Bench(Environment(Path(), Path(), Path()), Path())
+    session = cluster.Session(bench, {})
+    for who, rates in ((ours, [100e3, 200e3, 400e3]), (theirs, [10e3, 10e3])):
+        for number, rate in enumerate(rates):
+            figures = cluster.Figures(rate, 2.5, 7, 1500, 4000, (0.5, 0.1, 0.2, 1.2))
+            for load in cluster.LOADS:
+                session.found.setdefault((who, load), {})[number] = figures
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in cluster.table(session, [ours, theirs, cluster.Cluster("pywsapp", "bus", 2)]).splitlines()
+    ]
+    assert rows[0] == list(cluster.HEAD)
+    assert rows[2][3:6] == ["200k (100 … 400)", "1", "2.50"]
+    assert rows[3][3:5] == ["10k (10 … 10)", "0.075"]  # 0.1 and 0.05, of the rounds that both took part in
+    assert rows[3][-4:] == ["7", "1.5", "4.0", "0.5 + 0.1 + 0.2 + 1.2"]
+    assert set(rows[4][3:-1]) == {"—"}
+
+
+def test_clusters() -> None:
+    everybody = cluster.clusters(cluster.CARRIERS, [1, 2, 4])
+    assert len(everybody) == len(set(everybody)) == 16
+    urls = dict.fromkeys(cluster.BROKERS, "an address")
+    for one in everybody:
+        contestant = one.contestant(urls)
+        assert (ROOT / "benchmarks" / "peers" / contestant.script).is_file()
+        assert ("BROKER" in contestant.variables) == (one.carrier in cluster.BROKERS)
+    assert cluster.clusters(["bus"], [1, 2]) == [cluster.Cluster("pywsapp", "bus", 2)]
+
+
+def test_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brokers, "_PATH", "/nowhere")
+    with pytest.raises(Unable, match="apt-get install nats-server"), brokers.running("nats"):
+        pass
+
+
 def test_names_on_the_command_line() -> None:
     known = ("a", "b", "c")
     assert run.chosen(None, known, ("c", "a"), "letter") == ["a", "c"]
@@ -207,6 +259,7 @@ def test_the_programs_start(results: Results, tmp_path: Path) -> None:
 
     assert "echo16x16" in call("run.py", "--list")
     assert "--idle-seconds" in call("scale.py", "--help")
+    assert "--carriers" in call("cluster.py", "--help")
     results.save(tmp_path / "results.json")
     call("report.py", "results.json", "--out", "results.md", "--chart", "results.svg")
     assert (tmp_path / "results.md").read_text() == report.markdown(results)
