@@ -174,10 +174,7 @@ def _with_machines(needs: Needs, working: int) -> Plan:
     broker_cores = (published * needs.broker_us + messages * kept_us + carried * needs.copy_us) / 1e6
     per_machine = math.ceil(needs.connections / working)
     balancers = math.ceil(needs.connections / needs.balancer_connections) + 1
-    wire = needs.message_bytes + FRAME_BYTES + PACKET_BYTES
-    # A ping, its pong, and the acknowledgements that nothing else carries.
-    ping_out = pings * (PING_BYTES + 2 * PACKET_BYTES)
-    ping_in = pings * (PONG_BYTES + 2 * PACKET_BYTES)
+    egress, ingress = _traffic(needs, messages, deliveries, pings)
     between = (published + carried) * (needs.message_bytes + ENVELOPE_BYTES + PACKET_BYTES)
     present = topics * copies * needs.subscribers * PRESENT_BYTES if needs.presence else 0.0
     held = needs.connections * _each(needs) + present
@@ -199,8 +196,8 @@ def _with_machines(needs: Needs, working: int) -> Plan:
         connections_per_worker=math.ceil(per_machine / needs.cores),
         memory_per_machine_gib=(held / working + _workers(needs)) / GIB,
         presence_gib=present / GIB,
-        egress_gbit=(deliveries * wire + ping_out) * 8 / 1e9,
-        ingress_gbit=(messages * wire + deliveries * PACKET_BYTES + ping_in) * 8 / 1e9,
+        egress_gbit=egress * 8 / 1e9,
+        ingress_gbit=ingress * 8 / 1e9,
         broker_gbit=between * 8 / 1e9,
         broker_cores=broker_cores,
         history_gib=topics * needs.history * (needs.message_bytes + ENVELOPE_BYTES + KEPT_BYTES) / GIB,
@@ -210,6 +207,14 @@ def _with_machines(needs: Needs, working: int) -> Plan:
         price=machines * needs.price,
         price_per_thousand=machines * needs.price / needs.connections * 1000,
     )
+
+
+def _traffic(needs: Needs, messages: float, deliveries: float, pings: float) -> tuple[float, float]:
+    """Give the bytes a second to clients and from them, each message in a packet that is acknowledged by another."""
+    wire = needs.message_bytes + FRAME_BYTES + PACKET_BYTES
+    egress = deliveries * wire + messages * PACKET_BYTES + pings * (PING_BYTES + 2 * PACKET_BYTES)
+    ingress = messages * wire + deliveries * PACKET_BYTES + pings * (PONG_BYTES + 2 * PACKET_BYTES)
+    return egress, ingress
 
 
 # -- coming back ---------------------------------------------------------------------------------------------------

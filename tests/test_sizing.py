@@ -66,8 +66,9 @@ def test_machines_price_and_network() -> None:
     assert found.price_per_thousand == 1.5
     assert found.connections_per_machine == 50_000
     assert found.connections_per_worker == 12_500
-    # 100,000 packets of 200 bytes, and 5,000 pings of 2 with two packets around: 20.67 MB/s
-    assert found.egress_gbit == pytest.approx((20e6 + 5000 * 134) * 8 / 1e9)
+    # 100,000 packets of 200 bytes, 1,000 acknowledgements, and 5,000 pings of 2 with two packets around
+    assert found.egress_gbit == pytest.approx((20e6 + 66e3 + 5000 * 134) * 8 / 1e9)
+    assert found.ingress_gbit == pytest.approx((200e3 + 6.6e6 + 5000 * 138) * 8 / 1e9)
 
 
 def test_what_the_broker_carries() -> None:
