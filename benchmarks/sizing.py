@@ -114,7 +114,8 @@ class Plan:
 
 def distinct(processes: float, subscribers: float) -> float:
     """Give how many processes have at least one of the subscribers, on average, if each is anywhere by chance."""
-    return processes * (1 - (1 - 1 / processes) ** subscribers)
+    without: float = (1 - 1 / processes) ** subscribers
+    return processes * (1 - without)
 
 
 def plan(needs: Needs) -> Plan:
@@ -307,7 +308,7 @@ def report(needs: Needs, found: Plan, returns: list[Return]) -> Iterator[str]:
     yield f"  to clients      {found.egress_gbit:.2f} Gbit/s, from them {found.ingress_gbit:.2f}"
     yield f"  with the broker {found.broker_gbit:.2f} Gbit/s"
     yield "broker"
-    yield f"  cores at work   {found.broker_cores:.2f}, so {found.brokers:,} with one core, {needs.utilisation:.0%} busy"
+    yield f"  cores at work   {found.broker_cores:.2f}, so {found.brokers:,} of one core, {needs.utilisation:.0%} busy"
     if found.history_gib:
         yield f"  histories       {found.history_gib:.1f} GiB of {needs.history:g} messages each"
     yield "balancers"
