@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from bench import Bench, Inbox, failing, until
-from rooms import Rooms, expect, running
+from topic_bench import Bench, Inbox, failing, until
+from topic_rooms import Rooms, expect, running
 
 from pywsapp import App, BrokerUnavailable, TopicError
 from pywsapp.topics import relay as relay_module

@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 import pytest
-from rooms import Rooms, running
 from serving import close_frame
+from topic_rooms import Rooms, running
 
 from pywsapp import App, ComponentDecorator, Connection, Options, Topic, TopicError
 

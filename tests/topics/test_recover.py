@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from bench import Bench, failing, until
-from rooms import Recovering, recover, running, take
 from serving import GUARD
+from topic_bench import Bench, failing, until
+from topic_rooms import Recovering, recover, running, take
 
 from pywsapp import Connection, Topic, TopicError
 from pywsapp.topics import histories as histories_module

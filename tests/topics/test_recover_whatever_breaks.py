@@ -8,9 +8,9 @@ from typing import Any
 
 import anyio
 import pytest
-from bench import Bench
-from rooms import Recovering, recover, running, take
 from serving import GUARD
+from topic_bench import Bench
+from topic_rooms import Recovering, recover, running, take
 
 from pywsapp.topics import histories as histories_module
 from pywsapp.topics import relay as relay_module

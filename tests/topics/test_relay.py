@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import anyio.lowlevel
 import pytest
-from bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import GUARD
+from topic_bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
 
 from pywsapp.topics import relay as relay_module
 from pywsapp.topics.broker import MIB

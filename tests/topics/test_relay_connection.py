@@ -8,8 +8,8 @@ import random
 import anyio
 import anyio.lowlevel
 import pytest
-from bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
 from serving import GUARD
+from topic_bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
 
 from pywsapp.topics import relay as relay_module
 from pywsapp.topics.broker import BrokerConnection

@@ -11,8 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
-from rooms import Rooms, running
 from serving import GUARD, Client, close_frame
+from topic_rooms import Rooms, running
 
 from pywsapp import App, Connection, Options, PreparedMessage, Topic
 from pywsapp.protocol.deflate import compress_shared

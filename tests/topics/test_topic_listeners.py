@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from bench import Bench, until
-from rooms import Rooms, expect, running
+from topic_bench import Bench, until
+from topic_rooms import Rooms, expect, running
 
 from pywsapp import Topic
 from pywsapp.topics import listeners as listeners_module
