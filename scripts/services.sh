@@ -44,6 +44,12 @@ PATH=$PATH:/usr/sbin # where Debian has them, and not everybody looks
 if ! any haproxy || ! any nginx || [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
     need "the load balancers" haproxy nginx libnginx-mod-stream
 fi
+if ! any rabbitmq-server /usr/sbin/rabbitmq-server; then
+    need "topics over RabbitMQ" rabbitmq-server
+fi
+if ! any nats-server /usr/sbin/nats-server; then
+    need "topics over NATS" nats-server
+fi
 if ! any cc || ! includes stdio.h; then
     need "the compiled twin and the load generator" gcc libc6-dev
 fi

@@ -8,6 +8,7 @@ What is not installed is skipped, with the command that installs it; with `CI` s
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -22,7 +23,19 @@ from pathlib import Path
 import pytest
 from typing_extensions import Self
 
-__all__ = ["Service", "find_program", "free_port", "redis_cluster", "redis_server", "talk"]
+__all__ = [
+    "Nats",
+    "Rabbit",
+    "Redis",
+    "Service",
+    "find_program",
+    "free_port",
+    "nats_server",
+    "rabbitmq_server",
+    "redis_cluster",
+    "redis_server",
+    "talk",
+]
 
 #: Seconds that a server may take to start.
 PATIENCE = 30.0
@@ -226,3 +239,95 @@ def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
 def _knows(server: Redis, nodes: int) -> bool:
     ready = "cluster_state:ok" in server.ask("CLUSTER", "INFO")
     return ready and server.ask("CLUSTER", "SLOTS").startswith(f"*{nodes}\r\n")
+
+
+class Rabbit(Service):
+    """A RabbitMQ node of its own, which takes some seconds to start.
+
+    Args:
+        users: those besides guest: the password, and what they may configure, write and read.
+    """
+
+    def __init__(self, **users: tuple[str, str]) -> None:
+        installed = find_program("rabbitmq-server", "rabbitmq-server")
+        # Debian's program in the path changes to a user of its own
+        inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        self._program = str(inner if inner.exists() else installed)
+        super().__init__(lambda _: ["sh", "-c", _RABBIT, self._program], self._greet)
+        names = {"guest": ("guest", ".*"), **users}
+        definitions = {
+            "vhosts": [{"name": "/"}],
+            "users": [
+                {"name": name, "password": password, "tags": "administrator" if name == "guest" else ""}
+                for name, (password, _) in names.items()
+            ],
+            "permissions": [
+                {"user": name, "vhost": "/", "configure": rights, "write": rights, "read": rights}
+                for name, (_, rights) in names.items()
+            ],
+        }
+        (self.directory / "definitions.json").write_text(json.dumps(definitions))
+        (self.directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nload_definitions = {self.directory}/definitions.json\n"
+        )
+        self._environment |= {
+            "HOME": str(self.directory),  # of the cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_CONFIG_FILE": f"{self.directory}/rabbitmq",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.directory}/plugins",
+            "RABBITMQ_LOG_BASE": f"{self.directory}/log",
+            "RABBITMQ_MNESIA_BASE": f"{self.directory}/mnesia",
+            "RABBITMQ_NODENAME": f"{self.directory.name}@localhost",
+            "RABBITMQ_PID_FILE": f"{self.directory}/pid",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # it waits without spinning
+        }
+
+    def _greet(self, _: Service) -> None:
+        talk(self.port, b"AMQP\0\0\x09\x01", b"PLAIN")
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def evaluate(self, expression: str) -> str:
+        """Run Erlang in it; takes a second or two."""
+        ctl = Path(self._program).with_name("rabbitmqctl")
+        command = [str(ctl), "eval", expression]
+        return subprocess.run(
+            command, env={**os.environ, **self._environment}, check=True, capture_output=True, text=True
+        ).stdout
+
+
+#: Its name server is not left to start by itself, as a daemon that stays.
+_RABBIT = "epmd -port $ERL_EPMD_PORT & exec $0"
+
+
+def rabbitmq_server(**users: tuple[str, str]) -> Rabbit:
+    """Make a node, to be entered; with users beside guest: a password, and a pattern of what they may use."""
+    return Rabbit(**users)
+
+
+class Nats(Service):
+    """A nats-server.
+
+    Args:
+        configuration: added to its configuration file.
+    """
+
+    def __init__(self, configuration: str = "") -> None:
+        program = find_program("nats-server", "nats-server")
+        super().__init__(
+            lambda service: [program, "-c", f"{service.directory}/nats.conf"], lambda _: talk(self.port, b"", b"INFO")
+        )
+        (self.directory / "nats.conf").write_text(f"listen: 127.0.0.1:{self.port}\n{configuration}\n")
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+
+def nats_server(configuration: str = "") -> Nats:
+    """Make a server, to be entered."""
+    return Nats(configuration)

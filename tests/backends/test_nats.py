@@ -1,0 +1,150 @@
+"""What a broker has to keep, on a real NATS server; and what becomes of an app when that fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
+from services import Nats, free_port, nats_server
+
+from pywsapp.backends import broker_for
+from pywsapp.backends.nats import NatsBroker, broker_from_url
+from pywsapp.testing import BROKER_CHECKS
+from pywsapp.testing.brokers import Check, fresh, peers
+from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[Nats]:
+    with nats_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
+async def test_nats_keeps(check: Check, nats: Nats) -> None:
+    await check(lambda: broker_from_url(nats.url))
+
+
+async def test_patterns_that_overlap_bring_a_message_once(nats: Nats) -> None:
+    topic = fresh("a:b")
+    async with peers(lambda: broker_from_url(nats.url), 1, ["a:*", "a:*", "*", "a:b", "a:b:*"]) as (peer,):
+        await peer.connection.subscribe([topic])
+        await peer.publish(topic, b"1", b"2")
+        await peer.expect([(topic, b"1"), (topic, b"2")])
+        await peer.publish("a:b", b"3")
+        await peer.publish("a", b"4")
+        await peer.expect([("a:b", b"3"), ("a", b"4")])
+
+
+async def test_a_prefix_is_a_world_of_its_own(nats: Nats) -> None:
+    topic = fresh()
+    async with (
+        peers(lambda: NatsBroker(nats.url, prefix="one"), 1, ["*"]) as (one,),
+        peers(lambda: NatsBroker(nats.url, prefix="two.three")) as (two,),
+    ):
+        await two.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.publish(topic, b"2")
+        await one.expect([(topic, b"1")])
+        await two.expect([(topic, b"2")])
+
+
+async def test_the_server_says_how_large_a_message_may_be() -> None:
+    with nats_server("max_payload: 1000") as server:
+        broker = NatsBroker(server.url)
+        assert broker.max_size == 1024 * 1024
+        async with peers(lambda: broker):
+            assert broker.max_size == 1000
+
+
+async def test_one_of_several_servers_is_enough(nats: Nats) -> None:
+    async with peers(lambda: broker_from_url(f"nats://127.0.0.1:{free_port()},{nats.url}"), 5):
+        pass
+
+
+# -- URLs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["nats://me:secret@host:port", "nats://me:secret@[host", "http://me:secret@host", "nats://one,me:secret@two"]
+)
+def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        broker_from_url(url)
+    assert "nats:// or tls://user:password@host:port" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("nats://me:secret@localhost", "nats://localhost"),
+        ("tls://token@nats.example:99,tls://token@other.example", "tls://nats.example:99,tls://other.example"),
+    ],
+)
+def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> None:
+    broker = broker_for(url)
+    assert isinstance(broker, NatsBroker)
+    assert broker.name == name
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "*", "a.>", "a..b", "a\n"])
+def test_what_cannot_begin_a_subject_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the first token"):
+        NatsBroker("nats://localhost", prefix=prefix)
+
+
+# -- when it fails ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_app_outlives_its_nats(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server() as server:
+        await is_killed_and_restarted(server, lambda: broker_from_url(server.url), caplog)
+
+
+async def test_a_nats_that_hangs_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server() as server:
+        make = lambda: NatsBroker(server.url, ping_seconds=1)  # noqa: E731
+        await freezes_and_thaws(server, make, "StaleConnection", caplog)
+
+
+async def test_a_wrong_password_is_said_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server('authorization { user: me, password: "correct horse" }') as server:
+        url = server.url.replace("//", "//me:battery-staple@")
+        await refuses(lambda: broker_from_url(url), "Authorization Violation", "battery", caplog)
+        async with peers(lambda: broker_from_url(server.url.replace("//", "//me:correct%20horse@"))):
+            pass
+
+
+async def test_what_reads_too_slowly_is_told(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+    backend, options = anyio_backend
+    with nats_server('max_pending: 1048576, write_deadline: "500ms"') as server:
+        await is_not_read_from(
+            lambda: broker_from_url(server.url), {"backend": backend, "backend_options": options}, "UnexpectedEOF"
+        )
+
+
+async def test_the_least_rights_suffice_and_what_they_leave_out_is_said() -> None:
+    example = re.search(r"```\n(authorization \{.*?\n\})\n```", BROKERS_MD.read_text(), re.DOTALL)
+    assert example is not None
+    with nats_server(example[1]) as server:
+        url, topic = server.url.replace("//", "//pywsapp:secret@"), fresh()
+        async with peers(lambda: broker_from_url(url), 2, ["room:*"]) as (one, two):
+            await two.connection.subscribe([topic])
+            await one.publish(topic, b"1")
+            await two.expect([(topic, b"1")])
+        async with peers(lambda: NatsBroker(url, prefix="other"), 2) as (one, two):
+            with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation for publish"):
+                await one.publish(topic, b"1")
+            with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation for subscription"):
+                await two.connection.subscribe([topic])
+            with anyio.fail_after(1), pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation"):
+                await two.connection.wait_lost()
