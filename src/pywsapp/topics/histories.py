@@ -15,6 +15,7 @@ from pywsapp.topics.broker import Keep, Kept, Position
 from pywsapp.topics.history import MemoryHistory
 from pywsapp.topics.recovery import Follower, HistoryRule
 from pywsapp.values.errors import BrokerUnavailable
+from pywsapp.waiting import Later
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -96,7 +97,7 @@ class Histories:
                 self._start_soon,
             )
             self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
-        return ready.wait()
+        return Later(ready.wait)
 
     def unfollow(self, name: str) -> None:
         """Stop following a topic."""

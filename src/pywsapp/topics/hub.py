@@ -32,7 +32,7 @@ from pywsapp.topics.recovery import HistoryRule, Publication
 from pywsapp.topics.relay import Relay
 from pywsapp.topics.topic import Connections, Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
-from pywsapp.waiting import DONE
+from pywsapp.waiting import DONE, Later
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -106,7 +106,7 @@ class Hub:
         if first:
             settled = self._settled[topic.name] = anyio.Event()
             self._tasks.start_soon(self._settle, topic.name, subscribed, settled)
-        return self._settled[topic.name].wait()
+        return Later(self._settled[topic.name].wait)
 
     def _subscribe(self, topic: Topic, relay: Relay, *, first: bool) -> Awaitable[None]:
         covered = self.listeners.cover(topic.name)

@@ -24,7 +24,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Keep, Outgoing, Receive
 from pywsapp.values.errors import BrokerUnavailable, TopicError
-from pywsapp.waiting import DONE
+from pywsapp.waiting import DONE, Later
 
 logger = logging.getLogger("pywsapp")
 
@@ -230,7 +230,7 @@ class Relay:
         event = self._awaited.get(topic)
         if event is None:
             event = self._awaited[topic] = anyio.Event()
-        return event.wait()
+        return Later(event.wait)
 
     async def _subscribe(self, connection: BrokerConnection) -> None:
         while True:
