@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -44,10 +45,8 @@ class Client(MessageComponent):
     async def run(self) -> None:
         """Be connected until `stop`."""
         while not self.stopped:
-            try:
+            with suppress(OSError, HandshakeError):
                 await connect(self, f"ws://127.0.0.1:{self.dice.choice(self._ports)}/", options=_OPTIONS)
-            except (OSError, HandshakeError):
-                pass
             if not self.stopped:
                 await anyio.sleep(self.dice.uniform(0, _PAUSE_SECONDS))
 

@@ -6,14 +6,16 @@ Each publisher counts its messages, and says the next one only when the last one
 says again, with the same number, as another *attempt*. The first attempt may have been published all the same; so two
 attempts may arrive, and that is a second publication, not a doubled delivery. One attempt that arrives twice is.
 
-A number that a listener never got, under any attempt, is *missing*, unless the listener was told. It was told if there is
-a break between what came before that number and what came behind: where topics keep a history, only the server's word
-that messages are lost; where they do not, also that a connection was away, its own or its server's to the broker.
+A number that a listener never got, under any attempt, is *missing*, unless the listener was told. It was told if
+there is a break between what came before that number and what came behind: where topics keep a history, only the
+server's word that messages are lost; where they do not, that a connection was away, its own or its server's to the
+broker.
 
 With a history there is more to be held: positions count up by one from message to message, or there is a break; and
 all listeners have seen the same attempt in the same position.
 
-In order means: an attempt that was accepted is before all attempts of what was said after that.
+In order means, from one break to the next: an attempt that was accepted is before all attempts of what was said after
+that. Over a break it need not be: without a history, a client may come back to a process that is behind.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Counts:
         delivered: deliveries of messages, each counted once for each listener.
         missing: deliveries that did not happen, unannounced.
         doubled: deliveries of an attempt that the listener had already.
-        disordered: deliveries before what had to come first.
+        disordered: deliveries behind what was said later.
         skipped: positions that were left out between two messages, unannounced.
         forked: positions in which listeners saw different messages.
         told: deliveries that did not happen, and the listener was told.
@@ -181,9 +183,12 @@ class Ledger:
         latest: dict[str, int] = {}
         seen: set[Attempt] = set()
         for event in events:
-            if isinstance(event, Break) or event.attempt in seen:
+            if isinstance(event, Break):
+                latest.clear()
                 continue
             one = event.attempt
+            if one in seen:
+                continue
             seen.add(one)
             if one in self.accepted and one.number < latest.get(one.publisher, 0):
                 counts.disordered += 1
@@ -194,14 +199,15 @@ class Ledger:
         self, counts: Counts, listener: str, events: list[Got | Break], places: dict[tuple[str, int], Attempt]
     ) -> None:
         for event in events:
-            if isinstance(event, Got) and event.epoch:
-                if places.setdefault((event.epoch, event.offset), event.attempt) != event.attempt:
-                    counts.forked += 1
-                    self._note(f"{listener} has another message at {event.offset}-{event.epoch} than others")
+            if not isinstance(event, Got) or not event.epoch:
+                continue
+            if places.setdefault((event.epoch, event.offset), event.attempt) != event.attempt:
+                counts.forked += 1
+                self._note(f"{listener} has another message at {event.offset}-{event.epoch} than others")
         for one, other in pairwise(events):
-            if isinstance(one, Got) and isinstance(other, Got) and one.epoch:
-                if other.epoch != one.epoch or other.offset != one.offset + 1:
-                    counts.skipped += 1
-                    self._note(
-                        f"{listener} got {other.offset}-{other.epoch} behind {one.offset}-{one.epoch} without a word"
-                    )
+            if not isinstance(one, Got) or not isinstance(other, Got) or not one.epoch:
+                continue
+            if (other.epoch, other.offset) != (one.epoch, one.offset + 1):
+                counts.skipped += 1
+                place = f"{other.offset}-{other.epoch} behind {one.offset}-{one.epoch}"
+                self._note(f"{listener} got {place} without a word")
