@@ -1,4 +1,4 @@
-"""Two servers of an app, each a process, and a balancer in front of them: HAProxy or nginx, with files of docs/deploy.
+"""Two servers of an app with a Redis between them, and in front HAProxy or nginx, with files of docs/deploy.
 
 What is documented is what is tested: addresses, ports and paths in a file are replaced, and each must be there to be
 replaced; nothing else is changed. All of it is on loopback, where a client can choose its own address in 127.0.0.0/8.
@@ -24,6 +24,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 from program import BACKENDS, Program
+from services import redis_server
 from serving import CLOSE, GUARD, Client, close_code, close_frame
 
 DEPLOY = Path(__file__).parent.parent / "docs" / "deploy"
@@ -34,32 +35,32 @@ CLIENT = "127.0.0.5"
 #: Seconds for which a server that was told to end still takes clients: three times what HAProxy needs to see it.
 DRAIN_DELAY = 3
 
-# A place for what two servers share: with a broker, `App(broker=...)`, the chat would be a topic of both. Here they
-# share nothing, and each answers only its own clients.
+# What is said to all goes through a Redis, which both servers share; everything else is said back.
 SOURCE = """
 import json
 
-from pywsapp import App, MessageComponent, Options, broadcast
+from pywsapp import App, MessageComponent, Options
 
 
 class Chat(MessageComponent):
-    def __init__(self):
-        self.people = set()
-
-    def on_open(self, conn):
-        self.people.add(conn)
+    async def on_open(self, conn):
+        await app.topic("all").add(conn)
         request = conn.request
         conn.send(json.dumps({{"server": "{name}", "address": conn.remote_address, "scheme": request.scheme}}))
 
-    def on_message(self, conn, message):
-        broadcast([conn], message)
-
-    def on_close(self, conn):
-        self.people.discard(conn)
+    async def on_message(self, conn, message):
+        if message.startswith("to all: "):
+            await app.topic("all").broadcast(message, exclude=conn)
+        conn.send(message)
 
 
 app = App(
-    "{host}", {port}, options=Options(drain_delay={delay}), proxy_protocol={proxy_protocol}, trusted_proxies={trusted}
+    "{host}",
+    {port},
+    options=Options(drain_delay={delay}),
+    proxy_protocol={proxy_protocol},
+    trusted_proxies={trusted},
+    broker="{broker}",
 )
 app.route("/chat", Chat())
 app.health("/health")
@@ -91,8 +92,9 @@ def free_ports(count: int) -> list[int]:
 class Balanced:
     """Two servers, "a" and "b", behind a balancer."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, broker: str) -> None:
         self.kind = kind
+        self._broker = broker
         self.haproxy = kind.startswith("haproxy")
         self._program = find("haproxy" if self.haproxy else "nginx")
         self._directory = directory
@@ -117,6 +119,7 @@ class Balanced:
             delay=DRAIN_DELAY if self.haproxy else 0,
             proxy_protocol=self.kind in ("haproxy-tcp", "nginx-stream"),
             trusted=["127.0.0.1"],
+            broker=self._broker,
             run=BACKENDS[loop],
         )
         self.servers[name] = self._processes.enter_context(Program(source))
@@ -233,11 +236,12 @@ def modules() -> Path:
 @contextmanager
 def balanced(kind: str, directory: Path) -> Iterator[Balanced]:
     """Run it all; the two servers run on different event loops, for no client shall see that."""
-    setup = Balanced(kind, directory)
-    try:
-        setup.start("a", "uvloop")
-        setup.start("b", "trio")
-        setup.start_balancer()
-        yield setup
-    finally:
-        setup.close()
+    with redis_server() as redis:
+        setup = Balanced(kind, directory, redis.url)
+        try:
+            setup.start("a", "uvloop")
+            setup.start("b", "trio")
+            setup.start_balancer()
+            yield setup
+        finally:
+            setup.close()

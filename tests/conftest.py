@@ -17,13 +17,24 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: Not run again on the other build: tests of tools or of both builds, the browser's and the balancers', for what
-#: is in them is no part.
+#: Not run again on the other build: tests of tools, of both builds, and of what is in a browser, a broker, a balancer
+#: or a supervisor, for that is no part of either.
 ONCE = {
     "test_architecture.py",
     "test_benchmarks.py",
+    "test_bridge.py",
+    "test_bus.py",
+    "test_bus_frames.py",
     "test_load_balancers.py",
+    "test_nats.py",
     "test_packaging.py",
+    "test_publishing.py",
+    "test_rabbitmq.py",
+    "test_redis.py",
+    "test_redis_faults.py",
+    "test_redis_history.py",
+    "test_run_workers.py",
+    "test_supervisor.py",
     "test_twin.py",
     "test_wsload.py",
 }

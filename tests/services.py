@@ -245,10 +245,11 @@ class Rabbit(Service):
     """A RabbitMQ node of its own, which takes some seconds to start.
 
     Args:
+        configuration: added to its configuration file.
         users: those besides guest: the password, and what they may configure, write and read.
     """
 
-    def __init__(self, **users: tuple[str, str]) -> None:
+    def __init__(self, configuration: str = "", **users: tuple[str, str]) -> None:
         installed = find_program("rabbitmq-server", "rabbitmq-server")
         # Debian's program in the path changes to a user of its own
         inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -269,6 +270,7 @@ class Rabbit(Service):
         (self.directory / "definitions.json").write_text(json.dumps(definitions))
         (self.directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nload_definitions = {self.directory}/definitions.json\n"
+            f"{configuration}\n"
         )
         self._environment |= {
             "HOME": str(self.directory),  # of the cookie
@@ -304,9 +306,9 @@ class Rabbit(Service):
 _RABBIT = "epmd -port $ERL_EPMD_PORT & exec $0"
 
 
-def rabbitmq_server(**users: tuple[str, str]) -> Rabbit:
+def rabbitmq_server(configuration: str = "", **users: tuple[str, str]) -> Rabbit:
     """Make a node, to be entered; with users beside guest: a password, and a pattern of what they may use."""
-    return Rabbit(**users)
+    return Rabbit(configuration, **users)
 
 
 class Nats(Service):

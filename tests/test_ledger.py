@@ -90,6 +90,6 @@ def test_positions_count_up_by_one_or_there_is_a_word() -> None:
 
 
 def test_all_see_the_same_in_the_same_position() -> None:
-    swapped = [at(1, 1), at(2, 3), at(3, 2), at(4, 4)]
+    swapped: list[Got | Break] = [at(1, 1), at(2, 3), at(3, 2), at(4, 4)]
     counts = judge([at(n, n) for n in range(1, 5)], swapped)
     assert (counts.forked, counts.disordered) == (2, 1)

@@ -190,7 +190,8 @@ class App(Routes):
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.
 
-        It is called in every process of the app, for messages from all of them, in order.
+        It is called in every process of the app, for messages from all of them, in order and as they come: what a
+        broker loses is not fetched for it from a topic's history.
 
         Args:
             pattern: "room:*", or "*" for all, or one name.

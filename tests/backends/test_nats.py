@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
+import trustme
 from outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
 from services import Nats, free_port, nats_server
 
@@ -100,6 +104,46 @@ def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> N
 def test_what_cannot_begin_a_subject_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be the first token"):
         NatsBroker("nats://localhost", prefix=prefix)
+
+
+async def test_tls_is_checked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    topic = fresh()
+    with nats_server(f"tls {{ cert_file: {tmp_path}/server.pem, key_file: {tmp_path}/server.pem }}") as server:
+        url = f"tls://localhost:{server.port}"
+        async with peers(lambda: NatsBroker(url, ssl_context=trusting), 2) as (one, two):
+            await two.connection.subscribe([topic])
+            await one.publish(topic, b"1")
+            await two.expect([(topic, b"1")])
+        for broker in (NatsBroker(url), NatsBroker(url.replace("localhost", "127.0.0.1"), ssl_context=trusting)):
+            with pytest.raises(Exception, match=r"(?i)certificate"):
+                await broker.connect(lambda *message: None, [])
+
+
+@pytest.mark.parametrize("who", ["", "me:battery-staple@", "battery-staple@"])
+async def test_without_tls_no_password_is_sent_where_tls_was_asked_for(who: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sent: list[bytes] = []
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(b'INFO {"server_id":"x","version":"2.9.0","max_payload":1000,"auth_required":true}\r\n')
+                while data := client.recv(4096):
+                    sent.append(data)
+                    if b"PING" in data:
+                        client.sendall(b"PONG\r\n")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve)
+            broker = broker_from_url(f"tls://{who}127.0.0.1:{listener.getsockname()[1]}")
+            with pytest.raises(BrokerUnavailable, match="does not ask for TLS"):
+                await broker.connect(lambda *message: None, [])
+    assert b"staple" not in b"".join(sent)
 
 
 # -- when it fails ---------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 import pytest
+import trustme
 from outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
-from services import Rabbit, rabbitmq_server
+from services import Rabbit, free_port, rabbitmq_server
 
 from pywsapp.backends import broker_for
 from pywsapp.backends.rabbitmq import RabbitBroker, broker_from_url
@@ -32,8 +34,24 @@ def rights() -> str:
 
 
 @pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    with rabbitmq_server(pywsapp=("secret", rights()), other=("secret", "^other$")) as server:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """Give the port for TLS, and the directory with its certificate and authority."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    return free_port(), directory
+
+
+@pytest.fixture(scope="module")
+def rabbit(tls: tuple[int, Path]) -> Iterator[Rabbit]:
+    port, directory = tls
+    configuration = f"listeners.ssl.1 = 127.0.0.1:{port}\n" + "".join(
+        f"ssl_options.{name} = {directory}/{file}.pem\n"
+        for name, file in [("cacertfile", "authority"), ("certfile", "server"), ("keyfile", "server")]
+    )
+    with rabbitmq_server(configuration, pywsapp=("secret", rights())) as server:
         yield server
 
 
@@ -89,6 +107,19 @@ def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> N
     broker = broker_for(url)
     assert isinstance(broker, RabbitBroker)
     assert broker.name == name
+
+
+async def test_tls_is_checked(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
+    port, directory = tls
+    trusting = f"cafile={quote(str(directory / 'authority.pem'))}"
+    topic = fresh()
+    async with peers(lambda: broker_from_url(f"amqps://localhost:{port}?{trusting}"), 2) as (one, two):
+        await two.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.expect([(topic, b"1")])
+    for url in [f"amqps://localhost:{port}", f"amqps://127.0.0.1:{port}?{trusting}"]:
+        with pytest.raises(Exception, match=r"(?i)certificate"):
+            await broker_from_url(url).connect(lambda *message: None, [])
 
 
 # -- when it fails ---------------------------------------------------------------------------------------------------

@@ -38,15 +38,18 @@ def behind(*kinds: str) -> pytest.MarkDecorator:
 @behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream")
 async def test_clients_are_spread_and_seen_by_their_own_address(setup: Balanced) -> None:
     scheme = "http" if setup.kind == "nginx-stream" else "https"  # version 1 of the PROXY protocol cannot tell
-    seen = []
+    seen, clients = [], []
     async with AsyncExitStack() as stack:
         for number in range(4):
             forged = setup.client(X_Forwarded_For="192.0.2.66", X_Forwarded_Proto="http")
             client = await stack.enter_async_context(forged)
             assert await client.echo(f"message {number}") == 0
             seen.append(client.welcome)
-    assert {(one["address"], one["scheme"]) for one in seen} == {(CLIENT, scheme)}
-    assert Counter(one["server"] for one in seen) == {"a": 2, "b": 2}
+            clients.append(client)
+        assert {(one["address"], one["scheme"]) for one in seen} == {(CLIENT, scheme)}
+        assert Counter(one["server"] for one in seen) == {"a": 2, "b": 2}
+        await client.send("to all: hello")
+        assert [await other.message() for other in clients] == ["to all: hello"] * 4
     async with setup.client(Origin="https://evil.example", expected=403):
         pass
 

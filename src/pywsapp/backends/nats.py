@@ -19,7 +19,7 @@ Needs `pip install 'pywsapp[nats]'`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
@@ -78,16 +78,18 @@ class NatsBroker(Broker):
         if not prefix or not prefix.isprintable() or not {"*", ">", " "}.isdisjoint(prefix) or "" in prefix.split("."):
             raise ConfigurationError(f"{prefix!r} cannot be the first token of a subject")
         self._prefix = f"{prefix}."
-        self._options: dict[str, Any] = {"ping_interval": ping_seconds, "tls": ssl_context, **_credentials(servers)}
+        self._credentials = _credentials(servers)
+        self._secure = any(parts.scheme == "tls" for parts in servers)
+        self._options: dict[str, Any] = {"ping_interval": ping_seconds, "tls": ssl_context}
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
         """Connect."""
         return await connect_on_asyncio(self._connect, receive, patterns)
 
     async def _connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        connection = NatsConnection(self._prefix, receive, patterns)
+        connection = NatsConnection(self._prefix, receive, patterns, secure=self._secure)
         try:
-            self.max_size = min(await connection.open(self._urls, self._options), _LARGEST)
+            self.max_size = min(await connection.open(self._urls, self._credentials, self._options), _LARGEST)
         except BaseException:
             await connection.aclose()
             raise
@@ -97,9 +99,10 @@ class NatsBroker(Broker):
 class NatsConnection(BrokerConnection):
     """A connection to a NATS server."""
 
-    def __init__(self, prefix: str, receive: Receive, patterns: Sequence[str]) -> None:
+    def __init__(self, prefix: str, receive: Receive, patterns: Sequence[str], *, secure: bool) -> None:
         self._client = Client()
         self._prefix = prefix
+        self._secure = secure
         self._receive = receive
         self._patterns = [Pattern(text) for text in dict.fromkeys(patterns)]
         self._subscriptions: dict[str, Subscription] = {}
@@ -109,8 +112,9 @@ class NatsConnection(BrokerConnection):
         self._lost = asyncio.Event()
         self._reason = "the connection was closed"
 
-    async def open(self, urls: list[str], options: dict[str, Any]) -> int:
+    async def open(self, urls: list[str], credentials: dict[str, str], options: dict[str, Any]) -> int:
         """Connect and subscribe to the patterns; give how many bytes a message may have."""
+        told: dict[str, Any] = {name: self._told_if_secure(secret) for name, secret in credentials.items()}
         try:
             await self._client.connect(
                 urls,
@@ -124,16 +128,32 @@ class NatsConnection(BrokerConnection):
                 closed_cb=self._on_closed,
                 # names are checked already, and this check takes a>b for a wildcard
                 skip_subject_validation=True,
+                **told,
                 **options,
             )
         except NoServersError:
             raise self._error from None
+        self._check_secure()
         self._opened = True
         for pattern in self._patterns:
             if not any(other.matches(pattern.text) for other in self._patterns if other is not pattern):
                 await self._subscribe(pattern.text)
         await self._flush()
         return self._client.max_payload
+
+    def _told_if_secure(self, secret: str) -> Callable[[], str]:
+        """Give what nats-py calls when it is about to send a password."""
+
+        def tell() -> str:
+            self._check_secure()
+            return secret
+
+        return tell
+
+    def _check_secure(self) -> None:
+        # even for tls:// it goes on without TLS when the server, or whoever is in between, does not ask for it
+        if self._secure and not self._client._server_info.get("tls_required"):
+            raise BrokerUnavailable("the server does not ask for TLS")
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         self._check()

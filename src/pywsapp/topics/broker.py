@@ -9,6 +9,8 @@ the broker knows it by its `Keep.id` and takes it once.
 
 from __future__ import annotations
 
+import re
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -43,14 +45,14 @@ class Position(NamedTuple):
         Raises:
             TopicError: it is none.
         """
-        if isinstance(text, str) and len(text) <= _MAX_POSITION:
-            offset, dash, epoch = text.partition("-")
-            if dash and epoch.isalnum() and epoch.isascii() and offset.isdecimal() and offset.isascii():
-                return cls(epoch, int(offset))
-        raise TopicError(f"{str(text)[:_MAX_POSITION]!r} is no position in a topic, such as '17-5f3c'")
+        found = _POSITION.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise TopicError(f"{reprlib.repr(text)} is no position in a topic, such as '17-5f3c'")
+        return cls(found[2], int(found[1]))
 
 
-_MAX_POSITION = 64
+#: An offset that other languages, which count in doubles, can say, and an epoch.
+_POSITION = re.compile(r"([0-9]{1,15})-([0-9A-Za-z]{1,48})")
 
 
 class Keep(NamedTuple):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import reprlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,8 @@ from typing import Any
 from pywsapp.values.errors import PywsappError
 
 VERSION = 1
-_SIGNATURE = 64
+_SIGNED = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_encode_ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class EnvelopeError(PywsappError):
@@ -57,16 +57,15 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
         fields["from"] = envelope.origin
     if envelope.event is not None:
         fields["event"] = envelope.event
-        return _signed(_encode_ascii(fields).encode(), key)  # there may be half of a surrogate pair in it
-    if isinstance(envelope.message, str):
+    elif isinstance(envelope.message, str):
         fields["text"] = envelope.message
     else:
         fields["base64"] = b64encode(envelope.message or b"").decode()
-    return _signed(_encode(fields).encode(), key)
-
-
-def _signed(data: bytes, key: bytes | None) -> bytes:
-    return data if key is None else b"%s %s" % (_signature(key, data), data)
+    try:
+        data = _encode(fields).encode()
+    except UnicodeEncodeError:  # an event may hold half a surrogate pair, which JSON can only say escaped
+        data = json.dumps(fields).encode()
+    return data if key is None else _signature(key, data) + data
 
 
 def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelope:
@@ -81,7 +80,7 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
         EnvelopeError: it is none.
     """
     if key is not None:
-        signature, data = data[:_SIGNATURE], data[_SIGNATURE + 1 :]
+        signature, data = data[:_SIGNED], data[_SIGNED:]
         if not hmac.compare_digest(signature, _signature(key, data)):
             raise EnvelopeError("the signature is missing or wrong")
     try:
@@ -91,7 +90,7 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
     if not isinstance(fields, dict):
         raise EnvelopeError("it is no JSON object")
     if fields.get("v") != VERSION:
-        raise EnvelopeError(f"its version is {fields.get('v')!r}, not {VERSION}")
+        raise EnvelopeError(f"its version is {reprlib.repr(fields.get('v'))}, not {VERSION}")
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
@@ -121,4 +120,4 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
 
 
 def _signature(key: bytes, data: bytes) -> bytes:
-    return hmac.new(key, data, hashlib.sha256).hexdigest().encode()
+    return hmac.new(key, data, hashlib.sha256).hexdigest().encode() + b" "

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 #: Seconds that a history may take to be read.
 _READ_SECONDS = 5.0
+#: Seconds until a history is read again that could not be, though the broker is there.
+_RETRY_SECONDS = 1.0
 _MAX_ROUNDS = 20
+#: How many are read at once: after a reconnect, all have to be.
+_MAX_READING = 100
 
 
 class Histories:
@@ -53,6 +57,8 @@ class Histories:
         self._tasks: TaskGroup | None = None
         self._followers: dict[str, Follower] = {}
         self._ready: dict[str, anyio.Event] = {}
+        self._retrying: set[str] = set()
+        self._reading: anyio.Semaphore
 
     def rule(self, name: str) -> HistoryRule | None:
         """Give what is kept of a topic: the first rule that matches."""
@@ -65,11 +71,14 @@ class Histories:
     def start(self, relay: Relay, tasks: TaskGroup) -> None:
         """Follow over a broker from now on."""
         self._relay, self._tasks = relay, tasks
+        self._retrying.clear()
+        self._reading = anyio.Semaphore(_MAX_READING)
 
     def stop(self) -> None:
         """Follow nothing any more."""
         self._relay = self._tasks = None
-        self._followers.clear()
+        for name in list(self._followers):
+            self.unfollow(name)
 
     async def connected(self, connection: BrokerConnection) -> None:
         """Catch up on all topics, for the connection is a new one."""
@@ -91,7 +100,7 @@ class Histories:
             ready = self._ready[name] = anyio.Event()
             follower = self._followers[name] = Follower(
                 name,
-                functools.partial(self.read, name),
+                functools.partial(self._read_or_retry, name),
                 functools.partial(self._deliver, name),
                 functools.partial(self._lose, name),
                 self._start_soon,
@@ -101,8 +110,10 @@ class Histories:
 
     def unfollow(self, name: str) -> None:
         """Stop following a topic."""
-        self._followers.pop(name, None)
-        self._ready.pop(name, None)
+        follower = self._followers.pop(name, None)
+        if follower is not None:
+            follower.close()
+            del self._ready[name]
 
     def _start_soon(self, task: Callable[[], Any]) -> None:
         if self._tasks is not None:
@@ -118,13 +129,11 @@ class Histories:
             follower.catch_up()
         ready.set()
 
-    def receive(self, name: str, data: bytes, position: Position) -> bool:
-        """Take what came of a topic; give whether it is followed."""
+    def receive(self, name: str, data: bytes, position: Position) -> None:
+        """Take what came of a topic, for those who follow it."""
         follower = self._followers.get(name)
-        if follower is None:
-            return False
-        follower.receive(data, position)
-        return True
+        if follower is not None:
+            follower.receive(data, position)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -140,17 +149,42 @@ class Histories:
         if connection is None:
             raise BrokerUnavailable(f"{self._relay.broker.name} is not connected")
         try:
-            with anyio.fail_after(_READ_SECONDS):
-                return await connection.read_history(name, since)
+            async with self._reading:
+                with anyio.fail_after(_READ_SECONDS):
+                    return await connection.read_history(name, since)
         except Exception as exc:
             raise BrokerUnavailable(f"reading the history of {name!r} failed: {exc!r}") from exc
 
+    async def _read_or_retry(self, name: str, since: Position | None) -> Kept:
+        """Read for a follower; if that fails though the broker is there, let it catch up a little later."""
+        try:
+            return await self.read(name, since)
+        except BrokerUnavailable:
+            if self._relay is not None and self._relay.connection is not None and name not in self._retrying:
+                self._retrying.add(name)
+                self._start_soon(functools.partial(self._retry, name))
+            raise
+
+    async def _retry(self, name: str) -> None:
+        await anyio.sleep(_RETRY_SECONDS)
+        self._retrying.discard(name)
+        follower = self._followers.get(name)
+        if follower is not None:
+            follower.catch_up()
+
     async def read_current(self, name: str, since: Position | None) -> Kept:
-        """Read a topic's history so late that everything delivered here so far is in it."""
+        """Read a topic's history up to what has been delivered here when this returns."""
+        follower = self._followers.get(name)
+        if follower is None:
+            return await self.read(name, since)
         for _ in range(_MAX_ROUNDS):
-            kept = await self.read(name, since)
-            follower = self._followers.get(name)
-            reached = follower.position if follower is not None else None
-            if reached is None or (reached.epoch == kept.position.epoch and reached.offset <= kept.position.offset):
+            before = follower.position
+            with follower.recording() as delivered:
+                kept = await self.read(name, since)
+            here, (epoch, last) = follower.position, kept.position
+            if here is None or here == before or kept.position.covers(here):
                 return kept
+            later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
+            if here.epoch == epoch and len(later) == here.offset - last:
+                return Kept(here, [*kept.messages, *later], kept.complete)
         raise BrokerUnavailable(f"the history of {name!r} stays behind what comes")

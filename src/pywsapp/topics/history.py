@@ -18,6 +18,8 @@ from pywsapp.topics.broker import Keep, Kept, Position
 REMEMBERED = 10
 #: How long the position of a topic is remembered on which nothing has been published, in seconds.
 UNUSED_SECONDS = 3600.0
+#: How many processes' last messages a topic remembers, to know one that comes again.
+MAX_PUBLISHERS = 1000
 
 
 class MemoryHistory:
@@ -32,6 +34,10 @@ class MemoryHistory:
         self._topics: dict[str, _TopicHistory] = {}
         self._rounds: deque[str] = deque()  # the same topics; the next one to be looked at for its age first
 
+    def topics(self) -> list[str]:
+        """Give the topics that are remembered."""
+        return list(self._topics)
+
     def append(self, topic: str, data: bytes, keep: Keep) -> Position | None:
         """Keep a message; gives where it stands, or None if one with its id, or a later one, was there already."""
         now = self._clock()
@@ -39,7 +45,10 @@ class MemoryHistory:
         publisher, number = keep.id
         if history.seen.get(publisher, -1) >= number:
             return None
-        history.seen[publisher] = number
+        history.seen.pop(publisher, None)
+        history.seen[publisher] = number  # as the last one
+        if len(history.seen) > MAX_PUBLISHERS:
+            del history.seen[next(iter(history.seen))]
         history.offset += 1
         history.expires = now + keep.seconds
         history.forgotten = now + keep.seconds * REMEMBERED
@@ -52,8 +61,6 @@ class MemoryHistory:
         """Give what is kept behind a position; behind None nothing, only the position of the last message."""
         now = self._clock()
         history = self._get(topic, now)
-        if history.expires <= now:
-            history.messages.clear()
         position = Position(history.epoch, history.offset)
         if since is None:
             return Kept(position, (), True)
@@ -66,9 +73,12 @@ class MemoryHistory:
         self._sweep(now)
         history = self._topics.get(topic)
         if history is None:
-            history = self._topics[topic] = _TopicHistory()
-            history.expires = history.forgotten = now + UNUSED_SECONDS
+            history = self._topics[topic] = _TopicHistory(now)
             self._rounds.append(topic)
+        elif history.forgotten <= now:
+            history = self._topics[topic] = _TopicHistory(now)
+        elif history.expires <= now:
+            history.messages.clear()
         return history
 
     def _sweep(self, now: float) -> None:
@@ -84,9 +94,9 @@ class MemoryHistory:
 class _TopicHistory:
     __slots__ = ("epoch", "expires", "forgotten", "messages", "offset", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.epoch = secrets.token_hex(4)
         self.offset = 0
         self.messages: deque[tuple[int, bytes]] = deque()
         self.seen: dict[str, int] = {}
-        self.expires = self.forgotten = 0.0
+        self.expires = self.forgotten = now + UNUSED_SECONDS

@@ -15,11 +15,12 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
 
+from pywsapp.connection import Connection
 from pywsapp.protocol.opcodes import TEXT
 from pywsapp.protocol.prepared import PreparedMessage
 from pywsapp.topics.broker import Broker, BrokerConnection, Kept, Position
@@ -29,8 +30,8 @@ from pywsapp.topics.listeners import Listeners
 from pywsapp.topics.names import Pattern, check_name
 from pywsapp.topics.presence import ALIVE_TOPIC, PresenceDiff, Presences
 from pywsapp.topics.recovery import HistoryRule, Publication
-from pywsapp.topics.relay import Relay
-from pywsapp.topics.topic import Connections, Topic
+from pywsapp.topics.relay import Relay, RelayStats
+from pywsapp.topics.topic import Topic
 from pywsapp.values.errors import ConfigurationError, PywsappError
 from pywsapp.waiting import DONE, Later
 
@@ -46,6 +47,22 @@ _TICK_SECONDS = 0.1
 _SETTLE_SECONDS = 0.3
 
 
+class HubStats(NamedTuple):
+    """What the topics of one process have seen, counted from its start.
+
+    Args:
+        topics: that have subscribers in this process.
+        dropped: messages of the broker that could not be read.
+        lost: how often messages of a topic with a history were lost, and its subscribers told.
+        broker: what the broker has done; None while the app does not run, or without one.
+    """
+
+    topics: int
+    dropped: int
+    lost: int
+    broker: RelayStats | None
+
+
 class Hub:
     """The topics of one app in one process.
 
@@ -55,13 +72,17 @@ class Hub:
 
     Attributes:
         origin: this process's name on the broker, made up anew for each hub.
+
+    Raises:
+        ConfigurationError: the key is empty.
     """
 
     def __init__(self, broker: Broker | None = None, key: bytes | None = None) -> None:
+        if key is not None and not key:
+            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
         self.origin = secrets.token_hex(8)
         self.broker = broker
         self.relay: Relay | None = None
-        self.running_now = False
         self._tasks: TaskGroup | None = None
         self._settled: dict[str, anyio.Event] = {}
         self.listeners = Listeners()
@@ -71,7 +92,8 @@ class Hub:
         self._key = key
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._subscribed: dict[str, Topic] = {}
-        self._dropped = 0
+        self._dropped = self._lost = 0
+        self._running = False
 
     def topic(self, name: str) -> Topic:
         """Give the topic of a name.
@@ -79,9 +101,9 @@ class Hub:
         Raises:
             TopicError: it is no name.
         """
-        topic = self._topics.get(name)
+        topic = self._topics.get(name) if isinstance(name, str) else None
         if topic is None:
-            check_name(name)
+            name = check_name(name)
             topic = self._topics[name] = Topic(name, self, self._histories.rule(name))
         return topic
 
@@ -100,7 +122,7 @@ class Hub:
         if self.relay is None:
             return DONE  # type: ignore[no-any-return]
         subscribed = self._subscribe(topic, self.relay, first=first)
-        if not self.has_presence(topic.name):
+        if not self.has_presence(topic.name) or not (first or topic.name in self._settled):
             return subscribed
         assert self._tasks is not None
         if first:
@@ -136,15 +158,17 @@ class Hub:
         if self.relay is not None and not self.listeners.cover(topic.name):
             self.relay.unsubscribe(topic.name)
 
-    def broadcast(self, topic: Topic, message: PreparedMessage, exclude: Connections) -> Awaitable[None]:
+    def broadcast(
+        self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
+    ) -> Awaitable[None]:
         """Send a message to everybody who subscribes to a topic; give what waits until the broker has it."""
-        handover: Awaitable[None] = DONE
         if topic.history is not None:
             return self._broadcast_kept(topic, message, topic.history)
+        handover: Awaitable[None] = DONE
         if self.relay is not None:
             handover = self.relay.publish(topic.name, self._encoded(topic, message))
         topic.deliver(message, exclude)
-        self.listeners.tell(topic, message)
+        self.listeners.tell(topic, _content(message))
         return handover
 
     def _broadcast_kept(self, topic: Topic, message: PreparedMessage, rule: HistoryRule) -> Awaitable[None]:
@@ -153,7 +177,8 @@ class Hub:
             return self.relay.publish(topic.name, data, keep)
         position = self._histories.memory.append(topic.name, data, keep)
         assert position is not None
-        self._deliver_kept(topic.name, data, position)
+        self._deliver_wrapped(topic, position, _content(message))
+        self.listeners.tell(topic, _content(message))
         return DONE  # type: ignore[no-any-return]
 
     def _encoded(self, topic: Topic, message: PreparedMessage) -> bytes:
@@ -175,61 +200,66 @@ class Hub:
             first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
             found.append(_wrapped(topic, kept.position._replace(offset=first - 1), None))
         for offset, data in kept.messages:
-            content = self._decoded(topic.name, data)
-            if content is not None:
-                found.append(_wrapped(topic, Position(kept.position.epoch, offset), content))
-        return kept, found
+            envelope = self._decoded(topic.name, data)
+            if envelope is not None:
+                found.append(_wrapped(topic, Position(kept.position.epoch, offset), envelope.message))
+        return kept, [message for message in found if message is not None]
 
     # -- what the broker sends ---------------------------------------------------------------------------------------
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
         """Take an envelope from the broker; raises nothing."""
-        if name not in self._subscribed and name != ALIVE_TOPIC and not self.listeners.cover(name):
-            return
-        if position is not None:
-            if not self._histories.receive(name, data, position):
-                self._deliver_kept(name, data, position)
+        covered = self.listeners.cover(name)
+        if name not in self._subscribed and name != ALIVE_TOPIC and not covered:
             return
         try:
             topic = self.topic(name)
-            envelope = decode_envelope(data, name, self._key)
-            if envelope.origin == self.origin:
+            if position is None:
+                self._receive_plain(topic, decode_envelope(data, name, self._key))
                 return
-            if envelope.message is None:
-                self.presence.receive(name, envelope.origin, envelope.event or {}, anyio.current_time())
-                return
-            if topic.history is not None:
-                raise EnvelopeError("the topic has a history, and the message has no place in it")
+            if topic.history is None:
+                raise EnvelopeError("the topic keeps no history here, and the message has a place in one")
+            # listeners hear of what comes, and need not wait for what has to be read before it
+            message = decode_envelope(data, name, self._key).message if covered else None
         except PywsappError as exc:
             self._drop(name, exc)
-        else:
-            message = PreparedMessage(envelope.message)
-            topic.deliver(message)
+            return
+        self._histories.receive(name, data, position)
+        if message is not None:
             self.listeners.tell(topic, message)
 
-    def _deliver_kept(self, name: str, data: bytes, position: Position) -> None:
-        content = self._decoded(name, data)
-        if content is None:
+    def _receive_plain(self, topic: Topic, envelope: Envelope) -> None:
+        if envelope.origin == self.origin:
             return
-        topic = self.topic(name)
-        self._deliver_wrapped(topic, position, content)
-        self.listeners.tell(topic, PreparedMessage(content))
+        if envelope.message is None:
+            self.presence.receive(topic.name, envelope.origin, envelope.event or {}, anyio.current_time())
+            return
+        if topic.history is not None:
+            raise EnvelopeError("the topic has a history, and the message has no place in it")
+        topic.deliver(PreparedMessage(envelope.message))
+        self.listeners.tell(topic, envelope.message)
+
+    def _deliver_kept(self, name: str, data: bytes, position: Position) -> None:
+        envelope = self._decoded(name, data)
+        if envelope is not None and envelope.message is not None:
+            self._deliver_wrapped(self.topic(name), position, envelope.message)
 
     def _lose(self, name: str, position: Position) -> None:
-        logger.error("messages on %r up to %s are lost: its history does not reach back to them", name, position)
+        self._lost += 1
+        if self._lost & (self._lost - 1) == 0:
+            logger.error(
+                "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self._lost
+            )
         self._deliver_wrapped(self.topic(name), position, None)
 
     def _deliver_wrapped(self, topic: Topic, position: Position, content: str | bytes | None) -> None:
-        if topic.history is None or not topic.subscribers:
-            return
-        try:
-            topic.deliver_kept(_wrapped(topic, position, content), position)
-        except Exception:  # of the app's own `wrap`
-            logger.exception("a message on %r could not be wrapped", topic.name)
+        message = _wrapped(topic, position, content) if topic.subscribers else None
+        if message is not None:
+            topic.deliver_kept(message, position)
 
-    def _decoded(self, name: str, data: bytes) -> str | bytes | None:
+    def _decoded(self, name: str, data: bytes) -> Envelope | None:
         try:
-            return decode_envelope(data, name, self._key).message
+            return decode_envelope(data, name, self._key)
         except EnvelopeError as exc:
             self._drop(name, exc)
             return None
@@ -241,9 +271,10 @@ class Hub:
             logger.warning("dropped a message of the broker on %r: %s (%d so far)", name[:100], exc, self._dropped)
 
     @property
-    def dropped(self) -> int:
-        """How much came from the broker that could not be read."""
-        return self._dropped
+    def stats(self) -> HubStats:
+        """What has happened so far."""
+        broker = None if self.relay is None else self.relay.stats
+        return HubStats(len(self._subscribed), self._dropped, self._lost, broker)
 
     # -- presence ----------------------------------------------------------------------------------------------------
 
@@ -259,7 +290,7 @@ class Hub:
         """
         if inspect.iscoroutinefunction(watcher):
             raise ConfigurationError("who is told of presence is a def; it may start tasks with App.start_soon")
-        if self.running_now:
+        if self._running:
             raise ConfigurationError("who is told of presence is to be registered before the app runs")
         self.watchers.append((Pattern(pattern), watcher))
 
@@ -297,8 +328,9 @@ class Hub:
             Exception: what happened inside, and not in a group.
         """
         failure: Exception | None = None
+        self._running = True
         async with anyio.create_task_group() as tasks:
-            self.running_now, self._tasks = True, tasks
+            self._tasks = tasks
             self.listeners.start(tasks)
             if self.broker is not None:
                 self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -319,7 +351,7 @@ class Hub:
                 failure = exc
             finally:
                 self.relay = self._tasks = None
-                self.running_now = False
+                self._running = False
                 self._histories.stop()
                 self.listeners.stop()
             tasks.cancel_scope.cancel()
@@ -332,7 +364,7 @@ class Hub:
         Raises:
             ConfigurationError: it is no pattern, or the hub runs already.
         """
-        if self.running_now:
+        if self._running:
             raise ConfigurationError("listeners are to be registered before the app runs")
         self.listeners.add(Pattern(pattern), handler)
 
@@ -349,9 +381,14 @@ class Hub:
         self._histories.rules.append(rule)
 
 
-def _wrapped(topic: Topic, position: Position, content: str | bytes | None) -> PreparedMessage:
+def _wrapped(topic: Topic, position: Position, content: str | bytes | None) -> PreparedMessage | None:
+    """Give what clients get of a message, None if the app's own `wrap` fails."""
     assert topic.history is not None
-    return PreparedMessage(topic.history.wrap(Publication(topic.name, str(position), content)))
+    try:
+        return PreparedMessage(topic.history.wrap(Publication(topic.name, str(position), content)))
+    except Exception:
+        logger.exception("the message %s on %r could not be wrapped", position, topic.name)
+        return None
 
 
 def _content(message: PreparedMessage) -> str | bytes:

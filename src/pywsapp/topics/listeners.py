@@ -13,13 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-
-from pywsapp.protocol.opcodes import TEXT
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.protocol.prepared import PreparedMessage
     from pywsapp.topics.names import Pattern
     from pywsapp.topics.topic import Topic
 
@@ -56,12 +54,11 @@ class Listeners:
         """Tell whether a topic is listened to."""
         return any(listener.pattern.matches(name) for listener in self._listeners)
 
-    def tell(self, topic: Topic, message: PreparedMessage) -> None:
+    def tell(self, topic: Topic, message: str | bytes) -> None:
         """Call whoever listens to the topic; what a listener raises is logged."""
         for listener in self._listeners:
             if listener.pattern.matches(topic.name):
-                content = message.payload.decode() if message.opcode == TEXT else message.payload
-                listener.take((topic, content))
+                listener.take((topic, message))
 
     def start(self, tasks: TaskGroup) -> None:
         """Let async listeners run."""
@@ -79,7 +76,7 @@ class Listeners:
 class _Listener:
     def __init__(self, pattern: Pattern, handler: Handler) -> None:
         self.pattern = pattern
-        self.is_async = inspect.iscoroutinefunction(handler)
+        self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
         self.queue: deque[_Call] | None = None
         self._handler = handler
         self._event: anyio.Event | None = None
@@ -91,7 +88,9 @@ class _Listener:
                 self._handler(*call)
             except Exception:
                 self._log()
-        elif self.queue is not None and len(self.queue) < MAX_WAITING:
+        elif self.queue is None:
+            return  # the app does not run
+        elif len(self.queue) < MAX_WAITING:
             self.queue.append(call)
             if self._event is not None:
                 self._event.set()
@@ -113,6 +112,7 @@ class _Listener:
                 await self._handler(*call)
             except Exception:
                 self._log()
+            await anyio.lowlevel.checkpoint()  # it may not wait for anything, and find more to do for ever
 
     @property
     def _name(self) -> str:

@@ -16,7 +16,7 @@ _SHOWN = 40
 
 
 def check_name(name: object) -> str:
-    """Give a topic's name if it is one.
+    """Give a topic's name if it is one; of a member of a str Enum its text, which `str` and f-strings do not give.
 
     Raises:
         TopicError: it is none; names often come from clients, so the text is fit for them.
@@ -26,7 +26,7 @@ def check_name(name: object) -> str:
     fault = _fault(name)
     if fault is not None:
         raise TopicError(f"{name[:_SHOWN]!r} cannot be the name of a topic: {fault}")
-    return name
+    return str.__str__(name)
 
 
 def _fault(name: str) -> str | None:

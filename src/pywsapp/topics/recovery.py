@@ -15,8 +15,12 @@ reach that far any more, or has begun anew, the subscribers are told that messag
 Its first position is read before the topic is subscribed, and the history is read once more behind that: so there is no
 moment in which a message could fall between.
 
-A client that comes back says what it saw last. It is given what came since from the history, and what it was given is
-noted with its subscription, for the follower may have that still before it.
+A client that comes back says what it saw last. It is given what came since from the history, and what was delivered
+here while that was read; and what it was given is noted with its subscription, for the follower may have some of that
+still before it. It gets no more at once than it reads; when it has caught up with what was read, it is read again.
+
+A follower whose reading fails gives up until somebody lets it catch up: `histories` does, when the broker is back, or a
+little later if it was not away.
 """
 
 from __future__ import annotations
@@ -24,12 +28,13 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp.protocol.prepared import Sendable
-from pywsapp.topics.broker import Kept, Position
+from pywsapp.topics.broker import MIB, Kept, Position
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import ConfigurationError
 
@@ -37,6 +42,7 @@ logger = logging.getLogger("pywsapp")
 
 #: Messages that are held back while the history is read; what is more, will be read there.
 _MAX_HELD = 1000
+_MAX_HELD_BYTES = 4 * MIB
 
 
 class Publication(NamedTuple):
@@ -105,7 +111,7 @@ class HistoryRule:
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 1:
             raise ConfigurationError(f"a history keeps 1 message or more, not {self.size!r}")
-        if not self.seconds > 0:
+        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
             raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
 
 
@@ -134,29 +140,55 @@ class Follower:
         self._deliver = deliver
         self._lose = lose
         self._start_soon = start_soon
+        self._recordings: list[list[tuple[Position, bytes]]] = []
         self._held: dict[Position, bytes] = {}
+        self._held_bytes = 0
         self._reading = False
         self._again = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Deliver nothing any more, also if the history is being read."""
+        self._closed = True
+
+    @contextmanager
+    def recording(self) -> Iterator[list[tuple[Position, bytes]]]:
+        """Give a list of what is delivered meanwhile, and where it stands."""
+        recording: list[tuple[Position, bytes]] = []
+        self._recordings.append(recording)
+        try:
+            yield recording
+        finally:
+            self._recordings = [one for one in self._recordings if one is not recording]
 
     def receive(self, data: bytes, position: Position) -> None:
         """Take a message that came."""
-        if self._reading or self.position is None:
+        if self._reading:
             self._hold(data, position)
-        elif position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+        elif self._follows(position):
             self._advance(data, position)
         else:
             self._hold(data, position)
             self.catch_up()
 
     def _hold(self, data: bytes, position: Position) -> None:
-        if len(self._held) < _MAX_HELD:
+        if len(self._held) < _MAX_HELD and self._held_bytes + len(data) <= _MAX_HELD_BYTES:
             self._held[position] = data
-        self._again = True
+            self._held_bytes += len(data)
+        else:
+            self._again = True
+
+    def _follows(self, position: Position) -> bool:
+        """Tell whether nothing is missing before it."""
+        here = self.position
+        return here is not None and here.epoch == position.epoch and here.offset + 1 >= position.offset
 
     def _advance(self, data: bytes, position: Position) -> None:
         assert self.position is not None
         if position.offset == self.position.offset + 1:
             self.position = position
+            for recording in self._recordings:
+                recording.append((position, data))
             self._deliver(data, position)
 
     async def begin(self) -> None:
@@ -180,7 +212,7 @@ class Follower:
     async def _catch_up(self) -> None:
         try:
             await self.begin()
-            while self._again:
+            while self._again and not self._closed:
                 self._again = False
                 before = set(self._held)
                 self._take(await self._read(self.position), before)
@@ -195,6 +227,8 @@ class Follower:
         What was held back before it was read and does not follow is of an epoch that is over, or else we would read on
         for ever.
         """
+        if self._closed:
+            return
         assert self.position is not None
         if not kept.complete:
             first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
@@ -202,9 +236,10 @@ class Follower:
             self._lose(self.position)
         for offset, data in kept.messages:
             self._advance(data, Position(kept.position.epoch, offset))
-        held, self._held = self._held, {}
+        held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
-            if position.epoch == self.position.epoch and position.offset <= self.position.offset + 1:
+            if self._follows(position):
                 self._advance(held[position], position)
             elif position not in before:
                 self._hold(held[position], position)
+                self._again = True

@@ -37,6 +37,8 @@ LONGEST_PAUSE_SECONDS = 10.0
 GOOD_SECONDS = 10.0
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * MIB
+#: How often a kept message is on its way when the connection breaks, until it is taken for the cause of that.
+MAX_TRIES = 5
 _BATCH = 500
 _BATCH_BYTES = MIB
 
@@ -48,10 +50,11 @@ class Handover:
         BrokerUnavailable: on awaiting, if it has not.
     """
 
-    __slots__ = ("_done", "_event", "_failure", "message")
+    __slots__ = ("_done", "_event", "_failure", "message", "tries")
 
     def __init__(self, message: Outgoing) -> None:
         self.message = message
+        self.tries = 0
         self._done = False
         self._failure: str | None = None
         self._event: anyio.Event | None = None
@@ -127,7 +130,8 @@ class Relay:
         self._work = anyio.Event()  # there is something to publish
         self._change = anyio.Event()  # there is something to subscribe
         self._idle: anyio.Event | None = None
-        self._connects = self._published = self._failed = self._received = 0
+        self._connects = self._published = self._failed = self._received = self._refused = 0
+        self._since = 0.0  # when the connection was made
         self._failed_before: int | None = None  # while the broker is away
         self._tried: TaskStatus[None] | None = None
 
@@ -154,6 +158,9 @@ class Relay:
             self._fail([handover], f"{self.broker.name} is not connected")
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             self._fail([handover], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
+            self._refused += 1
+            if self._refused & (self._refused - 1) == 0:
+                logger.warning("%s is too slow: left %d messages out so far", self.broker.name, self._refused)
         else:
             if not self._pending:
                 self._work.set()
@@ -173,12 +180,15 @@ class Relay:
                 self._idle = anyio.Event()
             await self._idle.wait()
 
+    def _note_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
     async def _publish(self, connection: BrokerConnection) -> None:
         while True:
             if not self._pending:
-                if self._idle is not None:
-                    self._idle.set()
-                    self._idle = None
+                self._note_idle()
                 self._work = anyio.Event()
                 await self._work.wait()
             batch = self._in_flight = self._take_batch()
@@ -194,17 +204,22 @@ class Relay:
         size = 0
         while self._pending and len(batch) < _BATCH and size < _BATCH_BYTES:
             batch.append(self._pending.popleft())
+            batch[-1].tries += 1
             size += len(batch[-1].message.data)
         self._pending_bytes -= size
         return batch
 
     def _put_back(self, reason: str) -> None:
         """Keep for the next connection what may be repeated; the rest has failed."""
-        waiting = [*self._in_flight, *self._pending]
-        self._in_flight = []
-        self._pending = deque(handover for handover in waiting if handover.message.keep is not None)
+        waiting, self._in_flight, self._pending = [*self._in_flight, *self._pending], [], deque()
+        for handover in waiting:
+            if handover.message.keep is None or handover.tries >= MAX_TRIES:
+                self._fail([handover], reason)
+            else:
+                self._pending.append(handover)
         self._pending_bytes = sum(len(handover.message.data) for handover in self._pending)
-        self._fail((handover for handover in waiting if handover.message.keep is None), reason)
+        if not self._pending:
+            self._note_idle()
 
     # -- subscribing -------------------------------------------------------------------------------------------------
 
@@ -225,7 +240,8 @@ class Relay:
 
     def subscribed(self, topic: str) -> Awaitable[None]:
         """Give something that waits until the broker sends what is published on a topic; not while it is away."""
-        if self.connection is None or (topic in self._active and topic not in self._changed):
+        is_so = topic in self._active and topic not in self._changed
+        if self.connection is None or topic not in self._wanted or is_so:
             return DONE  # type: ignore[no-any-return]
         event = self._awaited.get(topic)
         if event is None:
@@ -264,13 +280,13 @@ class Relay:
         attempts = 0
         try:
             while True:
-                began = anyio.current_time()
                 try:
                     await self._keep_one()
                     reason = "the connection was closed"
                 except Exception as exc:
                     reason = _reason(exc)
-                attempts = 1 if anyio.current_time() - began > GOOD_SECONDS else attempts + 1
+                was_good = self.connection is not None and anyio.current_time() - self._since > GOOD_SECONDS
+                attempts = 1 if was_good else attempts + 1
                 self._lost(reason)
                 await anyio.sleep(pause_before(attempts))
         finally:
@@ -290,17 +306,32 @@ class Relay:
             if self._on_connect is not None:
                 await self._on_connect(connection)
             self._connected(connection)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._publish, connection)
-                tasks.start_soon(self._subscribe, connection)
-                await connection.wait_lost()
-                tasks.cancel_scope.cancel()
+            await self._work_on(connection)
         finally:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await connection.aclose()
 
+    async def _work_on(self, connection: BrokerConnection) -> None:
+        """Do all there is to do at once; the first that fails, or ends, ends the others, and only it is told of."""
+        failures: list[Exception] = []
+
+        async def work(function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+            try:
+                await function(*arguments)
+            except Exception as exc:
+                failures.append(exc)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work, self._publish, connection)
+            tasks.start_soon(work, self._subscribe, connection)
+            tasks.start_soon(work, connection.wait_lost)
+        if failures:
+            raise failures[0]
+
     def _connected(self, connection: BrokerConnection) -> None:
         self.connection = connection
+        self._since = anyio.current_time()
         self._connects += 1
         if self._failed_before is None:
             logger.log(
@@ -318,6 +349,7 @@ class Relay:
             self._failed_before = self._failed
             logger.error("%s is away (%s); local delivery goes on, trying again", self.broker.name, reason)
         self._put_back(f"{self.broker.name} is away: {reason}")
+        self._changed.clear()  # all that is wanted will be subscribed
         awaited, self._awaited = self._awaited, {}
         for event in awaited.values():
             event.set()

@@ -79,15 +79,19 @@ class Topic:
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             return Later(lambda: self._add_when_allowed(conn, asked))
-        return self._add(conn)
+        return self._add_if_open(conn)
 
     def _ask(self, conn: Connection) -> Any:
         return conn.component.on_subscribe(conn, self) if conn.component is not None else None
 
     async def _add_when_allowed(self, conn: Connection, asked: Awaitable[Any]) -> None:
         await asked
-        if not conn.closed and conn not in self.subscribers:
-            await self._add(conn)
+        await self._add_if_open(conn)
+
+    def _add_if_open(self, conn: Connection) -> Awaitable[None]:
+        if conn.closed or conn in self.subscribers:  # by its on_subscribe, or meanwhile
+            return DONE  # type: ignore[no-any-return]
+        return self._add(conn)
 
     def _add(self, conn: Connection, seen: Position | None = None) -> Awaitable[None]:
         conn.joined(self)
@@ -100,7 +104,8 @@ class Topic:
 
         `on_subscribe` is asked as by `add`. Then come, in order and without a gap, the messages since a position, each
         as the `wrap` of `App.history` makes it, and those that are broadcast from now on. If not all of them are kept,
-        what `wrap` makes of that comes first.
+        what `wrap` makes of that comes first. Blocks until the client has taken what it has missed, but for what its
+        `Options.high_water` allows.
 
         Args:
             conn: which is not subscribed yet.
@@ -126,15 +131,29 @@ class Topic:
             raise TopicError("the connection is closed, or subscribed meanwhile")
         try:
             await self._add(conn, _NOT_YET)
-            kept, publications = await self._hub.missed(self, position)
+            return await self._send_missed(conn, position)
         except BaseException:
             self.remove(conn)
             raise
-        if self.subscribers.get(conn) is _NOT_YET:
-            self.subscribers[conn] = kept.position
+
+    async def _send_missed(self, conn: Connection, position: Position | None) -> Recovery:
+        """Send what is behind a position, as fast as the client takes it, until there is no more."""
+        complete, count, behind = True, 0, True
+        while behind:
+            kept, publications = await self._hub.missed(self, position)
+            position, complete, behind = kept.position, complete and kept.complete, False
+            count -= not kept.complete  # then the first one tells that
             for publication in publications:
-                conn.send(publication)
-        return Recovery(str(kept.position), kept.complete, len(kept.messages))
+                if self.subscribers.get(conn) is not _NOT_YET:
+                    break  # it has left meanwhile
+                count += 1
+                sent = conn.send(publication)
+                if sent is not DONE:
+                    await sent
+                    behind = True
+        if self.subscribers.get(conn) is _NOT_YET:
+            self.subscribers[conn] = position
+        return Recovery(str(position), complete, count)
 
     def track(self, conn: Connection, key: str, meta: Any = None) -> None:
         """Say that a subscriber is a user, or what is said of it now; for topics of `App.on_presence`.
@@ -210,23 +229,20 @@ class Topic:
             ConfigurationError: the text has no UTF-8 form.
         """
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
-        if self.history is not None and (eligible is not None or exclude != ()):
+        left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
+        if self.history is not None and (eligible is not None or left_out):
             raise TopicError(f"{self.name!r} keeps a history, so all its subscribers get all its messages")
-        if eligible is not None:
-            chosen = [eligible] if isinstance(eligible, Connection) else eligible
-            self.deliver(prepared, exclude, [conn for conn in chosen if conn in self.subscribers])
-            return DONE  # type: ignore[no-any-return]
-        return self._hub.broadcast(self, prepared, exclude)
+        if eligible is None:
+            return self._hub.broadcast(self, prepared, left_out)
+        for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
+            if conn in self.subscribers and conn not in left_out:
+                conn.send(prepared)
+        return DONE  # type: ignore[no-any-return]
 
-    def deliver(
-        self, message: PreparedMessage, exclude: Connections = (), to: Iterable[Connection] | None = None
-    ) -> None:
+    def deliver(self, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         """Send a message to subscribers in this process. Called by the hub."""
-        if isinstance(exclude, Connection):
-            exclude = (exclude,)
-        left_out = set(exclude)
-        for conn in list(self.subscribers if to is None else to):
-            if conn not in left_out:
+        for conn in list(self.subscribers):
+            if conn not in exclude:
                 conn.send(message)
 
     def deliver_kept(self, message: PreparedMessage, position: Position) -> None:

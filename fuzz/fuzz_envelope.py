@@ -1,0 +1,83 @@
+"""Any bytes are an envelope or none; what is one is written and read again as the same, signed or not."""
+
+from __future__ import annotations
+
+import logging
+
+from harness import fuzz, instrumented
+
+with instrumented():
+    from pywsapp.topics.broker import Position
+    from pywsapp.topics.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
+    from pywsapp.topics.hub import Hub
+    from pywsapp.values.errors import TopicError
+
+TOPIC = "room:42"
+KEY = b"a key"
+HUB = Hub()
+HUB.listen(TOPIC, lambda topic, message: None)
+logging.disable()  # the hub tells of what it drops
+
+
+def read(data: bytes, key: bytes | None = None) -> Envelope | None:
+    envelope, fault = None, ""
+    try:
+        envelope = decode_envelope(data, TOPIC, key)
+    except EnvelopeError as exc:
+        fault = str(exc)
+    assert len(fault) < 300, "it is logged"
+    return envelope
+
+
+def check_position(text: str) -> None:
+    try:
+        position = Position.parse(text)
+    except TopicError:
+        return
+    assert Position.parse(str(position)) == position
+    assert 0 <= position.offset < 2**53, "other languages count in doubles"
+
+
+def one_input(data: bytes) -> None:
+    """Take an envelope."""
+    check_position(data.decode("utf-8", "surrogateescape"))
+    HUB.receive(TOPIC, data, None)
+    assert read(data, KEY) is None, "nobody guesses a signature"
+    envelope = read(data)
+    if envelope is None:
+        return
+    assert envelope.topic == TOPIC
+    assert (envelope.message is None) != (envelope.event is None)
+    for key in (None, KEY):
+        again = encode_envelope(envelope, key)
+        assert repr(read(again, key)) == repr(envelope), "NaN is not equal to itself"
+
+
+def seeds() -> list[bytes]:
+    envelopes = [
+        Envelope(TOPIC, "hello", "b9f0c1d2"),
+        Envelope(TOPIC, "", "x"),
+        Envelope(TOPIC, "Zürich \0 \N{GRINNING FACE}"),
+        Envelope(TOPIC, b"\x00\xff\xfe"),
+        Envelope(TOPIC, None, "x", {"join": [1, 2.5, None, True, {"a": {}}]}),
+        Envelope("room:43", "for others"),
+    ]
+    others = [
+        b'{"v": 1, "topic": "room:42", "text": "a", "base64": "YQ=="}',
+        b'{"v": 2, "topic": "room:42", "text": "a"}',
+        b'{"v": 1, "topic": "room:42", "text": "\\ud83d"}',
+        b'{"v": 1, "topic": "room:42", "from": "\\udc00", "text": "\\ud83d\\ude00"}',
+        b'{"v": 1, "topic": "room:42", "event": {"\\ud83d": NaN}, "other": 1}',
+        b'{"v": ' + b"[" * 400 + b"]" * 400 + b"}",
+        b'{"v": 1, "topic": "room:42", "event": {"a": ' + b"9" * 5000 + b"}}",
+        b'{"v": 1, "topic": "room:42", "base64": "Y!Q="}',
+        "{}".encode("utf-16"),
+        b"17-5f3c",
+        b"0-a",
+        b"00017-5f3c",
+    ]
+    return [*(encode_envelope(envelope) for envelope in envelopes), encode_envelope(envelopes[0], KEY)[1:], *others]
+
+
+if __name__ == "__main__":
+    fuzz(one_input, seeds())

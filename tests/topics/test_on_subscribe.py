@@ -1,0 +1,152 @@
+"""Whoever is to subscribe is asked for: a def or an async def may refuse, or close, and decorators may, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+from rooms import Rooms, running
+from serving import close_frame
+
+from pywsapp import App, ComponentDecorator, Connection, Options, Topic, TopicError
+
+pytestmark = pytest.mark.anyio
+
+
+class Asked(Rooms):
+    """Asks a function, a def or an async def, before somebody may subscribe."""
+
+    ask: Callable[[Connection], Any]
+
+    def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
+        return self.ask(conn)
+
+
+def refuse(conn: Connection) -> None:
+    raise TopicError("not you")
+
+
+async def refuse_later(conn: Connection) -> None:
+    await anyio.lowlevel.checkpoint()
+    refuse(conn)
+
+
+async def close_later(conn: Connection) -> None:
+    await anyio.lowlevel.checkpoint()
+    conn.close()
+
+
+@pytest.mark.parametrize("ask", [refuse, refuse_later])
+async def test_whom_on_subscribe_refuses_does_not_subscribe(ask: Callable[[Connection], Any]) -> None:
+    rooms = Asked()
+    rooms.ask = ask
+    async with running(rooms) as clients:
+        client, conn = await rooms.connect(clients, topic=None)
+        with pytest.raises(TopicError, match="not you"):
+            await rooms.topic().add(conn)
+        await client.send("join t")
+        await rooms.until_called("error")
+        assert rooms.said("error") == [("error", "not you")]
+        assert conn not in rooms.topic()
+        assert conn.topics == ()
+        await client.close()
+        assert not rooms.said("unsubscribe")
+
+
+@pytest.mark.parametrize("ask", [lambda conn: conn.close(), lambda conn: conn.abort(), close_later], ids="123")
+async def test_whom_on_subscribe_closes_does_not_subscribe(ask: Callable[[Connection], Any]) -> None:
+    rooms = Asked()
+    rooms.ask = lambda conn: ask(conn) if ask is close_later else ask(conn) and None
+    async with running(rooms) as clients:
+        client, conn = await rooms.connect(clients, topic=None)
+        await rooms.topic().add(conn)
+        assert conn not in rooms.topic()
+        assert conn.topics == ()
+        with suppress(anyio.BrokenResourceError):
+            await client.stream.send(close_frame())
+        await client.gone()
+
+
+async def test_an_async_on_subscribe_is_awaited_by_whoever_adds() -> None:
+    rooms = Asked()
+    allowed = anyio.Event()
+    rooms.ask = lambda conn: allowed.wait()
+    async with running(rooms) as clients:
+        client, conn = await rooms.connect(clients, topic=None)
+        await client.send("join t", "join t", "say t hello")
+        await anyio.wait_all_tasks_blocked()
+        assert conn not in rooms.topic()
+        allowed.set()
+        other, _ = await rooms.connect(clients)
+        await client.send("say t again")
+        assert await other.message() == "again"
+        assert conn in rooms.topic()
+
+
+@pytest.mark.parametrize("meanwhile", ["closes", "subscribes"])
+async def test_what_happens_while_an_async_on_subscribe_thinks(meanwhile: str) -> None:
+    rooms = Asked()
+    allowed, thinking = anyio.Event(), anyio.Event()
+
+    async def think(conn: Connection) -> None:
+        thinking.set()
+        await allowed.wait()
+
+    rooms.ask = think
+    async with running(rooms) as clients:
+        client, conn = await rooms.connect(clients, topic=None)
+        topic = rooms.topic()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(topic._add_when_allowed, conn, think(conn))
+            await thinking.wait()
+            if meanwhile == "closes":
+                await client.close()
+                await rooms.until_called("close")
+            else:
+                rooms.ask = lambda conn: None
+                topic.add(conn)
+            allowed.set()
+        assert (conn in topic) == (meanwhile == "subscribes")
+        assert conn.topics == ((topic,) if meanwhile == "subscribes" else ())
+        assert len(topic) == len(conn.topics)
+
+
+async def test_a_connection_has_so_many_topics_and_no_more() -> None:
+    rooms = Rooms(options=Options(max_topics=2))
+    async with running(rooms) as clients:
+        _, conn = await rooms.connect(clients)
+        rooms.topic("u").add(conn)
+        with pytest.raises(TopicError, match="at most 2 topics"):
+            rooms.topic("v").add(conn)
+        assert conn not in rooms.topic("v")
+        assert [topic.name for topic in rooms.app.hub.topics()] == ["t", "u"]
+        rooms.topic("t").add(conn)
+        rooms.topic("t").remove(conn)
+        rooms.topic("v").add(conn)
+        assert [topic.name for topic in conn.topics] == ["u", "v"]
+
+
+async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
+    class Guard(ComponentDecorator):
+        def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
+            if topic.name.startswith("secret"):
+                raise TopicError("members only")
+            return super().on_subscribe(conn, topic)
+
+    rooms = Rooms()
+    rooms.app = App(port=0)
+    rooms.app.route("/", ComponentDecorator(Guard(rooms)))
+    async with running(rooms) as clients:
+        client, conn = await rooms.connect(clients)
+        with pytest.raises(TopicError, match="members only"):
+            rooms.topic("secret").add(conn)
+        await client.close()
+        await rooms.until_called("unsubscribe")
+        assert rooms.said("subscribe", "unsubscribe", "close") == [
+            ("subscribe", "t"),
+            ("close", "t"),
+            ("unsubscribe", "t"),
+        ]

@@ -1,0 +1,191 @@
+"""Nobody misses a message of a topic with a history, or sees one twice, or is not told: by model, then for real."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from pywsapp.topics import recovery
+from pywsapp.topics.broker import MIB, Kept, Position
+from pywsapp.topics.recovery import Follower
+
+# -- a follower, beside a broker that loses, forgets, restarts and is slow ---------------------------------------------
+
+
+class Read:
+    """The history being read: it waits for the model to say what is in it."""
+
+    def __init__(self, since: Position | None) -> None:
+        self.since = since
+        self.kept: Kept | None = None
+
+    def __await__(self) -> Generator[Read, Kept, Kept]:
+        return (yield self)
+
+
+class Server:
+    """What a broker has of one topic."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.number += 1
+        self.epoch = f"e{self.number}"
+        self.messages: list[bytes] = []
+        self.gone = 0
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, len(self.messages))
+
+    def publish(self) -> tuple[bytes, Position]:
+        position = Position(self.epoch, len(self.messages) + 1)
+        self.messages.append(str(position).encode())
+        return self.messages[-1], position
+
+    def read(self, since: Position | None) -> Kept:
+        if since is None:
+            return Kept(self.position, (), True)
+        known = self.position.covers(since)
+        first = max(self.gone, since.offset if known else 0)
+        found = [(offset + 1, self.messages[offset]) for offset in range(first, len(self.messages))]
+        return Kept(self.position, found, known and first == since.offset)
+
+
+class Subscribers:
+    """Those behind one follower: checks what they are given."""
+
+    def __init__(self) -> None:
+        self.reached: Position | None = None
+        self.got: set[Position] = set()
+        self.left = False
+
+    def deliver(self, data: bytes, position: Position) -> None:
+        assert not self.left, "a follower that was given up delivers"
+        assert data == str(position).encode(), "another message than that of the place"
+        assert position not in self.got, "twice"
+        self.got.add(position)
+        if self.reached is not None:
+            assert position == (self.reached.epoch, self.reached.offset + 1), "skipped, and not told"
+        self.reached = position
+
+    def lose(self, position: Position) -> None:
+        assert not self.left, "a follower that was given up delivers"
+        assert self.reached is None or not self.reached.covers(position), "nothing is lost"
+        self.reached = position
+
+
+class Followers(RuleBasedStateMachine):
+    @initialize(held=st.sampled_from([(2, 1000), (1000, 10), (1000, 1000)]))
+    def begin(self, held: tuple[int, int]) -> None:
+        recovery._MAX_HELD, recovery._MAX_HELD_BYTES = held
+        self.server = Server()
+        self.wire: deque[tuple[bytes, Position]] = deque()
+        self.tasks: list[tuple[Coroutine[Read, Kept, None], Read]] = []
+        self.steps = 0
+        self.follow()
+
+    def follow(self) -> None:
+        self.subscribers = subscribers = Subscribers()
+        self.follower = Follower("t", self.read, subscribers.deliver, subscribers.lose, self.start)
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        coroutine = task()
+        assert isinstance(coroutine, Coroutine)
+        self.go_on(coroutine, coroutine.send, None)
+
+    def go_on(self, task: Coroutine[Read, Kept, None], step: Callable[[Any], Read], value: Any) -> None:
+        with suppress(StopIteration):
+            self.tasks.append((task, step(value)))
+
+    async def read(self, since: Position | None) -> Kept:
+        return await Read(since)
+
+    @rule()
+    def begin_to_follow(self) -> None:
+        self.start(self.follower.begin)
+
+    @rule(lost=st.sampled_from([False, False, False, True]))
+    def publish(self, lost: bool) -> None:
+        message = self.server.publish()
+        if not lost:
+            self.wire.append(message)
+
+    @rule(number=st.integers(1, 5))
+    def messages_arrive(self, number: int) -> None:
+        for _ in range(min(number, len(self.wire))):
+            self.follower.receive(*self.wire.popleft())
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def the_history_is_read(self, data: st.DataObject) -> None:
+        _, read = data.draw(st.sampled_from(self.tasks))
+        read.kept = read.kept or self.server.read(read.since)
+
+    @precondition(lambda self: any(read.kept for _, read in self.tasks))
+    @rule(data=st.data())
+    def the_answer_arrives(self, data: st.DataObject) -> None:
+        ready = [number for number, (_, read) in enumerate(self.tasks) if read.kept]
+        task, read = self.tasks.pop(data.draw(st.sampled_from(ready)))
+        self.go_on(task, task.send, read.kept)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def reading_fails(self, data: st.DataObject) -> None:
+        task, read = self.tasks.pop(data.draw(st.integers(0, len(self.tasks) - 1)))
+        try:
+            self.go_on(task, task.throw, OSError("gone"))
+        except OSError:
+            assert read.since is None, "only who begins is told"
+
+    @rule()
+    def the_connection_is_a_new_one(self) -> None:
+        self.wire.clear()
+        self.follower.catch_up()
+
+    @rule()
+    def the_broker_restarts(self) -> None:
+        self.server.begin_anew()
+
+    @rule(number=st.integers(1, 5))
+    def messages_expire(self, number: int) -> None:
+        self.server.gone = min(self.server.gone + number, len(self.server.messages))
+
+    @rule()
+    def all_leave_and_others_come(self) -> None:
+        self.follower.close()
+        self.subscribers.left = True
+        self.follow()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "server"):
+            return
+        self.come_to_rest()
+        recovery._MAX_HELD, recovery._MAX_HELD_BYTES = 1000, 4 * MIB
+
+    def come_to_rest(self) -> None:
+        self.start(self.follower.begin)
+        self.follower.catch_up()
+        self.publish(lost=False)
+        steps = 0
+        while self.tasks or self.wire:
+            self.messages_arrive(1)
+            if self.tasks:
+                task, read = self.tasks.pop(0)
+                self.go_on(task, task.send, read.kept or self.server.read(read.since))
+            steps += 1
+            assert steps < 200, "it reads on for ever"
+        assert self.follower.position == self.server.position
+        assert self.subscribers.reached in (None, self.server.position)
+
+
+TestFollowers = Followers.TestCase
+TestFollowers.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

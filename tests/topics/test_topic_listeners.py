@@ -1,0 +1,197 @@
+"""Functions of the server that listen to topics: called for all processes, in order, and in nobody's way."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from bench import Bench, until
+from rooms import Rooms, expect, running
+
+from pywsapp import Topic
+from pywsapp.topics import listeners as listeners_module
+from pywsapp.topics.hub import Hub
+from pywsapp.topics.memory import MemoryBroker
+from pywsapp.values.errors import ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+
+class Notes:
+    """A listener, def or async, that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    def note(self, topic: Topic, message: Any) -> None:
+        self.heard.append((topic.name, message))
+
+    async def note_later(self, topic: Topic, message: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.note(topic, message)
+
+    __call__ = note_later
+
+
+async def heard_all(notes: Notes, number: int) -> None:
+    await until(lambda: len(notes.heard) == number)
+
+
+@pytest.mark.parametrize("way", ["note", "note_later", "__call__"])
+@pytest.mark.parametrize("history", [False, True], ids=["plain", "kept"])
+async def test_listeners_hear_of_all_processes_in_order(way: str, history: bool) -> None:
+    broker = Bench()
+    one, two = Rooms(broker), Rooms(broker)
+    notes = Notes(), Notes()
+    for rooms, note in zip((one, two), notes, strict=True):
+        rooms.app.on_broadcast("room:*")(note if way == "__call__" else getattr(note, way))
+        if history:
+            rooms.app.history("room:*")
+    async with running(one, two) as clients:
+        _, conn = await one.connect(clients, "room:1")
+        assert "subscribe" not in broker.calls, "it is listened to already"
+        for number in range(5):
+            await one.topic("room:1").broadcast(f"one {number}")
+        await two.topic("room:1").broadcast(b"two")
+        await two.topic("elsewhere").broadcast("x")
+        await two.topic("room:2").broadcast("three")
+        wanted = [*(("room:1", f"one {number}") for number in range(5)), ("room:1", b"two"), ("room:2", "three")]
+        for note in notes:
+            await heard_all(note, len(wanted))
+            assert note.heard == wanted
+        one.topic("room:1").remove(conn)
+        await two.topic("room:1").broadcast("nobody is there")
+        await until(lambda: len(notes[0].heard) == len(wanted) + 1)
+        assert "unsubscribe" not in broker.calls
+
+
+@pytest.mark.parametrize("history", [False, True], ids=["plain", "kept"])
+async def test_listeners_without_a_broker(history: bool) -> None:
+    rooms, notes, later = Rooms(), Notes(), Notes()
+    rooms.app.on_broadcast("*")(notes.note)
+    rooms.app.on_broadcast("t")(later.note_later)
+    if history:
+        rooms.app.history("*")
+    async with running(rooms):
+        rooms.topic().broadcast("x")
+        rooms.topic("u").broadcast("y")
+        assert notes.heard == [("t", "x"), ("u", "y")]
+        await until(lambda: later.heard)
+        assert later.heard == [("t", "x")]
+
+
+async def test_a_listener_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    rooms, notes = Rooms(MemoryBroker()), Notes()
+
+    @rooms.app.on_broadcast("t")
+    def raising(topic: Topic, message: Any) -> None:
+        raise LookupError(message)
+
+    @rooms.app.on_broadcast("t")
+    async def raising_later(topic: Topic, message: Any) -> None:
+        raise LookupError(message)
+
+    rooms.app.on_broadcast("t")(notes.note)
+    async with running(rooms) as clients:
+        client, _ = await rooms.connect(clients)
+        for number in range(3):
+            rooms.topic().broadcast(str(number))
+        await expect(client, "0", "1", "2")
+        await until(lambda: len(caplog.records) == 6)
+        assert all("raising" in message and "failed" in message for message in caplog.messages)
+        assert [message for _, message in notes.heard] == ["0", "1", "2"]
+
+
+async def test_a_slow_listener_leaves_messages_out_and_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners_module, "MAX_WAITING", 3)
+    rooms, gate, heard = Rooms(), anyio.Event(), []
+
+    @rooms.app.on_broadcast("t")
+    async def slow(topic: Topic, message: Any) -> None:
+        await gate.wait()
+        heard.append(message)
+
+    async with running(rooms) as clients:
+        client, _ = await rooms.connect(clients)
+        rooms.topic().broadcast("0")
+        await anyio.wait_all_tasks_blocked()
+        for number in range(1, 12):
+            rooms.topic().broadcast(str(number))
+        await expect(client, *map(str, range(12)))
+        gate.set()
+        await until(lambda: len(heard) == 4)
+        assert heard == ["0", "1", "2", "3"]
+        assert [message.rpartition("slow is too slow: ")[2] for message in caplog.messages] == [
+            f"left {number} messages out so far" for number in (1, 2, 4, 8)
+        ]
+
+
+async def test_a_listener_may_broadcast() -> None:
+    broker = MemoryBroker()
+    one, two = Rooms(broker), Rooms(broker)
+
+    @one.app.on_broadcast("question")
+    def answer(topic: Topic, message: Any) -> None:
+        one.topic("answer").broadcast(f"{message}? yes")
+
+    async with running(one, two) as clients:
+        client, _ = await two.connect(clients, "answer")
+        two.topic("question").broadcast("really")
+        await expect(client, "really? yes")
+
+
+async def test_a_listener_that_never_waits_leaves_time_to_others() -> None:
+    rooms = Rooms()
+
+    @rooms.app.on_broadcast("t")
+    async def again(topic: Topic, message: Any) -> None:
+        topic.broadcast("and again")
+
+    async with running(rooms) as clients:
+        rooms.topic().broadcast("once")
+        client, _ = await rooms.connect(clients)
+        await expect(client, "and again", "and again")
+        await client.close()
+
+
+@pytest.mark.parametrize("broker", [None, MemoryBroker()], ids=["alone", "broker"])
+async def test_listeners_come_before_the_app_runs(broker: MemoryBroker | None) -> None:
+    rooms, notes = Rooms(broker), Notes()
+    async with running(rooms):
+        with pytest.raises(ConfigurationError, match="before the app runs"):
+            rooms.app.on_broadcast("t")(notes.note)
+    rooms.app.on_broadcast("t")(notes.note_later)
+    with pytest.raises(ConfigurationError, match="no pattern"):
+        rooms.app.on_broadcast("t*")(notes.note)
+
+
+async def test_a_listener_is_not_too_slow_when_the_app_does_not_run(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    rooms, notes = Rooms(), Notes()
+    rooms.app.on_broadcast("t")(notes.note_later)
+    rooms.topic().broadcast("too early")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("patterns", "fewest"),
+    [
+        ([], []),
+        (["a"], ["a"]),
+        (["a", "a"], ["a"]),
+        (["a:*", "a:b", "a:b:*", "a"], ["a:*", "a"]),
+        (["a:*", "*", "b"], ["*"]),
+        (["ab:*", "a:*"], ["ab:*", "a:*"]),
+        (["*", "*"], ["*"]),
+    ],
+)
+def test_the_fewest_patterns_are_listened_to(patterns: list[str], fewest: list[str]) -> None:
+    hub = Hub()
+    for pattern in patterns:
+        hub.listen(pattern, print)
+    assert hub.listeners.patterns == fewest
