@@ -21,7 +21,7 @@ from typing import Any
 from pywsapp import App, BrokerUnavailable, Connection, MessageComponent, Options
 
 #: More than a run can fill, so that nobody stays away for too long.
-HISTORY_SIZE = 20_000
+HISTORY_SIZE = 100_000
 HISTORY_SECONDS = 600
 #: Less than the shortest time that a lost broker is away.
 _LOOK_SECONDS = 0.02

@@ -26,10 +26,12 @@ from benchmarks.ledger import Ledger
 AWAY_SECONDS = (0.2, 3.0)
 FROZEN_SECONDS = (1.0, 6.0)
 #: Seconds without anything new until it is quiet, and until everybody has to be back before that.
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 3.0
 CALM_SECONDS = 60.0
 #: What is said last, that a gap at the end is seen.
 LAST_WORDS = 20
+#: Seconds in which a client has noticed that its server is dead.
+_NOTICE_SECONDS = 1.0
 #: Seconds until who is there is no longer waited for.
 _GIVE_UP_SECONDS = 40.0
 _APP = Path(__file__).with_name("fault_app.py")
@@ -234,18 +236,7 @@ class Run:
             await self._seconds_until_known(guests)
             end = time.monotonic() + self.args.seconds
             while time.monotonic() < end:
-                gone = self._another().sample(guests, len(guests) // 8)
-                for guest in gone:
-                    guest.stopped = True  # it does not come back when its worker is killed
-                for _ in range(self.args.workers // 2):
-                    await self.kill_worker()
-                    self.faults["workers killed"] += 1
-                if self.broker is not None:
-                    await self.restart_broker()
-                    self.faults["broker restarted"] += 1
-                for guest in gone:
-                    guest.stopped = guest.conn is None
-                seconds.append(await self._seconds_until_known(guests))
+                seconds.append(await self._seconds_after_death(guests))
                 for guest in guests:
                     if guest.stopped:
                         guest.stopped = False
@@ -254,6 +245,21 @@ class Run:
             for guest in guests:
                 guest.stop()
         return seconds
+
+    async def _seconds_after_death(self, guests: list[Guest]) -> float:
+        """Kill a worker, and the broker if there is one; half of the guests who were there do not come back."""
+        staying_away = self.dice.sample(guests, len(guests) // 2)
+        for guest in staying_away:
+            guest.stopped = True
+        await self.kill_worker()
+        self.faults["workers killed"] += 1
+        if self.broker is not None:
+            await self.restart_broker()
+            self.faults["broker restarted"] += 1
+        await anyio.sleep(_NOTICE_SECONDS)
+        for guest in staying_away:
+            guest.stopped = guest.conn is None
+        return await self._seconds_until_known(guests)
 
     async def _seconds_until_known(self, guests: list[Guest]) -> float:
         began = time.monotonic()
