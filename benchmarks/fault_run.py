@@ -251,6 +251,7 @@ class Run:
         staying_away = self.dice.sample(guests, len(guests) // 2)
         for guest in staying_away:
             guest.stopped = True
+        began = time.monotonic()
         await self.kill_worker()
         self.faults["workers killed"] += 1
         if self.broker is not None:
@@ -259,10 +260,10 @@ class Run:
         await anyio.sleep(_NOTICE_SECONDS)
         for guest in staying_away:
             guest.stopped = guest.conn is None
-        return await self._seconds_until_known(guests)
+        return await self._seconds_until_known(guests, began)
 
-    async def _seconds_until_known(self, guests: list[Guest]) -> float:
-        began = time.monotonic()
+    async def _seconds_until_known(self, guests: list[Guest], began: float | None = None) -> float:
+        began = began or time.monotonic()
         while time.monotonic() - began < _GIVE_UP_SECONDS:
             there = [guest for guest in guests if guest.conn is not None]
             for guest in there:
