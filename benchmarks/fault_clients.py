@@ -117,7 +117,7 @@ class Listener(Client):
             self._note_away("joined")
             self.ready = not event.get("away", False)
         elif "away" in event:
-            self._note_away("the server's broker is away")
+            self._note_away("the server's broker is away", anew=False)
             self.ready = not event["away"]
         elif self.conn is not None:
             self.conn.close()  # it could not join
@@ -129,10 +129,10 @@ class Listener(Client):
             self._position = position
             self._events.append(Got(attempt, *Position.parse(position)))
 
-    def _note_away(self, why: str) -> None:
+    def _note_away(self, why: str, *, anew: bool = True) -> None:
         """Without a history, who was away knows that he may have missed something; with one he has to be told."""
         if not self._history:
-            self._events.append(Break(why))
+            self._events.append(Break(why, anew))
 
 
 class Publisher(Client):

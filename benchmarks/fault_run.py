@@ -147,10 +147,11 @@ class Run:
         await anyio.to_thread.run_sync(self.broker.start)
 
     async def freeze_broker(self) -> None:
-        assert self.broker is not None
-        self.broker.freeze()
+        """Stop it for a while; of the local bus that is the supervisor."""
+        supervisor = self.dice.choice(self.servers).process.pid
+        self.broker.freeze() if self.broker is not None else hit(supervisor, signal.SIGSTOP)
         await anyio.sleep(self.dice.uniform(*FROZEN_SECONDS))
-        self.broker.thaw()
+        self.broker.thaw() if self.broker is not None else hit(supervisor, signal.SIGCONT)
 
     async def break_connection(self) -> None:
         self.dice.choice([*self.listeners, *self.publishers]).leave()
@@ -163,9 +164,9 @@ class Run:
             tasks.start_soon(self._repeat, "workers stalled", args.stall, self.stall_worker)
             tasks.start_soon(self._repeat, "workers replaced", args.reload, self.replace_workers)
             tasks.start_soon(self._repeat, "connections broken", args.leave, self.break_connection)
+            tasks.start_soon(self._repeat, "broker frozen", args.freeze, self.freeze_broker, lock)
             if self.broker is not None:
                 tasks.start_soon(self._repeat, "broker restarted", args.restart, self.restart_broker, lock)
-                tasks.start_soon(self._repeat, "broker frozen", args.freeze, self.freeze_broker, lock)
 
     async def _repeat(
         self, name: str, every: float, fault: Callable[[], Awaitable[None]], alone: anyio.Lock | None = None

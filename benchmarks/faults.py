@@ -150,7 +150,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         ("--stall", 7.0, "a worker is stopped"),
         ("--reload", 15.0, "a server replaces its workers"),
         ("--restart", 12.0, "the broker is killed and started again"),
-        ("--freeze", 20.0, "the broker is frozen"),
+        ("--freeze", 20.0, "the broker, or the supervisor, is frozen"),
         ("--leave", 0.3, "a client breaks its connection"),
     ):
         add(name, type=float, default=seconds, help=f"seconds on average until {what}; 0: never (default: %(default)s)")

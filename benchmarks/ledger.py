@@ -14,8 +14,8 @@ broker.
 With a history there is more to be held: positions count up by one from message to message, or there is a break; and
 all listeners have seen the same attempt in the same position.
 
-In order means, from one break to the next: an attempt that was accepted is before all attempts of what was said after
-that. Over a break it need not be: without a history, a client may come back to a process that is behind.
+In order means: an attempt that was accepted is before all attempts of what was said after that. Over a break it need
+not be: without a history, a client may come back to a process that is behind the one that it comes from.
 """
 
 from __future__ import annotations
@@ -52,9 +52,15 @@ class Got(NamedTuple):
 
 
 class Break(NamedTuple):
-    """That a listener knows it may have missed something."""
+    """That a listener knows it may have missed something.
+
+    Args:
+        why: for people.
+        anew: whether it came anew, or the history began anew: then something may come twice, or late.
+    """
 
     why: str
+    anew: bool = True
 
 
 @dataclass
@@ -166,7 +172,7 @@ class Ledger:
         breaks = 0
         for event in events:
             if isinstance(event, Break):
-                breaks += 1
+                breaks += event.anew
                 continue
             one = event.attempt
             if one not in seen:
@@ -184,7 +190,8 @@ class Ledger:
         seen: set[Attempt] = set()
         for event in events:
             if isinstance(event, Break):
-                latest.clear()
+                if event.anew:
+                    latest.clear()
                 continue
             one = event.attempt
             if one in seen:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.ledger import Attempt, Break, Counts, Got, Ledger
 
 LOST = Break("lost")
+AWAY = Break("the broker is away", anew=False)
 
 
 def at(offset: int, number: int, attempt: int = 1, epoch: str = "e") -> Got:
@@ -45,9 +46,10 @@ def test_what_is_missing_is_seen_wherever_it_is(missing: int) -> None:
     assert (counts.missing, counts.delivered, counts.kept) == (1, 3, False)
 
 
+@pytest.mark.parametrize("word", [LOST, AWAY])
 @pytest.mark.parametrize("missing", [1, 2, 4])
-def test_a_break_where_it_is_missing_excuses_it(missing: int) -> None:
-    events = [LOST if n == missing else plain(n) for n in range(1, 5)]
+def test_a_break_where_it_is_missing_excuses_it(missing: int, word: Break) -> None:
+    events = [word if n == missing else plain(n) for n in range(1, 5)]
     counts = judge(events)
     assert (counts.missing, counts.told, counts.breaks, counts.kept) == (0, 1, 1, True)
 
@@ -66,6 +68,7 @@ def test_twice_is_doubled_and_a_second_attempt_is_not() -> None:
     assert judge([plain(1), plain(1), plain(2), plain(3), plain(4)]).doubled == 1
     counts = judge([plain(1), LOST, plain(1), plain(2), plain(3), plain(4)])
     assert (counts.doubled, counts.doubled_over_break, counts.kept) == (0, 1, True)
+    assert judge([plain(1), AWAY, plain(1), plain(2), plain(3), plain(4)]).doubled == 1
     counts = judge([plain(1), plain(1, attempt=2), plain(2), plain(3), plain(4)])
     assert (counts.doubled, counts.published_again, counts.kept) == (0, 1, True)
 
@@ -73,6 +76,7 @@ def test_twice_is_doubled_and_a_second_attempt_is_not() -> None:
 def test_order_counts_from_break_to_break() -> None:
     assert judge([plain(1), plain(3), plain(2), plain(4)]).disordered == 1
     assert judge([plain(1), plain(3), LOST, plain(2), plain(4)]).disordered == 0
+    assert judge([plain(1), plain(3), AWAY, plain(2), plain(4)]).disordered == 1
 
 
 def test_an_attempt_that_nobody_accepted_may_come_late() -> None:
