@@ -146,20 +146,22 @@ class Ledger:
     def _count_missing(self, counts: Counts, listener: str, events: list[Got | Break]) -> None:
         breaks = [index for index, event in enumerate(events) if isinstance(event, Break)]
         first: dict[str, dict[int, int]] = defaultdict(dict)  # by publisher, by number: where it came first
+        sure: dict[str, dict[int, int]] = defaultdict(dict)  # the same of attempts that were accepted
         for index, event in enumerate(events):
             if isinstance(event, Got):
                 first[event.attempt.publisher].setdefault(event.attempt.number, index)
+                if event.attempt in self.accepted:
+                    sure[event.attempt.publisher].setdefault(event.attempt.number, index)
         said: dict[str, set[int]] = defaultdict(set)
         for one in self.accepted:
             said[one.publisher].add(one.number)
         for publisher, numbers in said.items():
             came = first[publisher]
             counts.delivered += len(numbers & came.keys())
-            known = sorted(came)
             for number in sorted(numbers - came.keys()):
-                at = bisect_left(known, number)
-                before = came[known[at - 1]] if at else -1
-                behind = came[known[at]] if at < len(known) else len(events)
+                # an attempt that nobody accepted may have come late, so it bounds nothing from below
+                before = _neighbour(sure[publisher], number, -1, -1)
+                behind = _neighbour(came, number, 0, len(events))
                 if any(before < index < behind for index in breaks):
                     counts.told += 1
                 else:
@@ -218,3 +220,10 @@ class Ledger:
                 counts.skipped += 1
                 place = f"{other.offset}-{other.epoch} behind {one.offset}-{one.epoch}"
                 self._note(f"{listener} got {place} without a word")
+
+
+def _neighbour(places: dict[int, int], number: int, step: int, otherwise: int) -> int:
+    """Give the place of the next lower number (-1) or the next higher one (0), of those that have one."""
+    known = sorted(places)
+    at = bisect_left(known, number) + step
+    return places[known[at]] if 0 <= at < len(known) else otherwise

@@ -59,6 +59,13 @@ def test_a_break_elsewhere_does_not_excuse_it() -> None:
     assert (counts.missing, counts.told) == (1, 0)
 
 
+def test_an_attempt_that_comes_late_does_not_hide_a_break_before_it() -> None:
+    attempts = [Attempt("p", 1, 1), Attempt("p", 1, 2), Attempt("p", 2, 1), Attempt("p", 3, 1)]
+    ledger = Ledger(tried=attempts, accepted=set(attempts[1:]))
+    ledger.heard["listener"] = [LOST, Got(attempts[0]), Got(attempts[3])]
+    assert (ledger.counts().missing, ledger.counts().told) == (0, 1)
+
+
 def test_a_listener_that_heard_nothing_misses_all() -> None:
     assert judge([]).missing == 4
     assert judge([LOST]).told == 4
