@@ -5,7 +5,7 @@ A client sends JSON objects with a `topic` and one thing to do there:
 
     "join": true, "position": "17-5f3c"     subscribe, from a position on where there is a history
     "say": "..."                            broadcast; answered with `accepted`, or with `failed`
-    "track": "anna"                         be present as that user
+    "track": "anna"                         be present as that user; answered with the worker's process ID
     "who": true                             answered with everybody who is present, as far as this process knows
 
 Without a history nobody is told what a broker loses, so subscribers here are told when the process has lost its broker:
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from pywsapp import App, BrokerUnavailable, Connection, MessageComponent, Options
@@ -46,7 +47,7 @@ class Room(MessageComponent):
             await self._say(conn, event)
         elif "track" in event:
             topic.track(conn, event["track"])
-            answer(conn, tracked=event["track"])
+            answer(conn, tracked=event["track"], worker=os.getpid())
         elif "who" in event:
             answer(conn, who=sorted(topic.present()))
 

@@ -201,13 +201,13 @@ class Guest(Client):
 
     Attributes:
         view: who was there when it asked last; None before the answer.
-        present: whether it is.
+        worker: the process ID of its worker.
     """
 
     def __init__(self, name: str, topic: str, ports: list[int], dice: random.Random) -> None:
         super().__init__(topic, ports, dice)
         self.name = name
-        self.present = False
+        self.worker = 0
         self.view: list[str] | None = None
 
     def on_open(self, conn: Connection) -> None:
@@ -216,12 +216,12 @@ class Guest(Client):
 
     def on_close(self, conn: Connection) -> None:
         super().on_close(conn)
-        self.present, self.view = False, None
+        self.view = None
 
     def told(self, event: dict[str, Any]) -> None:
         if "joined" in event:
             self.ask(track=self.name)
         elif "tracked" in event:
-            self.present = True
+            self.worker = event["worker"]
         elif "who" in event:
             self.view = event["who"]

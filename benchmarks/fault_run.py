@@ -30,8 +30,6 @@ QUIET_SECONDS = 3.0
 CALM_SECONDS = 60.0
 #: What is said last, that a gap at the end is seen.
 LAST_WORDS = 20
-#: Seconds in which a client has noticed that its server is dead.
-_NOTICE_SECONDS = 1.0
 #: Seconds until who is there is no longer waited for.
 _GIVE_UP_SECONDS = 40.0
 _APP = Path(__file__).with_name("fault_app.py")
@@ -249,18 +247,15 @@ class Run:
 
     async def _seconds_after_death(self, guests: list[Guest]) -> float:
         """Kill a worker, and the broker if there is one; half of the guests who were there do not come back."""
-        staying_away = self.dice.sample(guests, len(guests) // 2)
-        for guest in staying_away:
+        victim = self.dice.choice(guests).worker
+        for guest in [guest for guest in guests if guest.worker == victim][::2]:
             guest.stopped = True
         began = time.monotonic()
-        await self.kill_worker()
+        hit(victim, signal.SIGKILL)
         self.faults["workers killed"] += 1
         if self.broker is not None:
             await self.restart_broker()
             self.faults["broker restarted"] += 1
-        await anyio.sleep(_NOTICE_SECONDS)
-        for guest in staying_away:
-            guest.stopped = guest.conn is None
         return await self._seconds_until_known(guests, began)
 
     async def _seconds_until_known(self, guests: list[Guest], began: float | None = None) -> float:
