@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -143,14 +143,14 @@ class Publisher(Client):
     """
 
     def __init__(
-        self, name: str, topic: str, ports: list[int], dice: random.Random, ledger: Ledger, clock: Callable[[], float]
+        self, name: str, topic: str, ports: list[int], dice: random.Random, ledger: Ledger, *, history: bool
     ) -> None:
         super().__init__(topic, ports, dice)
         self.name = name
         self.number = 0
         self.longest = 0.0
         self._ledger = ledger
-        self._clock = clock
+        self._history = history
         self._attempt: Attempt | None = None
         self._answered = anyio.Event()
         self._accepted = False
@@ -158,7 +158,7 @@ class Publisher(Client):
     async def say(self) -> None:
         """Say the next message, until it is accepted."""
         self.number += 1
-        began = self._clock()
+        began = time.monotonic()
         attempt = 0
         while not self._accepted:
             if self.conn is None:
@@ -167,11 +167,13 @@ class Publisher(Client):
             attempt += 1
             await self._try(Attempt(self.name, self.number, attempt))
         self._accepted = False
-        self.longest = max(self.longest, self._clock() - began)
+        self.longest = max(self.longest, time.monotonic() - began)
 
     async def _try(self, attempt: Attempt) -> None:
         self._attempt, self._answered = attempt, anyio.Event()
         self._ledger.tried.append(attempt)
+        if not self._history:
+            self._ledger.ways[attempt] = self.connects
         self.ask(say=str(attempt))
         with anyio.move_on_after(_ANSWER_SECONDS) as waited:
             await self._answered.wait()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -33,6 +34,7 @@ LAST_WORDS = 20
 #: Seconds until who is there is no longer waited for.
 _GIVE_UP_SECONDS = 40.0
 _APP = Path(__file__).with_name("fault_app.py")
+Speaker = TypeVar("Speaker", Listener, Publisher)
 
 
 class Server:
@@ -96,26 +98,17 @@ class Run:
         self.faults: Counter[str] = Counter()
         self.ports = [server.port for server in servers]
         self.ledgers = {f"room:{number}": Ledger() for number in range(args.topics)}
-        topics = list(self.ledgers)
-        history = args.broker != "rabbitmq"
-        self.listeners = [
-            Listener(
-                f"listener {n}",
-                t := topics[n % len(topics)],
-                self.ports,
-                self._another(),
-                self.ledgers[t],
-                history=history,
-            )
-            for n in range(args.listeners)
-        ]
-        self.publishers = [
-            Publisher(
-                f"p{n}", t := topics[n % len(topics)], self.ports, self._another(), self.ledgers[t], time.monotonic
-            )
-            for n in range(args.publishers)
-        ]
+        self.listeners = self._make(Listener, "listener ", args.listeners)
+        self.publishers = self._make(Publisher, "p", args.publishers)
         self._done = False
+
+    def _make(self, kind: type[Speaker], name: str, count: int) -> list[Speaker]:
+        topics, history = list(self.ledgers.items()), self.args.broker != "rabbitmq"
+        made = []
+        for number in range(count):
+            topic, ledger = topics[number % len(topics)]
+            made.append(kind(f"{name}{number}", topic, self.ports, self._another(), ledger, history=history))
+        return made
 
     def _another(self) -> random.Random:
         return random.Random(self.dice.random())

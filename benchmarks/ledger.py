@@ -14,8 +14,9 @@ broker.
 With a history there is more to be held: positions count up by one from message to message, or there is a break; and
 all listeners have seen the same attempt in the same position.
 
-In order means: an attempt that was accepted is before all attempts of what was said after that. Over a break it need
-not be: without a history, a client may come back to a process that is behind the one that it comes from.
+In order means: an attempt that was accepted is before all attempts of what was said after that. Without a history that
+is promised for what came from one process, so the `ways` on which something was said are apart; and over a break it
+need not be, for a client may come back to a process that is behind the one that it comes from.
 """
 
 from __future__ import annotations
@@ -112,12 +113,14 @@ class Ledger:
     Attributes:
         tried: all attempts.
         accepted: those that were accepted.
+        ways: on which something was said, if there is no order between them.
         heard: what each listener was given, in its order.
         examples: some of what should not be, for people.
     """
 
     tried: list[Attempt] = field(default_factory=list)
     accepted: set[Attempt] = field(default_factory=set)
+    ways: dict[Attempt, int] = field(default_factory=dict)
     heard: dict[str, list[Got | Break]] = field(default_factory=lambda: defaultdict(list))
     examples: list[str] = field(default_factory=list)
 
@@ -160,8 +163,9 @@ class Ledger:
             counts.delivered += len(numbers & came.keys())
             for number in sorted(numbers - came.keys()):
                 # an attempt that nobody accepted may have come late, so it bounds nothing from below
-                before = _neighbour(sure[publisher], number, -1, -1)
-                behind = _neighbour(came, number, 0, len(events))
+                before, behind = sorted(
+                    (_neighbour(sure[publisher], number, -1, -1), _neighbour(came, number, 0, len(events)))
+                )
                 if any(before < index < behind for index in breaks):
                     counts.told += 1
                 else:
@@ -188,7 +192,7 @@ class Ledger:
             numbers.add((one.publisher, one.number))
 
     def _count_disordered(self, counts: Counts, listener: str, events: list[Got | Break]) -> None:
-        latest: dict[str, int] = {}
+        latest: dict[tuple[str, int], int] = {}
         seen: set[Attempt] = set()
         for event in events:
             if isinstance(event, Break):
@@ -199,10 +203,11 @@ class Ledger:
             if one in seen:
                 continue
             seen.add(one)
-            if one in self.accepted and one.number < latest.get(one.publisher, 0):
+            way = (one.publisher, self.ways.get(one, 0))
+            if one in self.accepted and one.number < latest.get(way, 0):
                 counts.disordered += 1
-                self._note(f"{listener} got {one} behind {latest[one.publisher]}")
-            latest[one.publisher] = max(one.number, latest.get(one.publisher, 0))
+                self._note(f"{listener} got {one} behind {latest[way]}")
+            latest[way] = max(one.number, latest.get(way, 0))
 
     def _count_places(
         self, counts: Counts, listener: str, events: list[Got | Break], places: dict[tuple[str, int], Attempt]

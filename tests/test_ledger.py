@@ -86,6 +86,15 @@ def test_order_counts_from_break_to_break() -> None:
     assert judge([plain(1), plain(3), AWAY, plain(2), plain(4)]).disordered == 1
 
 
+def test_between_ways_there_is_no_order() -> None:
+    attempts = [Attempt("p", number, 1) for number in (1, 2, 3)]
+    ledger = Ledger(tried=attempts, accepted=set(attempts), ways=dict(zip(attempts, (1, 1, 2), strict=True)))
+    ledger.heard["listener"] = [Got(attempts[2]), Got(attempts[0]), Got(attempts[1])]
+    assert ledger.counts().disordered == 0
+    ledger.heard["listener"] = [Got(attempts[1]), Got(attempts[0]), Got(attempts[2])]
+    assert ledger.counts().disordered == 1
+
+
 def test_an_attempt_that_nobody_accepted_may_come_late() -> None:
     attempts = [Attempt("p", 1, 1), Attempt("p", 1, 2), Attempt("p", 2, 1)]
     ledger = Ledger(tried=attempts, accepted=set(attempts[1:]))
