@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import sys
@@ -13,7 +14,9 @@ import anyio
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from serving import serving
 
+from pywsapp import App, Connection, MessageComponent
 from pywsapp.hosting import bus
 from pywsapp.hosting.bus import QUEUE_LIMIT, BusRouter
 from pywsapp.hosting.bus_frames import (
@@ -44,6 +47,7 @@ from pywsapp.testing import BROKER_CHECKS
 from pywsapp.testing.brokers import Check, Peer
 from pywsapp.topics import relay
 from pywsapp.topics.broker import Keep, Outgoing, Position
+from pywsapp.topics.envelope import Envelope, encode_envelope
 from pywsapp.topics.hub import Hub
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable
@@ -210,26 +214,60 @@ async def test_a_worker_that_does_not_read_is_told_what_it_missed() -> None:
         assert found[-1] == published - 1
 
 
-async def test_a_broker_tells_that_messages_are_missing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broker_that_misses_messages_begins_anew() -> None:
     async with running(256 * KIB) as made:
         broker, publisher = made.broker(), await made.peer()
         received: list[bytes] = []
-        connection = await broker.connect(lambda topic, data, position: received.append(data), [])
-        await connection.subscribe([TOPIC])
         published = 0
         for _ in range(2):
+            connection = await broker.connect(lambda topic, data, position: received.append(data), [])
+            await connection.subscribe([TOPIC])
             before = made.router.dropped
             connection._wire.transport.pause_reading()
             while made.router.dropped < before + 20:
                 await publisher.publish(TOPIC, *[bytes(10 * KIB)] * 7)
                 published += 7
             connection._wire.transport.resume_reading()
-            await until(lambda before=before: broker.missing > before)  # type: ignore[misc]
+            with pytest.raises(BrokerUnavailable, match=r"^\d+ messages of other workers are missing") as raised:
+                await connection.wait_lost()
             assert broker.missing == made.router.dropped == published - len(received)
-            assert f"{broker.missing - before} messages of other workers are missing" in caplog.text
+            assert str(raised.value).startswith(f"{broker.missing - before} messages")
+            await connection.aclose()
+        connection = await broker.connect(lambda topic, data, position: received.append(data), [])
+        await connection.subscribe([TOPIC])
         await publisher.publish(TOPIC, b"again")
         await until(lambda: received[-1] == b"again")
         await connection.aclose()
+
+
+async def test_what_a_worker_did_not_read_is_read_from_the_history() -> None:
+    """Nothing is published behind it that would show the gap."""
+    async with running(256 * KIB) as made:
+        app = App(port=0, broker=made.broker())
+        app.history(TOPIC)
+        publisher = await made.peer()
+
+        class Room(MessageComponent):
+            async def on_open(self, conn: Connection) -> None:
+                conn.send((await app.topic(TOPIC).recover(conn, None)).position)
+
+        app.route("/", Room())
+        async with serving(app) as server, server.client() as client:
+            await client.message()
+            connection = app.hub.relay.connection if app.hub.relay is not None else None
+            assert isinstance(connection, LocalConnection)
+            connection._wire.transport.pause_reading()
+            text = "x" * 10 * KIB
+            published = 0
+            while made.router.dropped < 20:
+                published += 1
+                data = encode_envelope(Envelope(TOPIC, text))
+                keep = Keep(("elsewhere", published), 100, 60)
+                await publisher.connection.publish([Outgoing(TOPIC, data, keep)])
+            connection._wire.transport.resume_reading()
+            for number in range(1, published + 1):
+                message = json.loads(await client.message())
+                assert (message["position"].partition("-")[0], message["message"]) == (str(number), text)
 
 
 async def test_who_does_not_read_is_not_read_from_and_is_answered_later() -> None:

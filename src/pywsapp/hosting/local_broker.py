@@ -3,7 +3,8 @@
 There is one socket, and there will be no other: whoever is without the router is without the supervisor, and about to
 end. But a connection may be closed because something took too long, a handler that held up the loop for instance, and
 another is wanted then. So connections follow each other on the same socket: each begins with a BEGIN, which lets the
-router forget what was before, and takes nothing until that is answered.
+router forget what was before, and takes nothing until that is answered. It is lost too when the router says that it has
+left messages out, for whoever keeps count of them, a history or presence, begins anew with each connection.
 
 The socket's transport runs by itself, see `hosting.attaching`, since `Broker.connect` has no task group for it.
 """
@@ -11,7 +12,6 @@ The socket's transport runs by itself, see `hosting.attaching`, since `Broker.co
 from __future__ import annotations
 
 import itertools
-import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -49,8 +49,6 @@ from pywsapp.hosting.bus_frames import (
 from pywsapp.topics.broker import Broker, BrokerConnection, Kept, Outgoing, Position, Receive
 from pywsapp.values.errors import BrokerUnavailable, PywsappError
 from pywsapp.waiting import Alarm, alarm_type
-
-logger = logging.getLogger("pywsapp")
 
 
 class LocalBroker(Broker):
@@ -199,6 +197,8 @@ class LocalConnection(BrokerConnection):
 
     async def wait_lost(self) -> None:
         await self._lost.wait()
+        if isinstance(self._failure, BrokerUnavailable):
+            raise self._failure
         if self._failure is not None:
             raise BrokerUnavailable(f"the supervisor cannot be reached: {self._failure}") from self._failure
 
@@ -273,7 +273,8 @@ class LocalConnection(BrokerConnection):
         elif kind == GAP and lengths == [LONG_COUNT.size]:
             (missing,) = LONG_COUNT.unpack(items[0])
             self._broker.missing += missing
-            logger.error("%d messages of other workers are missing, because this one did not read for long", missing)
+            reason = f"{missing} messages of other workers are missing, because this one did not read for long"
+            self.lose(BrokerUnavailable(reason))
         else:
             raise BusError(f"no router sends frames of kind {kind} with {count} items")
 

@@ -38,6 +38,8 @@ HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 15.0
 MAX_KEY = 200
 MAX_META_BYTES = 4096
+#: How often it is looked for processes that are silent.
+_LOOK_SECONDS = 0.5
 _PART = 100
 _MAX_SILENT = 1000
 
@@ -126,7 +128,7 @@ class Presences:
         self._heard: dict[str, float] = {}
         self._silent: dict[str, None] = {}  # processes whose lease has ended
         self._active: dict[str, None] = {}  # rooms with something to be told
-        self._next_beat = float("-inf")
+        self._next_beat = self._next_look = float("-inf")
 
     # -- what this process does --------------------------------------------------------------------------------------
 
@@ -292,6 +294,8 @@ class Presences:
         if now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_SECONDS
             self._send(ALIVE_TOPIC, {"presence": "alive"})
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_SECONDS
             for node in [node for node, heard in self._heard.items() if now - heard > LEASE_SECONDS]:
                 self._forget(node)
                 self._silent[node] = None
