@@ -102,9 +102,18 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
-    if not isinstance(origin, str):
+    if not isinstance(origin, str) or not _has_utf8(origin):
         raise EnvelopeError("its `from` is no text")
     return _with_content(fields, topic, origin)
+
+
+def _has_utf8(text: str) -> bool:
+    """Tell whether there is no half of a surrogate pair in it, which JSON can say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
@@ -118,13 +127,14 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
         return Envelope(topic, None, origin, content)
     if not isinstance(content, str):
         raise EnvelopeError(f"its {found[0]} is no text")
+    if found == ["text"]:
+        if not _has_utf8(content):
+            raise EnvelopeError("its text cannot be read: it has half of a surrogate pair")
+        return Envelope(topic, content, origin)
     try:
-        if found == ["text"]:
-            content.encode()  # JSON can say half of a surrogate pair
-            return Envelope(topic, content, origin)
         return Envelope(topic, b64decode(content, validate=True), origin)
     except ValueError as exc:
-        raise EnvelopeError(f"its {found[0]} cannot be read: {exc}") from None
+        raise EnvelopeError(f"its base64 cannot be read: {exc}") from None
 
 
 def _signature(key: bytes, data: bytes) -> bytes:
