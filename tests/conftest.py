@@ -25,6 +25,7 @@ ONCE = {
     "test_bridge.py",
     "test_bus.py",
     "test_bus_frames.py",
+    "test_faults.py",
     "test_load_balancers.py",
     "test_nats.py",
     "test_packaging.py",
