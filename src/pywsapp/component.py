@@ -17,7 +17,7 @@ from typing_extensions import ParamSpec
 from pywsapp.connection import Connection
 from pywsapp.topics.topic import Topic
 from pywsapp.values.close import CloseCode
-from pywsapp.values.errors import ConfigurationError, Refuse
+from pywsapp.values.errors import ConfigurationError, Refuse, TopicError
 from pywsapp.values.options import Options
 from pywsapp.values.request import Request
 from pywsapp.values.response import Response
@@ -26,6 +26,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 logger = logging.getLogger("pywsapp")
+
+#: Bytes of a reason in a close frame (RFC 6455 section 5.5.1).
+_MAX_REASON = 123
 
 
 class MessageComponent:
@@ -72,7 +75,15 @@ class MessageComponent:
         """Learn that a connection has left a topic, by `Topic.remove` or, behind `on_close`, by its end. A def only."""
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        """Take an exception of one of the others; by default it is logged and the connection closed with 1011."""
+        """Take an exception of one of the others; by default it is logged and the connection closed with 1011.
+
+        A TopicError is the peer's doing, who has named a topic that it cannot have: it is told so, with 1008.
+        """
+        if isinstance(exc, TopicError):
+            logger.info("%r may not: %s", conn, exc)
+            reason = str(exc).encode("utf-8", "replace")[:_MAX_REASON].decode(errors="ignore")
+            conn.close(CloseCode.POLICY_VIOLATION, reason)
+            return
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)
         conn.close(CloseCode.INTERNAL_ERROR, "internal error")
 

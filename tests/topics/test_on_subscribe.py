@@ -8,10 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
-from serving import close_frame
+from serving import CLOSE, close_frame, serving
 from topic_rooms import Rooms, running
 
-from pywsapp import App, ComponentDecorator, Connection, Options, Topic, TopicError
+from pywsapp import App, ComponentDecorator, Connection, MessageComponent, Options, Topic, TopicError
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +150,31 @@ async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
             ("close", "t"),
             ("unsubscribe", "t"),
         ]
+
+
+class Unguarded(MessageComponent):
+    """An app that lets what topics raise go where it goes."""
+
+    def __init__(self) -> None:
+        self.app = App("*", 0)
+        self.app.route("/", self, allowed_origins=["*"])
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        await self.app.topic(message).add(conn)
+
+    def on_subscribe(self, conn: Connection, topic: Topic) -> None:
+        if topic.name == "secret":
+            raise TopicError("ü" * 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("no spaces", "'no spaces' cannot be the name of a topic: whitespace, control"), ("secret", "ü" * 61)],
+)
+async def test_who_may_not_subscribe_is_told_so(name: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Unguarded().app) as server, server.client() as client:
+        await client.send(name)
+        opcode, payload = await client.receive()
+        assert (opcode, payload[:2], payload[2:].decode()[: len(reason)]) == (CLOSE, b"\x03\xf0", reason)
+        assert len(payload) <= 125
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
