@@ -206,7 +206,8 @@ class RabbitConnection(BrokerConnection):
                 await change(channel, self._queue, self._exchange, topic.translate(_SWAP))
 
         number = len(self._binders)
-        await asyncio.gather(*(work(channel, topics[i::number]) for i, channel in enumerate(self._binders)))
+        with _quietly():  # aiormq warns of what is cancelled because the app has ended
+            await asyncio.gather(*(work(channel, topics[i::number]) for i, channel in enumerate(self._binders)))
 
     async def wait_lost(self) -> None:
         await self._lost.wait()
