@@ -248,6 +248,7 @@ def make_app(
         app.history("room:*", size=HISTORY, seconds=KEEP_SECONDS, wrap=with_position)
     chat = Chat(app)
     app.route("/chat", chat)
+    app.health("/health")
     app.on_presence(EVERYBODY)(chat.people_changed)
     app.on_broadcast(TAKEN_OVER)(chat.taken_over)
     app.every(1)(chat.announce_rooms)
