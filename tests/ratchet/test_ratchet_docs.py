@@ -211,4 +211,8 @@ def test_every_warning_is_shown() -> None:
 def test_there_is_one_logger() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
-    assert used == {'"pywsapp"', "", "_name"}  # and the root, to see whether anybody has set it up, and aio-pika's
+    assert used == {
+        '"pywsapp"',
+        "",
+        "name",
+    }  # and the root, to see whether anybody has set it up, and those of client libraries

@@ -31,6 +31,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoServersError
 
 from pywsapp.backends.bridge import connect_on_asyncio
+from pywsapp.backends.quiet import hush, quietly
 from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Outgoing, Receive
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
@@ -116,21 +117,22 @@ class NatsConnection(BrokerConnection):
         """Connect and subscribe to the patterns; give how many bytes a message may have."""
         told: dict[str, Any] = {name: self._told_if_secure(secret) for name, secret in credentials.items()}
         try:
-            await self._client.connect(
-                urls,
-                name="pywsapp",
-                allow_reconnect=False,
-                connect_timeout=_CONNECT_SECONDS,
-                # while connecting this counts all the same: each server is tried twice, and at once
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                error_cb=self._on_error,
-                closed_cb=self._on_closed,
-                # names are checked already, and this check takes a>b for a wildcard
-                skip_subject_validation=True,
-                **told,
-                **options,
-            )
+            with quietly():
+                await self._client.connect(
+                    urls,
+                    name="pywsapp",
+                    allow_reconnect=False,
+                    connect_timeout=_CONNECT_SECONDS,
+                    # while connecting this counts all the same: each server is tried twice, and at once
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    error_cb=self._on_error,
+                    closed_cb=self._on_closed,
+                    # names are checked already, and this check takes a>b for a wildcard
+                    skip_subject_validation=True,
+                    **told,
+                    **options,
+                )
         except NoServersError:
             raise self._error from None
         self._check_secure()
@@ -255,3 +257,6 @@ def _credentials(servers: list[SplitResult]) -> dict[str, str]:
 
 def _text(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"
+
+
+hush("nats.aio.client")  # of a reader that ends because its connection was closed, for instance

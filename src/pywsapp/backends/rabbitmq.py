@@ -23,10 +23,7 @@ Needs `pip install 'pywsapp[rabbitmq]'`.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -37,6 +34,7 @@ from aiormq import Channel, spec
 from aiormq.abc import DeliveredMessage
 
 from pywsapp.backends.bridge import connect_on_asyncio
+from pywsapp.backends.quiet import hush, quietly
 from pywsapp.topics.broker import MIB, Broker, BrokerConnection, Outgoing, Receive
 from pywsapp.topics.names import Pattern
 from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
@@ -107,7 +105,7 @@ class RabbitBroker(Broker):
         return await connect_on_asyncio(self._connect, receive, patterns)
 
     async def _connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        with _quietly():
+        with quietly():
             opened = await aio_pika.connect(
                 self._url,
                 ssl_context=self._ssl_context,
@@ -206,7 +204,7 @@ class RabbitConnection(BrokerConnection):
                 await change(channel, self._queue, self._exchange, topic.translate(_SWAP))
 
         number = len(self._binders)
-        with _quietly():  # aiormq warns of what is cancelled because the app has ended
+        with quietly():  # aiormq warns of what is cancelled because the app has ended
             await asyncio.gather(*(work(channel, topics[i::number]) for i, channel in enumerate(self._binders)))
 
     async def wait_lost(self) -> None:
@@ -255,27 +253,4 @@ def _binding_of(pattern: Pattern) -> str:
     return pattern.prefix.translate(_SWAP) + "#"
 
 
-class _Quiet(logging.Filter):
-    """Keeps aiormq from logging, with tracebacks, what the `Relay` tells in one line.
-
-    Ours are known by the context in which a connection was made, for all of its tasks have that. So the connections
-    that a program itself makes with aio-pika go on to be logged.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # "Connection %r was blocked by: %r" nobody else tells
-        return not _ours.get() or "blocked" in str(record.msg)
-
-
-_ours: ContextVar[bool] = ContextVar("ours", default=False)
-for _name in ("aiormq.connection", "aiormq.channel"):
-    logging.getLogger(_name).addFilter(_Quiet())
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    token = _ours.set(True)
-    try:
-        yield
-    finally:
-        _ours.reset(token)
+hush("aiormq.connection", "aiormq.channel", but="blocked")  # by a server that is short of memory
