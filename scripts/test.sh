@@ -1,5 +1,5 @@
 #!/bin/sh
-# test.sh PYTHON ARGUMENT... : the suite on the compiled twin, and on the Python source; arguments go to pytest.
+# test.sh PYTHON ARGUMENT... : the suite on the compiled twin, and then on the Python source; arguments go to pytest.
 #
 # The second run leaves out what cannot differ. Where there is no twin, or PYWSAPP_PURE is set, the source is all there is.
 set -eu
@@ -24,23 +24,15 @@ case $version in
         ;;
 esac
 
-# Both at once, for either waits more than it works: for processes, brokers, timeouts. The second is shown afterwards.
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-PYWSAPP_PURE=1 "$python" -m pytest -p no:cacheprovider -m "not once" "$@" >"$log" 2>&1 &
-second=$!
-trap 'kill "$second" 2>/dev/null; exit 130' INT TERM
 header "1 of 2: the compiled twin"
 compiled=0
 "$python" -m pytest "$@" || compiled=$?
 if [ "$compiled" -eq 2 ]; then
-    kill "$second" 2>/dev/null || true
     exit 2 # interrupted
 fi
 header "2 of 2: the Python source"
 pure=0
-wait "$second" || pure=$?
-cat "$log"
+PYWSAPP_PURE=1 "$python" -m pytest -m "not once" "$@" || pure=$?
 if [ "$pure" -eq 5 ] && [ "$compiled" -eq 0 ]; then
     pure=0 # what was chosen has been run once
 fi

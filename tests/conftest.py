@@ -20,11 +20,13 @@ BACKENDS = [
 #: Not run again on the other build: tests of tools, of both builds, and of what is in a browser, a broker, a balancer
 #: or a supervisor, for that is no part of either.
 ONCE = {
+    "test_app_run.py",
     "test_architecture.py",
     "test_benchmarks.py",
     "test_bridge.py",
     "test_bus.py",
     "test_bus_frames.py",
+    "test_cli.py",
     "test_faults.py",
     "test_load_balancers.py",
     "test_nats.py",
