@@ -38,6 +38,9 @@ class Room(MessageComponent):
         conn.send("ready")
 
     async def on_message(self, conn: Connection, message: str | bytes) -> None:
+        if message == "ping":
+            conn.send("pong")
+            return
         try:
             await self.app.topic("room:1").broadcast(message, exclude=conn)
         except BrokerUnavailable:
@@ -97,6 +100,8 @@ async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.L
         await speaker.send("2")
         assert await speaker.message() == "2 stayed here"
         assert await neighbour.message() == "2"
+        assert here.hub.relay is not None
+        assert here.hub.relay.stats.failed == 1
 
         await anyio.to_thread.run_sync(service.start)
         await until(lambda: connected(here, there))
@@ -106,6 +111,7 @@ async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.L
         await there.topic("news:today").broadcast("rain")
         await until(lambda: heard)
         assert heard == [("news:today", "rain")]
+        assert here.hub.relay.stats.connects >= 2
     assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is away "] * 2
     assert [line.partition(";")[0] for line in warnings(caplog)[2:]] == [f"connected to {make().name} again"] * 2
 

@@ -70,8 +70,13 @@ async def test_the_server_says_how_large_a_message_may_be() -> None:
 
 
 async def test_one_of_several_servers_is_enough(nats: Nats) -> None:
-    async with peers(lambda: broker_from_url(f"nats://127.0.0.1:{free_port()},{nats.url}"), 5):
-        pass
+    topic = fresh()
+    async with peers(lambda: broker_from_url(f"nats://127.0.0.1:{free_port()},{nats.url}"), 5) as (one, *others):
+        for other in others:
+            await other.connection.subscribe([topic])
+        await one.publish(topic, b"hello")
+        for other in others:
+            await other.expect([(topic, b"hello")])
 
 
 # -- URLs ------------------------------------------------------------------------------------------------------------

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
+from outages import GUARD, connected, freezes_and_thaws, inside, is_killed_and_restarted, until
+from outages import room as room_on
 from redis.crc import key_slot
 from services import Redis, redis_cluster, redis_server
-from serving import Client, Serving, serving
+from serving import Serving
 
-from pywsapp import App, Connection, MessageComponent
+from pywsapp import App
 from pywsapp.backends.redis import RedisBroker, broker_from_url
 from pywsapp.testing.brokers import Peer, fresh, peers
 from pywsapp.topics.broker import Keep, Outgoing, Position
@@ -25,7 +28,6 @@ from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
 pytestmark = pytest.mark.anyio
 
 BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
-GUARD = 20
 #: Seconds of silence until a connection is lost, in these tests.
 HEALTH = 1.0
 
@@ -36,51 +38,8 @@ def redis() -> Iterator[Redis]:
         yield server
 
 
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(GUARD):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await anyio.sleep(0.01)
-
-
-class Room(MessageComponent):
-    """Everybody in it gets what the others say, and whoever says it is told what came of it."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def on_open(self, conn: Connection) -> None:
-        await self.app.topic("room:1").add(conn)
-        conn.send("ready")
-
-    async def on_message(self, conn: Connection, message: str | bytes) -> None:
-        if message == "ping":
-            conn.send("pong")
-            return
-        try:
-            await self.app.topic("room:1").broadcast(message, exclude=conn)
-        except BrokerUnavailable:
-            conn.send(f"{message!s} stayed here")
-        else:
-            conn.send(f"{message!s} was sent")
-
-
-@asynccontextmanager
-async def room(url: str, health_seconds: float = HEALTH) -> AsyncIterator[tuple[App, Serving]]:
-    app = App(port=0, broker=RedisBroker(url, health_seconds=health_seconds))
-    app.route("/", Room(app))
-    async with serving(app) as server:
-        yield app, server
-
-
-@asynccontextmanager
-async def inside(server: Serving) -> AsyncIterator[Client]:
-    async with server.client() as client:
-        assert await client.message() == "ready"
-        yield client
-
-
-def connected(*apps: App) -> bool:
-    return all(app.hub.relay is not None and app.hub.relay.stats.connected for app in apps)
+def room(url: str, health_seconds: float = HEALTH) -> AbstractAsyncContextManager[tuple[App, Serving]]:
+    return room_on(RedisBroker(url, health_seconds=health_seconds))
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
@@ -88,72 +47,12 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> lis
 
 
 async def test_an_app_outlives_its_redis(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[str | bytes] = []
-    async with (
-        room(redis.url) as (here, server),
-        room(redis.url) as (there, other_server),
-        inside(server) as speaker,
-        inside(server) as neighbour,
-        inside(other_server) as stranger,
-    ):
-        await speaker.send("1")
-        assert await speaker.message() == "1 was sent"
-        assert [await client.message() for client in (neighbour, stranger)] == ["1", "1"]
-
-        redis.kill()
-        await until(lambda: not connected(here) and not connected(there))
-        await speaker.send("2")
-        assert await speaker.message() == "2 stayed here"
-        assert await neighbour.message() == "2"
-        assert [line for line in lines(caplog) if "away" not in line] == []
-        assert len(lines(caplog)) == 2  # one for each app
-        assert here.hub.relay is not None
-        assert here.hub.relay.stats.failed == 1
-
-        redis.start()
-        await until(lambda: connected(here, there))
-        await speaker.send("3")
-        assert await speaker.message() == "3 was sent"
-        heard += [await neighbour.message(), await stranger.message()]
-        assert heard == ["3", "3"]
-        assert here.hub.relay.stats.connects == 2
-        assert [line for line in lines(caplog)[2:] if "again" not in line] == []
-        assert len(lines(caplog)) == 4
-
-
-async def test_patterns_and_topics_come_again_after_a_restart(redis: Redis) -> None:
-    app = App(port=0, broker=RedisBroker(redis.url, health_seconds=HEALTH))
-    app.route("/", Room(app))
-    heard: list[tuple[str, str | bytes]] = []
-
-    @app.on_broadcast("news:*")
-    def listen(topic: object, message: str | bytes) -> None:
-        heard.append((getattr(topic, "name", ""), message))
-
-    async with room(redis.url) as (other, _), serving(app) as server, inside(server) as client:
-        redis.kill()
-        await until(lambda: not connected(app) and not connected(other))
-        redis.start()
-        await until(lambda: connected(app, other))
-        await other.topic("news:today").broadcast("rain")
-        await other.topic("room:1").broadcast("hello")
-        assert await client.message() == "hello"
-        await until(lambda: heard)
-        assert heard == [("news:today", "rain")]
+    await is_killed_and_restarted(redis, lambda: RedisBroker(redis.url, health_seconds=HEALTH), caplog)
 
 
 async def test_a_redis_that_hangs_is_noticed(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    async with room(redis.url) as (app, server), inside(server) as speaker, inside(server) as neighbour:
-        redis.freeze()
-        await until(lambda: not connected(app))
-        assert "no answer for 1 seconds" in lines(caplog)[0]
-        await speaker.send("1")
-        assert await speaker.message() == "1 stayed here"
-        assert await neighbour.message() == "1"
-        redis.thaw()
-        await until(lambda: connected(app))
-        await speaker.send("2")
-        assert await speaker.message() == "2 was sent"
+    make = functools.partial(RedisBroker, redis.url, health_seconds=HEALTH)
+    await freezes_and_thaws(redis, make, "no answer for 1 seconds", caplog)
 
 
 async def test_a_wrong_password_is_said_and_shown_to_nobody(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:

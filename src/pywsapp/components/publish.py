@@ -5,8 +5,8 @@
 
     {"topic": "room:42", "text": "hello"}          or "base64" for a binary message
 
-The time in the signature may be five minutes off, and each signature is good once: so a request that somebody has
-overheard cannot be sent again.
+The time in the signature may be five minutes off, and each signature is good once in each process: so a request that
+somebody has overheard can be sent again for a few minutes, and only to another worker or machine.
 """
 
 from __future__ import annotations
