@@ -3,8 +3,8 @@
 A `Broker` is what a person chooses, by URL or as an object; it connects, and that is all. A `BrokerConnection` is one
 connection of one process, good until it is lost. What has to be remembered and repeated when that happens, the `Relay`
 does, once for all brokers. Both are used from one task group of one event loop, and everything in here is at most once:
-a message may be lost with a connection, and never comes twice. Only what a topic's history keeps is handed over again;
-the broker knows it by its `Keep.id` and takes it once.
+a message may be lost with a connection, and never comes twice over one. Only what a topic's history keeps is handed
+over again; the broker knows it by its `Keep.id` and takes it once.
 """
 
 from __future__ import annotations
