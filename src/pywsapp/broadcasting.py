@@ -30,7 +30,12 @@ def broadcast(
         ConfigurationError: the text has no UTF-8 form.
     """
     prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
-    left_out = {exclude} if isinstance(exclude, Connection) else set(exclude)
-    for connection in list(connections):
+    left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
+    send_to_all(list(connections), prepared, left_out)
+
+
+def send_to_all(connections: list[Connection], message: PreparedMessage, left_out: frozenset[Connection]) -> None:
+    """Send a prepared message to connections, some left out; the innermost loop of every broadcast."""
+    for connection in connections:
         if connection not in left_out:
-            connection.send(prepared)
+            connection.send_prepared(message)

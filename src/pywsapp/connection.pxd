@@ -1,4 +1,5 @@
 from pywsapp.outbox cimport Flusher, Outbox
+from pywsapp.protocol.prepared cimport PreparedMessage
 from pywsapp.protocol.websocket cimport WebSocket
 from pywsapp.subscriber cimport Subscriber
 
@@ -31,5 +32,7 @@ cdef class Connection(Subscriber):
     cdef public object subprotocol
     cdef public bint was_clean
 
+    cpdef send_prepared(self, PreparedMessage message)
+    cdef bint _queue(self, frame, Py_ssize_t size) except -1
     cdef bint _make_room(self, Py_ssize_t size) except -1
     cpdef flush(self)

@@ -176,15 +176,23 @@ class Connection(Subscriber):
         else:
             frame = self._ws.encode(message, compress)
             size = len(frame)
+        return DONE if self._queue(frame, size) else Later(self._drained)
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Send a message as `send` does, with nothing to await. Called for each connection of a broadcast."""
+        if self._open:
+            frame = self._ws.encode(message)
+            self._queue(frame, len(frame))
+
+    def _queue(self, frame: Frame, size: int) -> bool:
+        """Queue a frame of so many bytes, or apply the policy; give whether there is nothing to wait for."""
         outbox = self._outbox
         if outbox.size + size > self._max_outbox and not self._make_room(size):
-            return Later(self._drained)
+            return False
         if not outbox.frames:
             self._flusher.add(self)
         outbox.add(frame, size)
-        if self._writable and outbox.size <= self._high_water:
-            return DONE  # type: ignore[no-any-return]
-        return Later(self._drained)
+        return self._writable and outbox.size <= self._high_water
 
     def _make_room(self, size: int) -> bool:
         """Make the outbox take `size` more bytes, or apply the policy; give whether the message may be queued."""

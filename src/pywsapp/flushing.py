@@ -2,7 +2,8 @@
 
 A broadcast to ten thousand fills ten thousand outboxes in one turn. Most of them have to wait for later turns, so that
 the loop does not stand still meanwhile. Those that are filled in a later turn do not wait behind them; and what is sent
-to those that wait leaves with the same write.
+to those that wait leaves with the same write. But half of a turn belongs to those that wait, the longest first: where
+each turn fills as many as it flushes, as thousands of busy clients do, they would else wait for ever.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class TurnFlusher(Flusher):
     def _share_out(self, filled: list[Connection]) -> list[Connection]:
         """Give the connections whose turn it is, and keep the rest."""
         waiting = self._waiting or deque()
-        waiting.extend(filled[FLUSHES_A_TURN:])
-        del filled[FLUSHES_A_TURN:]
+        room = FLUSHES_A_TURN - min(len(waiting), FLUSHES_A_TURN // 2)
+        waiting.extend(filled[room:])
+        del filled[room:]
         filled += [waiting.popleft() for _ in range(min(len(waiting), FLUSHES_A_TURN - len(filled)))]
         self._waiting = waiting or None
         if waiting:

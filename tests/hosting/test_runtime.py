@@ -177,6 +177,23 @@ def test_nobody_waits_behind_a_large_audience() -> None:
     assert len(calls) == 1
 
 
+def test_nobody_waits_for_ever_behind_those_who_come_later() -> None:
+    calls: list[Callable[[], None]] = []
+    busy: list[bytes] = []
+    waiting: list[bytes] = []
+    flusher = TurnFlusher(calls.append)
+    many = [connection(flusher, busy.append) for _ in range(FLUSHES_A_TURN)]
+    broadcast(many + [connection(flusher, waiting.append) for _ in range(2 * FLUSHES_A_TURN)], "1")
+    served = []
+    for _ in range(5):
+        broadcast(many, "2")  # as many again as one turn takes
+        calls.pop()()
+        served.append(len(waiting))
+    half = FLUSHES_A_TURN // 2
+    assert served == [0, half, 2 * half, 3 * half, 4 * half]
+    assert len(busy) == FLUSHES_A_TURN + 4 * half
+
+
 async def test_the_event_loop_is_told_apart() -> None:
     try:
         asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pywsapp.broadcasting import send_to_all
 from pywsapp.connection import Connection
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.topics.broker import Position
@@ -241,9 +242,7 @@ class Topic:
 
     def deliver(self, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         """Send a message to subscribers in this process. Called by the hub."""
-        for conn in list(self.subscribers):
-            if conn not in exclude:
-                conn.send(message)
+        send_to_all(list(self.subscribers), message, exclude)
 
     def deliver_kept(self, message: PreparedMessage, position: Position) -> None:
         """Send a message that stands there to subscribers in this process who have not seen it. Called by the hub."""
@@ -251,4 +250,4 @@ class Topic:
             if seen is None or (
                 seen is not _NOT_YET and (seen.epoch != position.epoch or seen.offset < position.offset)
             ):
-                conn.send(message)
+                conn.send_prepared(message)
