@@ -61,12 +61,17 @@ def idle(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> di
 
 
 def busy(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give the processor time of a message, as fast as it goes and at a fixed rate, on so many connections."""
+    """Give the processor time of a message, as fast as it goes and at a fixed rate, on so many connections.
+
+    And the milliseconds that replies take as fast as it goes: were the connections not served in turn, the slowest of
+    them would take many times the mean.
+    """
     words = f"--size 64 --conns {count} {CONCURRENCY}"
     with serving(bench, contestant, PLAIN) as server:
         full = _load(bench, server, words)
         paced = _load(bench, server, f"{words} --rate 5000")
-    return {"full": cpu_per_message(full), "paced": cpu_per_message(paced)}
+    taken = {name: full["latency_us"][name] / 1000 for name in ("mean", "p99", "max")}
+    return {"full": cpu_per_message(full), "paced": cpu_per_message(paced), **taken}
 
 
 def size(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:

@@ -312,6 +312,7 @@ class Connection(Subscriber):
             if frame:
                 self._note(int(code), reason)
                 self._queue_last(frame)
+                self._flusher.add(self)
             else:  # the peer closed first; if that is not noted yet, it is in the batch that is being delivered
                 self.answer_close()
         return Later(self._gone)
@@ -395,7 +396,6 @@ class Connection(Subscriber):
     def _queue_last(self, frame: bytes) -> None:
         """Queue the close frame, and read on whatever had paused reading: the peer's close is awaited now."""
         self._outbox.add(frame, len(frame))
-        self._flusher.add(self)
         if self._pauses:
             self._pauses = 0
             self._transport.resume_reading()

@@ -86,6 +86,7 @@ class HttpLink:
         "_state",
         "_transport",
         "_unsent",
+        "_upgrade",
     )
 
     def __init__(self, server: Server, header: ProxyHeader | None = None) -> None:
@@ -95,6 +96,7 @@ class HttpLink:
         self._buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
         self._request: Request | None = None
+        self._upgrade = False  # it is to become a WebSocket
         self._glued = b""
         self._body_size = 0  # of what is read of it; it is among what is glued behind the head
         self._body_came: anyio.Event | None = None
@@ -141,12 +143,10 @@ class HttpLink:
 
     def eof_received(self) -> bool:
         """Take the peer's end of stream: a plain request may be answered all the same, a WebSocket needs both ways."""
-        request = self._request
         return (
             self._state in (_State.DECIDING, _State.STREAMING)
-            and request is not None
             and not self._over_tls()  # TLS as the loops have it knows no half of a stream
-            and not is_upgrade(request)
+            and not self._upgrade
         )
 
     def pause_writing(self) -> None:
@@ -207,7 +207,8 @@ class HttpLink:
         self._request = request
         self._server.check_room()
         answer: Accept | Response | Awaitable[Accept | Response]
-        if is_upgrade(request):
+        self._upgrade = is_upgrade(request)
+        if self._upgrade:
             check_upgrade(request)
             answer = ask_handshake(self._server.component, request)
         else:
@@ -260,7 +261,7 @@ class HttpLink:
         assert self._request is not None
         if isinstance(answer, Response):
             self._respond(answer)
-        elif isinstance(answer, Accept) and is_upgrade(self._request):
+        elif isinstance(answer, Accept) and self._upgrade:
             self._accept(self._request, answer)
         else:
             name = type(self._server.component).__name__

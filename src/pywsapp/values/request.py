@@ -56,10 +56,11 @@ class Headers(Mapping[str, str]):
         """Give every value of a field, in order; an empty list if there is none."""
         name = name.lower()
         index = self._first or self._index
-        if name not in index:
+        first = index.get(name)
+        if first is None:
             return []
         items = self._items
-        return [index[name]] if len(index) == len(items) else [value for key, value in items if key == name]
+        return [first] if len(index) == len(items) else [value for key, value in items if key == name]
 
     def multi_items(self) -> tuple[tuple[str, str], ...]:
         """Give every field with its lower-case name, repeated ones too, in order."""
