@@ -109,6 +109,17 @@ def test_too_large_a_frame_is_refused_before_its_payload(opcode: int, size: int)
     refused(dribble(server(max_message_size=N), begun + frame(CONTINUATION, length=N - 9)), 1009, TOO_BIG)
 
 
+@CUTS
+@pytest.mark.parametrize("begun", [b"", frame(BINARY, b"x", fin=False)])
+@pytest.mark.parametrize("size", [1 << 61, 1 << 62, (1 << 63) - 1])
+def test_what_follows_the_head_of_an_endless_frame_is_its_payload(size: int, begun: bytes, cut: int) -> None:
+    ws = server(max_message_size=1 << 63)
+    head = frame(CONTINUATION if begun else BINARY, length=size, mask=bytes(4))
+    for piece in pieces(begun + head + frame(PING), cut):
+        assert ws.receive(piece) == []
+    assert not ws.has_pongs
+
+
 def test_an_announced_frame_costs_nothing_yet() -> None:
     ws = server(max_message_size=1 << 40)
     tracemalloc.start()

@@ -298,7 +298,8 @@ class WebSocket(Sender):
             else:
                 size = WRONG_SIZE  # for a control frame
         self._begin_slow(first)
-        size = len(data) - position if size == WRONG_SIZE else start - position + (second >> 7) * 4 + size
+        # wsproto refuses a length that must not be; or it is one that nobody lives to see the end of.
+        size = _ANY_SIZE if size == WRONG_SIZE else start - position + (second >> 7) * 4 + size
         return self._feed_slow(data, position, size, events)
 
     def _begin_slow(self, first: int) -> None:
