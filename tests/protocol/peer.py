@@ -13,6 +13,7 @@ from pywsapp.protocol.events import Ended, PongReceived, Received
 from pywsapp.protocol.websocket import WebSocket
 
 MASK = b"\x01\x9a\x00\xff"
+UNKNOWN_CODE = "CLOSE with unknown reserved code"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
@@ -78,11 +79,24 @@ class Outcome(NamedTuple):
     end: tuple[int, bool] | None  # the close code, and whether the peer closed
 
 
-def reference(data: bytes, *, client: bool = False, deflate: PerMessageDeflate | None = None) -> Outcome:
-    """Give what plain wsproto makes of the bytes, all in one piece."""
+def plain_wsproto(data: bytes, *, client: bool, deflate: PerMessageDeflate | None = None) -> Connection:
     role = ConnectionType.CLIENT if client else ConnectionType.SERVER
     connection = Connection(role, extensions=[deflate] if deflate else [])
     connection.receive_data(data)
+    return connection
+
+
+def misjudges_1014(data: bytes, end: tuple[int, bool] | None, *, client: bool = False) -> bool:
+    """Tell whether plain wsproto ends otherwise than that because it does not know 1014, and so not what follows it."""
+    if end not in ((1014, True), (1007, False)):
+        return False
+    events = plain_wsproto(data, client=client).events()
+    return any(isinstance(event, CloseConnection) and event.reason == UNKNOWN_CODE for event in events)
+
+
+def reference(data: bytes, *, client: bool = False, deflate: PerMessageDeflate | None = None) -> Outcome:
+    """Give what plain wsproto makes of the bytes, all in one piece."""
+    connection = plain_wsproto(data, client=client, deflate=deflate)
     outcome = Outcome([], [], None)
     parts: list[str | bytes] = []
     for event in connection.events():
