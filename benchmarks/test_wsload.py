@@ -140,12 +140,14 @@ class Server:
 
     Attributes:
         received: how many messages came on each path.
+        first: the first message of each connection.
         resumed: how many connections resumed a TLS session.
         failures: what the server found wrong with its client.
     """
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()
+        self.first: list[bytes] = []
         self.resumed = 0
         self.failures: list[Exception] = []
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -190,6 +192,8 @@ class Server:
             if b0 == FIN | PONG:
                 continue
             self.received[path] += 1
+            if seq == 0:
+                self.first.append(data)
             await self._answer(path, writer, (b0, data, seq))
             seq += 1
 
@@ -433,6 +437,11 @@ def test_echo_figures(wsload: Wsload) -> None:
     assert in_order(result["handshake_us"])
     assert {"rate", "mb_s", "open_rate", "cpu_pct", "rx_bytes", "tx_bytes"} <= set(result)
     assert not {"probe_us", "tls", "deflate", "fanout_us"} & set(result)
+
+
+def test_connections_begin_with_messages_of_their_own(wsload: Wsload) -> None:
+    _, _, server = wsload.run("/echo", "--conns", "7", "--size", "100", "--verify", "1")
+    assert len(set(server.first)) == 7
 
 
 def test_fan_out_figures(wsload: Wsload) -> None:
