@@ -6,11 +6,18 @@ is why a transport is never given much more than it is willing to queue, and the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection
+
+
+_VERSION = sys.version_info[:3]
+#: In CPython 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 the writelines of asyncio's transports pauses nobody (CVE-2024-12254):
+#: who does not read could fill the memory.
+WRITELINES_PAUSES = not ((3, 12, 0) <= _VERSION < (3, 12, 9) or (3, 13, 0) <= _VERSION < (3, 13, 2))
 
 
 class ByteSink(Protocol):
