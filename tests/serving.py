@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -292,7 +293,9 @@ class MemoryHost(Flusher):
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert self._tasks is not None, "no task is needed here"
-        self._tasks.start_soon(work)
+        coroutine = work()
+        assert inspect.iscoroutine(coroutine), "older versions of anyio take no coroutine of the twin"
+        self._tasks.start_soon(lambda: coroutine)
 
     def forget(self, link: Any) -> None:
         self.forgotten += 1

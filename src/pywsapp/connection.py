@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 
-from pywsapp.outbox import WRITELINES_PAUSES, ByteSink, Flusher, Frame, Outbox, length
+from pywsapp.outbox import ByteSink, Flusher, Frame, Outbox, length, write_all
 from pywsapp.protocol.events import Ended
 from pywsapp.protocol.prepared import PreparedMessage, Sendable
 from pywsapp.protocol.sending import LARGE
@@ -222,11 +222,7 @@ class Connection(Subscriber):
         while outbox.frames and self._writable:
             data = outbox.take(self._high_water)
             if isinstance(data, tuple):
-                pieces = (pongs, *data) if pongs else data
-                if WRITELINES_PAUSES:
-                    self._transport.writelines(pieces)
-                else:
-                    self._write(b"".join(pieces))
+                write_all(self._transport, (pongs, *data) if pongs else data)
             else:
                 self._write(pongs + data if pongs else data)
             pongs = b""

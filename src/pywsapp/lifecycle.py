@@ -50,7 +50,7 @@ from pywsapp.values.close import CloseCode
 from pywsapp.values.errors import Refuse
 from pywsapp.values.response import Response
 from pywsapp.waiting import DONE, Later, awaited_all, raise_if_cancelled, raise_if_leaving
-from pywsapp.worker import Worker, work
+from pywsapp.worker import Worker, await_last, work
 
 if TYPE_CHECKING:
     from pywsapp.protocol.websocket import WebSocket
@@ -237,7 +237,7 @@ class Lifecycle:
         if last is None:
             self._host.forget(self)
         else:
-            self._host.start_soon(functools.partial(self._end, last))
+            self._host.start_soon(functools.partial(await_last, self._end(last)))
 
     def abort(self) -> None:
         """Drop the connection at once."""

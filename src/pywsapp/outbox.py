@@ -7,7 +7,7 @@ is why a transport is never given much more than it is willing to queue, and the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -122,3 +122,11 @@ def _joined(frames: list[Frame]) -> bytes:
         return b"".join(frames)  # type: ignore[arg-type]
     except TypeError:  # there is a pair among them
         return b"".join([b"".join(frame) if isinstance(frame, tuple) else frame for frame in frames])
+
+
+def write_all(transport: ByteSink, pieces: Sequence[bytes]) -> None:
+    """Write pieces one behind the other, without a copy where that is safe."""
+    if WRITELINES_PAUSES:
+        transport.writelines(pieces)
+    else:
+        transport.write(b"".join(pieces))

@@ -161,3 +161,8 @@ class Worker:
             except BaseException as exc:
                 raise_if_cancelled(exc)
                 result = lifecycle.report(exc)
+
+
+async def await_last(end: Awaitable[None]) -> None:
+    """Await the end of a connection without a worker: a task wants a coroutine of Python's own, not the twin's."""
+    await end

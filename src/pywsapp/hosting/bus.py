@@ -48,7 +48,7 @@ from pywsapp.hosting.bus_frames import (
     encode_history,
     items_of,
 )
-from pywsapp.outbox import WRITELINES_PAUSES
+from pywsapp.outbox import write_all
 from pywsapp.topics.broker import MIB, Kept, Position
 from pywsapp.topics.history import MemoryHistory
 from pywsapp.topics.names import Pattern
@@ -256,10 +256,8 @@ class _Worker:
             self._read_bytes = 0
             if len(outbox) == 1:
                 self._transport.write(outbox[0])
-            elif WRITELINES_PAUSES:
-                self._transport.writelines(outbox)
             else:
-                self._transport.write(b"".join(outbox))
+                write_all(self._transport, outbox)
 
     def _take(self, data: bytes, waiting: dict[_Worker, None]) -> None:
         """Work off what came; those whose outboxes get something are added to `waiting`."""
