@@ -17,6 +17,7 @@ import pytest
 import trio
 from serving import CLOSE, GUARD, PING, PONG, Pipe, Recorder, close_frame, frame, message_frame, serving
 
+from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.waiting import on_asyncio
 
@@ -607,3 +608,16 @@ async def test_messages_may_come_in_inside_a_first_step(way: str) -> None:
             await idle(pipe)
         assert [pipe.messages() for pipe in (a, b, c)] == [["answer 1"], ["answer 1+"], ["answer 1++"]]
     component.check()
+
+
+async def test_the_end_without_a_worker_runs_in_a_coroutine_of_pythons_own() -> None:
+    ended = []
+
+    class Late(MessageComponent):
+        async def on_close(self, conn: Connection) -> None:
+            ended.append(conn.close_code)
+
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(Late(), tasks=tasks)
+        pipe.lifecycle.connection_lost(None)
+    assert ended == [1006]
