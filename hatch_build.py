@@ -54,7 +54,7 @@ class NoTools(Unable):
     """There is nothing here to compile with."""
 
 
-class CompiledTwin(BuildHookInterface):  # type: ignore[type-arg]
+class CompiledBuild(BuildHookInterface):  # type: ignore[type-arg]
     """Puts the twin into a wheel, which is then one for this platform and Python."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -63,9 +63,9 @@ class CompiledTwin(BuildHookInterface):  # type: ignore[type-arg]
         self._work = TemporaryDirectory(prefix="pywsapp-")
         try:
             if version == "editable":
-                remove_twin() if pure else build_in_place()
+                remove_extensions() if pure else build_in_place()
             elif not pure:
-                twin = compile_twin(Path(self._work.name))
+                twin = compile_extensions(Path(self._work.name))
                 build_data["pure_python"] = False
                 build_data["infer_tag"] = True
                 build_data["force_include"].update({str(path): name for name, path in twin.items()})
@@ -88,14 +88,14 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def twin_in_place() -> set[Path]:
+def extensions_in_place() -> set[Path]:
     """Find the compiled modules that this Python would import from the source tree."""
     return {path for path in SOURCE.rglob("*") if path.name[path.name.find(".") :] in EXTENSION_SUFFIXES}
 
 
 def fault_in_place() -> str | None:
     """Say why the twin in place must not be used; None if it may, and if there is none."""
-    twin = twin_in_place()
+    twin = extensions_in_place()
     wanted = {SOURCE / f"{name}{SUFFIX}" for name in modules()}
     if not twin:
         return None
@@ -110,9 +110,9 @@ def fault_in_place() -> str | None:
     return None
 
 
-def remove_twin() -> None:
+def remove_extensions() -> None:
     """Remove the twin in place, that of other Pythons excepted."""
-    for path in twin_in_place():
+    for path in extensions_in_place():
         path.unlink(missing_ok=True)
 
 
@@ -127,13 +127,13 @@ def build_in_place() -> None:
     work = ROOT / "build" / f"twin-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
     work.mkdir(parents=True, exist_ok=True)
     with _alone(work):
-        if twin_in_place() and fault_in_place() is None:
+        if extensions_in_place() and fault_in_place() is None:
             return
         began = time.time()
         try:
-            twin = compile_twin(work)
+            twin = compile_extensions(work)
         except Unable:
-            remove_twin()
+            remove_extensions()
             raise
         # Copies are moved into place: half a file is never seen, and what a running program has mapped stays as it is.
         fresh = work / "fresh"
@@ -141,12 +141,12 @@ def build_in_place() -> None:
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, fresh / name)
             os.utime(fresh / name, (began, began))  # what was edited meanwhile is newer
-        remove_twin()
+        remove_extensions()
         for name in twin:
             (fresh / name).replace(SOURCE / name)
 
 
-def compile_twin(work: Path) -> dict[str, Path]:
+def compile_extensions(work: Path) -> dict[str, Path]:
     """Compile all modules in a process of its own, for compilers print pages and setuptools patches what it meets.
 
     Args:

@@ -37,10 +37,10 @@ import anyio
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import machine
-from pywsapp.backends import broker_for
-from pywsapp.hosting.bus import BusRouter
-from pywsapp.hosting.local_broker import LocalBroker
-from pywsapp.topics.broker import Broker, Outgoing
+from pywsapp.brokers.base import Broker, Outgoing
+from pywsapp.brokers.local.broker import LocalBroker
+from pywsapp.brokers.local.router import BusRouter
+from pywsapp.brokers.urls import broker_for
 
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {"use_uvloop": False}),

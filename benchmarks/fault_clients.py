@@ -12,7 +12,7 @@ import anyio
 
 from benchmarks.ledger import Attempt, Break, Got, Ledger
 from pywsapp import Connection, HandshakeError, MessageComponent, Options, connect
-from pywsapp.topics.broker import Position
+from pywsapp.brokers.base import Position
 
 #: A worker that is not there lets its connections wait; then another one is tried.
 _OPTIONS = Options(handshake_timeout=3.0)

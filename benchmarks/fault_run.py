@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-from services import Service, free_port
+from support.services import Service, free_port
 
 from benchmarks import machine
 from benchmarks.fault_clients import Guest, Listener, Publisher

@@ -37,7 +37,7 @@ import pytest
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from services import Service, rabbitmq_server, redis_server
+from support.services import Service, rabbitmq_server, redis_server
 
 from benchmarks.fault_app import HISTORY_SIZE
 from benchmarks.fault_run import Run, Server

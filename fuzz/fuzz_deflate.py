@@ -7,9 +7,9 @@ import zlib
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from pywsapp.protocol.deflate import DeflateParameters, PerMessageDeflate
-    from pywsapp.values.errors import ProtocolError
-    from pywsapp.values.options import Deflate
+    from pywsapp._protocol.deflate import DeflateParameters, PerMessageDeflate
+    from pywsapp.exceptions import ProtocolError
+    from pywsapp.options import Deflate
 
 TAIL = b"\x00\x00\xff\xff"
 LIMITS = (0, 1, 100, 5000)

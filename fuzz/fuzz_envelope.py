@@ -5,10 +5,10 @@ from __future__ import annotations
 from harness import fuzz, instrumented
 
 with instrumented():
-    from pywsapp.topics.broker import Position
-    from pywsapp.topics.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
-    from pywsapp.topics.hub import Hub
-    from pywsapp.values.errors import TopicError
+    from pywsapp.brokers.base import Position
+    from pywsapp.brokers.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
+    from pywsapp.exceptions import TopicError
+    from pywsapp.topics.registry import Hub
 
 TOPIC = "room:42"
 KEY = b"a key"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from harness import fuzz, instrumented
 
 with instrumented():
-    from pywsapp.protocol.deflate import accept_response, negotiate, offer
-    from pywsapp.protocol.extensions import Offer, parse_extensions
-    from pywsapp.values.errors import HandshakeError
-    from pywsapp.values.options import Deflate
+    from pywsapp._protocol.deflate import accept_response, negotiate, offer
+    from pywsapp._protocol.extensions import Offer, parse_extensions
+    from pywsapp.exceptions import HandshakeError
+    from pywsapp.options import Deflate
 
 NAME = "permessage-deflate"
 

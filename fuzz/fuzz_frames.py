@@ -10,17 +10,17 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.append(str(Path(__file__).parent.parent / "tests" / "protocol"))
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from peer import MASK, close_frame, deflated, frame, misjudges_1014, parse_frames, reference
+    from support.protocol_peer import MASK, close_frame, deflated, frame, misjudges_1014, parse_frames, reference
 
-    from pywsapp.protocol.deflate import DeflateParameters
-    from pywsapp.protocol.events import Ended, PongReceived, State
-    from pywsapp.protocol.websocket import MAX_PENDING_PONGS, WebSocket
-    from pywsapp.values.options import Deflate, Options
+    from pywsapp._protocol.deflate import DeflateParameters
+    from pywsapp._protocol.events import Ended, PongReceived, State
+    from pywsapp._protocol.websocket import MAX_PENDING_PONGS, WebSocket
+    from pywsapp.options import Deflate, Options
 
 LIMIT = 500
 OPTIONS = Options(max_message_size=LIMIT, max_frame_size=LIMIT + 50, max_fragments=6, deflate=Deflate())

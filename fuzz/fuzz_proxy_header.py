@@ -7,8 +7,8 @@ from ipaddress import ip_address
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from pywsapp.protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
-    from pywsapp.values.errors import ProtocolError
+    from pywsapp._protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
+    from pywsapp.exceptions import ProtocolError
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 ADDRESSES = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from pywsapp.protocol.handshake import accept, check_upgrade
-    from pywsapp.protocol.http import HeadBuffer, parse_request
-    from pywsapp.values.errors import Refuse
-    from pywsapp.values.options import Deflate
-    from pywsapp.values.request import Request
+    from pywsapp._protocol.handshake import accept, check_upgrade
+    from pywsapp._protocol.http import HeadBuffer, parse_request
+    from pywsapp.exceptions import Refuse
+    from pywsapp.http import Request
+    from pywsapp.options import Deflate
 
 MAX_SIZE = 600
 MAX_HEADERS = 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from pywsapp.protocol.client_handshake import Accepted, ClientHandshake
-    from pywsapp.protocol.handshake import accept_token
-    from pywsapp.values.errors import HandshakeError
-    from pywsapp.values.options import Deflate
+    from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
+    from pywsapp._protocol.handshake import accept_token
+    from pywsapp.exceptions import HandshakeError
+    from pywsapp.options import Deflate
 
 KEY = bytes(16)
 TOKEN = accept_token("AAAAAAAAAAAAAAAAAAAAAA==")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pywsapp import Connection, EchoServer, Options, Request
-from pywsapp.hosting.memory import memory_pipe
-from pywsapp.lifecycle import Lifecycle
-from pywsapp.outbox import Flusher
-from pywsapp.protocol.events import Received
-from pywsapp.protocol.websocket import WebSocket
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._outbox.outbox import Flusher
+from pywsapp._protocol.events import Received
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.memory import memory_pipe
 
 MESSAGES: list[str | bytes] = ["", "héllo", b"\x00\xff", "x" * 500, b"y" * 70_000]
 

@@ -23,9 +23,9 @@ ONCE = {
     "test_app_run.py",
     "test_architecture.py",
     "test_benchmarks.py",
-    "test_bridge.py",
-    "test_bus.py",
-    "test_bus_frames.py",
+    "test_asyncio_bridge.py",
+    "test_local_bus.py",
+    "test_local_frames.py",
     "test_cli.py",
     "test_faults.py",
     "test_load_balancers.py",
@@ -38,7 +38,7 @@ ONCE = {
     "test_redis_history.py",
     "test_run_workers.py",
     "test_supervisor.py",
-    "test_twin.py",
+    "test_compiled.py",
     "test_wsload.py",
 }
 ONCE_FIXTURE = "browser"
@@ -55,7 +55,7 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> str:
     # Not before the check above: what was compiled in part may not even be importable.
-    from pywsapp.twin import compiled, describe
+    from pywsapp._compiled import compiled, describe
 
     return f"pywsapp: {describe()}, {len(compiled())} of its modules compiled"
 

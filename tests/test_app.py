@@ -15,9 +15,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trustme
-from serving import GUARD, TEXT, Recorder, frame
+from support.serving import GUARD, TEXT, Recorder, frame
+from support.wire import Answer, Peer, get, handshake, peer_of, running
 from websockets.sync.client import connect as browser
-from wire import Answer, Peer, get, handshake, peer_of, running
 
 from pywsapp import (
     App,

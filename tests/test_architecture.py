@@ -1,4 +1,4 @@
-"""The laws of ARCHITECTURE.md, read off the source; each check is tried on a small bad example as well."""
+"""The rules of ARCHITECTURE.md, read off the source; each check is tried on a small bad example as well."""
 
 from __future__ import annotations
 
@@ -14,32 +14,48 @@ import pywsapp
 
 SRC = Path(__file__).parent.parent / "src"
 
-#: A module belongs to the floor that its name, or the name of a package around it, stands on.
-FLOORS: list[set[str]] = [
-    {"pywsapp.twin", "pywsapp.values"},
-    {"pywsapp.protocol"},
+#: A module belongs to the layer that its name, or the name of a package around it, stands in.
+LAYERS: list[set[str]] = [
     {
-        "pywsapp.broadcasting",
+        "pywsapp._addresses",
+        "pywsapp._compiled",
+        "pywsapp._event_loop",
+        "pywsapp._version",
+        "pywsapp.close_codes",
+        "pywsapp.exceptions",
+        "pywsapp.http",
+        "pywsapp.isal",
+        "pywsapp.options",
+    },
+    {"pywsapp._protocol", "pywsapp._transports"},
+    {
+        "pywsapp._clients",
+        "pywsapp._outbox",
+        "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
-        "pywsapp.flushing",
-        "pywsapp.lending",
-        "pywsapp.outbox",
-        "pywsapp.subscriber",
         "pywsapp.topics",
-        "pywsapp.waiting",
     },
-    {"pywsapp.lifecycle", "pywsapp.worker"},
-    {"pywsapp.components"},
-    {"pywsapp.backends", "pywsapp.hosting"},
-    {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.routes", "pywsapp.testing"},
+    {"pywsapp._lifecycle"},
+    {"pywsapp.middleware", "pywsapp.routing"},
+    {"pywsapp._server"},
+    {"pywsapp._background", "pywsapp._process"},
+    {"pywsapp._routes", "pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
-    {"pywsapp.cli", "pywsapp.__main__", "pywsapp.demo"},
+    {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli"},
 ]
 NOT_IN_PROTOCOL = {"anyio", "asyncio", "logging", "socket", "ssl", "time", "trio"}
 ONLY_IN_PROTOCOL = {"h11", "wsproto"}
 DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
-MAY_IMPORT_LATE = ("pywsapp.backends", "pywsapp.cli")
+#: Packages and modules that import a third-party library; they are themselves imported on demand.
+ON_DEMAND = (
+    "pywsapp._clients",
+    "pywsapp.brokers.nats",
+    "pywsapp.brokers.rabbitmq",
+    "pywsapp.brokers.redis",
+    "pywsapp.isal",
+)
+MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 DRAWERS = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
@@ -103,20 +119,20 @@ def _source_of(base: str, name: str, known: set[str]) -> str:
     return f"{base}.{name}" if f"{base}.{name}" in known else base
 
 
-def floor_of(name: str) -> int | None:
-    """Give the number of a module's floor; None if it has none."""
+def layer_of(name: str) -> int | None:
+    """Give the number of a module's layer; None if it has none."""
     while name != "pywsapp":
-        for number, floor in enumerate(FLOORS):
-            if name in floor:
+        for number, layer in enumerate(LAYERS):
+            if name in layer:
                 return number
         name = name.rpartition(".")[0]
         if name in {"", "pywsapp"}:
             return None
-    return next(number for number, floor in enumerate(FLOORS) if name in floor)
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
 
 
-def without_floor(modules: dict[str, Module]) -> list[str]:
-    return [name for name in modules if floor_of(name) is None]
+def without_layer(modules: dict[str, Module]) -> list[str]:
+    return [name for name in modules if layer_of(name) is None]
 
 
 def imports_up(modules: dict[str, Module]) -> list[str]:
@@ -125,7 +141,7 @@ def imports_up(modules: dict[str, Module]) -> list[str]:
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
         for found in module.imports
-        if found.module in modules and (floor_of(found.module) or 0) > (floor_of(name) or 0)
+        if found.module in modules and (layer_of(found.module) or 0) > (layer_of(name) or 0)
     ]
 
 
@@ -137,20 +153,24 @@ def impure_protocol(modules: dict[str, Module]) -> list[str]:
     """Find I/O, clocks and logging in the protocol, and wsproto or h11 anywhere else."""
     found = []
     for name, module in modules.items():
-        inside = name.startswith("pywsapp.protocol")
+        inside = name.startswith("pywsapp._protocol")
         banned = NOT_IN_PROTOCOL if inside else ONLY_IN_PROTOCOL
         found += [f"{name}:{i.line} imports {i.module}" for i in module.imports if i.module.partition(".")[0] in banned]
     return found
 
 
-def hosts_that_choose(modules: dict[str, Module]) -> list[str]:
+def servers_that_choose(modules: dict[str, Module]) -> list[str]:
     """Find hosts that know a particular component, for they run whatever they are given."""
     return [
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
         for found in module.imports
-        if name.startswith("pywsapp.hosting") and found.module.startswith("pywsapp.components")
+        if name.startswith("pywsapp._server") and found.module.startswith("pywsapp.routing")
     ]
+
+
+def _is_on_demand(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{package}.") for package in ON_DEMAND)
 
 
 def foreign_imports(modules: dict[str, Module]) -> list[str]:
@@ -162,17 +182,17 @@ def foreign_imports(modules: dict[str, Module]) -> list[str]:
         for found in module.imports
         if found.module.partition(".")[0] not in allowed
         and not found.module.startswith(".")
-        and not name.startswith("pywsapp.backends.")
+        and not _is_on_demand(name)
     ]
 
 
-def chosen_backends(modules: dict[str, Module]) -> list[str]:
-    """Find imports of a backend, which only the person who wants it imports."""
+def chosen_libraries(modules: dict[str, Module]) -> list[str]:
+    """Find imports at start-up of modules that need a third-party library."""
     return [
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
         for found in module.imports
-        if found.module.startswith("pywsapp.backends.") and not name.startswith("pywsapp.backends.")
+        if _is_on_demand(found.module) and not _is_on_demand(name)
     ]
 
 
@@ -247,13 +267,13 @@ def exported(module: Module) -> tuple[set[str], set[str]]:
 Check = Callable[[dict[str, Module]], list[str]]
 
 CHECKS: list[Check] = [
-    without_floor,
+    without_layer,
     imports_up,
     relative_imports,
     impure_protocol,
-    hosts_that_choose,
+    servers_that_choose,
     foreign_imports,
-    chosen_backends,
+    chosen_libraries,
     late_imports,
     import_cycle,
     drawers,
@@ -268,12 +288,12 @@ def modules() -> dict[str, Module]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_source_keeps_the_law(check: Check, modules: dict[str, Module]) -> None:
+def test_source_keeps_the_rules(check: Check, modules: dict[str, Module]) -> None:
     assert check(modules) == []
 
 
 def test_all_modules_are_seen(modules: dict[str, Module]) -> None:
-    assert {"pywsapp", "pywsapp.component", "pywsapp.protocol.websocket", "pywsapp.values.options"} <= set(modules)
+    assert {"pywsapp", "pywsapp.component", "pywsapp._protocol.websocket", "pywsapp.options"} <= set(modules)
 
 
 def test_all_names_what_the_package_exports(modules: dict[str, Module]) -> None:
@@ -284,43 +304,42 @@ def test_all_names_what_the_package_exports(modules: dict[str, Module]) -> None:
 
 GOOD = {
     "pywsapp/__init__.py": '"""Top."""\nfrom pywsapp.app import App\n__all__ = ["App"]\n',
-    "pywsapp/app.py": '"""App."""\nimport anyio\nfrom pywsapp.values import errors\nclass App: pass\n',
-    "pywsapp/values/__init__.py": '"""Values."""\n',
-    "pywsapp/values/errors.py": '"""Errors."""\n' + "x = 1\n" * (MAX_FILE_LINES - 1),
-    "pywsapp/values/close.py": '"""Close."""\ndef f():\n    "Work."\n' + "    x = 1\n" * MAX_FUNCTION_LINES,
-    "pywsapp/protocol/http.py": '"""HTTP."""\nfrom wsproto import events\nfrom pywsapp.values.errors import X\n',
-    "pywsapp/backends/isal.py": '"""Compression."""\nimport isal\n',
-    "pywsapp/backends/nats.py": '"""Broker."""\nfrom pywsapp.backends.isal import compressor\n',
+    "pywsapp/app.py": '"""App."""\nimport anyio\nfrom pywsapp import exceptions\nclass App: pass\n',
+    "pywsapp/exceptions.py": '"""Errors."""\n' + "x = 1\n" * (MAX_FILE_LINES - 1),
+    "pywsapp/close_codes.py": '"""Close."""\ndef f():\n    "Work."\n' + "    x = 1\n" * MAX_FUNCTION_LINES,
+    "pywsapp/_protocol/http.py": '"""HTTP."""\nfrom wsproto import events\nfrom pywsapp.exceptions import X\n',
+    "pywsapp/isal.py": '"""Compression."""\nimport isal\n',
+    "pywsapp/brokers/nats.py": '"""Broker."""\nfrom pywsapp.isal import compressor\n',
     "pywsapp/cli.py": '"""CLI."""\ndef main():\n    import pywsapp.app\n',
 }
 LONG_FUNCTION = "def f():\n    'Work.'\n" + "    x = 1\n" * (MAX_FUNCTION_LINES + 1)
 BAD: list[tuple[Check, str, str | None]] = [
-    (without_floor, "pywsapp/cellar.py", ""),
-    (without_floor, "pywsapp/cellar/wine.py", ""),
-    (imports_up, "pywsapp/values/request.py", "from pywsapp.app import App"),
-    (imports_up, "pywsapp/values/request.py", "import pywsapp"),
+    (without_layer, "pywsapp/cellar.py", ""),
+    (without_layer, "pywsapp/cellar/wine.py", ""),
+    (imports_up, "pywsapp/http.py", "from pywsapp.app import App"),
+    (imports_up, "pywsapp/http.py", "import pywsapp"),
     (imports_up, "pywsapp/connection.py", "if TYPE_CHECKING:\n    from pywsapp import app"),
-    (relative_imports, "pywsapp/values/request.py", "from . import errors"),
-    (relative_imports, "pywsapp/values/request.py", "from .errors import X"),
-    (impure_protocol, "pywsapp/protocol/frames.py", "import socket"),
-    (impure_protocol, "pywsapp/protocol/frames.py", "from time import monotonic"),
-    (impure_protocol, "pywsapp/protocol/frames.py", "import asyncio.events"),
-    (impure_protocol, "pywsapp/lifecycle.py", "from wsproto.events import Ping"),
-    (impure_protocol, "pywsapp/hosting/sockets.py", "import h11"),
-    (hosts_that_choose, "pywsapp/hosting/server.py", "from pywsapp.components.router import Router"),
+    (relative_imports, "pywsapp/http.py", "from . import exceptions"),
+    (relative_imports, "pywsapp/http.py", "from .exceptions import X"),
+    (impure_protocol, "pywsapp/_protocol/frames.py", "import socket"),
+    (impure_protocol, "pywsapp/_protocol/frames.py", "from time import monotonic"),
+    (impure_protocol, "pywsapp/_protocol/frames.py", "import asyncio.events"),
+    (impure_protocol, "pywsapp/_lifecycle/lifecycle.py", "from wsproto.events import Ping"),
+    (impure_protocol, "pywsapp/_server/transports/socket.py", "import h11"),
+    (servers_that_choose, "pywsapp/_server/server.py", "from pywsapp.routing.router import Router"),
     (foreign_imports, "pywsapp/app.py", "import uvloop"),
     (foreign_imports, "pywsapp/app.py", "from trio.socket import socket"),
     (foreign_imports, "pywsapp/app.py", "class C:\n    def f(self):\n        import redis"),
-    (chosen_backends, "pywsapp/app.py", "from pywsapp.backends.isal import compressor"),
+    (chosen_libraries, "pywsapp/app.py", "from pywsapp.isal import compressor"),
     (late_imports, "pywsapp/app.py", "def f():\n    import json"),
     (
         late_imports,
         "pywsapp/app.py",
         "class C:\n    async def f(self):\n        if self:\n            from os import path",
     ),
-    (import_cycle, "pywsapp/values/errors.py", "from pywsapp.app import App"),
-    (import_cycle, "pywsapp/values/errors.py", "import pywsapp.values.errors"),
-    (drawers, "pywsapp/values/utils.py", ""),
+    (import_cycle, "pywsapp/exceptions.py", "from pywsapp.app import App"),
+    (import_cycle, "pywsapp/exceptions.py", "import pywsapp.exceptions"),
+    (drawers, "pywsapp/topics/utils.py", ""),
     (drawers, "pywsapp/_helpers/text.py", ""),
     (too_long, "pywsapp/app.py", "x = 1\n" * (MAX_FILE_LINES + 1)),
     (too_long, "pywsapp/app.py", LONG_FUNCTION),
@@ -349,7 +368,7 @@ def test_check_finds_a_bad_example(check: Check, file: str, code: str | None, tm
 
 def test_type_checking_imports_make_no_cycle(tmp_path: Path) -> None:
     text = '"""Errors."""\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pywsapp.app import App\n'
-    assert import_cycle(written(tmp_path, {**GOOD, "pywsapp/values/errors.py": text})) == []
+    assert import_cycle(written(tmp_path, {**GOOD, "pywsapp/exceptions.py": text})) == []
 
 
 @pytest.mark.parametrize(

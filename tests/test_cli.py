@@ -11,12 +11,12 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from program import BlockingClient, Program
-from serving import GUARD
+from support.program import BlockingClient, Program
+from support.serving import GUARD
 
 from pywsapp import __version__
+from pywsapp._compiled import describe
 from pywsapp.cli import main
-from pywsapp.twin import describe
 
 
 def run(*arguments: str) -> Program:

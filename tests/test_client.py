@@ -16,9 +16,9 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from serving import GUARD, Recorder
+from support.serving import GUARD, Recorder
+from support.wire import Site, running
 from websockets.sync.server import ServerConnection, serve
-from wire import Site, running
 
 from pywsapp import (
     App,

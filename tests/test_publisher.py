@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from pywsapp import AsyncPublisher, BrokerUnavailable, ConfigurationError, Publisher, TopicError
-from pywsapp.topics.broker import Position
-from pywsapp.topics.envelope import decode_envelope
-from pywsapp.topics.memory import MemoryBroker
+from pywsapp.brokers.base import Position
+from pywsapp.brokers.envelope import decode_envelope
+from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 Received = list[tuple[str, str | bytes | None, Position | None]]
@@ -98,7 +98,7 @@ def test_a_blocking_publisher_does_not_keep_a_program_from_ending() -> None:
     program = """
         import os
         from pywsapp import Publisher
-        from pywsapp.topics.memory import MemoryBroker
+        from pywsapp.brokers.memory import MemoryBroker
 
         class Shared(MemoryBroker):
             pass

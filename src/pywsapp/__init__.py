@@ -1,26 +1,18 @@
 """Real-time WebSocket applications: subclass MessageComponent, route it on an App, run it on asyncio or trio."""
 
-import pywsapp.twin  # noqa: F401 - first: it decides which build the others are imported from
+import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
 
 # isort: split
+from pywsapp._outbox.broadcast import broadcast
+from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._version import __version__
 from pywsapp.app import App
-from pywsapp.broadcasting import broadcast
+from pywsapp.brokers.base import Broker
 from pywsapp.client import connect
-from pywsapp.component import Accept, ComponentDecorator, HandshakeDecorator, MessageComponent, in_thread
-from pywsapp.components.echo import EchoServer
-from pywsapp.components.ip import IpBlackList
-from pywsapp.components.origin import OriginCheck
-from pywsapp.components.router import Router
-from pywsapp.components.static import StaticFolder
+from pywsapp.close_codes import CloseCode
+from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Connection
-from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.publisher import AsyncPublisher, Publisher
-from pywsapp.topics.broker import Broker
-from pywsapp.topics.presence import PresenceDiff, Present
-from pywsapp.topics.recovery import Publication, Recovery
-from pywsapp.topics.topic import Topic
-from pywsapp.values.close import CloseCode
-from pywsapp.values.errors import (
+from pywsapp.exceptions import (
     BrokerUnavailable,
     ConfigurationError,
     ConnectionClosed,
@@ -29,10 +21,18 @@ from pywsapp.values.errors import (
     Refuse,
     TopicError,
 )
-from pywsapp.values.options import Deflate, Options, SlowConsumer
-from pywsapp.values.request import Headers, QueryParams, Request
-from pywsapp.values.response import Response
-from pywsapp.values.version import __version__
+from pywsapp.http import Headers, QueryParams, Request, Response
+from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
+from pywsapp.middleware.ip_filter import IpBlackList
+from pywsapp.middleware.origin import OriginCheck
+from pywsapp.options import Deflate, Options, SlowConsumer
+from pywsapp.publisher import AsyncPublisher, Publisher
+from pywsapp.routing.router import Router
+from pywsapp.routing.static import StaticFolder
+from pywsapp.topics.history.recovery import Recovery
+from pywsapp.topics.history.rules import Publication
+from pywsapp.topics.presence import PresenceDiff, Present
+from pywsapp.topics.topic import Topic
 
 __all__ = (
     "Accept",
@@ -41,14 +41,14 @@ __all__ = (
     "Broker",
     "BrokerUnavailable",
     "CloseCode",
-    "ComponentDecorator",
+    "ComponentMiddleware",
     "ConfigurationError",
     "Connection",
     "ConnectionClosed",
     "Deflate",
     "EchoServer",
-    "HandshakeDecorator",
     "HandshakeError",
+    "HandshakeMiddleware",
     "Headers",
     "IpBlackList",
     "MessageComponent",

@@ -14,30 +14,31 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp.backends import broker_for
-from pywsapp.components.health import health
-from pywsapp.components.router import Router
-from pywsapp.hosting.background import Background, Hook, call, run_logged
-from pywsapp.hosting.bus import BusRouter
-from pywsapp.hosting.listeners import Listener
-from pywsapp.hosting.local_broker import LocalBroker
-from pywsapp.hosting.logs import set_up_logging
-from pywsapp.hosting.process import FORCED, check_no_loop, loop_name, loop_options, run_until_signal
-from pywsapp.hosting.proxies import Proxies
-from pywsapp.hosting.server import Server
-from pywsapp.hosting.supervisor import check_workers, supervise
-from pywsapp.hosting.tls import as_server_context
-from pywsapp.hosting.workers import Handover, handover
-from pywsapp.routes import Routes
-from pywsapp.topics.broker import Broker
-from pywsapp.topics.hub import Hub
-from pywsapp.topics.names import Pattern
+from pywsapp._background import Background, Hook, call, run_logged
+from pywsapp._event_loop import check_no_loop, loop_name, loop_options
+from pywsapp._process.logging import set_up_logging
+from pywsapp._process.signals import FORCED, run_until_signal
+from pywsapp._process.supervisor import check_workers, supervise
+from pywsapp._process.worker_context import WorkerContext, worker_context
+from pywsapp._routes import Routes
+from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.proxies import Proxies
+from pywsapp._server.server import Server
+from pywsapp._server.tls import as_server_context
+from pywsapp._version import __version__
+from pywsapp.brokers.base import Broker
+from pywsapp.brokers.local.broker import LocalBroker
+from pywsapp.brokers.local.router import BusRouter
+from pywsapp.brokers.urls import broker_for
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Options
+from pywsapp.routing.endpoints import health
+from pywsapp.routing.router import Router
+from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
+from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence import PresenceDiff
-from pywsapp.topics.recovery import HistoryRule, Wrap, wrap_as_json
+from pywsapp.topics.registry import Hub
 from pywsapp.topics.topic import Topic
-from pywsapp.values.errors import ConfigurationError
-from pywsapp.values.options import Options
-from pywsapp.values.version import __version__
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -120,11 +121,11 @@ class App(Routes):
         self._starting: anyio.CancelScope | None = None
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
-        self._listeners: list[Listener] = []
+        self._listeners: list[ListeningSocket] = []
         self._stopping = False
-        told = handover()
+        told = worker_context()
         self.worker = None if told is None else told.number
-        self._told: Handover | None = None
+        self._told: WorkerContext | None = None
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
 
     def listen(
@@ -143,7 +144,7 @@ class App(Routes):
             ConfigurationError: they cannot be.
         """
         self._listeners.append(
-            Listener(
+            ListeningSocket(
                 address=address,
                 port=port,
                 unix_path=os.fspath(unix_path) if unix_path is not None else None,
@@ -185,7 +186,7 @@ class App(Routes):
         Raises:
             ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
         """
-        self.hub.keep(HistoryRule(Pattern(pattern), size, seconds, wrap))
+        self.hub.keep(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.
@@ -287,7 +288,7 @@ class App(Routes):
         check_no_loop()
         options = loop_options(backend, uvloop)
         count = check_workers(workers)
-        self._told = handover()
+        self._told = worker_context()
         set_up_logging(self.worker)
         limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
         limit += self.options.drain_delay
@@ -313,7 +314,7 @@ class App(Routes):
         finally:
             router.close()
 
-    def _announce(self, addresses: Iterable[tuple[Listener, str]], workers: str = "") -> None:
+    def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         urls = " ".join(self._urls(addresses))
         logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
 
@@ -393,7 +394,7 @@ class App(Routes):
         """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
         return self._urls(self._server.addresses if self._server is not None else ())
 
-    def _urls(self, addresses: Iterable[tuple[Listener, str]]) -> list[str]:
+    def _urls(self, addresses: Iterable[tuple[ListeningSocket, str]]) -> list[str]:
         name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
         if ":" in name and not name.startswith("["):
             name = f"[{name}]"

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
+from pywsapp._compiled import describe
+from pywsapp._demo.chat import make_app
+from pywsapp._version import __version__
 from pywsapp.app import App
-from pywsapp.demo.chat import make_app
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
 from pywsapp.publisher import Publisher
-from pywsapp.twin import describe
-from pywsapp.values.errors import BrokerUnavailable, ConfigurationError, TopicError
-from pywsapp.values.version import __version__
 
 _KEY = "PYWSAPP_BROKER_KEY"
 

@@ -10,23 +10,23 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp._server.connect import open_connection
+from pywsapp._server.runtime import Runtime
+from pywsapp._server.tls import client_context
 from pywsapp.component import check_component, make_component
 from pywsapp.connection import Connection
-from pywsapp.hosting.connecting import connect_link
-from pywsapp.hosting.runtime import Runtime
-from pywsapp.hosting.tls import client_context
-from pywsapp.lifecycle import Lifecycle
-from pywsapp.protocol.client_handshake import Accepted, ClientHandshake
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.errors import ConfigurationError, HandshakeError, HeaderItems
-from pywsapp.values.options import Options
-from pywsapp.values.request import Request
+from pywsapp.exceptions import ConfigurationError, HandshakeError, HeaderItems
+from pywsapp.http import Request
+from pywsapp.options import Options
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from pywsapp._transports.base import Transport
     from pywsapp.component import ComponentFactory, MessageComponent
-    from pywsapp.hosting.transport import Transport
 
 
 async def connect(
@@ -82,7 +82,7 @@ async def connect(
         max_headers=options.max_headers,
     )
     runtime = Runtime(options)
-    link = ClientLink(component, handshake, target.request(subprotocols), options, runtime)
+    link = ClientHttpConnection(component, handshake, target.request(subprotocols), options, runtime)
 
     async def body(transports: TaskGroup) -> None:
         await link.dial(target, tls, unix_path, transports)
@@ -116,7 +116,7 @@ class Target(NamedTuple):
         )
 
 
-class ClientLink:
+class ClientHttpConnection:
     """The link of a connection whose handshake the server has not answered yet."""
 
     def __init__(
@@ -144,7 +144,7 @@ class ClientLink:
         timeout = self._options.handshake_timeout
         try:
             with anyio.fail_after(timeout):
-                await connect_link(
+                await open_connection(
                     lambda: self,
                     host=target.host,
                     port=target.port,
@@ -164,7 +164,7 @@ class ClientLink:
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
         self._transport = transport
-        self._runtime.links.add(self)
+        self._runtime.connections.add(self)
         peer = transport.get_extra_info("peername")
         self._request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
         transport.write(self._handshake.request)
@@ -190,8 +190,8 @@ class ClientLink:
         self.conn = Connection(self._request, ws, transport, runtime.flusher, options, accepted.subprotocol)
         lifecycle = Lifecycle(self._component, self.conn, ws, options, runtime)
         transport.set_protocol(lifecycle)
-        runtime.links.add(lifecycle)
-        runtime.links.discard(self)
+        runtime.connections.add(lifecycle)
+        runtime.connections.discard(self)
         self.decided.set()
         lifecycle.open(accepted.rest)
 

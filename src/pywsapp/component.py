@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import inspect
@@ -14,13 +13,12 @@ from typing import Any, TypeVar, cast
 import anyio.to_thread
 from typing_extensions import ParamSpec
 
+from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
+from pywsapp.exceptions import ConfigurationError, Refuse, TopicError
+from pywsapp.http import Request, Response
+from pywsapp.options import Options
 from pywsapp.topics.topic import Topic
-from pywsapp.values.close import CloseCode
-from pywsapp.values.errors import ConfigurationError, Refuse, TopicError
-from pywsapp.values.options import Options
-from pywsapp.values.request import Request
-from pywsapp.values.response import Response
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +33,8 @@ class MessageComponent:
     """The base of every application: four methods, of which you override those you need.
 
     Each may be `def` or `async def`, or a blocking `def` marked with `in_thread`. The order in which they are
-    called is promised in `pywsapp.lifecycle`. Mirrors Ratchet's MessageComponentInterface; `on_handshake` is new.
+    called is promised in `pywsapp._lifecycle.lifecycle`. Mirrors Ratchet's MessageComponentInterface; `on_handshake` is
+    new.
 
     Attributes:
         subprotocols: the subprotocols this component speaks, the preferred one first (Ratchet's
@@ -228,84 +227,6 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
     return component
 
 
-class HandshakeDecorator(MessageComponent):
-    """A component around a component that acts only before a connection is open, and then hands it over.
-
-    Override `check`. It costs nothing per message, for it is gone by then.
-
-    Args:
-        component: what is behind it: a component, or a class or function that makes one for each connection.
-
-    Raises:
-        ConfigurationError: no component.
-    """
-
-    def __init__(self, component: MessageComponent | ComponentFactory) -> None:
-        self.component = check_component(component)
-
-    def check(self, request: Request) -> None:
-        """Look at a handshake before the component does.
-
-        Raises:
-            Refuse: to answer it with that status instead.
-        """
-
-    def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Check a handshake and hand it over."""
-        self.check(request)
-        inner = make_component(self.component)
-        return then(inner.on_handshake(request), lambda answer: normalized(answer, inner))
-
-    def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain HTTP request over, unchecked."""
-        return make_component(self.component).on_request(request)
-
-
-class ComponentDecorator(HandshakeDecorator):
-    """A component around a component (Ratchet's decorators): override what you want to change, the rest goes through.
-
-    Both see the same Connection. Each connection gets a shallow copy of the decorator, whose `inner` is the component
-    that this connection is for; what the copies share, a set or a lock for instance, is made in `__init__`.
-    """
-
-    inner: MessageComponent
-
-    def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Check a handshake, hand it over, and stay in between."""
-        return then(super().on_handshake(request), self._around)
-
-    def _around(self, accept: Accept) -> Accept:
-        assert accept.component is not None
-        around = copy.copy(self)
-        around.inner = accept.component
-        subprotocols = accept.component.subprotocols if accept.subprotocols is None else accept.subprotocols
-        return dataclasses.replace(accept, component=around, subprotocols=subprotocols)
-
-    def on_open(self, conn: Connection) -> Any:
-        """Pass it on."""
-        return self.inner.on_open(conn)
-
-    def on_message(self, conn: Connection, message: Any) -> Any:
-        """Pass it on."""
-        return self.inner.on_message(conn, message)
-
-    def on_close(self, conn: Connection) -> Any:
-        """Pass it on."""
-        return self.inner.on_close(conn)
-
-    def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
-        """Pass it on."""
-        return self.inner.on_subscribe(conn, topic)
-
-    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
-        """Pass it on."""
-        self.inner.on_unsubscribe(conn, topic)
-
-    def on_error(self, conn: Connection, exc: Exception) -> Any:
-        """Pass it on."""
-        return self.inner.on_error(conn, exc)
-
-
 def _check_handler(owner: object, label: str, name: str, arguments: tuple[str, ...]) -> None:
     handler = getattr(owner, name)
     if name == "on_unsubscribe" and inspect.iscoroutinefunction(handler):
@@ -317,3 +238,15 @@ def _check_handler(owner: object, label: str, name: str, arguments: tuple[str, .
         raise ConfigurationError(f"{label}.{name} must take ({wanted}): {exc}") from None
     except ValueError:
         return  # a builtin without a signature
+
+
+class EchoServer(MessageComponent):
+    """Sends every message back as what it was, text or binary (Ratchet's EchoServer, which made all of it text)."""
+
+    def on_message(self, conn: Connection, message: Any) -> None:
+        """Send a message back; never blocks."""
+        conn.send(message)
+
+    def on_error(self, conn: Connection, exc: Exception) -> None:
+        """Close with 1011, without a word in the log: there is no code here that could be mended."""
+        conn.close(CloseCode.INTERNAL_ERROR)

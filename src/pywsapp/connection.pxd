@@ -1,7 +1,7 @@
-from pywsapp.outbox cimport Flusher, Outbox
-from pywsapp.protocol.prepared cimport PreparedMessage
-from pywsapp.protocol.websocket cimport WebSocket
-from pywsapp.subscriber cimport Subscriber
+from pywsapp._outbox.outbox cimport Flusher, Outbox
+from pywsapp._protocol.prepared cimport PreparedMessage
+from pywsapp._protocol.websocket cimport WebSocket
+from pywsapp._outbox.subscriber cimport Subscriber
 
 
 cdef class Connection(Subscriber):

@@ -19,16 +19,17 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 
-from pywsapp.outbox import ByteSink, Flusher, Frame, Outbox, length, write_all
-from pywsapp.protocol.events import Ended
-from pywsapp.protocol.prepared import PreparedMessage, Sendable
-from pywsapp.protocol.sending import LARGE
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.subscriber import Subscriber
-from pywsapp.values.close import CloseCode, check_close
-from pywsapp.values.options import Options, SlowConsumer
-from pywsapp.values.request import Request, one_line
-from pywsapp.waiting import DONE, Later, Pings
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.outbox import ByteSink, Flusher, Frame, Outbox, length, write_all
+from pywsapp._outbox.pings import Pings
+from pywsapp._outbox.subscriber import Subscriber
+from pywsapp._protocol.events import Ended
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp._protocol.sending import LARGE
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.close_codes import CloseCode, check_close
+from pywsapp.http import Request, one_line
+from pywsapp.options import Options, SlowConsumer
 
 logger = logging.getLogger("pywsapp")
 
@@ -168,7 +169,7 @@ class Connection(Subscriber):
             ConfigurationError: the text has no UTF-8 form.
         """
         if not self._open:
-            return Later(self._drained)
+            return LazyAwaitable(self._drained)
         frame: Frame
         if type(message) is bytes and len(message) >= LARGE:
             frame = self._ws.encode_large(message, compress)
@@ -176,7 +177,7 @@ class Connection(Subscriber):
         else:
             frame = self._ws.encode(message, compress)
             size = len(frame)
-        return DONE if self._queue(frame, size) else Later(self._drained)
+        return ALREADY_DONE if self._queue(frame, size) else LazyAwaitable(self._drained)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Send a message as `send` does, with nothing to await. Called for each connection of a broadcast."""
@@ -315,7 +316,7 @@ class Connection(Subscriber):
                 self._flusher.add(self)
             else:  # the peer closed first; if that is not noted yet, it is in the batch that is being delivered
                 self.answer_close()
-        return Later(self._gone)
+        return LazyAwaitable(self._gone)
 
     def abort(self) -> None:
         """Drop the connection at once, without a close frame; its close code is then 1006."""

@@ -19,14 +19,14 @@ import anyio
 from anyio.from_thread import BlockingPortal
 from typing_extensions import Self
 
-from pywsapp.backends import broker_for
-from pywsapp.protocol.opcodes import TEXT
-from pywsapp.protocol.prepared import Sendable, payload_of
-from pywsapp.topics.broker import Broker, Keep
-from pywsapp.topics.envelope import Envelope, encode_envelope
-from pywsapp.topics.names import Pattern, check_name
-from pywsapp.topics.relay import Relay
-from pywsapp.values.errors import BrokerUnavailable, ConfigurationError
+from pywsapp._protocol.opcodes import TEXT
+from pywsapp._protocol.prepared import Sendable, payload_of
+from pywsapp.brokers.base import Broker, Keep
+from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.relay import Relay
+from pywsapp.brokers.urls import broker_for
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
+from pywsapp.topics.names import TopicPattern, check_name
 
 _SECONDS = 5.0
 
@@ -50,7 +50,7 @@ class AsyncPublisher:
         self._key = key.encode() if isinstance(key, str) else key
         self._origin = secrets.token_hex(8)
         self._numbers = count(1)
-        self._histories: list[tuple[Pattern, int, float]] = []
+        self._histories: list[tuple[TopicPattern, int, float]] = []
         self._relay: Relay | None = None
         self._stack = AsyncExitStack()
 
@@ -62,7 +62,7 @@ class AsyncPublisher:
         """
         if not self._broker.keeps_history:
             raise ConfigurationError(f"{self._broker.name} keeps no history")
-        self._histories.append((Pattern(pattern), size, seconds))
+        self._histories.append((TopicPattern(pattern), size, seconds))
 
     async def __aenter__(self) -> Self:
         tasks = await self._stack.enter_async_context(anyio.create_task_group())

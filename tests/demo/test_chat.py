@@ -19,9 +19,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Request, TextMessage
 
 from pywsapp import App
-from pywsapp.demo import chat
-from pywsapp.demo.chat import make_app, parse, tidy
-from pywsapp.topics.memory import MemoryBroker
+from pywsapp._demo import chat
+from pywsapp._demo.chat import make_app, parse, tidy
+from pywsapp.brokers.memory import MemoryBroker
 
 Event = dict[str, Any]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("browser")
+pytest.register_assert_rewrite("support.browser")
 
-from browser import Page, People, Server, expect  # noqa: E402 - not before the line above
+from support.browser import Page, People, Server, expect  # noqa: E402 - not before the line above
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 SCRIPTS = [
     "plain text",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from balancers import CLIENT, Balanced, balanced
-from serving import GUARD
+from support.balancers import CLIENT, Balanced, balanced
+from support.serving import GUARD
 
 pytestmark = pytest.mark.anyio
 

@@ -16,12 +16,12 @@ from wsproto.events import AcceptConnection, RejectConnection
 from wsproto.events import Request as WsprotoRequest
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
-from pywsapp.protocol.client_handshake import Accepted, ClientHandshake
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.handshake import accept, accept_token, check_upgrade, choose_subprotocol
-from pywsapp.protocol.http import HeadBuffer, parse_request
-from pywsapp.values.errors import ConfigurationError, HandshakeError
-from pywsapp.values.options import Deflate
+from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.handshake import accept, accept_token, check_upgrade, choose_subprotocol
+from pywsapp._protocol.http import HeadBuffer, parse_request
+from pywsapp.exceptions import ConfigurationError, HandshakeError
+from pywsapp.options import Deflate
 
 KEY = b"the sample nonce"
 TOKEN = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

@@ -13,9 +13,9 @@ from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
-from pywsapp.protocol.deflate import DeflateParameters, PerMessageDeflate, compress_shared
-from pywsapp.values.errors import ProtocolError
-from pywsapp.values.options import Deflate
+from pywsapp._protocol.deflate import DeflateParameters, PerMessageDeflate, compress_shared
+from pywsapp.exceptions import ProtocolError
+from pywsapp.options import Deflate
 
 MIB = 1024 * 1024
 TAIL = b"\x00\x00\xff\xff"

@@ -9,7 +9,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
-from pywsapp.protocol.deflate import (
+from pywsapp._protocol.deflate import (
     DeflateParameters,
     PerMessageDeflate,
     accept_response,
@@ -17,9 +17,9 @@ from pywsapp.protocol.deflate import (
     negotiate,
     offer,
 )
-from pywsapp.protocol.extensions import parse_extensions
-from pywsapp.values.errors import HandshakeError
-from pywsapp.values.options import Deflate
+from pywsapp._protocol.extensions import parse_extensions
+from pywsapp.exceptions import HandshakeError
+from pywsapp.options import Deflate
 
 MIB = 1024 * 1024
 TAKEOVER = DeflateParameters(False, False, 15, 15)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.utilities import split_comma_header
 
-from pywsapp.protocol.extensions import Offer, parse_extensions
-from pywsapp.protocol.http import TOKEN
+from pywsapp._protocol.extensions import Offer, parse_extensions
+from pywsapp._protocol.http import TOKEN
 
 DEFLATE: Offer = ("permessage-deflate", [])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.protocol.forwarded import MAX_HOPS, forwarded_hops, forwarded_scheme
+from pywsapp._protocol.forwarded import MAX_HOPS, forwarded_hops, forwarded_scheme
 
 
 def hops(*values: str) -> list[str | None]:

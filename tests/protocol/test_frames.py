@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from wsproto.connection import ConnectionType
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from pywsapp.protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotated
-from pywsapp.protocol.opcodes import BINARY, FIN, PING, TEXT
+from pywsapp._protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotated
+from pywsapp._protocol.opcodes import BINARY, FIN, PING, TEXT
 
 #: Both ways of masking, the change from one to the other, and every remainder of four.
 SIZES = [*range(20), *range(395, 406), *range(510, 516), 4096, 4097, 65535, 65536]

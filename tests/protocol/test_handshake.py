@@ -17,11 +17,11 @@ from wsproto.events import Request as WsprotoRequest
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.utilities import RemoteProtocolError
 
-from pywsapp.protocol.handshake import accept, accept_token, check_upgrade, choose_subprotocol, is_upgrade
-from pywsapp.protocol.http import HeadBuffer, encode_response, parse_request, parse_response
-from pywsapp.values.errors import ConfigurationError, Refuse
-from pywsapp.values.options import Deflate
-from pywsapp.values.request import Request
+from pywsapp._protocol.handshake import accept, accept_token, check_upgrade, choose_subprotocol, is_upgrade
+from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request, parse_response
+from pywsapp.exceptions import ConfigurationError, Refuse
+from pywsapp.http import Request
+from pywsapp.options import Deflate
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 FIELDS = {

@@ -9,9 +9,9 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request as WsprotoRequest
 
-from pywsapp.protocol.http import parse_host, parse_request
-from pywsapp.values.errors import Refuse
-from pywsapp.values.request import Request
+from pywsapp._protocol.http import parse_host, parse_request
+from pywsapp.exceptions import Refuse
+from pywsapp.http import Request
 
 UPGRADE = (
     b"Upgrade: websocket\r\nConnection: Upgrade\r\n"

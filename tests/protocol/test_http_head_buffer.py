@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 
-from pywsapp.protocol.http import HeadBuffer, parse_request
-from pywsapp.values.errors import Refuse
-from pywsapp.values.request import Request
+from pywsapp._protocol.http import HeadBuffer, parse_request
+from pywsapp.exceptions import Refuse
+from pywsapp.http import Request
 
 MAX_SIZE = 16 * 1024
 UPGRADE = (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pywsapp.protocol.http import encode_fields, encode_response, parse_response
-from pywsapp.values.errors import ConfigurationError, HandshakeError
+from pywsapp._protocol.http import encode_fields, encode_response, parse_response
+from pywsapp.exceptions import ConfigurationError, HandshakeError
 
 # -- reading a response ------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import parse_frames
+from support.protocol_peer import parse_frames
 
-from pywsapp.protocol.prepared import PreparedMessage, payload_of
-from pywsapp.values.errors import ConfigurationError
-from pywsapp.values.options import Deflate
+from pywsapp._protocol.prepared import PreparedMessage, payload_of
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Deflate
 
 CONFIG = Deflate()
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
-from pywsapp.values.errors import ProtocolError
+from pywsapp._protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
+from pywsapp.exceptions import ProtocolError
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 LOCAL, PROXY = 0x20, 0x21

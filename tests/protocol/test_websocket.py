@@ -10,14 +10,26 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, messages, parse_frames
+from support.protocol_peer import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    deflated,
+    dribble,
+    frame,
+    messages,
+    parse_frames,
+)
 
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.events import Ended, PongReceived, Received, State
-from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.protocol.websocket import MAX_PENDING_PONGS, WebSocket
-from pywsapp.values.errors import ConfigurationError
-from pywsapp.values.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.events import Ended, PongReceived, Received, State
+from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._protocol.websocket import MAX_PENDING_PONGS, WebSocket
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Deflate, Options
 
 TAKEOVER = DeflateParameters(False, False, 15, 15)
 NO_TAKEOVER = DeflateParameters(True, True, 15, 15)

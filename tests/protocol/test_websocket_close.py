@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import (
+from support.protocol_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -21,11 +21,11 @@ from peer import (
     parse_frames,
 )
 
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.events import Ended, PongReceived, State
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.close import CloseCode
-from pywsapp.values.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.events import Ended, PongReceived, State
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.close_codes import CloseCode
+from pywsapp.options import Deflate, Options
 
 BOTH = pytest.mark.parametrize("is_client", [False, True], ids=["server", "client"])
 

@@ -10,12 +10,23 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, dribble, frame, parse_frames
+from support.protocol_peer import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    deflated,
+    dribble,
+    frame,
+    parse_frames,
+)
 
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.events import Ended, PongReceived, Received, State
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.events import Ended, PongReceived, Received, State
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Deflate, Options
 
 MIB = 1024 * 1024
 N = 300

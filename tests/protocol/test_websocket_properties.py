@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, frame, misjudges_1014, read, reference
+from support.protocol_peer import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    frame,
+    misjudges_1014,
+    read,
+    reference,
+)
 from wsproto.extensions import PerMessageDeflate as ReferenceDeflate
 
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Deflate, Options
 
 UNLIMITED = Options(control_frames_burst=1000, max_message_size=1 << 63, max_frame_size=1 << 63)
 PARAMETERS = DeflateParameters(False, False, 15, 15)

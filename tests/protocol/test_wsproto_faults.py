@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peer import (
+from support.protocol_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -38,13 +38,13 @@ from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.frame_protocol import CloseReason, Opcode
 from wsproto.utilities import LocalProtocolError
 
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.events import Ended, PongReceived, State
-from pywsapp.protocol.prepared import PreparedMessage
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.close import check_close, may_be_sent
-from pywsapp.values.errors import ConfigurationError
-from pywsapp.values.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.events import Ended, PongReceived, State
+from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.close_codes import check_close, may_be_sent
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Deflate, Options
 
 MIB = 1024 * 1024
 COMPRESSED = 4  # RSV1
@@ -283,9 +283,9 @@ def test_b10_errors_of_many_kinds() -> None:
 
 HOSTILE = """
 import sys
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.options import Deflate, Options
-from pywsapp.protocol.deflate import DeflateParameters
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Deflate, Options
+from pywsapp._protocol.deflate import DeflateParameters
 for data in map(bytes.fromhex, sys.argv[1:]):
     ws = WebSocket(client=False, options=Options(deflate=Deflate()), deflate=DeflateParameters(False, False, 15, 15))
     print([event for piece in (data[:7], data[7:]) for event in ws.receive(piece)])

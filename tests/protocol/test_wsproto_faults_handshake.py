@@ -10,21 +10,21 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from peer import frame
+from support.protocol_peer import frame
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, RejectData, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.utilities import RemoteProtocolError, generate_accept_token
 
-from pywsapp.protocol.client_handshake import ClientHandshake
-from pywsapp.protocol.deflate import DeflateParameters
-from pywsapp.protocol.handshake import accept, accept_token, check_upgrade
-from pywsapp.protocol.http import HeadBuffer, encode_response, parse_request, parse_response
-from pywsapp.protocol.websocket import WebSocket
-from pywsapp.values.errors import ConfigurationError, HandshakeError, Refuse
-from pywsapp.values.options import Deflate, Options
-from pywsapp.values.response import Response
+from pywsapp._protocol.client_handshake import ClientHandshake
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.handshake import accept, accept_token, check_upgrade
+from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request, parse_response
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.exceptions import ConfigurationError, HandshakeError, Refuse
+from pywsapp.http import Response
+from pywsapp.options import Deflate, Options
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 WIDE = Deflate(

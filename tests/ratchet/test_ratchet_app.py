@@ -2,9 +2,9 @@
 
 The rest of Ratchet's App is proven elsewhere:
 
-    App [src]  tests/components/test_origin.py  test_without_a_list_the_origin_must_be_the_same
-    App [src]  tests/components/test_origin.py  test_an_entry_allows
-    App [src]  tests/components/test_router.py  test_a_wrong_host_is_explained_to_the_peer_and_once_in_the_log
+    App [src]  tests/middleware/test_origin.py  test_without_a_list_the_origin_must_be_the_same
+    App [src]  tests/middleware/test_origin.py  test_an_entry_allows
+    App [src]  tests/routing/test_router.py  test_a_wrong_host_is_explained_to_the_peer_and_once_in_the_log
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 from typing import Any
 
 import pytest
-from ratchet.ratchet_peer import Recorder, connected, opened, serving
+from support.ratchet_peer import Recorder, connected, opened, serving
 from wsproto.events import Ping
 
 from pywsapp import App, ConfigurationError, EchoServer, IpBlackList, Options, OriginCheck

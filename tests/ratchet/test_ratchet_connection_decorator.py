@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.ratchet_peer import Recorder, opened, serving
+from support.ratchet_peer import Recorder, opened, serving
 
-from pywsapp import App, ComponentDecorator, Connection, IpBlackList, MessageComponent, OriginCheck
+from pywsapp import App, ComponentMiddleware, Connection, IpBlackList, MessageComponent, OriginCheck
 
 pytestmark = pytest.mark.anyio
 
 
-class Outer(ComponentDecorator):
+class Outer(ComponentMiddleware):
     """Writes before the component inside reads, and reads what that wrote."""
 
     def __init__(self, component: MessageComponent) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from ratchet.ratchet_peer import Closed, connected, opened, serving
+from support.ratchet_peer import Closed, connected, opened, serving
 from wsproto.events import Pong
 
 from pywsapp import App, connect

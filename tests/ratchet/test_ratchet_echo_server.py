@@ -2,14 +2,14 @@
 
 Its two cases are proven elsewhere:
 
-    EchoServer 1  tests/components/test_echo.py  test_a_message_comes_back_once_and_as_what_it_was
-    EchoServer 2  tests/components/test_echo.py  test_an_error_closes_the_connection_once
+    EchoServer 1  tests/component/test_echo.py  test_a_message_comes_back_once_and_as_what_it_was
+    EchoServer 2  tests/component/test_echo.py  test_an_error_closes_the_connection_once
 """
 
 from __future__ import annotations
 
 import pytest
-from ratchet.ratchet_peer import opened, serving
+from support.ratchet_peer import opened, serving
 
 from pywsapp import App, EchoServer
 

@@ -17,7 +17,7 @@ reach it. HttpRequestParser is proven elsewhere:
 from __future__ import annotations
 
 import pytest
-from ratchet.ratchet_peer import Recorder, connected, handshake, opened, serving
+from support.ratchet_peer import Recorder, connected, handshake, opened, serving
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.ratchet_peer import Closed, Recorder, opened, serving
+from support.ratchet_peer import Closed, Recorder, opened, serving
 
 from pywsapp import App, Connection
 

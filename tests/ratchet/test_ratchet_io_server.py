@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.ratchet_peer import Closed, Recorder, connected, opened, serving
+from support.ratchet_peer import Closed, Recorder, connected, opened, serving
 
 from pywsapp import App, ConfigurationError, Connection, MessageComponent
 

@@ -2,22 +2,22 @@
 
 Mostly proven elsewhere:
 
-    IpBlackList 1  tests/components/test_ip.py  test_others_reach_the_component_every_time
-    IpBlackList 2  tests/components/test_ip.py  test_a_blocked_address_is_refused_before_anything_of_the_component_runs
-    IpBlackList 3  tests/components/test_ip.py  test_a_blocked_address_is_refused_before_anything_of_the_component_runs
-    IpBlackList 4  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
-    IpBlackList 5  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
-    IpBlackList 7  tests/components/test_ip.py  test_block_and_unblock_are_fluent_and_keep_the_order
-    IpBlackList 8  tests/components/test_ip.py  test_messages_close_and_errors_go_to_the_component_itself
-    IpBlackList 9  tests/components/test_ip.py  test_addresses_are_compared_by_value_in_any_spelling
-    IpBlackList 10  tests/components/test_ip.py  test_unblocking_what_is_not_blocked_is_silent
-    IpBlackList [src]  tests/components/test_ip.py  test_what_is_no_address_is_refused
+    IpBlackList 1  tests/middleware/test_ip_filter.py  test_others_reach_the_component_every_time
+    IpBlackList 2  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_runs
+    IpBlackList 3  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_runs
+    IpBlackList 4  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 5  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 7  tests/middleware/test_ip_filter.py  test_block_and_unblock_are_fluent_and_keep_the_order
+    IpBlackList 8  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 9  tests/middleware/test_ip_filter.py  test_addresses_are_compared_by_value_in_any_spelling
+    IpBlackList 10  tests/middleware/test_ip_filter.py  test_unblocking_what_is_not_blocked_is_silent
+    IpBlackList [src]  tests/middleware/test_ip_filter.py  test_what_is_no_address_is_refused
 """
 
 from __future__ import annotations
 
 import pytest
-from ratchet.ratchet_peer import Recorder, connected, opened, serving
+from support.ratchet_peer import Recorder, connected, opened, serving
 
 from pywsapp import App, IpBlackList
 

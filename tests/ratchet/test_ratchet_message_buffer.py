@@ -24,13 +24,13 @@ from typing import Any
 
 import anyio
 import pytest
-from ratchet.ratchet_peer import Recorder, opened, serving
+from support.ratchet_peer import Recorder, opened, serving
 from wsproto.events import Pong
 
 from pywsapp import App, ConfigurationError, Connection, Options
-from pywsapp.protocol.events import Ended
-from pywsapp.protocol.frames import encode_masked_frame
-from pywsapp.protocol.websocket import WebSocket
+from pywsapp._protocol.events import Ended
+from pywsapp._protocol.frames import encode_masked_frame
+from pywsapp._protocol.websocket import WebSocket
 
 CONTINUATION, TEXT, BINARY, FIN = 0, 1, 2, 0x80
 

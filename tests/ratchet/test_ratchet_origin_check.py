@@ -2,20 +2,20 @@
 
 Mostly proven elsewhere:
 
-    OriginCheck 1  tests/components/test_origin.py  test_another_origin_is_refused_and_the_component_not_asked
-    OriginCheck 2  tests/components/test_origin.py  test_a_listed_origin_reaches_the_component_once
-    OriginCheck 3  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 4  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 5  tests/components/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 6  tests/components/test_origin.py  test_the_list_may_be_changed_at_any_time
-    OriginCheck [src]  tests/components/test_origin.py  test_an_entry_allows
-    OriginCheck [src]  tests/components/test_origin.py  test_no_origin_is_no_browser_and_passes_unless_one_is_required
+    OriginCheck 1  tests/middleware/test_origin.py  test_another_origin_is_refused_and_the_component_not_asked
+    OriginCheck 2  tests/middleware/test_origin.py  test_a_listed_origin_reaches_the_component_once
+    OriginCheck 3  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 4  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 5  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
+    OriginCheck 6  tests/middleware/test_origin.py  test_the_list_may_be_changed_at_any_time
+    OriginCheck [src]  tests/middleware/test_origin.py  test_an_entry_allows
+    OriginCheck [src]  tests/middleware/test_origin.py  test_no_origin_is_no_browser_and_passes_unless_one_is_required
 """
 
 from __future__ import annotations
 
 import pytest
-from ratchet.ratchet_peer import Recorder, connected, opened, serving
+from support.ratchet_peer import Recorder, connected, opened, serving
 
 from pywsapp import App, OriginCheck
 

@@ -2,11 +2,11 @@
 
 In part proven elsewhere:
 
-    Router 1  tests/components/test_router.py  test_an_unknown_path_is_404
-    Router 3  tests/components/test_router.py  test_what_is_no_component_is_refused_when_it_is_routed
-    Router 8  tests/components/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
-    Router 9  tests/components/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
-    Router [src]  tests/components/test_router.py  test_other_methods_are_405_where_something_is_and_404_elsewhere
+    Router 1  tests/routing/test_router.py  test_an_unknown_path_is_404
+    Router 3  tests/routing/test_router.py  test_what_is_no_component_is_refused_when_it_is_routed
+    Router 8  tests/routing/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
+    Router 9  tests/routing/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
+    Router [src]  tests/routing/test_router.py  test_other_methods_are_405_where_something_is_and_404_elsewhere
 
 Routes say more than Ratchet's: parameters have types, and stay apart from the query, in which a client could
 overrule them there (Router 9).
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.ratchet_peer import Recorder, connected, handshake, opened, serving
+from support.ratchet_peer import Recorder, connected, handshake, opened, serving
 
 from pywsapp import App, Connection, Request
 

@@ -27,11 +27,11 @@ from typing import Any
 
 import anyio
 import pytest
-from ratchet.ratchet_peer import Closed, Recorder, connected, opened, serving
+from support.ratchet_peer import Closed, Recorder, connected, opened, serving
 from wsproto.events import Ping, Pong
 
 from pywsapp import App, Connection, Deflate, Options, Request
-from pywsapp.protocol.frames import encode_masked_frame
+from pywsapp._protocol.frames import encode_masked_frame
 
 pytestmark = pytest.mark.anyio
 

@@ -9,16 +9,16 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from topic_bench import Bench, Inbox, failing, until
-from topic_rooms import Rooms, expect, running
+from support.topic_bench import Bench, Inbox, failing, until
+from support.topic_rooms import Rooms, expect, running
 
 from pywsapp import App, BrokerUnavailable, TopicError
-from pywsapp.topics import relay as relay_module
-from pywsapp.topics.broker import Outgoing, Position
-from pywsapp.topics.envelope import Envelope, encode_envelope
-from pywsapp.topics.hub import Hub
-from pywsapp.topics.memory import MemoryBroker, MemoryConnection
-from pywsapp.values.errors import ConfigurationError
+from pywsapp.brokers import relay as relay_module
+from pywsapp.brokers.base import Outgoing, Position
+from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics.registry import Hub
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.topics.hub import Hub
-from pywsapp.topics.names import MAX_NAME_BYTES, Pattern, check_name
-from pywsapp.values.errors import ConfigurationError, TopicError
+from pywsapp.exceptions import ConfigurationError, TopicError
+from pywsapp.topics.names import MAX_NAME_BYTES, TopicPattern, check_name
+from pywsapp.topics.registry import Hub
 
 SWAP = str.maketrans(":.", ".:")
 
@@ -135,15 +135,15 @@ def test_a_huge_text_is_refused_at_once(character: str) -> None:
 @given(NAMES, NAMES)
 def test_a_pattern_matches_what_is_below_it_at_a_colon(base: str, name: str) -> None:
     try:
-        pattern = Pattern(f"{base}:*")
+        pattern = TopicPattern(f"{base}:*")
     except ConfigurationError:  # too long with a colon and one more character
         return
     assert pattern.matches(name) == (name.split(":")[: base.count(":") + 1] == base.split(":") and name != base)
     assert not pattern.matches(base)
     assert not pattern.matches(base + name), "it ends at a colon"
     assert pattern.matches(f"{base}:{name}")
-    assert Pattern("*").matches(name)
-    assert Pattern(base).matches(name) == (base == name)
+    assert TopicPattern("*").matches(name)
+    assert TopicPattern(base).matches(name) == (base == name)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_a_pattern_matches_what_is_below_it_at_a_colon(base: str, name: str) -> 
 )
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(ConfigurationError, match="no pattern such as 'room:\\*'"):
-        Pattern(text)
+        TopicPattern(text)
 
 
 @pytest.mark.parametrize("junk", [None, 3, b"room:*", ["*"]])
 def test_what_is_no_text_is_no_pattern(junk: Any) -> None:
     with pytest.raises(ConfigurationError, match="a pattern is a str"):
-        Pattern(junk)
+        TopicPattern(junk)

@@ -8,10 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
-from serving import CLOSE, close_frame, serving
-from topic_rooms import Rooms, running
+from support.serving import CLOSE, close_frame, serving
+from support.topic_rooms import Rooms, running
 
-from pywsapp import App, ComponentDecorator, Connection, MessageComponent, Options, Topic, TopicError
+from pywsapp import App, ComponentMiddleware, Connection, MessageComponent, Options, Topic, TopicError
 
 pytestmark = pytest.mark.anyio
 
@@ -130,7 +130,7 @@ async def test_a_connection_has_so_many_topics_and_no_more() -> None:
 
 
 async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
-    class Guard(ComponentDecorator):
+    class Guard(ComponentMiddleware):
         def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
             if topic.name.startswith("secret"):
                 raise TopicError("members only")
@@ -138,7 +138,7 @@ async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
 
     rooms = Rooms()
     rooms.app = App(port=0)
-    rooms.app.route("/", ComponentDecorator(Guard(rooms)))
+    rooms.app.route("/", ComponentMiddleware(Guard(rooms)))
     async with running(rooms) as clients:
         client, conn = await rooms.connect(clients)
         with pytest.raises(TopicError, match="members only"):

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from serving import Serving, serving
+from support.serving import Serving, serving
 
 from pywsapp import App, Connection, MessageComponent, Topic, TopicError
-from pywsapp.topics.memory import MemoryBroker
+from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.topics.presence import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
     MAX_META_BYTES,
     Event,
     PresenceDiff,
-    Presences,
+    PresenceService,
     Present,
 )
 
@@ -36,7 +36,7 @@ class Node:
     def __init__(self, network: Network, name: str) -> None:
         self.name = name
         self.network = network
-        self.presences = Presences(name, self.send, self.tell)
+        self.presences = PresenceService(name, self.send, self.tell)
         self.inbox: deque[tuple[str, str, Event]] = deque()
         self.connected = True
         self.alive = True

@@ -9,17 +9,17 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from serving import GUARD
-from topic_bench import Bench, failing, until
-from topic_rooms import Recovering, recover, running, take
+from support.serving import GUARD
+from support.topic_bench import Bench, failing, until
+from support.topic_rooms import Recovering, recover, running, take
 
 from pywsapp import Connection, Topic, TopicError
-from pywsapp.topics import histories as histories_module
-from pywsapp.topics import relay as relay_module
-from pywsapp.topics.broker import Position
-from pywsapp.topics.history import MemoryHistory
-from pywsapp.topics.memory import MemoryConnection
-from pywsapp.topics.recovery import Publication
+from pywsapp.brokers import relay as relay_module
+from pywsapp.brokers.base import Position
+from pywsapp.brokers.memory import MemoryConnection
+from pywsapp.topics.history import service as histories_module
+from pywsapp.topics.history.memory_store import MemoryHistory
+from pywsapp.topics.history.rules import Publication
 
 pytestmark = pytest.mark.anyio
 
@@ -151,10 +151,10 @@ async def test_while_the_broker_is_away_nobody_recovers_and_nothing_is_lost() ->
         await until(lambda: rooms.app.hub.relay and rooms.app.hub.relay.connection is None)
         assert (await recover(second, position))[1] == {"error": "BrokerUnavailable"}
         assert conn.topics == ()
-        handover = rooms.topic().broadcast("meanwhile")
+        acknowledgement = rooms.topic().broadcast("meanwhile")
         broker.available = True
         with anyio.fail_after(GUARD):
-            await handover
+            await acknowledgement
         assert [one["message"] for one in await take(first)] == ["meanwhile"]
         assert [one["message"] for one in (await recover(second, position))[0]] == ["meanwhile"]
 

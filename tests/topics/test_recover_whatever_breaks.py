@@ -8,14 +8,14 @@ from typing import Any
 
 import anyio
 import pytest
-from serving import GUARD
-from topic_bench import Bench
-from topic_rooms import Recovering, recover, running, take
+from support.serving import GUARD
+from support.topic_bench import Bench
+from support.topic_rooms import Recovering, recover, running, take
 
-from pywsapp.topics import histories as histories_module
-from pywsapp.topics import relay as relay_module
-from pywsapp.topics.broker import Position, Receive
-from pywsapp.topics.memory import MemoryConnection
+from pywsapp.brokers import relay as relay_module
+from pywsapp.brokers.base import Position, Receive
+from pywsapp.brokers.memory import MemoryConnection
+from pywsapp.topics.history import service as histories_module
 
 pytestmark = pytest.mark.anyio
 
@@ -89,9 +89,9 @@ class Reader:
 
 async def publish(one: Recovering, name: str, generator: random.Random) -> None:
     for number in range(MESSAGES // 2 - 1):
-        handover = one.topic().broadcast(f"{name} {number}")
+        acknowledgement = one.topic().broadcast(f"{name} {number}")
         if generator.random() < 0.3:
-            await handover
+            await acknowledgement
         await anyio.sleep(generator.random() * 0.004)
 
 

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from pywsapp.topics import recovery
-from pywsapp.topics.broker import MIB, Kept, Position
-from pywsapp.topics.recovery import Follower
+from pywsapp.brokers.base import MIB, Kept, Position
+from pywsapp.topics.history import recovery
+from pywsapp.topics.history.recovery import Follower
 
 # -- a follower, beside a broker that loses, forgets, restarts and is slow ---------------------------------------------
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 
 import pytest
-from serving import serving
+from support.serving import serving
 
 from pywsapp import App, Connection, MessageComponent
-from pywsapp.topics.memory import MemoryBroker
+from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 

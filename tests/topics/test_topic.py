@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
-from serving import GUARD, Client, close_frame
-from topic_rooms import Rooms, running
+from support.serving import GUARD, Client, close_frame
+from support.topic_rooms import Rooms, running
 
 from pywsapp import App, Connection, Options, PreparedMessage, Topic
-from pywsapp.protocol.deflate import compress_shared
-from pywsapp.values.errors import ConfigurationError
-from pywsapp.values.options import Deflate
+from pywsapp._protocol.deflate import compress_shared
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Deflate
 
 pytestmark = pytest.mark.anyio
 
@@ -284,7 +284,7 @@ async def test_a_message_is_encoded_once_for_each_wire_format(monkeypatch: pytes
         plain = [(await rooms.connect(clients))[0] for _ in range(3)]
         headers = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
         deflated = [(await rooms.connect(clients, headers=headers))[0] for _ in range(3)]
-        monkeypatch.setattr("pywsapp.protocol.prepared.compress_shared", compressing)
+        monkeypatch.setattr("pywsapp._protocol.prepared.compress_shared", compressing)
         rooms.topic().broadcast("hello " * 500)
         for client in plain:
             assert await client.message() == "hello " * 500

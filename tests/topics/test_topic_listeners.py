@@ -8,14 +8,14 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from topic_bench import Bench, until
-from topic_rooms import Rooms, expect, running
+from support.topic_bench import Bench, until
+from support.topic_rooms import Rooms, expect, running
 
 from pywsapp import Topic
+from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics import listeners as listeners_module
-from pywsapp.topics.hub import Hub
-from pywsapp.topics.memory import MemoryBroker
-from pywsapp.values.errors import ConfigurationError
+from pywsapp.topics.registry import Hub
 
 pytestmark = pytest.mark.anyio
 

@@ -1,5 +1,5 @@
 """The test kit: what is useful for testing what was built with, or for, pywsapp."""
 
-from pywsapp.testing.brokers import BROKER_CHECKS, check_broker
+from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 
 __all__ = ("BROKER_CHECKS", "check_broker")

@@ -18,7 +18,7 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.topics.names import Pattern
+    from pywsapp.topics.names import TopicPattern
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
@@ -30,7 +30,7 @@ Handler = Callable[["Topic", Any], Any]
 _Call = tuple["Topic", Any]
 
 
-class Listeners:
+class TopicListeners:
     """The listeners of one app in one process."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Listeners:
             if not any(other is not one and other.matches(one.prefix or one.text) for other in patterns)
         ]
 
-    def add(self, pattern: Pattern, handler: Handler) -> None:
+    def add(self, pattern: TopicPattern, handler: Handler) -> None:
         """Add one."""
         self._listeners.append(_Listener(pattern, handler))
 
@@ -74,7 +74,7 @@ class Listeners:
 
 
 class _Listener:
-    def __init__(self, pattern: Pattern, handler: Handler) -> None:
+    def __init__(self, pattern: TopicPattern, handler: Handler) -> None:
         self.pattern = pattern
         self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
         self.queue: deque[_Call] | None = None

@@ -8,7 +8,7 @@ everything below: "room:*" matches "room:42" and "room:42:typing"; "*" alone mat
 
 from __future__ import annotations
 
-from pywsapp.values.errors import ConfigurationError, TopicError
+from pywsapp.exceptions import ConfigurationError, TopicError
 
 #: Bytes of UTF-8; RabbitMQ's routing keys end at 255, and some are left for a prefix.
 MAX_NAME_BYTES = 200
@@ -40,7 +40,7 @@ def _fault(name: str) -> str | None:
     return None
 
 
-class Pattern:
+class TopicPattern:
     """A pattern over names of topics: a name, or one that ends in `*`.
 
     Args:
@@ -69,7 +69,7 @@ class Pattern:
             raise ConfigurationError(f"{text!r} is no pattern such as 'room:*': {exc}") from None
 
     def __repr__(self) -> str:
-        return f"Pattern({self.text!r})"
+        return f"TopicPattern({self.text!r})"
 
     def matches(self, name: str) -> bool:
         """Tell whether a name is one of those meant."""

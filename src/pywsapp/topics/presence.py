@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pywsapp.values.errors import TopicError
+from pywsapp.exceptions import TopicError
 
 #: The topic on which processes say that they are alive.
 ALIVE_TOPIC = "$pywsapp:alive"
@@ -109,7 +109,7 @@ class _Room:
         return Present(latest[0][2], sum(entry[1] for entry, _ in entries))
 
 
-class Presences:
+class PresenceService:
     """The presence of all topics, as one process sees it.
 
     Args:

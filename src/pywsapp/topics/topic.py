@@ -6,17 +6,18 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pywsapp.broadcasting import send_to_all
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.broadcast import send_prepared_to_all
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.brokers.base import Position
 from pywsapp.connection import Connection
-from pywsapp.protocol.prepared import PreparedMessage, Sendable
-from pywsapp.topics.broker import Position
+from pywsapp.exceptions import TopicError
+from pywsapp.topics.history.recovery import Recovery
+from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence import Present
-from pywsapp.topics.recovery import HistoryRule, Recovery
-from pywsapp.values.errors import TopicError
-from pywsapp.waiting import DONE, Later
 
 if TYPE_CHECKING:
-    from pywsapp.topics.hub import Hub
+    from pywsapp.topics.registry import Hub
 
 Connections = Connection | Iterable[Connection]
 
@@ -76,10 +77,10 @@ class Topic:
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection does not subscribe then.
         """
         if conn.closed or conn in self.subscribers:
-            return DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE  # type: ignore[no-any-return]
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
-            return Later(lambda: self._add_when_allowed(conn, asked))
+            return LazyAwaitable(lambda: self._add_when_allowed(conn, asked))
         return self._add_if_open(conn)
 
     def _ask(self, conn: Connection) -> Any:
@@ -91,7 +92,7 @@ class Topic:
 
     def _add_if_open(self, conn: Connection) -> Awaitable[None]:
         if conn.closed or conn in self.subscribers:  # by its on_subscribe, or meanwhile
-            return DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE  # type: ignore[no-any-return]
         return self._add(conn)
 
     def _add(self, conn: Connection, seen: Position | None = None) -> Awaitable[None]:
@@ -149,7 +150,7 @@ class Topic:
                     break  # it has left meanwhile
                 count += 1
                 sent = conn.send(publication)
-                if sent is not DONE:
+                if sent is not ALREADY_DONE:
                     await sent
                     behind = True
         if self.subscribers.get(conn) is _NOT_YET:
@@ -238,11 +239,11 @@ class Topic:
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
             if conn in self.subscribers and conn not in left_out:
                 conn.send(prepared)
-        return DONE  # type: ignore[no-any-return]
+        return ALREADY_DONE  # type: ignore[no-any-return]
 
     def deliver(self, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         """Send a message to subscribers in this process. Called by the hub."""
-        send_to_all(list(self.subscribers), message, exclude)
+        send_prepared_to_all(list(self.subscribers), message, exclude)
 
     def deliver_kept(self, message: PreparedMessage, position: Position) -> None:
         """Send a message that stands there to subscribers in this process who have not seen it. Called by the hub."""

@@ -1,0 +1,1 @@
+"""Access to Redis and the asyncio bridge, which several ports share."""

@@ -1,0 +1,1 @@
+"""One open connection: the only caller of a component's methods."""

@@ -1,0 +1,1 @@
+"""Worker processes, signals and logging of a program."""

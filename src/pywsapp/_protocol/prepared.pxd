@@ -1,0 +1,12 @@
+from pywsapp._protocol.frames cimport encode_frame
+
+
+cdef class PreparedMessage:
+    cdef dict _frames
+    cdef bytes _plain
+    cdef public object compress
+    cdef public int opcode
+    cdef public bytes payload
+
+    cpdef bytes plain_frame(self)
+    cpdef bytes deflated_frame(self, int bits, config)

@@ -1,0 +1,79 @@
+"""A message on its way out: checked once, encoded at most once for each wire format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pywsapp._protocol.deflate import compress_shared
+from pywsapp._protocol.frames import encode_frame
+from pywsapp._protocol.opcodes import BINARY, FIN, RSV1, TEXT
+from pywsapp.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from pywsapp.options import Deflate
+
+Sendable = str | bytes | bytearray | memoryview
+
+
+def payload_of(message: Sendable) -> tuple[int, bytes]:
+    """Give the opcode and the payload of a message.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+        ConfigurationError: it is text that has no UTF-8 form.
+    """
+    if isinstance(message, str):
+        try:
+            return TEXT, message.encode()
+        except UnicodeEncodeError as exc:
+            raise not_utf8(exc) from None
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(message)
+    raise TypeError(
+        f"a message is a str or bytes, not {type(message).__name__}; "
+        "encode it first, for instance with json.dumps(message)"
+    )
+
+
+def not_utf8(exc: UnicodeEncodeError) -> ConfigurationError:
+    """Give what is raised for text that has no UTF-8 form."""
+    return ConfigurationError(f"a text message must be encodable as UTF-8: {exc}")
+
+
+class PreparedMessage:
+    """A message that is sent to many connections and encoded once for each wire format among them.
+
+    Make one to send the same message at different times; `broadcast` makes its own. The wire formats of a server are
+    the plain one and, for each compression window in use, one without context takeover: its bytes refer to nothing
+    sent before, so that every connection with that window can read them.
+
+    Args:
+        message: text or bytes.
+        compress: False never compresses it, True always, None from the threshold on (where negotiated).
+    """
+
+    __slots__ = ("_frames", "_plain", "compress", "opcode", "payload")
+
+    def __init__(self, message: Sendable, *, compress: bool | None = None) -> None:
+        self.opcode, self.payload = payload_of(message)
+        self.compress = compress
+        self._plain: bytes | None = None
+        self._frames: dict[tuple[int, int, int], bytes] | None = None
+
+    def plain_frame(self) -> bytes:
+        """Give the uncompressed, unmasked frame."""
+        frame = self._plain
+        if frame is None:
+            frame = self._plain = encode_frame(FIN | self.opcode, self.payload)
+        return frame
+
+    def deflated_frame(self, bits: int, config: Deflate) -> bytes:
+        """Give the frame compressed with a window of `bits` and no reference to earlier messages."""
+        key = (bits, config.level, config.mem_level)
+        if self._frames is None:
+            self._frames = {}
+        frame = self._frames.get(key)
+        if frame is None:
+            payload = compress_shared(self.payload, bits, config)
+            frame = self._frames[key] = encode_frame(FIN | RSV1 | self.opcode, payload)
+        return frame

@@ -1,0 +1,15 @@
+from pywsapp._protocol.frames cimport encode_frame, encode_masked_frame, encode_text_frame
+from pywsapp._protocol.prepared cimport PreparedMessage
+
+
+cdef class Sender:
+    cdef object _deflate
+    cdef object _options
+    cdef bint _plain
+    cdef int _window_bits
+    cdef readonly bint client
+
+    cpdef bytes encode(self, message, compress=*)
+    cdef bytes _encode_prepared(self, PreparedMessage message)
+    cdef bint _compresses(self, bytes payload, compress) except -1
+    cdef bytes _frame(self, int first, bytes payload)

@@ -1,0 +1,102 @@
+"""The sending half of a WebSocket: from messages to frames, masked and compressed as was agreed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pywsapp._protocol.deflate import PerMessageDeflate
+from pywsapp._protocol.frames import encode_frame, encode_masked_frame, encode_text_frame, frame_head
+from pywsapp._protocol.opcodes import BINARY, FIN, RSV1, TEXT
+from pywsapp._protocol.prepared import PreparedMessage, Sendable, not_utf8, payload_of
+from pywsapp.options import SlowConsumer
+
+if TYPE_CHECKING:
+    from pywsapp._protocol.deflate import DeflateParameters
+    from pywsapp.options import Options
+
+
+#: From here on, writing two pieces costs less than making one of them.
+LARGE = 32 * 1024
+
+
+class Sender:
+    """What encodes the messages of one connection.
+
+    Attributes:
+        client: the role.
+
+    Args:
+        client: the role: clients mask what they send.
+        options: the limits.
+        deflate: what was negotiated for permessage-deflate, None for nothing.
+    """
+
+    __slots__ = ("_deflate", "_options", "_plain", "_window_bits", "client")
+
+    def __init__(self, *, client: bool, options: Options, deflate: DeflateParameters | None = None) -> None:
+        self.client = client
+        self._options = options
+        self._deflate: PerMessageDeflate | None = None
+        self._window_bits = 0
+        if deflate is not None and options.deflate is not None:
+            self._deflate = PerMessageDeflate(deflate, options.deflate, client=client)
+            self._window_bits = deflate.client_max_window_bits if client else deflate.server_max_window_bits
+        self._plain = self._deflate is None and not client  # what is sent is neither masked nor compressed
+
+    def encode(self, message: Sendable | PreparedMessage, compress: bool | None = None) -> bytes:
+        """Give the frame for a message.
+
+        Args:
+            message: text, bytes, or a message prepared for several connections.
+            compress: False never compresses it, True always, None from the threshold on (where negotiated).
+
+        Raises:
+            TypeError: the message is neither text nor bytes.
+            ConfigurationError: the text has no UTF-8 form.
+        """
+        if self._plain:
+            if type(message) is str:
+                try:
+                    return encode_text_frame(FIN | TEXT, message)
+                except UnicodeEncodeError as exc:
+                    raise not_utf8(exc) from None
+            if type(message) is bytes:
+                return encode_frame(FIN | BINARY, message)
+            if isinstance(message, PreparedMessage):
+                return message.plain_frame()
+        if not isinstance(message, PreparedMessage):
+            opcode, payload = payload_of(message)
+        elif not self.client:
+            return self._encode_prepared(message)
+        else:
+            opcode, payload, compress = message.opcode, message.payload, message.compress
+        if self._compresses(payload, compress):
+            assert self._deflate is not None
+            if self._options.slow_consumer is not SlowConsumer.CLOSE:
+                self._deflate.forget()  # the next message must be readable without this one, which may go nowhere
+            return self._frame(FIN | RSV1 | opcode, self._deflate.compress(payload))
+        return self._frame(FIN | opcode, payload)
+
+    def encode_large(self, message: bytes, compress: bool | None = None) -> bytes | tuple[bytes, bytes]:
+        """Give the frame for a large binary message, in two pieces if that spares a copy: its head and its payload."""
+        if self._plain:
+            return frame_head(FIN | BINARY, len(message)), message
+        return self.encode(message, compress)
+
+    def _encode_prepared(self, message: PreparedMessage) -> bytes:
+        config = self._options.deflate
+        if not self._compresses(message.payload, message.compress):
+            return message.plain_frame()
+        assert self._deflate is not None
+        assert config is not None
+        self._deflate.forget()  # the next message must be readable without this one, which goes its own way
+        return message.deflated_frame(self._window_bits, config)
+
+    def _compresses(self, payload: bytes, compress: bool | None) -> bool:
+        config = self._options.deflate
+        if self._deflate is None or config is None:
+            return False
+        return len(payload) >= config.threshold if compress is None else compress
+
+    def _frame(self, first: int, payload: bytes) -> bytes:
+        return encode_masked_frame(first, payload) if self.client else encode_frame(first, payload)

@@ -1,0 +1,1 @@
+"""Listening, transports, and HTTP before the upgrade."""

@@ -1,0 +1,136 @@
+"""What connections share in one event loop: flushing, time, and the tasks that handlers run in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from pywsapp._event_loop import on_asyncio
+from pywsapp._outbox.flushing import TurnFlusher
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pywsapp._outbox.outbox import Flusher
+    from pywsapp.options import Options
+
+logger = logging.getLogger("pywsapp")
+
+#: Links that are told the time before other tasks get their turn.
+_TICKS_A_TURN = 200
+
+
+class Timed(Protocol):
+    """A connection that wants to know the time."""
+
+    def tick(self, now: float) -> None:
+        """Learn the time, in seconds of a monotonic clock."""
+
+
+class TaskFlusher(TurnFlusher):
+    """The same by a task, for loops that have no `call_soon`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: self._event.set())
+        self._event = anyio.Event()
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        while True:
+            await self._event.wait()
+            self._event = anyio.Event()
+            self.flush()
+
+
+class Runtime:
+    """The surroundings of connections in one event loop; the `Host` of their lifecycles.
+
+    Args:
+        options: the timings that decide how often connections are told the time.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.connections: set[Any] = set()
+        self.flusher: Flusher
+        self._options = options
+        self._handlers: TaskGroup | None = None
+        self._empty: anyio.Event | None = None
+
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task for a handler."""
+        assert self._handlers is not None
+        self._handlers.start_soon(work)
+
+    def forget(self, connection: Any) -> None:
+        """Drop a connection that has ended."""
+        self.connections.discard(connection)
+        if not self.connections and self._empty is not None:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until no connection is left."""
+        while self.connections:
+            self._empty = anyio.Event()
+            await self._empty.wait()
+
+    async def run(self, body: Callable[[TaskGroup], Awaitable[None]]) -> None:
+        """Run `body` with a task group for transports; end all connections when it returns or is cancelled.
+
+        Raises:
+            Exception: what `body` raised, and not in a group.
+        """
+        failure: Exception | None = None
+        async with anyio.create_task_group() as self._handlers:
+            try:
+                async with anyio.create_task_group() as transports:
+                    if on_asyncio():
+                        self.flusher = TurnFlusher(asyncio.get_running_loop().call_soon)
+                    else:
+                        self.flusher = flusher = TaskFlusher()
+                        transports.start_soon(flusher.run)
+                    transports.start_soon(self._tell_time)
+                    try:
+                        await body(transports)
+                    except Exception as exc:
+                        failure = exc
+                    finally:
+                        self._abort_connections()
+                    transports.cancel_scope.cancel()
+            finally:
+                with anyio.move_on_after(self._options.on_close_timeout, shield=True):
+                    await self.wait_empty()
+                self._handlers.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
+
+    async def _tell_time(self) -> None:
+        options = self._options
+        shortest = min(
+            options.handshake_timeout,
+            options.ping_timeout,
+            options.ping_interval or options.ping_timeout,
+            options.close_timeout,
+            options.message_timeout,
+        )
+        interval = min(1.0, max(0.02, shortest / 4))
+        while True:
+            await anyio.sleep(interval)
+            await self._tick(list(self.connections))
+
+    async def _tick(self, connections: Iterable[Timed]) -> None:
+        for number, connection in enumerate(connections):
+            if number % _TICKS_A_TURN == _TICKS_A_TURN - 1:
+                await anyio.lowlevel.checkpoint()
+            try:
+                connection.tick(anyio.current_time())
+            except Exception:
+                logger.exception("telling %r the time failed", connection)

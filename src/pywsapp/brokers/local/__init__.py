@@ -1,0 +1,1 @@
+"""The local bus: workers of one machine exchange messages over Unix sockets."""

@@ -1,0 +1,100 @@
+"""A broker within one process: between the apps of a test, or of a program that runs several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import anyio
+import anyio.lowlevel
+
+from pywsapp.brokers.base import Broker, BrokerConnection, Kept, Outgoing, Position, Receive
+from pywsapp.exceptions import BrokerUnavailable
+from pywsapp.topics.history.memory_store import MemoryHistory
+from pywsapp.topics.names import TopicPattern
+
+
+class MemoryBroker(Broker):
+    """Carries messages between all that connect to this object, in one event loop.
+
+    Attributes:
+        available: set it to False to refuse connections, as a broker that is down.
+    """
+
+    name = "the memory broker"
+    keeps_history = True
+
+    def __init__(self) -> None:
+        self.available = True
+        self.connections: list[MemoryConnection] = []
+        self.history = MemoryHistory(time.monotonic)
+
+    async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
+        """Connect."""
+        await anyio.lowlevel.checkpoint()
+        if not self.available:
+            raise BrokerUnavailable("it is not available")
+        connection = MemoryConnection(self, receive, [TopicPattern(text) for text in patterns])
+        self.connections.append(connection)
+        return connection
+
+    def disconnect(self) -> None:
+        """Lose all connections, as when a broker is restarted."""
+        for connection in list(self.connections):
+            connection.lose()
+
+
+class MemoryConnection(BrokerConnection):
+    """A connection to a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, receive: Receive, patterns: Sequence[TopicPattern]) -> None:
+        self._broker = broker
+        self._receive = receive
+        self._patterns = patterns
+        self._topics: set[str] = set()
+        self._lost = anyio.Event()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        await self._check()
+        for topic, data, keep in messages:
+            position = None
+            if keep is not None:
+                position = self._broker.history.append(topic, data, keep)
+                if position is None:
+                    continue
+            for connection in list(self._broker.connections):
+                connection.deliver(topic, data, position)
+
+    def deliver(self, topic: str, data: bytes, position: Position | None) -> None:
+        """Take a message if it is listened to."""
+        if topic in self._topics or any(pattern.matches(topic) for pattern in self._patterns):
+            self._receive(topic, data, position)
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        await self._check()
+        self._topics.update(topics)
+
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        await self._check()
+        self._topics.difference_update(topics)
+
+    async def read_history(self, topic: str, since: Position | None) -> Kept:
+        await self._check()
+        return self._broker.history.read(topic, since)
+
+    async def wait_lost(self) -> None:
+        await self._lost.wait()
+
+    async def aclose(self) -> None:
+        self.lose()
+
+    def lose(self) -> None:
+        """Be lost."""
+        self._lost.set()
+        if self in self._broker.connections:
+            self._broker.connections.remove(self)
+
+    async def _check(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._lost.is_set():
+            raise BrokerUnavailable("the connection is lost")

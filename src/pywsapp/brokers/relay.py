@@ -1,0 +1,382 @@
+"""This process's side of a broker: what has to be published, what is listened to, and what happens when it goes away.
+
+One task keeps a connection. While there is one, two more work: one publishes everything that was queued meanwhile as
+one batch, in order, so that a broker that needs a millisecond for an answer still takes tens of thousands of messages
+a second; one tells the broker which topics this process wants, in batches too. If any of them fails, all end, the
+connection is closed, and after a pause that grows and is random the next one is tried; it begins with all topics that
+are wanted by then.
+
+What was queued when the connection broke may or may not have arrived. A plain message is not repeated, for it might
+come twice: whoever awaits its `Acknowledgement` is told. A kept one is, since the broker knows it by its id; it waits
+for the next connection. So does it if it is published meanwhile, while a plain one fails at once. What waits is
+bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Receive
+from pywsapp.exceptions import BrokerUnavailable, TopicError
+
+logger = logging.getLogger("pywsapp")
+
+CONNECT_SECONDS = 5.0
+PUBLISH_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10.0
+#: A connection that lasted this long was a good one, and the next pause is a short one again.
+GOOD_SECONDS = 10.0
+MAX_PENDING = 10_000
+MAX_PENDING_BYTES = 16 * MIB
+#: How often a kept message is on its way when the connection breaks, until it is taken for the cause of that.
+MAX_TRIES = 5
+_BATCH = 500
+_BATCH_BYTES = MIB
+
+
+class Acknowledgement:
+    """Whether a broker has taken a message; to be awaited, or not.
+
+    Raises:
+        BrokerUnavailable: on awaiting, if it has not.
+    """
+
+    __slots__ = ("_done", "_event", "_failure", "message", "tries")
+
+    def __init__(self, message: Outgoing) -> None:
+        self.message = message
+        self.tries = 0
+        self._done = False
+        self._failure: str | None = None
+        self._event: anyio.Event | None = None
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        if not self._done:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
+        else:  # or who tries again and again while the broker is away would block the loop
+            await anyio.lowlevel.checkpoint()
+        if self._failure is not None:
+            raise BrokerUnavailable(self._failure)
+
+    def settle(self, failure: str | None = None) -> None:
+        """Note that it was taken, or why not."""
+        self._done, self._failure = True, failure
+        if self._event is not None:
+            self._event.set()
+
+
+class RelayStats(NamedTuple):
+    """What a relay has done, all counted from the start of the process.
+
+    Args:
+        connected: whether there is a connection now.
+        connects: connections that were made.
+        published: messages that the broker has taken.
+        failed: messages that it has not.
+        received: messages that came from it, one's own included.
+        pending: messages that wait now.
+    """
+
+    connected: bool
+    connects: int
+    published: int
+    failed: int
+    received: int
+    pending: int
+
+
+class Relay:
+    """Keeps a connection to a broker, and does through it what is asked.
+
+    Args:
+        broker: what to connect to.
+        receive: takes what comes, as `Broker.connect` says.
+        patterns: what is listened to all the time.
+        on_connect: awaited after each connect, when all that is wanted is subscribed.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        receive: Receive,
+        patterns: Sequence[str] = (),
+        on_connect: Callable[[BrokerConnection], Awaitable[None]] | None = None,
+    ) -> None:
+        self.broker = broker
+        self._receive = receive
+        self._patterns = patterns
+        self._on_connect = on_connect
+        self._running = False
+        self.connection: BrokerConnection | None = None
+        self._pending: deque[Acknowledgement] = deque()
+        self._in_flight: list[Acknowledgement] = []
+        self._pending_bytes = 0
+        self._wanted: set[str] = set()
+        self._active: set[str] = set()
+        self._changed: dict[str, None] = {}
+        self._awaited: dict[str, anyio.Event] = {}
+        self._work = anyio.Event()  # there is something to publish
+        self._change = anyio.Event()  # there is something to subscribe
+        self._idle: anyio.Event | None = None
+        self._connects = self._published = self._failed = self._received = self._refused = 0
+        self._since = 0.0  # when the connection was made
+        self._failed_before: int | None = None  # while the broker is away
+        self._tried: TaskStatus[None] | None = None
+
+    @property
+    def stats(self) -> RelayStats:
+        """What it has done so far."""
+        pending = len(self._pending) + len(self._in_flight)
+        return RelayStats(
+            self.connection is not None, self._connects, self._published, self._failed, self._received, pending
+        )
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, data: bytes, keep: Keep | None = None) -> Acknowledgement:
+        """Queue a message. Never blocks.
+
+        Raises:
+            TopicError: it is larger than what the broker carries.
+        """
+        if len(data) > self.broker.max_size:
+            raise TopicError(f"a message of {len(data)} bytes is more than {self.broker.name} carries")
+        acknowledgement = Acknowledgement(Outgoing(topic, data, keep))
+        if not self._running or (self.connection is None and keep is None):
+            self._fail([acknowledgement], f"{self.broker.name} is not connected")
+        elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
+            self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
+            self._refused += 1
+            if self._refused & (self._refused - 1) == 0:
+                logger.warning("%s is too slow: left %d messages out so far", self.broker.name, self._refused)
+        else:
+            if not self._pending:
+                self._work.set()
+            self._pending.append(acknowledgement)
+            self._pending_bytes += len(data)
+        return acknowledgement
+
+    def _fail(self, handovers: Iterable[Acknowledgement], reason: str) -> None:
+        for acknowledgement in handovers:
+            self._failed += 1
+            acknowledgement.settle(reason)
+
+    async def flush(self) -> None:
+        """Wait until nothing waits to be published."""
+        while self._pending or self._in_flight:
+            if self._idle is None:
+                self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def _note_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
+    async def _publish(self, connection: BrokerConnection) -> None:
+        while True:
+            if not self._pending:
+                self._note_idle()
+                self._work = anyio.Event()
+                await self._work.wait()
+            batch = self._in_flight = self._take_batch()
+            with anyio.fail_after(PUBLISH_SECONDS):
+                await connection.publish([acknowledgement.message for acknowledgement in batch])
+            self._in_flight = []
+            self._published += len(batch)
+            for acknowledgement in batch:
+                acknowledgement.settle()
+
+    def _take_batch(self) -> list[Acknowledgement]:
+        batch: list[Acknowledgement] = []
+        size = 0
+        while self._pending and len(batch) < _BATCH and size < _BATCH_BYTES:
+            batch.append(self._pending.popleft())
+            batch[-1].tries += 1
+            size += len(batch[-1].message.data)
+        self._pending_bytes -= size
+        return batch
+
+    def _put_back(self, reason: str) -> None:
+        """Keep for the next connection what may be repeated; the rest has failed."""
+        waiting, self._in_flight, self._pending = [*self._in_flight, *self._pending], [], deque()
+        for acknowledgement in waiting:
+            if acknowledgement.message.keep is None or acknowledgement.tries >= MAX_TRIES:
+                self._fail([acknowledgement], reason)
+            else:
+                self._pending.append(acknowledgement)
+        self._pending_bytes = sum(len(acknowledgement.message.data) for acknowledgement in self._pending)
+        if not self._pending:
+            self._note_idle()
+
+    # -- subscribing -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, topic: str) -> None:
+        """Want what is published on a topic; safe to call again."""
+        self._wanted.add(topic)
+        self._note_change(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Want it no more."""
+        self._wanted.discard(topic)
+        self._note_change(topic)
+
+    def _note_change(self, topic: str) -> None:
+        if not self._changed:
+            self._change.set()
+        self._changed[topic] = None
+
+    def subscribed(self, topic: str) -> Awaitable[None]:
+        """Give something that waits until the broker sends what is published on a topic; not while it is away."""
+        is_so = topic in self._active and topic not in self._changed
+        if self.connection is None or topic not in self._wanted or is_so:
+            return ALREADY_DONE  # type: ignore[no-any-return]
+        event = self._awaited.get(topic)
+        if event is None:
+            event = self._awaited[topic] = anyio.Event()
+        return LazyAwaitable(event.wait)
+
+    async def _subscribe(self, connection: BrokerConnection) -> None:
+        while True:
+            await self._subscribe_changed(connection)
+            self._change = anyio.Event()
+            await self._change.wait()
+
+    async def _subscribe_changed(self, connection: BrokerConnection) -> None:
+        while self._changed:
+            batch = [self._changed.popitem()[0] for _ in range(min(len(self._changed), _BATCH))]
+            new = [topic for topic in batch if topic in self._wanted and topic not in self._active]
+            old = [topic for topic in batch if topic not in self._wanted and topic in self._active]
+            with anyio.fail_after(PUBLISH_SECONDS):
+                if new:
+                    await connection.subscribe(new)
+                    self._active.update(new)
+                if old:
+                    await connection.unsubscribe(old)
+                    self._active.difference_update(old)
+            for topic in batch:
+                event = self._awaited.get(topic)
+                if event is not None and topic not in self._changed:
+                    del self._awaited[topic]
+                    event.set()
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep a connection until cancelled; it has started when the first attempt has succeeded or failed."""
+        self._running, self._tried = True, task_status
+        attempts = 0
+        try:
+            while True:
+                try:
+                    await self._keep_one()
+                    reason = "the connection was closed"
+                except Exception as exc:
+                    reason = _reason(exc)
+                was_good = self.connection is not None and anyio.current_time() - self._since > GOOD_SECONDS
+                attempts = 1 if was_good else attempts + 1
+                self._lost(reason)
+                await anyio.sleep(pause_before(attempts))
+        finally:
+            self._running, self.connection = False, None
+            self._put_back("the app has stopped")
+            self._fail(self._pending, "the app has stopped")
+            self._pending.clear()
+
+    async def _keep_one(self) -> None:
+        """Connect and work; raises, or returns, when the connection is lost."""
+        with anyio.fail_after(CONNECT_SECONDS):
+            connection = await self.broker.connect(self._note, self._patterns)
+        try:
+            self._active.clear()
+            self._changed = dict.fromkeys(self._wanted)
+            await self._subscribe_changed(connection)
+            if self._on_connect is not None:
+                await self._on_connect(connection)
+            self._connected(connection)
+            await self._work_on(connection)
+        finally:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await connection.aclose()
+
+    async def _work_on(self, connection: BrokerConnection) -> None:
+        """Do all there is to do at once; the first that fails, or ends, ends the others, and only it is told of."""
+        failures: list[Exception] = []
+
+        async def work(function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+            try:
+                await function(*arguments)
+            except Exception as exc:
+                failures.append(exc)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work, self._publish, connection)
+            tasks.start_soon(work, self._subscribe, connection)
+            tasks.start_soon(work, connection.wait_lost)
+        if failures:
+            raise failures[0]
+
+    def _connected(self, connection: BrokerConnection) -> None:
+        self.connection = connection
+        self._since = anyio.current_time()
+        self._connects += 1
+        if self._failed_before is None:
+            logger.log(logging.DEBUG if self.broker.is_internal else logging.INFO, "connected to %s", self.broker.name)
+        else:
+            failed = self._failed - self._failed_before
+            logger.warning("connected to %s again; %d messages were not handed over", self.broker.name, failed)
+            self._failed_before = None
+        self._has_tried()
+
+    def _lost(self, reason: str) -> None:
+        self.connection = None
+        if self._failed_before is None:
+            self._failed_before = self._failed
+            logger.error("%s is away (%s); local delivery goes on, trying again", self.broker.name, reason)
+        self._put_back(f"{self.broker.name} is away: {reason}")
+        self._changed.clear()  # all that is wanted will be subscribed
+        awaited, self._awaited = self._awaited, {}
+        for event in awaited.values():
+            event.set()
+        self._has_tried()
+
+    def _has_tried(self) -> None:
+        if self._tried is not None:
+            self._tried.started()
+            self._tried = None
+
+    def _note(self, topic: str, data: bytes, position: Any) -> None:
+        self._received += 1
+        self._receive(topic, data, position)
+
+
+def pause_before(attempt: int) -> float:
+    """Give how many seconds to wait before the attempt of this number, from 1: growing, and random."""
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 30))
+    return random.uniform(longest / 2, longest)
+
+
+def _reason(exc: BaseException) -> str:
+    inner: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
+    if inner:
+        return _reason(inner[0])
+    if isinstance(exc, TimeoutError) and not str(exc):
+        return "it does not answer"
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

@@ -1,0 +1,58 @@
+"""Close codes: which exist, which may be sent, and what a close frame may carry (RFC 6455 section 7.4)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pywsapp.exceptions import ConfigurationError
+
+#: A control frame carries 125 bytes at most and the code takes two of them (RFC 6455 section 5.5).
+MAX_REASON_BYTES = 123
+
+
+class CloseCode(IntEnum):
+    """The registered close codes (RFC 6455 section 7.4.1 and IANA's registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RECEIVED = 1005
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+
+
+def may_be_sent(code: int) -> bool:
+    """Tell whether a close code may travel in a close frame: 1000-1003, 1007-1014 and 3000-4999."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def check_close(code: int, reason: str) -> bytes:
+    """Check what a person wants to close with, and give the reason as UTF-8.
+
+    Args:
+        code: the close code.
+        reason: a text for the peer, at most 123 bytes of UTF-8.
+
+    Raises:
+        ConfigurationError: the code may not be sent, or the reason is no text, too long or not encodable.
+    """
+    if not isinstance(code, int) or not may_be_sent(code):
+        raise ConfigurationError(f"close code {code!r} may not be sent: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise ConfigurationError(f"the close reason must be a str, not {reason!r}")
+    try:
+        encoded = reason.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(f"the close reason cannot be encoded as UTF-8: {exc}") from None
+    if len(encoded) > MAX_REASON_BYTES:
+        raise ConfigurationError(f"the close reason takes {len(encoded)} bytes; a close frame holds {MAX_REASON_BYTES}")
+    return encoded

@@ -1,1 +1,0 @@
-"""What brings bytes to a link and takes them away: transports, listeners, TLS, memory."""

@@ -1,7 +1,0 @@
-cdef class LentTask:
-    cdef object _loop
-    cdef object _run
-    cdef object _task
-
-    cpdef begin(self, coroutine)
-    cpdef call(self, function, argument)

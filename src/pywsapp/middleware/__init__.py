@@ -1,0 +1,1 @@
+"""Components around components."""

@@ -1,0 +1,1 @@
+"""Routes: which component, page or folder is on which path."""

@@ -1,0 +1,222 @@
+"""Files of a folder over plain HTTP: the page that opens the WebSocket, its scripts and pictures.
+
+What may go out is decided twice. The path must be made of plain names: nothing that begins with a dot (so neither
+`..` nor hidden files), no empty part, no backslash, no NUL. Then every symbolic link is followed, and the file found
+must still lie inside the folder. All questions to the file system are asked in a worker thread.
+
+Validators. The ETag is made of size and modification time, so two versions written within one tick of the file
+system's clock could share it; such a validator has to be marked weak (RFC 9110 section 8.8.1). Byte ranges are the one
+thing a strong one would be needed for, and they are not offered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import AsyncIterator
+from datetime import timezone
+from email.utils import formatdate, parsedate_to_datetime
+from mimetypes import MimeTypes
+from typing import BinaryIO, NoReturn
+
+import anyio.to_thread
+
+from pywsapp.component import Accept, MessageComponent
+from pywsapp.exceptions import ConfigurationError, Refuse
+from pywsapp.http import Request, Response
+from pywsapp.routing.router import with_slash
+
+_PIECE = 64 * 1024  # smaller files are one piece and read at once
+_ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+_MAX_DATE = 64  # characters; the longest of the three forms of RFC 9110 section 5.6.7 has 33
+_ABSENT = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+)
+
+# The built-in table only, for the operating system's differs between machines, and then what it lacks or has old.
+_TYPES = MimeTypes()
+for _type, _suffix in (
+    ("text/javascript", ".js"),
+    ("text/javascript", ".mjs"),
+    ("application/json", ".map"),
+    ("application/manifest+json", ".webmanifest"),
+    ("application/wasm", ".wasm"),
+    ("font/woff", ".woff"),
+    ("font/woff2", ".woff2"),
+    ("image/avif", ".avif"),
+    ("image/webp", ".webp"),
+    ("image/x-icon", ".ico"),
+    ("text/markdown", ".md"),
+):
+    _TYPES.add_type(_type, _suffix)
+_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+
+
+class StaticFolder(MessageComponent):
+    """Serves the files of a folder; mount it on a router. It takes no WebSockets.
+
+    Args:
+        directory: the folder; it may be a symbolic link that is exchanged while the server runs.
+        index: the file that stands for a folder.
+        cache_seconds: how long browsers and proxies use a file without asking; None lets them ask each time, which
+            costs an answer of 304 without a body while the file is unchanged.
+
+    Raises:
+        ConfigurationError: there is no such folder, or cache_seconds is negative.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, index: str = "index.html", cache_seconds: int | None = None
+    ) -> None:
+        self.directory = os.path.abspath(directory)
+        if not os.path.isdir(self.directory):
+            raise ConfigurationError(f"there is no folder {self.directory!r} to serve files from")
+        if cache_seconds is not None and cache_seconds < 0:
+            raise ConfigurationError(f"cache_seconds must not be negative, but is {cache_seconds!r}")
+        self.index = index
+        self._cache_control = "no-cache" if cache_seconds is None else f"public, max-age={cache_seconds}"
+
+    def on_handshake(self, request: Request) -> Accept:
+        """Refuse a WebSocket with 404."""
+        raise Refuse(404, body="there is no WebSocket here, only files")
+
+    async def on_request(self, request: Request) -> Response:
+        """Answer with a file, with 304 if the client has it already, or with 308 to the folder's path with a slash.
+
+        Raises:
+            Refuse: with 404 if there is no such file, with 405 if the method is neither GET nor HEAD.
+        """
+        if request.method not in ("GET", "HEAD"):
+            raise Refuse(405, {"Allow": "GET, HEAD"}, "only GET and HEAD are answered here")
+        return await anyio.to_thread.run_sync(self._answer, request)
+
+    def _answer(self, request: Request) -> Response:
+        names = _plain_names(request.path)
+        try:
+            file = self._inside(*names)
+            if os.path.isdir(file):
+                names.append(self.index)
+                file = self._inside(*names)
+                if request.path and not request.path.endswith("/"):
+                    return with_slash(request)
+            elif request.path.endswith("/"):
+                _absent()
+            return self._file(request, file, names[-1])
+        except ValueError:  # a name that the file system cannot encode
+            _absent()
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                _absent()
+            raise
+
+    def _inside(self, *names: str) -> str:
+        """Give the real path of what the names lead to.
+
+        Raises:
+            Refuse: with 404 if that is outside of the folder.
+            OSError, ValueError: if there is nothing.
+        """
+        root = os.path.realpath(self.directory, strict=True)
+        real = os.path.realpath(os.path.join(root, *names), strict=True)
+        if os.path.commonpath([root, real]) != root:
+            _absent()
+        return real
+
+    def _file(self, request: Request, file: str, name: str) -> Response:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            _absent()  # a pipe, for instance, which could be opened only after someone wrote to it
+        with open(file, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            data = opened.read(status.st_size) if status.st_size < _PIECE else None
+        modified = int(min(status.st_mtime, time.time()))  # never later than Date (RFC 9110 section 8.8.2.1)
+        tag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        headers = {
+            "ETag": f'W/"{tag}"',
+            "Last-Modified": formatdate(modified, usegmt=True),
+            "Cache-Control": self._cache_control,
+            "X-Content-Type-Options": "nosniff",
+        }
+        if _is_unchanged(request, tag, modified):
+            return Response(status=304, headers=headers)
+        if data is not None:
+            return Response(data, headers=headers, content_type=_content_type(name))
+        pieces = _Pieces(file, status.st_size)
+        return Response(pieces, headers=headers, content_type=_content_type(name), content_length=status.st_size)
+
+
+def _absent() -> NoReturn:
+    raise Refuse(404, body="there is no such file")
+
+
+def _plain_names(path: str) -> list[str]:
+    """Split a path into the names of folders and of the file, if they are nothing but names."""
+    names = path.removeprefix("/").removesuffix("/").split("/") if path.strip("/") else []
+    for name in names:
+        if not name or name.startswith(".") or "\\" in name or "\0" in name:
+            _absent()
+    return names
+
+
+def _is_unchanged(request: Request, tag: str, modified: int) -> bool:
+    """Evaluate If-None-Match, or else If-Modified-Since (RFC 9110 section 13.2.2)."""
+    if "if-none-match" in request.headers:
+        field = ",".join(request.headers.getlist("if-none-match"))
+        return field.strip() == "*" or tag in _ENTITY_TAG.findall(field)
+    try:
+        since = parsedate_to_datetime(request.headers.get("if-modified-since", "")[:_MAX_DATE])
+        return modified <= since.replace(tzinfo=since.tzinfo or timezone.utc).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):  # no date, or none that Python can hold
+        return False
+
+
+def _content_type(name: str) -> str:
+    kind, encoding = _TYPES.guess_type(f"/{name}")  # the slash, lest a name with a colon be read as a URL
+    if encoding is not None:  # the file is its compressed form; Content-Encoding would make the browser undo it
+        return _COMPRESSED.get(encoding, "application/octet-stream")
+    if kind is None:
+        return "application/octet-stream"
+    is_text = kind.startswith("text/") or kind.endswith(("json", "javascript", "+xml", "/xml"))
+    return f"{kind}; charset=utf-8" if is_text else kind
+
+
+class _Pieces(AsyncIterator[bytes]):
+    """As many bytes of a file as were announced, whatever happens to it meanwhile; opened when first asked.
+
+    A host that leaves it halfway, because the peer is gone, awaits `aclose`.
+    """
+
+    def __init__(self, file: str, size: int) -> None:
+        self._path = file
+        self._left = size
+        self._opened: BinaryIO | None = None
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            self.close()
+            raise StopAsyncIteration
+        return await anyio.to_thread.run_sync(self._read)
+
+    def _read(self) -> bytes:
+        """Read a piece, in a worker thread.
+
+        Raises:
+            OSError: the file became shorter, so that the response cannot be finished.
+        """
+        if self._opened is None:
+            self._opened = open(self._path, "rb")  # noqa: SIM115 - closed at the end of the iteration
+        piece = self._opened.read(min(self._left, _PIECE))
+        if not piece:
+            self.close()
+            raise OSError(errno.EIO, "the file became shorter while it was sent", self._path)
+        self._left -= len(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()

@@ -1,0 +1,1 @@
+"""HistoryService of topics: what is kept, and how clients recover what they missed."""

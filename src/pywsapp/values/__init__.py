@@ -1,1 +1,0 @@
-"""Floor 0: the plain values that every other floor speaks in. Nothing here knows of I/O."""

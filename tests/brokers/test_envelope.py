@@ -1,0 +1,240 @@
+"""What travels through brokers: written and read as the same, and refused if it is anything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pywsapp.brokers.base import Position
+from pywsapp.brokers.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
+from pywsapp.exceptions import TopicError
+
+KEY = b"a shared key"
+TOPIC = "room:42"
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=10,
+)
+ENVELOPES = st.one_of(
+    st.builds(Envelope, TEXTS, st.one_of(TEXTS, st.binary()), TEXTS),
+    st.builds(Envelope, TEXTS, st.none(), TEXTS, st.dictionaries(st.text(), JSON)),
+)
+
+
+def fault_of(data: bytes, key: bytes | None = None) -> str:
+    try:
+        decode_envelope(data, TOPIC, key)
+    except EnvelopeError as exc:
+        return str(exc)
+    return ""
+
+
+@given(ENVELOPES, st.one_of(st.none(), st.binary(min_size=1)))
+def test_what_is_written_is_read_as_the_same(envelope: Envelope, key: bytes | None) -> None:
+    data = encode_envelope(envelope, key)
+    assert decode_envelope(data, envelope.topic, key) == envelope
+    with pytest.raises(EnvelopeError):
+        decode_envelope(data, envelope.topic + "x", key)
+    with pytest.raises(EnvelopeError):
+        decode_envelope(data, envelope.topic, b"another key")
+    if key is not None:
+        with pytest.raises(EnvelopeError):
+            decode_envelope(data, envelope.topic)
+
+
+def test_the_form_is_the_documented_one() -> None:
+    assert json.loads(encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2"))) == {
+        "v": 1,
+        "topic": "room:42",
+        "from": "b9f0c1d2",
+        "text": "hello",
+    }
+    assert json.loads(encode_envelope(Envelope(TOPIC, b"hello"))) == {"v": 1, "topic": "room:42", "base64": "aGVsbG8="}
+    assert json.loads(encode_envelope(Envelope(TOPIC, None, "x", {}))) == {
+        "v": 1,
+        "topic": "room:42",
+        "from": "x",
+        "event": {},
+    }
+    signed = encode_envelope(Envelope(TOPIC, "hello"), KEY)
+    assert signed[64:65] == b" "
+    assert signed[:64].decode().isalnum()
+
+
+@given(st.binary(), st.sampled_from([None, KEY]))
+def test_any_bytes_are_an_envelope_or_none(data: bytes, key: bytes | None) -> None:
+    assert len(fault_of(data, key)) < 300
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "v": st.one_of(st.just(1), JSON),
+            "topic": st.one_of(st.just(TOPIC), JSON),
+            "from": JSON,
+            "text": JSON,
+            "base64": JSON,
+            "event": JSON,
+            "more": JSON,
+        },
+    )
+)
+def test_any_json_is_an_envelope_or_none(fields: dict[str, Any]) -> None:
+    data = json.dumps(fields).encode()
+    fault = fault_of(data)
+    assert len(fault) < 300
+    if not fault:
+        envelope = decode_envelope(data, TOPIC)
+        assert fields["v"] == 1
+        assert envelope.topic == fields["topic"] == TOPIC
+        assert envelope.origin == fields.get("from", "")
+
+
+def test_each_flipped_bit_of_a_signed_one_is_refused() -> None:
+    data = encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2"), KEY)
+    for at in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[at] ^= 1 << bit
+            with pytest.raises(EnvelopeError, match="the signature is missing or wrong"):
+                decode_envelope(bytes(changed), TOPIC, KEY)
+
+
+@given(st.data())
+def test_what_is_missing_or_added_to_a_signed_one_is_seen(data: st.DataObject) -> None:
+    signed = encode_envelope(Envelope(TOPIC, "hello"), KEY)
+    start = data.draw(st.integers(0, len(signed)))
+    end = data.draw(st.integers(start, len(signed)))
+    changed = signed[:start] + data.draw(st.binary(max_size=3)) + signed[end:]
+    if changed != signed:
+        with pytest.raises(EnvelopeError):
+            decode_envelope(changed, TOPIC, KEY)
+
+
+def written(**fields: Any) -> bytes:
+    return json.dumps({"v": 1, "topic": TOPIC, "text": "hello"} | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "no JSON"),
+        (b"hello", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"\xef\xbb\xbf{}", "version"),
+        (b"[]", "no JSON object"),
+        (b"null", "no JSON object"),
+        (b"{}", "its version is None"),
+        (written(v=2), "its version is 2, not 1"),
+        (written(v="1"), "its version is '1', not 1"),
+        (written(v="1" * 100_000), "its version is"),
+        (written(v=10**4000), "its version is"),
+        (written(topic="room:43"), "it belongs to another topic"),
+        (written(topic=None), "it belongs to another topic"),
+        (written(**{"from": 5}), "its `from` is no text"),
+        (written(**{"from": None}), "its `from` is no text"),
+        (written(base64="YQ=="), "not exactly one of text, base64 and event"),
+        (written(event={}), "not exactly one of text, base64 and event"),
+        (b'{"v": 1, "topic": "room:42"}', "not exactly one of text, base64 and event"),
+        (written(text=None), "its text is no text"),
+        (written(text=["a"]), "its text is no text"),
+        (written(text="\ud83d"), "its text cannot be read"),
+        (b'{"v": 1, "topic": "room:42", "base64": "YQ"}', "its base64 cannot be read"),
+        (b'{"v": 1, "topic": "room:42", "base64": "Y Q=="}', "its base64 cannot be read"),
+        ('{"v": 1, "topic": "room:42", "base64": "ä"}'.encode(), "its base64 cannot be read"),
+        (b'{"v": 1, "topic": "room:42", "base64": 5}', "its base64 is no text"),
+        (b'{"v": 1, "topic": "room:42", "event": []}', "its event is no object"),
+        (b'{"v": 1, "topic": "room:42", "event": "x"}', "its event is no object"),
+        (b'{"v": 1, "topic": "room:42", "event": {"a": ' + b"9" * 100_000 + b"}}", "no JSON|is no int"),
+        (b'{"v": 1, "topic": "room:42", "event": ' + b'{"a":' * 100_000, "no JSON"),
+        (b'{"v": 1, "topic": "room:42", "text": "a"} {}', "no JSON"),
+    ],
+)
+def test_what_is_refused(data: bytes, fault: str) -> None:
+    with pytest.raises(EnvelopeError, match=fault) as info:
+        decode_envelope(data, TOPIC)
+    assert len(str(info.value)) < 300, "it is logged"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ['{"v": ', '{"v": 1, "topic": ', '{"v": 1, "topic": "room:42", "from": ', '{"v": 1, "topic": "room:42", "text": '],
+)
+def test_no_depth_is_too_deep(before: str) -> None:
+    for depth in [*range(1, sys.getrecursionlimit() + 50, 7), 100_000]:
+        assert fault_of(f"{before}{'[' * depth}{']' * depth}}}".encode())
+        assert fault_of(f"{before}{'[' * depth}".encode())
+
+
+def test_a_publisher_elsewhere_need_not_say_where_and_may_say_more() -> None:
+    assert decode_envelope(written(), TOPIC) == Envelope(TOPIC, "hello", "")
+    assert decode_envelope(written(**{"from": ""}), TOPIC) == Envelope(TOPIC, "hello", "")
+    assert decode_envelope(written(time=5, trace={"id": []}), TOPIC) == Envelope(TOPIC, "hello", "")
+    assert decode_envelope(written(text="\ud83d\ude00"), TOPIC).message == "😀"
+
+
+def test_an_event_may_hold_half_a_surrogate_pair() -> None:
+    # a client's JSON can say it, and where a name or a status of hers ends up is an event
+    event = {"name": "\ud83d", "\udc00": [1]}
+    assert decode_envelope(encode_envelope(Envelope(TOPIC, None, "x", event)), TOPIC).event == event
+
+
+def test_reading_takes_time_in_proportion() -> None:
+    data = encode_envelope(Envelope(TOPIC, "x" * 8_000_000), KEY)
+    began = time.perf_counter()
+    decode_envelope(data, TOPIC, KEY)
+    with pytest.raises(EnvelopeError):
+        decode_envelope(b'{"v":1,"topic":"room:42","text":"' + b"\\" * 8_000_000, TOPIC)
+    assert time.perf_counter() - began < 2
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.from_regex(r"[0-9a-zA-Z]{1,32}", fullmatch=True), st.integers(0, 10**15 - 1))
+def test_a_position_is_read_as_it_was_written(epoch: str, offset: int) -> None:
+    assert Position.parse(str(Position(epoch, offset))) == (epoch, offset)
+
+
+def nested(depth: int) -> Any:
+    value: Any = "1-a"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+JUNK = "|-|1|1-|-a|-1-a|+1-a|1-a-b|1-a b| 1-a|1_0-a|1.5-a|x-a|1-ä|٣-a|1-\n|1-\ud83d"
+OTHER_JUNK = ["1" * 70 + "-a", "9" * 16 + "-a", "1-" + "a" * 70, None, 5, b"1-a", {"a": "b"}, 1.5, nested(5000)]
+
+
+@pytest.mark.parametrize("junk", [*JUNK.split("|"), *OTHER_JUNK], ids=map(str, range(26)))
+def test_what_is_no_position_is_refused(junk: Any) -> None:
+    with pytest.raises(TopicError, match="is no position in a topic, such as '17-5f3c'") as info:
+        Position.parse(junk)
+    assert len(str(info.value)) < 500
+
+
+@given(st.one_of(st.text(), st.text("0123456789-abc")))
+def test_any_text_is_a_position_or_none(text: str) -> None:
+    try:
+        position = Position.parse(text)
+    except TopicError:
+        return
+    assert Position.parse(str(position)) == position
+
+
+def test_a_position_covers_what_is_before_it_in_its_epoch() -> None:
+    here = Position("a", 5)
+    assert here.covers(here)
+    assert here.covers(Position("a", 0))
+    assert not here.covers(Position("a", 6))
+    assert not here.covers(Position("b", 4))

@@ -1,0 +1,198 @@
+"""What a broker has to keep, on a real NATS server; and what becomes of an app when that fails."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+import trustme
+from support.outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
+from support.services import Nats, free_port, nats_server
+
+from pywsapp.brokers.nats import NatsBroker, broker_from_url
+from pywsapp.brokers.urls import broker_for
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
+from pywsapp.testing.broker import BROKER_CHECKS, Check, fresh, peers
+
+pytestmark = pytest.mark.anyio
+
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[Nats]:
+    with nats_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
+async def test_nats_keeps(check: Check, nats: Nats) -> None:
+    await check(lambda: broker_from_url(nats.url))
+
+
+async def test_patterns_that_overlap_bring_a_message_once(nats: Nats) -> None:
+    topic = fresh("a:b")
+    async with peers(lambda: broker_from_url(nats.url), 1, ["a:*", "a:*", "*", "a:b", "a:b:*"]) as (peer,):
+        await peer.connection.subscribe([topic])
+        await peer.publish(topic, b"1", b"2")
+        await peer.expect([(topic, b"1"), (topic, b"2")])
+        await peer.publish("a:b", b"3")
+        await peer.publish("a", b"4")
+        await peer.expect([("a:b", b"3"), ("a", b"4")])
+
+
+async def test_a_prefix_is_a_world_of_its_own(nats: Nats) -> None:
+    topic = fresh()
+    async with (
+        peers(lambda: NatsBroker(nats.url, prefix="one"), 1, ["*"]) as (one,),
+        peers(lambda: NatsBroker(nats.url, prefix="two.three")) as (two,),
+    ):
+        await two.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.publish(topic, b"2")
+        await one.expect([(topic, b"1")])
+        await two.expect([(topic, b"2")])
+
+
+async def test_the_server_says_how_large_a_message_may_be() -> None:
+    with nats_server("max_payload: 1000") as server:
+        broker = NatsBroker(server.url)
+        assert broker.max_size == 1024 * 1024
+        async with peers(lambda: broker):
+            assert broker.max_size == 1000
+
+
+async def test_one_of_several_servers_is_enough(nats: Nats) -> None:
+    topic = fresh()
+    async with peers(lambda: broker_from_url(f"nats://127.0.0.1:{free_port()},{nats.url}"), 5) as (one, *others):
+        for other in others:
+            await other.connection.subscribe([topic])
+        await one.publish(topic, b"hello")
+        for other in others:
+            await other.expect([(topic, b"hello")])
+
+
+# -- URLs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["nats://me:secret@host:port", "nats://me:secret@[host", "http://me:secret@host", "nats://one,me:secret@two"]
+)
+def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        broker_from_url(url)
+    assert "nats:// or tls://user:password@host:port" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("nats://me:secret@localhost", "nats://localhost"),
+        ("tls://token@nats.example:99,tls://token@other.example", "tls://nats.example:99,tls://other.example"),
+    ],
+)
+def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> None:
+    broker = broker_for(url)
+    assert isinstance(broker, NatsBroker)
+    assert broker.name == name
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "*", "a.>", "a..b", "a\n"])
+def test_what_cannot_begin_a_subject_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the first token"):
+        NatsBroker("nats://localhost", prefix=prefix)
+
+
+async def test_tls_is_checked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    topic = fresh()
+    with nats_server(f"tls {{ cert_file: {tmp_path}/server.pem, key_file: {tmp_path}/server.pem }}") as server:
+        url = f"tls://localhost:{server.port}"
+        async with peers(lambda: NatsBroker(url, ssl_context=trusting), 2) as (one, two):
+            await two.connection.subscribe([topic])
+            await one.publish(topic, b"1")
+            await two.expect([(topic, b"1")])
+        for broker in (NatsBroker(url), NatsBroker(url.replace("localhost", "127.0.0.1"), ssl_context=trusting)):
+            with pytest.raises(Exception, match=r"(?i)certificate"):
+                await broker.connect(lambda *message: None, [])
+
+
+@pytest.mark.parametrize("who", ["", "me:battery-staple@", "battery-staple@"])
+async def test_without_tls_no_password_is_sent_where_tls_was_asked_for(who: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sent: list[bytes] = []
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(b'INFO {"server_id":"x","version":"2.9.0","max_payload":1000,"auth_required":true}\r\n')
+                while data := client.recv(4096):
+                    sent.append(data)
+                    if b"PING" in data:
+                        client.sendall(b"PONG\r\n")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve)
+            broker = broker_from_url(f"tls://{who}127.0.0.1:{listener.getsockname()[1]}")
+            with pytest.raises(BrokerUnavailable, match="does not ask for TLS"):
+                await broker.connect(lambda *message: None, [])
+    assert b"staple" not in b"".join(sent)
+
+
+# -- when it fails ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_app_outlives_its_nats(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server() as server:
+        await is_killed_and_restarted(server, lambda: broker_from_url(server.url), caplog)
+
+
+async def test_a_nats_that_hangs_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server() as server:
+        make = lambda: NatsBroker(server.url, ping_seconds=1)  # noqa: E731
+        await freezes_and_thaws(server, make, "StaleConnection", caplog)
+
+
+async def test_a_wrong_password_is_said_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with nats_server('authorization { user: me, password: "correct horse" }') as server:
+        url = server.url.replace("//", "//me:battery-staple@")
+        await refuses(lambda: broker_from_url(url), "Authorization Violation", "battery", caplog)
+        async with peers(lambda: broker_from_url(server.url.replace("//", "//me:correct%20horse@"))):
+            pass
+
+
+async def test_what_reads_too_slowly_is_told(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+    backend, options = anyio_backend
+    with nats_server('max_pending: 1048576, write_deadline: "500ms"') as server:
+        await is_not_read_from(
+            lambda: broker_from_url(server.url), {"backend": backend, "backend_options": options}, "UnexpectedEOF"
+        )
+
+
+async def test_the_least_rights_suffice_and_what_they_leave_out_is_said() -> None:
+    example = re.search(r"```\n(authorization \{.*?\n\})\n```", BROKERS_MD.read_text(), re.DOTALL)
+    assert example is not None
+    with nats_server(example[1]) as server:
+        url, topic = server.url.replace("//", "//pywsapp:secret@"), fresh()
+        async with peers(lambda: broker_from_url(url), 2, ["room:*"]) as (one, two):
+            await two.connection.subscribe([topic])
+            await one.publish(topic, b"1")
+            await two.expect([(topic, b"1")])
+        async with peers(lambda: NatsBroker(url, prefix="other"), 2) as (one, two):
+            with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation for publish"):
+                await one.publish(topic, b"1")
+            with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation for subscription"):
+                await two.connection.subscribe([topic])
+            with anyio.fail_after(1), pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation"):
+                await two.connection.wait_lost()

@@ -1,0 +1,192 @@
+"""What a broker has to keep, on a real RabbitMQ; and what becomes of an app when that fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import pytest
+import trustme
+from support.outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
+from support.services import Rabbit, free_port, rabbitmq_server
+
+from pywsapp.brokers.base import Broker
+from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
+from pywsapp.brokers.urls import broker_for
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
+from pywsapp.testing.broker import BROKER_CHECKS, Check, fresh, peers
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+
+
+def rights() -> str:
+    """Give the pattern that docs/brokers.md has for configure, write and read."""
+    configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
+    assert configure == write == read
+    return str(read)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """Give the port for TLS, and the directory with its certificate and authority."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    return free_port(), directory
+
+
+@pytest.fixture(scope="module")
+def rabbit(tls: tuple[int, Path]) -> Iterator[Rabbit]:
+    port, directory = tls
+    configuration = f"listeners.ssl.1 = 127.0.0.1:{port}\n" + "".join(
+        f"ssl_options.{name} = {directory}/{file}.pem\n"
+        for name, file in [("cacertfile", "authority"), ("certfile", "server"), ("keyfile", "server")]
+    )
+    with rabbitmq_server(configuration, pywsapp=("secret", rights())) as server:
+        yield server
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
+async def test_rabbitmq_keeps(check: Check, rabbit: Rabbit) -> None:
+    await check(lambda: broker_from_url(rabbit.url))
+
+
+async def test_patterns_that_overlap_bring_a_message_once(rabbit: Rabbit) -> None:
+    topic = fresh("a:b")
+    async with peers(lambda: broker_from_url(rabbit.url), 1, ["*", "a:*", "a:b:*"]) as (peer,):
+        await peer.connection.subscribe([topic])
+        await peer.publish(topic, b"1", b"2")
+        await peer.expect([(topic, b"1"), (topic, b"2")])
+        await peer.publish("a", b"3")
+        await peer.expect([("a", b"3")])
+
+
+async def test_an_exchange_is_a_world_of_its_own(rabbit: Rabbit) -> None:
+    topic = fresh()
+    async with (
+        peers(lambda: RabbitBroker(rabbit.url, exchange="one")) as (one,),
+        peers(lambda: RabbitBroker(rabbit.url, exchange="two")) as (two,),
+    ):
+        for peer in (one, two):
+            await peer.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.publish(topic, b"2")
+        await one.expect([(topic, b"1")])
+        await two.expect([(topic, b"2")])
+
+
+# -- URLs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["amqp://me:secret@host:port/", "amqp://me:secret@[host/", "http://me:secret@host/"])
+def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        broker_from_url(url)
+    assert "amqps://user:password@host:port/vhost" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("amqp://me:secret@localhost/v", "amqp://localhost/v"),
+        ("amqps://me:secret@rabbit.example?heartbeat=9", "amqps://rabbit.example"),
+        ("amqp://[::1]:99/", "amqp://[::1]:99/"),
+    ],
+)
+def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> None:
+    broker = broker_for(url)
+    assert isinstance(broker, RabbitBroker)
+    assert broker.name == name
+
+
+async def test_tls_is_checked(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
+    port, directory = tls
+    trusting = f"cafile={quote(str(directory / 'authority.pem'))}"
+    topic = fresh()
+    async with peers(lambda: broker_from_url(f"amqps://localhost:{port}?{trusting}"), 2) as (one, two):
+        await two.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.expect([(topic, b"1")])
+    for url in [f"amqps://localhost:{port}", f"amqps://127.0.0.1:{port}?{trusting}"]:
+        with pytest.raises(Exception, match=r"(?i)certificate"):
+            await broker_from_url(url).connect(lambda *message: None, [])
+
+
+# -- when it fails ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_app_outlives_its_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    await is_killed_and_restarted(rabbit, lambda: broker_from_url(rabbit.url), caplog)
+
+
+async def test_a_rabbitmq_that_hangs_is_noticed(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    await freezes_and_thaws(rabbit, lambda: RabbitBroker(rabbit.url, heartbeat=1), "it does not answer", caplog)
+
+
+async def test_a_wrong_password_is_said_and_shown_to_nobody(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    url = rabbit.url.replace("guest@", "battery-staple@")
+    await refuses(lambda: broker_from_url(url), "ACCESS_REFUSED", "battery", caplog)
+
+
+async def test_what_reads_too_slowly_is_told(rabbit: Rabbit, anyio_backend: tuple[str, dict[str, bool]]) -> None:
+    def make() -> Broker:
+        return RabbitBroker(rabbit.url, heartbeat=60, max_queued=100)
+
+    backend, options = anyio_backend
+    await is_not_read_from(make, {"backend": backend, "backend_options": options}, "reads too slowly")
+
+
+async def test_a_memory_alarm_holds_publishers_back(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    topic, over = fresh(), anyio.Event()
+
+    async def alarm() -> None:
+        await anyio.to_thread.run_sync(
+            rabbit.evaluate,
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.00001), timer:sleep(700),"
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.9).",
+        )
+        over.set()
+
+    async with peers(lambda: broker_from_url(rabbit.url), 2) as (one, two), anyio.create_task_group() as tasks:
+        await two.connection.subscribe([topic])
+        tasks.start_soon(alarm)
+        count, longest = 0, 0.0
+        while not over.is_set():
+            began = anyio.current_time()
+            await one.publish(topic, b"%d" % count)
+            longest = max(longest, anyio.current_time() - began)
+            count += 1
+            await anyio.sleep(0.02)
+        assert longest > 0.3
+        assert "was blocked" in caplog.text
+        await two.expect([(topic, b"%d" % number) for number in range(count)])
+
+
+async def test_a_channel_that_rabbitmq_closes_is_missed(rabbit: Rabbit) -> None:
+    async with peers(lambda: RabbitBroker(rabbit.url, exchange="doomed")) as (peer,):
+        gone = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"doomed">>), false, <<"me">>).'
+        assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, gone)
+        with pytest.raises(Exception, match="NOT_FOUND - no exchange 'doomed'"):
+            await peer.publish(fresh(), b"1")
+        with anyio.fail_after(1), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
+            await peer.connection.wait_lost()
+
+
+async def test_the_least_rights_suffice_and_what_they_leave_out_is_refused(rabbit: Rabbit) -> None:
+    url, topic = rabbit.url.replace("guest:guest", "pywsapp:secret"), fresh()
+    async with peers(lambda: broker_from_url(url), 2, ["room:*"]) as (one, two):
+        await two.connection.subscribe([topic])
+        await one.publish(topic, b"1")
+        await two.expect([(topic, b"1")])
+        await two.connection.unsubscribe([topic])
+    with pytest.raises(Exception, match="ACCESS_REFUSED - access to exchange"):
+        await RabbitBroker(url, exchange="another").connect(lambda *message: None, [])

@@ -1,0 +1,258 @@
+"""HistoryService in Redis do what those in memory do, and know when they may have lost something."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.crc import key_slot
+from support.services import Redis, redis_server
+
+from pywsapp.brokers.base import BrokerConnection, Keep, Kept, Outgoing, Position
+from pywsapp.brokers.redis import history as redis_history
+from pywsapp.brokers.redis.broker import Names, broker_from_url
+from pywsapp.brokers.redis.history import plain_payload, read_payload
+from pywsapp.brokers.relay import Relay
+from pywsapp.exceptions import TopicError
+from pywsapp.testing.broker import fresh, peers
+from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS, MemoryHistory
+from pywsapp.topics.names import check_name
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with redis_server() as server:
+        yield server
+
+
+def keys(topic: str) -> tuple[str, str]:
+    return f"pywsapp:{{{topic}}}:messages", f"pywsapp:{{{topic}}}:meta"
+
+
+# -- what is written and read back -----------------------------------------------------------------------------------
+
+
+@given(st.binary())
+def test_a_message_without_position_comes_back(data: bytes) -> None:
+    assert read_payload(plain_payload(data)) == (data, None)
+
+
+@given(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.integers(1, 2**53), st.binary())
+def test_a_message_with_position_comes_back(epoch: str, offset: int, data: bytes) -> None:
+    position = Position(epoch, offset)
+    assert read_payload(b"\0%s %s" % (str(position).encode(), data)) == (data, position)
+
+
+@given(st.from_regex(rb"\0[0-9]{0,3}-?[0-9a-f]{0,70}[ -]?.{0,3}", fullmatch=True))
+def test_what_is_no_position_raises_nothing(payload: bytes) -> None:
+    data, position = read_payload(payload)
+    assert payload.endswith(data)
+    if position is not None:
+        head = payload.removesuffix(data)
+        assert (int(head[1:].partition(b"-")[0]), head[-1:]) == (position.offset, b" ")
+
+
+def is_name(text: str) -> bool:
+    try:
+        check_name(text)
+    except TopicError:
+        return False
+    return True
+
+
+names = st.one_of(st.text(min_size=1), st.text("{}\\ab:", min_size=1)).filter(is_name)
+
+
+@given(names, names, st.booleans())
+def test_names_are_told_apart_and_come_back(one: str, other: str, sharded: bool) -> None:
+    made = Names("pywsapp:", sharded=sharded)
+    assert made.topic(made.channel(one)) == one
+    assert (made.channel(one) == made.channel(other)) == (one == other) == (made.base(one) == made.base(other))
+
+
+@given(names)
+def test_all_of_a_topic_is_in_one_slot(topic: str) -> None:
+    made = Names("pywsapp:", sharded=True)
+    found = [made.channel(topic), *(f"{made.base(topic)}:{end}".encode() for end in ("messages", "meta"))]
+    assert len({key_slot(name) for name in found}) == 1
+
+
+# -- beside the history in memory ------------------------------------------------------------------------------------
+
+publishing = st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(1, 4), st.binary(max_size=3))
+reading = st.one_of(st.none(), st.integers(0, 12))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(publishing, reading), max_size=25))
+def test_it_is_as_in_memory(redis: Redis, steps: list[tuple[str, int, int, bytes] | int | None]) -> None:
+    async def compare() -> None:
+        topic, memory = fresh(), MemoryHistory(lambda: 0.0)
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            epochs = [memory.read(topic, None).position.epoch]
+            epochs.append((await peer.connection.read_history(topic, None)).position.epoch)
+            for step in steps:
+                if isinstance(step, tuple):
+                    publisher, count, size, data = step
+                    keep = Keep((publisher, count), size, 60)
+                    memory.append(topic, data, keep)
+                    await peer.connection.publish([Outgoing(topic, data, keep)])
+                else:
+                    since = [None if step is None else Position(epoch, step) for epoch in epochs]
+                    expected = memory.read(topic, since[0])
+                    found = await peer.connection.read_history(topic, since[1])
+                    assert found == Kept(Position(epochs[1], expected.position.offset), *expected[1:])
+
+    anyio.run(compare)
+
+
+# -- on a real server ------------------------------------------------------------------------------------------------
+
+
+def outgoing(topic: str, first: int, last: int, publisher: str = "me", seconds: float = 60) -> list[Outgoing]:
+    return [Outgoing(topic, b"%d" % number, Keep((publisher, number), 100, seconds)) for number in range(first, last)]
+
+
+@pytest.mark.anyio
+async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> None:
+    topic = fresh()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            await peer.connection.publish(outgoing(topic, 1, 4))
+            before = (await peer.connection.read_history(topic, None)).position
+        redis.kill()
+        redis.start()
+        async with peers(lambda: broker_from_url(redis.url), 2) as (peer, other):
+            kept = await peer.connection.read_history(topic, before)
+            after = kept.position
+            assert after.epoch != before.epoch
+            assert kept == Kept(Position(after.epoch, 3), (), False)
+            await other.connection.publish(outgoing(topic, 3, 5))  # 3 it has
+            new = ((4, b"4"),)
+            assert await other.connection.read_history(topic, before) == Kept(Position(after.epoch, 4), new, False)
+            assert await other.connection.read_history(topic, after) == Kept(Position(after.epoch, 4), new, True)
+            all_of_it = await other.connection.read_history(topic, Position(after.epoch, 0))
+            assert [data for _, data in all_of_it.messages] == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_called_durable_goes_on_after_a_restart() -> None:
+    topic = fresh()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        async with peers(lambda: broker_from_url(f"{redis.url}?durable=1")) as (peer,):
+            await peer.connection.publish(outgoing(topic, 1, 4))
+            before = (await peer.connection.read_history(topic, None)).position
+        redis.kill()
+        redis.start()
+        async with peers(lambda: broker_from_url(f"{redis.url}?durable=1")) as (peer,):
+            await peer.connection.publish(outgoing(topic, 4, 5))
+            kept = await peer.connection.read_history(topic, before)
+            assert kept == Kept(Position(before.epoch, 4), ((4, b"4"),), True)
+
+
+@pytest.mark.anyio
+async def test_what_is_kept_is_taken_once_through_restarts() -> None:
+    topic, number, restarts = fresh(), 0, 4
+    connected = anyio.Event()
+
+    async def note_connect(connection: BrokerConnection) -> None:
+        connected.set()
+
+    def publish(messages: int) -> None:
+        nonlocal number
+        for _ in range(messages):
+            number += 1
+            relay.publish(topic, b"%d" % number, Keep(("me", number), 10_000, 60))
+
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        relay = Relay(broker_from_url(redis.url), lambda *message: None, on_connect=note_connect)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(relay.run)
+            for turns in range(restarts):
+                connected = anyio.Event()
+                publish(1000)
+                for _ in range(3 * turns):  # nothing is sent yet, or a batch is under way, or several are done
+                    await anyio.lowlevel.checkpoint()
+                redis.kill()
+                redis.start()
+                publish(500)
+                with anyio.fail_after(20):
+                    await connected.wait()
+            with anyio.fail_after(20):
+                await relay.flush()
+            assert relay.stats.connects == restarts + 1
+            assert relay.stats.failed == 0
+            tasks.cancel_scope.cancel()
+        async with peers(lambda: broker_from_url(redis.url)) as (judge,):
+            position = (await judge.connection.read_history(topic, None)).position
+            kept = await judge.connection.read_history(topic, Position(position.epoch, 0))
+    assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
+
+
+@pytest.mark.anyio
+async def test_what_expires_and_when(redis: Redis) -> None:
+    topic, unused = fresh(), fresh()
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        await peer.connection.publish(outgoing(topic, 1, 3, seconds=50))
+        first = await peer.connection.read_history(unused, None)
+        assert (await peer.connection.read_history(unused, first.position)) == Kept(first.position, (), True)
+    messages, meta = keys(topic)
+    for key, seconds in [(messages, 50.0), (meta, 50.0 * REMEMBERED), (keys(unused)[1], UNUSED_SECONDS)]:
+        assert seconds * 1000 - 10_000 < int(redis.ask("PTTL", key)[1:]) <= seconds * 1000
+
+
+@pytest.mark.anyio
+async def test_what_is_known_of_publishers_is_bounded(redis: Redis) -> None:
+    topic = fresh()
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        many = [Outgoing(topic, b"x", Keep((f"p{number}", 1), 10, 60)) for number in range(1500)]
+        await peer.connection.publish(many)
+        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= redis_history.MAX_PUBLISHERS + 4
+        await peer.connection.publish(many[-400:])  # of those that published last, nothing is taken twice
+        assert (await peer.connection.read_history(topic, None)).position.offset == 1500
+
+
+@pytest.mark.anyio
+async def test_scripts_may_be_forgotten_and_keys_evicted(redis: Redis) -> None:
+    topic = fresh()
+    messages, meta = keys(topic)
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        await peer.connection.publish(outgoing(topic, 1, 6))
+        assert redis.ask("SCRIPT", "FLUSH") == "+OK"
+        await peer.connection.publish(outgoing(topic, 6, 11))
+        kept = await peer.connection.read_history(topic, None)
+        assert kept.position.offset == 10
+        assert redis.ask("DEL", messages) == ":1"
+        assert not (await peer.connection.read_history(topic, Position(kept.position.epoch, 9))).complete
+        assert redis.ask("DEL", meta) == ":1"
+        await peer.connection.publish(outgoing(topic, 11, 12))
+        assert not (await peer.connection.read_history(topic, kept.position)).complete
+
+
+@pytest.mark.anyio
+async def test_a_key_of_another_kind_is_an_error_of_that_message_only(redis: Redis) -> None:
+    topic, other = fresh(), fresh()
+    assert redis.ask("SET", keys(topic)[1], "x") == "+OK"
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        await peer.connection.subscribe([other])
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            await peer.connection.publish([*outgoing(topic, 1, 2), Outgoing(other, b"x")])
+        await peer.expect([(other, b"x")])
+        await peer.publish(other, b"y")
+        await peer.expect([(other, b"y")])
+
+
+@pytest.mark.anyio
+async def test_a_position_from_a_client_may_be_anything(redis: Redis) -> None:
+    topic = fresh()
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        await peer.connection.publish(outgoing(topic, 1, 3))
+        epoch = (await peer.connection.read_history(topic, None)).position.epoch
+        for since in [Position(epoch, 10**50), Position(epoch, 2**53), Position(secrets.token_hex(20), 1)]:
+            kept = await peer.connection.read_history(topic, since)
+            assert (len(kept.messages), kept.complete) == (2, False)

@@ -1,0 +1,252 @@
+"""The connection to a broker: it comes back by itself whatever step fails or hangs, and ends when it is to end."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import anyio
+import anyio.lowlevel
+import pytest
+from support.serving import GUARD
+from support.topic_bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
+
+from pywsapp.brokers import relay as relay_module
+from pywsapp.brokers.base import BrokerConnection
+from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.brokers.relay import Relay, pause_before
+from pywsapp.topics.registry import Hub
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "FIRST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(relay_module, "LONGEST_PAUSE_SECONDS", 0.02)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONNECT_SECONDS", "PUBLISH_SECONDS", "CLOSE_SECONDS"):
+        monkeypatch.setattr(relay_module, name, 0.05)
+
+
+def test_pauses_grow_and_are_random_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    random.seed(1)
+    pauses = {attempt: [pause_before(attempt) for _ in range(200)] for attempt in (1, 2, 3, 6, 7, 20, 10**6)}
+    for attempt, found in pauses.items():
+        longest = min(10, 0.1 * 2 ** min(attempt, 30))
+        assert longest / 2 <= min(found) < 0.6 * longest
+        assert 0.9 * longest < max(found) <= longest
+        assert len(set(found)) > 150
+
+
+async def test_pauses_grow_until_a_connection_was_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    def note(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0
+
+    monkeypatch.setattr(relay_module, "pause_before", note)
+    broker = Bench()
+    broker.before["connect"] = failing(OSError("refused"), 3)
+    relay = Relay(broker, Inbox())
+    async with relaying(relay):
+        await until(lambda: relay.connection)
+        assert attempts == [1, 2, 3]
+        broker.disconnect()  # too soon
+        await until(lambda: relay.stats.connects == 2)
+        assert attempts == [1, 2, 3, 4]
+        monkeypatch.setattr(relay_module, "GOOD_SECONDS", -1)
+        broker.disconnect()
+        await until(lambda: relay.stats.connects == 3)
+        assert attempts == [1, 2, 3, 4, 1]
+        broker.before["connect"] = failing(OSError("took long"), 2)
+        broker.disconnect()
+        await until(lambda: relay.stats.connects == 4)
+        assert attempts == [1, 2, 3, 4, 1, 1, 2, 3], "what never was a connection was no good one"
+
+
+async def test_a_line_when_it_goes_away_and_one_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    broker = Bench()
+    relay = Relay(broker, Inbox())
+    async with relaying(relay):
+        assert caplog.messages == ["connected to the memory broker"]
+        caplog.clear()
+        broker.before["connect"] = failing(OSError("refused"), 5)
+        broker.disconnect()
+        await until(lambda: relay.connection is None)
+        for _ in range(3):
+            relay.publish("t", b"x")
+        await until(lambda: relay.connection)
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            (
+                "ERROR",
+                "the memory broker is away (the connection was closed); local delivery goes on, trying again",
+            ),
+            ("WARNING", "connected to the memory broker again; 3 messages were not handed over"),
+        ]
+
+
+@pytest.mark.parametrize("step", ["connect", "subscribe", "publish", "unsubscribe", "close"])
+async def test_a_step_that_hangs_is_given_up(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+    broker, inbox = Bench(), Inbox()
+    relay = Relay(broker, inbox)
+    relay.subscribe("old")
+    if step in ("connect", "subscribe"):
+        broker.before[step] = anyio.sleep_forever
+    async with relaying(relay):
+        if step in ("connect", "subscribe"):
+            assert relay.connection is None
+            assert relay.stats.connects == 0
+        else:
+            broker.before[step] = anyio.sleep_forever
+            message = relay.publish("t", b"x")
+            relay.unsubscribe("old")
+            if step == "publish":
+                assert "does not answer" in await failure_of(message)
+            elif step == "close":
+                broker.disconnect()
+            await until(lambda: relay.connection is None)
+        broker.before.clear()
+        relay.subscribe("new")
+        await until(lambda: relay.connection and "new" in broker.subscribed)
+        await taken(relay.publish("new", b"again"))
+        assert inbox.data == [b"again"]
+
+
+async def test_it_has_started_when_it_has_tried() -> None:
+    broker = Bench()
+    broker.before["connect"] = failing(OSError("refused"))
+    async with relaying(Relay(broker, Inbox())):
+        assert broker.calls == ["connect"]
+
+
+async def test_what_is_done_on_connecting_is_done_each_time_and_may_fail() -> None:
+    broker = Bench()
+    seen: list[set[str]] = []
+
+    async def on_connect(connection: BrokerConnection) -> None:
+        seen.append(broker.subscribed)
+        if len(seen) == 1:
+            raise LookupError("not yet")
+
+    relay = Relay(broker, Inbox(), on_connect=on_connect)
+    relay.subscribe("t")
+    async with relaying(relay):
+        await until(lambda: relay.connection)
+        broker.disconnect()
+        await until(lambda: relay.stats.connects == 2)
+        assert seen == [{"t"}, {"t"}, {"t"}]
+        assert len(broker.connections) == 1, "that which was no good has been closed"
+
+
+@pytest.mark.parametrize("step", ["connect", "subscribe", "publish", "close", "pause", "rest"])
+@pytest.mark.parametrize("cancelled", ["quietly", "loudly"])
+async def test_it_can_be_cancelled_in_every_step(step: str, cancelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Bench()
+    relay = Relay(broker, Inbox())
+    reached = anyio.Event()
+
+    async def stay() -> None:
+        reached.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if cancelled == "loudly":
+                raise OSError("interrupted")
+
+    monkeypatch.setattr(relay_module, "CLOSE_SECONDS", 0.01)
+    if step == "pause":
+        monkeypatch.setattr(relay_module, "pause_before", lambda attempt: 1000.0)
+        broker.available = False
+        reached.set()
+    elif step == "rest":
+        reached.set()
+    else:
+        broker.before[step] = stay
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(relay.run)
+        await anyio.wait_all_tasks_blocked()
+        relay.subscribe("t")
+        acknowledgement = relay.publish("t", b"x", kept(1))
+        if step == "close":
+            broker.disconnect()
+        with anyio.fail_after(GUARD):
+            await reached.wait()
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert not broker.connections
+    assert relay.connection is None
+    assert relay.stats.pending == 0
+    if step in ("connect", "publish", "pause"):
+        assert await failure_of(acknowledgement) == "the app has stopped"
+
+
+async def test_it_can_run_again() -> None:
+    broker, inbox = Bench(), Inbox()
+    relay = Relay(broker, inbox)
+    for number in (1, 2):
+        async with relaying(relay):
+            relay.subscribe("t")
+            await taken(relay.subscribed("t"))
+            await taken(relay.publish("t", b"%d" % number))
+    assert inbox.data == [b"1", b"2"]
+    assert relay.stats.connects == 2
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_queued_is_published_before_the_end() -> None:
+    broker, inbox = MemoryBroker(), Inbox()
+    hub, listening = Hub(broker), Relay(broker, inbox)
+    listening.subscribe("t")
+    async with relaying(listening):
+        async with hub.running():
+            for number in range(1500):
+                hub.topic("t").broadcast(str(number))
+        assert len(inbox.data) == 1500
+
+
+@pytest.mark.parametrize("how", ["hangs", "is away"])
+async def test_the_end_does_not_wait_for_a_broker(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.topics.registry._FLUSH_SECONDS", 0.1)
+    broker = Bench()
+    hub = Hub(broker)
+    with anyio.fail_after(2):
+        async with hub.running():
+            relay = hub.relay
+            assert relay is not None
+            if how == "hangs":
+                broker.before["publish"] = anyio.sleep_forever
+            else:
+                broker.available = False
+                broker.disconnect()
+            plain = relay.publish("t", b"x")
+            acknowledgement = relay.publish("t", b"x", kept(1))
+            await anyio.wait_all_tasks_blocked()
+    assert await failure_of(acknowledgement) == "the app has stopped"
+    assert await failure_of(plain)
+
+
+async def test_nothing_is_waited_for_when_all_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Bench()
+    relay = Relay(broker, Inbox())
+    async with relaying(relay):
+        broker.before["publish"] = anyio.sleep_forever
+        relay.publish("t", b"x")
+        await until(lambda: "publish" in broker.calls)
+        broker.available = False
+
+        async def disconnect() -> None:
+            broker.disconnect()
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.fail_after(GUARD):
+                tasks.start_soon(disconnect)
+                await relay.flush()

@@ -1,0 +1,328 @@
+"""The compiled twin and the Python source: the same names, the same bytes, and one or the other as was asked for."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hatch_build
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pywsapp._compiled import compiled, describe
+from pywsapp._protocol import frames
+
+NAMES = sorted(name.replace("/", ".") for name in hatch_build.modules())
+BUILT = bool(hatch_build.extensions_in_place())
+
+#: Tests that compare the two, where there are two.
+both = pytest.mark.skipif(not BUILT, reason="nothing is compiled here: python hatch_build.py")
+as_twin = pytest.mark.skipif("pywsapp._protocol.frames" not in compiled(), reason="this run is on the Python source")
+
+
+def load_source(module: ModuleType) -> Any:
+    """Load the Python source of a module once more, under another name."""
+    assert module.__file__ is not None
+    path = Path(module.__file__).with_name(module.__name__.rpartition(".")[2] + ".py")
+    loader = SourceFileLoader(f"{module.__name__}_source", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    source = importlib.util.module_from_spec(spec)
+    loader.exec_module(source)
+    return source
+
+
+#: The twin's, untyped: it is given what no type would let through.
+twin: Any = frames
+source: Any = load_source(frames)
+
+DATA = st.binary(max_size=1100)
+MASKS = st.binary(min_size=4, max_size=4)
+WINDOWS = st.tuples(DATA, st.integers(0, 1100), st.integers(0, 1100)).map(
+    lambda given: (bytes(4) + given[0], *sorted(4 + min(at, len(given[0])) for at in given[1:]))
+)
+ANY_INT = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-20, 20)
+
+
+# -- which build -------------------------------------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+import pywsapp
+from pywsapp._compiled import compiled, describe
+for found in pkgutil.walk_packages(pywsapp.__path__, "pywsapp."):
+    if not found.name.endswith("__main__"):
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError as exc:  # what is only used where it is installed
+            assert not exc.name.startswith("pywsapp")
+files = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("pywsapp.")}
+print(json.dumps([files, compiled(), describe()]))
+"""
+
+
+def python(code: str, *, pure: bool) -> Any:
+    """Run code on one of the builds, and give the JSON that it prints."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
+    variables |= {"PYTHONPATH": str(hatch_build.SOURCE)} | ({"PYWSAPP_PURE": "1"} if pure else {})
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_only_sources_are_found_when_asked_for() -> None:
+    files, names, build = python(IMPORT_ALL, pure=True)
+    assert {Path(file).suffix for file in files.values()} == {".py"}
+    assert names == []
+    assert build == "pure Python"
+    assert set(NAMES) <= set(files)
+
+
+@both
+def test_every_module_with_a_twin_is_imported_compiled() -> None:
+    files, names, build = python(IMPORT_ALL, pure=False)
+    assert names == NAMES
+    assert build == "compiled twin"
+    assert sorted(name for name, file in files.items() if Path(file).suffix != ".py") == NAMES
+
+
+def test_compiled_lists_what_was_imported_here() -> None:
+    assert compiled() in ([], NAMES)
+    assert describe() == ("compiled twin" if compiled() else "pure Python")
+    assert bool(compiled()) == (BUILT and not os.environ.get("PYWSAPP_PURE"))
+
+
+# -- the same outside --------------------------------------------------------------------------------------------------
+
+DESCRIBE = f"""
+import importlib, inspect, json
+
+def docstring(value):
+    return inspect.cleandoc(value.__doc__ or "")
+
+def parameters(value):
+    return [(p.name, str(p.kind), p.default is not p.empty) for p in inspect.signature(value).parameters.values()]
+
+def members(cls):
+    for name in dir(cls):
+        if not name.startswith("_"):
+            value = inspect.getattr_static(cls, name)
+            yield name, parameters(value) if inspect.isroutine(value) else None
+
+def public(module):
+    for name, value in vars(module).items():
+        if name.startswith("_") or name == "annotations" or inspect.ismodule(value):
+            continue
+        if (inspect.isclass(value) or inspect.isroutine(value)) and value.__module__ != module.__name__:
+            continue
+        if inspect.isclass(value):
+            yield name, {{"": docstring(value), **dict(members(value))}}
+        else:
+            yield name, [docstring(value), parameters(value)] if inspect.isroutine(value) else None
+
+print(json.dumps({{name: dict(public(importlib.import_module(name))) for name in {NAMES!r}}}, sort_keys=True))
+"""
+
+
+@both
+def test_both_builds_have_the_same_names_parameters_and_docstrings() -> None:
+    in_python, in_twin = python(DESCRIBE, pure=True), python(DESCRIBE, pure=False)
+    assert "send" in in_python["pywsapp.connection"]["Connection"]
+    for name in NAMES:
+        assert without_docstrings_of_pyx(name, in_twin[name]) == without_docstrings_of_pyx(name, in_python[name])
+
+
+def without_docstrings_of_pyx(name: str, module: dict[str, Any]) -> dict[str, Any]:
+    """The docstring of a class written twice may tell of the one that it is in."""
+    if hatch_build.modules()[name.replace(".", "/")].suffix == ".pyx":
+        return {key: {**value, "": None} if isinstance(value, dict) else value for key, value in module.items()}
+    return module
+
+
+def nested_comprehensions(text: str) -> Iterator[int]:
+    """Find comprehensions inside others that run when the module is imported."""
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+    def visit(node: ast.AST, inside: bool) -> Iterator[int]:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            return
+        if isinstance(node, kinds) and inside:
+            yield node.lineno
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside or isinstance(node, kinds))
+
+    return visit(ast.parse(text), inside=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_module_that_is_compiled_has_a_nested_comprehension(name: str) -> None:
+    """Cython up to 3.3 drops a reference to None too many for such a one on Python 3.10 and 3.11: an abort at exit."""
+    path = hatch_build.modules()[name.replace(".", "/")]
+    if path.suffix == ".py":
+        assert list(nested_comprehensions(path.read_text())) == []
+    else:
+        assert [line for line in path.read_text().splitlines() if line[:1].isalpha() and line.count(" for ") > 1] == []
+
+
+def test_a_nested_comprehension_is_seen() -> None:
+    assert list(nested_comprehensions("x = 1\ny = [[a for a in b] for b in c]\n")) == [2]
+    assert list(nested_comprehensions("class C:\n    y = tuple(bytes(a for a in b) for b in c)\n")) == [2]
+    assert list(nested_comprehensions("def f():\n    return [[a for a in b] for b in c]\n")) == []
+    assert list(nested_comprehensions("y = [a for a in b]\n")) == []
+
+
+# -- the same bytes ----------------------------------------------------------------------------------------------------
+
+
+def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except (UnicodeDecodeError, UnicodeEncodeError) as exc:
+        return type(exc), exc.start, exc.end, exc.reason
+
+
+@as_twin
+@given(DATA, MASKS, st.integers(0, 1 << 40))
+def test_masking(data: bytes, mask: bytes, count: int) -> None:
+    assert twin.apply_mask(data, mask) == source.apply_mask(data, mask)
+    assert twin.rotated(mask, count) == source.rotated(mask, count)
+
+
+@as_twin
+@given(WINDOWS, st.integers(0, 20))
+def test_unmasking(window: tuple[bytes, int, int], shift: int) -> None:
+    data, start, stop = window
+    assert twin.unmask(data, start, stop) == source.unmask(data, start, stop)
+    assert outcome(twin.unmask_text, data, start, stop) == outcome(source.unmask_text, data, start, stop)
+
+
+@as_twin
+@given(st.text(max_size=300), MASKS, st.integers(0, 3))
+def test_unmasking_text(text: str, mask: bytes, cut: int) -> None:
+    payload = text.encode()[: len(text.encode()) - cut]
+    data = mask + source.apply_mask(payload, mask)
+    assert outcome(twin.unmask_text, data, 4, len(data)) == outcome(source.unmask_text, data, 4, len(data))
+
+
+@as_twin
+@given(st.binary(max_size=3), st.sampled_from([126, 127, 254, 255]), st.binary(min_size=8, max_size=12))
+def test_long_sizes(before: bytes, second: int, behind: bytes) -> None:
+    for length in (behind, bytes(6) + behind, bytes(4) + behind):
+        data = before + bytes((0x81, second)) + length
+        assert twin.long_size(data, len(before)) == source.long_size(data, len(before))
+    assert twin.WRONG_SIZE == source.WRONG_SIZE
+
+
+@as_twin
+@given(st.sampled_from([0x81, 0x82]), st.text(max_size=200), st.sampled_from(["", "x" * 126, "é" * 40_000, "\ud800"]))
+def test_writing_text(first: int, text: str, more: str) -> None:
+    assert outcome(twin.encode_text_frame, first, text + more) == outcome(source.encode_text_frame, first, text + more)
+
+
+@as_twin
+@given(st.integers(0, 255), st.binary(max_size=200), st.sampled_from([0, 125, 126, 65535, 65536, 70_000]))
+def test_writing_bytes(first: int, data: bytes, more: int) -> None:
+    payload = data + bytes(more)
+    assert twin.encode_frame(first, payload) == source.encode_frame(first, payload)
+    assert twin.frame_head(first, len(payload)) == source.frame_head(first, len(payload))
+    frame = twin.encode_masked_frame(first, payload)
+    start = len(frame) - len(payload)
+    assert frame[:start][:-4] == source.encode_masked_frame(first, payload)[:start][:-4]
+    assert source.unmask(frame, start, len(frame)) == payload
+
+
+@as_twin
+@given(st.integers(0, 20_000), st.lists(st.tuples(WINDOWS, MASKS | st.just(b"")), max_size=12), st.integers(0, 300))
+def test_gathering(expected: int, parts: list[tuple[tuple[bytes, int, int], bytes]], start: int) -> None:
+    ours, theirs, size = twin.Gathering(expected), source.Gathering(expected), 0
+    for (data, begin, end), mask in parts:
+        for gathering in (ours, theirs):
+            gathering.add(data, begin, end, mask)
+        size += end - begin
+        assert ours.since(min(start, size)) == theirs.since(min(start, size))
+    assert ours.payload() == theirs.payload()
+
+
+# -- what is not allowed -----------------------------------------------------------------------------------------------
+
+
+def gathered() -> Any:
+    gathering = twin.Gathering(10)
+    gathering.add(b"1234567890", 0, 10, b"")
+    return gathering
+
+
+def given_out() -> Any:
+    gathering = gathered()
+    assert gathering.payload() == b"1234567890"
+    return gathering
+
+
+WRONG: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
+    "a mask that is too short": (ValueError, lambda: twin.apply_mask(b"data", b"123")),
+    "a mask that is too long": (ValueError, lambda: twin.apply_mask(b"data", b"12345")),
+    "no mask": (TypeError, lambda: twin.apply_mask(b"data", None)),
+    "no data": (TypeError, lambda: twin.apply_mask(None, b"1234")),
+    "another type": (TypeError, lambda: twin.apply_mask(bytearray(9), b"1234")),
+    "a start within the mask": (ValueError, lambda: twin.unmask(bytes(9), 3, 9)),
+    "a negative start": (ValueError, lambda: twin.unmask(bytes(9), -4, 9)),
+    "a stop before the start": (ValueError, lambda: twin.unmask(bytes(9), 8, 7)),
+    "a stop behind the data": (ValueError, lambda: twin.unmask_text(bytes(9), 4, 10)),
+    "a number no place can be": (OverflowError, lambda: twin.unmask(bytes(9), 4, 1 << 64)),
+    "nothing to unmask": (TypeError, lambda: twin.unmask_text(None, 4, 4)),
+    "a length that is not there": (IndexError, lambda: twin.long_size(b"\x81\x7f\x00", 0)),
+    "a length at the end": (IndexError, lambda: twin.long_size(b"\x81\x7e\x00\x80", 3)),
+    "nothing to read a length in": (TypeError, lambda: twin.long_size(None, 0)),
+    "no payload": (TypeError, lambda: twin.encode_frame(0x81, None)),
+    "no payload to mask": (TypeError, lambda: twin.encode_masked_frame(0x81, None)),
+    "no text": (TypeError, lambda: twin.encode_text_frame(0x81, None)),
+    "bytes for text": (TypeError, lambda: twin.encode_text_frame(0x81, b"text")),
+    "half a code point": (UnicodeEncodeError, lambda: twin.encode_text_frame(0x81, "\ud800")),
+    "a part behind the data": (ValueError, lambda: gathered().add(b"data", 2, 5, b"")),
+    "a part with a wrong mask": (ValueError, lambda: gathered().add(b"data", 0, 4, b"12345")),
+    "a part that is none": (TypeError, lambda: gathered().add(None, 0, 4, b"")),
+    "a place behind what was gathered": (ValueError, lambda: gathered().since(11)),
+    "a place before it": (ValueError, lambda: gathered().since(-1)),
+    "more after the end": (MemoryError, lambda: given_out().add(b"data", 0, 4, b"")),
+    "the end twice": (MemoryError, lambda: given_out().payload()),
+    "a gathering that was never made": (MemoryError, lambda: twin.Gathering.__new__(twin.Gathering).payload()),
+}
+
+
+@as_twin
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_not_allowed_raises(what: str) -> None:
+    error, call = WRONG[what]
+    with pytest.raises(error):
+        call()
+
+
+@as_twin
+@given(st.binary(max_size=30), ANY_INT, ANY_INT)
+def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) -> None:
+    if 4 <= start <= stop <= len(data):
+        assert twin.unmask(data, start, stop) == source.unmask(data, start, stop)
+        return
+    for function in (twin.unmask, twin.unmask_text):
+        with pytest.raises(ValueError, match="lies behind its masking key"):
+            function(data, start, stop)
+    if not 0 <= start <= stop <= len(data):
+        with pytest.raises(ValueError, match="a part lies within"):
+            gathered().add(data, start, stop, b"")
+    if not 0 <= start <= 10:
+        with pytest.raises(ValueError, match="the place lies within"):
+            gathered().since(start)
+    if not -len(data) - 1 <= start < len(data):
+        with pytest.raises(IndexError):
+            twin.long_size(data, start)

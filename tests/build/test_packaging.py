@@ -1,0 +1,317 @@
+"""What is published: built, looked into, installed into an empty environment and used there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import hatch_build
+import pytest
+
+import pywsapp
+
+ROOT = Path(__file__).parent.parent.parent
+VERSION = pywsapp.__version__
+PURE = f"pywsapp-{VERSION}-py3-none-any.whl"
+TWIN = {f"{name}{hatch_build.SUFFIX}" for name in hatch_build.modules()}
+NO_COMPILER = {"CC": "/bin/false"}
+WARNING = "pywsapp is built without its compiled twin: "
+IN_PLACE = ("frames", "outbox", "prepared")
+TWIN_IN_PLACE = {name for name in TWIN if Path(name).name.partition(".")[0] in IN_PLACE}
+FOREIGN = ("pywsapp/app.so", f"pywsapp/app{hatch_build.SUFFIX}", "pywsapp/_protocol/frames.cp39-win_amd64.pyd")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def call(*argv: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"} | variables
+    return subprocess.run(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def run(*argv: str | Path, cwd: Path, **variables: str) -> str:
+    done = call(*argv, cwd=cwd, **variables)
+    assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def build(kind: str, source: Path, target: Path, **variables: str) -> tuple[Path, str]:
+    """Give what was built, and what was said meanwhile."""
+    said = run(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, cwd=source, **variables)
+    (built,) = target.iterdir()
+    return built, said
+
+
+def unpack(sdist: Path, target: Path) -> Path:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(target, filter="data")
+    return target / f"pywsapp-{VERSION}"
+
+
+def names_in_sdist(sdist: Path) -> set[str]:
+    with tarfile.open(sdist) as archive:
+        return {name.removeprefix(f"pywsapp-{VERSION}/") for name in archive.getnames()}
+
+
+def names_in_wheel(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if not name.startswith(f"pywsapp-{VERSION}.dist-info/")}
+
+
+def compiled(names: set[str]) -> set[str]:
+    return {name for name in names if name.endswith((".so", ".pyd"))}
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))[0]
+
+
+def with_twins_of(source: Path, *names: str) -> Path:
+    """Let only these be compiled: all of them take their time."""
+    for declarations in (source / "src").rglob("*.pxd"):
+        if declarations.stem not in names:
+            declarations.unlink()
+    return source
+
+
+@pytest.fixture
+def unpacked(sdist: Path, tmp_path: Path) -> Path:
+    return unpack(sdist, tmp_path / "unpacked")
+
+
+@pytest.fixture(scope="module")
+def compiler() -> None:
+    if not (shutil.which("cc") or sys.platform == "win32" or os.environ.get("CI")):
+        pytest.skip("there is no C compiler; on Debian: apt-get install gcc libc6-dev")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as a packager makes it: from nothing but the sdist, in which there are remains of other builds."""
+    source = unpack(sdist, tmp_path_factory.mktemp("unpacked"))
+    for name in FOREIGN:
+        (source / "src" / name).write_bytes(b"")
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"))[0]
+
+
+@pytest.fixture(scope="module")
+def pure_wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = unpack(sdist, tmp_path_factory.mktemp("unpacked"))
+    for name in FOREIGN:
+        (source / "src" / name).write_bytes(b"")
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"), PYWSAPP_PURE="1")[0]
+
+
+@pytest.fixture(scope="module")
+def built_in_place(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = with_twins_of(unpack(sdist, tmp_path_factory.mktemp("in_place")), *IN_PLACE)
+    for name in FOREIGN:
+        (source / "src" / name).write_bytes(b"")
+    assert run(sys.executable, "hatch_build.py", cwd=source) == ""
+    return source
+
+
+@pytest.fixture
+def in_place(built_in_place: Path, tmp_path: Path) -> Path:
+    """A source tree with its twin, to be changed."""
+    return Path(shutil.copytree(built_in_place, tmp_path / "in_place"))
+
+
+def twin_of(source: Path) -> set[str]:
+    """Give what this Python would import compiled, FOREIGN to other Pythons excepted."""
+    found = {path.relative_to(source / "src").as_posix() for path in (source / "src").rglob("*")}
+    return compiled(found) - {FOREIGN[2]}
+
+
+def test_sdist_has_what_a_packager_needs(sdist: Path) -> None:
+    names = names_in_sdist(sdist)
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "src/pywsapp/py.typed"} <= names
+    assert {
+        "tests/conftest.py",
+        "tests/build/test_packaging.py",
+        "conformance/expected.json",
+        "scripts/test.sh",
+    } <= names
+    assert {"hatch_build.py", "src/pywsapp/_protocol/frames.pyx", "src/pywsapp/_protocol/frames.pxd"} <= names
+    assert {name.partition("/")[0] for name in names} >= {"docs", "examples", "benchmarks"}
+
+
+def test_sdist_has_no_leftovers(sdist: Path) -> None:
+    leftovers = (".pyc", ".log", ".so", ".pyd", ".c.dep", ".o", ".stamp")
+    hidden = [name for name in names_in_sdist(sdist) if name.startswith(".") and name != ".gitignore"]
+    assert hidden == []
+    assert [name for name in names_in_sdist(sdist) if "__pycache__" in name or name.endswith(leftovers)] == []
+    assert not any(name.startswith("build") for name in names_in_sdist(sdist))
+
+
+def test_sdist_has_nothing_of_a_build_in_place(in_place: Path, sdist: Path, tmp_path: Path) -> None:
+    again, _ = build("sdist", in_place, tmp_path / "again")
+    assert {name for name in names_in_sdist(sdist) if not name.endswith(".pxd")} <= names_in_sdist(again)
+    assert names_in_sdist(again) <= names_in_sdist(sdist)
+
+
+def test_wheel_has_exactly_the_package_and_its_twin(wheel: Path, pure_wheel: Path) -> None:
+    package = ROOT / "src" / "pywsapp"
+    ignored = {".so", ".pyd"}
+    expected = {
+        f"pywsapp/{path.relative_to(package).as_posix()}"
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in ignored
+    }
+    assert names_in_wheel(pure_wheel) == expected
+    assert names_in_wheel(wheel) == expected | TWIN
+    assert len(TWIN) > 1
+    info = f"pywsapp-{VERSION}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        others = set(archive.namelist()) - names_in_wheel(wheel)
+    assert others == {
+        f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+    }
+    assert "pywsapp/py.typed" in expected
+    assert any(name.startswith("pywsapp/demo/") and name.endswith(".html") for name in expected)
+    assert {Path(name).suffix for name in expected} <= {".py", ".pyx", ".pxd", ".html", ".typed"}
+
+
+def test_wheels_say_for_whom_they_are(wheel: Path, pure_wheel: Path) -> None:
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    assert wheel.name.startswith(f"pywsapp-{VERSION}-{python}-{python}-")
+    assert pure_wheel.name == PURE
+
+
+def test_compiled_files_do_not_name_the_machine(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(compiled(names_in_wheel(wheel))):
+            assert str(tmp_path.parent).encode() not in archive.read(name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="CC means nothing to Visual C")
+def test_without_a_compiler_the_wheel_is_pure(unpacked: Path, pure_wheel: Path, tmp_path: Path) -> None:
+    built, said = build("wheel", unpacked, tmp_path / "wheel", **NO_COMPILER)
+    assert built.name == PURE
+    assert names_in_wheel(built) == names_in_wheel(pure_wheel)
+    assert said.count("\n") < 5
+    assert f"{WARNING}no C compiler here that finds Python.h\n" in said
+
+
+@pytest.mark.parametrize("package", ["Cython", "setuptools"])
+def test_without_cython_the_wheel_is_pure(package: str, unpacked: Path, tmp_path: Path) -> None:
+    (tmp_path / "path" / package).mkdir(parents=True)
+    missing = f"raise ModuleNotFoundError(name={package!r})\n"
+    (tmp_path / "path" / package / "__init__.py").write_text(missing)
+    built, said = build("wheel", unpacked, tmp_path / "wheel", PYTHONPATH=str(tmp_path / "path"))
+    assert built.name == PURE
+    assert said.count("\n") < 5
+    assert f"{WARNING}{package} is not installed" in said
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("file", "text", "what"),
+    [
+        ("waiting.py", "\ndef f(:\n", "pywsapp/_outbox/awaitables.py:"),
+        ("protocol/frames.pyx", '\ncdef extern from "no_such.h":\n    int no_such\n', "no_such.h"),
+    ],
+    ids=["Cython", "C"],
+)
+def test_one_module_that_does_not_compile_leaves_all_out(
+    file: str, text: str, what: str, unpacked: Path, tmp_path: Path
+) -> None:
+    with (unpacked / "src" / "pywsapp" / file).open("a") as source:
+        source.write(text)
+    with_twins_of(unpacked, "frames", "prepared", "waiting")
+    built, said = build("wheel", unpacked, tmp_path / "wheel")
+    assert built.name == PURE
+    assert compiled(names_in_wheel(built)) == set()
+    assert said.count("\n") < 5
+    assert WARNING in said
+    assert what in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "build_name"), [("wheel", "compiled twin"), ("pure_wheel", "pure Python"), ("wheel, aside", "pure Python")]
+)
+def test_wheel_works_in_an_empty_environment(
+    kind: str, build_name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+    name, _, aside = kind.partition(",")
+    variables = {"PYWSAPP_PURE": "1"} if aside else {}
+    run(scripts / "python", "-m", "pip", "install", "--quiet", request.getfixturevalue(name), cwd=tmp_path)
+    place = run(scripts / "python", "-I", "-c", "import pywsapp; print(pywsapp.__file__)", cwd=tmp_path)
+    assert place.startswith(str(tmp_path))
+    expected = f"pywsapp {VERSION} ({build_name}, Python 3."
+    assert run(scripts / "python", "-I", "-m", "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
+    assert run(scripts / "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
+    said = run(scripts / "python", "-I", ROOT / "scripts" / "smoke.py", build_name, cwd=tmp_path, **variables)
+    assert build_name in said
+
+
+def test_in_place_the_twin_is_complete_and_nothing_else(built_in_place: Path) -> None:
+    assert twin_of(built_in_place) == TWIN_IN_PLACE
+
+
+def test_in_place_an_editable_wheel_stays_for_any_python(in_place: Path, tmp_path: Path) -> None:
+    code = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
+    (in_place / "src" / "pywsapp" / f"app{hatch_build.SUFFIX}").write_bytes(b"")
+    assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place)
+    assert twin_of(in_place) == TWIN_IN_PLACE
+    assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place, PYWSAPP_PURE="1")
+    assert twin_of(in_place) == set()
+
+
+def test_in_place_what_is_up_to_date_is_left_alone(in_place: Path) -> None:
+    def times() -> list[float]:
+        return [(in_place / "src" / name).stat().st_mtime for name in sorted(TWIN_IN_PLACE)]
+
+    before = times()
+    assert run(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER) == ""
+    assert times() == before
+    later = in_place / "src" / "pywsapp" / "outbox.pxd"
+    os.utime(later)
+    run(sys.executable, "hatch_build.py", cwd=in_place)
+    assert min(times()) > later.stat().st_mtime
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="CC means nothing to Visual C")
+def test_in_place_an_old_twin_goes_where_no_new_one_can_be_made(in_place: Path) -> None:
+    os.utime(in_place / "src" / "pywsapp" / "outbox.py")
+    done = call(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER)
+    assert done.returncode == hatch_build.NO_TOOLS
+    assert done.stderr.startswith("hatch_build.py: there is no compiled twin: no C compiler")
+    assert done.stderr.count("\n") == 1
+    assert twin_of(in_place) == set()
+
+
+def test_in_place_an_old_twin_goes_where_a_module_does_not_compile(in_place: Path) -> None:
+    with (in_place / "src" / "pywsapp" / "outbox.py").open("a") as source:
+        source.write("def f(:\n")
+    done = call(sys.executable, "hatch_build.py", cwd=in_place)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hatch_build.py: there is no compiled twin: pywsapp/_outbox/outbox.py:")
+    assert done.stderr.count("\n") == 1
+    assert twin_of(in_place) == set()
+
+
+@pytest.mark.parametrize("fault", ["older than .py", "older than .pyx", "older than .pxd", "in part", "foreign"])
+def test_pytest_refuses_a_twin_that_is_not_the_source(fault: str, in_place: Path) -> None:
+    package = in_place / "src" / "pywsapp"
+    sources = {".py": "outbox.py", ".pyx": "protocol/frames.pyx", ".pxd": "protocol/prepared.pxd"}
+    if fault.startswith("older"):
+        os.utime(package / sources[fault.split()[-1]])
+    elif fault == "in part":
+        (package / f"outbox{hatch_build.SUFFIX}").unlink()
+    else:
+        (package / "app.so").write_bytes(b"")
+    suite = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_close_codes.py"]
+    done = call(*suite, cwd=in_place, PYTHONPATH="src")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "run: python hatch_build.py" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert "pywsapp: pure Python, 0 of its modules" in run(*suite, cwd=in_place, PYTHONPATH="src", PYWSAPP_PURE="1")

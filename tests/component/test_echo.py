@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._outbox.outbox import Flusher
+from pywsapp._protocol.events import Ended
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.close_codes import CloseCode
+from pywsapp.component import EchoServer, MessageComponent
+from pywsapp.connection import Connection
+from pywsapp.http import Request
+from pywsapp.options import Options
+
+
+class Memory(Flusher):
+    """A transport whose other end is a list of bytes, and a host that leaves flushing to the test and has no tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.flusher: Flusher = self
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.written += pieces
+
+    def schedule(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def forget(self, link: Any) -> None: ...
+
+    def start_soon(self, work: Callable[[], Awaitable[None]]) -> None:
+        raise AssertionError("an echo needs no task")
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+def answers(component: MessageComponent, *messages: str | bytes) -> list[Any]:
+    """Send messages to a component over a WebSocket, and give what the client receives."""
+    memory, options = Memory(), Options()
+    client, server = WebSocket(client=True, options=options), WebSocket(client=False, options=options)
+    conn = Connection(Request(), server, memory, memory, options)
+    lifecycle = Lifecycle(component, conn, server, options, memory)
+    lifecycle.open(b"")
+    for message in messages:
+        lifecycle.data_received(client.encode(message))
+    conn.flush()
+    return client.receive(b"".join(memory.written))
+
+
+@pytest.mark.parametrize("message", ["", "hello ☀", b"", b"\xff\x00"], ids=repr)
+def test_a_message_comes_back_once_and_as_what_it_was(message: str | bytes) -> None:  # Ratchet's EchoServer 1
+    [answer] = answers(EchoServer(), message)
+    assert answer == message
+    assert type(answer) is type(message)
+
+
+def test_messages_come_back_in_order() -> None:
+    assert answers(EchoServer(), "1", b"2", "3") == ["1", b"2", "3"]
+
+
+def test_an_error_closes_the_connection_once() -> None:  # Ratchet's EchoServer 2
+    class Broken(EchoServer):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            raise LookupError(message)
+
+    [ended] = answers(Broken(), "1", "2")
+    assert isinstance(ended, Ended)
+    assert ended.code == CloseCode.INTERNAL_ERROR

@@ -1,0 +1,553 @@
+"""Peers that read too slowly, and handlers that are too slow: memory stays bounded, and only they are held up."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.serving import (
+    BINARY,
+    CLOSE,
+    GUARD,
+    Client,
+    MemoryClient,
+    MemoryHost,
+    Pipe,
+    Recorder,
+    Sink,
+    close_frame,
+    message_frame,
+    serving,
+    take_frames,
+)
+
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._outbox.broadcast import broadcast
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.memory import memory_pipe
+from pywsapp.component import MessageComponent
+from pywsapp.connection import Connection
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.http import Request
+from pywsapp.options import Deflate, Options, SlowConsumer
+
+pytestmark = pytest.mark.anyio
+
+KIB = 1024
+MIB = 1024 * 1024
+POLICIES = pytest.mark.parametrize("policy", list(SlowConsumer), ids=lambda policy: policy.value)
+
+
+def small(policy: SlowConsumer = SlowConsumer.CLOSE, **options: Any) -> Options:
+    return Options(high_water=1000, max_outbox=2000, slow_consumer=policy, **options)
+
+
+def stuck(options: Options, component: MessageComponent | None = None, **arguments: Any) -> Pipe:
+    """Give a connection whose peer does not read, and whose transport takes no more: 1100 bytes are in it."""
+    pipe = Pipe(component or Recorder(), options, **arguments)
+    pipe.client.transport.pause_reading()
+    pipe.conn.send("x" * 1096)
+    pipe.turn()
+    assert not pipe.conn.is_writable
+    assert pipe.conn.buffered == pipe.conn.unsent == 1100
+    return pipe
+
+
+def read_on(pipe: Pipe) -> None:
+    pipe.client.transport.resume_reading()
+    pipe.turn()
+
+
+def numbered(count: int, size: int = 98) -> list[str]:
+    """Give messages whose frames have 100 bytes."""
+    return [f"{number:0{size}}" for number in range(count)]
+
+
+# -- awaiting send -----------------------------------------------------------------------------------------------------
+
+
+async def at_once(awaitable: Any) -> bool:
+    """Tell whether awaiting something ends in this turn or a few."""
+    with anyio.move_on_after(0):
+        await awaitable
+        return True
+    return False
+
+
+async def test_awaiting_does_not_wait_below_the_high_water_mark() -> None:
+    pipe = Pipe(Recorder(), small())
+    for message in numbered(10):
+        with anyio.CancelScope() as scope:
+            scope.cancel()  # whoever waits at all, ends here
+            await pipe.conn.send(message)
+        assert not scope.cancelled_caught
+    assert pipe.conn.buffered == 1000
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await pipe.conn.send("")
+    assert scope.cancelled_caught
+
+
+async def test_awaiting_waits_while_the_peer_does_not_read() -> None:
+    pipe = stuck(small())
+    done: list[int] = []
+
+    async def send(number: int) -> None:
+        await pipe.conn.send(f"{number}")
+        done.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(send, number)
+        await pipe.settle()
+        assert done == []
+        pipe.client.transport.resume_reading()
+        await pipe.settle()
+        assert sorted(done) == [0, 1, 2]
+    assert sorted(pipe.messages()[1:]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "peer closes", "lost"])
+async def test_who_waits_is_released_when_the_connection_ends(how: str) -> None:
+    pipe = stuck(small())
+
+    async def send() -> None:
+        await pipe.conn.send("1")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        await pipe.settle()
+        if how == "peer closes":
+            pipe.transport.resume_reading()
+            pipe.write(close_frame())
+        elif how == "lost":
+            pipe.client.transport.abort()
+        else:
+            getattr(pipe.conn, how)()
+        with anyio.fail_after(GUARD):
+            await pipe.settle()
+
+
+async def test_a_handler_that_awaits_is_as_fast_as_its_peer() -> None:
+    sizes: list[int] = []
+
+    class Streaming(Recorder):
+        async def on_open(self, conn: Connection) -> None:
+            for number in range(100):
+                await conn.send(number.to_bytes(4, "big") * 16 * KIB)
+                sizes.append(conn.buffered)
+            await conn.close()
+
+    async with serving(Streaming(), options=Options(max_outbox=256 * KIB)) as server, server.client() as client:
+        for number in range(100):
+            assert await client.message() == number.to_bytes(4, "big") * 16 * KIB
+        assert await client.receive() == (CLOSE, b"\x03\xe8")
+        await client.stream.send(close_frame())
+    assert max(sizes) <= 256 * KIB
+
+
+# -- the bound of the outbox, and the policies -------------------------------------------------------------------------
+
+
+@POLICIES
+def test_the_outbox_takes_its_bound_to_the_byte(policy: SlowConsumer) -> None:
+    pipe = stuck(small(policy))
+    for message in numbered(20):
+        pipe.conn.send(message)
+    assert pipe.conn.buffered == 1100 + 2000
+    assert not pipe.conn.closed
+    read_on(pipe)
+    assert pipe.messages()[1:] == numbered(20)
+
+
+@POLICIES
+@pytest.mark.parametrize("size", [1, 98, 500, 1996])
+def test_above_the_bound_the_policy_decides(policy: SlowConsumer, size: int) -> None:
+    component = Recorder()
+    pipe = stuck(small(policy), component)
+    sent = numbered(20)
+    for message in sent:
+        pipe.conn.send(message)
+    pipe.conn.send("y" * size)
+    header = 2 if size < 126 else 4
+    assert pipe.conn.buffered <= 1100 + 2000
+    read_on(pipe)
+    received = pipe.messages()[1:]
+    if policy is SlowConsumer.CLOSE:
+        assert received == []
+        assert pipe.client.frames[-1] == (CLOSE, b"\x03\xf5reading too slowly")
+        pipe.write(close_frame(1013))
+        assert component.calls == [("open",), ("close", 1013, "reading too slowly", True)]
+    elif policy is SlowConsumer.DROP_NEWEST:
+        assert received == sent
+    else:
+        dropped = -(-(size + header) // 100)
+        assert received == [*sent[dropped:], "y" * size]
+
+
+@POLICIES
+def test_one_message_may_always_be_queued(policy: SlowConsumer) -> None:
+    pipe = stuck(small(policy))
+    pipe.conn.send("y" * 10_000)
+    read_on(pipe)
+    assert pipe.messages()[1:] == ["y" * 10_000]
+    pipe.conn.send("z" * 10_000)
+    read_on(pipe)
+    assert pipe.messages()[2:] == ["z" * 10_000]
+
+
+@POLICIES
+def test_a_burst_of_one_turn_is_no_slow_reader(policy: SlowConsumer) -> None:
+    """The outbox is emptied into the transport before it counts as full."""
+    pipe = Pipe(Recorder(), Options(high_water=100 * KIB, max_outbox=100 * KIB, slow_consumer=policy))
+    pipe.transport.set_write_buffer_limits(high=10 * MIB)
+    sent = numbered(5000)
+    for message in sent:
+        pipe.conn.send(message)
+    pipe.turn()
+    assert pipe.messages() == sent
+
+
+def test_closing_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = stuck(small())
+    for message in numbered(100):
+        pipe.conn.send(message)
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("pywsapp", logging.WARNING)
+    assert f"<Connection {pipe.conn.id} / from local open> reads too slowly: 3100 bytes wait for it" in caplog.text
+
+
+@POLICIES
+async def test_awaiting_a_message_that_was_dropped_lets_others_in(policy: SlowConsumer) -> None:
+    pipe = stuck(small(policy))
+    for message in numbered(20):
+        pipe.conn.send(message)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await pipe.conn.send("one more")
+    assert scope.cancelled_caught
+
+
+def test_dropping_leaves_the_close_frame() -> None:
+    pipe = stuck(small(SlowConsumer.DROP_OLDEST))
+    for message in numbered(20):
+        pipe.conn.send(message)
+    pipe.conn.close(4000)
+    for message in numbered(20):
+        pipe.conn.send(message)
+    read_on(pipe)
+    assert pipe.messages()[1:] == numbered(20)
+    assert pipe.codes() == [4000]
+
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, 2500)),
+        st.tuples(st.sampled_from(["turn", "read", "stop"]), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from(SlowConsumer))
+def test_whatever_is_dropped_the_rest_arrives_whole_and_in_order(steps: list[Step], policy: SlowConsumer) -> None:
+    options = small(policy)
+    pipe = Pipe(Recorder(), options)
+    sent: list[bytes] = []
+    for step, size in steps:
+        if step == "send":
+            sent.append(len(sent).to_bytes(2, "big") + bytes(size))
+            pipe.conn.send(sent[-1])
+            assert pipe.conn.buffered - pipe.conn.unsent <= max(options.max_outbox, *(len(one) + 4 for one in sent))
+        elif step == "turn":
+            pipe.turn()
+        elif step == "read":
+            read_on(pipe)
+        else:
+            pipe.client.transport.pause_reading()
+    read_on(pipe)
+    received = pipe.messages()
+    numbers = [int.from_bytes(message[:2], "big") for message in received]  # type: ignore[arg-type]
+    assert numbers == sorted(set(numbers))
+    assert all(message == sent[number] for message, number in zip(received, numbers, strict=True))
+    if pipe.conn.closed:
+        assert policy is SlowConsumer.CLOSE
+        assert pipe.codes() == [1013]
+    else:
+        assert pipe.conn.buffered == 0
+        assert not pipe.conn.reading_paused
+    if policy is SlowConsumer.DROP_OLDEST and sent:
+        assert received[-1] == sent[-1]
+
+
+@pytest.mark.parametrize(
+    "policy", [SlowConsumer.DROP_NEWEST, SlowConsumer.DROP_OLDEST], ids=lambda policy: policy.value
+)
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+def test_dropped_messages_are_not_missed_by_compression(policy: SlowConsumer, client: bool) -> None:
+    """With context takeover a message may refer to earlier ones; those that are dropped must not be missed."""
+    options = small(
+        policy, deflate=Deflate(threshold=0, server_no_context_takeover=False, client_no_context_takeover=False)
+    )
+    parameters = DeflateParameters(False, False, 12, 12)
+    ws, reader = (WebSocket(client=role, options=options, deflate=parameters) for role in (client, not client))
+    host, sink, peer = MemoryHost(), Sink(), MemoryClient()
+    conn = Connection(Request(), ws, sink, host, options)
+    lifecycle = Lifecycle(Recorder(), conn, ws, options, host)
+    sink.inner, _ = memory_pipe(lifecycle, peer)
+    sink.inner.set_write_buffer_limits(high=options.high_water)
+    received: list[Any] = []
+    peer.data_received = lambda data: received.extend(reader.receive(data))  # type: ignore[method-assign]
+    texts = [f"{number} " + " ".join(str((number * 7919 + k) ** 3) for k in range(60)) for number in range(30)]
+    for part in (texts[:20], texts[20:]):
+        peer.transport.pause_reading()
+        for text in part:
+            conn.send(text)
+            host.flush()
+        peer.transport.resume_reading()
+        for _ in range(10):
+            sink.inner.pump()
+    assert 0 < len(received) < len(texts), "some were dropped"
+    assert received == [text for text in texts if text in received]
+
+
+def test_the_outbox_is_not_smaller_than_the_high_water_mark() -> None:
+    with pytest.raises(ConfigurationError, match="max_outbox must not be smaller"):
+        Options(high_water=1001, max_outbox=1000)
+
+
+# -- the same over real sockets ----------------------------------------------------------------------------------------
+
+
+class Publishing(Recorder):
+    """Sends to everybody what is asked for, and tells who asked."""
+
+    def on_message(self, conn: Connection, message: Any) -> None:
+        broadcast(self.conns, message)
+
+
+def shrink(client: Client) -> None:
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+
+
+@POLICIES
+async def test_a_peer_that_does_not_read_is_dealt_with_and_the_others_go_on(
+    policy: SlowConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = Options(slow_consumer=policy, max_outbox=256 * KIB, ping_interval=None)
+    component = Publishing()
+    count = 400
+    async with serving(component, options=options) as server, server.client() as slow, server.client() as fast:
+        shrink(slow)
+        conn = component.conns[0]
+        biggest = 0
+        for number in range(count):
+            message = number.to_bytes(4, "big") + bytes(64 * KIB)
+            await fast.send(message)
+            assert await fast.message() == message
+            biggest = max(biggest, conn.buffered)
+        assert biggest <= 256 * KIB + 3 * 64 * KIB
+        frames = list(take_frames(slow._buffer))
+        if policy is not SlowConsumer.CLOSE:
+            await fast.close()
+            await component.until_called("close")
+            conn.close(4000)
+        with anyio.fail_after(GUARD):
+            while not frames or frames[-1][0] != CLOSE:
+                frames.append(await slow.receive())
+    closes = policy is SlowConsumer.CLOSE
+    assert frames.pop() == (CLOSE, b"\x03\xf5reading too slowly" if closes else b"\x0f\xa0")
+    assert all(opcode == BINARY and len(payload) == 64 * KIB + 4 for opcode, payload in frames)
+    numbers = [int.from_bytes(payload[:4], "big") for _, payload in frames]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) < count
+    if policy is not SlowConsumer.DROP_OLDEST:
+        assert numbers == list(range(len(numbers)))
+    else:
+        assert numbers[-1] == count - 1
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == closes
+
+
+@pytest.mark.parametrize("kind", ["def", "async"])
+async def test_who_floods_an_echo_without_reading_is_slowed_down_by_tcp(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    biggest = 0
+
+    class Echo(Recorder):
+        def on_message(self, conn: Connection, message: Any) -> Any:
+            nonlocal biggest
+            biggest = max(biggest, conn.buffered)
+            return self.later(conn, message) if kind == "async" else self.now(conn, message)
+
+        def now(self, conn: Connection, message: Any) -> None:
+            conn.send(message)
+
+        async def later(self, conn: Connection, message: Any) -> None:
+            await conn.send(message)
+
+    component = Echo()
+    count, size = 256, 64 * KIB
+    async with serving(component) as server, server.client() as client:
+        shrink(client)
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            for number in range(count):
+                await client.send(number.to_bytes(4, "big") + bytes(size))
+                sent += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flood)
+            with anyio.fail_after(GUARD):
+                while not component.conns[0].reading_paused:
+                    await anyio.lowlevel.checkpoint()
+            assert sent < count
+            for number in range(count):
+                assert (await client.receive())[1] == number.to_bytes(4, "big") + bytes(size)
+        assert await client.close() == 1000
+    assert biggest < 1 * MIB
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+# -- slow handlers -----------------------------------------------------------------------------------------------------
+
+
+class Gate(Recorder):
+    """Its handler waits until it is let through, once or for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = anyio.Event()
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        self.note("begun", message)
+        await self.open.wait()
+
+
+async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> None:
+    component = Gate()
+    gates = [anyio.Event() for _ in range(20)]
+
+    class Stepwise(Gate):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            self.note(message)
+            await gates[int(message)].wait()
+
+    component = Stepwise()
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, Options(max_queue=4), tasks)
+        for number in range(20):
+            pipe.send(str(number))
+        await pipe.settle()
+        assert pipe.conn.reading_paused
+        # one is being handled, four wait, and fifteen stay with the peer
+        assert pipe.client.transport.get_write_buffer_size() == len(
+            b"".join(message_frame(str(number)) for number in range(5, 20))
+        )
+        gates[0].set()
+        await pipe.settle()
+        assert component.names()[1:] == ["0", "1"]
+        assert pipe.conn.reading_paused, "three still wait"
+        gates[1].set()
+        await anyio.wait_all_tasks_blocked()
+        assert not pipe.conn.reading_paused, "half of the queue is free"
+        for gate in gates:
+            gate.set()
+        await pipe.settle()
+        assert component.names()[1:] == [str(number) for number in range(20)]
+        assert not pipe.conn.reading_paused
+        tasks.cancel_scope.cancel()
+
+
+async def test_behind_a_handler_that_never_ends_memory_is_bounded() -> None:
+    component = Gate()
+    count, size = 400, 64 * KIB
+    async with serving(component) as server, server.client() as client:
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            for number in range(count):
+                await client.send(number.to_bytes(4, "big") + bytes(size))
+                sent += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flood)
+            with anyio.fail_after(GUARD):
+                while not component.conns[0].reading_paused:
+                    await anyio.lowlevel.checkpoint()
+            assert component.names() == ["open", "begun"]
+            assert sent < count
+            component.open.set()
+            await component.until_called("begun", count)
+        numbers = [int.from_bytes(call[1][:4], "big") for call in component.calls if call[0] == "begun"]
+        assert numbers == list(range(count))
+        assert await client.close() == 1000
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_who_closes_with_a_full_queue_still_hears_the_peers_close(how: str) -> None:
+    component = Gate()
+    async with serving(component, options=Options(max_queue=2)) as server, server.client() as client:
+        for number in range(10):
+            await client.send(str(number))
+        conn = component.conns[0]
+        with anyio.fail_after(GUARD):
+            while not conn.reading_paused:
+                await anyio.lowlevel.checkpoint()
+        getattr(conn, how)()
+        if how == "close":
+            assert await client.close() == 1000
+        else:
+            await client.gone()
+        component.open.set()
+        await component.until_called("close")
+    assert component.calls[-1] == (("close", 1000, "", True) if how == "close" else ("close", 1006, "aborted", False))
+    assert component.names() == ["open", "begun", "close"]
+
+
+async def test_a_slow_handler_holds_up_nobody_else() -> None:
+    class Choosy(Gate):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            if conn.request.path == "/slow":
+                await super().on_message(conn, message)
+            await conn.send(message)
+
+    component = Choosy()
+    async with serving(component) as server, server.client("/slow") as slow, server.client() as other:
+        await slow.send("slow")
+        await component.until_called("begun")
+        for number in range(50):
+            await other.send(str(number))
+            assert await other.message() == str(number)
+        component.open.set()
+        assert await slow.message() == "slow"
+
+
+async def test_both_causes_of_a_pause_have_to_go() -> None:
+    """Reading goes on only when the queue has room and the peer has read."""
+    component = Gate()
+    async with anyio.create_task_group() as tasks:
+        pipe = stuck(small(max_queue=2), component, tasks=tasks)
+        pipe.transport.resume_reading()  # so that the queue can fill up while the peer does not read
+        pipe.send(*"123")
+        pipe.lifecycle.pause_writing()
+        assert pipe.conn.reading_paused
+        component.open.set()
+        await anyio.wait_all_tasks_blocked()
+        assert pipe.conn.reading_paused, "the peer still does not read"
+        read_on(pipe)
+        assert not pipe.conn.reading_paused
+        tasks.cancel_scope.cancel()
+    assert [call[1] for call in component.calls if call[0] == "begun"] == ["1", "2", "3"]

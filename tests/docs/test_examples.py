@@ -1,0 +1,159 @@
+"""Every program in examples/ runs, and does what its first lines say."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+class Example:
+    """One of the servers, started as its first lines say, on a free port."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, "-u", str(EXAMPLES / name), "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self.output = ""
+        for line in self.process.stdout:
+            self.output += line
+            port = re.search(r"://localhost:(\d+)", line)
+            if port:
+                self.address = f"localhost:{port[1]}"
+                return
+        raise AssertionError(f"{name} did not start:\n{self.output}")
+
+    def open(self, path: str) -> ClientConnection:
+        return connect(f"ws://{self.address}{path}", open_timeout=20)
+
+    def get(self, path: str) -> str:
+        with urlopen(f"http://{self.address}{path}", timeout=20) as response:
+            return str(response.read().decode())
+
+    def stop(self) -> None:
+        if self.process.returncode is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        rest, _ = self.process.communicate(timeout=20)
+        self.output += rest
+
+
+@contextmanager
+def running(name: str) -> Iterator[Example]:
+    example = Example(name)
+    try:
+        yield example
+    finally:
+        example.stop()
+    assert example.process.returncode == 0
+    assert "Traceback" not in example.output
+
+
+def heard(connection: ClientConnection) -> str | bytes:
+    return connection.recv(timeout=20)
+
+
+def client(url: str, *messages: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / "client.py"), url, *messages]
+    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=30, check=True)
+
+
+def test_echo_and_client() -> None:
+    with running("echo.py") as echo:
+        url = f"ws://{echo.address}/echo"
+        told = client(url, "hello", "grüße 👋")
+        assert told.stdout == "hello\ngrüße 👋\n"
+        assert "closed: 1000" in told.stderr
+        assert "closed: 1000" in client(url, typed="one\ntwo\n").stderr
+        refused = client(f"ws://{echo.address}/nothing", "hello")
+        assert "no connection" in refused.stderr
+        assert "404" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        with echo.open("/echo") as connection:
+            connection.send(b"\x00\xff")
+            assert heard(connection) == b"\x00\xff"
+    nobody = client(url, "hello")  # the server is gone
+    assert "no connection" in nobody.stderr
+    assert "Traceback" not in nobody.stderr
+
+
+def test_chat() -> None:
+    with running("chat.py") as chat, chat.open("/chat") as ana, chat.open("/chat") as ben:
+        ana.send("hello")
+        assert heard(ben) == "hello"
+        ben.send("hello too")
+        assert heard(ana) == "hello too"
+
+
+def test_rooms() -> None:
+    with (
+        running("rooms.py") as rooms,
+        rooms.open("/rooms/tea?name=Ana") as ana,
+        rooms.open("/rooms/coffee?name=Cem") as cem,
+    ):
+        assert heard(ana) == "welcome to tea, there are 0 others"
+        assert heard(cem) == "welcome to coffee, there are 0 others"
+        with rooms.open("/rooms/tea?name=Ben") as ben:
+            assert heard(ben) == "welcome to tea, there are 1 others"
+            assert heard(ana) == "Ben came in"
+            ben.send("a cup?")
+            assert heard(ana) == "Ben: a cup?"
+        assert heard(ana) == "Ben left"
+        with pytest.raises(InvalidStatus) as refused:
+            rooms.open("/rooms/tea")
+        assert refused.value.response.status_code == 403
+
+
+def test_topics() -> None:
+    with running("topics.py") as topics:
+        with topics.open("/rooms/tea?name=Ana") as ana, topics.open("/rooms/tea?name=Ben") as ben:
+            position = json.loads(str(heard(ana)))["position"]
+            assert json.loads(str(heard(ben))) == {"position": position, "complete": True}
+            ben.send("a cup?")
+            said = json.loads(next(message for message in iter(lambda: str(heard(ana)), "") if "cup" in message))
+            assert said["message"] == "a cup?"
+        with topics.open(f"/rooms/tea?name=Ana&since={position}") as again:
+            assert json.loads(str(heard(again))) == said
+            assert json.loads(str(heard(again))) == {"position": said["position"], "complete": True}
+        with topics.open("/rooms/tea?since=nothing") as bad, pytest.raises(ConnectionClosed) as closed:
+            bad.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4000
+
+
+def test_http_and_websocket() -> None:
+    with running("http_and_websocket.py") as site:
+        assert "<title>Visitors</title>" in site.get("/")
+        with site.open("/live") as one:
+            assert heard(one) == "1"
+            with site.open("/live"):
+                assert heard(one) == "2"
+            assert heard(one) == "1"
+            assert json.loads(site.get("/visitors")) == {"visitors": 1}
+
+
+def test_background_tasks() -> None:
+    with running("background_tasks.py") as tasks:
+        with tasks.open("/clock") as clock, tasks.open("/work") as work, tasks.open("/sum") as digest:
+            assert re.fullmatch(r"\d\d:\d\d:\d\d", str(heard(clock)))
+            work.send("0.01")
+            assert heard(work) == "done"
+            work.send("soon")
+            assert heard(work) == "how many seconds?"
+            digest.send("some text")
+            assert re.fullmatch("[0-9a-f]{64}", str(heard(digest)))
+        tasks.stop()
+        assert "opening the shop" in tasks.output
+        assert "closing the shop; 0 still watch" in tasks.output

@@ -1,0 +1,485 @@
+"""Timeouts, cancel scopes, task groups and cancellation in handlers that begin where their message came in."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from support.handler_tasks import LOOPS, Acting, Slow, arrive, checkpoints, idle, play, send_each, warm
+from support.serving import GUARD, Recorder
+
+from pywsapp._event_loop import on_asyncio
+from pywsapp.component import in_thread
+from pywsapp.connection import Connection
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+pytestmark = pytest.mark.anyio
+
+Wait = Callable[[], Awaitable[object]]
+
+SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has it since Python 3.11")
+ON_LOOPS = pytest.mark.parametrize("anyio_backend", LOOPS)
+#: What `play` gives when all went well.
+ALL_DONE = [("done", "act"), ("done", "later")]
+
+
+@pytest.fixture(params=["callback", "task"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How messages come in; see `test_worker`."""
+    return str(request.param)
+
+
+def task() -> asyncio.Task[Any]:
+    current = asyncio.current_task()
+    assert current is not None
+    return current
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------
+
+
+async def forever_in_an_event() -> None:
+    await anyio.Event().wait()
+
+
+async def forever_in_a_child() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep_forever)
+
+
+async def forever_yielding() -> None:
+    while True:
+        await anyio.lowlevel.checkpoint()
+
+
+FOREVER = pytest.mark.parametrize(
+    "wait", [anyio.sleep_forever, forever_in_an_event, forever_in_a_child, forever_yielding]
+)
+SECONDS = pytest.mark.parametrize("seconds", [-1, 0, 0.01])
+
+
+async def move_on(seconds: float, wait: Wait) -> None:
+    with anyio.move_on_after(seconds) as scope:
+        await wait()
+    assert scope.cancelled_caught
+
+
+async def fail(seconds: float, wait: Wait) -> None:
+    with pytest.raises(TimeoutError), anyio.fail_after(seconds):
+        await wait()
+
+
+@FOREVER
+@SECONDS
+@pytest.mark.parametrize("limit", [move_on, fail])
+async def test_a_deadline_ends_a_wait(
+    way: str, limit: Callable[[float, Wait], Awaitable[None]], seconds: float, wait: Wait
+) -> None:
+    async def act(conn: Connection) -> None:
+        before = anyio.get_current_task()
+        await limit(seconds, wait)
+        assert anyio.get_current_task() == before
+        assert anyio.current_effective_deadline() == float("inf")
+        await checkpoints()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@SINCE_311
+@FOREVER
+@SECONDS
+@ON_LOOPS
+async def test_so_does_one_of_asyncio(way: str, seconds: float, wait: Wait) -> None:
+    async def act(conn: Connection) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wait()
+        assert task().cancelling() == 0
+        await checkpoints()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@pytest.mark.parametrize("inner", [0, 30])
+async def test_deadlines_are_nested(way: str, inner: float) -> None:
+    async def act(conn: Connection) -> None:
+        with anyio.move_on_after(0.01) as outside:
+            with anyio.move_on_after(inner) as inside:
+                await anyio.sleep_forever()
+            assert inside.cancelled_caught
+            assert inner == 0
+            await anyio.sleep_forever()
+        assert outside.cancelled_caught
+        assert inside.cancelled_caught == (inner == 0)
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+async def test_a_shield_holds(way: str) -> None:
+    async def act(conn: Connection) -> None:
+        with anyio.CancelScope() as outside:
+            outside.cancel()
+            with anyio.CancelScope(shield=True) as inside:
+                await checkpoints()
+                await move_on(0, anyio.sleep_forever)
+                await checkpoints()
+            assert not inside.cancel_called
+            await anyio.lowlevel.checkpoint()
+            raise AssertionError("not cancelled behind the shield")
+        assert outside.cancelled_caught
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+# -- scopes ------------------------------------------------------------------------------------------------------------
+
+
+@FOREVER
+async def test_a_scope_is_cancelled_by_its_handler(way: str, wait: Wait) -> None:
+    async def act(conn: Connection) -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await wait()
+        assert scope.cancelled_caught
+        await checkpoints()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@FOREVER
+@pytest.mark.parametrize("when", ["at once", "later", "both at once"])
+async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, wait: Wait) -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    async def act(conn: Connection) -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await wait()
+        assert scope.cancelled_caught
+        await checkpoints()
+
+    async def cancel(conn: Connection) -> None:
+        while not scopes:
+            await anyio.lowlevel.checkpoint()
+        scopes.pop().cancel()
+
+    first, second = Acting(act=act), Acting(cancel=cancel)
+    async with warm(first) as one, warm(second) as other:
+        if when == "both at once":
+            await arrive(way, send_each, (one, "act"), (other, "cancel"))
+        else:
+            await arrive(way, one.send, "act")
+            if when == "later":
+                await checkpoints()
+            await arrive(way, other.send, "cancel")
+        await idle(one)
+        await idle(other)
+        assert first.calls[1:] == [("done", "act")]
+        assert second.calls[1:] == [("done", "cancel")]
+
+
+# -- task groups -------------------------------------------------------------------------------------------------------
+
+
+class Child(Exception):
+    """What a child raises."""
+
+
+async def crash(steps: int) -> None:
+    for _ in range(steps):
+        await anyio.lowlevel.checkpoint()
+    raise Child
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("body", ["ends", "waits"])
+@pytest.mark.parametrize("group", ["anyio", pytest.param("asyncio", marks=SINCE_311)])
+async def test_a_failing_child_ends_its_group_and_its_handler(way: str, group: str, body: str, steps: int) -> None:
+    async def act(conn: Connection) -> None:
+        if group == "anyio" or not on_asyncio():
+            async with anyio.create_task_group() as children:
+                children.start_soon(crash, steps)
+                children.start_soon(anyio.sleep_forever)
+                if body == "waits":
+                    await anyio.sleep_forever()
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(crash(steps))
+                tasks.create_task(anyio.sleep_forever())
+                if body == "waits":
+                    await anyio.sleep_forever()
+
+    class Telling(Acting):
+        async def on_error(self, conn: Connection, exc: Exception) -> None:
+            assert isinstance(exc, ExceptionGroup)
+            self.note("error", *map(type, exc.exceptions))
+            await checkpoints()
+
+    component = Telling(act=act, later=checkpoints)
+    async with warm(component) as pipe:
+        await arrive(way, pipe.send, "act", "later")
+        await idle(pipe)
+        assert component.calls[1:] == [("error", Child), ("done", "later")]
+
+
+async def test_children_end_with_their_handler(way: str) -> None:
+    results: list[int] = []
+
+    async def child(number: int) -> None:
+        await checkpoints()
+        results.append(number)
+
+    async def act(conn: Connection) -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(child, number)
+        assert sorted(results) == [0, 1, 2]
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+# -- what else knows the current task ----------------------------------------------------------------------------------
+
+
+async def test_a_lock_is_held_across_handlers(way: str) -> None:
+    lock = anyio.Lock()
+
+    async def take(conn: Connection) -> None:
+        await lock.acquire()
+
+    async def give(conn: Connection) -> None:
+        lock.release()
+
+    async def both(conn: Connection) -> None:
+        async with lock:
+            await checkpoints()
+        async with lock:
+            pass
+
+    sent = ["take", "give", "both", "take", "give"]
+    calls = await play(way, *sent, take=take, give=give, both=both)
+    assert calls == [("done", name) for name in [*sent, "later"]]
+
+
+async def test_connections_pass_things_through_a_stream(way: str) -> None:
+    put, take = anyio.create_memory_object_stream[int](1)
+
+    async def give(conn: Connection) -> None:
+        for number in range(4):
+            await put.send(number)
+
+    async def get(conn: Connection) -> None:
+        got = [await take.receive() for _ in range(4)]
+        assert got == [0, 1, 2, 3]
+
+    one, other = Acting(give=give), Acting(get=get)
+    with put, take:
+        async with warm(one) as a, warm(other) as b:
+            await arrive(way, b.send, "get", "get")
+            await arrive(way, a.send, "give", "give")
+            await idle(a)
+            await idle(b)
+            assert one.calls[1:] == [("done", "give")] * 2
+            assert other.calls[1:] == [("done", "get")] * 2
+
+
+async def test_threads_are_waited_for(way: str) -> None:
+    class Threaded(Recorder):
+        @in_thread
+        def on_message(self, conn: Connection, message: Any) -> None:
+            anyio.from_thread.run_sync(conn.send, message)
+            anyio.from_thread.run(checkpoints)
+            anyio.from_thread.run_sync(conn.send, message)
+
+    async with warm(Threaded()) as pipe:
+        await arrive(way, pipe.send, "1", "2")
+        await idle(pipe)
+        assert pipe.messages() == ["warm up", "warm up", "1", "1", "2", "2"]
+
+
+# -- Task.cancel -------------------------------------------------------------------------------------------------------
+
+
+async def in_a_future() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def in_a_bare_yield() -> None:
+    await asyncio.sleep(0)
+
+
+async def in_a_child_task() -> None:
+    child = asyncio.ensure_future(anyio.sleep_forever())
+    try:
+        await child
+    finally:
+        assert child.cancelled()
+
+
+async def in_a_gathering() -> None:
+    children = [asyncio.ensure_future(anyio.sleep_forever()) for _ in range(2)]
+    try:
+        await asyncio.gather(*children)
+    finally:
+        assert all(child.cancelled() for child in children)
+
+
+async def in_a_shield() -> None:
+    child = asyncio.ensure_future(anyio.sleep_forever())
+    try:
+        await asyncio.shield(child)
+    finally:
+        assert not child.done()
+        child.cancel()
+
+
+async def in_a_done_future() -> None:
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: None if future.done() else future.set_result(None))
+    await future
+    await asyncio.sleep(0)
+
+
+async def in_an_object() -> None:
+    await Slow()
+
+
+WAITS = pytest.mark.parametrize(
+    "wait",
+    [in_a_future, in_a_bare_yield, in_a_child_task, in_a_gathering, in_a_shield, in_a_done_future, in_an_object],
+)
+
+
+def cancel_now() -> None:
+    task().cancel("why")
+
+
+def cancel_soon() -> None:
+    asyncio.get_running_loop().call_soon(task().cancel, "why")
+
+
+def cancel_sooner() -> None:
+    """Let the task be cancelled in the same turn, before what it is woken for."""
+    asyncio.get_running_loop().call_soon(task().cancel, "why")
+    asyncio.get_running_loop().call_soon(task().cancel, "why")
+
+
+async def cancelled(wait: Wait, cancel: Callable[[], None]) -> asyncio.CancelledError:
+    with pytest.raises(asyncio.CancelledError) as caught:  # noqa: PT012 - both are in one step
+        cancel()
+        await wait()
+    for _ in range(2 if cancel is cancel_sooner else 1):
+        if sys.version_info >= (3, 11):
+            task().uncancel()
+    return caught.value
+
+
+@WAITS
+@pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
+@ON_LOOPS
+async def test_a_cancelled_handler_is_interrupted_where_it_waits(
+    way: str, cancel: Callable[[], None], wait: Wait
+) -> None:
+    async def act(conn: Connection) -> None:
+        await cancelled(wait, cancel)
+        await checkpoints()  # once, and no more
+        await limited()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+async def limited() -> None:
+    """See timeouts work."""
+    await move_on(0.001, anyio.sleep_forever)
+    if sys.version_info >= (3, 11):
+        assert task().cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await anyio.sleep_forever()
+        assert task().cancelling() == 0
+
+
+@pytest.mark.parametrize("wait", [in_a_future, in_a_bare_yield, pytest.param(in_a_child_task, marks=SINCE_311)])
+@pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
+@ON_LOOPS
+async def test_a_cancellation_keeps_its_message(way: str, cancel: Callable[[], None], wait: Wait) -> None:
+    async def act(conn: Connection) -> None:
+        assert (await cancelled(wait, cancel)).args == ("why",)
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@WAITS
+@ON_LOOPS
+async def test_so_is_one_that_has_waited_for_long(way: str, wait: Wait) -> None:
+    async def act(conn: Connection) -> None:
+        await checkpoints()
+        await cancelled(wait, cancel_now)
+        await checkpoints()
+        await cancelled(wait, cancel_soon)
+        await limited()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@ON_LOOPS
+async def test_two_cancellations_before_the_first_wait_are_one(way: str) -> None:
+    async def act(conn: Connection) -> None:
+        await cancelled(in_a_future, cancel_sooner)
+        await checkpoints()
+        await limited()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@ON_LOOPS
+async def test_a_child_may_refuse_to_be_cancelled(way: str) -> None:
+    async def refuse() -> str:
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        return "refused"
+
+    async def act(conn: Connection) -> None:
+        child = asyncio.ensure_future(refuse())
+        await asyncio.sleep(0)
+        cancel_soon()
+        assert await child == "refused"
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the cancellation stands before Python 3.13")
+@ON_LOOPS
+async def test_a_cancellation_that_is_taken_back_never_comes(way: str) -> None:
+    async def act(conn: Connection) -> None:
+        task().cancel()
+        task().uncancel()
+        await checkpoints()
+
+    assert await play(way, "act", act=act) == ALL_DONE
+
+
+@pytest.mark.parametrize("then", ["ends", "is not caught"])
+@ON_LOOPS
+async def test_a_cancellation_that_nobody_takes_ends_the_connection(way: str, then: str) -> None:
+    async def act(conn: Connection) -> None:
+        task().cancel()
+        if then == "is not caught":
+            await anyio.sleep_forever()
+
+    component = Acting(act=act)
+    async with warm(component) as pipe:
+        await arrive(way, pipe.send, "act")
+        with anyio.fail_after(GUARD):
+            while not pipe.conn.closed:
+                await anyio.lowlevel.checkpoint()
+        assert pipe.conn.close_code == (1006 if then == "ends" else 1011)
+    assert component.names() == ["open", *["done"] * (then == "ends"), "close"]

@@ -1,0 +1,93 @@
+"""Whatever async handlers do, beginning where their message came in leads to the same as running in the task."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.handler_tasks import arrive, checkpoints, idle, who
+from support.serving import GUARD, Pipe, Recorder
+
+from pywsapp.connection import Connection
+
+WAITS = ("yield", "event", "child", "group", "timeout", "shield", "thread", "shielded")
+STEPS = (*WAITS, "send", "send") * 2 + ("fail", "close")
+PROGRAMS = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), max_size=8)
+
+
+class Interpreter(Recorder):
+    """Does what its messages say."""
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        for step in json.loads(message):
+            self.note(step, who.get())
+            await self.do(conn, step)
+        self.note("end", conn.closed)
+
+    def on_error(self, conn: Connection, exc: Exception) -> None:
+        self.note("error", repr(exc))
+
+    async def do(self, conn: Connection, step: str) -> None:
+        who.set(step)
+        if step in ("send", "close"):
+            conn.send("sent") if step == "send" else conn.close(4000)
+        elif step == "fail":
+            raise LookupError(step)
+        elif step in ("timeout", "shield"):
+            with anyio.move_on_after(0) as scope, anyio.CancelScope(shield=step == "shield"):
+                await checkpoints()
+                self.note("not cut off")
+            self.note("cut off", scope.cancelled_caught)
+        else:
+            await self.wait(step)
+
+    async def wait(self, step: str) -> None:
+        if step == "event":
+            event = anyio.Event()
+            event.set()
+            await event.wait()
+        elif step == "thread":
+            await anyio.to_thread.run_sync(who.get)
+        elif step in ("child", "group"):
+            async with anyio.create_task_group() as group:
+                group.start_soon(checkpoints if step == "child" else anyio.sleep_forever)
+                if step == "group":
+                    group.cancel_scope.cancel()
+        elif step == "shielded":
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await anyio.lowlevel.checkpoint()
+
+
+async def interpret(way: str, programs: list[list[str]], at_once: int) -> tuple[list[Any], list[Any]]:
+    component = Interpreter()
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, tasks=tasks)
+        pipe.send("[]")
+        await idle(pipe)
+        messages = [json.dumps(program) for program in programs]
+        for start in range(0, len(messages), at_once):
+            await arrive(way, pipe.send, *messages[start : start + at_once])
+        await idle(pipe)
+        pipe.client.transport.abort()
+        await arrive(way, pipe.turn)
+        await component.until_called("close")
+        with anyio.fail_after(GUARD):
+            while not pipe.host.forgotten:
+                await anyio.lowlevel.checkpoint()
+    return component.calls, pipe.client.frames
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@settings(max_examples=60, deadline=None)
+@given(PROGRAMS, st.integers(1, 8))
+def test_both_ways_lead_to_the_same(backend: str, programs: list[list[str]], at_once: int) -> None:
+    slow = anyio.run(interpret, "task", programs, at_once)
+    options = {"use_uvloop": True} if backend == "uvloop" else {}
+    name = "trio" if backend == "trio" else "asyncio"
+    assert anyio.run(interpret, "callback", programs, at_once, backend=name, backend_options=options) == slow

@@ -1,0 +1,108 @@
+"""The frames that wait, small ones and large ones in two pieces, against a plain model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.serving import BINARY, Pipe, Recorder, Sink
+
+from pywsapp._outbox.outbox import WRITELINES_PAUSES, Frame, Outbox, length
+from pywsapp._protocol.sending import LARGE
+from pywsapp.options import Options, SlowConsumer
+
+FRAMES = st.one_of(st.binary(min_size=1, max_size=20), st.tuples(st.binary(min_size=1, max_size=5), st.binary()))
+
+
+def filled(frames: list[Frame]) -> Outbox:
+    outbox = Outbox()
+    for frame in frames:
+        outbox.add(frame, length(frame))
+    return outbox
+
+
+def joined(frame: Frame) -> bytes:
+    return b"".join(frame) if isinstance(frame, tuple) else frame
+
+
+@given(st.lists(FRAMES, min_size=1), st.integers(1, 100))
+def test_all_comes_out_in_order_and_in_whole_frames(frames: list[Frame], limit: int) -> None:
+    outbox = filled(frames)
+    ends = {0}
+    for frame in frames:
+        ends.add(max(ends) + length(frame))
+    taken = b""
+    while outbox.frames:
+        before = outbox.size
+        part = joined(outbox.take(limit))
+        assert outbox.size == before - len(part) == sum(map(length, outbox.frames))
+        assert len(part) >= min(limit, before)
+        taken += part
+        assert len(taken) in ends
+    assert taken == b"".join(map(joined, frames))
+    assert outbox.size == 0
+
+
+@given(st.lists(FRAMES), st.integers(0, 100))
+def test_the_oldest_are_dropped_as_whole_frames(frames: list[Frame], size: int) -> None:
+    outbox = filled(frames)
+    outbox.drop_oldest(size)
+    assert outbox.size == sum(map(length, outbox.frames)) <= max(size, 0)
+    assert outbox.frames == frames[len(frames) - len(outbox.frames) :]
+    if len(outbox.frames) < len(frames):  # one more would have been too much
+        assert outbox.size + length(frames[len(frames) - len(outbox.frames) - 1]) > size
+
+
+def test_clear() -> None:
+    outbox = filled([b"1", (b"2", b"3")])
+    outbox.clear()
+    assert (outbox.frames, outbox.size) == ([], 0)
+
+
+@pytest.mark.parametrize("size", [LARGE - 1, LARGE, LARGE + 1, 65535, 65536])
+def test_large_messages_keep_their_place(size: int) -> None:
+    pipe = Pipe(Recorder())
+    large = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    for message in ("before", large, "between", large, large, "after"):
+        pipe.conn.send(message)
+    pipe.turn()
+    assert pipe.messages() == ["before", large, "between", large, large, "after"]
+
+
+@pytest.mark.skipif(not WRITELINES_PAUSES, reason="the writelines of this Python's asyncio is not used")
+def test_a_large_message_is_not_copied() -> None:
+    class Pieces(Sink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pieces: list[object] = []
+
+        def writelines(self, pieces: object) -> None:
+            assert isinstance(pieces, tuple)
+            self.pieces += pieces
+            super().writelines(pieces)
+
+    pipe = Pipe(Recorder(), sink=Pieces())
+    large = bytes(LARGE)
+    pipe.conn.send(large)
+    pipe.turn()
+    assert isinstance(pipe.sink, Pieces)
+    assert any(piece is large for piece in pipe.sink.pieces)
+    assert pipe.messages() == [large]
+
+
+@pytest.mark.parametrize("policy", SlowConsumer)
+def test_large_messages_are_dropped_whole(policy: SlowConsumer) -> None:
+    pipe = Pipe(Recorder(), Options(high_water=LARGE, max_outbox=8 * LARGE, slow_consumer=policy))
+    pipe.client.transport.pause_reading()
+    for number in range(40):
+        pipe.conn.send(bytes([number]) * LARGE)
+        pipe.host.flush()
+    pipe.client.transport.resume_reading()
+    pipe.turn()
+    received = [payload for opcode, payload in pipe.client.frames if opcode == BINARY]
+    assert all(len(payload) == LARGE and len(set(payload)) == 1 for payload in received)
+    numbers = [payload[0] for payload in received]
+    assert numbers == sorted(numbers)
+    assert 0 < len(numbers) < 40
+    assert (numbers[-1] == 39) == (policy is SlowConsumer.DROP_OLDEST)
+    assert pipe.codes() == ([1013] if policy is SlowConsumer.CLOSE else [])

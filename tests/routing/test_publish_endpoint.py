@@ -1,0 +1,177 @@
+"""Publishing by HTTP: what a signed request carries is broadcast, and nothing else is."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.serving import Serving, serving
+
+from pywsapp import App, ConfigurationError, Connection, MessageComponent, Refuse
+from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.routing.endpoints import TOLERANCE_SECONDS, PublishEndpoint, _message, sign
+
+KEY = "k" * 32
+
+
+class Listen(MessageComponent):
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def on_open(self, conn: Connection) -> None:
+        self.app.topic("news").add(conn)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Serving]:
+    app = App("*", 0)
+    app.route("/", Listen(app), allowed_origins=["*"])
+    app.publishing("/publish", KEY)
+    async with serving(app) as running:
+        yield running
+
+
+async def post(server: Serving, body: bytes, signature: str | None = None, method: str = "POST") -> tuple[int, str]:
+    headers = {"X-Signature": sign(KEY, body, time.time()) if signature is None else signature}
+
+    def ask() -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request(method, "/publish", body, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, text
+
+    return await anyio.to_thread.run_sync(ask)
+
+
+def news(**fields: Any) -> bytes:
+    return json.dumps({"topic": "news", **fields}).encode()
+
+
+@pytest.mark.anyio
+async def test_what_is_posted_is_broadcast(server: Serving) -> None:
+    async with server.client() as client:
+        assert await post(server, news(text="hello")) == (204, "")
+        assert (await client.receive())[1] == b"hello"
+        assert await post(server, news(base64=base64.b64encode(b"\x00\xff").decode())) == (204, "")
+        assert (await client.receive())[1] == b"\x00\xff"
+
+
+@pytest.mark.anyio
+async def test_a_body_may_come_in_pieces(server: Serving) -> None:
+    body = news(text="x" * 60_000)
+    head = f"POST /publish HTTP/1.1\r\nHost: a\r\nX-Signature: {sign(KEY, body, time.time())}\r\n"
+    async with server.client() as client, await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+        await stream.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+        for start in range(10, len(body), 7000):
+            await stream.send(body[start : start + 7000])
+        with anyio.fail_after(10):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 204")
+        assert (await client.receive())[1] == b"x" * 60_000
+
+
+@pytest.mark.anyio
+async def test_only_good_signatures_count_and_each_once(server: Serving) -> None:
+    body, now = news(text="hello"), time.time()
+    good = sign(KEY, body, now)
+    assert (await post(server, body, good))[0] == 204
+    for bad in (
+        good,
+        "",
+        good[:-1],
+        good + "0",
+        sign("another key, as long", body, now),
+        sign(KEY, body + b" ", now),
+        sign(KEY, body, now - TOLERANCE_SECONDS - 10),
+        sign(KEY, body, now + TOLERANCE_SECONDS + 10),
+        good.replace("t=", "t=1"),
+    ):
+        status, text = await post(server, body, bad)
+        assert (status, text.startswith("the signature")) == (401, True), bad
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b"{}",
+        b'{"topic": "news"}',
+        b'{"topic": "news", "text": 7}',
+        b'{"topic": 7, "text": "x"}',
+        b'{"topic": "news", "text": "x", "base64": "eA=="}',
+        b'{"topic": "news", "base64": "x"}',
+        b'{"topic": "no spaces", "text": "x"}',
+        b'{"topic": "news", "text": "\\ud800"}',
+        b"[" * 20_000,
+    ],
+)
+async def test_what_is_no_message_is_refused(server: Serving, body: bytes) -> None:
+    assert (await post(server, body))[0] == 400
+
+
+@pytest.mark.anyio
+async def test_other_requests_are_refused(server: Serving) -> None:
+    assert (await post(server, news(text="x" * 70_000)))[0] == 413
+    assert (await post(server, b"", method="PUT"))[0] == 405
+    head = b"POST /publish HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+        await stream.send(head)
+        with anyio.fail_after(10):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 411")
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_is_away_is_said() -> None:
+    broker = MemoryBroker()
+    broker.available = False
+    app = App("*", 0, broker=broker)
+    app.publishing("/publish", KEY)
+    async with serving(app) as server:
+        status, text = await post(server, news(text="hello"))
+        assert (status, "not connected" in text) == (503, True)
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_leaves_in_the_middle_leaves_nothing(server: Serving) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+        await stream.send(b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+    async with server.client() as client:
+        assert (await post(server, news(text="still here")))[0] == 204
+        assert (await client.receive())[1] == b"still here"
+
+
+def test_a_short_key_is_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match="at least 16 bytes"):
+        App().publishing("/publish", "short")
+
+
+def test_signatures_are_forgotten_with_time() -> None:
+    now = [1000.0]
+    endpoint = PublishEndpoint(lambda name: None, KEY, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
+    for _ in range(2000):
+        now[0] += 1
+        endpoint._check(sign(KEY, b"body", now[0]), b"body")
+    assert len(endpoint._seen) <= 2 * TOLERANCE_SECONDS + 1
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(repr))
+def test_any_body_is_a_message_or_refused(body: bytes | str) -> None:
+    status = 204
+    try:
+        _message(body if isinstance(body, bytes) else body.encode("utf-8", "replace"))
+    except Refuse as exc:
+        status = exc.status
+    assert status in (204, 400)

@@ -1,0 +1,259 @@
+"""The server: listening in several places, and every way in which it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trustme
+from anyio.streams.tls import TLSStream
+from support.serving import CLOSE, GUARD, Recorder, close_frame
+from support.wire import Peer, Site, get, handshake, peer_of, serving
+
+from pywsapp import ConfigurationError, Connection, EchoServer, MessageComponent, Options, Response
+from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.server import Server
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
+
+pytestmark = pytest.mark.anyio
+
+IMPATIENT = Options(close_timeout=0.1, drain_timeout=0.3, on_close_timeout=0.2)
+
+
+def port_of(server: Server, number: int) -> int:
+    return int(server.addresses[number][1].rpartition(":")[2])
+
+
+# -- listening ---------------------------------------------------------------------------------------------------------
+
+
+async def test_several_listeners(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    path = str(tmp_path / "socket")
+    listeners = [ListeningSocket(port=0), ListeningSocket(port=0, tls=tls), ListeningSocket(unix_path=path)]
+    async with serving(EchoServer(), listeners=listeners) as server:
+        assert [listener for listener, _ in server.addresses] == listeners
+        assert server.addresses[2][1] == f"unix:{path}"
+        async with peer_of(server) as peer:
+            await peer.open()
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        async with Peer(sock) as peer:
+            await peer.open()
+    assert len(server.addresses) == 3, "also when it has ended"
+
+
+async def test_nothing_is_left_open_if_one_listener_cannot_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+        probe.close()
+        server = Server(EchoServer(), Options())
+        with pytest.raises(ConfigurationError, match="in use"):
+            await server.run([ListeningSocket(port=free), ListeningSocket(port=taken.getsockname()[1])])
+        socket.create_server(("127.0.0.1", free)).close()
+
+
+async def test_date_field_is_now() -> None:
+    async with serving(Site()) as server, peer_of(server) as peer:
+        await peer.send(get())
+        answer = await peer.answer()
+    assert abs(parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()) < 5
+
+
+@pytest.mark.skipif(resource is None, reason="there is no such limit on Windows")
+def test_room_is_left_for_other_files() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < Server(EchoServer(), Options()).max_connections < (soft if soft != resource.RLIM_INFINITY else 10**9)
+    assert Server(EchoServer(), Options(), 7).max_connections == 7
+
+
+# -- draining ----------------------------------------------------------------------------------------------------------
+
+
+async def test_drain_tells_everybody_and_ends_when_all_have_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pywsapp")
+    component = Recorder()
+    async with serving(component) as server, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(peer_of(server)) for _ in range(150)]
+        for peer in peers:
+            await peer.open()
+        server.stop()
+        for peer in peers:
+            assert await peer.closing() == (1012, "service restart")
+    assert component.calls.count(("close", 1012, "service restart", True)) == 150
+    assert caplog.messages == ["draining 150 connections"]
+
+
+async def test_drain_closes_the_door_first() -> None:
+    async with serving(EchoServer()) as server, peer_of(server) as peer, peer_of(server) as silent:
+        await peer.open()
+        await anyio.wait_all_tasks_blocked()
+        server.stop()
+        assert await silent.rest() == b"", "who has not asked for anything is let go"
+        with pytest.raises(ConnectionRefusedError):
+            peer_of(server)
+        assert (await peer.closing())[0] == 1012
+
+
+async def test_drain_lets_a_response_finish() -> None:
+    go_on = anyio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await go_on.wait()
+        yield b"two"
+
+    site = Site(lambda request: Response(body(), content_length=6))
+    async with serving(site) as server, peer_of(server) as peer:
+        await peer.send(get())
+        await peer.head()
+        assert await peer.exactly(3) == b"one"
+        server.stop()
+        while not server.draining:
+            await anyio.lowlevel.checkpoint()
+        go_on.set()
+        assert await peer.rest() == b"two"
+
+
+async def test_peer_that_does_not_answer_the_close_is_dropped() -> None:
+    component = Recorder()
+    options = Options(close_timeout=0.1)
+    async with serving(component, options) as server, peer_of(server) as peer:
+        await peer.open()
+        server.stop()
+        assert (await peer.frame())[0] == CLOSE
+        with anyio.fail_after(GUARD / 2):
+            await component.until_called("close")
+    assert component.calls[-1] == ("close", 1012, "service restart", False)
+
+
+async def test_handler_that_hangs_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    class Hangs(Recorder):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            self.note("message")
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.note("cancelled")
+
+    component = Hangs()
+    async with serving(component, IMPATIENT) as server, peer_of(server) as peer:
+        await peer.open()
+        await peer.send(b"\x81\x80\0\0\0\0")
+        await component.until_called("message")
+        server.stop()
+    assert component.names() == ["open", "message", "cancelled", "close"]
+    assert "1 connections did not end in time and are cut off" in caplog.messages
+
+
+async def test_cancelled_server_drops_its_connections() -> None:
+    component = Recorder()
+    server = Server(component, Options())
+    listening = anyio.Event()
+
+    async def started(_: Any) -> None:
+        listening.set()
+
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, [ListeningSocket(port=0)], started)
+            await listening.wait()
+            peer = peer_of(server)
+            await peer.open()
+            await component.until_called("open")
+            tasks.cancel_scope.cancel()
+        assert await peer.rest() == b""
+        peer.leave()
+        with pytest.raises(ConnectionRefusedError):
+            peer_of(server)
+    assert [call[:2] for call in component.calls] == [("open",), ("close", 1006)]
+
+
+async def test_drain_does_not_wait_for_a_tls_handshake() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    with anyio.fail_after(5):
+        async with serving(EchoServer(), listeners=[ListeningSocket(port=0, tls=tls)]) as server:
+            peer = peer_of(server)
+            await peer.send(b"\x16\x03\x01")
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+    peer.leave()
+
+
+async def test_connection_that_begins_during_the_drain_is_let_go() -> None:
+    go_on = anyio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        await go_on.wait()
+        yield b"one"
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    authority.issue_cert("localhost").configure_cert(tls)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    site = Site(lambda request: Response(body(), content_length=3))
+    listeners = [ListeningSocket(port=0), ListeningSocket(port=0, tls=tls)]
+    async with serving(site, listeners=listeners) as server, peer_of(server) as peer:
+        await peer.send(get())
+        await peer.head()
+        late = await anyio.connect_tcp("127.0.0.1", port_of(server, 1))
+        await anyio.wait_all_tasks_blocked()
+        server.stop()
+        while not server.draining:
+            await anyio.lowlevel.checkpoint()
+        with contextlib.suppress(anyio.BrokenResourceError):  # when its end overtakes the end of the handshake
+            async with await TLSStream.wrap(late, hostname="localhost", ssl_context=trusting) as stream:
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stream.receive()
+        await anyio.aclose_forcefully(late)
+        while len(server.runtime.connections) > 1:
+            await anyio.lowlevel.checkpoint()
+        go_on.set()
+        assert await peer.rest() == b"one"
+
+
+async def test_handler_may_stop_the_server() -> None:
+    class Stops(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            server.stop()
+
+    async with serving(Stops()) as server, peer_of(server) as peer:
+        await peer.open(glued=b"\x81\x80\0\0\0\0")
+        assert (await peer.closing())[0] == 1012
+
+
+async def test_server_runs_again() -> None:
+    server = Server(EchoServer(), Options())
+    for _ in range(2):
+        listening = anyio.Event()
+
+        async def started(_: Any, listening: anyio.Event = listening) -> None:
+            listening.set()
+
+        with anyio.fail_after(GUARD):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server.run, [ListeningSocket(port=0)], started)
+                await listening.wait()
+                async with peer_of(server) as peer:
+                    await peer.send(handshake() + close_frame(1000))
+                    assert (await peer.head())[0] == 101
+                    assert (await peer.frame())[0] == CLOSE
+                server.stop()

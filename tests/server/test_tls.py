@@ -1,0 +1,427 @@
+"""TLS: what is said of unfit files, and connections that are served, refused or outwaited on every event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+import trustme
+from anyio.abc import TaskGroup
+from anyio.streams.tls import TLSAttribute, TLSStream
+from cryptography.hazmat.primitives import serialization
+
+from pywsapp._server.accept import serve_sockets
+from pywsapp._server.bind import ListeningSocket, bind
+from pywsapp._server.connect import open_connection
+from pywsapp._server.tls import as_server_context, client_context, server_context
+from pywsapp.exceptions import ConfigurationError
+
+GUARD = 20
+MIB = 1024 * 1024
+
+
+@dataclass
+class Files:
+    """PEM files of one certificate authority and two certificates it has issued."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    both: Path
+    encrypted_key: Path
+    other_key: Path
+    text: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"open sesame"),
+    )
+
+    def file(name: str, content: bytes) -> Path:
+        path = directory / name
+        path.write_bytes(content)
+        return path
+
+    return Files(
+        authority=file("authority.pem", authority.cert_pem.bytes()),
+        certificate=file("certificate.pem", issued.cert_chain_pems[0].bytes()),
+        key=file("key.pem", issued.private_key_pem.bytes()),
+        both=file("both.pem", issued.private_key_and_cert_chain_pem.bytes()),
+        encrypted_key=file("encrypted_key.pem", encrypted),
+        other_key=file("other_key.pem", authority.issue_cert("localhost").private_key_pem.bytes()),
+        text=file("text.txt", b"neither a certificate nor a key"),
+    )
+
+
+# --- contexts
+
+
+def test_server_context(files: Files) -> None:
+    for context in (
+        server_context(files.certificate, files.key),
+        server_context(str(files.certificate), str(files.key)),
+        server_context(files.both),
+        server_context(files.certificate, files.encrypted_key, "open sesame"),
+        server_context(files.certificate, files.encrypted_key, lambda: b"open sesame"),
+    ):
+        assert context.protocol == ssl.PROTOCOL_TLS_SERVER
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_client_context(files: Files) -> None:
+    for context in (client_context(), client_context(files.authority), client_context(str(files.authority))):
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda f: server_context("/no/cert.pem", f.key), "the TLS certificate file '/no/cert.pem' does not exist"),
+        (lambda f: server_context(f.certificate, "/no/key.pem"), "the TLS key file '/no/key.pem' does not exist"),
+        (lambda f: server_context(f.text, f.key), "text.txt' holds no PEM certificate"),
+        (lambda f: server_context(f.certificate, f.text), "text.txt' holds no PEM private key"),
+        (lambda f: server_context(f.certificate, f.certificate), "certificate.pem' holds no PEM private key"),
+        (lambda f: server_context(f.key, f.key), "key.pem' holds no PEM certificate"),
+        (lambda f: server_context(f.certificate), "certificate.pem' holds no private key: give the key's file too"),
+        (lambda f: server_context(f.certificate, f.other_key), "TLS certificate and key do not belong together: "),
+        (lambda f: server_context(f.certificate, f.encrypted_key), "the TLS key is encrypted: give its password"),
+        (lambda f: server_context(f.certificate, f.encrypted_key, "wrong"), "damaged, or the password is wrong: "),
+        (lambda f: server_context(f.certificate.parent, f.key), "cannot be read: Is a directory"),
+        (lambda f: client_context("/no/ca.pem"), "the TLS authority file '/no/ca.pem' does not exist"),
+        (lambda f: client_context(f.text), "the TLS authority file '"),
+        (lambda f: as_server_context("/no/cert.pem"), "'/no/cert.pem' does not exist"),
+        (lambda f: as_server_context(client_context()), "this SSLContext is a client's and cannot serve: make it with"),
+        (lambda f: as_server_context(cast("Any", (f.both,))), "(certificate file, key file), not tuple"),
+        (lambda f: as_server_context(cast("Any", True)), "(certificate file, key file), not bool"),
+    ],
+)
+def test_unfit_files(make: Callable[[Files], object], text: str, files: Files) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(text)):
+        make(files)
+
+
+def test_damaged_files(files: Files, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    with pytest.raises(ConfigurationError, match=r"is damaged, or the password is wrong: '.*damaged\.pem' and"):
+        server_context(damaged, files.key)
+    with pytest.raises(ConfigurationError, match=r"authority file '.*damaged\.pem' is damaged"):
+        client_context(damaged)
+
+
+def test_as_server_context(files: Files) -> None:
+    ready = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    assert as_server_context(ready) is ready
+    for given in (files.both, str(files.both), (files.certificate, files.key), (str(files.certificate), files.key)):
+        assert as_server_context(given).protocol == ssl.PROTOCOL_TLS_SERVER
+
+
+# --- connections
+
+
+class Echo:
+    """A link that sends back what it gets."""
+
+    made: list[Echo]
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.lost = anyio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def eof_received(self) -> None:
+        pass
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+class Collector(Echo):
+    """A link that keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received = bytearray()
+        self.changed = anyio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
+
+
+@dataclass
+class Running:
+    """A TLS server, its links in the order of their making, and the task group for it and its clients."""
+
+    address: tuple[str, int]
+    links: list[Echo]
+    tasks: TaskGroup
+
+
+@asynccontextmanager
+async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterator[Running]:
+    links: list[Echo] = []
+
+    def make_protocol() -> Echo:
+        links.append(Echo())
+        return links[-1]
+
+    def fail(exc: OSError) -> None:
+        raise AssertionError(exc)
+
+    sockets = bind(ListeningSocket(port=0))
+    address = sockets[0].getsockname()
+    context = server_context(files.certificate, files.key)
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            serving = await serve_sockets(
+                sockets, context, make_protocol, tasks, handshake_timeout=handshake_timeout, on_accept_error=fail
+            )
+            try:
+                yield Running(address, links, tasks)
+            finally:
+                serving.stop_accepting()
+                tasks.cancel_scope.cancel()
+                for link in links:
+                    if link.transport is not None:
+                        link.transport.abort()
+        # uvloop closes in its own time, and must be done before its loop is closed.
+        await anyio.wait_all_tasks_blocked()
+
+
+async def connect(server: Running, files: Files) -> TLSStream:
+    return await anyio.connect_tcp(
+        *server.address,
+        ssl_context=client_context(files.authority),
+        tls_hostname="localhost",
+        tls_standard_compatible=False,
+    )
+
+
+async def echoes(stream: TLSStream, size: int) -> bool:
+    message, received = os.urandom(size), bytearray()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.send, message)
+        while len(received) < size:
+            received += await stream.receive()
+    return bytes(received) == message
+
+
+async def read_to_end(sock: socket.socket) -> bytes:
+    data = b""
+    while True:
+        await anyio.wait_readable(sock)
+        try:
+            piece = sock.recv(65536)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            return data
+        data += piece
+
+
+def silent_client(server: Running) -> socket.socket:
+    sock = socket.create_connection(server.address)
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.mark.anyio
+async def test_echo_over_tls(files: Files) -> None:
+    async with served(files) as server:
+        async with await connect(server, files) as client:
+            assert await echoes(client, 1)
+            assert await echoes(client, 8 * MIB)
+            assert client.extra(TLSAttribute.alpn_protocol) == "http/1.1"
+            transport = server.links[0].transport
+            assert transport.get_extra_info("ssl_object").version() == client.extra(TLSAttribute.tls_version)
+            assert transport.get_extra_info("peername")[0] == "127.0.0.1"
+        await server.links[0].lost.wait()
+
+
+@pytest.mark.anyio
+async def test_close_says_so_in_tls(files: Files) -> None:
+    """A client that asks for the closing handshake learns that nothing was cut off."""
+    async with served(files) as server:
+        client = await anyio.connect_tcp(
+            *server.address, ssl_context=client_context(files.authority), tls_hostname="localhost"
+        )
+        assert await echoes(client, 1)
+        server.links[0].transport.write(b"bye")
+        server.links[0].transport.close()
+        assert await client.receive() == b"bye"
+        with pytest.raises(anyio.EndOfStream):
+            await client.receive()
+        await client.aclose()
+        await server.links[0].lost.wait()
+
+
+@pytest.mark.anyio
+async def test_silent_peers_do_not_block_others_and_end_after_the_timeout(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(files, handshake_timeout=0.5) as server:
+        silent = [silent_client(server) for _ in range(20)]
+        async with await connect(server, files) as client:
+            assert await echoes(client, 100)
+            for sock in silent:
+                assert await read_to_end(sock) == b""
+                sock.close()
+            assert await echoes(client, 100)
+        made = [link for link in server.links if link.transport is not None]
+        assert len(made) == 1
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "request_",
+    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01", bytes(300), random.Random(1).randbytes(3000)],
+    ids=["http", "begun", "zeros", "random"],
+)
+async def test_a_client_without_tls_does_no_harm(
+    request_: bytes, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(files) as server:
+        sock = silent_client(server)
+        sock.send(request_)
+        sock.shutdown(socket.SHUT_WR)
+        await read_to_end(sock)
+        sock.close()
+        async with await connect(server, files) as client:
+            assert await echoes(client, 100)
+        assert len([link for link in server.links if link.transport is not None]) == 1
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+@pytest.mark.anyio
+async def test_a_client_that_trusts_nobody_does_no_harm(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(files) as server:
+        with pytest.raises(ssl.SSLError):
+            await anyio.connect_tcp(*server.address, ssl_context=client_context(), tls_hostname="localhost")
+        async with await connect(server, files) as client:
+            assert await echoes(client, 100)
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+@pytest.mark.anyio
+async def test_old_tls_is_refused(files: Files) -> None:
+    old = client_context(files.authority)
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        old.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("DEFAULT@SECLEVEL=0")
+    async with served(files) as server:
+        with pytest.raises((OSError, anyio.BrokenResourceError)):
+            await anyio.connect_tcp(*server.address, ssl_context=old, tls_hostname="localhost")
+
+
+@pytest.mark.anyio
+async def test_connect_link_over_tls(files: Files) -> None:
+    link, message = Collector(), os.urandom(MIB)
+    async with served(files) as server:
+        host, port = server.address
+        transport = await open_connection(
+            lambda: link,
+            host=host,
+            port=port,
+            tls=client_context(files.authority),
+            server_hostname="localhost",
+            task_group=server.tasks,
+            timeout=GUARD,
+        )
+        assert link.transport is not None
+        assert transport.get_extra_info("ssl_object") is not None
+        transport.write(message)
+        while len(link.received) < len(message):
+            await link.changed.wait()
+        assert link.received == message
+        transport.close()
+        await link.lost.wait()
+        await server.links[0].lost.wait()
+
+
+@pytest.mark.anyio
+async def test_connect_link_verifies_the_name(files: Files) -> None:
+    async with served(files) as server:
+        host, port = server.address
+        for name in ("example.com", None):
+            tls = client_context(files.authority if name else None)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await open_connection(
+                    Collector,
+                    host=host,
+                    port=port,
+                    tls=tls,
+                    server_hostname=name,
+                    task_group=server.tasks,
+                    timeout=GUARD,
+                )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_connect_link_to_a_server_without_tls(answer: bytes | None, files: Files) -> None:
+    """A server that is silent is waited for until the timeout; one that goes away or talks plainly is an error."""
+    with socket.create_server(("127.0.0.1", 0)) as server, anyio.fail_after(GUARD):
+        host, port = server.getsockname()
+        async with anyio.create_task_group() as tasks:
+
+            async def reply() -> None:
+                server.setblocking(False)
+                await anyio.wait_readable(server)
+                sock, _ = server.accept()
+                with sock:
+                    sock.setblocking(False)
+                    await anyio.wait_readable(sock)
+                    if answer is None:
+                        await read_to_end(sock)
+                    else:
+                        sock.recv(65536)
+                        sock.send(answer)
+
+            tasks.start_soon(reply)
+            with pytest.raises(TimeoutError if answer is None else OSError):
+                await open_connection(
+                    Collector,
+                    host=host,
+                    port=port,
+                    tls=client_context(files.authority),
+                    task_group=tasks,
+                    timeout=GUARD if answer is not None else 0.3,
+                )

@@ -1,0 +1,1 @@
+"""What tests share: servers, clients, services and programs to test against."""

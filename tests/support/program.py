@@ -1,0 +1,157 @@
+"""A program in a process of its own, for what only a process can show: signals, exit statuses, what a person reads."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from typing_extensions import Self
+
+from support.serving import CLOSE, GUARD, Frame, close_frame, take_frame
+
+BACKENDS = {
+    "asyncio": 'backend="asyncio", uvloop=False',
+    "uvloop": 'backend="asyncio", uvloop=True',
+    "trio": 'backend="trio"',
+}
+
+#: The arguments of `App.run` for each backend.
+every_backend = pytest.mark.parametrize("run", BACKENDS.values(), ids=BACKENDS.keys())
+
+
+class Program:
+    """Python source that runs until it ends or the test does.
+
+    Args:
+        source: what to run; or, as a list, the arguments for Python.
+        pass_fds: descriptors that it inherits.
+        cwd: the directory that it starts in.
+    """
+
+    def __init__(self, source: str | list[str], *, pass_fds: Sequence[int] = (), cwd: Path | None = None) -> None:
+        arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-W", "error", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=pass_fds,
+            cwd=cwd,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, to stdout and stderr."""
+        return "".join(self._lines)
+
+    @property
+    def port(self) -> int:
+        """Where it listens, as it says itself."""
+        return int(self.until(r"on \w+: https?://[^ ]+:(\d+)")[1])
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Wait until it has written something."""
+        deadline = time.monotonic() + GUARD
+        with self._changed:
+            while (found := re.search(pattern, self.output)) is None:
+                if not self._changed.wait(deadline - time.monotonic()) or self.process.poll() is not None:
+                    found = re.search(pattern, self.output)
+                    break
+        assert found is not None, f"it did not write {pattern!r} but:\n{self.output}"
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, within: float = GUARD) -> int:
+        """Wait for its end, in seconds; give the exit status."""
+        try:
+            status = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end:\n{self.output}")
+        self._reader.join()
+        return status
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+class BlockingClient:
+    """A WebSocket that is opened, and read when the test says so."""
+
+    def __init__(self, port: int, glued: bytes = b"", path: str = "/") -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), GUARD)
+        self._buffer = bytearray()
+        key = base64.b64encode(os.urandom(16)).decode()
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        self.sock.sendall(head.encode() + glued)
+        while b"\r\n\r\n" not in self._buffer:
+            self._more()
+        head_bytes, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
+        self._buffer[:] = rest
+        assert head_bytes.startswith(b"HTTP/1.1 101 ")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.sock.close()
+
+    def frame(self) -> Frame:
+        """Take a frame: its opcode and payload."""
+        while (taken := take_frame(self._buffer)) is None:
+            self._more()
+        return taken
+
+    def closed(self) -> int:
+        """Take the close frame, answer it, and take the end of the stream; give the code."""
+        opcode, payload = self.frame()
+        assert opcode == CLOSE
+        self.sock.sendall(close_frame(int.from_bytes(payload[:2], "big")))
+        assert self.sock.recv(1) == b""
+        return int.from_bytes(payload[:2], "big")
+
+    def _more(self) -> None:
+        data = self.sock.recv(65536)
+        assert data, "the stream ended"
+        self._buffer += data

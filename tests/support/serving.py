@@ -1,0 +1,409 @@
+"""A component under test: on a real server with raw clients, or over a memory pipe, one step at a time."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.streams.tls import TLSStream
+
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._outbox.outbox import Flusher
+from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.server import Server
+from pywsapp._transports.memory import MemoryTransport, memory_pipe
+from pywsapp.app import App
+from pywsapp.component import MessageComponent
+from pywsapp.connection import Connection
+from pywsapp.http import Request
+from pywsapp.options import Options
+
+#: Seconds after which a test that hangs fails.
+GUARD = 20
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+_MASK = b"\x01\x9a\x00\xff"
+_RESET = struct.pack("ii", 1, 0)  # an SO_LINGER that makes close send a RST
+
+Frame = tuple[int, bytes]
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Write one frame of a client."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((opcode | fin << 7, 0x80 | size))
+    elif size < 65536:
+        head = bytes((opcode | fin << 7, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((opcode | fin << 7, 0xFF)) + size.to_bytes(8, "big")
+    mask = (_MASK * (size // 4 + 1))[:size]
+    masked = (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
+    return head + _MASK + masked
+
+
+def message_frame(message: str | bytes) -> bytes:
+    """Write the frame of a client's message."""
+    return frame(TEXT, message.encode()) if isinstance(message, str) else frame(BINARY, message)
+
+
+def close_frame(code: int | None = 1000, reason: str = "") -> bytes:
+    """Write a client's close frame."""
+    return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason.encode())
+
+
+def take_frame(data: bytearray) -> Frame | None:
+    """Take one whole frame of a server from the front of a buffer: its opcode and payload."""
+    if len(data) < 2:
+        return None
+    assert not data[1] & 0x80, "a server does not mask"
+    assert data[0] & 0xF0 == 0x80, "a server does not fragment, and negotiated nothing"
+    size, start = data[1] & 0x7F, 2
+    if size >= 126:
+        start = 4 if size == 126 else 10
+        size = int.from_bytes(data[2:start], "big")
+    if len(data) < start + size:
+        return None
+    taken = data[0] & 0x0F, bytes(data[start : start + size])
+    del data[: start + size]
+    return taken
+
+
+def take_frames(data: bytearray) -> Iterator[Frame]:
+    """Take all whole frames from the front of a buffer."""
+    while (taken := take_frame(data)) is not None:
+        yield taken
+
+
+def close_code(payload: bytes) -> int:
+    """Give the code in a close frame's payload."""
+    return int.from_bytes(payload[:2], "big") if payload else 1005
+
+
+# -- real sockets ------------------------------------------------------------------------------------------------------
+
+
+class Serving:
+    """A server that runs for a test."""
+
+    def __init__(self, port: int, stop: Callable[[], None], cancel: Callable[[], None], ended: anyio.Event) -> None:
+        self.port = port
+        self.stop = stop  # begins to drain
+        self.cancel = cancel
+        self.ended = ended
+
+    @asynccontextmanager
+    async def client(self, path: str = "/", **options: Any) -> AsyncIterator[Client]:
+        """Connect a client and do its handshake; `options` are those of `Client.handshake`."""
+        async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
+            client = Client(stream)
+            await client.handshake(path, **options)
+            yield client
+
+
+@asynccontextmanager
+async def serving(component: MessageComponent | App, *, options: Options | None = None) -> AsyncIterator[Serving]:
+    """Run a component on a server of its own, or an App, on a free port; at the end it is cancelled."""
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+        listening, ended = anyio.Event(), anyio.Event()
+
+        async def run() -> None:
+            async def started(_: TaskGroup) -> None:
+                listening.set()
+
+            with scope:
+                if server is None:
+                    assert isinstance(component, App)
+                    await component.serve(task_status=_Started(listening))
+                else:
+                    await server.run([ListeningSocket(port=0)], started)
+            ended.set()
+
+        server = None if isinstance(component, App) else Server(component, options or Options())
+        tasks.start_soon(run)
+        with anyio.fail_after(GUARD):
+            await listening.wait()
+        if server is None:
+            assert isinstance(component, App)
+            yield Serving(component.port, component.stop, scope.cancel, ended)
+        else:
+            yield Serving(server.sockets[0].getsockname()[1], server.stop, scope.cancel, ended)
+        scope.cancel()
+
+
+class _Started:
+    def __init__(self, event: anyio.Event) -> None:
+        self._event = event
+
+    def started(self, value: object = None) -> None:
+        self._event.set()
+
+
+class Client:
+    """A client that says byte by byte what it is told to, and answers nothing by itself."""
+
+    def __init__(self, stream: SocketStream | TLSStream) -> None:
+        self.stream = stream
+        self._buffer = bytearray()
+
+    @property
+    def socket(self) -> socket.socket:
+        return self.stream.extra(SocketAttribute.raw_socket)
+
+    async def handshake(
+        self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101, host: str | None = None
+    ) -> None:
+        """Open the WebSocket, or be answered with another status.
+
+        Args:
+            path: the target of the request.
+            glued: goes right behind the request, in the same segment.
+            headers: further lines of the request.
+            expected: the status.
+            host: what is in the Host field instead of the server's own address.
+        """
+        key = base64.b64encode(b"0123456789abcdef").decode()
+        host = host or f"localhost:{self.stream.extra(SocketAttribute.remote_port)}"
+        await self.stream.send(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
+            + glued
+        )
+        with anyio.fail_after(GUARD):
+            while b"\r\n\r\n" not in self._buffer:
+                self._buffer += await self.stream.receive()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == expected, head
+
+    async def send(self, *messages: str | bytes) -> None:
+        """Send messages, all at once."""
+        await self.stream.send(b"".join(map(message_frame, messages)))
+
+    async def send_frame(self, opcode: int, payload: bytes = b"") -> None:
+        await self.stream.send(frame(opcode, payload))
+
+    async def receive(self) -> Frame:
+        """Take the next frame: its opcode and payload."""
+        with anyio.fail_after(GUARD):
+            while (taken := take_frame(self._buffer)) is None:
+                self._buffer += await self.stream.receive()
+        return taken
+
+    async def message(self) -> str | bytes:
+        """Take the next frame, which must be a message."""
+        opcode, payload = await self.receive()
+        assert opcode in (TEXT, BINARY), (opcode, payload)
+        return payload.decode() if opcode == TEXT else payload
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> int:
+        """Close as RFC 6455 wants it, and give the code that comes back."""
+        await self.stream.send(close_frame(code, reason))
+        return await self.closed()
+
+    async def closed(self) -> int:
+        """Read up to the close frame and the end of the stream; give the code."""
+        while True:
+            opcode, payload = await self.receive()
+            if opcode == CLOSE:
+                await self.gone()
+                return close_code(payload)
+
+    async def gone(self) -> list[Frame]:
+        """Read to the end of the stream, however it ends, and end it too; give the frames before it."""
+        with anyio.fail_after(GUARD), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                self._buffer += await self.stream.receive()
+        await self.stream.aclose()
+        return list(take_frames(self._buffer))
+
+    async def reset(self) -> None:
+        """Go away with a RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        await self.stream.aclose()
+
+
+class Recorder(MessageComponent):
+    """A component that writes down what it is told; a test waits for it with `until`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.conns: list[Connection] = []
+        self._changed = anyio.Event()
+
+    def note(self, *call: Any) -> None:
+        self.calls.append(call)
+        self._changed.set()
+
+    def names(self) -> list[str]:
+        return [call[0] for call in self.calls]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds that changes with a call."""
+        with anyio.fail_after(GUARD):
+            while not condition():
+                self._changed = anyio.Event()
+                await self._changed.wait()
+
+    async def until_called(self, name: str, times: int = 1) -> None:
+        await self.until(lambda: self.names().count(name) >= times)
+
+    def on_open(self, conn: Connection) -> Any:
+        self.conns.append(conn)
+        self.note("open")
+
+    def on_message(self, conn: Connection, message: Any) -> Any:
+        self.note("message", message)
+
+    def on_close(self, conn: Connection) -> Any:
+        self.note("close", conn.close_code, conn.close_reason, conn.was_clean)
+
+    def on_error(self, conn: Connection, exc: Exception) -> Any:
+        self.note("error", type(exc).__name__)
+        super().on_error(conn, exc)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+class MemoryHost(Flusher):
+    """A host whose turns are taken by the test; tasks run in the task group it is given, if any."""
+
+    def __init__(self, tasks: TaskGroup | None = None) -> None:
+        super().__init__()
+        self.flusher: Flusher = self
+        self.forgotten = 0
+        self._tasks = tasks
+
+    def schedule(self) -> None: ...
+
+    def flush(self) -> None:
+        while self.filled:
+            self.filled.pop(0).flush()
+
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._tasks is not None, "no task is needed here"
+        coroutine = work()
+        assert inspect.iscoroutine(coroutine), "older versions of anyio take no coroutine of the twin"
+        self._tasks.start_soon(lambda: coroutine)
+
+    def forget(self, link: Any) -> None:
+        self.forgotten += 1
+
+
+class MemoryClient:
+    """The client's end of a memory pipe, and what came out of it."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.lost = False
+        self.eof = False
+        self.transport: MemoryTransport
+        self._buffer = bytearray()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self.frames += take_frames(self._buffer)
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        return False
+
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+class Sink:
+    """A transport in front of another, that counts what is written."""
+
+    def __init__(self) -> None:
+        self.inner: MemoryTransport
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        self.inner.write(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class Pipe:
+    """One connection in memory: a lifecycle on one end, a raw client on the other; nothing moves by itself."""
+
+    def __init__(
+        self,
+        component: MessageComponent,
+        options: Options | None = None,
+        tasks: TaskGroup | None = None,
+        *,
+        host: MemoryHost | None = None,
+        glued: bytes = b"",
+        deflate: DeflateParameters | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        options = options or Options()
+        self.host = host or MemoryHost(tasks)
+        self.client = MemoryClient()
+        self.sink = sink or Sink()
+        ws = WebSocket(client=False, options=options, deflate=deflate)
+        self.conn = Connection(Request(path="/"), ws, self.sink, self.host.flusher, options)
+        self.lifecycle = Lifecycle(component, self.conn, ws, options, self.host)
+        self.transport, _ = memory_pipe(self.lifecycle, self.client)
+        self.sink.inner = self.transport
+        self.transport.set_write_buffer_limits(high=options.high_water)
+        self.lifecycle.open(glued)
+
+    def turn(self) -> None:
+        """Flush and deliver until nothing moves any more."""
+        self.host.flush()
+        self.transport.pump()
+        self.host.flush()
+        self.transport.pump()
+
+    async def settle(self) -> None:
+        """Take turns until all tasks wait for something else than the pipe."""
+        for _ in range(3):
+            self.turn()
+            await anyio.wait_all_tasks_blocked()
+        self.turn()
+
+    def send(self, *messages: str | bytes) -> None:
+        """Send messages from the client, all at once, and take a turn."""
+        self.write(b"".join(map(message_frame, messages)))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes from the client and take a turn."""
+        self.client.transport.write(data)
+        self.turn()
+
+    def messages(self) -> list[str | bytes]:
+        """Give the messages that the client has got."""
+        return [
+            payload.decode() if opcode == TEXT else payload
+            for opcode, payload in self.client.frames
+            if opcode in (TEXT, BINARY)
+        ]
+
+    def codes(self) -> list[int]:
+        """Give the codes of the close frames that the client has got."""
+        return [close_code(payload) for opcode, payload in self.client.frames if opcode == CLOSE]

@@ -1,0 +1,233 @@
+"""The other end of a real socket, byte by byte, and servers for it to talk to."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+
+from pywsapp import App, MessageComponent, Options, Response
+from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.server import Server
+from support.serving import CLOSE, GUARD, frame
+
+_RESET = struct.pack("ii", 1, 0)  # an SO_LINGER that makes close send a RST
+
+
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Peer:
+    """A client that does what it is told and nothing else; it reads nothing ahead.
+
+    Args:
+        sock: connected; the peer owns it from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._buffer = bytearray()
+
+    async def __aenter__(self) -> Peer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    async def send(self, data: bytes) -> None:
+        await self.send_some(memoryview(data))
+
+    async def send_some(self, view: memoryview, within: float = GUARD) -> int:
+        """Send as much as goes within a time, in seconds; give how much that was."""
+        sent = 0
+        with anyio.move_on_after(within):
+            while sent < len(view):
+                await anyio.lowlevel.checkpoint()
+                try:
+                    sent += self.sock.send(view[sent : sent + 1024 * 1024])
+                except BlockingIOError:
+                    await anyio.wait_writable(self.sock)
+        return sent
+
+    async def receive(self) -> bytes:
+        """Take some bytes; none at the end of the stream."""
+        await anyio.lowlevel.checkpoint()  # the server runs in the same loop, and shall not starve
+        while True:
+            try:
+                return self.sock.recv(1024 * 1024)
+            except BlockingIOError:
+                await anyio.wait_readable(self.sock)
+
+    def end(self) -> None:
+        """End this half of the stream."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def leave(self) -> None:
+        """Close, without having said goodbye."""
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Go away as a crashed machine does."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.close()
+
+    async def _more(self) -> None:
+        data = await self.receive()
+        if not data:
+            raise EOFError(f"the stream ended behind {bytes(self._buffer)!r:.100}")
+        self._buffer += data
+
+    async def exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            await self._more()
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Take the head of a response."""
+        while b"\r\n\r\n" not in self._buffer:
+            await self._more()
+        head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
+        self._buffer[:] = rest
+        first, *fields = head.decode("latin-1").split("\r\n")
+        pairs = [field.partition(": ") for field in fields]
+        return int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}
+
+    async def rest(self) -> bytes:
+        """Take everything up to the end of the stream, and nothing less: a reset is an error."""
+        while data := await self.receive():
+            self._buffer += data
+        everything, self._buffer = bytes(self._buffer), bytearray()
+        return everything
+
+    async def answer(self) -> Answer:
+        """Take a response with a body as long as it says."""
+        status, headers = await self.head()
+        return Answer(status, headers, await self.exactly(int(headers["content-length"])))
+
+    async def open(self, path: str = "/", glued: bytes = b"", **fields: str) -> dict[str, str]:
+        """Do the opening handshake, with bytes right behind it; give the fields of the answer."""
+        await self.send(handshake(path, **fields) + glued)
+        status, headers = await self.head()
+        assert status == 101
+        return headers
+
+    async def frame(self) -> tuple[int, bytes]:
+        """Take an unmasked, unfragmented frame: its opcode and payload."""
+        first, size = await self.exactly(2)
+        if size == 126:
+            (size,) = struct.unpack("!H", await self.exactly(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self.exactly(8))
+        return first & 15, await self.exactly(size)
+
+    async def closing(self) -> tuple[int, str]:
+        """Take frames up to the close frame, answer that, and take the end: the code and the reason."""
+        while True:
+            opcode, payload = await self.frame()
+            if opcode == CLOSE:
+                await self.send(frame(CLOSE, payload))
+                assert await self.rest() == b""
+                return int.from_bytes(payload[:2], "big"), payload[2:].decode()
+
+
+def handshake(path: str = "/", **fields: str) -> bytes:
+    """Write the request of an opening handshake; `sec_websocket_protocol="chat"` adds a field or replaces one."""
+    given = {
+        "host": "localhost",
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-key": base64.b64encode(os.urandom(16)).decode(),
+        "sec-websocket-version": "13",
+        **{name.replace("_", "-"): value for name, value in fields.items()},
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def get(path: str = "/", method: str = "GET", host: str = "localhost") -> bytes:
+    """Write a plain request without a body."""
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+class Site(MessageComponent):
+    """Echoes messages, and answers requests and handshakes as its two attributes say."""
+
+    def __init__(
+        self,
+        respond: Callable[[Any], Any] = lambda request: Response("page"),
+        decide: Callable[[Any], Any] = lambda request: None,
+    ) -> None:
+        self.respond = respond
+        self.decide = decide
+
+    def on_handshake(self, request: Any) -> Any:
+        return self.decide(request)
+
+    def on_message(self, conn: Any, message: Any) -> None:
+        conn.send(message)
+
+    def on_request(self, request: Any) -> Any:
+        return self.respond(request)
+
+
+def peer_of(server: Server | App) -> Peer:
+    """Connect to a server that listens on TCP."""
+    port = server.port if isinstance(server, App) else int(server.addresses[0][1].rpartition(":")[2])
+    return Peer(socket.create_connection(("127.0.0.1", port)))
+
+
+@asynccontextmanager
+async def serving(
+    component: MessageComponent,
+    options: Options | None = None,
+    *,
+    listeners: Iterable[ListeningSocket] = (ListeningSocket(port=0),),
+    max_connections: int | None = None,
+) -> AsyncIterator[Server]:
+    """Run a component; what it takes to end in good order belongs to the test."""
+    server = Server(component, options or Options(), max_connections)
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            listening = anyio.Event()
+
+            async def started(_: Any) -> None:
+                listening.set()
+
+            tasks.start_soon(server.run, list(listeners), started)
+            await listening.wait()
+            yield server
+            server.stop()
+
+
+@asynccontextmanager
+async def running(app: App) -> AsyncIterator[App]:
+    """Serve an app; what it takes to end in good order belongs to the test."""
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(app.serve)
+            yield app
+            app.stop()
+
+
+def same(left: bytes, right: bytes) -> bool:
+    """Compare long byte strings: pytest would spend minutes on their difference."""
+    return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()

@@ -1,0 +1,74 @@
+"""One tree of exceptions, each with what its catcher needs."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from pywsapp import exceptions as errors
+from pywsapp.exceptions import (
+    BrokerUnavailable,
+    ConfigurationError,
+    ConnectionClosed,
+    HandshakeError,
+    ProtocolError,
+    PywsappError,
+    Refuse,
+    TopicError,
+)
+
+
+def test_every_exception_is_in_the_tree() -> None:
+    found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)]
+    assert set(found) == {
+        PywsappError,
+        BrokerUnavailable,
+        ConfigurationError,
+        ConnectionClosed,
+        HandshakeError,
+        ProtocolError,
+        Refuse,
+        TopicError,
+    }
+    assert all(issubclass(kind, PywsappError) for kind in found)
+    assert issubclass(ConfigurationError, ValueError)
+    assert not issubclass(PywsappError, (OSError, ValueError))
+
+
+@pytest.mark.parametrize("status", [300, 308, 400, 599])
+def test_statuses_of_a_refusal(status: int) -> None:
+    assert Refuse(status).status == status
+
+
+@pytest.mark.parametrize("status", [200, 101, 299, 600, 0, "403", 403.0, None])
+def test_statuses_that_refuse_nothing(status: Any) -> None:
+    with pytest.raises(ConfigurationError, match="Refuse takes an HTTP status from 300 to 599"):
+        Refuse(status)
+
+
+def test_headers_of_a_refusal_may_be_a_mapping_or_pairs() -> None:
+    assert Refuse(401).headers == ()
+    assert Refuse(401, {"WWW-Authenticate": "Bearer"}).headers == (("WWW-Authenticate", "Bearer"),)
+    assert Refuse(401, [("A", "1"), ("A", "2")]).headers == (("A", "1"), ("A", "2"))
+    assert Refuse(401, (item for item in [("A", "1")])).headers == (("A", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [(None, "403"), ("", "403"), ("no entry", "403 no entry"), (b"bytes \xff", "403 bytes \ufffd")],
+)
+def test_a_refusal_in_a_log(body: str | bytes | None, text: str) -> None:
+    assert str(Refuse(403, body=body)) == text
+
+
+def test_a_handshake_error_has_the_status_if_there_was_one() -> None:
+    assert HandshakeError("no answer").status is None
+    error = HandshakeError("the server answered 403", 403)
+    assert (error.status, str(error)) == (403, "the server answered 403")
+
+
+def test_a_protocol_error_has_what_the_peer_is_told() -> None:
+    error = ProtocolError(1009, "too big")
+    assert (error.code, error.reason, str(error)) == (1009, "too big", "too big")
