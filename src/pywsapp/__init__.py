@@ -3,7 +3,6 @@
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
 
 # isort: split
-from pywsapp._outbox.broadcast import broadcast
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._version import __version__
 from pywsapp.app import App
@@ -11,7 +10,7 @@ from pywsapp.brokers.base import Broker
 from pywsapp.client import connect
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
-from pywsapp.connection import Connection
+from pywsapp.connection import Connection, broadcast
 from pywsapp.exceptions import (
     BrokerUnavailable,
     ConfigurationError,

@@ -187,8 +187,8 @@ class ClientHttpConnection:
         transport.set_write_buffer_limits(high=options.high_water)
         ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
         runtime = self._runtime
-        self.conn = Connection(self._request, ws, transport, runtime.flusher, options, accepted.subprotocol)
-        lifecycle = Lifecycle(self._component, self.conn, ws, options, runtime)
+        lifecycle = Lifecycle(self._component, self._request, ws, transport, options, runtime, accepted.subprotocol)
+        self.conn = lifecycle.conn
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
@@ -214,7 +214,7 @@ class ClientHttpConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the transport."""
         self._fail(HandshakeError("the server closed the connection instead of answering the handshake"))
-        self._runtime.forget(self)
+        self._runtime.discard(self)
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -2,6 +2,8 @@ cdef class EagerTask:
     cdef object _loop
     cdef object _run
     cdef object _task
+    cdef readonly object returned
 
-    cpdef begin(self, coroutine)
+    cpdef first_step(self, coroutine)
     cpdef call(self, function, argument)
+    cpdef take_returned(self)

@@ -1,4 +1,4 @@
-"""Steps of a coroutine that are taken on behalf of a task which is asleep; `worker.py` says what for."""
+"""First steps of coroutines, taken on behalf of a task that is asleep; `handler_task` says what for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class SuspendedCoroutine:
-    """What is left of a coroutine that had its first step elsewhere; to be awaited once, in the task.
+    """A coroutine that took its first step elsewhere, and has more to do; the handler task awaits it, once.
 
     Args:
-        coroutine: what runs.
-        waiting: what it gave the loop to wait for, last.
+        coroutine: the coroutine.
+        waiting: what it last yielded to the event loop, to wait for.
     """
 
     __slots__ = ("_coroutine", "_interruption", "_waiting")
@@ -25,7 +25,7 @@ class SuspendedCoroutine:
         self._interruption: BaseException | None = None
 
     def interrupt(self, exc: BaseException) -> None:
-        """Let the coroutine be cancelled where it waits, as its task would have been."""
+        """Cancel the coroutine where it waits, as its own task would have been cancelled."""
         if self._waiting is None or not self._waiting.cancel(*exc.args):
             self._interruption = exc
 
@@ -40,35 +40,39 @@ class SuspendedCoroutine:
                     answer = yield waiting
                 except BaseException as exc:
                     failure = exc
-                # not while it is being handled here, or it would be the context of whatever the coroutine raises
+                # outside of the except clause, or `failure` would be the context of what the coroutine raises
                 waiting = coroutine.send(answer) if failure is None else coroutine.throw(failure)
         except StopIteration as end:
             return end.value
         finally:
-            failure = None  # its traceback holds this frame
+            failure = None  # its traceback refers to this frame
 
 
 class EagerTask:
-    """A task that sleeps, and the context of what runs in it.
+    """A handler task as long as it is asleep: coroutines can take their first step on its behalf.
 
     Args:
-        loop: the task's.
-        task: asleep whenever `begin` is called.
-        context: not entered whenever `begin` is called.
+        loop: the event loop of the task.
+        task: the task; it is asleep whenever `first_step` is called.
+        context: the context of what runs in the task; nobody has entered it whenever `first_step` is called.
+
+    Attributes:
+        returned: what the last coroutine returned that ended in its first step; None mostly.
     """
 
-    __slots__ = ("_loop", "_run", "_task")
+    __slots__ = ("_loop", "_run", "_task", "returned")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], context: Context) -> None:
+        self.returned: Any = None
         self._loop = loop
         self._task = task
         self._run = context.run
 
-    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any] | None:
-        """Take the first step of a coroutine now, unless another task is running; raises what it raises.
+    def first_step(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any] | None:
+        """Take the first step of a coroutine now, unless another task is running; raise what it raises.
 
         Returns:
-            What is left to be awaited in the task; None if it has ended.
+            what the task must await; None if the coroutine has ended.
         """
         try:
             _enter_task(self._loop, self._task)
@@ -76,14 +80,21 @@ class EagerTask:
             return coroutine
         try:
             waiting = self._run(coroutine.send, None)
-        except StopIteration:
+        except StopIteration as end:
+            if end.value is not None:
+                self.returned = end.value
             return None
         finally:
             _leave_task(self._loop, self._task)
         return SuspendedCoroutine(coroutine, waiting)
 
+    def take_returned(self) -> Any:
+        """Return what a coroutine returned, and forget it."""
+        returned, self.returned = self.returned, None
+        return returned
+
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Call something in the name of the task, when no other task is running."""
+        """Call a function in the context of the task, while no other task is running."""
         _enter_task(self._loop, self._task)
         try:
             return self._run(function, argument)

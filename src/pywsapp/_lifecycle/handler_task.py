@@ -4,18 +4,19 @@ Theory
 
 A handler that is an async def needs a real task: timeouts, cancel scopes, context variables and `current_task()` have
 to work in it. Yet waking a task costs more than all the rest of a small message: a future, a place in the loop's queue,
-a step of the task. And most handlers never wait, for `await conn.send(message)` only does when the peer is slow.
+a step of the task. And most handlers never wait, because `await conn.send(message)` only waits while the peer is slow.
 
-So on asyncio the first step of a handler is taken right where its message came in, on behalf of the connection's task,
-which is asleep (`EagerTask`): `_enter_task` makes it the current one, as asyncio documents for task implementations of
-others, and the coroutine runs in the worker's context up to where it first has to wait. Mostly it has ended by then. If
-not, the task is woken and goes on with the `SuspendedCoroutine`: it gives the loop what the coroutine waits for, and
-the coroutine what the loop answers. Since a task's own context cannot be had before Python 3.12, all of it runs
-`RunInContext` one of ours. Whoever looks sees one task throughout. A cancellation that comes between the first step and
-the waking belongs to the handler; `SuspendedCoroutine.interrupt` hands it on.
+So on asyncio a handler takes its first step right where its message came in, on behalf of the handler task, which is
+asleep (`EagerTask`): `_enter_task` makes it the current task, as asyncio documents for task implementations of others,
+and the coroutine runs in the context of the handler task up to where it first has to wait. Mostly it has ended by then.
+If not, the task is woken and awaits the rest (`SuspendedCoroutine`): it passes on to the event loop what the coroutine
+waits for, and to the coroutine what the event loop answers. A task's own context can not be read before Python 3.12, so
+all handlers run in a context of ours (`RunInContext`). Code that asks for the current task sees one task throughout.
+A cancellation that comes between the first step and the waking is meant for the handler;
+`SuspendedCoroutine.interrupt` passes it on.
 
-On trio, where a task cannot be lent, and when the message comes in inside another task, the handler waits for the
-connection's task from its first step on.
+On trio, where code cannot run on behalf of a task, and when a message comes in inside another task, the handler waits
+for the handler task from its first step on.
 """
 
 from __future__ import annotations
@@ -23,29 +24,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
 from pywsapp._event_loop import on_asyncio
+from pywsapp._lifecycle.alarm import alarm_type
+from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
-from pywsapp._outbox.awaitables import alarm_type, raise_if_cancelled
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.alarm import Alarm
     from pywsapp._lifecycle.lifecycle import Lifecycle
-    from pywsapp._outbox.awaitables import Alarm
 
 logger = logging.getLogger("pywsapp")
 
 
 class RunInContext:
-    """A coroutine that runs in a context other than its task's; to be awaited once.
+    """A coroutine that runs in another context than its task's; it is awaited once.
 
     Args:
-        context: where it runs.
-        coroutine: what runs.
+        context: the context.
+        coroutine: the coroutine.
     """
 
     __slots__ = ("_context", "_coroutine")
@@ -69,58 +72,63 @@ class RunInContext:
         except StopIteration as end:
             return end.value
         finally:
-            failure = None  # its traceback holds this frame
+            failure = None  # its traceback refers to this frame
 
 
-def _taken_back(exc: BaseException) -> bool:
-    """Tell whether `uncancel` followed a handler's `cancel` in its first step; it then never was, since 3.13."""
+def _is_uncancelled(exc: BaseException) -> bool:
+    """Return whether a handler cancelled its task in its first step and called `uncancel` since (Python 3.13)."""
     if sys.version_info < (3, 13) or not isinstance(exc, asyncio.CancelledError) or not on_asyncio():
         return False
     task = asyncio.current_task()
     return task is not None and not task.cancelling()
 
 
-async def work(lifecycle: Lifecycle) -> None:
-    """Be the task of a connection, for as long as it lives."""
-    task = asyncio.current_task() if on_asyncio() else None
-    lifecycle.worker = worker = Worker(lifecycle)
-    if task is None:
-        await worker.run()
-        return
-    context = copy_context()
-    lifecycle.eager_task = EagerTask(asyncio.get_running_loop(), task, context)
-    await RunInContext(context, worker.run())
-
-
-class Worker:
-    """What the task does.
+class HandlerTask:
+    """Awaits what the handlers of one connection return, from the first awaitable to the end of the connection.
 
     Args:
-        lifecycle: the connection's; it gives the work and takes what comes of it.
+        lifecycle: says what to do next, and handles what comes of it.
     """
 
-    __slots__ = ("_alarm", "_lifecycle", "_make_alarm")
+    __slots__ = ("_alarm", "_lifecycle", "_make_alarm", "_pending")
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self._make_alarm = alarm_type()
+        self._pending: Awaitable[Any] | None = None
+        self._make_alarm: Callable[[], Alarm]
         self._alarm: Alarm | None = None
 
-    def wake(self) -> None:
-        """Let the task look what there is to do."""
+    def hand_over(self, awaitable: Awaitable[Any]) -> None:
+        """Await this next."""
+        self._pending = awaitable
         if self._alarm is not None:
             self._alarm.set()
 
-    async def run(self) -> None:
-        """Do what the lifecycle gives to do, until its connection is lost or the task is cancelled."""
+    def wake(self) -> None:
+        """Look what there is to do."""
+        if self._alarm is not None:
+            self._alarm.set()
+
+    async def main(self) -> None:
+        """Run until the connection has ended, or until cancelled; this is the task."""
+        self._make_alarm = alarm_type()
+        task = asyncio.current_task() if on_asyncio() else None
+        if task is None:
+            await self._run()
+            return
+        context = copy_context()
+        self._lifecycle.lend(EagerTask(asyncio.get_running_loop(), task, context))
+        await RunInContext(context, self._run())
+
+    async def _run(self) -> None:
         lifecycle = self._lifecycle
         try:
             await self._work_off()
-            while not lifecycle.rest():
+            while not lifecycle.finish_turn():
                 await self._sleep()
                 await self._work_off()
         except BaseException as exc:
-            if lifecycle.pending is not None:  # called in the turn of the cancellation; it begins, and is cancelled too
+            if self._pending is not None:  # handed over in the turn of the cancellation: it begins, and is cancelled
                 await self._work_off()
             raise_if_cancelled(exc)
             logger.error("%r is aborted", lifecycle.conn, exc_info=exc)
@@ -132,31 +140,34 @@ class Worker:
         try:
             await self._alarm.wait()
         except BaseException as exc:
-            if _taken_back(exc):
+            if _is_uncancelled(exc):
                 return
-            pending = self._lifecycle.pending
-            if not isinstance(pending, SuspendedCoroutine):
+            if not isinstance(self._pending, SuspendedCoroutine):
                 raise
-            pending.interrupt(exc)
+            self._pending.interrupt(exc)
         finally:
             self._alarm = None
-            self._lifecycle.busy = True
+            self._lifecycle.begin_turn()
 
     async def _work_off(self) -> None:
-        """Await what is to be awaited, then deliver what is queued, until nothing is left."""
+        """Await what was handed over, then call handlers for what is queued, until nothing is left."""
         lifecycle = self._lifecycle
         result: Any
-        result, lifecycle.pending = lifecycle.pending, None
+        result, self._pending = self._pending, None
         while True:
             try:
                 if isinstance(result, Awaitable):
-                    await result
-                if lifecycle.has_message():
-                    result = lifecycle.deliver()
-                elif lifecycle.has_more():
+                    returned = await result
+                    # not what conn.ping() gives, for instance, which a handler may return to have it awaited
+                    result = returned if isinstance(result, (CoroutineType, SuspendedCoroutine)) else None
+                if result is not None:
+                    lifecycle.check_returned(result)
+                    result = None
+                if lifecycle.has_call():
+                    result = lifecycle.next_call()
+                elif lifecycle.has_unread():
                     await anyio.lowlevel.checkpoint()
                     lifecycle.data_received(b"")
-                    result = None
                 else:
                     return
             except BaseException as exc:
@@ -164,6 +175,6 @@ class Worker:
                 result = lifecycle.report(exc)
 
 
-async def await_last(end: Awaitable[None]) -> None:
-    """Await the end of a connection without a worker: a task wants a coroutine of Python's own, not the twin's."""
+async def await_end(end: Awaitable[None]) -> None:
+    """Await the end of a connection that has no handler task: a task needs a coroutine that is not compiled."""
     await end

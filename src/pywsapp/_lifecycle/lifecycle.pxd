@@ -1,28 +1,34 @@
-from pywsapp.connection cimport Connection
+from pywsapp._lifecycle.closing cimport ClosingHandshake
 from pywsapp._lifecycle.eager_step cimport EagerTask
+from pywsapp._lifecycle.keepalive cimport Keepalive
+from pywsapp._outbox.outbox cimport Outbox
 from pywsapp._protocol.websocket cimport WebSocket
+from pywsapp.connection cimport Connection
+
+cimport cython
 
 
 cdef class Lifecycle:
-    cdef bint _alive
-    cdef object _closing_since
+    cdef readonly ClosingHandshake _closing
     cdef object _component
+    cdef EagerTask _eager_task
+    cdef object _handler_task
+    cdef object _hooks
     cdef object _host
-    cdef bint _lost
+    cdef Keepalive _keepalive
     cdef Py_ssize_t _max_inflated
     cdef object _on_message
     cdef object _options
-    cdef object _pinged
-    cdef bint _pong_due
+    cdef Outbox _outbox
+    cdef object _pings
     cdef object _queue
-    cdef object _stalled
+    cdef object _topics
+    cdef object _transport
     cdef WebSocket _ws
-    cdef public bint busy
     cdef readonly Connection conn
-    cdef public EagerTask eager_task
-    cdef public object pending
-    cdef public object worker
+    cdef readonly bint is_busy
 
+    @cython.locals(ws=WebSocket, closing=ClosingHandshake)
     cpdef data_received(self, bytes data)
     cdef _follow(self, result)
     cdef _failed(self, exc)

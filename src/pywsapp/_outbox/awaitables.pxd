@@ -1,2 +1,0 @@
-cdef class _Done:
-    pass

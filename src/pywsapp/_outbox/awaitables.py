@@ -1,44 +1,76 @@
-"""What is awaited: what a connection hands out, none of which minds being dropped, and what its task sleeps on."""
+"""What `send`, `close`, `ping` and `broadcast` return: coroutines that need not be awaited.
+
+A coroutine of Python's own costs more than a small message, and warns when it is dropped. These objects are coroutines
+for every event loop (`collections.abc.Coroutine`), so `create_task(conn.send(message))` and
+`task_group.start_soon(conn.send, message)` work; until one is awaited or started it does nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
-
-import anyio
-
-from pywsapp._event_loop import on_asyncio
+from typing import Any, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class LazyAwaitable(Generic[T_co]):
-    """Something that may be awaited, or not: unlike a coroutine it does not mind being dropped."""
+class LazyAwaitable(Coroutine[Any, Any, T_co]):
+    """A coroutine that is made when it is first awaited or started.
 
-    __slots__ = ("_wait",)
+    Args:
+        wait: makes the coroutine that does the waiting.
+    """
+
+    __slots__ = ("_started", "_wait")
 
     def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
         self._wait = wait
+        self._started: Coroutine[Any, Any, T_co] | None = None
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         return self._wait().__await__()
 
+    def send(self, value: Any) -> Any:
+        """Take the next step; called by the task that this coroutine is."""
+        if self._started is None:
+            self._started = self._wait()
+        return self._started.send(value)
 
-class _Done:
+    def throw(self, *exc: Any) -> Any:
+        """Raise an exception where the coroutine waits; called by the task that this coroutine is."""
+        if self._started is None:
+            self._started = self._wait()
+        return self._started.throw(*exc)
+
+    def close(self) -> None:
+        """End the coroutine, if it has been started."""
+        if self._started is not None:
+            self._started.close()
+
+
+class _AlreadyDone(Coroutine[Any, Any, None]):
     __slots__ = ()
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Iterator[Any]:  # type: ignore[override]
         return iter(())
 
+    def send(self, value: Any) -> Any:
+        raise StopIteration
 
-#: What `send` returns while there is nothing to wait for; one object for all.
-ALREADY_DONE: Any = _Done()
+    def throw(self, *exc: Any) -> Any:
+        if isinstance(exc[0], BaseException):
+            raise exc[0]
+        raise exc[0](*[value for value in exc[1:2] if value is not None])
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to end."""
+
+
+#: What `send` returns when there is nothing to wait for. One object serves all calls.
+ALREADY_DONE: Any = _AlreadyDone()
 
 
 def await_all(awaitables: Sequence[Awaitable[None] | None]) -> Awaitable[None] | None:
-    """Give what awaits in turn those that are not None; None if there are none."""
+    """Return an awaitable that awaits the given ones in turn, None among them excepted; None if none is left."""
     found = [awaitable for awaitable in awaitables if awaitable is not None]
     return _await_all(found) if found else None
 
@@ -46,47 +78,3 @@ def await_all(awaitables: Sequence[Awaitable[None] | None]) -> Awaitable[None] |
 async def _await_all(awaitables: Sequence[Awaitable[None]]) -> None:
     for awaitable in awaitables:
         await awaitable
-
-
-class Alarm(Protocol):
-    """What a task sleeps on, once."""
-
-    def set(self) -> None:
-        """Wake the task."""
-
-    def wait(self) -> Awaitable[None]:
-        """Sleep until set."""
-
-
-class _AsyncioAlarm:
-    """As anyio.Event, for one task only and in a third of the time: it is part of each message to an async def."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self) -> None:
-        self._future = asyncio.get_running_loop().create_future()
-
-    def set(self) -> None:
-        if not self._future.done():  # it is, if the task has been cancelled
-            self._future.set_result(None)
-
-    def wait(self) -> Awaitable[None]:
-        return self._future
-
-
-def alarm_type() -> Callable[[], Alarm]:
-    """Give what makes alarms for the current task."""
-    return _AsyncioAlarm if on_asyncio() else anyio.Event
-
-
-def raise_if_leaving(exc: BaseException) -> None:
-    """Raise again what is meant for the whole program."""
-    if isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-        raise exc
-
-
-def raise_if_cancelled(exc: BaseException) -> None:
-    """Raise again what is meant for the whole program, or for the task that this is called in."""
-    raise_if_leaving(exc)
-    if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
-        raise exc

@@ -1,7 +1,6 @@
 cimport cython
 
-from pywsapp.connection cimport Connection
-from pywsapp._outbox.outbox cimport Flusher
+from pywsapp._outbox.outbox cimport Flusher, Outbox
 
 
 cdef class TurnFlusher(Flusher):
@@ -9,6 +8,6 @@ cdef class TurnFlusher(Flusher):
     cdef object _flush
     cdef object _waiting
 
-    @cython.locals(connection=Connection)
+    @cython.locals(outbox=Outbox)
     cpdef flush(self)
-    cdef list _share_out(self, list filled)
+    cdef list _outboxes_of_turn(self, list filled)

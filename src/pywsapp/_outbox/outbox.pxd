@@ -1,15 +1,41 @@
+from pywsapp._outbox.threads cimport current_thread
+from pywsapp._protocol.prepared cimport PreparedMessage
+from pywsapp._protocol.websocket cimport WebSocket
+
+
 cdef class Flusher:
     cdef public list filled
 
-    cpdef add(self, connection)
+    cpdef add(self, outbox)
     cpdef schedule(self)
 
 
 cdef class Outbox:
-    cdef public list frames
-    cdef public Py_ssize_t size
+    cdef object _drained
+    cdef Flusher _flusher
+    cdef Py_ssize_t _high_water
+    cdef bint _is_lost
+    cdef Py_ssize_t _max_size
+    cdef object _owner
+    cdef object _policy
+    cdef unsigned long _thread
+    cdef object _transport
+    cdef object _write
+    cdef WebSocket _ws
+    cdef readonly list frames
+    cdef public bint is_open
+    cdef readonly bint is_writable
+    cdef public bint reports_empty
+    cdef readonly Py_ssize_t size
 
-    cpdef add(self, frame, Py_ssize_t size)
+    cpdef send(self, message, compress)
+    cpdef send_prepared(self, PreparedMessage message)
+    cpdef add_last(self, frame)
+    cpdef check_thread(self, str what)
+    cdef bint _queue(self, frame, Py_ssize_t size) except -1
+    cdef bint _make_room(self, Py_ssize_t size) except -1
+    cpdef flush(self)
+    cpdef wake(self)
     cpdef take(self, Py_ssize_t limit)
     cpdef drop_oldest(self, Py_ssize_t size)
     cpdef clear(self)

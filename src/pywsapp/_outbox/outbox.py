@@ -1,85 +1,273 @@
-"""The frames that wait to be sent on one connection.
+"""The frames of one connection that wait to be sent, and how they leave.
 
-Frames stay whole here, so that they can still be dropped; what a transport has taken may be on the wire by half. That
-is why a transport is never given much more than it is willing to queue, and the rest waits here.
+`send` encodes a message and appends its frame; it does no I/O. The flusher calls `flush` for all outboxes that were
+filled during a turn of the event loop, at its end: one write for each. While the transport has more than
+`Options.high_water` bytes queued, frames stay here; when the outbox is full, `Options.slow_consumer` decides.
+
+Frames stay whole here, so that they can still be dropped: half of what a transport has taken can be on the wire
+already. That is why a transport never gets much more than it is willing to queue.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from pywsapp.connection import Connection
+import anyio
+import anyio.lowlevel
 
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.threads import current_thread, wrong_thread
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp._protocol.sending import LARGE
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Options, SlowConsumer
+
+if TYPE_CHECKING:
+    from pywsapp._transports.base import Transport
 
 _VERSION = sys.version_info[:3]
-#: In CPython 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 the writelines of asyncio's transports pauses nobody (CVE-2024-12254):
-#: who does not read could fill the memory.
+#: In CPython 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 `writelines` of asyncio's transports never pauses the writer
+#: (CVE-2024-12254): a peer that does not read could fill the memory.
 WRITELINES_PAUSES = not ((3, 12, 0) <= _VERSION < (3, 12, 9) or (3, 13, 0) <= _VERSION < (3, 13, 2))
 
-
-class ByteSink(Protocol):
-    """What a connection needs of its transport; see `pywsapp._transports.base.Transport`."""
-
-    def write(self, data: bytes) -> None: ...
-    def writelines(self, pieces: Iterable[bytes]) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+#: A frame is one piece of bytes; a large one is a pair, its head and its payload, which saves a copy.
+Frame = bytes | tuple[bytes, bytes]
 
 
 class Flusher:
-    """What flushes connections at the end of the loop's turn; to be subclassed.
+    """Flushes outboxes at the end of the event loop's turn; a base class.
 
     Attributes:
-        filled: connections to be flushed.
+        filled: the outboxes to flush.
     """
 
     __slots__ = ("filled",)
 
     def __init__(self) -> None:
-        self.filled: list[Connection] = []
+        self.filled: list[Outbox] = []
 
-    def add(self, connection: Connection) -> None:
-        """Flush a connection at the end of this turn."""
+    def add(self, outbox: Outbox) -> None:
+        """Flush an outbox at the end of this turn."""
         if not self.filled:
             self.schedule()
-        self.filled.append(connection)
+        self.filled.append(outbox)
 
     def schedule(self) -> None:
-        """See to it that what is `filled` is flushed; called for the first one."""
+        """Arrange that the outboxes in `filled` are flushed; called for the first of them."""
         raise NotImplementedError
 
 
-Frame = bytes | tuple[bytes, bytes]
+class OutboxOwner(Protocol):
+    """What an outbox reports to: the lifecycle of its connection."""
+
+    def outbox_overflowed(self, queued: int) -> None:
+        """Close the connection, because its peer reads too slowly; `queued` bytes were waiting."""
+
+    def outbox_emptied(self) -> None:
+        """Handle that the last frame has gone to the transport."""
+
+    def abort(self) -> None:
+        """Drop the connection, because flushing failed."""
 
 
 class Outbox:
-    """Frames and their size; a large frame is a pair, its head and its payload.
+    """The outgoing side of one connection.
+
+    Args:
+        owner: the lifecycle of the connection.
+        ws: encodes the messages.
+        transport: takes the frames.
+        flusher: calls `flush` at the end of the turn.
+        options: the limits.
 
     Attributes:
-        frames: in the order of sending.
-        size: the bytes of all of them.
+        frames: the waiting frames, in the order of sending.
+        size: their bytes.
+        is_open: whether messages are accepted; the lifecycle sets it from its state.
+        is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
+        reports_empty: whether the owner is told when the last frame has gone.
     """
 
-    __slots__ = ("frames", "size")
+    __slots__ = (
+        "_drained",
+        "_flusher",
+        "_high_water",
+        "_is_lost",
+        "_max_size",
+        "_owner",
+        "_policy",
+        "_thread",
+        "_transport",
+        "_write",
+        "_ws",
+        "frames",
+        "is_open",
+        "is_writable",
+        "reports_empty",
+        "size",
+    )
 
-    def __init__(self) -> None:
+    def __init__(
+        self, owner: OutboxOwner, ws: WebSocket, transport: Transport, flusher: Flusher, options: Options
+    ) -> None:
         self.frames: list[Frame] = []
         self.size = 0
+        self.is_open = True
+        self.is_writable = True
+        self.reports_empty = False
+        self._is_lost = False
+        self._owner: OutboxOwner | None = owner
+        self._ws = ws
+        self._transport = transport
+        self._write = transport.write  # bound once: it is called for each message
+        self._flusher = flusher
+        self._high_water = min(options.high_water, sys.maxsize)  # what the compiled build can hold
+        self._max_size = min(options.max_outbox, sys.maxsize)
+        self._policy = options.slow_consumer
+        self._thread = current_thread()
+        self._drained: anyio.Event | None = None
 
-    def add(self, frame: Frame, size: int) -> None:
-        """Add a frame of so many bytes."""
+    # -- filling -----------------------------------------------------------------------------------------------------
+
+    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> Awaitable[None]:
+        """Queue the frame of a message; see `Connection.send`."""
+        if current_thread() != self._thread:
+            raise wrong_thread("conn.send")
+        if not self.is_open:
+            return LazyAwaitable(self._wait_drained)
+        frame: Frame
+        if type(message) is bytes and len(message) >= LARGE:
+            frame = self._ws.encode_large(message, compress)
+            size = length(frame)
+        else:
+            frame = self._ws.encode(message, compress)
+            size = len(frame)
+        return ALREADY_DONE if self._queue(frame, size) else LazyAwaitable(self._wait_drained)
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Queue a message as `send` does, with nothing to await and no check of the thread; broadcasts call this."""
+        if self.is_open:
+            frame = self._ws.encode(message)
+            self._queue(frame, len(frame))
+
+    def add_last(self, frame: Frame) -> None:
+        """Queue a close frame, whatever the limits say, and wake those who wait for room."""
+        self.frames.append(frame)
+        self.size += length(frame)
+        self._flusher.add(self)
+        self.wake()
+
+    def check_thread(self, what: str) -> None:
+        """Check that the caller runs in the thread of the event loop.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if current_thread() != self._thread:
+            raise wrong_thread(what)
+
+    def _queue(self, frame: Frame, size: int) -> bool:
+        """Queue a frame, or apply the policy; return whether there is nothing to wait for."""
+        if self.size + size > self._max_size and not self._make_room(size):
+            return False
+        if not self.frames:
+            self._flusher.add(self)
         self.frames.append(frame)
         self.size += size
+        return self.is_writable and self.size <= self._high_water
+
+    def _make_room(self, size: int) -> bool:
+        """Make room for `size` more bytes, or apply the policy; return whether the frame may be queued."""
+        self.flush()
+        if not self.frames or self.size + size <= self._max_size:
+            return True
+        if self._policy is SlowConsumer.DROP_OLDEST:
+            self.drop_oldest(self._max_size - size)
+            return True
+        if self._policy is SlowConsumer.CLOSE:
+            queued = self.buffered
+            self.clear()
+            if self._owner is not None:
+                self._owner.outbox_overflowed(queued)
+        return False
+
+    # -- emptying ----------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write to the transport what it takes now: pongs first, then frames."""
+        if self._is_lost:
+            return
+        pongs = self._ws.take_pongs() if self._ws.has_pongs else b""
+        if not self.frames or not self.is_writable:
+            if pongs:
+                self._write(pongs)
+            return
+        while self.frames and self.is_writable:
+            data = self.take(self._high_water)
+            if isinstance(data, tuple):
+                write_all(self._transport, (pongs, *data) if pongs else data)
+            else:
+                self._write(pongs + data if pongs else data)
+            pongs = b""
+        if self.reports_empty and not self.frames and self._owner is not None:
+            self._owner.outbox_emptied()
+
+    def pause(self) -> None:
+        """Keep frames from now on: the transport has enough."""
+        self.is_writable = False
+
+    def resume(self) -> None:
+        """Flush again, because the transport takes more."""
+        self.is_writable = True
+        self.flush()
+        if self.is_writable:
+            self.wake()
+
+    def fail(self) -> None:
+        """Drop the connection, because flushing raised."""
+        if self._owner is not None:
+            self._owner.abort()
+
+    def lose(self) -> None:
+        """Drop everything, because the transport has ended."""
+        self._is_lost = True
+        self.is_open = False
+        self.clear()
+        self.wake()
+
+    def release(self) -> None:
+        """Forget the owner, which refers to this outbox, when the connection has ended."""
+        self._owner = None
+
+    @property
+    def buffered(self) -> int:
+        """The bytes that wait in this process: here and in the transport."""
+        return self.size + (0 if self._is_lost else self._transport.get_write_buffer_size())
+
+    def wake(self) -> None:
+        """Wake those who wait for room."""
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
+
+    async def _wait_drained(self) -> None:
+        # always a checkpoint, or `while True: await conn.send(...)` would block the loop after the close
+        await anyio.lowlevel.checkpoint()
+        while self.is_open:
+            if self.is_writable:
+                self.flush()
+            if self.is_writable and self.size <= self._high_water:
+                return
+            if self._drained is None:
+                self._drained = anyio.Event()
+            await self._drained.wait()
+
+    # -- frames ------------------------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> Frame:
-        """Take frames from the front until they have `limit` bytes, or all; give them as one piece, or as a pair."""
+        """Take frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
         frames = self.frames
         number = len(frames)
         if number == 1:
@@ -98,7 +286,7 @@ class Outbox:
         return data
 
     def drop_oldest(self, size: int) -> None:
-        """Drop frames from the front until there are no more than `size` bytes."""
+        """Drop frames from the front until at most `size` bytes are left."""
         frames = self.frames
         number = 0
         while number < len(frames) and self.size > size:
@@ -113,18 +301,18 @@ class Outbox:
 
 
 def length(frame: Frame) -> int:
-    """Give the bytes of a frame."""
+    """Return the number of bytes of a frame."""
     return len(frame[0]) + len(frame[1]) if isinstance(frame, tuple) else len(frame)
 
 
 def _joined(frames: list[Frame]) -> bytes:
     try:
         return b"".join(frames)  # type: ignore[arg-type]
-    except TypeError:  # there is a pair among them
+    except TypeError:  # one of them is a pair
         return b"".join([b"".join(frame) if isinstance(frame, tuple) else frame for frame in frames])
 
 
-def write_all(transport: ByteSink, pieces: Sequence[bytes]) -> None:
+def write_all(transport: Any, pieces: Sequence[bytes]) -> None:
     """Write pieces one behind the other, without a copy where that is safe."""
     if WRITELINES_PAUSES:
         transport.writelines(pieces)

@@ -48,7 +48,7 @@ class Pings:
         self._waiting: dict[bytes, _Ping] = {}
 
     def add(self, payload: bytes | None) -> tuple[bytes, Awaitable[float]]:
-        """Add a ping that is sent now; give its payload, made up if there is none, and its latency.
+        """Add a ping that is sent now; return its payload, made up if it is None, and an awaitable of its latency.
 
         Raises:
             ConfigurationError: the payload is too long or in use.
@@ -62,8 +62,8 @@ class Pings:
         ping = self._waiting[payload] = _Ping()
         return payload, LazyAwaitable(ping.latency)
 
-    def answered(self, payload: bytes) -> None:
-        """Take a pong: it answers its ping and all earlier ones (RFC 6455 section 5.5.3)."""
+    def pong_received(self, payload: bytes) -> None:
+        """Handle a pong: it answers its ping and all earlier ones (RFC 6455 section 5.5.3)."""
         if payload not in self._waiting:
             return
         now = time.perf_counter()
@@ -73,7 +73,7 @@ class Pings:
                 return
 
     def end(self) -> None:
-        """Let everybody who waits know that no pong will come."""
+        """Wake those who wait for a pong, because none will come."""
         for ping in self._waiting.values():
             ping.answered(None)
         self._waiting.clear()

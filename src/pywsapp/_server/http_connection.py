@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.proxies import address_of_peer
 from pywsapp.component import Accept, is_awaited
-from pywsapp.connection import Connection
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, one_line
 
@@ -164,7 +164,7 @@ class HttpConnection:
         self._transport.close()  # Python 3.10 has TLS transports that else complain of not having been closed
         if self._scope is not None:
             self._scope.cancel()
-        self._server.runtime.forget(self)
+        self._server.runtime.discard(self)
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -277,15 +277,14 @@ class HttpConnection:
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
         transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
-        conn = Connection(request, ws, transport, runtime.flusher, options, subprotocol)
-        lifecycle = Lifecycle(component, conn, ws, options, runtime)
+        lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
         transport.write(response)
         if options.high_water != _DEFAULT_HIGH_WATER:
             transport.set_write_buffer_limits(high=options.high_water)
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
-        logger.debug("%r opened", conn)
+        logger.debug("%r opened", lifecycle.conn)
         self._resume()  # first, since from here on the connection pauses as it needs
         request.headers.pack()
         lifecycle.open(self._glued)

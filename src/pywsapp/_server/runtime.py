@@ -66,7 +66,7 @@ class Runtime:
         assert self._handlers is not None
         self._handlers.start_soon(work)
 
-    def forget(self, connection: Any) -> None:
+    def discard(self, connection: Any) -> None:
         """Drop a connection that has ended."""
         self.connections.discard(connection)
         if not self.connections and self._empty is not None:

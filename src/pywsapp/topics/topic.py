@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
-from pywsapp._outbox.broadcast import send_prepared_to_all
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Position
-from pywsapp.connection import Connection
+from pywsapp.connection import Connection, send_prepared_to_all
 from pywsapp.exceptions import TopicError
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import HistoryRule
@@ -76,7 +75,7 @@ class Topic:
             TopicError: the connection has `Options.max_topics` already.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection does not subscribe then.
         """
-        if conn.closed or conn in self.subscribers:
+        if not conn.is_open or conn in self.subscribers:
             return ALREADY_DONE  # type: ignore[no-any-return]
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
@@ -84,19 +83,20 @@ class Topic:
         return self._add_if_open(conn)
 
     def _ask(self, conn: Connection) -> Any:
-        return conn.component.on_subscribe(conn, self) if conn.component is not None else None
+        return conn._driver.ask_subscribe(self) if conn._driver is not None else None
 
     async def _add_when_allowed(self, conn: Connection, asked: Awaitable[Any]) -> None:
         await asked
         await self._add_if_open(conn)
 
     def _add_if_open(self, conn: Connection) -> Awaitable[None]:
-        if conn.closed or conn in self.subscribers:  # by its on_subscribe, or meanwhile
+        if not conn.is_open or conn in self.subscribers:  # by its on_subscribe, or meanwhile
             return ALREADY_DONE  # type: ignore[no-any-return]
         return self._add(conn)
 
     def _add(self, conn: Connection, seen: Position | None = None) -> Awaitable[None]:
-        conn.joined(self)
+        if conn._driver is not None:
+            conn._driver.add_topic(self)
         first = not self.subscribers
         self.subscribers[conn] = seen
         return self._hub.joined(self, first=first)
@@ -129,7 +129,7 @@ class Topic:
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             await asked
-        if conn.closed or conn in self.subscribers:
+        if not conn.is_open or conn in self.subscribers:
             raise TopicError("the connection is closed, or subscribed meanwhile")
         try:
             await self._add(conn, _NOT_YET)
@@ -193,11 +193,10 @@ class Topic:
             return
         del self.subscribers[conn]
         self._hub.presence.untrack(self.name, conn)
-        conn.left(self)
         if not self.subscribers:
             self._hub.deserted(self)
-        if conn.component is not None:
-            conn.component.on_unsubscribe(conn, self)
+        if conn._driver is not None:
+            conn._driver.remove_topic(self)
 
     def broadcast(
         self,
@@ -251,4 +250,4 @@ class Topic:
             if seen is None or (
                 seen is not _NOT_YET and (seen.epoch != position.epoch or seen.offset < position.offset)
             ):
-                conn.send_prepared(message)
+                conn._outbox.send_prepared(message)

@@ -1,0 +1,215 @@
+"""The closing handshake of one connection (RFC 6455, section 7.1), and every other way to its end.
+
+`states` has the states and their transitions; only this module changes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pywsapp._lifecycle.reading import Reading
+from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
+from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.outbox import Outbox
+from pywsapp._protocol.events import Ended
+from pywsapp._protocol.websocket import WebSocket
+from pywsapp.close_codes import CloseCode
+from pywsapp.connection import Connection
+from pywsapp.options import Options
+
+if TYPE_CHECKING:
+    from pywsapp._outbox.outbox import Flusher
+    from pywsapp._transports.base import Transport
+
+logger = logging.getLogger("pywsapp")
+
+
+class ClosingHandshake:
+    """Owns the state of one connection.
+
+    Args:
+        ws: the protocol state of the connection.
+        transport: moves its bytes.
+        flusher: flushes its outbox.
+        options: the limits.
+
+    Attributes:
+        conn: what the component sees; the lifecycle sets it.
+        outbox: the frames that wait to be sent.
+        reading: pauses and resumes reading.
+        state: the state.
+        is_discarding: whether messages are dropped, because this side asked to close or abort.
+    """
+
+    __slots__ = (
+        "_close_event",
+        "_closing_since",
+        "_close_timeout",
+        "_transport",
+        "_unanswered",
+        "_ws",
+        "conn",
+        "is_discarding",
+        "outbox",
+        "reading",
+        "state",
+    )
+
+    def __init__(self, ws: WebSocket, transport: Transport, flusher: Flusher, options: Options) -> None:
+        self.conn: Connection
+        self.outbox = Outbox(self, ws, transport, flusher, options)
+        self.reading = Reading(transport)
+        self.state = State.OPEN
+        self.is_discarding = False
+        self._ws = ws
+        self._transport = transport
+        self._close_timeout = options.close_timeout
+        self._unanswered: Ended | None = None
+        self._close_event: anyio.Event | None = None
+        self._closing_since: float | None = None
+
+    def _enter(self, event: Event) -> None:
+        """Change the state; nothing else does."""
+        self.state = next_state(self.state, event)
+        self.outbox.is_open = self.state in SENDING
+
+    # -- this side ends the connection -------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str) -> Awaitable[None]:
+        """Close the connection; see `Connection.close`."""
+        self.is_discarding = True
+        if self._unanswered is not None:
+            self.answer()
+        elif self.state is State.OPEN:
+            self._enter(Event.CLOSE)
+            frame = self._ws.close(code, reason)
+            if frame:  # else the peer has closed, and its close frame is among the events being handled
+                self._note(int(code), reason)
+                self._queue_last(frame)
+        return LazyAwaitable(self._wait_lost)
+
+    def abort(self) -> None:
+        """Drop the connection at once, and its queued messages; see `Connection.abort`."""
+        self.is_discarding = True
+        self.drop("aborted")
+
+    def drop(self, reason: str) -> None:
+        """Drop the connection at once; messages that came before are still delivered."""
+        self._unanswered = None
+        self._note(CloseCode.ABNORMAL_CLOSURE, reason)
+        self._ws.abandon()
+        if self.state is not State.LOST:
+            self._enter(Event.ABORT)
+            self.reading.end()
+            self._transport.abort()
+
+    def outbox_overflowed(self, queued: int) -> None:
+        """Close the connection, because its peer reads too slowly."""
+        logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self.conn, queued)
+        self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
+
+    # -- the peer ends the connection --------------------------------------------------------------------------------
+
+    def peer_ended(self, event: Ended, *, is_busy: bool) -> None:
+        """Handle the peer's close frame, or a fault in what it sent.
+
+        Args:
+            event: what came.
+            is_busy: whether handlers still have messages that came before; they may answer them.
+        """
+        if not event.by_peer:
+            logger.info("%r broke the protocol: %s", self.conn, event.reason)
+            self._finish(event, Event.FAILURE)
+        elif is_busy and self.state is State.OPEN:
+            self._enter(Event.PEER_CLOSES_WHILE_BUSY)
+            self._note(event.code, event.reason)
+            self._unanswered = event
+        else:
+            self._finish(event, Event.PEER_CLOSES)
+
+    def answer(self) -> bool:
+        """Answer the peer's close frame if that was put off; return whether it was."""
+        event, self._unanswered = self._unanswered, None
+        if event is not None:
+            self._finish(event, Event.ANSWER)
+        return event is not None
+
+    def _finish(self, event: Ended, cause: Event) -> None:
+        """Send what is queued and our last frame, then close the transport."""
+        if self.state is State.LOST or self.state is State.ABORTED:
+            return
+        self._enter(cause)
+        self._note(event.code, event.reason)
+        self.conn.was_clean = event.by_peer
+        self.outbox.reports_empty = True
+        if event.reply:
+            self._queue_last(event.reply)
+        if self.outbox.frames:
+            self.outbox.flush()
+        else:
+            self.outbox_emptied()
+
+    def outbox_emptied(self) -> None:
+        """End behind our last frame; a peer that broke the protocol may finish what it is sending.
+
+        A socket that is closed with unread input is reset, and a reset can overtake the frame. Our own transports
+        prevent that in `close`; on asyncio's the peer's end is awaited, for `Options.close_timeout` at most.
+        """
+        can_write_eof = getattr(self._transport, "can_write_eof", None)
+        if self.conn.was_clean or can_write_eof is None:
+            self._transport.close()
+        elif can_write_eof():
+            self._transport.write_eof()  # type: ignore[attr-defined]
+
+    # -- the transport ends ------------------------------------------------------------------------------------------
+
+    def lose(self) -> None:
+        """Handle that the transport has ended."""
+        conn = self.conn
+        self._note(CloseCode.ABNORMAL_CLOSURE, "connection lost")
+        conn.was_clean = conn.was_clean and not self.outbox.frames  # our close frame can still wait in there
+        self._enter(Event.LOSS)
+        self.outbox.lose()
+        self.reading.end()
+        self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
+        self._unanswered = None
+        if not self._ws.has_more:
+            self._ws.abandon()
+        if self._close_event is not None:
+            self._close_event.set()
+            self._close_event = None
+
+    def tick(self, now: float) -> None:
+        """End a closing handshake that takes too long.
+
+        Args:
+            now: seconds of a monotonic clock.
+        """
+        if self.state not in CLOSING:
+            return
+        if self._closing_since is None:
+            self._closing_since = now
+        elif now - self._closing_since >= self._close_timeout:
+            self._closing_since = now
+            if not self.answer():
+                self.drop("close timeout")
+
+    def _note(self, code: int, reason: str) -> None:
+        if self.conn.close_code is None:
+            self.conn.close_code = int(code)
+            self.conn.close_reason = reason
+
+    def _queue_last(self, frame: bytes) -> None:
+        """Queue our close frame, and read on: the peer's is awaited now."""
+        self.reading.read_to_end()
+        self.outbox.add_last(frame)
+
+    async def _wait_lost(self) -> None:
+        if self.state is not State.LOST:
+            if self._close_event is None:
+                self._close_event = anyio.Event()
+            await self._close_event.wait()

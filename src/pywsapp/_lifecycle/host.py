@@ -1,0 +1,20 @@
+"""What runs the lifecycles of connections: a server, or a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from pywsapp._outbox.outbox import Flusher
+
+
+class Host(Protocol):
+    """What a lifecycle needs of the server or client that runs it."""
+
+    flusher: Flusher
+
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that lives at least until `work` returns, or is cancelled with the host."""
+
+    def discard(self, connection: Any) -> None:
+        """Forget a connection that has ended."""

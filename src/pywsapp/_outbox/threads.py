@@ -1,0 +1,24 @@
+"""The thread that a connection or topic belongs to: that of its event loop."""
+
+from __future__ import annotations
+
+from threading import get_ident
+
+from pywsapp.exceptions import ConfigurationError
+
+
+def current_thread() -> int:
+    """Return the number of the current thread."""
+    return get_ident()
+
+
+def wrong_thread(what: str) -> ConfigurationError:
+    """Return the error for a call from another thread than the event loop's.
+
+    Args:
+        what: the call, "conn.send" for instance.
+    """
+    return ConfigurationError(
+        f"{what} was called from another thread than the event loop's; "
+        f"call anyio.from_thread.run_sync({what}, ...) there (also inside an @in_thread handler)"
+    )
