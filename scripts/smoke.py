@@ -48,7 +48,7 @@ class Host(Flusher):
 
     def schedule(self) -> None: ...
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
-    def forget(self, link: Any) -> None: ...
+    def discard(self, connection: Any) -> None: ...
 
 
 def echoed() -> list[Received]:
@@ -62,15 +62,14 @@ def echoed() -> list[Received]:
             server_end[0].data_received(data)
 
     transport, others = memory_pipe(Link(), client)
-    conn = Connection(Request(path="/"), ws, transport, host, options)
-    server_end.append(Lifecycle(EchoServer(), conn, ws, options, host))
+    server_end.append(Lifecycle(EchoServer(), Request(path="/"), ws, transport, options, host))
     server_end[0].open(b"")
     for message in MESSAGES:
         others.write(client.ws.encode(message))
     for _ in range(3):
         transport.pump()
-        for connection in host.filled:
-            connection.flush()
+        for outbox in host.filled:
+            outbox.flush()
         host.filled = []
     return client.received
 

@@ -136,7 +136,7 @@ async def test_exchange_and_close_of_both_roles(deflate: Deflate | None) -> None
     async with echoing(server, options=options) as app:
         conn = await connect(client, f"ws://127.0.0.1:{app.port}/", options=options)
         assert client.answers == list(messages)
-        assert (conn.close_code, conn.close_reason, conn.was_clean, conn.closed) == (4000, "enough", True, True)
+        assert (conn.close_code, conn.close_reason, conn.was_clean, not conn.is_open) == (4000, "enough", True, True)
         assert client.calls == [("open",), ("close", 4000, "enough", True)]
         await server.until_called("close")
         assert server.calls == [("open",), ("close", 4000, "enough", True)]

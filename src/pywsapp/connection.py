@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.lowlevel
 
+from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.close_codes import CloseCode, check_close
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
-from pywsapp.http import Request, one_line
+from pywsapp.http import Request
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

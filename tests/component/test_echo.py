@@ -51,12 +51,11 @@ def answers(component: MessageComponent, *messages: str | bytes) -> list[Any]:
     """Send messages to a component over a WebSocket, and give what the client receives."""
     memory, options = Memory(), Options()
     client, server = WebSocket(client=True, options=options), WebSocket(client=False, options=options)
-    conn = Connection(Request(), server, memory, memory, options)
-    lifecycle = Lifecycle(component, conn, server, options, memory)
+    lifecycle = Lifecycle(component, Request(), server, memory, options, memory)
     lifecycle.open(b"")
     for message in messages:
         lifecycle.data_received(client.encode(message))
-    conn.flush()
+    lifecycle.closing.outbox.flush()
     return client.receive(b"".join(memory.written))
 
 

@@ -55,8 +55,8 @@ def stuck(options: Options, component: MessageComponent | None = None, **argumen
     pipe.client.transport.pause_reading()
     pipe.conn.send("x" * 1096)
     pipe.turn()
-    assert not pipe.conn.is_writable
-    assert pipe.conn.buffered == pipe.conn.unsent == 1100
+    assert not pipe.lifecycle.closing.outbox.is_writable
+    assert pipe.conn.buffered == pipe.transport.get_write_buffer_size() == 1100
     return pipe
 
 
@@ -162,7 +162,7 @@ def test_the_outbox_takes_its_bound_to_the_byte(policy: SlowConsumer) -> None:
     for message in numbered(20):
         pipe.conn.send(message)
     assert pipe.conn.buffered == 1100 + 2000
-    assert not pipe.conn.closed
+    assert pipe.conn.is_open
     read_on(pipe)
     assert pipe.messages()[1:] == numbered(20)
 
@@ -266,7 +266,7 @@ def test_whatever_is_dropped_the_rest_arrives_whole_and_in_order(steps: list[Ste
         if step == "send":
             sent.append(len(sent).to_bytes(2, "big") + bytes(size))
             pipe.conn.send(sent[-1])
-            assert pipe.conn.buffered - pipe.conn.unsent <= max(options.max_outbox, *(len(one) + 4 for one in sent))
+            assert pipe.conn.buffered - pipe.transport.get_write_buffer_size() <= max(options.max_outbox, *(len(one) + 4 for one in sent))
         elif step == "turn":
             pipe.turn()
         elif step == "read":
@@ -278,12 +278,12 @@ def test_whatever_is_dropped_the_rest_arrives_whole_and_in_order(steps: list[Ste
     numbers = [int.from_bytes(message[:2], "big") for message in received]  # type: ignore[arg-type]
     assert numbers == sorted(set(numbers))
     assert all(message == sent[number] for message, number in zip(received, numbers, strict=True))
-    if pipe.conn.closed:
+    if not pipe.conn.is_open:
         assert policy is SlowConsumer.CLOSE
         assert pipe.codes() == [1013]
     else:
         assert pipe.conn.buffered == 0
-        assert not pipe.conn.reading_paused
+        assert not pipe.lifecycle.closing.reading.causes
     if policy is SlowConsumer.DROP_OLDEST and sent:
         assert received[-1] == sent[-1]
 
@@ -300,8 +300,8 @@ def test_dropped_messages_are_not_missed_by_compression(policy: SlowConsumer, cl
     parameters = DeflateParameters(False, False, 12, 12)
     ws, reader = (WebSocket(client=role, options=options, deflate=parameters) for role in (client, not client))
     host, sink, peer = MemoryHost(), Sink(), MemoryClient()
-    conn = Connection(Request(), ws, sink, host, options)
-    lifecycle = Lifecycle(Recorder(), conn, ws, options, host)
+    lifecycle = Lifecycle(Recorder(), Request(), ws, sink, options, host)
+    conn = lifecycle.conn
     sink.inner, _ = memory_pipe(lifecycle, peer)
     sink.inner.set_write_buffer_limits(high=options.high_water)
     received: list[Any] = []
@@ -450,7 +450,7 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         for number in range(20):
             pipe.send(str(number))
         await pipe.settle()
-        assert pipe.conn.reading_paused
+        assert pipe.lifecycle.closing.reading.causes
         # one is being handled, four wait, and fifteen stay with the peer
         assert pipe.client.transport.get_write_buffer_size() == len(
             b"".join(message_frame(str(number)) for number in range(5, 20))
@@ -458,15 +458,15 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         gates[0].set()
         await pipe.settle()
         assert component.names()[1:] == ["0", "1"]
-        assert pipe.conn.reading_paused, "three still wait"
+        assert pipe.lifecycle.closing.reading.causes, "three still wait"
         gates[1].set()
         await anyio.wait_all_tasks_blocked()
-        assert not pipe.conn.reading_paused, "half of the queue is free"
+        assert not pipe.lifecycle.closing.reading.causes, "half of the queue is free"
         for gate in gates:
             gate.set()
         await pipe.settle()
         assert component.names()[1:] == [str(number) for number in range(20)]
-        assert not pipe.conn.reading_paused
+        assert not pipe.lifecycle.closing.reading.causes
         tasks.cancel_scope.cancel()
 
 
@@ -504,7 +504,7 @@ async def test_who_closes_with_a_full_queue_still_hears_the_peers_close(how: str
             await client.send(str(number))
         conn = component.conns[0]
         with anyio.fail_after(GUARD):
-            while not conn.reading_paused:
+            while not lifecycle.closing.reading.causes:
                 await anyio.lowlevel.checkpoint()
         getattr(conn, how)()
         if how == "close":
@@ -543,11 +543,11 @@ async def test_both_causes_of_a_pause_have_to_go() -> None:
         pipe.transport.resume_reading()  # so that the queue can fill up while the peer does not read
         pipe.send(*"123")
         pipe.lifecycle.pause_writing()
-        assert pipe.conn.reading_paused
+        assert pipe.lifecycle.closing.reading.causes
         component.open.set()
         await anyio.wait_all_tasks_blocked()
-        assert pipe.conn.reading_paused, "the peer still does not read"
+        assert pipe.lifecycle.closing.reading.causes, "the peer still does not read"
         read_on(pipe)
-        assert not pipe.conn.reading_paused
+        assert not pipe.lifecycle.closing.reading.causes
         tasks.cancel_scope.cancel()
     assert [call[1] for call in component.calls if call[0] == "begun"] == ["1", "2", "3"]

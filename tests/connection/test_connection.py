@@ -175,7 +175,7 @@ async def test_sending_after_the_end_does_nothing(how: str) -> None:
         pipe.turn()
     else:
         getattr(pipe.conn, how)()
-    assert pipe.conn.closed
+    assert not pipe.conn.is_open
     await pipe.conn.send("late")
     pipe.conn.send("late")
     pipe.turn()
@@ -209,7 +209,7 @@ def test_what_was_sent_before_closing_still_leaves() -> None:
         pipe.conn.send(str(number))
     pipe.conn.close(4000, "bye")
     pipe.conn.send("late")
-    assert pipe.conn.closed
+    assert not pipe.conn.is_open
     pipe.turn()
     assert pipe.client.frames == [(TEXT, b"0"), (TEXT, b"1"), (TEXT, b"2"), (CLOSE, b"\x0f\xa0bye")]
 
@@ -231,7 +231,7 @@ def test_codes_that_may_not_be_sent(code: Any) -> None:
     pipe = Pipe(Recorder())
     with pytest.raises(ConfigurationError, match="may not be sent"):
         pipe.conn.close(code)
-    assert not pipe.conn.closed
+    assert pipe.conn.is_open
 
 
 def test_a_reason_has_to_fit_into_the_frame() -> None:

@@ -114,7 +114,7 @@ async def test_a_handler_that_never_waits_ends_where_its_message_came_in(way: st
 
         def come() -> tuple[bool, bool, list[Any]]:
             pipe.lifecycle.data_received(message_frame("answer") * 2)
-            return bool(pipe.host.filled), pipe.lifecycle.busy, component.calls[1:]
+            return bool(pipe.host.filled), pipe.lifecycle.is_busy, component.calls[1:]
 
         lent = way == "callback" and on_asyncio()
         done = [("done", "answer")] * 2
@@ -287,7 +287,7 @@ async def test_leaving_the_program_is_not_held_up(exc: type[BaseException]) -> N
         with pytest.raises(exc):
             await arrive("callback", pipe.send, "leave")
         assert component.names() == ["open"]
-        assert not pipe.lifecycle.busy
+        assert not pipe.lifecycle.is_busy
 
 
 # -- context variables -------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ async def test_on_close_comes_once_whatever_a_handler_does_meanwhile(
     code = 3000 if "closed" in end else 1006
     assert calls in [[("open",), ("end",), *done, ("close", code)] for done in ([("done", "wait")], [])]
     assert ("done", "wait") in calls or end == "cancelled"
-    assert pipe.host.forgotten == 1
+    assert pipe.host.discarded == 1
     del pipe, component
     gc.collect()
     assert problems(caplog) == []
@@ -403,7 +403,7 @@ async def test_a_server_ends_in_good_order(how: str, caplog: pytest.LogCaptureFi
     async def wait(conn: Connection) -> None:
         component.note("waiting")
         getattr(server, how)()
-        while not conn.closed:
+        while conn.is_open:
             await anyio.lowlevel.checkpoint()
 
     component = Acting(wait=wait)
@@ -498,7 +498,7 @@ async def test_a_first_step_may_act_on_other_connections(way: str, how: str) -> 
             assert sorted(map(str, a.messages())) == ["answer 1", "hello"]
             assert b.messages() == ["hello"] * 2
         else:
-            assert [pipe.conn.closed for pipe in (a, b, c)] == [True, True, False]
+            assert [not pipe.conn.is_open for pipe in (a, b, c)] == [True, True, False]
     component.check()
 
 

@@ -479,7 +479,7 @@ async def test_a_cancellation_that_nobody_takes_ends_the_connection(way: str, th
     async with warm(component) as pipe:
         await arrive(way, pipe.send, "act")
         with anyio.fail_after(GUARD):
-            while not pipe.conn.closed:
+            while pipe.conn.is_open:
                 await anyio.lowlevel.checkpoint()
         assert pipe.conn.close_code == (1006 if then == "ends" else 1011)
     assert component.names() == ["open", *["done"] * (then == "ends"), "close"]

@@ -27,7 +27,7 @@ class Interpreter(Recorder):
         for step in json.loads(message):
             self.note(step, who.get())
             await self.do(conn, step)
-        self.note("end", conn.closed)
+        self.note("end", not conn.is_open)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
         self.note("error", repr(exc))
@@ -78,7 +78,7 @@ async def interpret(way: str, programs: list[list[str]], at_once: int) -> tuple[
         await arrive(way, pipe.turn)
         await component.until_called("close")
         with anyio.fail_after(GUARD):
-            while not pipe.host.forgotten:
+            while not pipe.host.discarded:
                 await anyio.lowlevel.checkpoint()
     return component.calls, pipe.client.frames
 

@@ -427,7 +427,7 @@ async def test_on_close_comes_when_the_peer_left_while_on_open_waited() -> None:
     class Opening(Recorder):
         async def on_open(self, conn: Connection) -> None:
             self.note("opening")
-            while not conn.closed:
+            while conn.is_open:
                 await anyio.lowlevel.checkpoint()
             self.note("opened")
 
@@ -446,7 +446,7 @@ async def test_a_running_handler_is_not_cancelled_when_the_peer_leaves() -> None
         async def on_message(self, conn: Connection, message: Any) -> None:
             self.note("working")
             await gate.wait()
-            self.note("worked", conn.closed)
+            self.note("worked", not conn.is_open)
 
     component = Working()
     async with serving(component) as server:
@@ -693,7 +693,7 @@ async def test_what_is_not_inflated_yet_when_the_peer_leaves_is_delivered(style:
             pipe.transport.abort()  # as after a write that failed
         await pipe.settle()
         await component.until_called("close")
-        assert pipe.host.forgotten == 1
+        assert pipe.host.discarded == 1
     assert [call[1] for call in component.calls if call[0] == "message"] == sent
     assert component.calls[-1][1] == (3000 if end == "closed" else 1006)
 
@@ -706,7 +706,7 @@ async def test_a_peer_that_closes_and_leaves_at_once_leaves_its_code() -> None:
         await client.stream.send(close_frame(3000, "bye"))
         await client.stream.send_eof()
         conn = component.conns[0]
-        while not conn.closed:
+        while conn.is_open:
             await anyio.lowlevel.checkpoint()
         assert (conn.close_code, conn.close_reason) == (3000, "bye")
 
@@ -1017,7 +1017,7 @@ def test_without_an_interval_no_ping_goes_out() -> None:
     for now in range(0, 10_000, 100):
         tick(pipe, now)
     assert pings(pipe) == 0
-    assert not pipe.conn.closed
+    assert pipe.conn.is_open
 
 
 def test_a_peer_that_gives_no_sign_of_life_is_dropped() -> None:
@@ -1031,7 +1031,7 @@ def test_a_peer_that_gives_no_sign_of_life_is_dropped() -> None:
     assert component.calls == [("open",), ("close", 1006, "ping timeout", False)]
     assert pipe.client.lost
     assert pipe.codes() == []
-    assert pipe.host.forgotten == 1
+    assert pipe.host.discarded == 1
 
 
 def test_a_timeout_longer_than_the_interval_is_waited_for() -> None:
@@ -1052,7 +1052,7 @@ def test_any_byte_is_a_sign_of_life(sign: bytes) -> None:
     tick(pipe, 20)
     pipe.write(sign)
     tick(pipe, 35)
-    assert not pipe.conn.closed
+    assert pipe.conn.is_open
 
 
 async def test_no_ping_goes_out_and_nobody_is_dropped_while_reading_is_paused() -> None:
@@ -1070,14 +1070,14 @@ async def test_no_ping_goes_out_and_nobody_is_dropped_while_reading_is_paused() 
         pipe.send("1", "2", "3")
         pipe.client.transport.write(frame(PONG))
         await pipe.settle()
-        assert pipe.conn.reading_paused
+        assert pipe.lifecycle.closing.reading.causes
         for now in range(21, 200):
             tick(pipe, now)
         assert pings(pipe) == 1
         gate.set()
         await anyio.wait_all_tasks_blocked()
         pipe.lifecycle.tick(200)  # before the pong, which waited all the time, is read
-        assert not pipe.conn.closed
+        assert pipe.conn.is_open
         await pipe.settle()
         tick(pipe, 218)
         assert pings(pipe) == 1
@@ -1091,7 +1091,7 @@ def clog(pipe: Pipe, size: int = 3000) -> None:
     pipe.client.transport.pause_reading()
     pipe.conn.send(b"1" * size)
     pipe.turn()
-    assert not pipe.conn.is_writable
+    assert not pipe.lifecycle.closing.outbox.is_writable
 
 
 def test_a_peer_that_takes_nothing_is_dropped() -> None:

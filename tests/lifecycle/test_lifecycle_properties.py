@@ -55,7 +55,7 @@ class Obedient(Recorder):
     def on_close(self, conn: Connection) -> Any:
         assert not self.running
         self.note("close", conn.close_code)
-        assert conn.closed
+        assert not conn.is_open
         return self.obey(conn, "w") if "close" in self.slow else None
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
@@ -138,7 +138,7 @@ class Play:
 
     async def let_go(self) -> None:
         """Open all gates, and let the peer leave if it has not."""
-        while not self.pipe.host.forgotten:
+        while not self.pipe.host.discarded:
             await self.turns()
             self.component.open_gate()
             if not self.component.gates:

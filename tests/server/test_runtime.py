@@ -59,7 +59,7 @@ class TransportProtocol:
 
     def abort(self) -> None:
         self.aborted = True
-        self._runtime.forget(self)
+        self._runtime.discard(self)
 
 
 class Stubborn(TransportProtocol):
@@ -286,7 +286,7 @@ async def test_handlers_may_finish_within_on_close_timeout() -> None:
         while not link.aborted:
             await anyio.lowlevel.checkpoint()
         done.append("handler")
-        runtime.forget(link)
+        runtime.discard(link)
 
     async def body(_: TaskGroup) -> None:
         runtime.start_soon(handler)
@@ -321,7 +321,7 @@ async def test_waiting_until_it_is_empty() -> None:
         async def forget() -> None:
             for link in links:
                 await anyio.lowlevel.checkpoint()
-                runtime.forget(link)
+                runtime.discard(link)
 
         tasks.start_soon(forget)
         await runtime.wait_empty()

@@ -69,7 +69,7 @@ class Acting(Recorder):
 async def idle(pipe: Pipe) -> None:
     """Wait until the connection has nothing to do."""
     with anyio.fail_after(GUARD):
-        while pipe.lifecycle.busy and not pipe.host.forgotten:
+        while pipe.lifecycle.is_busy and not pipe.host.discarded:
             await anyio.lowlevel.checkpoint()
     pipe.turn()
 

@@ -282,7 +282,7 @@ class MemoryHost(Flusher):
     def __init__(self, tasks: TaskGroup | None = None) -> None:
         super().__init__()
         self.flusher: Flusher = self
-        self.forgotten = 0
+        self.discarded = 0
         self._tasks = tasks
 
     def schedule(self) -> None: ...
@@ -297,8 +297,8 @@ class MemoryHost(Flusher):
         assert inspect.iscoroutine(coroutine), "older versions of anyio take no coroutine of the twin"
         self._tasks.start_soon(lambda: coroutine)
 
-    def forget(self, link: Any) -> None:
-        self.forgotten += 1
+    def discard(self, connection: Any) -> None:
+        self.discarded += 1
 
 
 class MemoryClient:
@@ -366,8 +366,8 @@ class Pipe:
         self.client = MemoryClient()
         self.sink = sink or Sink()
         ws = WebSocket(client=False, options=options, deflate=deflate)
-        self.conn = Connection(Request(path="/"), ws, self.sink, self.host.flusher, options)
-        self.lifecycle = Lifecycle(component, self.conn, ws, options, self.host)
+        self.lifecycle = Lifecycle(component, Request(path="/"), ws, self.sink, options, self.host)
+        self.conn = self.lifecycle.conn
         self.transport, _ = memory_pipe(self.lifecycle, self.client)
         self.sink.inner = self.transport
         self.transport.set_write_buffer_limits(high=options.high_water)

@@ -9,7 +9,6 @@ cimport cython
 
 
 cdef class Lifecycle:
-    cdef readonly ClosingHandshake _closing
     cdef object _component
     cdef EagerTask _eager_task
     cdef object _handler_task
@@ -25,6 +24,7 @@ cdef class Lifecycle:
     cdef object _topics
     cdef object _transport
     cdef WebSocket _ws
+    cdef readonly ClosingHandshake closing
     cdef readonly Connection conn
     cdef readonly bint is_busy
 

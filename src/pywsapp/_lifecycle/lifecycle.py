@@ -87,12 +87,12 @@ class Lifecycle:
         connection_type: makes what the component sees.
 
     Attributes:
+        closing: the state of the connection, its outbox and its reading.
         conn: what the component sees.
         is_busy: whether the handler task has work, or the end has begun.
     """
 
     __slots__ = (
-        "_closing",
         "_component",
         "_eager_task",
         "_handler_task",
@@ -108,6 +108,7 @@ class Lifecycle:
         "_topics",
         "_transport",
         "_ws",
+        "closing",
         "conn",
         "is_busy",
     )
@@ -123,9 +124,9 @@ class Lifecycle:
         subprotocol: str | None = None,
         connection_type: type[Connection] = Connection,
     ) -> None:
-        self._closing = ClosingHandshake(ws, transport, host.flusher, options)
-        self._outbox = self._closing.outbox
-        self.conn = self._closing.conn = connection_type(request, subprotocol, self, self._outbox)
+        self.closing = ClosingHandshake(ws, transport, host.flusher, options)
+        self._outbox = self.closing.outbox
+        self.conn = self.closing.conn = connection_type(request, subprotocol, self, self._outbox)
         self.is_busy = False
         self._component = component
         self._on_message = component.on_message
@@ -159,7 +160,7 @@ class Lifecycle:
     def data_received(self, data: bytes) -> None:  # noqa: C901 - a call for each event would cost what a message does
         """Handle bytes from the peer; with none, go on with those that came before."""
         self._keepalive.is_alive = True
-        conn, ws, closing = self.conn, self._ws, self._closing
+        conn, ws, closing = self.conn, self._ws, self.closing
         for event in ws.receive(data, self._max_inflated):
             if type(event) is str or type(event) is bytes:
                 if self.is_busy:
@@ -191,20 +192,20 @@ class Lifecycle:
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""
         self._outbox.pause()
-        self._closing.reading.pause(OUTBOX_FULL)
+        self.closing.reading.pause(OUTBOX_FULL)
 
     def resume_writing(self) -> None:
         """Send on, and read on: the peer has caught up."""
         self._keepalive.progressed()
         self._outbox.resume()
         if self._outbox.is_writable:
-            self._closing.reading.resume(OUTBOX_FULL)
+            self.closing.reading.resume(OUTBOX_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
-        if self._closing.state is State.LOST:
+        if self.closing.state is State.LOST:
             return
-        self._closing.lose()
+        self.closing.lose()
         if self._pings is not None:
             self._pings.end()
             self._pings = None
@@ -256,7 +257,7 @@ class Lifecycle:
             self._queue = deque()
         self._queue.append(message)
         if len(self._queue) >= self._options.max_queue:
-            self._closing.reading.pause(QUEUE_FULL)
+            self.closing.reading.pause(QUEUE_FULL)
 
     def _failed(self, exc: BaseException) -> None:
         """Handle what a def handler raised."""
@@ -300,7 +301,7 @@ class Lifecycle:
 
     def has_call(self) -> bool:
         """Return whether a handler must still be called or awaited."""
-        if self._queue and self._closing.is_discarding:
+        if self._queue and self.closing.is_discarding:
             self._queue.clear()
         return bool(self._hooks) or bool(self._queue)
 
@@ -312,13 +313,13 @@ class Lifecycle:
         assert queue is not None
         message = queue.popleft()
         if len(queue) <= self._options.max_queue // 2 and not self._ws.has_more:
-            self._closing.reading.resume(QUEUE_FULL)
+            self.closing.reading.resume(QUEUE_FULL)
         return self._on_message(self.conn, message)
 
     def has_unread(self) -> bool:
         """Return whether received bytes must still be read; if not, reading from the transport goes on."""
         if not self._ws.has_more:
-            self._closing.reading.resume(QUEUE_FULL)
+            self.closing.reading.resume(QUEUE_FULL)
         return self._ws.has_more
 
     def begin_turn(self) -> None:
@@ -327,8 +328,8 @@ class Lifecycle:
 
     def finish_turn(self) -> bool:
         """Note that the handler task has nothing left to do; return whether that is so for ever."""
-        self._closing.answer()
-        if self._closing.state is State.LOST:
+        self.closing.answer()
+        if self.closing.state is State.LOST:
             self._ws.abandon()
             return True
         self.is_busy = False
@@ -336,7 +337,7 @@ class Lifecycle:
 
     async def end(self) -> None:
         """End with the handler task: call `on_close`, and unsubscribe from all topics."""
-        if self._closing.state is not State.LOST:
+        if self.closing.state is not State.LOST:
             self.abort()
         await self._end(self._call_on_close())
 
@@ -392,11 +393,11 @@ class Lifecycle:
 
     def close(self, code: int, reason: str) -> Awaitable[None]:
         """Close the connection; see `Connection.close`."""
-        return self._closing.close(code, reason)
+        return self.closing.close(code, reason)
 
     def abort(self) -> None:
         """Drop the connection at once; see `Connection.abort`."""
-        self._closing.abort()
+        self.closing.abort()
 
     def ping(self, payload: bytes | None) -> Awaitable[float]:
         """Send a ping; see `Connection.ping`."""
@@ -453,7 +454,7 @@ class Lifecycle:
         Args:
             now: seconds of a monotonic clock.
         """
-        closing = self._closing
+        closing = self.closing
         if closing.state is not State.OPEN:
             closing.tick(now)
             return

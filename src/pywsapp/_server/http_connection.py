@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.lowlevel
 
+from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
@@ -35,7 +36,7 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.proxies import address_of_peer
 from pywsapp.component import Accept, is_awaited
 from pywsapp.exceptions import Refuse
-from pywsapp.http import Response, one_line
+from pywsapp.http import Response, _pack_headers, _set_body
 
 if TYPE_CHECKING:
     from pywsapp._protocol.proxy_protocol import ProxyHeader
@@ -211,7 +212,7 @@ class HttpConnection:
             check_upgrade(request)
             answer = ask_handshake(self._server.component, request)
         else:
-            request.with_body(self._read_body)
+            _set_body(request, self._read_body)
             answer = ask_request(self._server.component, request)
         if is_awaited(answer):
             self._state = _State.DECIDING
@@ -286,7 +287,7 @@ class HttpConnection:
         runtime.connections.discard(self)
         logger.debug("%r opened", lifecycle.conn)
         self._resume()  # first, since from here on the connection pauses as it needs
-        request.headers.pack()
+        _pack_headers(request.headers)
         lifecycle.open(self._glued)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -27,6 +26,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from pywsapp._protocol.http import TOKEN
 from pywsapp.component import (
     Accept,
     ComponentFactory,
@@ -48,7 +48,6 @@ HttpHandler = Callable[[Request], Any]
 
 _MAX_NAMED_HOSTS = 100  # a peer may invent hosts without end; after so many they are refused without a log line
 _MAX_HOST_CHARACTERS = 100
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 logger = logging.getLogger("pywsapp")
 
 
@@ -330,7 +329,7 @@ def _checked_subprotocols(subprotocols: Any) -> tuple[str, ...] | None:
     if isinstance(subprotocols, str):
         raise ConfigurationError(f"subprotocols is a list: write [{subprotocols!r}]")
     for name in subprotocols:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise ConfigurationError(f"{name!r} is no name for a subprotocol: letters, digits and !#$%&'*+-.^_`|~ only")
     return tuple(subprotocols)
 
