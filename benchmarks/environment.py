@@ -74,6 +74,17 @@ def ensure(python: str, *, cluster: bool = False) -> Environment:
         return maker.make_cluster() if cluster else maker.make()
 
 
+def wsload(python: str) -> Path:
+    """Return the load generator; compile it if it is missing.
+
+    Raises:
+        Unable: it cannot be compiled.
+    """
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    return _Maker(cache, _version(python), python).wsload()
+
+
 def _cache() -> Path:
     given = os.environ.get("BENCHMARK_ENV")
     if given:
@@ -124,7 +135,7 @@ class _Maker:
 
     def make(self) -> Environment:
         self.folder.mkdir(exist_ok=True)
-        wsload = self._wsload()
+        wsload = self.wsload()
         peers = self._peers("peers", REQUIREMENTS)
         pywsapp = self._pywsapp()
         return Environment(peers, pywsapp, wsload, self._node(), self._tls(wsload, peers), self.notes)
@@ -132,7 +143,7 @@ class _Maker:
     def make_cluster(self) -> Environment:
         self.folder.mkdir(exist_ok=True)
         peers = self._peers("cluster", CLUSTER_REQUIREMENTS)
-        return Environment(peers, self._pywsapp(), self._wsload(), notes=self.notes)
+        return Environment(peers, self._pywsapp(), self.wsload(), notes=self.notes)
 
     def _peers(self, name: str, requirements: Path) -> Path:
         python = self._venv(name)
@@ -192,7 +203,7 @@ class _Maker:
             stamp.write_text(" ".join(NODE_PACKAGES))
         return folder / "node_modules"
 
-    def _wsload(self) -> Path:
+    def wsload(self) -> Path:
         source = HERE / "wsload.c"
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pywsapp import Connection, EchoServer, Options, Request
+from pywsapp import EchoServer, Options, Request
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.events import Received

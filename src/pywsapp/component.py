@@ -68,7 +68,7 @@ class MessageComponent:
             TopicError: or anything else, if it may not; `Topic.add` raises it then.
         """
 
-    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
+    def on_unsubscribe(self, conn: Connection, topic: Topic) -> Any:
         """Learn that a connection has left a topic, by `Topic.remove` or, behind `on_close`, by its end. A def only."""
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:

@@ -276,7 +276,9 @@ def broadcast(
     return LazyAwaitable(anyio.lowlevel.checkpoint)
 
 
-def send_prepared_to_all(connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection]) -> None:
+def send_prepared_to_all(
+    connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection]
+) -> None:
     """Send a prepared message to connections, some excluded; the innermost loop of every broadcast.
 
     Raises:

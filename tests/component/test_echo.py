@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.base import Transport
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import EchoServer, MessageComponent
 from pywsapp.connection import Connection
@@ -35,7 +37,7 @@ class Memory(Flusher):
     def abort(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
-    def forget(self, link: Any) -> None: ...
+    def discard(self, connection: Any) -> None: ...
 
     def start_soon(self, work: Callable[[], Awaitable[None]]) -> None:
         raise AssertionError("an echo needs no task")
@@ -50,12 +52,13 @@ class Memory(Flusher):
 def answers(component: MessageComponent, *messages: str | bytes) -> list[Any]:
     """Send messages to a component over a WebSocket, and give what the client receives."""
     memory, options = Memory(), Options()
+    transport, host = cast("Transport", memory), cast("Host", memory)
     client, server = WebSocket(client=True, options=options), WebSocket(client=False, options=options)
-    lifecycle = Lifecycle(component, Request(), server, memory, options, memory)
+    lifecycle = Lifecycle(component, Request(), server, transport, options, host)
     lifecycle.open(b"")
     for message in messages:
         lifecycle.data_received(client.encode(message))
-    lifecycle.closing.outbox.flush()
+    lifecycle.machine.outbox.flush()
     return client.receive(b"".join(memory.written))
 
 

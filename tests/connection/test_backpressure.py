@@ -22,18 +22,18 @@ from support.serving import (
     Recorder,
     Sink,
     close_frame,
+    lifecycle_of,
     message_frame,
     serving,
     take_frames,
 )
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._outbox.broadcast import broadcast
 from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.memory import memory_pipe
 from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection
+from pywsapp.connection import Connection, broadcast
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Request
 from pywsapp.options import Deflate, Options, SlowConsumer
@@ -55,7 +55,7 @@ def stuck(options: Options, component: MessageComponent | None = None, **argumen
     pipe.client.transport.pause_reading()
     pipe.conn.send("x" * 1096)
     pipe.turn()
-    assert not pipe.lifecycle.closing.outbox.is_writable
+    assert not pipe.lifecycle.machine.outbox.is_writable
     assert pipe.conn.buffered == pipe.transport.get_write_buffer_size() == 1100
     return pipe
 
@@ -266,7 +266,9 @@ def test_whatever_is_dropped_the_rest_arrives_whole_and_in_order(steps: list[Ste
         if step == "send":
             sent.append(len(sent).to_bytes(2, "big") + bytes(size))
             pipe.conn.send(sent[-1])
-            assert pipe.conn.buffered - pipe.transport.get_write_buffer_size() <= max(options.max_outbox, *(len(one) + 4 for one in sent))
+            assert pipe.conn.buffered - pipe.transport.get_write_buffer_size() <= max(
+                options.max_outbox, *(len(one) + 4 for one in sent)
+            )
         elif step == "turn":
             pipe.turn()
         elif step == "read":
@@ -283,7 +285,7 @@ def test_whatever_is_dropped_the_rest_arrives_whole_and_in_order(steps: list[Ste
         assert pipe.codes() == [1013]
     else:
         assert pipe.conn.buffered == 0
-        assert not pipe.lifecycle.closing.reading.causes
+        assert not pipe.lifecycle.machine.pause_causes
     if policy is SlowConsumer.DROP_OLDEST and sent:
         assert received[-1] == sent[-1]
 
@@ -410,7 +412,7 @@ async def test_who_floods_an_echo_without_reading_is_slowed_down_by_tcp(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flood)
             with anyio.fail_after(GUARD):
-                while not component.conns[0].reading_paused:
+                while not lifecycle_of(component.conns[0]).machine.pause_causes:
                     await anyio.lowlevel.checkpoint()
             assert sent < count
             for number in range(count):
@@ -450,7 +452,7 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         for number in range(20):
             pipe.send(str(number))
         await pipe.settle()
-        assert pipe.lifecycle.closing.reading.causes
+        assert pipe.lifecycle.machine.pause_causes
         # one is being handled, four wait, and fifteen stay with the peer
         assert pipe.client.transport.get_write_buffer_size() == len(
             b"".join(message_frame(str(number)) for number in range(5, 20))
@@ -458,15 +460,15 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         gates[0].set()
         await pipe.settle()
         assert component.names()[1:] == ["0", "1"]
-        assert pipe.lifecycle.closing.reading.causes, "three still wait"
+        assert pipe.lifecycle.machine.pause_causes, "three still wait"
         gates[1].set()
         await anyio.wait_all_tasks_blocked()
-        assert not pipe.lifecycle.closing.reading.causes, "half of the queue is free"
+        assert not pipe.lifecycle.machine.pause_causes, "half of the queue is free"
         for gate in gates:
             gate.set()
         await pipe.settle()
         assert component.names()[1:] == [str(number) for number in range(20)]
-        assert not pipe.lifecycle.closing.reading.causes
+        assert not pipe.lifecycle.machine.pause_causes
         tasks.cancel_scope.cancel()
 
 
@@ -485,7 +487,7 @@ async def test_behind_a_handler_that_never_ends_memory_is_bounded() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flood)
             with anyio.fail_after(GUARD):
-                while not component.conns[0].reading_paused:
+                while not lifecycle_of(component.conns[0]).machine.pause_causes:
                     await anyio.lowlevel.checkpoint()
             assert component.names() == ["open", "begun"]
             assert sent < count
@@ -504,7 +506,7 @@ async def test_who_closes_with_a_full_queue_still_hears_the_peers_close(how: str
             await client.send(str(number))
         conn = component.conns[0]
         with anyio.fail_after(GUARD):
-            while not lifecycle.closing.reading.causes:
+            while not lifecycle_of(conn).machine.pause_causes:
                 await anyio.lowlevel.checkpoint()
         getattr(conn, how)()
         if how == "close":
@@ -543,11 +545,11 @@ async def test_both_causes_of_a_pause_have_to_go() -> None:
         pipe.transport.resume_reading()  # so that the queue can fill up while the peer does not read
         pipe.send(*"123")
         pipe.lifecycle.pause_writing()
-        assert pipe.lifecycle.closing.reading.causes
+        assert pipe.lifecycle.machine.pause_causes
         component.open.set()
         await anyio.wait_all_tasks_blocked()
-        assert pipe.lifecycle.closing.reading.causes, "the peer still does not read"
+        assert pipe.lifecycle.machine.pause_causes, "the peer still does not read"
         read_on(pipe)
-        assert not pipe.lifecycle.closing.reading.causes
+        assert not pipe.lifecycle.machine.pause_causes
         tasks.cancel_scope.cancel()
     assert [call[1] for call in component.calls if call[0] == "begun"] == ["1", "2", "3"]

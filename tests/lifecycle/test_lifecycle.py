@@ -454,7 +454,7 @@ async def test_a_running_handler_is_not_cancelled_when_the_peer_leaves() -> None
             await client.send("1", "2")
             await component.until_called("working")
             await client.reset()
-        while not component.conns[0].closed:
+        while component.conns[0].is_open:
             await anyio.lowlevel.checkpoint()
         assert component.names() == ["open", "working"]
         gate.set()
@@ -1070,7 +1070,7 @@ async def test_no_ping_goes_out_and_nobody_is_dropped_while_reading_is_paused() 
         pipe.send("1", "2", "3")
         pipe.client.transport.write(frame(PONG))
         await pipe.settle()
-        assert pipe.lifecycle.closing.reading.causes
+        assert pipe.lifecycle.machine.pause_causes
         for now in range(21, 200):
             tick(pipe, now)
         assert pings(pipe) == 1
@@ -1091,7 +1091,7 @@ def clog(pipe: Pipe, size: int = 3000) -> None:
     pipe.client.transport.pause_reading()
     pipe.conn.send(b"1" * size)
     pipe.turn()
-    assert not pipe.lifecycle.closing.outbox.is_writable
+    assert not pipe.lifecycle.machine.outbox.is_writable
 
 
 def test_a_peer_that_takes_nothing_is_dropped() -> None:

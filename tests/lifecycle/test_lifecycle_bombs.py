@@ -45,7 +45,6 @@ async def test_memory_of_many_bombs_in_one_read(waits: bool) -> None:
         host, sink = MemoryHost(tasks), Sink()
         ws = WebSocket(client=False, options=OPTIONS, deflate=PARAMETERS)
         lifecycle = Lifecycle(component, Request(), ws, sink, OPTIONS, host)
-        conn = lifecycle.conn
         sink.inner, _ = memory_pipe(lifecycle, MemoryClient())
         lifecycle.open(b"")
         tracemalloc.start()
@@ -59,7 +58,7 @@ async def test_memory_of_many_bombs_in_one_read(waits: bool) -> None:
             assert tracemalloc.get_traced_memory()[1] < 10 * MIB
         finally:
             tracemalloc.stop()
-        assert not lifecycle.closing.reading.causes
+        assert not lifecycle.machine.pause_causes
         lifecycle.connection_lost(None)
         tasks.cancel_scope.cancel()
 
@@ -81,7 +80,7 @@ async def test_a_message_is_not_late_while_a_slow_handler_keeps_us_from_reading_
         late = message_frame("late")
         pipe.write(message_frame("first") + message_frame("second") + late[:-2])
         await pipe.settle()
-        assert pipe.lifecycle.closing.reading.causes
+        assert pipe.lifecycle.machine.pause_causes
         for now in range(0, 300, 10):
             pipe.lifecycle.tick(float(now))
         component.go_on.set()

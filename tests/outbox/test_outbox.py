@@ -15,9 +15,9 @@ FRAMES = st.one_of(st.binary(min_size=1, max_size=20), st.tuples(st.binary(min_s
 
 
 def filled(frames: list[Frame]) -> Outbox:
-    outbox = Outbox()
+    outbox = Pipe(Recorder()).lifecycle.machine.outbox
     for frame in frames:
-        outbox.add(frame, length(frame))
+        outbox.add_last(frame)
     return outbox
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -14,12 +14,13 @@ import pytest
 from anyio.abc import TaskGroup
 
 from pywsapp._event_loop import on_asyncio
-from pywsapp._outbox.broadcast import broadcast
+from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.flushing import FLUSHES_A_TURN, TurnFlusher
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.runtime import Runtime, TaskFlusher
-from pywsapp.connection import Connection
+from pywsapp.component import MessageComponent
+from pywsapp.connection import Connection, broadcast
 from pywsapp.http import Request
 from pywsapp.options import Options
 
@@ -45,7 +46,20 @@ class Transport:
 def connection(flusher: Flusher, write: Callable[[bytes], object]) -> Connection:
     options = Options()
     transport: Any = Transport(write)
-    return Connection(Request(), WebSocket(client=False, options=options), transport, flusher, options)
+    ws = WebSocket(client=False, options=options)
+    return Lifecycle(MessageComponent(), Request(), ws, transport, options, Host(flusher)).conn
+
+
+class Host:
+    """A host of lifecycles that need no tasks."""
+
+    def __init__(self, flusher: Flusher) -> None:
+        self.flusher = flusher
+
+    def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        raise AssertionError("no task is needed here")
+
+    def discard(self, connection: Any) -> None: ...
 
 
 class TransportProtocol:

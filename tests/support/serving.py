@@ -347,6 +347,12 @@ class Sink:
         return getattr(self.inner, name)
 
 
+def lifecycle_of(conn: Connection) -> Lifecycle:
+    """Return what drives a connection that has not ended."""
+    assert isinstance(conn._driver, Lifecycle)
+    return conn._driver
+
+
 class Pipe:
     """One connection in memory: a lifecycle on one end, a raw client on the other; nothing moves by itself."""
 

@@ -342,7 +342,7 @@ async def test_a_client_that_reads_too_slowly_is_dealt_with_alone(caplog: pytest
         slow, slow_conn = await rooms.connect(clients)
         quick, _ = await rooms.connect(clients)
         topic, count = rooms.topic(), 0
-        while not slow_conn.closed:
+        while slow_conn.is_open:
             topic.broadcast(bytes(9_000))
             assert len(await quick.message()) == 9_000
             count += 1

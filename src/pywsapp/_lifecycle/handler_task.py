@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
+from pywsapp._alarm import alarm_type
 from pywsapp._event_loop import on_asyncio
-from pywsapp._lifecycle.alarm import alarm_type
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
 
 if TYPE_CHECKING:
-    from pywsapp._lifecycle.alarm import Alarm
+    from pywsapp._alarm import Alarm
     from pywsapp._lifecycle.lifecycle import Lifecycle
 
 logger = logging.getLogger("pywsapp")

@@ -1,6 +1,6 @@
 cdef class Keepalive:
-    cdef object _options
-    cdef object _pinged
+    cdef double _pinged
     cdef bint _pong_due
-    cdef object _stalled
+    cdef double _stalled_since
+    cdef Py_ssize_t _unsent
     cdef public bint is_alive

@@ -1,7 +1,6 @@
-from pywsapp._lifecycle.closing cimport ClosingHandshake
 from pywsapp._lifecycle.eager_step cimport EagerTask
 from pywsapp._lifecycle.keepalive cimport Keepalive
-from pywsapp._outbox.outbox cimport Outbox
+from pywsapp._lifecycle.state_machine cimport StateMachine
 from pywsapp._protocol.websocket cimport WebSocket
 from pywsapp.connection cimport Connection
 
@@ -18,17 +17,15 @@ cdef class Lifecycle:
     cdef Py_ssize_t _max_inflated
     cdef object _on_message
     cdef object _options
-    cdef Outbox _outbox
     cdef object _pings
     cdef object _queue
     cdef object _topics
-    cdef object _transport
     cdef WebSocket _ws
-    cdef readonly ClosingHandshake closing
+    cdef readonly StateMachine machine
     cdef readonly Connection conn
     cdef readonly bint is_busy
 
-    @cython.locals(ws=WebSocket, closing=ClosingHandshake)
+    @cython.locals(ws=WebSocket, machine=StateMachine)
     cpdef data_received(self, bytes data)
     cdef _follow(self, result)
     cdef _failed(self, exc)

@@ -29,7 +29,7 @@ made when it is first needed and then waits for more, so a component of plain de
 must happen later, in order, goes through the handler task: the awaitable that is being awaited, then async
 `on_unsubscribe` calls, then the queued messages, then our answer to the peer's close frame, then the end.
 
-`states` has the states of a connection and their transitions; `closing` changes them.
+`states` has the states of a connection and their transitions; `state_machine` changes them.
 """
 
 from __future__ import annotations
@@ -46,16 +46,14 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
-from pywsapp._lifecycle.closing import ClosingHandshake
 from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.handler_task import HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
 from pywsapp._lifecycle.mistakes import explain, warn_of_returned
-from pywsapp._lifecycle.reading import OUTBOX_FULL, QUEUE_FULL
+from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, await_all
-from pywsapp._outbox.outbox import Outbox
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
@@ -87,7 +85,7 @@ class Lifecycle:
         connection_type: makes what the component sees.
 
     Attributes:
-        closing: the state of the connection, its outbox and its reading.
+        machine: the state of the connection, and its outbox.
         conn: what the component sees.
         is_busy: whether the handler task has work, or the end has begun.
     """
@@ -102,15 +100,13 @@ class Lifecycle:
         "_max_inflated",
         "_on_message",
         "_options",
-        "_outbox",
         "_pings",
         "_queue",
         "_topics",
-        "_transport",
         "_ws",
-        "closing",
         "conn",
         "is_busy",
+        "machine",
     )
 
     def __init__(
@@ -124,17 +120,15 @@ class Lifecycle:
         subprotocol: str | None = None,
         connection_type: type[Connection] = Connection,
     ) -> None:
-        self.closing = ClosingHandshake(ws, transport, host.flusher, options)
-        self._outbox = self.closing.outbox
-        self.conn = self.closing.conn = connection_type(request, subprotocol, self, self._outbox)
+        self.machine = StateMachine(ws, transport, host.flusher, options)
+        self.conn = self.machine.conn = connection_type(request, subprotocol, self, self.machine.outbox)
         self.is_busy = False
         self._component = component
         self._on_message = component.on_message
         self._ws = ws
-        self._transport = transport
         self._options = options
         self._host = host
-        self._keepalive = Keepalive(options)
+        self._keepalive = Keepalive()
         self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the compiled build can hold
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
@@ -160,12 +154,12 @@ class Lifecycle:
     def data_received(self, data: bytes) -> None:  # noqa: C901 - a call for each event would cost what a message does
         """Handle bytes from the peer; with none, go on with those that came before."""
         self._keepalive.is_alive = True
-        conn, ws, closing = self.conn, self._ws, self.closing
+        conn, ws, machine = self.conn, self._ws, self.machine
         for event in ws.receive(data, self._max_inflated):
             if type(event) is str or type(event) is bytes:
                 if self.is_busy:
                     self._enqueue(event)
-                elif not closing.is_discarding:
+                elif not machine.is_discarding:
                     try:
                         result = self._on_message(conn, event)
                         if result is not None:
@@ -176,36 +170,36 @@ class Lifecycle:
                 if self._pings is not None:
                     self._pings.pong_received(event.payload)
             elif isinstance(event, Ended):
-                closing.peer_ended(event, is_busy=self.is_busy)
+                machine.peer_ended(event, is_busy=self.is_busy)
         if ws.has_pongs:
-            self._host.flusher.add(self._outbox)
+            self._host.flusher.add(self.machine.outbox)
         if ws.has_more:  # inflating it all at once could fill the memory and block all connections
-            closing.reading.pause(QUEUE_FULL)
+            machine.pause_reading(QUEUE_FULL)
             if not self.is_busy:
                 self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
         """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
-        self._outbox.flush()
+        self.machine.outbox.flush()
         return False
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""
-        self._outbox.pause()
-        self.closing.reading.pause(OUTBOX_FULL)
+        self.machine.outbox.pause()
+        self.machine.pause_reading(OUTBOX_FULL)
 
     def resume_writing(self) -> None:
         """Send on, and read on: the peer has caught up."""
         self._keepalive.progressed()
-        self._outbox.resume()
-        if self._outbox.is_writable:
-            self.closing.reading.resume(OUTBOX_FULL)
+        self.machine.outbox.resume()
+        if self.machine.outbox.is_writable:
+            self.machine.resume_reading(OUTBOX_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
-        if self.closing.state is State.LOST:
+        if self.machine.state is State.LOST:
             return
-        self.closing.lose()
+        self.machine.lose()
         if self._pings is not None:
             self._pings.end()
             self._pings = None
@@ -257,7 +251,7 @@ class Lifecycle:
             self._queue = deque()
         self._queue.append(message)
         if len(self._queue) >= self._options.max_queue:
-            self.closing.reading.pause(QUEUE_FULL)
+            self.machine.pause_reading(QUEUE_FULL)
 
     def _failed(self, exc: BaseException) -> None:
         """Handle what a def handler raised."""
@@ -301,7 +295,7 @@ class Lifecycle:
 
     def has_call(self) -> bool:
         """Return whether a handler must still be called or awaited."""
-        if self._queue and self.closing.is_discarding:
+        if self._queue and self.machine.is_discarding:
             self._queue.clear()
         return bool(self._hooks) or bool(self._queue)
 
@@ -313,13 +307,13 @@ class Lifecycle:
         assert queue is not None
         message = queue.popleft()
         if len(queue) <= self._options.max_queue // 2 and not self._ws.has_more:
-            self.closing.reading.resume(QUEUE_FULL)
+            self.machine.resume_reading(QUEUE_FULL)
         return self._on_message(self.conn, message)
 
     def has_unread(self) -> bool:
         """Return whether received bytes must still be read; if not, reading from the transport goes on."""
         if not self._ws.has_more:
-            self.closing.reading.resume(QUEUE_FULL)
+            self.machine.resume_reading(QUEUE_FULL)
         return self._ws.has_more
 
     def begin_turn(self) -> None:
@@ -328,8 +322,8 @@ class Lifecycle:
 
     def finish_turn(self) -> bool:
         """Note that the handler task has nothing left to do; return whether that is so for ever."""
-        self.closing.answer()
-        if self.closing.state is State.LOST:
+        self.machine.answer()
+        if self.machine.state is State.LOST:
             self._ws.abandon()
             return True
         self.is_busy = False
@@ -337,7 +331,7 @@ class Lifecycle:
 
     async def end(self) -> None:
         """End with the handler task: call `on_close`, and unsubscribe from all topics."""
-        if self.closing.state is not State.LOST:
+        if self.machine.state is not State.LOST:
             self.abort()
         await self._end(self._call_on_close())
 
@@ -385,7 +379,7 @@ class Lifecycle:
     def _release(self) -> None:
         """Break the circle of references, and leave the host."""
         self.conn._driver = None
-        self._outbox.release()
+        self.machine.outbox.release()
         self._handler_task = self._eager_task = None
         self._host.discard(self)
 
@@ -393,20 +387,20 @@ class Lifecycle:
 
     def close(self, code: int, reason: str) -> Awaitable[None]:
         """Close the connection; see `Connection.close`."""
-        return self.closing.close(code, reason)
+        return self.machine.close(code, reason)
 
     def abort(self) -> None:
         """Drop the connection at once; see `Connection.abort`."""
-        self.closing.abort()
+        self.machine.abort()
 
     def ping(self, payload: bytes | None) -> Awaitable[float]:
         """Send a ping; see `Connection.ping`."""
         if self._pings is None:
             self._pings = Pings()
         payload, latency = self._pings.add(payload)
-        if self._outbox.is_open:
-            self._outbox.flush()
-            self._transport.write(self._ws.ping(payload))
+        if self.machine.outbox.is_open:
+            self.machine.outbox.flush()
+            self.machine.outbox.transport.write(self._ws.ping(payload))
         else:
             self._pings.end()
         return latency
@@ -454,22 +448,22 @@ class Lifecycle:
         Args:
             now: seconds of a monotonic clock.
         """
-        closing = self.closing
-        if closing.state is not State.OPEN:
-            closing.tick(now)
+        machine = self.machine
+        if machine.state is not State.OPEN:
+            machine.tick(now, self._options.close_timeout)
             return
-        is_read = not closing.reading.causes
+        is_read = not machine.pause_causes
         expired = self._ws.tick(now, paused=not is_read)
         if expired is not None:
-            closing.peer_ended(expired, is_busy=False)
+            machine.peer_ended(expired, is_busy=False)
             return
         if is_read:
-            due = self._keepalive.tick(now)
+            due = self._keepalive.tick(now, self._options)
         else:
-            stuck = None if closing.outbox.is_writable else self._transport.get_write_buffer_size()
-            due = self._keepalive.tick_unread(now, stuck)
+            stuck = None if machine.outbox.is_writable else self.machine.outbox.transport.get_write_buffer_size()
+            due = self._keepalive.tick_unread(now, stuck, self._options)
         if due is PING:
-            self._transport.write(self._ws.ping(b""))
+            self.machine.outbox.transport.write(self._ws.ping(b""))
         elif due is not None:
             logger.info("%r timed out: %s", self.conn, due)
-            closing.drop(due)
+            machine.drop(due)

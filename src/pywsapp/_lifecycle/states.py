@@ -22,7 +22,7 @@ to deliver. Only while it is False are handlers called right where bytes come in
 
 Whether messages still reach the component does not follow from the state: those that came before the peer closed, or
 was lost, are delivered, and those that come after this side called `close` or `abort` are not.
-`ClosingHandshake.is_discarding` is that one fact.
+`StateMachine.is_discarding` is that one fact.
 """
 
 from __future__ import annotations

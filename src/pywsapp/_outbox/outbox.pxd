@@ -5,6 +5,7 @@ from pywsapp._protocol.websocket cimport WebSocket
 
 cdef class Flusher:
     cdef public list filled
+    cdef readonly unsigned long thread
 
     cpdef add(self, outbox)
     cpdef schedule(self)
@@ -18,15 +19,13 @@ cdef class Outbox:
     cdef Py_ssize_t _max_size
     cdef object _owner
     cdef object _policy
-    cdef unsigned long _thread
-    cdef object _transport
-    cdef object _write
     cdef WebSocket _ws
     cdef readonly list frames
     cdef public bint is_open
     cdef readonly bint is_writable
     cdef public bint reports_empty
     cdef readonly Py_ssize_t size
+    cdef readonly object transport
 
     cpdef send(self, message, compress)
     cpdef send_prepared(self, PreparedMessage message)

@@ -39,14 +39,18 @@ Frame = bytes | tuple[bytes, bytes]
 class Flusher:
     """Flushes outboxes at the end of the event loop's turn; a base class.
 
+    Made in the thread of the event loop.
+
     Attributes:
         filled: the outboxes to flush.
+        thread: the number of the thread that may use the connections.
     """
 
-    __slots__ = ("filled",)
+    __slots__ = ("filled", "thread")
 
     def __init__(self) -> None:
         self.filled: list[Outbox] = []
+        self.thread = current_thread()
 
     def add(self, outbox: Outbox) -> None:
         """Flush an outbox at the end of this turn."""
@@ -85,6 +89,7 @@ class Outbox:
     Attributes:
         frames: the waiting frames, in the order of sending.
         size: their bytes.
+        transport: the transport.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
         reports_empty: whether the owner is told when the last frame has gone.
@@ -98,15 +103,13 @@ class Outbox:
         "_max_size",
         "_owner",
         "_policy",
-        "_thread",
-        "_transport",
-        "_write",
         "_ws",
         "frames",
         "is_open",
         "is_writable",
         "reports_empty",
         "size",
+        "transport",
     )
 
     def __init__(
@@ -120,20 +123,18 @@ class Outbox:
         self._is_lost = False
         self._owner: OutboxOwner | None = owner
         self._ws = ws
-        self._transport = transport
-        self._write = transport.write  # bound once: it is called for each message
+        self.transport = transport
         self._flusher = flusher
         self._high_water = min(options.high_water, sys.maxsize)  # what the compiled build can hold
         self._max_size = min(options.max_outbox, sys.maxsize)
         self._policy = options.slow_consumer
-        self._thread = current_thread()
         self._drained: anyio.Event | None = None
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
     def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> Awaitable[None]:
         """Queue the frame of a message; see `Connection.send`."""
-        if current_thread() != self._thread:
+        if current_thread() != self._flusher.thread:
             raise wrong_thread("conn.send")
         if not self.is_open:
             return LazyAwaitable(self._wait_drained)
@@ -165,7 +166,7 @@ class Outbox:
         Raises:
             ConfigurationError: it does not.
         """
-        if current_thread() != self._thread:
+        if current_thread() != self._flusher.thread:
             raise wrong_thread(what)
 
     def _queue(self, frame: Frame, size: int) -> bool:
@@ -202,14 +203,14 @@ class Outbox:
         pongs = self._ws.take_pongs() if self._ws.has_pongs else b""
         if not self.frames or not self.is_writable:
             if pongs:
-                self._write(pongs)
+                self.transport.write(pongs)
             return
         while self.frames and self.is_writable:
             data = self.take(self._high_water)
             if isinstance(data, tuple):
-                write_all(self._transport, (pongs, *data) if pongs else data)
+                write_all(self.transport, (pongs, *data) if pongs else data)
             else:
-                self._write(pongs + data if pongs else data)
+                self.transport.write(pongs + data if pongs else data)
             pongs = b""
         if self.reports_empty and not self.frames and self._owner is not None:
             self._owner.outbox_emptied()
@@ -244,7 +245,7 @@ class Outbox:
     @property
     def buffered(self) -> int:
         """The bytes that wait in this process: here and in the transport."""
-        return self.size + (0 if self._is_lost else self._transport.get_write_buffer_size())
+        return self.size + (0 if self._is_lost else self.transport.get_write_buffer_size())
 
     def wake(self) -> None:
         """Wake those who wait for room."""

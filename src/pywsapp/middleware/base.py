@@ -90,9 +90,9 @@ class ComponentMiddleware(HandshakeMiddleware):
         """Pass it on."""
         return self.inner.on_subscribe(conn, topic)
 
-    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
+    def on_unsubscribe(self, conn: Connection, topic: Topic) -> Any:
         """Pass it on."""
-        self.inner.on_unsubscribe(conn, topic)
+        return self.inner.on_unsubscribe(conn, topic)
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
         """Pass it on."""

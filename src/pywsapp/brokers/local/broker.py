@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from pywsapp._outbox.awaitables import Alarm, alarm_type
+from pywsapp._alarm import Alarm, alarm_type
 from pywsapp._transports.adopt import adopt_socket
 from pywsapp.brokers.base import Broker, BrokerConnection, Kept, Outgoing, Position, Receive
 from pywsapp.brokers.local.frames import (

@@ -1,6 +1,7 @@
-"""The closing handshake of one connection (RFC 6455, section 7.1), and every other way to its end.
+"""The state machine of one connection: the closing handshake (RFC 6455, section 7.1), and every other way to its end.
 
-`states` has the states and their transitions; only this module changes them.
+`states` has the states and their transitions; only this module changes the state. What follows from it for sending,
+reading and the transport is decided here as well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from pywsapp._lifecycle.reading import Reading
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable
 from pywsapp._outbox.outbox import Outbox
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
+#: Causes to pause reading; each is one bit.
+QUEUE_FULL = 1
+OUTBOX_FULL = 2
 
-class ClosingHandshake:
+
+class StateMachine:
     """Owns the state of one connection.
 
     Args:
@@ -40,7 +44,7 @@ class ClosingHandshake:
     Attributes:
         conn: what the component sees; the lifecycle sets it.
         outbox: the frames that wait to be sent.
-        reading: pauses and resumes reading.
+        pause_causes: why reading is paused, as bits; 0 if it is not.
         state: the state.
         is_discarding: whether messages are dropped, because this side asked to close or abort.
     """
@@ -48,26 +52,24 @@ class ClosingHandshake:
     __slots__ = (
         "_close_event",
         "_closing_since",
-        "_close_timeout",
-        "_transport",
+        "_reads_to_end",
         "_unanswered",
         "_ws",
         "conn",
         "is_discarding",
         "outbox",
-        "reading",
+        "pause_causes",
         "state",
     )
 
     def __init__(self, ws: WebSocket, transport: Transport, flusher: Flusher, options: Options) -> None:
         self.conn: Connection
         self.outbox = Outbox(self, ws, transport, flusher, options)
-        self.reading = Reading(transport)
+        self.pause_causes = 0
         self.state = State.OPEN
         self.is_discarding = False
         self._ws = ws
-        self._transport = transport
-        self._close_timeout = options.close_timeout
+        self._reads_to_end = False
         self._unanswered: Ended | None = None
         self._close_event: anyio.Event | None = None
         self._closing_since: float | None = None
@@ -76,6 +78,27 @@ class ClosingHandshake:
         """Change the state; nothing else does."""
         self.state = next_state(self.state, event)
         self.outbox.is_open = self.state in SENDING
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def pause_reading(self, cause: int) -> None:
+        """Stop reading from the peer, for a cause."""
+        if self._reads_to_end:
+            return
+        if not self.pause_causes:
+            self.outbox.transport.pause_reading()
+        self.pause_causes |= cause
+
+    def resume_reading(self, cause: int) -> None:
+        """Read on, unless there is another cause not to."""
+        if self.pause_causes and self.pause_causes == cause:
+            self.outbox.transport.resume_reading()
+        self.pause_causes &= ~cause
+
+    def _end_reading(self) -> None:
+        """Ignore all causes from now on: the peer's close frame is awaited, or nothing is read any more."""
+        self._reads_to_end = True
+        self.pause_causes = 0
 
     # -- this side ends the connection -------------------------------------------------------------------------------
 
@@ -104,8 +127,8 @@ class ClosingHandshake:
         self._ws.abandon()
         if self.state is not State.LOST:
             self._enter(Event.ABORT)
-            self.reading.end()
-            self._transport.abort()
+            self._end_reading()
+            self.outbox.transport.abort()
 
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly."""
@@ -159,11 +182,11 @@ class ClosingHandshake:
         A socket that is closed with unread input is reset, and a reset can overtake the frame. Our own transports
         prevent that in `close`; on asyncio's the peer's end is awaited, for `Options.close_timeout` at most.
         """
-        can_write_eof = getattr(self._transport, "can_write_eof", None)
+        can_write_eof = getattr(self.outbox.transport, "can_write_eof", None)
         if self.conn.was_clean or can_write_eof is None:
-            self._transport.close()
+            self.outbox.transport.close()
         elif can_write_eof():
-            self._transport.write_eof()  # type: ignore[attr-defined]
+            self.outbox.transport.write_eof()  # type: ignore[attr-defined]
 
     # -- the transport ends ------------------------------------------------------------------------------------------
 
@@ -174,8 +197,8 @@ class ClosingHandshake:
         conn.was_clean = conn.was_clean and not self.outbox.frames  # our close frame can still wait in there
         self._enter(Event.LOSS)
         self.outbox.lose()
-        self.reading.end()
-        self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
+        self._end_reading()
+        self.outbox.transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         self._unanswered = None
         if not self._ws.has_more:
             self._ws.abandon()
@@ -183,17 +206,18 @@ class ClosingHandshake:
             self._close_event.set()
             self._close_event = None
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, timeout: float) -> None:
         """End a closing handshake that takes too long.
 
         Args:
             now: seconds of a monotonic clock.
+            timeout: the seconds that it may take.
         """
         if self.state not in CLOSING:
             return
         if self._closing_since is None:
             self._closing_since = now
-        elif now - self._closing_since >= self._close_timeout:
+        elif now - self._closing_since >= timeout:
             self._closing_since = now
             if not self.answer():
                 self.drop("close timeout")
@@ -205,7 +229,9 @@ class ClosingHandshake:
 
     def _queue_last(self, frame: bytes) -> None:
         """Queue our close frame, and read on: the peer's is awaited now."""
-        self.reading.read_to_end()
+        if self.pause_causes:
+            self.outbox.transport.resume_reading()
+        self._end_reading()
         self.outbox.add_last(frame)
 
     async def _wait_lost(self) -> None:

@@ -1,4 +1,4 @@
-"""What a handler task sleeps on."""
+"""An alarm: what one task sleeps on until other code wakes it."""
 
 from __future__ import annotations
 

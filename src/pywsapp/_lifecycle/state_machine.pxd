@@ -1,18 +1,19 @@
-from pywsapp._lifecycle.reading cimport Reading
 from pywsapp._outbox.outbox cimport Outbox
 from pywsapp._protocol.websocket cimport WebSocket
 from pywsapp.connection cimport Connection
 
 
-cdef class ClosingHandshake:
+cdef class StateMachine:
     cdef object _close_event
-    cdef object _close_timeout
     cdef object _closing_since
-    cdef object _transport
+    cdef bint _reads_to_end
     cdef object _unanswered
     cdef WebSocket _ws
     cdef public Connection conn
     cdef public bint is_discarding
     cdef readonly Outbox outbox
-    cdef readonly Reading reading
+    cdef readonly int pause_causes
     cdef readonly object state
+
+    cpdef pause_reading(self, int cause)
+    cpdef resume_reading(self, int cause)
