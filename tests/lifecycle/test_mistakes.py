@@ -1,0 +1,133 @@
+"""Mistakes in handlers that are easy to make: each gets a message that says what to write instead."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+from support.serving import Pipe, Recorder
+
+from pywsapp.component import MessageComponent, in_thread
+from pywsapp.connection import Connection
+from pywsapp.exceptions import Refuse
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_an_attribute_of_its_own_on_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    class Naming(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            conn.name = message  # type: ignore[attr-defined]
+
+    pipe = Pipe(Naming())
+    pipe.send("Ana")
+    assert "conn.state.name" in caplog.text
+    assert pipe.codes() == [1011]
+
+
+def test_reading_an_attribute_of_its_own_from_a_connection() -> None:
+    seen: list[str] = []
+
+    class Reading(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            conn.send(conn.user)  # type: ignore[attr-defined]
+
+        def on_error(self, conn: Connection, exc: Exception) -> None:
+            seen.append(str(exc))
+
+    Pipe(Reading()).send("hello")
+    assert len(seen) == 1
+    assert seen[0].endswith("keep your own data in conn.state: conn.state.user")
+
+
+def test_another_attribute_error_is_left_as_it_is() -> None:
+    seen: list[str] = []
+
+    class Broken(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            message.decode()
+
+        def on_error(self, conn: Connection, exc: Exception) -> None:
+            seen.append(str(exc))
+
+    Pipe(Broken()).send("hello")
+    assert seen == ["'str' object has no attribute 'decode'"]
+
+
+def test_a_returned_reply_is_warned_of_once_for_each_class(caplog: pytest.LogCaptureFixture) -> None:
+    class Replying(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> Any:
+            return f"you said {message}"
+
+    pipe = Pipe(Replying())
+    pipe.send("1", "2")
+    Pipe(Replying()).send("3")
+    assert warnings(caplog) == [
+        "a handler of Replying returned 'you said 1', which goes nowhere; write conn.send(...) to send it"
+    ]
+    assert pipe.messages() == []
+    assert pipe.codes() == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.anyio
+async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Replying(MessageComponent):
+        async def on_message(self, conn: Connection, message: Any) -> Any:
+            if waits:
+                await anyio.lowlevel.checkpoint()
+            return {"reply": message}
+
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(Replying(), tasks=tasks)
+        for _ in range(3):
+            pipe.send("1")
+            await pipe.settle()
+        assert warnings(caplog) == [
+            "a handler of Replying returned {'reply': '1'}, which goes nowhere; write conn.send(...) to send it"
+        ]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_what_may_be_returned(caplog: pytest.LogCaptureFixture) -> None:
+    class Returning(Recorder):
+        def on_message(self, conn: Connection, message: Any) -> Any:
+            self.note("message", message)
+            return conn.ping() if message == "ping" else conn.send(message)
+
+    class AlsoReturning(Recorder):
+        async def on_message(self, conn: Connection, message: Any) -> Any:
+            self.note("message", message)
+            return conn.send(message)
+
+    class InThread(Recorder):
+        @in_thread
+        def on_message(self, conn: Connection, message: Any) -> Any:
+            return None
+
+    async with anyio.create_task_group() as tasks:
+        for component in (Returning(), AlsoReturning(), InThread()):
+            pipe = Pipe(component, tasks=tasks)
+            pipe.send("1", "ping", "2")
+            await pipe.settle()
+        assert warnings(caplog) == []
+        tasks.cancel_scope.cancel()
+
+
+def test_refuse_outside_a_handshake(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            raise Refuse(403)
+
+    pipe = Pipe(Refusing())
+    pipe.send("1")
+    assert pipe.codes() == [1011]
+    assert warnings(caplog) == [
+        "Refusing raised Refuse outside on_handshake and on_request, where there is no request left to refuse; "
+        "write conn.close(1008, reason) instead"
+    ]
