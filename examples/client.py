@@ -12,7 +12,7 @@ from contextlib import suppress
 import anyio
 from anyio.abc import TaskGroup
 
-from pywsapp import Connection, HandshakeError, MessageComponent, connect
+from pywsapp import Connection, HandshakeError, MessageComponent, run_client
 
 
 class Terminal(MessageComponent):
@@ -48,7 +48,7 @@ async def send_lines(conn: Connection) -> None:
 async def main(url: str, messages: list[str]) -> None:
     async with anyio.create_task_group() as tasks:
         try:
-            conn = await connect(Terminal(messages, tasks), url)
+            conn = await run_client(Terminal(messages, tasks), url)
         except (HandshakeError, OSError) as exc:
             print(f"no connection: {exc}", file=sys.stderr)
         else:

@@ -1,4 +1,4 @@
-"""`connect`: the client role against our own server, against `websockets`, and against servers that are no good."""
+"""`run_client`: the client role against our own server, against `websockets`, and against servers that are no good."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pywsapp import (
     MessageComponent,
     Options,
     Refuse,
-    connect,
+    run_client,
 )
 
 pytestmark = pytest.mark.anyio
@@ -134,7 +134,7 @@ async def test_exchange_and_close_of_both_roles(deflate: Deflate | None) -> None
     messages = ("text", "grüße 👋", b"\x00\xff", b"", "x" * MIB)
     server, client = Server(), Asks(*messages)
     async with echoing(server, options=options) as app:
-        conn = await connect(client, f"ws://127.0.0.1:{app.port}/", options=options)
+        conn = await run_client(client, f"ws://127.0.0.1:{app.port}/", options=options)
         assert client.answers == list(messages)
         assert (conn.close_code, conn.close_reason, conn.was_clean, conn.closed) == (4000, "enough", True, True)
         assert client.calls == [("open",), ("close", 4000, "enough", True)]
@@ -148,7 +148,7 @@ async def test_request_carries_what_is_asked_for() -> None:
 
     server = Two()
     async with echoing(server) as app:
-        conn = await connect(
+        conn = await run_client(
             Asks("x"),
             f"ws://localhost:{app.port}/a%20b?c=d",
             subprotocols=["v1", "v2"],
@@ -174,7 +174,7 @@ async def test_server_closes_first() -> None:
 
     client = Recorder()
     async with echoing(Leaves()) as app:
-        conn = await connect(client, f"ws://127.0.0.1:{app.port}/")
+        conn = await run_client(client, f"ws://127.0.0.1:{app.port}/")
     assert client.calls == [("open",), ("message", "bye"), ("close", 4001, "leaving", True)]
     assert (conn.close_code, conn.was_clean) == (4001, True)
 
@@ -186,13 +186,13 @@ async def test_class_or_factory_makes_the_component(kind: Any) -> None:
             conn.close()
 
     async with echoing(Leaves()) as app:
-        assert (await connect(kind, f"ws://127.0.0.1:{app.port}/")).close_code == 1000
+        assert (await run_client(kind, f"ws://127.0.0.1:{app.port}/")).close_code == 1000
 
 
 async def test_wss(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     server, client = Server(), Asks("x" * MIB)
     async with echoing(server, tls=server_tls, options=Options(max_outbox=2 * MIB)) as app:
-        conn = await connect(
+        conn = await run_client(
             client, f"wss://localhost:{app.port}/", tls=client_tls, options=Options(max_outbox=2 * MIB)
         )
         assert client.answers == ["x" * MIB]
@@ -203,7 +203,7 @@ async def test_wss(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> No
 async def test_unix_socket(tmp_path: Path) -> None:
     server = Server()
     async with echoing(server, unix_path=tmp_path / "socket"):
-        conn = await connect(Asks("x"), "ws://chat.example/room", unix_path=tmp_path / "socket")
+        conn = await run_client(Asks("x"), "ws://chat.example/room", unix_path=tmp_path / "socket")
         assert conn.close_code == 4000
     assert (server.requests[0].host, server.requests[0].path, conn.remote_address) == ("chat.example", "/room", "")
 
@@ -211,7 +211,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 async def test_cancelling_drops_the_connection_and_calls_on_close() -> None:
     server, client = Server(), Recorder()
     async with echoing(server) as app, anyio.create_task_group() as tasks:
-        tasks.start_soon(connect, client, f"ws://127.0.0.1:{app.port}/")
+        tasks.start_soon(run_client, client, f"ws://127.0.0.1:{app.port}/")
         await client.until_called("open")
         tasks.cancel_scope.cancel()
     assert [call[:2] for call in client.calls] == [("open",), ("close", 1006)]
@@ -222,7 +222,7 @@ async def test_cancelling_drops_the_connection_and_calls_on_close() -> None:
 async def test_cancelling_as_asyncio_does() -> None:
     client = Recorder()
     async with echoing() as app:
-        task = asyncio.create_task(connect(client, f"ws://127.0.0.1:{app.port}/"))
+        task = asyncio.create_task(run_client(client, f"ws://127.0.0.1:{app.port}/"))
         await client.until_called("open")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -237,7 +237,7 @@ async def test_refused() -> None:
     client = Recorder()
     async with echoing() as app:
         with pytest.raises(HandshakeError, match="403") as caught:
-            await connect(client, f"ws://127.0.0.1:{app.port}/no")
+            await run_client(client, f"ws://127.0.0.1:{app.port}/no")
     assert caught.value.status == 403
     assert client.calls == []
 
@@ -247,18 +247,18 @@ async def test_nobody_listens(url: str) -> None:
     with silent() as sock:
         port = sock.getsockname()[1]
     with pytest.raises(OSError):  # noqa: PT011 - its text is the system's
-        await connect(Recorder(), url.format(port))
+        await run_client(Recorder(), url.format(port))
 
 
 async def test_no_such_unix_socket(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await connect(Recorder(), "ws://localhost/", unix_path=str(tmp_path / "nothing"))
+        await run_client(Recorder(), "ws://localhost/", unix_path=str(tmp_path / "nothing"))
 
 
 async def test_certificate_of_a_stranger(server_tls: ssl.SSLContext) -> None:
     async with echoing(tls=server_tls) as app:
         with pytest.raises(ssl.SSLError):
-            await connect(Recorder(), f"wss://localhost:{app.port}/")
+            await run_client(Recorder(), f"wss://localhost:{app.port}/")
 
 
 async def test_certificate_for_another_name(authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
@@ -266,18 +266,18 @@ async def test_certificate_for_another_name(authority: trustme.CA, client_tls: s
     authority.issue_cert("other.example").configure_cert(context)
     async with echoing(tls=context) as app:
         with pytest.raises(ssl.SSLError):
-            await connect(Recorder(), f"wss://localhost:{app.port}/", tls=client_tls)
+            await run_client(Recorder(), f"wss://localhost:{app.port}/", tls=client_tls)
 
 
 async def test_tls_to_a_server_without(client_tls: ssl.SSLContext) -> None:
     async with echoing() as app:
         with pytest.raises(OSError):  # noqa: PT011 - its text is the system's
-            await connect(Recorder(), f"wss://localhost:{app.port}/", tls=client_tls)
+            await run_client(Recorder(), f"wss://localhost:{app.port}/", tls=client_tls)
 
 
 async def test_server_that_does_not_answer() -> None:
     with silent() as sock, anyio.fail_after(GUARD), pytest.raises(HandshakeError, match="in time"):
-        await connect(Recorder(), f"ws://127.0.0.1:{sock.getsockname()[1]}/", options=QUICK)
+        await run_client(Recorder(), f"ws://127.0.0.1:{sock.getsockname()[1]}/", options=QUICK)
 
 
 async def test_server_that_does_not_even_connect() -> None:
@@ -289,7 +289,7 @@ async def test_server_that_does_not_even_connect() -> None:
             sock.setblocking(False)
             sock.connect_ex(full.getsockname())
         with anyio.fail_after(GUARD), pytest.raises(TimeoutError, match=r"within 0\.2 seconds"):
-            await connect(Recorder(), f"ws://127.0.0.1:{full.getsockname()[1]}/", options=QUICK)
+            await run_client(Recorder(), f"ws://127.0.0.1:{full.getsockname()[1]}/", options=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ async def test_server_that_does_not_even_connect() -> None:
 async def test_server_that_is_no_websocket_server(answer: bytes, status: int | None, why: str) -> None:
     async with answering(answer) as url:
         with pytest.raises(HandshakeError, match=why) as caught:
-            await connect(Recorder(), url)
+            await run_client(Recorder(), url)
         assert caught.value.status == status
 
 
@@ -327,33 +327,33 @@ async def test_server_that_is_no_websocket_server(answer: bytes, status: int | N
 )
 async def test_url_that_cannot_be(url: str, what: str) -> None:
     with pytest.raises(ConfigurationError, match=what):
-        await connect(Recorder(), url)
+        await run_client(Recorder(), url)
 
 
 async def test_host_that_cannot_be() -> None:
     # Whether somebody looks at its length before it is looked up depends on the loop.
     with pytest.raises((ConfigurationError, OSError)):
-        await connect(Recorder(), f"ws://{'a' * 70}.example/")
+        await run_client(Recorder(), f"ws://{'a' * 70}.example/")
 
 
 async def test_url_with_a_blank_in_front_is_encrypted_all_the_same(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     async with echoing(tls=server_tls) as app:
-        conn = await connect(Asks("x"), f" WSS://localhost:{app.port}/", tls=client_tls)
+        conn = await run_client(Asks("x"), f" WSS://localhost:{app.port}/", tls=client_tls)
         assert conn.request.scheme == "https"
 
 
 async def test_arguments_that_cannot_be(client_tls: ssl.SSLContext) -> None:
     for component in (int, object(), None):
         with pytest.raises(ConfigurationError, match="MessageComponent"):
-            await connect(component, "ws://localhost/")  # type: ignore[arg-type]
+            await run_client(component, "ws://localhost/")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="wss://"):
-        await connect(Recorder(), "ws://localhost/", tls=client_tls)
+        await run_client(Recorder(), "ws://localhost/", tls=client_tls)
     with pytest.raises(ConfigurationError, match="one line"):
-        await connect(Recorder(), "ws://localhost/", headers=[("A", "b\r\nc")])
+        await run_client(Recorder(), "ws://localhost/", headers=[("A", "b\r\nc")])
     with pytest.raises(ConfigurationError, match="subprotocol"):
-        await connect(Recorder(), "ws://localhost/", subprotocols=["a b"])
+        await run_client(Recorder(), "ws://localhost/", subprotocols=["a b"])
 
 
 # -- the websockets library's server -----------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ async def test_exchange_with_websockets(deflate: Deflate | None) -> None:
     options = Options(deflate=deflate, max_outbox=8 * MIB)
     client = Asks(*messages)
     async with websockets_server(echo, max_size=2 * MIB) as address:
-        conn = await connect(client, f"ws://{address}/", options=options)
+        conn = await run_client(client, f"ws://{address}/", options=options)
     assert client.answers == list(messages)
     assert (conn.close_code, conn.was_clean) == (4000, True)
     assert extensions == ([] if deflate is None else ["permessage-deflate"])
@@ -400,7 +400,7 @@ async def test_websockets_chooses_a_subprotocol_and_closes_first() -> None:
 
     client = Recorder()
     async with websockets_server(leave, subprotocols=["b", "a"]) as address:
-        conn = await connect(client, f"ws://{address}/", subprotocols=["a", "b"])
+        conn = await run_client(client, f"ws://{address}/", subprotocols=["a", "b"])
     assert client.calls == [("open",), ("message", "b"), ("close", 4001, "leaving", True)]
     assert conn.subprotocol == "b"
 
@@ -411,7 +411,7 @@ async def test_websockets_refuses() -> None:
 
     async with websockets_server(lambda connection: None, process_request=refuse) as address:
         with pytest.raises(HandshakeError, match="401") as caught:
-            await connect(Recorder(), f"ws://{address}/")
+            await run_client(Recorder(), f"ws://{address}/")
     assert caught.value.status == 401
 
 
@@ -424,5 +424,5 @@ async def test_messages_that_come_with_the_answer_are_kept() -> None:
 
     client = Recorder()
     async with echoing(Greets()) as app:
-        await connect(client, f"ws://127.0.0.1:{app.port}/")
+        await run_client(client, f"ws://127.0.0.1:{app.port}/")
     assert [call[1] for call in client.calls if call[0] == "message"] == ["0", "1", "2"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pywsapp.component import ComponentFactory, MessageComponent
 
 
-async def connect(
+async def run_client(
     component: MessageComponent | ComponentFactory,
     url: str,
     *,
@@ -222,7 +222,7 @@ class ClientHttpConnection:
             self._transport.abort()
 
     def tick(self, now: float) -> None:
-        """Nothing to do: `connect` has a deadline of its own."""
+        """Nothing to do: `run_client` has a deadline of its own."""
 
 
 def _parse(url: str) -> Target:
