@@ -8,7 +8,7 @@ from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
-from pywsapp.client import run_client
+from pywsapp.client import ClientConnection, connect, run_client
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Connection
@@ -40,6 +40,7 @@ __all__ = (
     "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",
+    "ClientConnection",
     "CloseCode",
     "ComponentMiddleware",
     "ConfigurationError",
@@ -72,6 +73,7 @@ __all__ = (
     "TopicError",
     "__version__",
     "broadcast",
+    "connect",
     "in_thread",
     "run_client",
 )
