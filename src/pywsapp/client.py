@@ -168,17 +168,18 @@ class Inbox(MessageComponent):
             )
         self._receiving = True
         try:
-            if self._messages or self._ended:
-                await anyio.lowlevel.checkpoint()  # a loop over messages that are here already must not block others
             while not self._messages:
                 if self._ended:
+                    await anyio.lowlevel.checkpoint()  # a loop that ignores the exception must not block other tasks
                     raise _closed(conn)
                 self._arrival = self._make_alarm()
                 await self._arrival.wait()
         finally:
             self._arrival = None
             self._receiving = False
-        message = self._messages.popleft()  # no await from here on, or a cancellation would lose the message
+        # Nothing is awaited from here on, or a cancellation would lose the message. Without waiting, a task can take no
+        # more than the queue holds: it is filled only when the event loop runs.
+        message = self._messages.popleft()
         if len(self._messages) <= self._limit // 2:
             self._resume()
         return message

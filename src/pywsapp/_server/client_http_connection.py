@@ -146,6 +146,7 @@ class ClientHttpConnection:
         self._runtime = Runtime(arguments.options)
         self._transport: Transport | None = None
         self._error: Exception | None = None
+        self._given_up = False
 
     async def run(self) -> None:
         """Connect, and run the component until the connection has ended.
@@ -164,19 +165,10 @@ class ClientHttpConnection:
 
     async def _dial(self, tasks: TaskGroup) -> None:
         """Connect and wait for the server's decision."""
-        target, _, _, options, tls, unix_path = self._arguments
-        timeout = options.handshake_timeout
+        target, timeout = self._arguments.target, self._arguments.options.handshake_timeout
         try:
             with anyio.fail_after(timeout):
-                await open_connection(
-                    lambda: self,
-                    host=target.host,
-                    port=target.port,
-                    unix_path=unix_path,
-                    tls=(tls or client_context()) if target.secure else None,
-                    task_group=tasks,
-                    timeout=timeout,
-                )
+                await self._open_transport(tasks)
                 await self.decided.wait()
         except TimeoutError:
             if self._transport is None:
@@ -187,9 +179,31 @@ class ClientHttpConnection:
         if self._error is not None:
             raise self._error
 
+    async def _open_transport(self, tasks: TaskGroup) -> None:
+        target, _, _, options, tls, unix_path = self._arguments
+        try:
+            await open_connection(
+                lambda: self,
+                host=target.host,
+                port=target.port,
+                unix_path=unix_path,
+                tls=(tls or client_context()) if target.secure else None,
+                task_group=tasks,
+                timeout=options.handshake_timeout,
+            )
+        except BaseException:
+            # uvloop does not call connection_lost if the creation of a transport is cancelled
+            self._given_up = True
+            self.abort()
+            self._runtime.forget(self)
+            raise
+
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
         self._transport = transport
+        if self._given_up:
+            self.abort()
+            return
         self._runtime.connections.add(self)
         peer = transport.get_extra_info("peername")
         self._arguments.request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
