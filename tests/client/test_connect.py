@@ -413,13 +413,13 @@ async def test_ping_without_receiving() -> None:
 
 async def test_awaiting_instead_of_async_with() -> None:
     with pytest.raises(ConfigurationError, match="async with connect\\(url\\) as conn:"):
-        await connect("ws://localhost/")  # type: ignore[misc, no-untyped-call]
+        await connect("ws://localhost/")  # type: ignore[misc]
 
 
 async def test_component_instead_of_a_url() -> None:
-    for wrong in (lambda: connect(Server(), "ws://localhost/"), lambda: connect(Server)):  # type: ignore[arg-type]
+    for arguments in [(Server(), "ws://localhost/"), (Server,), ("ws://localhost/", Server())]:
         with pytest.raises(ConfigurationError, match="await run_client\\(component, url\\)"):
-            wrong()
+            connect(*arguments)  # type: ignore[arg-type]
 
 
 async def test_url_without_component_for_run_client() -> None:
