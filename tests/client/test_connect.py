@@ -324,20 +324,36 @@ async def test_cancelling_an_asyncio_task() -> None:
     assert server.calls[-1][:2] == ("close", 1006)
 
 
+class Busy(Server):
+    """Answers no close frame before `finish` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finish = anyio.Event()
+
+    async def on_open(self, conn: Connection) -> None:
+        super().on_open(conn)
+        await self.finish.wait()
+
+
 async def test_leaving_the_block_waits_no_longer_than_close_timeout() -> None:
-    finish = anyio.Event()
-
-    class Busy(Server):
-        async def on_open(self, conn: Connection) -> None:
-            super().on_open(conn)
-            await finish.wait()
-
     server = Busy()
     async with echoing(server) as app:
         async with connect(f"ws://127.0.0.1:{app.port}/", options=Options(close_timeout=0.1)) as conn:
             await server.until_called("open")
         assert (conn.close_code, conn.was_clean) == (1000, False)
-        finish.set()
+        server.finish.set()
+
+
+async def test_waiting_for_the_close_frame_can_be_cancelled() -> None:
+    server = Busy()
+    async with echoing(server) as app:
+        with anyio.move_on_after(0.1) as scope:
+            async with connect(f"ws://127.0.0.1:{app.port}/", options=Options(close_timeout=10 * GUARD)) as conn:
+                await server.until_called("open")
+        assert scope.cancelled_caught
+        assert (conn.close_code, conn.was_clean) == (1000, False)
+        server.finish.set()
 
 
 async def test_leaving_the_block_with_messages_left() -> None:
