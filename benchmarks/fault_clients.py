@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from benchmarks.ledger import Attempt, Break, Got, Ledger
-from pywsapp import Connection, HandshakeError, MessageComponent, Options, connect
+from pywsapp import Connection, HandshakeError, MessageComponent, Options, run_client
 from pywsapp.brokers.base import Position
 
 #: A worker that is not there lets its connections wait; then another one is tried.
@@ -46,7 +46,7 @@ class Client(MessageComponent):
         """Be connected until `stop`."""
         while not self.stopped:
             with suppress(OSError, HandshakeError):
-                await connect(self, f"ws://127.0.0.1:{self.dice.choice(self._ports)}/", options=_OPTIONS)
+                await run_client(self, f"ws://127.0.0.1:{self.dice.choice(self._ports)}/", options=_OPTIONS)
             if not self.stopped:
                 await anyio.sleep(self.dice.uniform(0, _PAUSE_SECONDS))
 

@@ -9,7 +9,7 @@ import logging
 import anyio
 
 from limits import BACKENDS, OPTIONS
-from pywsapp import Connection, EchoServer, MessageComponent, connect
+from pywsapp import Connection, EchoServer, MessageComponent, run_client
 
 logger = logging.getLogger("conformance.client")
 
@@ -26,15 +26,15 @@ class CaseCount(MessageComponent):
 
 async def run(url: str, agent: str) -> None:
     count = CaseCount()
-    await connect(count, f"{url}/getCaseCount", options=OPTIONS)
+    await run_client(count, f"{url}/getCaseCount", options=OPTIONS)
     echo = EchoServer()
     for case in range(1, count.cases + 1):
         try:
-            await connect(echo, f"{url}/runCase?case={case}&agent={agent}", options=OPTIONS)
+            await run_client(echo, f"{url}/runCase?case={case}&agent={agent}", options=OPTIONS)
         except Exception:
             # A case that cannot be run fails in the report; the others still have to be.
             logger.exception("case %d of the list", case)
-    await connect(MessageComponent(), f"{url}/updateReports?agent={agent}", options=OPTIONS)
+    await run_client(MessageComponent(), f"{url}/updateReports?agent={agent}", options=OPTIONS)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""A component in the client role: it sends what you type, and prints what comes.
+"""A client: it sends what you type, and prints what it receives.
 
 Run:  python client.py ws://localhost:8080/echo [MESSAGE ...]
-See:  with messages, it sends them and leaves after as many answers. Without, it sends each line you type, until you
+See:  with messages, it sends them and ends after as many answers. Without, it sends each line you type, until you
       end the input with Ctrl-D.
 """
 
@@ -10,50 +10,46 @@ import sys
 from contextlib import suppress
 
 import anyio
-from anyio.abc import TaskGroup
 
-from pywsapp import Connection, HandshakeError, MessageComponent, connect
-
-
-class Terminal(MessageComponent):
-    def __init__(self, messages: list[str], tasks: TaskGroup) -> None:
-        self.messages = messages
-        self.tasks = tasks
-        self.answers = 0
-
-    def on_open(self, conn: Connection) -> None:
-        for message in self.messages:
-            conn.send(message)
-        if not self.messages:
-            self.tasks.start_soon(send_lines, conn)
-
-    def on_message(self, conn: Connection, message: str | bytes) -> None:
-        print(message, flush=True)
-        self.answers += 1
-        if self.answers == len(self.messages):
-            conn.close()
+from pywsapp import ClientConnection, ConnectionClosed, HandshakeError, connect
 
 
-async def send_lines(conn: Connection) -> None:
+async def main(url: str, messages: list[str]) -> None:
+    try:
+        async with connect(url) as conn:
+            with suppress(ConnectionClosed):  # the last line says how it ended
+                await (exchange(conn, messages) if messages else talk(conn))
+    except (HandshakeError, OSError) as exc:
+        print(f"no connection: {exc}", file=sys.stderr)
+    else:
+        print(f"closed: {conn.close_code} {conn.close_reason}", file=sys.stderr)
+
+
+async def exchange(conn: ClientConnection, messages: list[str]) -> None:
+    for message in messages:
+        await conn.send(message)
+    for _ in messages:
+        print(await conn.receive(), flush=True)
+
+
+async def talk(conn: ClientConnection) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send_lines, conn)
+        with suppress(ConnectionClosed):  # inside the task group, which would raise it in an ExceptionGroup
+            async for message in conn:
+                print(message, flush=True)
+        tasks.cancel_scope.cancel()
+
+
+async def send_lines(conn: ClientConnection) -> None:
     while True:
         await anyio.wait_readable(sys.stdin)
         data = os.read(sys.stdin.fileno(), 65536)
         if not data:
-            conn.close()
+            await conn.close()
             return
         for line in data.decode().splitlines():
-            conn.send(line)
-
-
-async def main(url: str, messages: list[str]) -> None:
-    async with anyio.create_task_group() as tasks:
-        try:
-            conn = await connect(Terminal(messages, tasks), url)
-        except (HandshakeError, OSError) as exc:
-            print(f"no connection: {exc}", file=sys.stderr)
-        else:
-            print(f"closed: {conn.close_code} {conn.close_reason}", file=sys.stderr)
-        tasks.cancel_scope.cancel()
+            await conn.send(line)
 
 
 if __name__ == "__main__":

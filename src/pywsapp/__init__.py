@@ -7,7 +7,7 @@ from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
-from pywsapp.client import connect
+from pywsapp.client import ClientConnection, connect, run_client
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Connection, broadcast
@@ -39,6 +39,7 @@ __all__ = (
     "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",
+    "ClientConnection",
     "CloseCode",
     "ComponentMiddleware",
     "ConfigurationError",
@@ -73,4 +74,5 @@ __all__ = (
     "broadcast",
     "connect",
     "in_thread",
+    "run_client",
 )

@@ -1,35 +1,286 @@
-"""The client role: a component on a connection that this side opened."""
+"""The client role: `connect` opens a connection to receive from, `run_client` runs a component on one."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import ssl
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
+import anyio.lowlevel
 
-from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
-from pywsapp._protocol.websocket import WebSocket
-from pywsapp._server.connect import open_connection
-from pywsapp._server.runtime import Runtime
-from pywsapp._server.tls import client_context
-from pywsapp.component import check_component, make_component
+from pywsapp._alarm import alarm_type
+from pywsapp._server.client_http_connection import ClientHttpConnection, ConnectArguments, check_arguments
+from pywsapp.close_codes import CloseCode
+from pywsapp.component import MessageComponent, check_component, make_component
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, HandshakeError, HeaderItems
-from pywsapp.http import Request
+from pywsapp.exceptions import ConfigurationError, ConnectionClosed, HeaderItems
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
+    from pywsapp._alarm import Alarm
+    from pywsapp.component import ComponentFactory
 
-    from pywsapp._transports.base import Transport
-    from pywsapp.component import ComponentFactory, MessageComponent
+#: Iteration ends without an exception at these close codes.
+_NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 
 
-async def connect(
+# -- a live connection -------------------------------------------------------------------------------------------------
+
+
+def connect(
+    url: str,
+    *surplus: NoReturn,  # takes what belongs to run_client, for an error that says so
+    options: Options | None = None,
+    subprotocols: Sequence[str] = (),
+    headers: HeaderItems = (),
+    origin: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    unix_path: str | os.PathLike[str] | None = None,
+) -> ConnectContext:
+    """Connect to a WebSocket server: `async with connect(url) as conn:` gives a `ClientConnection`.
+
+    The connection lives as long as the block. Leaving the block closes it with code 1000, or with 1011 if an exception
+    leaves it, and waits for the closing handshake, `Options.close_timeout` at most. Cancellation aborts the connection.
+    An exception of the block is raised as it is, never in an exception group.
+
+    The block must be entered and left in the same task, as with a task group. Works on asyncio, uvloop and trio.
+
+    Args:
+        url: "ws://..." or "wss://...".
+        options: limits and timings; `handshake_timeout` also bounds connecting.
+        subprotocols: the subprotocols to offer, the preferred one first.
+        headers: further header fields of the request, for example cookies or an Authorization field.
+        origin: the Origin field.
+        tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
+        unix_path: the server's Unix socket; the URL then names only the host and the path.
+
+    Raises:
+        ConfigurationError: the URL or an argument is invalid. `connect` itself raises this.
+        HandshakeError: on entering, the server refused the handshake, answered it wrongly, or not in time.
+        OSError: on entering, the server cannot be reached; a TimeoutError if that took too long.
+    """
+    if surplus or not isinstance(url, str):
+        raise ConfigurationError(
+            "connect() has one positional argument, the URL: `async with connect(url) as conn:`. "
+            "To run a component, write `await run_client(component, url)`"
+        )
+    return ConnectContext(check_arguments(url, options, subprotocols, headers, origin, tls, unix_path))
+
+
+class ClientConnection(Connection):
+    """A connection that this side opened, and receives from; `connect` creates it.
+
+    It has everything that a `Connection` has. Messages wait in a queue until `receive` or `async for` takes them. When
+    `Options.max_queue` messages wait, reading from the socket stops, and TCP slows the server down. Pings and pongs are
+    not read either then, so a program that is busy for longer than the server's ping timeout must go on receiving.
+
+    One task receives at a time; any number of tasks can send.
+    """
+
+    __slots__ = ("_inbox",)
+
+    def __init__(self, inbox: Inbox, *args: Any) -> None:
+        super().__init__(*args)
+        self._inbox = inbox
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message and return it: a `str` for text, `bytes` for binary.
+
+        Cancelling a waiting `receive` loses no message. Messages that arrived before the end are returned first.
+
+        Raises:
+            ConnectionClosed: the connection has ended, and no message is left.
+            ConfigurationError: another task is waiting in `receive` or `async for`.
+        """
+        return await self._inbox.take(self)
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Iterate over the messages; the iteration ends when the connection ends with code 1000 or 1001.
+
+        Raises:
+            ConnectionClosed: the connection has ended with another code.
+        """
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self._inbox.take(self)
+        except ConnectionClosed as exc:
+            if exc.code in _NORMAL_ENDS:
+                raise StopAsyncIteration from None
+            raise
+
+
+class Inbox(MessageComponent):
+    """The component of a `ClientConnection`: it queues the messages that `receive` takes.
+
+    While the queue is full, `on_message` waits. The lifecycle then stops reading, as for any handler that is busy, when
+    one more message has arrived: so its own queue has a limit of 1.
+
+    Args:
+        limit: the number of messages after which `on_message` waits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._messages: deque[str | bytes] = deque()
+        self._limit = limit
+        self._make_alarm = alarm_type()
+        self._arrival: Alarm | None = None  # a task waits for a message
+        self._space: anyio.Event | None = None  # on_message waits for space in the queue
+        self._receiving = False
+        self._discarding = False
+        self._ended = False
+
+    def on_message(self, conn: Connection, message: str | bytes) -> Any:
+        if self._discarding:
+            return None
+        self._messages.append(message)
+        if self._arrival is not None:
+            self._arrival.set()
+        return self._wait_for_space() if len(self._messages) >= self._limit else None
+
+    def on_close(self, conn: Connection) -> None:
+        self._ended = True
+        if self._arrival is not None:
+            self._arrival.set()
+
+    async def _wait_for_space(self) -> None:
+        while len(self._messages) >= self._limit:
+            self._space = anyio.Event()
+            await self._space.wait()
+
+    async def take(self, conn: Connection) -> str | bytes:
+        """Wait for the oldest message and remove it from the queue.
+
+        Raises:
+            ConnectionClosed: the connection has ended, and no message is left.
+            ConfigurationError: another task is waiting.
+        """
+        if self._receiving:
+            raise ConfigurationError(
+                "two tasks receive from one connection at the same time; let one task receive and pass messages on"
+            )
+        self._receiving = True
+        try:
+            while not self._messages:
+                if self._ended:
+                    await anyio.lowlevel.checkpoint()  # a loop that ignores the exception must not block other tasks
+                    raise _closed(conn)
+                self._arrival = self._make_alarm()
+                await self._arrival.wait()
+        finally:
+            self._arrival = None
+            self._receiving = False
+        # Nothing is awaited from here on, or a cancellation would lose the message. Without waiting, a task can take no
+        # more than the queue holds: it is filled only when the event loop runs.
+        message = self._messages.popleft()
+        if len(self._messages) <= self._limit // 2:
+            self._resume()
+        return message
+
+    def discard(self) -> None:
+        """Drop the messages that wait, and all later ones."""
+        self._discarding = True
+        self._messages.clear()
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._space is not None:
+            self._space.set()
+            self._space = None
+
+
+def _closed(conn: Connection) -> ConnectionClosed:
+    code, reason = conn.close_code, conn.close_reason
+    return ConnectionClosed(
+        f"the connection ended with code {code}" + (f" ({reason})" if reason else ""), code=code, reason=reason
+    )
+
+
+class ConnectContext:
+    """An asynchronous context manager that opens one connection and closes it; `connect` creates it."""
+
+    def __init__(self, arguments: ConnectArguments) -> None:
+        self._arguments = arguments
+        self._context: AbstractAsyncContextManager[ClientConnection] | None = None
+
+    async def __aenter__(self) -> ClientConnection:
+        if self._context is not None:
+            raise ConfigurationError("this connect() was used before; call connect() again for another connection")
+        self._context = _opened(self._arguments)
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._context is not None
+        return await self._context.__aexit__(kind, exc, traceback)
+
+    if not TYPE_CHECKING:  # type checkers report `await connect(url)` by themselves
+
+        def __await__(self) -> NoReturn:
+            raise ConfigurationError("connect() cannot be awaited; write `async with connect(url) as conn:`")
+
+
+@asynccontextmanager
+async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection]:
+    """Open a connection, and close it at the end.
+
+    The connection runs in a background task. The task group never sees an exception of the body, because it would raise
+    it in an exception group; only a cancellation passes through it.
+    """
+    options = arguments.options
+    inbox = Inbox(options.max_queue)
+    arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
+    http = ClientHttpConnection(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
+    failure: BaseException | None = None
+
+    async def run() -> None:
+        nonlocal failure
+        try:
+            await http.run()
+        except Exception as exc:
+            if http.conn is not None:
+                raise  # a defect of the library; it cancels the body
+            failure = exc
+        finally:
+            http.decided.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await http.decided.wait()
+        conn = http.conn
+        if isinstance(conn, ClientConnection):
+            code = CloseCode.NORMAL
+            try:
+                yield conn
+            except Exception as exc:
+                failure, code = exc, CloseCode.INTERNAL_ERROR
+            except BaseException as exc:
+                conn.abort()
+                if not isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                    raise
+                failure = exc
+            finally:
+                inbox.discard()
+            await conn.close(code)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # its traceback refers to this frame
+
+
+# -- a component -------------------------------------------------------------------------------------------------------
+
+
+async def run_client(
     component: MessageComponent | ComponentFactory,
     url: str,
     *,
@@ -40,204 +291,32 @@ async def connect(
     tls: ssl.SSLContext | None = None,
     unix_path: str | os.PathLike[str] | None = None,
 ) -> Connection:
-    """Connect to a WebSocket server and run a component on the connection until it is closed.
+    """Connect to a WebSocket server and run a component on the connection until it ends.
 
-    The component is promised what it is promised on a server. Works on asyncio and trio; cancelling it drops the
-    connection, and `on_close` is called.
+    The component gets the same calls, in the same order, as on a server. Cancelling `run_client` aborts the connection;
+    `on_close` is then called too. Works on asyncio, uvloop and trio.
 
     Args:
-        component: takes the connection; or a class or function that makes it.
+        component: the component, or a class or function that makes it.
         url: "ws://..." or "wss://...".
         options: limits and timings; `handshake_timeout` also bounds connecting.
-        subprotocols: what to offer, the preferred one first.
-        headers: further fields of the request, cookies or an Authorization for instance.
+        subprotocols: the subprotocols to offer, the preferred one first.
+        headers: further header fields of the request, for example cookies or an Authorization field.
         origin: the Origin field.
-        tls: for wss, instead of the system's trust store.
-        unix_path: connect to this Unix socket instead; the URL then only names host and path.
+        tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
+        unix_path: the server's Unix socket; the URL then names only the host and the path.
 
     Returns:
-        the connection, after its end, with `close_code`, `close_reason` and `was_clean`.
+        The connection after its end, with `close_code`, `close_reason` and `was_clean`.
 
     Raises:
-        ConfigurationError: the URL or an argument cannot be.
-        HandshakeError: the server refused, answered wrongly, or not in time.
-        OSError: there is no connecting to it; a TimeoutError if that took too long.
+        ConfigurationError: the component, the URL or an argument is invalid.
+        HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
+        OSError: the server cannot be reached; a TimeoutError if that took too long.
     """
     component = make_component(check_component(component))
-    options = options or Options()
-    target = _parse(url)
-    if tls is not None and not target.secure:
-        raise ConfigurationError(f"tls is for wss:// URLs, and {url!r} is not encrypted")
-    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
-    if origin is not None:
-        fields.append(("Origin", origin))
-    handshake = ClientHandshake(
-        host=target.field,
-        path=target.path,
-        subprotocols=subprotocols,
-        deflate=options.deflate,
-        headers=fields,
-        key=os.urandom(16),
-        max_header_size=options.max_header_size,
-        max_headers=options.max_headers,
-    )
-    runtime = Runtime(options)
-    link = ClientHttpConnection(component, handshake, target.request(subprotocols), options, runtime)
-
-    async def body(transports: TaskGroup) -> None:
-        await link.dial(target, tls, unix_path, transports)
-        await runtime.wait_empty()
-
-    await runtime.run(body)
-    if link.error is not None:
-        raise link.error
-    assert link.conn is not None
-    return link.conn
-
-
-class Target(NamedTuple):
-    """What a URL says."""
-
-    secure: bool
-    host: str
-    port: int
-    field: str  # for Host
-    path: str  # with the query
-
-    def request(self, subprotocols: Sequence[str]) -> Request:
-        path, _, query = self.path.partition("?")
-        return Request(
-            path=unquote(path),
-            query_string=query,
-            scheme="https" if self.secure else "http",
-            host=self.host,
-            port=self.port,
-            subprotocols=tuple(subprotocols),
-        )
-
-
-class ClientHttpConnection:
-    """The link of a connection whose handshake the server has not answered yet."""
-
-    def __init__(
-        self,
-        component: MessageComponent,
-        handshake: ClientHandshake,
-        request: Request,
-        options: Options,
-        runtime: Runtime,
-    ) -> None:
-        self.decided = anyio.Event()
-        self.error: Exception | None = None
-        self.conn: Connection | None = None
-        self._component = component
-        self._handshake = handshake
-        self._request = request
-        self._options = options
-        self._runtime = runtime
-        self._transport: Transport | None = None
-
-    async def dial(
-        self, target: Target, tls: ssl.SSLContext | None, unix_path: str | os.PathLike[str] | None, tasks: TaskGroup
-    ) -> None:
-        """Connect and wait for the answer, which `error` or `conn` then has."""
-        timeout = self._options.handshake_timeout
-        try:
-            with anyio.fail_after(timeout):
-                await open_connection(
-                    lambda: self,
-                    host=target.host,
-                    port=target.port,
-                    unix_path=None if unix_path is None else os.fspath(unix_path),
-                    tls=(tls or client_context()) if target.secure else None,
-                    task_group=tasks,
-                    timeout=timeout,
-                )
-                await self.decided.wait()
-        except TimeoutError:
-            if self._transport is None:
-                raise TimeoutError(f"no connection to {target.field} within {timeout} seconds") from None
-            raise HandshakeError("the server did not answer the handshake in time") from None
-        except UnicodeError as exc:  # of the encoding that resolving names uses
-            raise ConfigurationError(f"{target.host!r} is not the name of a host: {exc}") from None
-
-    def connection_made(self, transport: Any) -> None:
-        """Send the request."""
-        self._transport = transport
-        self._runtime.connections.add(self)
-        peer = transport.get_extra_info("peername")
-        self._request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
-        transport.write(self._handshake.request)
-
-    def data_received(self, data: bytes) -> None:
-        """Take a part of the answer."""
-        if self.decided.is_set():
-            return
-        try:
-            accepted = self._handshake.receive(data)
-        except HandshakeError as exc:
-            self._fail(exc)
-        else:
-            if accepted is not None:
-                self._accept(accepted)
-
-    def _accept(self, accepted: Accepted) -> None:
-        options, transport = self._options, self._transport
-        assert transport is not None
-        transport.set_write_buffer_limits(high=options.high_water)
-        ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
-        runtime = self._runtime
-        lifecycle = Lifecycle(self._component, self._request, ws, transport, options, runtime, accepted.subprotocol)
-        self.conn = lifecycle.conn
-        transport.set_protocol(lifecycle)
-        runtime.connections.add(lifecycle)
-        runtime.connections.discard(self)
-        self.decided.set()
-        lifecycle.open(accepted.rest)
-
-    def _fail(self, exc: Exception) -> None:
-        if not self.decided.is_set():
-            self.error = exc
-            self.decided.set()
-        self.abort()
-
-    def eof_received(self) -> bool:
-        """Take the end of the stream before the answer."""
-        return False
-
-    def pause_writing(self) -> None:
-        """Nothing to do: the request is all there is."""
-
-    def resume_writing(self) -> None:
-        """Nothing to do: the request is all there is."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end of the transport."""
-        self._fail(HandshakeError("the server closed the connection instead of answering the handshake"))
-        self._runtime.discard(self)
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def tick(self, now: float) -> None:
-        """Nothing to do: `connect` has a deadline of its own."""
-
-
-def _parse(url: str) -> Target:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise ConfigurationError(f"{url!r} is not a URL: {exc}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigurationError(f"a WebSocket URL looks like ws://host:port/path or wss://..., not {url!r}")
-    if parts.fragment or parts.username is not None:
-        raise ConfigurationError("a WebSocket URL has no #fragment and no user; send credentials in headers")
-    host = parts.hostname
-    literal = f"[{host}]" if ":" in host else host
-    default = 443 if parts.scheme == "wss" else 80
-    field = literal if port in (None, default) else f"{literal}:{port}"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme == "wss", host, default if port is None else port, field, path)
+    arguments = check_arguments(url, options, subprotocols, headers, origin, tls, unix_path)
+    http = ClientHttpConnection(component, arguments, Connection)
+    await http.run()
+    assert http.conn is not None
+    return http.conn

@@ -67,7 +67,17 @@ class HandshakeError(PywsappError):
 
 
 class ConnectionClosed(PywsappError):
-    """The connection closed before the awaited event (a message, a pong) happened."""
+    """The connection ended before the message or the pong that was awaited arrived.
+
+    Attributes:
+        code: the close code of the connection; None if it is not known.
+        reason: the text that came with the code.
+    """
+
+    def __init__(self, message: str, code: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
 
 
 class TopicError(PywsappError, ValueError):

@@ -1,4 +1,4 @@
-"""Clients that others have written, each against our server on every backend, compressed and not."""
+"""Clients of other projects against our server, on every event loop, with and without compression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.program import BACKENDS, Program
 from support.serving import GUARD
 from websockets.sync.client import connect
 
-#: Outside of the project, so that nothing is left in it; npm keeps it up to date.
+#: Outside of the project directory; npm updates it.
 NODE_MODULES = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pywsapp-node"
 NODE_PACKAGE = "ws@8"
 
@@ -91,7 +91,7 @@ def test_aiohttp(url: str, path: str) -> None:
 
 
 def test_websocket_client(url: str) -> None:
-    # It knows no compression; that a server would like some must not matter to it.
+    # This client does not offer compression, so the server must not use it.
     for path in ("/plain", "/deflate"):
         client = websocket.create_connection(url + path, timeout=GUARD)
         for message in MESSAGES:
@@ -126,7 +126,7 @@ client.on("close", (code) => {
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node with the package `ws`, which is installed if need be."""
+    """Return the path of Node.js, after installing the package `ws`."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
         pytest.skip("the npm package ws is tested with Node.js only: apt-get install nodejs npm")

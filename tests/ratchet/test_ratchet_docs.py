@@ -15,7 +15,7 @@ import pytest
 from support.ratchet_peer import Closed, connected, opened, serving
 from wsproto.events import Pong
 
-from pywsapp import App, connect
+from pywsapp import App, run_client
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ["from-ratchet.md", "index.md", "load-balancers.md", "logging.md"]
@@ -129,7 +129,7 @@ async def test_five_minutes(capsys: pytest.CaptureFixture[str]) -> None:
             assert (await peer.shake("/rooms/tea")).status == 403
         async with opened(app, "/rooms/tea?name=Ben") as ben, anyio.create_task_group() as tasks:
             assert await ben.hear() == "Ben is here"
-            tasks.start_soon(connect, visitor, f"ws://localhost:{app.port}/rooms/tea?name=Ana")
+            tasks.start_soon(run_client, visitor, f"ws://localhost:{app.port}/rooms/tea?name=Ana")
             assert await ben.hear() == "Ana is here"
             assert await ben.hear() == "Ana says hello"
             await ben.send("tea?")

@@ -38,7 +38,7 @@ import functools
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ class Lifecycle:
         options: the limits.
         host: runs its tasks.
         subprotocol: the agreed subprotocol.
-        connection_type: makes what the component sees.
+        make_connection: makes what the component sees; takes the arguments of `Connection`.
 
     Attributes:
         machine: the state of the connection, and its outbox.
@@ -118,10 +118,10 @@ class Lifecycle:
         options: Options,
         host: Host,
         subprotocol: str | None = None,
-        connection_type: type[Connection] = Connection,
+        make_connection: Callable[..., Connection] = Connection,
     ) -> None:
         self.machine = StateMachine(ws, transport, host.flusher, options)
-        self.conn = self.machine.conn = connection_type(request, subprotocol, self, self.machine.outbox)
+        self.conn = self.machine.conn = make_connection(request, subprotocol, self, self.machine.outbox)
         self.is_busy = False
         self._component = component
         self._on_message = component.on_message

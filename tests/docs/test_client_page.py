@@ -1,0 +1,98 @@
+"""docs/client.md: every program on the page runs, and prints what the page says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from support.program import Program
+from support.serving import GUARD
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
+PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+SERVER = """
+import ssl
+from pywsapp import App, EchoServer, MessageComponent
+
+class Countdown(MessageComponent):
+    def on_open(self, conn):
+        for number in (3, 2, 1):
+            conn.send(str(number))
+        conn.close({code}, "lift-off")
+
+app = App(port=0, tls={tls})
+app.route("/echo", EchoServer(), subprotocols=["echo.v1", "echo.v2"])
+app.route("/countdown", Countdown())
+app.run()
+"""
+
+OUTPUT = {
+    'await conn.send("hello")\n        print': "hello\n",
+    "/countdown": "3\n2\n1\nthe server is done\n",
+    "move_on_after": "no message within 0.2 seconds\n",
+    "tick(conn)": "tick 0\ntick 1\ntick 2\n",
+    "Bearer": "subprotocol: echo.v1\n",
+    "run_client": "hello\n1000 True\n",
+}
+
+
+def program(part: str) -> str:
+    """Return the first program of the page that contains a certain text."""
+    return next(text for text in PROGRAMS if part in text)
+
+
+def output_of(text: str, port: int, cwd: Path | None = None) -> str:
+    text = re.sub(r"localhost:(8080|8443)", f"localhost:{port}", text)
+    command = [sys.executable, "-W", "error", "-c", text]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD * 2, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with Program(SERVER.format(code=1000, tls=None)) as server:
+        yield server.port
+        assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("part", OUTPUT)
+def test_program(part: str, port: int) -> None:
+    assert output_of(program(part), port) == OUTPUT[part]
+
+
+def test_every_program_is_tested() -> None:
+    others = [program("random.uniform"), program("authority.pem")]
+    assert {program(part) for part in OUTPUT} | set(others) == set(PROGRAMS)
+
+
+def test_iteration_that_ends_with_another_code() -> None:
+    with Program(SERVER.format(code=4000, tls=None)) as server:
+        output = output_of(program("/countdown"), server.port)
+    assert output == "3\n2\n1\nthe server closed with 4000 lift-off\n"
+
+
+def test_certificate(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate = tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
+    with Program(SERVER.format(code=1000, tls=f"({str(certificate)!r}, {str(certificate)!r})")) as server:
+        assert output_of(program("authority.pem"), server.port, tmp_path) == "hello\n"
+
+
+def test_reconnecting() -> None:
+    with Program(SERVER.format(code=1000, tls=None)) as server:
+        text = program("random.uniform").replace("8080", str(server.port))
+        with Program(text) as client:
+            client.until("subscribe news")
+            server.process.terminate()
+            client.until("disconnected: the connection ended with code 1012")
+            client.until("(?s)disconnected: .*disconnected: ")
+            assert "Traceback" not in client.output
