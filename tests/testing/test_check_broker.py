@@ -68,7 +68,8 @@ class DictConnection(BrokerConnection):
             position = None if keep is None else self.exchange.append(topic, data, keep)
             if keep is None or position is not None:
                 for connection in self.exchange.connections:
-                    connection.deliver(topic, data, position)
+                    if connection is not self or keep is not None:
+                        connection.deliver(topic, data, position)
 
     def deliver(self, topic: str, data: bytes, position: Position | None) -> None:
         if topic in self.topics or any(topic.startswith(pattern.rstrip("*")) for pattern in self.patterns):
@@ -132,6 +133,13 @@ class RepeatsKeptMessages(DictConnection):
         await super().publish(messages)
 
 
+class MissesItsOwnKeptMessages(DictConnection):
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        topics, self.topics = self.topics, set()
+        await super().publish(messages)
+        self.topics = topics
+
+
 class IsNeverLost(DictConnection):
     async def wait_lost(self) -> None:
         await anyio.sleep_forever()
@@ -144,6 +152,10 @@ class IsNeverLost(DictConnection):
         (ForgetsToUnsubscribe, r"a topic can be unsubscribed and subscribed again: received 2 messages .* instead of "),
         (CannotUnsubscribe, r"a topic can be unsubscribed .*: the broker raised NotImplementedError\('later'\)"),
         (RepeatsKeptMessages, r"a history ignores a message that it has already: received "),
+        (
+            MissesItsOwnKeptMessages,
+            r"messages that a history keeps also arrive at their publisher .*: 3 messages arrived",
+        ),
         (IsNeverLost, r"a closed connection is lost and receives nothing: wait_lost does not return after aclose"),
     ],
 )

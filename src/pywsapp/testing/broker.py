@@ -123,10 +123,10 @@ def unique_topic(name: str = "t") -> str:
     return f"{name}:{secrets.token_hex(6)}"
 
 
-async def _expect_nothing_else(topic: str, *listening: Peer) -> None:
+async def _expect_nothing_else(topic: str, publisher: Peer, *subscribers: Peer) -> None:
     """Check that no message has arrived: a further one, published now, is the next."""
-    await listening[0].publish(topic, b"the end")
-    for peer in listening:
+    await publisher.publish(topic, b"the end")
+    for peer in subscribers:
         await peer.expect([(topic, b"the end")])
 
 
@@ -140,9 +140,22 @@ async def every_subscriber_receives_a_message_exactly_once(make: MakeBroker) -> 
         for peer in (one, two, three):
             await peer.connection.subscribe([topic])
         await one.publish(topic, b"hello")
-        for peer in (one, two, three):
+        for peer in (two, three):
             await peer.expect([(topic, b"hello")])
-        await _expect_nothing_else(topic, two, one, three)
+        await _expect_nothing_else(topic, one, two, three)
+
+
+@_check
+async def a_publisher_receives_its_own_message_at_most_once(make: MakeBroker) -> None:
+    topic = unique_topic()
+    async with peers(make, 2) as (one, two):
+        await one.connection.subscribe([topic])
+        await one.publish(topic, b"hello")
+        await two.publish(topic, b"the end")
+        while (topic, b"the end", None) not in one.received:
+            await one.wait_for(len(one.received) + 1)
+        times = one.received.count((topic, b"hello", None))
+        assert times <= 1, f"its own message arrived {times} times"
 
 
 @_check
@@ -151,7 +164,7 @@ async def messages_from_before_a_subscription_do_not_arrive(make: MakeBroker) ->
     async with peers(make, 2) as (one, two):
         await one.publish(topic, b"early")
         await two.connection.subscribe([topic])
-        await _expect_nothing_else(topic, two)
+        await _expect_nothing_else(topic, one, two)
 
 
 @_check
@@ -197,7 +210,7 @@ async def a_topic_can_be_unsubscribed_and_subscribed_again(make: MakeBroker) -> 
         await two.connection.subscribe([topic, other])
         await two.connection.unsubscribe([topic])
         await one.publish(topic, b"not subscribed")
-        await _expect_nothing_else(other, two)
+        await _expect_nothing_else(other, one, two)
         await two.connection.subscribe([topic])
         await one.publish(topic, b"subscribed")
         await two.expect([(topic, b"subscribed")])
@@ -352,6 +365,24 @@ async def messages_that_a_history_keeps_arrive_with_their_positions(make: MakeBr
         positions = [position for _, _, position in two.received]
         epoch = (await one.connection.read_history(topic, None)).position.epoch
         assert positions == [(epoch, 4), (epoch, 5), None], f"the positions are {positions}"
+
+
+@_check
+async def messages_that_a_history_keeps_also_arrive_at_their_publisher_in_order(make: MakeBroker) -> None:
+    if not make().keeps_history:
+        return
+    topic = unique_topic()
+    async with peers(make, 2) as (one, two):
+        await one.connection.subscribe([topic])
+        for number in (1, 2, 3):
+            for peer, letter in ((one, b"one"), (two, b"two")):
+                keep = Keep((letter.decode(), number), 10, 60)
+                await peer.connection.publish([Outgoing(topic, b"%s %d" % (letter, number), keep)])
+        await one.wait_for(6)
+        epoch = (await one.connection.read_history(topic, None)).position.epoch
+        texts = [b"one 1", b"two 1", b"one 2", b"two 2", b"one 3", b"two 3"]
+        expected = [(topic, data, Position(epoch, offset)) for offset, data in enumerate(texts, 1)]
+        assert one.received == expected, f"received {one.received} instead of {expected}"
 
 
 @_check
