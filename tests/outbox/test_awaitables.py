@@ -76,7 +76,7 @@ async def test_create_task_takes_it(name: str) -> None:
         pytest.skip("create_task is asyncio's")
     async with anyio.create_task_group() as outer:
         for pipe in (Pipe(Recorder(), tasks=outer), full(outer)):
-            task = asyncio.create_task(CALLS[name](pipe.conn))  # type: ignore[arg-type]
+            task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))  # type: ignore[arg-type]
             await anyio.lowlevel.checkpoint()
             pipe.client.transport.resume_reading()
             pipe.turn()

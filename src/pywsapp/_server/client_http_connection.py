@@ -229,9 +229,7 @@ class ClientHttpConnection:
         ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
         request, subprotocol = self._arguments.request, accepted.subprotocol
         make_connection = self._make_connection
-        lifecycle = Lifecycle(
-            self._component, request, ws, transport, options, runtime, subprotocol, make_connection
-        )
+        lifecycle = Lifecycle(self._component, request, ws, transport, options, runtime, subprotocol, make_connection)
         self.conn = lifecycle.conn
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
