@@ -18,6 +18,7 @@ SRC = Path(__file__).parent.parent / "src"
 LAYERS: list[set[str]] = [
     {
         "pywsapp._addresses",
+        "pywsapp._alarm",
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._http_text",
@@ -230,10 +231,11 @@ def drawers(modules: dict[str, Module]) -> list[str]:
 
 
 def too_long(modules: dict[str, Module]) -> list[str]:
-    """Find files, and functions without their docstrings, that are longer than one idea."""
+    """Find files and functions, their docstrings not counted, that are longer than one idea."""
     found = []
     for name, module in modules.items():
-        lines = module.text.count("\n")
+        theory = ast.get_docstring(module.tree, clean=False) or ""
+        lines = module.text.count("\n") - theory.count("\n")
         if lines > MAX_FILE_LINES:
             found.append(f"{name}: {lines} lines")
         for node in ast.walk(module.tree):

@@ -11,7 +11,6 @@ cdef class Lifecycle:
     cdef object _component
     cdef EagerTask _eager_task
     cdef object _handler_task
-    cdef object _hooks
     cdef object _host
     cdef Keepalive _keepalive
     cdef Py_ssize_t _max_inflated
@@ -19,7 +18,7 @@ cdef class Lifecycle:
     cdef object _options
     cdef object _pings
     cdef object _queue
-    cdef object _topics
+    cdef object _subscriptions
     cdef WebSocket _ws
     cdef readonly StateMachine machine
     cdef readonly Connection conn

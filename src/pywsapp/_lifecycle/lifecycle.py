@@ -53,6 +53,7 @@ from pywsapp._lifecycle.keepalive import PING, Keepalive
 from pywsapp._lifecycle.mistakes import explain, warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
+from pywsapp._lifecycle.subscriptions import Subscriptions
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, await_all
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
@@ -60,7 +61,6 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import TopicError
 from pywsapp.http import Request
 from pywsapp.options import Options
 
@@ -94,7 +94,6 @@ class Lifecycle:
         "_component",
         "_eager_task",
         "_handler_task",
-        "_hooks",
         "_host",
         "_keepalive",
         "_max_inflated",
@@ -102,7 +101,7 @@ class Lifecycle:
         "_options",
         "_pings",
         "_queue",
-        "_topics",
+        "_subscriptions",
         "_ws",
         "conn",
         "is_busy",
@@ -133,8 +132,7 @@ class Lifecycle:
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
         self._queue: deque[str | bytes] | None = None
-        self._hooks: deque[Awaitable[Any]] | None = None  # async on_unsubscribe calls that wait for their turn
-        self._topics: dict[Topic, None] | None = None
+        self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
 
     # -- events of the transport -------------------------------------------------------------------------------------
@@ -297,12 +295,12 @@ class Lifecycle:
         """Return whether a handler must still be called or awaited."""
         if self._queue and self.machine.is_discarding:
             self._queue.clear()
-        return bool(self._hooks) or bool(self._queue)
+        return bool(self._queue) or (self._subscriptions is not None and bool(self._subscriptions.hooks))
 
     def next_call(self) -> Any:
         """Call the handler whose turn it is; return what it returned. Raises what the handler raises."""
-        if self._hooks:
-            return self._hooks.popleft()
+        if self._subscriptions is not None and self._subscriptions.hooks:
+            return self._subscriptions.hooks.popleft()
         queue = self._queue
         assert queue is not None
         message = queue.popleft()
@@ -361,8 +359,8 @@ class Lifecycle:
                 topic.remove(self.conn)
             except BaseException as exc:
                 reports.append(self.report(exc))
-        while self._hooks:
-            reports.append(self._await_reported(self._hooks.popleft()))
+        while self._subscriptions is not None and self._subscriptions.hooks:
+            reports.append(self._await_reported(self._subscriptions.hooks.popleft()))
         return await_all(reports)
 
     async def _end(self, last: Awaitable[None] | None) -> None:
@@ -408,7 +406,7 @@ class Lifecycle:
     @property
     def topics(self) -> tuple[Topic, ...]:
         """The topics that the connection subscribes to, in the order of subscribing."""
-        return tuple(self._topics) if self._topics else ()
+        return () if self._subscriptions is None else tuple(self._subscriptions.topics)
 
     def ask_subscribe(self, topic: Topic) -> Any:
         """Call `on_subscribe` of the component; return what it returned."""
@@ -420,25 +418,21 @@ class Lifecycle:
         Raises:
             TopicError: it subscribes to `Options.max_topics` topics already.
         """
-        if self._topics is None:
-            self._topics = {}
-        if len(self._topics) >= self._options.max_topics:
-            raise TopicError(f"a connection subscribes to at most {self._options.max_topics} topics")
-        self._topics[topic] = None
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self._options.max_topics)
+        self._subscriptions.add(topic)
 
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
-        if self._topics is not None:
-            self._topics.pop(topic, None)
+        subscriptions = self._subscriptions
+        assert subscriptions is not None
+        subscriptions.topics.pop(topic, None)
         result: Any = self._component.on_unsubscribe(self.conn, topic)
-        if not isinstance(result, Awaitable):
-            return
-        if not self.is_busy:
-            self._follow(result)
-            return
-        if self._hooks is None:
-            self._hooks = deque()
-        self._hooks.append(result)
+        if isinstance(result, Awaitable):
+            if self.is_busy:
+                subscriptions.hooks.append(result)
+            else:
+                self._follow(result)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
