@@ -97,7 +97,7 @@ def test_compress(client: bool, forgets: bool) -> None:
     assert not first.endswith(TAIL)
     assert zlib.decompress(first + TAIL + b"\x03\x00", -15) == b"Hello" * 10
     assert (first == second) == forgets
-    deflate.forget()
+    deflate.reset()
     assert deflate.compress(b"Hello" * 10) == first
 
 

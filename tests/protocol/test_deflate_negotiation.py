@@ -369,10 +369,10 @@ def test_what_is_negotiated_carries_messages_both_ways(
         if how == "shared":
             bits = agreed[1].server_max_window_bits if from_server else accepted.client_max_window_bits
             data = compress_shared(payload, bits, server if from_server else client)
-            sender.forget()
+            sender.reset()
         else:
             if how == "forget":
-                sender.forget()
+                sender.reset()
             data = sender.compress(payload)
         step = max(1, len(data) // cut)
         received = bytearray()

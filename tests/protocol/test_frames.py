@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.connection import ConnectionType
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from pywsapp._protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotated
+from pywsapp._protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotate_mask
 from pywsapp._protocol.opcodes import BINARY, FIN, PING, TEXT
 
 #: Both ways of masking, the change from one to the other, and every remainder of four.
@@ -48,7 +48,7 @@ def test_a_payload_may_be_masked_in_parts(data: bytes, mask: bytes, cuts: list[i
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(edges):
         parts += apply_mask(data[start:end], mask)
-        mask = rotated(mask, end - start)
+        mask = rotate_mask(mask, end - start)
     assert parts == whole
 
 
