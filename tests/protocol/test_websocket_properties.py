@@ -1,4 +1,4 @@
-"""The fast lane and wsproto are indistinguishable; a client and a server core understand each other."""
+"""The fast path and wsproto are indistinguishable, and our client and server roles understand each other."""
 
 from __future__ import annotations
 
