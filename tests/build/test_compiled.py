@@ -318,10 +318,10 @@ def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) 
         with pytest.raises(ValueError, match="must follow its masking key"):
             function(data, start, stop)
     if not 0 <= start <= stop <= len(data):
-        with pytest.raises(ValueError, match="a part lies within"):
+        with pytest.raises(ValueError, match="a part must lie within"):
             gathered().add(data, start, stop, b"")
     if not 0 <= start <= 10:
-        with pytest.raises(ValueError, match="the place lies within"):
+        with pytest.raises(ValueError, match="the offset must lie within"):
             gathered().since(start)
     if not -len(data) - 1 <= start < len(data):
         with pytest.raises(IndexError):
