@@ -1,4 +1,4 @@
-"""No compressed message inflates to more than its limit; what fits comes out as zlib gives it, however it is cut."""
+"""No compressed message inflates beyond its limit; below it, the result is that of zlib, wherever the input is cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMITS = (0, 1, 100, 5000)
 
 
 def inflate(deflate: PerMessageDeflate, parts: list[bytes], limit: int) -> bytes | None:
-    """Give a message, or None if it is refused."""
+    """Return a message, or None if it is refused."""
     inflated = b""
     try:
         for number, part in enumerate(parts):
@@ -34,7 +34,7 @@ def check(error: ProtocolError) -> None:
 
 
 def expected(message: bytes, limit: int) -> bytes | None:
-    """Give what zlib makes of the first message of a connection, in one stream; None if it has no opinion."""
+    """Return what zlib inflates the first message of a connection to; None if zlib alone does not define the result."""
     inflater = zlib.decompressobj(-15)
     try:
         inflated = inflater.decompress(message + TAIL, limit + 1)
@@ -44,11 +44,11 @@ def expected(message: bytes, limit: int) -> bytes | None:
 
 
 def one_input(data: bytes) -> None:
-    """Take a byte of choices, two of cuts, and up to three messages, each behind a byte with its length."""
+    """Run one input: a byte of choices, two of cuts, and up to three messages, each after a byte with its length."""
     if len(data) < 4:
         return
-    forgets, limit = bool(data[0] & 1), LIMITS[data[0] >> 1 & 3]
-    parameters = DeflateParameters(forgets, forgets, 15, 15)
+    no_takeover, limit = bool(data[0] & 1), LIMITS[data[0] >> 1 & 3]
+    parameters = DeflateParameters(no_takeover, no_takeover, 15, 15)
     whole, cut = (PerMessageDeflate(parameters, Deflate(), client=False) for _ in range(2))
     rest, messages = data[3:], list[bytes]()
     while rest and len(messages) < 3:
@@ -60,10 +60,10 @@ def one_input(data: bytes) -> None:
         inflated = inflate(whole, [message], limit)
         assert inflate(cut, list(pieces(message, data[1:3])) or [b""], limit) == inflated
         if inflated is None:
-            return  # the connection is over
-        if number == 0 or forgets:
-            opinion = expected(message, limit)
-            assert opinion is None or opinion == inflated
+            return  # the connection has failed
+        if number == 0 or no_takeover:
+            reference = expected(message, limit)
+            assert reference is None or reference == inflated
 
 
 def seeds() -> list[bytes]:

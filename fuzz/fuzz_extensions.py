@@ -1,6 +1,6 @@
-"""Any Sec-WebSocket-Extensions is read or refused; one of the offers is answered; our client takes what we answer.
+"""Any Sec-WebSocket-Extensions is parsed or refused; the server accepts one of the offers, and our client accepts that.
 
-Nothing is ever in force that this side does not allow.
+No parameter ever takes effect that this side does not allow.
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ def parsed(values: list[str]) -> list[Offer] | None:
         return None
 
 
-def check_answer(offers: list[Offer], server: Deflate) -> None:
+def check_response(offers: list[Offer], server: Deflate) -> None:
     agreed = negotiate(offers, server)
     if agreed is None:
         return
-    answer, parameters = agreed
+    response, parameters = agreed
     assert 9 <= parameters.server_max_window_bits <= server.server_max_window_bits
     assert 9 <= parameters.client_max_window_bits <= 15
-    read = parsed([answer])
+    read = parsed([response])
     assert read is not None
-    ((name, answered),) = read
+    ((name, accepted),) = read
     assert name == NAME
-    assert len(dict(answered)) == len(answered)
-    asked_for = [
+    assert len(dict(accepted)) == len(accepted)
+    matching = [
         dict(parameters)
         for name, parameters in offers
         if name == NAME
-        and ("client_max_window_bits" in dict(answered)) <= ("client_max_window_bits" in dict(parameters))
+        and ("client_max_window_bits" in dict(accepted)) <= ("client_max_window_bits" in dict(parameters))
     ]
-    assert asked_for, "answers an offer that was made"
+    assert matching, "the response belongs to one of the offers"
 
 
 def check_agreement(client: Deflate, server: Deflate) -> None:
-    """See that a server of ours answers a client of ours with what that client takes, and both mean the same."""
+    """Check that our client accepts the response of our server, and that both understand the same by it."""
     offers = parsed([offer(client)])
     assert offers is not None
     agreed = negotiate(offers, server)
     assert agreed is not None
-    answer, parameters = agreed
-    read = parsed([answer])
+    response, parameters = agreed
+    read = parsed([response])
     assert read is not None
-    taken = accept_response(read, client)
-    assert taken is not None
-    assert taken.server_no_context_takeover == parameters.server_no_context_takeover
+    result = accept_response(read, client)
+    assert result is not None
+    assert result.server_no_context_takeover == parameters.server_no_context_takeover
     assert (
-        taken.client_no_context_takeover <= parameters.client_no_context_takeover or client.client_no_context_takeover
+        result.client_no_context_takeover <= parameters.client_no_context_takeover or client.client_no_context_takeover
     )
-    assert taken.server_max_window_bits >= parameters.server_max_window_bits
-    assert taken.client_max_window_bits <= parameters.client_max_window_bits
+    assert result.server_max_window_bits >= parameters.server_max_window_bits
+    assert result.client_max_window_bits <= parameters.client_max_window_bits
 
 
 def one_input(data: bytes) -> None:
-    """Take two bytes of choices, and the values of one or more fields, divided by line ends."""
+    """Run one input: two bytes of choices, and the values of one or more fields, separated by line feeds."""
     if len(data) < 2:
         return
     server, client = config(data[0]), config(data[1])
@@ -84,13 +84,13 @@ def one_input(data: bytes) -> None:
         return
     assert len(offers) <= 32
     assert all(len(parameters) <= 32 for _, parameters in offers)
-    check_answer(offers, server)
+    check_response(offers, server)
     try:
-        taken = accept_response(offers, client)
+        result = accept_response(offers, client)
     except HandshakeError:
         return
-    assert taken is None or 9 <= taken.client_max_window_bits <= client.client_max_window_bits
-    assert taken is None or 9 <= taken.server_max_window_bits <= client.server_max_window_bits
+    assert result is None or 9 <= result.client_max_window_bits <= client.client_max_window_bits
+    assert result is None or 9 <= result.server_max_window_bits <= client.server_max_window_bits
 
 
 def seeds() -> list[bytes]:

@@ -1,6 +1,6 @@
-"""The same bytes come to the same messages, pongs and end however they are cut: to wsproto's, where it is right.
+"""The same bytes have the same messages, pongs and end wherever they are cut, and those of wsproto where it is right.
 
-Nothing but events comes out, no message is larger than allowed, and the last words are a frame that a peer can read.
+`receive` raises nothing, no message is larger than allowed, and the reply at the end is a frame that a peer can read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from harness import fuzz, instrumented, pieces
 
 with instrumented():
-    from support.protocol_peer import MASK, close_frame, deflated, frame, misjudges_1014, parse_frames, reference
+    from support.protocol_peer import MASK, close_frame, deflated, frame, misreads_1014, parse_frames, reference
 
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp._protocol.events import Ended, PongReceived, State
@@ -34,7 +34,7 @@ WINDOWS = (
 
 
 class Result(NamedTuple):
-    """What some bytes amounted to."""
+    """The result of some bytes: what was received, and what was answered."""
 
     messages: list[str | bytes]
     pongs: list[bytes]
@@ -68,7 +68,7 @@ def run(ws: WebSocket, parts: list[bytes], close_after: int, inflate: int) -> Re
 
 
 def one_input(data: bytes) -> None:
-    """Take two bytes of choices, three of cuts, and a stream."""
+    """Run one input: two bytes of choices, three of cuts, and a stream."""
     if len(data) < 6:
         return
     choice, cuts, stream = data[0], data[2:5], data[5:]
@@ -79,17 +79,17 @@ def one_input(data: bytes) -> None:
     if unlimited and deflate is None:
         options = UNLIMITED
 
-    def fresh() -> WebSocket:
+    def new_websocket() -> WebSocket:
         return WebSocket(client=client, options=options, deflate=deflate)
 
     close_after = data[1] if data[1] < 8 else -1
     if close_after > 0:
-        run(fresh(), list(pieces(stream, cuts)), close_after, inflate)
+        run(new_websocket(), list(pieces(stream, cuts)), close_after, inflate)
         return
     if deflate is not None and unlimited:
-        stream = stream[:2000]  # enough, and no bomb takes long
-    whole = run(fresh(), [stream], close_after, 1 << 40)
-    cut = run(fresh(), list(pieces(stream, cuts)), close_after, inflate)
+        stream = stream[:2000]  # enough, and short enough for decompression bombs
+    whole = run(new_websocket(), [stream], close_after, 1 << 40)
+    cut = run(new_websocket(), list(pieces(stream, cuts)), close_after, inflate)
     compare(whole, cut, strict=deflate is None)
     if not unlimited:
         for message in whole.messages:
@@ -105,13 +105,13 @@ def compare(whole: Result, cut: Result, *, strict: bool) -> None:
         assert whole.answers == cut.answers
     if strict or whole.end is None or cut.end is None:
         assert whole.end == cut.end
-    else:  # of two faults in a compressed message, the one that is met first depends on the cuts
+    else:  # the cuts decide which of two faults in a compressed message is found first
         assert whole.end[0] == cut.end[0] or {whole.end[0], cut.end[0]} == {1007, 1009}
 
 
 def compare_with_wsproto(result: Result, stream: bytes, client: bool) -> None:
     end = result.end and (result.end[0], result.end[2])
-    if misjudges_1014(stream, end, client=client):
+    if misreads_1014(stream, end, client=client):
         return
     expected = reference(stream, client=client)
     assert result.messages == expected.messages

@@ -1,4 +1,4 @@
-"""Any bytes give one PROXY header or one refusal, the same at any cut, and no byte behind the header is lost."""
+"""Any bytes are one PROXY header or one refusal, the same wherever they are cut; no byte after the header is lost."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TLS_FIELD = b"\x20\x00\x0f\x07\0\0\0\0\x21\0\x07TLSv1.3"
 
 
 def read(parts: list[bytes]) -> tuple[ProxyHeader, bytes] | None:
-    """Give a header and what came behind it, None if there is none yet.
+    """Return a header and the bytes after it, or None if the header is not complete.
 
     Raises:
-        ProtocolError: it can be none.
+        ProtocolError: the bytes are not a header.
     """
     buffer = ProxyHeaderBuffer()
     for number, part in enumerate(parts):
@@ -42,7 +42,7 @@ def outcome(parts: list[bytes]) -> tuple[ProxyHeader, bytes] | str | None:
 
 
 def one_input(data: bytes) -> None:
-    """Take three bytes of cuts, and a stream."""
+    """Run one input: three bytes of cuts, and a stream."""
     stream = data[3:]
     whole, cut = outcome([stream]), outcome(list(pieces(stream, data[:3])))
     assert isinstance(whole, str) == isinstance(cut, str)
@@ -72,7 +72,7 @@ def seeds() -> list[bytes]:
         b"GET / HTTP/1.1\r\n\r\n",
     ]
     binary = [
-        SIGNATURE + bytes([command, kind]) + (len(body)).to_bytes(2, "big") + body + b"behind"
+        SIGNATURE + bytes([command, kind]) + (len(body)).to_bytes(2, "big") + body + b"after"
         for command in (0x20, 0x21)
         for kind, addresses in ADDRESSES.items()
         for body in ([addresses, addresses + b"\x04\0\0" + TLS_FIELD] if addresses else [b""])

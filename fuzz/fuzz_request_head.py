@@ -1,4 +1,4 @@
-"""Any bytes give one request or one refusal, the same at any cut, and what was taken holds no character it may not."""
+"""Any bytes are one request or one refusal, the same wherever they are cut; a request has no forbidden character."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STATUSES = {400, 405, 414, 426, 431, 505}
 
 
 def read(parts: list[bytes]) -> tuple[bytes, bytes] | None:
-    """Give a head and what came behind it, None if there is none yet.
+    """Return a head and the bytes after it, or None if the head is not complete.
 
     Raises:
-        Refuse: it can be none.
+        Refuse: the bytes are not a head.
     """
     buffer = HeadBuffer(MAX_SIZE)
     for number, part in enumerate(parts):
@@ -61,7 +61,7 @@ def check(request: Request) -> None:
 
 
 def one_input(data: bytes) -> None:
-    """Take three bytes of cuts, and a stream."""
+    """Run one input: three bytes of cuts, and a stream."""
     stream = data[3:]
     if not stream:
         return
@@ -72,7 +72,7 @@ def one_input(data: bytes) -> None:
         return
     assert whole == cut
     if whole is None:
-        assert len(stream) < MAX_SIZE + 4 + 8  # with a few empty lines before it
+        assert len(stream) < MAX_SIZE + 4 + 8  # plus a few empty lines before it
         return
     head, rest = whole
     assert stream.endswith(head + b"\r\n\r\n" + rest)
@@ -96,7 +96,7 @@ def seeds() -> list[bytes]:
         b"Cookie: a=b; c=d\r\n\r\n"
     )
     others = [
-        b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\nbehind",
+        b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\nafter",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         b"\r\n\r\nGET / HTTP/1.0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\nX : y\r\n\r\n",

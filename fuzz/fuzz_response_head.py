@@ -1,4 +1,4 @@
-"""A server's answer is accepted, refused or not complete yet, the same at any cut; nothing unoffered is in force."""
+"""A response is accepted, refused or incomplete, the same wherever it is cut; nothing takes effect without an offer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_HEADERS = 20
 
 
 def outcome(parts: list[bytes], deflate: Deflate | None) -> tuple[object, ...] | str | None:
-    """Give what was agreed on and what came behind it, "refused", or None if the answer is not complete."""
+    """Return the agreed parameters and the bytes after the response, "refused", or None if it is not complete."""
     client = ClientHandshake(
         host="example.com",
         subprotocols=SUBPROTOCOLS,
@@ -41,7 +41,7 @@ def outcome(parts: list[bytes], deflate: Deflate | None) -> tuple[object, ...] |
 
 def check_refusal(error: HandshakeError) -> None:
     assert error.status is None or 100 <= error.status <= 599
-    assert "\n" not in str(error), "one line of a log"
+    assert "\n" not in str(error), "it fits into one line of a log"
 
 
 def check(accepted: Accepted, deflate: Deflate | None) -> None:
@@ -55,7 +55,7 @@ def check(accepted: Accepted, deflate: Deflate | None) -> None:
 
 
 def one_input(data: bytes) -> None:
-    """Take a byte of choices, three of cuts, and a stream."""
+    """Run one input: a byte of choices, three of cuts, and a stream."""
     stream = data[4:]
     if not stream:
         return
@@ -66,7 +66,7 @@ def one_input(data: bytes) -> None:
 def seeds() -> list[bytes]:
     upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"
     head = f"{upgrade}\r\nSec-WebSocket-Accept: {TOKEN}"
-    answers = [
+    responses = [
         f"{head}\r\n\r\n",
         f"{head}\r\nSec-WebSocket-Protocol: chat\r\n\r\n\x81\x02hi",
         f"{head}\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\r\n",
@@ -77,7 +77,7 @@ def seeds() -> list[bytes]:
         "HTTP/1.0 200\r\n\r\n",
         "HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n",
     ]
-    return [choice + answer.encode() for choice in (b"\0\1\0\0", b"\1\7\2\0") for answer in answers]
+    return [choice + response.encode() for choice in (b"\0\1\0\0", b"\1\7\2\0") for response in responses]
 
 
 if __name__ == "__main__":

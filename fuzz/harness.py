@@ -1,4 +1,4 @@
-"""What all targets share: instrumentation where atheris is installed, seeds, and where a stream is cut."""
+"""What all fuzz targets share: instrumentation by atheris where it is installed, seeds, and cutting a stream."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 try:
     atheris: Any = importlib.import_module("atheris")
-except ModuleNotFoundError:  # the smoke test goes without; so do all platforms that atheris has no wheel for
+except ModuleNotFoundError:  # the smoke test needs no atheris, and atheris has no wheels for some platforms
     atheris = None
 
 
 def instrumented() -> AbstractContextManager[None]:
-    """Let atheris see which branches are taken in what is imported meanwhile."""
+    """Return a context in which atheris instruments the branches of the modules that are imported."""
     if atheris is None:
         return contextlib.nullcontext()
     context: AbstractContextManager[None] = atheris.instrument_imports(include=["pywsapp", "wsproto"])
@@ -26,7 +26,7 @@ def instrumented() -> AbstractContextManager[None]:
 
 
 def fuzz(one_input: Callable[[bytes], None], seeds: Iterable[bytes]) -> None:
-    """Run a target until it fails or its time is over; the corpus directory is the last argument."""
+    """Run a target until it fails or its time ends; the last argument of the program is the corpus directory."""
     corpus = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
     for seed in seeds:
         for directory in corpus[:1]:
@@ -36,7 +36,7 @@ def fuzz(one_input: Callable[[bytes], None], seeds: Iterable[bytes]) -> None:
 
 
 def pieces(data: bytes, cuts: bytes) -> Iterator[bytes]:
-    """Cut a stream; the first piece has as many bytes as the first of `cuts` says, and so on, over and over."""
+    """Cut a stream into pieces whose sizes are the bytes of `cuts`, in a cycle."""
     sizes = [size for size in cuts if size] or [len(data) or 1]
     position = number = 0
     while position < len(data):

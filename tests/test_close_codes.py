@@ -1,4 +1,4 @@
-"""Close codes and reasons that may be sent."""
+"""Close codes and close reasons that can be sent."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_reason_is_text(reason: Any) -> None:
 
 
 @given(st.integers(), st.text(max_size=200))
-def test_any_code_and_reason_are_taken_or_refused(code: int, reason: str) -> None:
+def test_any_code_and_reason_are_accepted_or_refused(code: int, reason: str) -> None:
     try:
         encoded = check_close(code, reason)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""One tree of exceptions, each with what its catcher needs."""
+"""The exceptions form one tree, and carry what a handler needs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_statuses_of_a_refusal(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 101, 299, 600, 0, "403", 403.0, None])
-def test_statuses_that_refuse_nothing(status: Any) -> None:
+def test_invalid_statuses_of_a_refusal(status: Any) -> None:
     with pytest.raises(ConfigurationError, match="Refuse takes an HTTP status from 300 to 599"):
         Refuse(status)
 
 
-def test_headers_of_a_refusal_may_be_a_mapping_or_pairs() -> None:
+def test_headers_of_a_refusal_can_be_a_mapping_or_pairs() -> None:
     assert Refuse(401).headers == ()
     assert Refuse(401, {"WWW-Authenticate": "Bearer"}).headers == (("WWW-Authenticate", "Bearer"),)
     assert Refuse(401, [("A", "1"), ("A", "2")]).headers == (("A", "1"), ("A", "2"))
@@ -69,6 +69,6 @@ def test_a_handshake_error_has_the_status_if_there_was_one() -> None:
     assert (error.status, str(error)) == (403, "the server answered 403")
 
 
-def test_a_protocol_error_has_what_the_peer_is_told() -> None:
+def test_a_protocol_error_has_the_code_and_reason_for_the_peer() -> None:
     error = ProtocolError(1009, "too big")
     assert (error.code, error.reason, str(error)) == (1009, "too big", "too big")

@@ -1,4 +1,4 @@
-"""Options say at once what they cannot be, whatever the mistake."""
+"""Invalid options raise at once, with a message that names the field."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_options_cannot_be_changed() -> None:
 
 
 @given(st.sampled_from(NUMBERS), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3))
-def test_any_value_is_taken_or_refused_by_name(name: str, value: Any) -> None:
+def test_any_value_is_accepted_or_refused_by_name(name: str, value: Any) -> None:
     try:
         taken = options(**{"high_water": 1, name: value})
     except ConfigurationError:

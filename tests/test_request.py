@@ -53,7 +53,7 @@ def test_any_headers_are_a_consistent_mapping(items: list[tuple[str, str]]) -> N
 # -- query -------------------------------------------------------------------------------------------------------------
 
 
-def test_query_parameters_give_the_last_of_several() -> None:
+def test_the_last_of_several_query_parameters_counts() -> None:
     params = QueryParams("room=a&room=b&empty=&space=x+y&umlaut=%C3%BC&bare&=unnamed")
     assert params["room"] == "b"
     assert params.getlist("room") == ["a", "b"]
@@ -70,7 +70,7 @@ def test_query_parameters_give_the_last_of_several() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "&", "&&&", "%", "%ff=%fe", "%zz=1", "=", "a=b;c=d", "a[]=1"])
-def test_odd_queries_are_read_somehow(query: str) -> None:
+def test_odd_queries_are_parsed(query: str) -> None:
     assert all(isinstance(value, str) for value in QueryParams(query).values())
 
 
@@ -137,20 +137,20 @@ def test_a_request_made_by_hand() -> None:
     assert request.app is None
 
 
-def test_query_and_path_parameters_are_apart() -> None:
+def test_query_and_path_parameters_are_separate() -> None:
     request = Request(path="/room/7", query_string="id=8")
     request.path_params = {"id": 7}
     assert request.query_params["id"] == "8"
     assert request.path_params["id"] == 7
 
 
-def test_what_is_read_from_the_head_is_read_once() -> None:
+def test_cookies_and_query_are_parsed_once() -> None:
     request = Request(headers=[("Cookie", "a=1")], query_string="a=1")
     assert request.cookies is request.cookies
     assert request.query_params is request.query_params
 
 
-def test_headers_are_taken_as_they_are() -> None:
+def test_headers_are_not_copied() -> None:
     headers = Headers([("A", "1")])
     assert Request(headers=headers).headers is headers
 

@@ -1,4 +1,4 @@
-"""Answers to plain HTTP requests."""
+"""Responses to plain HTTP requests."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_everything_like_bytes_is_bytes(make: Any) -> None:
     assert (response.body, response.content_length) == (b"abc", 3)
 
 
-def test_a_content_type_of_ones_own_wins() -> None:
+def test_a_given_content_type_wins() -> None:
     assert Response("x", headers={"content-TYPE": "text/csv"}).headers == (("content-TYPE", "text/csv"),)
     assert Response("x", content_type="text/csv").headers == (("Content-Type", "text/csv"),)
     assert Response("x", headers=[("X-A", "1"), ("X-A", "2")]).headers[1:] == (("X-A", "1"), ("X-A", "2"))
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_without_content_has_no_type(status: int) -> None:
+def test_a_response_without_content_has_no_type(status: int) -> None:
     assert Response(status=status).headers == ()
 
 
@@ -48,7 +48,7 @@ def test_statuses(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [199, 101, 0, 600, -1, "200", 200.0, None])
-def test_statuses_that_cannot_be(status: Any) -> None:
+def test_invalid_statuses(status: Any) -> None:
     with pytest.raises(ConfigurationError, match="a Response's status must be from 200 to 599"):
         Response(status=status)
 

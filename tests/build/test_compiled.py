@@ -196,7 +196,7 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
 @given(DATA, MASKS, st.integers(0, 1 << 40))
 def test_masking(data: bytes, mask: bytes, count: int) -> None:
     assert twin.apply_mask(data, mask) == source.apply_mask(data, mask)
-    assert twin.rotated(mask, count) == source.rotated(mask, count)
+    assert twin.rotate_mask(mask, count) == source.rotate_mask(mask, count)
 
 
 @as_twin
@@ -245,7 +245,7 @@ def test_writing_bytes(first: int, data: bytes, more: int) -> None:
 @as_twin
 @given(st.integers(0, 20_000), st.lists(st.tuples(WINDOWS, MASKS | st.just(b"")), max_size=12), st.integers(0, 300))
 def test_gathering(expected: int, parts: list[tuple[tuple[bytes, int, int], bytes]], start: int) -> None:
-    ours, theirs, size = twin.Gathering(expected), source.Gathering(expected), 0
+    ours, theirs, size = twin.PayloadBuffer(expected), source.PayloadBuffer(expected), 0
     for (data, begin, end), mask in parts:
         for gathering in (ours, theirs):
             gathering.add(data, begin, end, mask)
@@ -258,7 +258,7 @@ def test_gathering(expected: int, parts: list[tuple[tuple[bytes, int, int], byte
 
 
 def gathered() -> Any:
-    gathering = twin.Gathering(10)
+    gathering = twin.PayloadBuffer(10)
     gathering.add(b"1234567890", 0, 10, b"")
     return gathering
 
@@ -296,7 +296,7 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "a place before it": (ValueError, lambda: gathered().since(-1)),
     "more after the end": (MemoryError, lambda: given_out().add(b"data", 0, 4, b"")),
     "the end twice": (MemoryError, lambda: given_out().payload()),
-    "a gathering that was never made": (MemoryError, lambda: twin.Gathering.__new__(twin.Gathering).payload()),
+    "a gathering that was never made": (MemoryError, lambda: twin.PayloadBuffer.__new__(twin.PayloadBuffer).payload()),
 }
 
 
@@ -315,13 +315,13 @@ def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) 
         assert twin.unmask(data, start, stop) == source.unmask(data, start, stop)
         return
     for function in (twin.unmask, twin.unmask_text):
-        with pytest.raises(ValueError, match="lies behind its masking key"):
+        with pytest.raises(ValueError, match="must follow its masking key"):
             function(data, start, stop)
     if not 0 <= start <= stop <= len(data):
-        with pytest.raises(ValueError, match="a part lies within"):
+        with pytest.raises(ValueError, match="a part must lie within"):
             gathered().add(data, start, stop, b"")
     if not 0 <= start <= 10:
-        with pytest.raises(ValueError, match="the place lies within"):
+        with pytest.raises(ValueError, match="the offset must lie within"):
             gathered().since(start)
     if not -len(data) - 1 <= start < len(data):
         with pytest.raises(IndexError):

@@ -1,4 +1,4 @@
-"""The client's half of the handshake: what is sent, and that nothing unasked for is believed.
+"""The client's side of the handshake: the request, and the refusal of responses with anything that was not offered.
 
 Mirrors rfc6455's ResponseVerifierTest (Ratchet's protocol library), case 35.
 """
@@ -71,7 +71,7 @@ def failed(
 
 
 def wsproto_client(*extensions: WsprotoDeflate) -> tuple[WSConnection, str]:
-    """Give a wsproto client that has sent its request, and the accept token it waits for."""
+    """Return a wsproto client that has sent its request, and the accept token that it expects."""
     client = WSConnection(ConnectionType.CLIENT)
     request = client.send(WsprotoRequest(host="h", target="/", extensions=list(extensions)))
     key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
@@ -153,10 +153,10 @@ def test_wsproto_c12_a_target_that_is_not_ascii() -> None:
         begin(path="/é")
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------
+# -- the response ------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer() -> None:
+def test_a_response() -> None:
     accepted = begin().receive(answer("Set-Cookie: a=b") + b"\x81\x01a")
     assert isinstance(accepted, Accepted)
     assert accepted.subprotocol is None
@@ -166,7 +166,7 @@ def test_an_answer() -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(answer())))
-def test_an_answer_in_two_pieces(cut: int) -> None:
+def test_a_response_in_two_pieces(cut: int) -> None:
     handshake = begin()
     data = answer()
     assert handshake.receive(data[:cut]) is None
@@ -212,7 +212,7 @@ def test_other_statuses(status: str, code: int | None) -> None:
         ("sec_websocket_accept", "\xff", False),
     ],
 )
-def test_fields_of_an_answer(field: str, value: str | None, allowed: bool) -> None:
+def test_fields_of_a_response(field: str, value: str | None, allowed: bool) -> None:
     changed: dict[str, Any] = {field: value}
     data = answer(**changed)
     if allowed:
@@ -222,7 +222,7 @@ def test_fields_of_an_answer(field: str, value: str | None, allowed: bool) -> No
 
 
 @pytest.mark.parametrize("further", [f"Sec-WebSocket-Accept: {TOKEN}", "Upgrade: websocket"])
-def test_repeated_fields_of_an_answer(further: str) -> None:
+def test_repeated_fields_of_a_response(further: str) -> None:
     failed(answer(further))
 
 
@@ -240,7 +240,7 @@ def test_repeated_fields_of_an_answer(further: str) -> None:
         ((), "a", False),
     ],
 )
-def test_ratchet_35_subprotocol_of_an_answer(offered: tuple[str, ...], answered: str | None, allowed: bool) -> None:
+def test_ratchet_35_subprotocol_of_a_response(offered: tuple[str, ...], answered: str | None, allowed: bool) -> None:
     data = answer(sec_websocket_protocol=answered)
     if allowed:
         accepted = begin(subprotocols=offered).receive(data)
@@ -250,7 +250,7 @@ def test_ratchet_35_subprotocol_of_an_answer(offered: tuple[str, ...], answered:
         failed(data, subprotocols=offered)
 
 
-def test_two_subprotocols_in_an_answer() -> None:
+def test_two_subprotocols_in_a_response() -> None:
     failed(answer("Sec-WebSocket-Protocol: a", "Sec-WebSocket-Protocol: b"), subprotocols=("a", "b"))
 
 
@@ -260,11 +260,11 @@ def test_extensions_that_were_not_offered(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["x-other", "permessage-deflate;", ", ,", "permessage-deflate, permessage-deflate"])
-def test_extensions_that_are_wrong(value: str) -> None:
+def test_malformed_extensions(value: str) -> None:
     failed(answer(sec_websocket_extensions=value), deflate=Deflate(server_no_context_takeover=False))
 
 
-def test_deflate_of_an_answer() -> None:
+def test_deflate_of_a_response() -> None:
     config = Deflate()
     data = answer(sec_websocket_extensions="permessage-deflate; server_no_context_takeover; server_max_window_bits=10")
     accepted = begin(deflate=config).receive(data)
@@ -275,7 +275,7 @@ def test_deflate_of_an_answer() -> None:
     assert accepted.deflate is None
 
 
-def test_wsproto_c12_two_deflates_in_an_answer() -> None:
+def test_wsproto_c12_two_deflates_in_a_response() -> None:
     client, token = wsproto_client(WsprotoDeflate())
     twice = "permessage-deflate; server_max_window_bits=10, permessage-deflate"
     client.receive_data(answer(sec_websocket_accept=token, sec_websocket_extensions=twice))
@@ -286,14 +286,14 @@ def test_wsproto_c12_two_deflates_in_an_answer() -> None:
 @pytest.mark.parametrize(
     "value", ["permessage-deflate; server_max_window_bits", "permessage-deflate; server_max_window_bits=x"]
 )
-def test_wsproto_c1_bad_window_bits_of_an_answer(value: str) -> None:
+def test_wsproto_c1_bad_window_bits_of_a_response(value: str) -> None:
     client, token = wsproto_client(WsprotoDeflate())
     with pytest.raises((IndexError, ValueError)):
         client.receive_data(answer(sec_websocket_accept=token, sec_websocket_extensions=value))
     failed(answer(sec_websocket_extensions=value), deflate=Deflate(server_no_context_takeover=False))
 
 
-def test_wsproto_c12_interim_answers_are_skipped() -> None:
+def test_wsproto_c12_interim_responses_are_skipped() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     client, token = wsproto_client()
     client.receive_data(interim + answer(sec_websocket_accept=token))
@@ -308,7 +308,7 @@ def test_wsproto_c12_interim_answers_are_skipped() -> None:
 
 
 @pytest.mark.parametrize(("count", "allowed"), [(8, True), (9, False), (10_000, False)])
-def test_interim_answers_are_bounded(count: int, allowed: bool) -> None:
+def test_interim_responses_are_bounded(count: int, allowed: bool) -> None:
     data = b"HTTP/1.1 103 Early Hints\r\n\r\n" * count + answer()
     if allowed:
         assert begin().receive(data) is not None
@@ -329,7 +329,7 @@ def test_interim_answers_are_bounded(count: int, allowed: bool) -> None:
     ],
     ids=["long field", "long status", "endless", "many fields", "NUL", "blank before colon", "folded"],
 )
-def test_unreadable_answers(data: bytes) -> None:
+def test_malformed_responses(data: bytes) -> None:
     failed(data, status=None)
 
 
@@ -343,7 +343,7 @@ def test_unreadable_answers(data: bytes) -> None:
     ),
     cut=st.integers(0, 250),
 )
-def test_any_answer_at_any_cut(data: bytes, cut: int) -> None:
+def test_any_response_at_any_cut(data: bytes, cut: int) -> None:
     def outcome(*chunks: bytes) -> object:
         handshake = begin()
         for index, chunk in enumerate(chunks):
@@ -358,7 +358,7 @@ def test_any_answer_at_any_cut(data: bytes, cut: int) -> None:
     assert outcome(data[:cut], data[cut:]) == outcome(data)
 
 
-# -- both halves -------------------------------------------------------------------------------------------------------
+# -- both sides --------------------------------------------------------------------------------------------------------
 
 BITS = st.integers(9, 15)
 CONFIGS = st.builds(
@@ -378,7 +378,7 @@ CONFIGS = st.builds(
     supported=st.lists(st.sampled_from("abc"), unique=True),
     key=st.binary(min_size=16, max_size=16),
 )
-def test_both_halves_agree(
+def test_both_sides_agree(
     server: Deflate | None, client: Deflate | None, offered: tuple[str, ...], supported: list[str], key: bytes
 ) -> None:
     handshake = begin(subprotocols=offered, deflate=client, key=key)

@@ -1,4 +1,4 @@
-"""permessage-deflate: messages come through as they went in, within their limit, or not at all."""
+"""permessage-deflate: messages arrive unchanged and within their limit, or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def failure(deflate: PerMessageDeflate, data: bytes, limit: int = MIB, *, final:
 
 
 def wsproto_reader(extension: WsprotoDeflate) -> Connection:
-    """Give a wsproto connection in the client role, which takes unmasked frames."""
+    """Return a wsproto connection in the client role, which reads unmasked frames."""
     extension.finalize("permessage-deflate")
     return Connection(ConnectionType.CLIENT, extensions=[extension])
 
@@ -78,7 +78,7 @@ def test_examples_of_rfc_7692(fragments: list[bytes], expected: bytes, parameter
             assert b"".join(pieces) == expected
 
 
-def test_a_message_may_refer_to_the_one_before_it() -> None:
+def test_a_message_can_refer_to_an_earlier_one() -> None:
     second = bytes.fromhex("f200110000")  # RFC 7692 section 7.2.3.2
     deflate = receiver()
     assert deflate.decompress(HELLO, 5, True) == b"Hello"
@@ -89,28 +89,28 @@ def test_a_message_may_refer_to_the_one_before_it() -> None:
 
 
 @pytest.mark.parametrize("client", [True, False])
-@pytest.mark.parametrize("forgets", [True, False])
-def test_compress(client: bool, forgets: bool) -> None:
-    mine = DeflateParameters(forgets and not client, forgets and client, 15, 15)
+@pytest.mark.parametrize("no_takeover", [True, False])
+def test_compress(client: bool, no_takeover: bool) -> None:
+    mine = DeflateParameters(no_takeover and not client, no_takeover and client, 15, 15)
     deflate = PerMessageDeflate(mine, Deflate(), client=client)
     first, second = deflate.compress(b"Hello" * 10), deflate.compress(b"Hello" * 10)
     assert not first.endswith(TAIL)
     assert zlib.decompress(first + TAIL + b"\x03\x00", -15) == b"Hello" * 10
-    assert (first == second) == forgets
-    deflate.forget()
+    assert (first == second) == no_takeover
+    deflate.reset()
     assert deflate.compress(b"Hello" * 10) == first
 
 
-@pytest.mark.parametrize("forgets", [True, False])
-def test_an_empty_message_is_one_byte(forgets: bool) -> None:
-    deflate = PerMessageDeflate(DeflateParameters(forgets, forgets, 15, 15), Deflate(), client=False)
+@pytest.mark.parametrize("no_takeover", [True, False])
+def test_an_empty_message_is_one_byte(no_takeover: bool) -> None:
+    deflate = PerMessageDeflate(DeflateParameters(no_takeover, no_takeover, 15, 15), Deflate(), client=False)
     for _ in range(3):
         assert deflate.compress(b"") == b"\x00"
         deflate.compress(b"something")
     assert compress_shared(b"", 15, Deflate()) == b"\x00"
 
 
-def test_the_agreed_window_is_kept_to() -> None:
+def test_the_agreed_window_is_respected() -> None:
     payload = bytes(zlib.crc32(bytes([index % 256, index // 256])) % 256 for index in range(2000)) * 3
     sizes = {}
     for bits in range(9, 16):
@@ -158,13 +158,13 @@ def test_wsproto_a5_connections_do_not_share_a_window() -> None:
 @settings(deadline=None, max_examples=100)
 @given(
     payload=st.tuples(st.binary(min_size=1, max_size=30), st.integers(0, 4000)).map(lambda pair: pair[0] * pair[1]),
-    forgets=st.booleans(),
+    no_takeover=st.booleans(),
     cuts=st.integers(1, 20),
 )
-def test_limit_is_exact(payload: bytes, forgets: bool, cuts: int) -> None:
+def test_limit_is_exact(payload: bytes, no_takeover: bool, cuts: int) -> None:
     data = deflated(payload) if payload else b"\x00"
     step = max(1, len(data) // cuts)
-    parameters = NO_TAKEOVER if forgets else TAKEOVER
+    parameters = NO_TAKEOVER if no_takeover else TAKEOVER
 
     def inflate(limit: int) -> bytes:
         deflate = receiver(parameters)
@@ -206,10 +206,10 @@ def test_wsproto_a2_a_bomb_costs_no_more_than_the_limit() -> None:
 
 
 def test_a_bomb_of_many_streams() -> None:
-    ended = bytes.fromhex("f348cdc9c90700")  # "Hello", a stream of its own
+    ended = bytes.fromhex("f348cdc9c90700")  # "Hello", a complete stream
     deflate = receiver()
     assert deflate.decompress(ended * 32, 1000, True) == b"Hello" * 32
-    assert deflate.decompress(ended * 32, 1000, True) == b"Hello" * 32  # the count begins anew
+    assert deflate.decompress(ended * 32, 1000, True) == b"Hello" * 32  # each message counts from zero
     assert failure(deflate, ended * 33) == 1009
     deflate = receiver()
     for _ in range(32):
@@ -218,7 +218,7 @@ def test_a_bomb_of_many_streams() -> None:
     assert failure(receiver(), ended * 200_000) == 1009
 
 
-# -- streams that end, break off, or are none --------------------------------------------------------------------------
+# -- streams that end, break off or are invalid ------------------------------------------------------------------------
 
 
 def test_wsproto_d4_a_stream_may_end_inside_a_message() -> None:
@@ -248,7 +248,7 @@ def test_a_stream_that_begins_like_the_tail() -> None:
 
 
 @pytest.mark.parametrize("parameters", [TAKEOVER, NO_TAKEOVER], ids=["takeover", "no takeover"])
-def test_an_ended_stream_without_the_byte_behind_it(parameters: DeflateParameters) -> None:
+def test_an_ended_stream_without_the_byte_after_it(parameters: DeflateParameters) -> None:
     deflate = receiver(parameters)
     for _ in range(2):
         assert deflate.decompress(HELLO_ENDED[:-1], 5, True) == b"Hello"
@@ -261,13 +261,15 @@ def test_an_ended_stream_without_the_byte_behind_it(parameters: DeflateParameter
     [b"\x07", b"Hello", b"\xff" * 10, HELLO[:-2], HELLO[:3], b"", HELLO + b"\x05", HELLO_ENDED[:-1] + b"\x06"],
 )
 @pytest.mark.parametrize("parameters", [TAKEOVER, NO_TAKEOVER], ids=["takeover", "no takeover"])
-def test_what_is_no_message(data: bytes, parameters: DeflateParameters) -> None:
+def test_invalid_messages(data: bytes, parameters: DeflateParameters) -> None:
     assert failure(receiver(parameters), data) == 1007
 
 
-@pytest.mark.parametrize("data", ["5c2e", "e8ff", "5bf47b"], ids=["goes on", "gives more and goes on", "gives more"])
+@pytest.mark.parametrize(
+    "data", ["5c2e", "e8ff", "5bf47b"], ids=["continues", "outputs more and continues", "outputs more"]
+)
 @pytest.mark.parametrize("parameters", [TAKEOVER, NO_TAKEOVER], ids=["takeover", "no takeover"])
-def test_what_an_empty_last_block_does_not_end(data: str, parameters: DeflateParameters) -> None:
+def test_incomplete_messages(data: str, parameters: DeflateParameters) -> None:
     assert failure(receiver(parameters), bytes.fromhex(data)) == 1007
 
 
@@ -287,11 +289,11 @@ def test_a_message_cut_short_is_noticed_at_once(parameters: DeflateParameters) -
     ),
     cut=st.integers(0, 70),
     limit=st.integers(0, 80),
-    forgets=st.booleans(),
+    no_takeover=st.booleans(),
 )
-def test_any_bytes_give_a_message_or_a_protocol_error(data: bytes, cut: int, limit: int, forgets: bool) -> None:
+def test_any_bytes_give_a_message_or_a_protocol_error(data: bytes, cut: int, limit: int, no_takeover: bool) -> None:
     def outcome(*chunks: bytes) -> object:
-        deflate = receiver(NO_TAKEOVER if forgets else TAKEOVER)
+        deflate = receiver(NO_TAKEOVER if no_takeover else TAKEOVER)
         inflated = b""
         try:
             for index, chunk in enumerate(chunks):
@@ -302,5 +304,5 @@ def test_any_bytes_give_a_message_or_a_protocol_error(data: bytes, cut: int, lim
         return inflated
 
     whole, parts = outcome(data), outcome(data[:cut], data[cut:])
-    # Which of two faults is met first may depend on the cut; that there is one may not.
+    # The cut can decide which of two faults is found first, but not whether there is one.
     assert parts == whole or {whole, parts} <= {1007, 1009}

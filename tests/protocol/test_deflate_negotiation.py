@@ -1,4 +1,4 @@
-"""permessage-deflate: what is agreed on, in both roles, and that messages then come through both ways."""
+"""permessage-deflate: the negotiation in both roles, and messages in both directions after it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def answer(offers: str, server: Deflate) -> tuple[str, DeflateParameters] | None
 
 
 def wsproto_server_answer(offers: str, *extensions: WsprotoDeflate) -> str | None:
-    """Give the extensions that a wsproto server answers these offers with."""
+    """Return the extensions in the response of a wsproto server to offers."""
     server = WSConnection(ConnectionType.SERVER)
     server.receive_data(
         b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -70,7 +70,7 @@ def wsproto_server_answer(offers: str, *extensions: WsprotoDeflate) -> str | Non
 @pytest.mark.parametrize(
     ("offers", "server", "expected"),
     [
-        # windows: the smaller one, and answered whenever it was offered
+        # windows: the smaller one, with a response to every offer
         ("permessage-deflate", config(), ("permessage-deflate", (False, False, 15, 15))),
         ("permessage-deflate", config(server=10, client=10), ("permessage-deflate", (False, False, 10, 15))),
         (
@@ -108,7 +108,7 @@ def wsproto_server_answer(offers: str, *extensions: WsprotoDeflate) -> str | Non
             config(client=12),
             ("permessage-deflate; client_max_window_bits=12", (False, False, 15, 12)),
         ),
-        # 8 bits: a promise of the client's is kept by 9, a demand on zlib cannot be met
+        # 8 bits: 9 bits fulfil a promise of the client, and zlib cannot fulfil a demand on the server
         ("permessage-deflate; client_max_window_bits=8", config(), ("permessage-deflate", (False, False, 15, 9))),
         ("permessage-deflate; server_max_window_bits=8", config(), None),
         # context takeover
@@ -130,7 +130,7 @@ def wsproto_server_answer(offers: str, *extensions: WsprotoDeflate) -> str | Non
             config(),
             ("permessage-deflate; client_no_context_takeover", (False, True, 15, 15)),
         ),
-        # what must be declined (RFC 7692 section 7.1)
+        # offers that must be declined (RFC 7692 section 7.1)
         ("permessage-deflate; unknown", config(), None),
         ("permessage-deflate; unknown=1", config(), None),
         ("permessage-deflate; client_no_context_takeoverXYZ", config(), None),
@@ -150,7 +150,7 @@ def wsproto_server_answer(offers: str, *extensions: WsprotoDeflate) -> str | Non
         ("x-webkit-deflate-frame", config(), None),
         ("Permessage-Deflate", config(), None),
         ("x-other; a=1, permessage-deflate", config(), ("permessage-deflate", (False, False, 15, 15))),
-        # of several offers exactly one, and nothing of the others
+        # exactly one of several offers, and nothing of the others
         (
             "permessage-deflate; client_max_window_bits=9; server_no_context_takeover, permessage-deflate",
             config(),
@@ -184,7 +184,7 @@ def test_wsproto_a3_a_declined_offer_leaves_no_trace() -> None:
     offers = "permessage-deflate; client_max_window_bits=9; server_max_window_bits=8, permessage-deflate"
     extension = WsprotoDeflate()
     assert wsproto_server_answer(offers, extension) == "permessage-deflate"
-    assert extension.client_max_window_bits == 9  # though the client was told that 15 is all right
+    assert extension.client_max_window_bits == 9  # although the response allows the client 15
     agreed = answer(offers, config())
     assert agreed is not None
     payload = bytes(range(256)) * 8 * 8
@@ -262,7 +262,7 @@ def test_offer(client: Deflate, expected: str) -> None:
         ("permessage-deflate; server_no_context_takeover", config(), (True, False, 15, 15)),
         ("permessage-deflate; client_no_context_takeover", config(), (False, True, 15, 15)),
         ("permessage-deflate; server_no_context_takeover", config(server_forgets=True), (True, False, 15, 15)),
-        # not what was offered
+        # anything that was not offered
         ("permessage-deflate", config(server=12), None),
         ("permessage-deflate; server_max_window_bits=13", config(server=12), None),
         ("permessage-deflate", config(server_forgets=True), None),
@@ -306,7 +306,7 @@ OFFERS = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(OFFERS, CONFIGS)
-def test_any_answer_stays_within_the_offer_that_was_taken(offers: list[str], server: Deflate) -> None:
+def test_any_response_stays_within_the_accepted_offer(offers: list[str], server: Deflate) -> None:
     agreed = negotiate(parse_extensions(offers), server)
     each = [negotiate(parse_extensions([one]), server) for one in offers]
     assert agreed == next((one for one in each if one is not None), None)
@@ -323,7 +323,7 @@ def test_any_answer_stays_within_the_offer_that_was_taken(offers: list[str], ser
     client_bits = answered.pop("client_max_window_bits", None)
     if client_bits is not None:
         assert "client_max_window_bits" in asked
-    # What the client may use at most is what it promised and what it was told; we must inflate at least that.
+    # The offer and the response both limit the client; the server must inflate at least that window.
     assert parameters.client_max_window_bits >= min(
         int(client_bits or 15), int(asked.get("client_max_window_bits") or 15)
     )
@@ -350,7 +350,7 @@ def test_any_answer_stays_within_the_offer_that_was_taken(offers: list[str], ser
     repeat=st.integers(1, 2000),
     cut=st.integers(1, 50),
 )
-def test_what_is_negotiated_carries_messages_both_ways(
+def test_messages_in_both_directions_after_negotiation(
     declined: list[str],
     server: Deflate,
     client: Deflate,
@@ -369,10 +369,10 @@ def test_what_is_negotiated_carries_messages_both_ways(
         if how == "shared":
             bits = agreed[1].server_max_window_bits if from_server else accepted.client_max_window_bits
             data = compress_shared(payload, bits, server if from_server else client)
-            sender.forget()
+            sender.reset()
         else:
             if how == "forget":
-                sender.forget()
+                sender.reset()
             data = sender.compress(payload)
         step = max(1, len(data) // cut)
         received = bytearray()

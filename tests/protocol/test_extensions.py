@@ -80,7 +80,7 @@ def test_malformed(value: str) -> None:
         parse_extensions(["a", value])
 
 
-def test_wsproto_c7_an_offer_inside_a_quoted_string_is_none() -> None:
+def test_wsproto_c7_an_offer_inside_a_quoted_string_is_not_an_offer() -> None:
     value = 'x; y=",permessage-deflate,"'
     assert "permessage-deflate" in split_comma_header(value.encode())
     with pytest.raises(ValueError, match="malformed"):
@@ -112,7 +112,7 @@ def test_numbers_are_bounded(count: int, allowed: bool) -> None:
     ],
 )
 def test_hostile_values_cost_linear_time(start: str, repeated: str, end: str) -> None:
-    # At quadratic cost a million of anything would run into pytest's timeout.
+    # At quadratic cost, a million characters would exceed the timeout of pytest.
     with pytest.raises(ValueError, match="extension"):
         parse_extensions([start + repeated * 1_000_000 + end])
 
@@ -126,7 +126,7 @@ OFFERS = st.lists(
 
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=12), st.text('ab,;="\\ \t', max_size=12)), max_size=3))
-def test_any_text_gives_offers_or_a_value_error(values: list[str]) -> None:
+def test_any_text_is_offers_or_a_value_error(values: list[str]) -> None:
     try:
         offers = parse_extensions(values)
     except ValueError:
@@ -140,7 +140,7 @@ def test_any_text_gives_offers_or_a_value_error(values: list[str]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(OFFERS, max_size=2), st.data())
-def test_what_is_written_is_read_again(fields: list[list[Offer]], data: st.DataObject) -> None:
+def test_encoded_offers_are_parsed_again(fields: list[list[Offer]], data: st.DataObject) -> None:
     def write(value: str | None) -> str:
         if value is None:
             return ""

@@ -1,4 +1,4 @@
-"""X-Forwarded-For from its right end, strictly; and the scheme."""
+"""X-Forwarded-For, parsed strictly from its right end, and X-Forwarded-Proto."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_nearest_hop_comes_first() -> None:
         ("2001:DB8::0:1", "2001:db8::1"),
         ("[2001:db8::1]", "2001:db8::1"),
         ("[2001:db8::1]:443", "2001:db8::1"),
-        ("2001:db8::1:443", "2001:db8::1:443"),  # it is an address, and a port behind it would be ambiguous
+        ("2001:db8::1:443", "2001:db8::1:443"),  # an address; a port after it would be ambiguous
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("[::ffff:192.0.2.1]:1", "192.0.2.1"),
         ("::", "::"),
@@ -68,7 +68,7 @@ def test_spellings_of_an_address(text: str, address: str) -> None:
         ":" * 1000,
     ],
 )
-def test_everything_else_is_none(text: str) -> None:
+def test_other_texts_are_not_addresses(text: str) -> None:
     assert hops(text) == [None]
 
 
@@ -78,13 +78,13 @@ def test_hops_are_bounded() -> None:
 
 
 @given(st.lists(st.one_of(st.text(max_size=30), st.text("0123456789abcdef.:[], %", max_size=40)), max_size=4))
-def test_any_text_gives_addresses_in_their_usual_spelling_or_none(values: list[str]) -> None:
+def test_any_text_is_canonical_addresses_or_none(values: list[str]) -> None:
     for hop in hops(*values):
         assert hop is None or str(ip_address(hop)) == hop
 
 
 @given(st.lists(st.ip_addresses(), min_size=1, max_size=MAX_HOPS), st.data())
-def test_what_proxies_write_is_read(addresses: list[object], data: st.DataObject) -> None:
+def test_the_spellings_of_proxies_are_parsed(addresses: list[object], data: st.DataObject) -> None:
     def write(address: object) -> str:
         styles = ["{}", "{}:8080"] if ":" not in str(address) else ["{}", "[{}]", "[{}]:8080"]
         return data.draw(st.sampled_from(styles)).format(address)
@@ -110,5 +110,5 @@ def test_what_proxies_write_is_read(addresses: list[object], data: st.DataObject
         (["ftp"], None),
     ],
 )
-def test_the_scheme_is_what_the_nearest_proxy_says(values: list[str], scheme: str | None) -> None:
+def test_the_scheme_is_that_of_the_nearest_proxy(values: list[str], scheme: str | None) -> None:
     assert forwarded_scheme(values) == scheme

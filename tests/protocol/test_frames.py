@@ -1,4 +1,4 @@
-"""Single frames as bytes: masks, lengths, and what another implementation reads in them."""
+"""Single frames as bytes: masks, lengths, and how another implementation reads them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from wsproto.connection import ConnectionType
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from pywsapp._protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotated
+from pywsapp._protocol.frames import apply_mask, encode_frame, encode_masked_frame, rotate_mask
 from pywsapp._protocol.opcodes import BINARY, FIN, PING, TEXT
 
-#: Both ways of masking, the change from one to the other, and every remainder of four.
+#: Sizes for both ways of masking, around the change from one to the other, with every remainder of four.
 SIZES = [*range(20), *range(395, 406), *range(510, 516), 4096, 4097, 65535, 65536]
 MASKS = st.binary(min_size=4, max_size=4)
 
@@ -43,12 +43,12 @@ def test_any_payload_is_masked(data: bytes, mask: bytes) -> None:
 
 
 @given(st.binary(max_size=1000), MASKS, st.lists(st.integers(0, 1000), max_size=5))
-def test_a_payload_may_be_masked_in_parts(data: bytes, mask: bytes, cuts: list[int]) -> None:
+def test_a_payload_can_be_masked_in_parts(data: bytes, mask: bytes, cuts: list[int]) -> None:
     whole, parts = apply_mask(data, mask), b""
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in itertools.pairwise(edges):
         parts += apply_mask(data[start:end], mask)
-        mask = rotated(mask, end - start)
+        mask = rotate_mask(mask, end - start)
     assert parts == whole
 
 
@@ -66,7 +66,7 @@ def test_a_payload_may_be_masked_in_parts(data: bytes, mask: bytes, cuts: list[i
         (1 << 20, "7f0000000000100000"),
     ],
 )
-def test_lengths_are_as_short_as_they_can_be(size: int, head: str) -> None:
+def test_lengths_have_their_shortest_form(size: int, head: str) -> None:
     expected = bytearray.fromhex(head)
     assert encode_frame(FIN | BINARY, bytes(size)) == b"\x82" + expected + bytes(size)
     expected[0] |= 0x80
@@ -86,12 +86,12 @@ def test_the_examples_of_rfc_6455() -> None:
     assert encode_frame(FIN | BINARY, bytes(65536)) == bytes.fromhex("827f0000000000010000") + bytes(65536)
 
 
-def test_every_masking_key_is_fresh() -> None:
+def test_every_frame_has_a_new_masking_key() -> None:
     assert len({encode_masked_frame(FIN | TEXT, b"")[2:] for _ in range(1000)}) > 990
 
 
 @given(st.sampled_from([TEXT, BINARY, PING]), st.binary(max_size=125) | st.sampled_from([b"x" * 126, b"y" * 65536]))
-def test_wsproto_reads_what_is_written(opcode: int, payload: bytes) -> None:
+def test_wsproto_reads_our_frames(opcode: int, payload: bytes) -> None:
     if opcode == PING:
         payload = payload[:125]
     if opcode == TEXT:

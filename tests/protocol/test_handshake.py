@@ -1,4 +1,4 @@
-"""The server's half of the handshake: who is let in, with what, and what the others are told.
+"""The server's side of the handshake: which requests are accepted, with which response, and how others are refused.
 
 Mirrors rfc6455's RequestVerifierTest and ServerNegotiatorTest (Ratchet's protocol library), cases 1 to 15.
 """
@@ -35,7 +35,7 @@ SPOKEN = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-versio
 
 
 def raw(*further: str, line: str = "GET /chat HTTP/1.1", **changed: str | None) -> bytes:
-    """Write a handshake with fields changed (named with underscores), left out (None), or added as lines."""
+    """Return a handshake with fields changed (named with underscores), removed (None), or added as lines."""
     fields: dict[str, str | None] = dict(FIELDS)
     for name, value in changed.items():
         original = next((key for key in fields if key.lower() == name.replace("_", "-")), name.replace("_", "-"))
@@ -65,8 +65,8 @@ def status_of(data: bytes) -> int | None:
     return refuse.status
 
 
-def wsproto_answer(data: bytes, *extensions: WsprotoDeflate) -> bytes:
-    """Give wsproto's answer to a handshake; b"" if it does not take it for one. Its exceptions pass through."""
+def wsproto_response(data: bytes, *extensions: WsprotoDeflate) -> bytes:
+    """Return wsproto's response to a handshake; b"" if wsproto sees no handshake. Its exceptions pass through."""
     server = WSConnection(ConnectionType.SERVER)
     server.receive_data(data)
     if not any(isinstance(event, WsprotoRequest) for event in server.events()):
@@ -74,7 +74,7 @@ def wsproto_answer(data: bytes, *extensions: WsprotoDeflate) -> bytes:
     return server.send(AcceptConnection(extensions=list(extensions)))
 
 
-# -- who is let in -----------------------------------------------------------------------------------------------------
+# -- accepted and refused ----------------------------------------------------------------------------------------------
 
 
 def test_the_example_of_rfc_6455() -> None:
@@ -102,9 +102,9 @@ def test_ratchet_1_method(method: str, status: int | None) -> None:
         assert caught.value.headers == (("Allow", "GET"),)
 
 
-def test_wsproto_c10_another_method_is_told_so() -> None:
+def test_wsproto_c10_another_method_gets_405() -> None:
     with pytest.raises(RemoteProtocolError) as wsproto_fails:
-        wsproto_answer(raw(line="POST / HTTP/1.1"))
+        wsproto_response(raw(line="POST / HTTP/1.1"))
     assert getattr(wsproto_fails.value.event_hint, "status_code", None) == 400
     with pytest.raises(Refuse) as caught:
         check_upgrade(parse(raw(line="POST / HTTP/1.1")))
@@ -130,7 +130,7 @@ def test_ratchet_2_http_version(version: tuple[int, int], status: int | None) ->
 
 def test_wsproto_c5_http_1_0() -> None:
     data = raw(line="GET / HTTP/1.0")
-    assert wsproto_answer(data)
+    assert wsproto_response(data)
     assert status_of(data) == 400
 
 
@@ -193,15 +193,15 @@ def test_ratchet_6_and_10_connection(connection: str | None, status: int | None)
 def test_wsproto_c6_connection_over_two_fields(order: tuple[str, str]) -> None:
     data = raw(f"Connection: {order[1]}", connection=order[0])
     if order[1] == "keep-alive":
-        with pytest.raises(RemoteProtocolError):  # only the last one is looked at
-            wsproto_answer(data)
+        with pytest.raises(RemoteProtocolError):  # wsproto reads only the last one
+            wsproto_response(data)
     assert status_of(data) is None
 
 
 def test_wsproto_c6_upgrade_as_a_list() -> None:
     data = raw(upgrade="websocket, h2c")
     with pytest.raises(RemoteProtocolError):
-        wsproto_answer(data)
+        wsproto_response(data)
     assert status_of(data) is None
 
 
@@ -229,7 +229,7 @@ def test_wsproto_c6_upgrade_as_a_list() -> None:
 def test_ratchet_7_and_11_key(key: str | None) -> None:
     data = raw(sec_websocket_key=key)
     if key:
-        assert wsproto_answer(data)  # C5: any form will do
+        assert wsproto_response(data)  # C5: wsproto accepts any form
     assert status_of(data) == 400
 
 
@@ -242,7 +242,7 @@ def test_any_sixteen_bytes_are_a_key(key: bytes) -> None:
     assert base64.b64decode(accept_token(text)) == digest
 
 
-def test_a_key_may_have_bits_to_spare() -> None:
+def test_a_key_can_have_unused_bits() -> None:
     key = "A" * 21 + "B=="
     assert base64.b64decode(key, validate=True) == bytes(16)
     assert status_of(raw(sec_websocket_key=key)) is None
@@ -264,15 +264,15 @@ def test_ratchet_8_and_12_version(version: str | None) -> None:
     "field",
     ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"],
 )
-def test_wsproto_c1_non_ascii_fields_are_refused_quietly(field: str) -> None:
+def test_wsproto_c1_non_ascii_fields_are_refused(field: str) -> None:
     data = raw(**{field.lower().replace("-", "_"): f"{FIELDS.get(field, 'x')}, \xff"})
     if field in ("Connection", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"):
         with pytest.raises(UnicodeDecodeError):
-            wsproto_answer(data)
+            wsproto_response(data)
     assert status_of(data) == 400
 
 
-def test_other_fields_may_be_non_ascii() -> None:
+def test_other_fields_can_be_non_ascii() -> None:
     assert status_of(raw("User-Agent: caf\xe9", "Cookie: a=\xff")) is None
 
 
@@ -280,7 +280,7 @@ def test_other_fields_may_be_non_ascii() -> None:
     ("value", "status"),
     [
         ("permessage-deflate; client_max_window_bits", None),
-        ("x-unknown; a=1, permessage-deflate; b=2", None),  # well formed; that it is declined is another matter
+        ("x-unknown; a=1, permessage-deflate; b=2", None),  # well-formed; the server declines it later
         ("permessage-deflate;", 400),
         ("permessage-deflate; client_max_window_bits=", 400),
         ('x; y=",permessage-deflate,"', 400),
@@ -315,7 +315,7 @@ def test_a_subprotocol_repeated_in_another_field_is_refused() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text(st.characters(max_codepoint=255), max_size=30)))
-def test_any_field_gives_an_answer_or_a_refusal(changed: dict[str, str]) -> None:
+def test_any_field_has_a_response_or_a_refusal(changed: dict[str, str]) -> None:
     lines = [f"{name}: {value}" for name, value in {**FIELDS, **changed}.items()]
     head = "\r\n".join(["GET / HTTP/1.1", *lines]).encode("latin-1")
     try:
@@ -334,7 +334,7 @@ def test_any_field_gives_an_answer_or_a_refusal(changed: dict[str, str]) -> None
 @pytest.mark.parametrize(
     ("offered", "supported", "required", "chosen"),
     [
-        (("a", "b"), ("b", "a"), True, "b"),  # the server's order counts
+        (("a", "b"), ("b", "a"), True, "b"),  # the server's order decides
         (("a",), ("x", "a"), True, "a"),
         (("A",), ("a",), False, None),  # they differ in case
         (("a",), ("b",), False, None),  # Ratchet 14
@@ -353,7 +353,7 @@ def test_ratchet_14_choosing_a_subprotocol(
 
 
 @pytest.mark.parametrize(
-    ("offered", "supported", "told"),
+    ("offered", "supported", "listed"),
     [
         (("a",), (), None),  # Ratchet 13
         (("a",), ("b", "c"), "b, c"),
@@ -361,18 +361,18 @@ def test_ratchet_14_choosing_a_subprotocol(
     ],
 )
 def test_ratchet_13_and_15_a_required_subprotocol(
-    offered: tuple[str, ...], supported: tuple[str, ...], told: str | None
+    offered: tuple[str, ...], supported: tuple[str, ...], listed: str | None
 ) -> None:
     with pytest.raises(Refuse) as caught:
         choose_subprotocol(Request(subprotocols=offered), supported, required=True)
     assert caught.value.status == 426
     assert {name.lower(): value for name, value in caught.value.headers} == {
         **SPOKEN,
-        **({} if told is None else {"sec-websocket-protocol": told}),
+        **({} if listed is None else {"sec-websocket-protocol": listed}),
     }
 
 
-def test_an_unoffered_subprotocol_is_the_programs_mistake() -> None:
+def test_an_unoffered_subprotocol_is_a_configuration_error() -> None:
     request = parse(raw("Sec-WebSocket-Protocol: a"))
     with pytest.raises(ConfigurationError, match="'b'"):
         accept(request, subprotocol="b", deflate=None)
@@ -380,10 +380,10 @@ def test_an_unoffered_subprotocol_is_the_programs_mistake() -> None:
         accept(request, subprotocol="", deflate=None)
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------
+# -- the response ------------------------------------------------------------------------------------------------------
 
 
-def test_further_fields_of_the_answer() -> None:
+def test_further_fields_of_the_response() -> None:
     answer, _ = accept(parse(raw()), subprotocol=None, deflate=None, headers=[("Set-Cookie", "a=b"), ("X", "é")])
     assert answer.endswith(b"\r\nSet-Cookie: a=b\r\nX: \xe9\r\n\r\n")
     assert parse_response(answer[:-4], max_headers=10).headers["x"] == "é"
@@ -414,7 +414,7 @@ def test_wsproto_c11_fields_of_the_library_cannot_be_contradicted(name: str) -> 
         accept(parse(raw()), subprotocol=None, deflate=None, headers=[(name, "a")])
 
 
-def test_a_field_cannot_split_the_answer() -> None:
+def test_a_field_cannot_split_the_response() -> None:
     with pytest.raises(ConfigurationError, match="X-A"):
         accept(parse(raw()), subprotocol=None, deflate=None, headers=[("X-A", "a\r\nSet-Cookie: b")])
 
@@ -429,10 +429,10 @@ def test_a_field_cannot_split_the_answer() -> None:
         'permessage-deflate; client_max_window_bits="1x"',
     ],
 )
-def test_wsproto_c1_bad_window_bits_are_declined_quietly(offer: str) -> None:
+def test_wsproto_c1_bad_window_bits_are_declined(offer: str) -> None:
     data = raw(sec_websocket_extensions=offer)
     with pytest.raises(ValueError, match="invalid literal"):
-        wsproto_answer(data, WsprotoDeflate())
+        wsproto_response(data, WsprotoDeflate())
     request = parse(data)
     check_upgrade(request)
     answer, parameters = accept(request, subprotocol=None, deflate=Deflate())
@@ -440,10 +440,10 @@ def test_wsproto_c1_bad_window_bits_are_declined_quietly(offer: str) -> None:
     assert parameters is None
 
 
-def test_wsproto_c1_quoted_window_bits_are_read() -> None:
+def test_wsproto_c1_quoted_window_bits_are_parsed() -> None:
     data = raw(sec_websocket_extensions='permessage-deflate; client_max_window_bits="10"')
     with pytest.raises(ValueError, match="invalid literal"):
-        wsproto_answer(data, WsprotoDeflate())
+        wsproto_response(data, WsprotoDeflate())
     answer, parameters = accept(parse(data), subprotocol=None, deflate=Deflate())
     assert b"client_max_window_bits=10\r\n" in answer
     assert parameters is not None
@@ -457,7 +457,7 @@ def test_deflate_is_declined_unless_it_is_configured() -> None:
     assert parameters is None
 
 
-def test_deflate_is_not_answered_when_it_was_not_offered() -> None:
+def test_deflate_is_not_accepted_without_an_offer() -> None:
     answer, parameters = accept(parse(raw()), subprotocol=None, deflate=Deflate())
     assert b"Extensions" not in answer
     assert parameters is None

@@ -1,4 +1,4 @@
-"""A request's head, read strictly: one meaning or none.
+"""The head of a request, parsed strictly: it has one meaning, or it is refused.
 
 Mirrors the URI, version and Host cases of rfc6455's RequestVerifierTest (Ratchet's protocol library).
 """
@@ -34,7 +34,7 @@ def refused(head: bytes, max_headers: int = 100) -> Refuse:
 
 
 def wsproto_accepts(raw: bytes) -> bool:
-    """Tell whether wsproto takes these bytes for a handshake; its uncaught exceptions pass through."""
+    """Return whether wsproto reads a handshake in these bytes; its uncaught exceptions pass through."""
     server = WSConnection(ConnectionType.SERVER)
     server.receive_data(raw)
     return any(isinstance(event, WsprotoRequest) for event in server.events())
@@ -197,14 +197,14 @@ def test_malformed_host(value: bytes) -> None:
     assert refused(b"GET / HTTP/1.1\r\nHost: " + value).status == 400
 
 
-def test_wsproto_c1_a_non_ascii_host_is_refused_quietly() -> None:
+def test_wsproto_c1_a_non_ascii_host_is_refused() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: h\xff\r\n" + UPGRADE + b"\r\n"
-    with pytest.raises(UnicodeError):  # neither of wsproto's own exceptions
+    with pytest.raises(UnicodeError):  # not one of wsproto's own exceptions
         wsproto_accepts(raw)
     assert refused(raw[:-4]).status == 400
 
 
-def test_missing_host_is_refused_but_in_http_1_0() -> None:
+def test_missing_host_is_refused_except_in_http_1_0() -> None:
     assert refused(b"GET / HTTP/1.1\r\nX: a").status == 400
     assert refused(b"GET / HTTP/1.1").status == 400
     assert refused(b"GET / HTTP/1.0\r\nHost: ").status == 400
@@ -215,7 +215,7 @@ def test_missing_host_is_refused_but_in_http_1_0() -> None:
 @pytest.mark.parametrize(
     "name", [b"Host", b"Origin", b"Sec-WebSocket-Key", b"sec-websocket-VERSION", b"Content-Length"]
 )
-def test_fields_that_may_come_once(name: bytes) -> None:
+def test_fields_that_must_not_repeat(name: bytes) -> None:
     field = name + b": 0\r\n"
     once = b"POST / HTTP/1.1\r\n" + (b"" if name == b"Host" else b"Host: h\r\n") + field
     assert parse(once[:-2]).headers.getlist(name.decode()) == ["0"]
@@ -305,7 +305,7 @@ def test_wsproto_c4_five_thousand_fields() -> None:
     ],
 )
 def test_hostile_heads_cost_linear_time(start: bytes, repeated: bytes, end: bytes) -> None:
-    # At quadratic cost a million of anything would run into pytest's timeout.
+    # At quadratic cost, a million characters would exceed the timeout of pytest.
     assert refused(start + repeated * 1_000_000 + end, max_headers=1_000_000).status == 400
 
 

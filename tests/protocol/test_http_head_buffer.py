@@ -1,4 +1,7 @@
-"""The end of a request's head: found at any cut, within bounds. Mirrors Ratchet's HttpRequestParserTest."""
+"""The end of the head of a request: found wherever the bytes are cut, within limits.
+
+Mirrors Ratchet's HttpRequestParserTest.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def test_limit_is_exact(whole: bool, size: int, status: int | None) -> None:
 
 def test_an_endless_head_is_refused_with_the_first_byte_too_many() -> None:
     buffer = HeadBuffer(64)
-    # 64 bytes of head and three of the four that end it may still become a whole one.
+    # 64 bytes of head and three of the four that end it can still become a complete head.
     assert buffer.receive(b"GET / HTTP/1.1\r\nHost: ".ljust(67, b"h")) is None
     with pytest.raises(Refuse) as caught:
         buffer.receive(b"h")
@@ -101,23 +104,23 @@ def test_wsproto_c4_limit_holds_for_a_head_in_one_read() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 17 * 1024 + b"\r\n" + UPGRADE + b"\r\n"
     server = WSConnection(ConnectionType.SERVER)
     server.receive_data(raw)
-    assert len(list(server.events())) == 1  # it is taken for a handshake
+    assert len(list(server.events())) == 1  # wsproto accepts it
     with pytest.raises(Refuse) as caught:
         HeadBuffer(MAX_SIZE).receive(raw)
     assert caught.value.status == 431
 
 
-def test_wsproto_c3_nothing_is_held_beyond_the_limit() -> None:
+def test_wsproto_c3_nothing_is_kept_beyond_the_limit() -> None:
     buffer = HeadBuffer(MAX_SIZE)
     accepted = 0
-    with pytest.raises(Refuse):  # noqa: PT012 - how far it came is what is asserted
+    with pytest.raises(Refuse):  # noqa: PT012 - the assertion is about the progress before it
         while accepted < 1024 * 1024:
             buffer.receive(b"a" * 1000)
             accepted += 1000
     assert accepted <= MAX_SIZE + len(b"\r\n\r\n")
 
 
-def test_wsproto_c2_bytes_behind_the_request_are_kept() -> None:
+def test_wsproto_c2_bytes_after_the_request_are_kept() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: h\r\n" + UPGRADE + b"\r\n"
     frame = b"\x81\x82abcd\x09\x0b"
     server = WSConnection(ConnectionType.SERVER)
@@ -152,7 +155,7 @@ def test_what_cannot_be_http_is_refused_at_once(data: bytes) -> None:
 
 
 def test_a_head_that_dribbles_in_is_searched_once() -> None:
-    # Searched or copied anew for each byte, this megabyte would be 500 gigabytes and run into pytest's timeout.
+    # Searching or copying all of it for each byte would touch 500 gigabytes, and exceed the timeout of pytest.
     size = 1024 * 1024
     buffer = HeadBuffer(size)
     data = b"GET / HTTP/1.1\r\nX: ".ljust(size, b"\r")
@@ -182,7 +185,7 @@ def almost_valid(draw: st.DrawFn) -> bytes:
 
 
 def outcome(data: bytes, cuts: list[int]) -> tuple[object, ...]:
-    """Give all that a caller can see of a head that came in pieces."""
+    """Return everything that a caller sees of a head that arrived in pieces."""
     buffer = HeadBuffer(LIMIT)
     chunks = pieces(data, cuts)
     try:
@@ -202,13 +205,13 @@ def outcome(data: bytes, cuts: list[int]) -> tuple[object, ...]:
     cuts=st.lists(st.integers(0, 400), max_size=8),
     each=st.booleans(),
 )
-def test_any_bytes_at_any_cuts_give_a_request_or_a_refusal(data: bytes, cuts: list[int], each: bool) -> None:
+def test_any_bytes_at_any_cuts_are_a_request_or_a_refusal(data: bytes, cuts: list[int], each: bool) -> None:
     assert outcome(data, list(range(len(data))) if each else cuts) == outcome(data, [])
 
 
 @settings(deadline=None, max_examples=300)
 @given(almost_valid())
-def test_what_is_accepted_h11_reads_the_same(data: bytes) -> None:
+def test_h11_reads_accepted_heads_the_same(data: bytes) -> None:
     buffer = HeadBuffer(MAX_SIZE)
     try:
         head = buffer.receive(data)

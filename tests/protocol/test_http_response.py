@@ -1,4 +1,4 @@
-"""The head of a response: read strictly in the client role, written so that no field leaves its line."""
+"""The head of a response: parsed strictly in the client role, and written so that no field can leave its line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_malformed_response(head: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.binary(max_size=40).map(b"HTTP/1.1 200 ".__add__)))
-def test_any_response_is_read_or_an_error(head: bytes) -> None:
+def test_any_response_is_parsed_or_an_error(head: bytes) -> None:
     try:
         answer = parse_response(head, max_headers=3)
     except HandshakeError:
@@ -126,7 +126,7 @@ def test_a_426_keeps_its_connection_field() -> None:
         ("transfer-ENCODING", "chunked"),
     ],
 )
-def test_fields_that_cannot_be_written(name: str, value: str) -> None:
+def test_fields_that_cannot_be_sent(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=r".") as caught:
         encode_response(200, [(name, value)], b"", content_length=None)
     assert repr(name)[1:-1] in str(caught.value)
@@ -134,7 +134,7 @@ def test_fields_that_cannot_be_written(name: str, value: str) -> None:
         assert value not in str(caught.value)
 
 
-def test_a_malformed_date_cannot_be_written() -> None:
+def test_a_malformed_date_cannot_be_sent() -> None:
     with pytest.raises(ConfigurationError, match="Date"):
         encode_response(200, [], b"", content_length=None, date="a\r\nb")
 

@@ -1,4 +1,4 @@
-"""Messages for many: checked at once, encoded at most once for each wire format, readable by everyone."""
+"""Messages for many connections: checked at once, and encoded at most once for each wire format."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_payload_of_a_message(message: Any, expected: tuple[int, bytes]) -> None
 
 
 @pytest.mark.parametrize("message", [None, 1, {}, [], ("a",), {b"a"}])
-def test_what_is_no_message(message: Any) -> None:
+def test_other_types_are_refused(message: Any) -> None:
     with pytest.raises(
         TypeError, match=rf"not {type(message).__name__}; encode it first, for instance with json\.dumps"
     ):

@@ -1,4 +1,4 @@
-"""The PROXY protocol: both versions as their document has them, at every cut, and everything else refused."""
+"""The PROXY protocol: both versions as specified, wherever the bytes are cut; everything else is refused."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def read(data: bytes) -> tuple[ProxyHeader | None, bytes]:
     return buffer.receive(data), buffer.rest
 
 
-def taken(data: bytes) -> ProxyHeader:
-    """Read a header that is there as a whole, byte by byte as well."""
+def parsed(data: bytes) -> ProxyHeader:
+    """Parse a complete header, in one piece and byte by byte."""
     header, rest = read(data)
     assert header is not None
     assert rest == b""
@@ -75,7 +75,7 @@ def refused(data: bytes) -> str:
     ],
 )
 def test_a_line(line: bytes, address: str) -> None:
-    assert taken(line) == ProxyHeader(address)
+    assert parsed(line) == ProxyHeader(address)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_a_line(line: bytes, address: str) -> None:
         b"\x16\x03\x01",
     ],
 )
-def test_what_is_no_line_is_refused(line: bytes) -> None:
+def test_malformed_lines_are_refused(line: bytes) -> None:
     assert "PROXY" in refused(line)
 
 
 def test_a_line_has_at_most_107_bytes() -> None:
     longest = b"PROXY UNKNOWN ".ljust(105, b"x") + b"\r\n"
-    assert taken(longest) == ProxyHeader()
+    assert parsed(longest) == ProxyHeader()
     assert "without an end" in refused(longest[:-2] + b"x\r\n")
     assert read(longest[:-1])[0] is None
     assert "without an end" in refused(longest[:-2] + b"xx")
@@ -137,7 +137,7 @@ def test_a_line_has_at_most_107_bytes() -> None:
     ],
 )
 def test_a_binary_header(header: bytes, expected: ProxyHeader) -> None:
-    assert taken(header) == expected
+    assert parsed(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -145,26 +145,26 @@ def test_a_binary_header(header: bytes, expected: ProxyHeader) -> None:
     [
         (binary(0x11, TCP4, V4), "another version"),
         (binary(0x22, TCP4, V4), "another command"),
-        (binary(PROXY, UDP4, V4), "than a stream"),
-        (binary(PROXY, 0x41, V4), "than a stream"),
+        (binary(PROXY, UDP4, V4), "not a stream"),
+        (binary(PROXY, 0x41, V4), "not a stream"),
         (binary(PROXY, TCP4, V4[:-1]), "too short"),
         (binary(PROXY, TCP6, V4), "too short"),
         (binary(PROXY, UNIX, bytes(215)), "too short"),
-        (binary(PROXY, TCP4, V4 + b"\x20"), "cut off"),
-        (binary(PROXY, TCP4, V4 + b"\x20\0"), "cut off"),
-        (binary(PROXY, TCP4, V4 + b"\x04\0\x02x"), "cut off"),
-        (binary(PROXY, TCP4, V4 + TLS[:-1]), "cut off"),
+        (binary(PROXY, TCP4, V4 + b"\x20"), "incomplete field"),
+        (binary(PROXY, TCP4, V4 + b"\x20\0"), "incomplete field"),
+        (binary(PROXY, TCP4, V4 + b"\x04\0\x02x"), "incomplete field"),
+        (binary(PROXY, TCP4, V4 + TLS[:-1]), "incomplete field"),
         (binary(PROXY, TCP4, V4 + field(0x20, b"\x01\0\0\0")), "too short"),
         (binary(PROXY, TCP4, bytes(MAX_SIZE - 15)), "too long"),
         (binary(LOCAL, TCP4, bytes(MAX_SIZE)), "too long"),
         (SIGNATURE[:-1] + b"\r", "no PROXY header"),
     ],
 )
-def test_what_is_no_binary_header_is_refused(header: bytes, why: str) -> None:
+def test_malformed_binary_headers_are_refused(header: bytes, why: str) -> None:
     assert why in refused(header)
 
 
-def test_a_header_that_is_too_long_is_not_waited_for() -> None:
+def test_a_header_that_is_too_long_is_refused_by_its_length() -> None:
     assert "too long" in refused(binary(PROXY, TCP4, bytes(MAX_SIZE))[:16])
 
 
@@ -173,7 +173,7 @@ def test_a_header_that_is_too_long_is_not_waited_for() -> None:
 
 @st.composite
 def headers(draw: st.DrawFn) -> tuple[bytes, str, bool]:
-    """Write a header in any way; give the address and whether TLS is in it too."""
+    """Return a header in any form, its address, and whether it states TLS."""
     version: Literal[4, 6] = draw(st.sampled_from([4, 6]))
     source, target = draw(st.ip_addresses(v=version)), draw(st.ip_addresses(v=version))
     ports = draw(PORTS), draw(PORTS)
@@ -188,11 +188,11 @@ def headers(draw: st.DrawFn) -> tuple[bytes, str, bool]:
 
 
 @given(headers(), st.binary(max_size=50), st.lists(st.integers(0, 400), max_size=6))
-def test_any_header_at_any_cuts_with_anything_behind_it(
-    header: tuple[bytes, str, bool], behind: bytes, cuts: list[int]
+def test_any_header_at_any_cuts_with_any_bytes_after_it(
+    header: tuple[bytes, str, bool], after: bytes, cuts: list[int]
 ) -> None:
     data, address, secure = header
-    stream = data + behind
+    stream = data + after
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     buffer, found, rest = ProxyHeaderBuffer(), None, b""
     for start, end in itertools.pairwise(edges):
@@ -202,11 +202,11 @@ def test_any_header_at_any_cuts_with_anything_behind_it(
         else:
             rest += stream[start:end]
     assert found == ProxyHeader(address, secure=secure)
-    assert rest == behind
+    assert rest == after
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\0"]))
-def test_any_bytes_are_a_header_a_part_of_one_or_refused(data: bytes, before: bytes) -> None:
+def test_any_bytes_are_a_header_or_incomplete_or_refused(data: bytes, before: bytes) -> None:
     buffer = ProxyHeaderBuffer()
     try:
         header = buffer.receive(before + data)

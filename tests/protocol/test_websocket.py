@@ -1,4 +1,4 @@
-"""What arrives and what is sent: messages, UTF-8, pings and pongs, at any cut of the bytes."""
+"""Receiving and sending: messages, UTF-8, pings and pongs, wherever the bytes are cut."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_thousand_frames_in_one_piece() -> None:
     assert server().receive(b"".join([sender.encode(message) for message in sent])) == sent
 
 
-def test_a_piece_may_end_anywhere() -> None:
+def test_a_piece_can_end_anywhere() -> None:
     data = frame(TEXT, b"one") + frame(TEXT, b"tw", fin=False) + frame(PING, b"p") + frame(CONTINUATION, b"o")
     data += frame(BINARY, b"3" * 200) + frame(PONG, b"q")
     expected: list[Received] = ["one", "two", b"3" * 200, PongReceived(b"q")]
@@ -94,7 +94,7 @@ def test_line_ends_in_text_stay_as_they_are() -> None:
     assert dribble(server(), frame(TEXT, data[:2], fin=False) + frame(CONTINUATION, data[2:])) == [text]
 
 
-# -- the compressed ----------------------------------------------------------------------------------------------------
+# -- compressed messages -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", range(12))
@@ -139,7 +139,7 @@ def test_compressed_frames_in_the_wrong_place_are_protocol_errors(data: bytes) -
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xff", b"\x06", deflated(b"abc" * 50)[:-4]], ids=["type 3", "bad", "short"])
-def test_what_does_not_inflate(payload: bytes) -> None:
+def test_invalid_compressed_data(payload: bytes) -> None:
     whole = frame(BINARY, payload, rsv=COMPRESSED)
     fragments = frame(BINARY, payload[:1], rsv=COMPRESSED, fin=False) + frame(CONTINUATION, payload[1:])
     for data in (whole, fragments):
@@ -152,10 +152,10 @@ def test_what_does_not_inflate(payload: bytes) -> None:
 
 # -- UTF-8 -------------------------------------------------------------------------------------------------------------
 
-#: Bytes that are no UTF-8 (RFC 3629), and at which of them that is noticed. CPython's decoder looks at a surrogate only
-#: once it has all three bytes; everything else fails at the first byte that cannot stand there.
+#: Bytes that are not UTF-8 (RFC 3629), and the byte at which the decoder notices. CPython's decoder checks a surrogate
+#: only when it has all three bytes; everything else fails at the first byte that is not allowed in its place.
 WRONG_UTF8 = [
-    (b"\x80", 0),  # a continuation byte without a beginning
+    (b"\x80", 0),  # a continuation byte without a first byte
     (b"\xc0\xaf", 0),  # overlong in two, three and four bytes
     (b"\xc1\xbf", 0),
     (b"\xe0\x9f\xbf", 1),
@@ -167,7 +167,7 @@ WRONG_UTF8 = [
     (b"\xf8\x88\x80\x80\x80", 0),  # five and six bytes
     (b"\xfe", 0),
     (b"\xff", 0),
-    (b"\xc3A", 1),  # broken off
+    (b"\xc3A", 1),  # incomplete
     (b"\xe2\x82A", 2),
     (b"\xf0\x9f\x98A", 3),
     (b"\xe2A", 1),
@@ -189,7 +189,7 @@ def invalid_utf8(events: list[Received]) -> bool:
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("kind", ["frame", "fragment", "continuation"])
 def test_wrong_utf8_fails_at_the_first_wrong_byte(wrong: bytes, possible: int, prefix: bytes, kind: str) -> None:
-    """The frame promises a thousand bytes; nobody waits for them."""
+    """The header announces a thousand bytes; the failure does not wait for them."""
     payload = prefix + wrong
     head = frame(TEXT, fin=kind == "frame", length=1000)
     if kind == "continuation":
@@ -219,7 +219,7 @@ def test_wrong_utf8_in_whole_messages(wrong: bytes, possible: int) -> None:
 
 
 @pytest.mark.parametrize("character", ["é", "€", "😀"])
-def test_a_character_may_be_divided_but_not_broken_off(character: str) -> None:
+def test_a_character_can_be_divided_but_not_incomplete(character: str) -> None:
     encoded = character.encode()
     for cut in range(1, len(encoded)):
         first, rest = encoded[:cut], encoded[cut:]
@@ -229,12 +229,12 @@ def test_a_character_may_be_divided_but_not_broken_off(character: str) -> None:
         assert invalid_utf8(server().receive(frame(TEXT, first)))
         assert invalid_utf8(dribble(server(), frame(TEXT, first)))
         assert invalid_utf8(server().receive(frame(TEXT, first, fin=False) + frame(CONTINUATION)))
-        # the next message does not go on with it
+        # the next message does not continue the character
         assert invalid_utf8(server().receive(frame(TEXT, first) + frame(TEXT, rest)))
 
 
 def first_wrong_byte(data: bytes) -> int | None:
-    """Tell where bytes cease to be the beginning of any UTF-8 (table 3-7 of the Unicode standard)."""
+    """Return the first byte that no UTF-8 text can have in its place (table 3-7 of the Unicode standard)."""
     second = {0xE0: (0xA0, 0xBF), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
     wanted: list[tuple[int, int]] = []
     for at, byte in enumerate(data):
@@ -243,7 +243,7 @@ def first_wrong_byte(data: bytes) -> int | None:
             if not low <= byte <= high:
                 return at
             if data[at - 1] == 0xED and byte >= 0xA0:
-                wanted = [(1, 0)]  # a surrogate, noticed at its third byte whatever that is
+                wanted = [(1, 0)]  # a surrogate, noticed at its third byte
         elif byte >= 0x80:
             if not 0xC2 <= byte <= 0xF4:
                 return at
@@ -257,7 +257,7 @@ def first_wrong_byte(data: bytes) -> int | None:
     st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
-def test_any_text_fails_exactly_where_it_ceases_to_be_utf8(parts: list[bytes], fragment: bool) -> None:
+def test_any_text_fails_at_its_first_invalid_byte(parts: list[bytes], fragment: bool) -> None:
     payload = b"".join(parts)
     data = frame(TEXT, payload, fin=not fragment, length=1000)
     wrong = first_wrong_byte(payload)
@@ -294,7 +294,7 @@ def test_of_many_pings_the_newest_are_answered(count: int) -> None:
 
 def test_an_unsolicited_pong_is_only_reported() -> None:
     ws = server()
-    assert ws.receive(frame(PONG, b"nobody asked")) == [PongReceived(b"nobody asked")]
+    assert ws.receive(frame(PONG, b"unsolicited")) == [PongReceived(b"unsolicited")]
     assert not ws.has_pongs
 
 
@@ -323,7 +323,7 @@ def test_everything_like_bytes_is_binary(deflate: DeflateParameters | None, make
         assert there.receive(here.encode(make(b"some bytes"))) == [b"some bytes"]
 
 
-def test_what_is_sent_later_is_what_was_given() -> None:
+def test_later_changes_of_a_bytearray_are_not_sent() -> None:
     buffer = bytearray(b"before")
     prepared = PreparedMessage(buffer)
     buffer[:] = b"after!"
@@ -386,7 +386,7 @@ def test_messages_are_plain_where_the_options_have_no_deflate() -> None:
     assert server(TAKEOVER, None).encode("x" * 5000, True) == server().encode("x" * 5000)
 
 
-def test_a_client_masks_with_a_fresh_key() -> None:
+def test_a_client_masks_each_frame_with_a_new_key() -> None:
     ws = client()
     keys = {ws.encode("same")[2:6] for _ in range(50)} | {ws.ping(b"")[2:6] for _ in range(50)}
     assert len(keys) == 100
@@ -418,8 +418,8 @@ def test_a_prepared_message_is_masked_for_each_client() -> None:
     assert server(TAKEOVER).receive(two) == ["from a client"]
 
 
-def test_prepared_messages_do_not_disturb_a_window_that_lives_on() -> None:
-    """A peer's window gets what went to many as well; ours does not hold it, and must not refer across it."""
+def test_prepared_messages_do_not_disturb_context_takeover() -> None:
+    """The peer's window contains prepared messages and ours does not, so ours must not refer across them."""
     own = ["the quick brown fox " * 3, "jumps over the lazy dog " * 3]
     shared = [PreparedMessage("the quick brown dog " * 5), PreparedMessage(b"\x00lazy" * 50, compress=True)]
     ws, reader = server(TAKEOVER), client(TAKEOVER)
@@ -444,7 +444,7 @@ def test_prepared_messages_do_not_disturb_a_window_that_lives_on() -> None:
         assert first & 0x40
         inflated = inflater.decompress(payload + TAIL)
         assert inflated == (expected.encode() if isinstance(expected, str) else expected)
-    # own messages in a row do refer to each other
+    # consecutive messages of the connection do refer to each other
     assert len(ws.encode(own[0])) < 15
 
 
@@ -452,11 +452,11 @@ def original(message: PreparedMessage) -> str | bytes:
     return message.payload.decode() if message.opcode == TEXT else message.payload
 
 
-# -- what a connection costs -------------------------------------------------------------------------------------------
+# -- the cost of a connection ------------------------------------------------------------------------------------------
 
 
 def reachable_types(root: object) -> set[str]:
-    """Give the modules of all instances that an object holds, its classes and their surroundings left out."""
+    """Return the modules of all instances that an object refers to, without classes and modules."""
     seen, found = set[int](), set[str]()
     todo = [root]
     while todo:
@@ -498,10 +498,10 @@ def test_an_idle_connection_is_small() -> None:
         assert used < limit + 100, used
 
 
-# -- the end of everything ---------------------------------------------------------------------------------------------
+# -- after the end -----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_comes_out_after_the_end() -> None:
+def test_there_are_no_events_after_the_end() -> None:
     for ending in (close_frame(), frame(3)):
         ws = server()
         events = ws.receive(frame(TEXT, b"before") + ending + frame(TEXT, b"after") + frame(PING))

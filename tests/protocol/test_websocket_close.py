@@ -1,4 +1,4 @@
-"""The close handshake, in every order, in both roles; and every error, with its code, its reason and its last words."""
+"""The close handshake in every order and both roles, and every error with its code, its reason and its close frame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def socket(is_client: bool = False) -> WebSocket:
 
 
 def mask_for(ws: WebSocket) -> bytes | None:
-    """Give the mask of what this one receives."""
+    """Return the masking key for the frames that a WebSocket receives."""
     return None if ws.client else MASK
 
 
@@ -86,7 +86,7 @@ def test_only_the_first_close_counts(is_client: bool) -> None:
     assert ws.close(1011, "again") == b""
 
 
-def test_between_two_of_ours() -> None:
+def test_between_two_websockets_of_ours() -> None:
     here, there = socket(False), socket(True)
     (ended,) = there.receive(here.close(1012, "restart"))
     assert isinstance(ended, Ended)
@@ -104,7 +104,7 @@ def test_messages_after_our_close_are_dropped_and_still_checked() -> None:
     assert ws.receive(frame(TEXT, b"\xff")) == [Ended(1007, "invalid UTF-8", False, b"")]
 
 
-def test_a_message_that_was_under_way_when_we_closed() -> None:
+def test_a_message_that_was_unfinished_when_we_closed() -> None:
     for begun, rest in (
         (frame(TEXT, b"abcdef")[:9], frame(TEXT, b"abcdef")[9:]),
         (frame(TEXT, b"abc", fin=False), frame(CONTINUATION, b"def")),
@@ -144,7 +144,7 @@ def test_a_ping_after_our_close_is_not_answered() -> None:
     assert ws.receive(close_frame()) == [Ended(1000, "", True, b"")]
 
 
-def test_what_follows_a_close_frame_is_not_looked_at() -> None:
+def test_input_after_a_close_frame_is_ignored() -> None:
     (ended,) = socket().receive(close_frame() + b"\xff" * 100)
     assert isinstance(ended, Ended)
     assert ended.by_peer
@@ -174,7 +174,7 @@ REGISTERED = {1000, 1001, 1002, 1003, *range(1007, 1015)}
 
 @BOTH
 @pytest.mark.parametrize("code", [*range(998, 1018), 1100, 2000, 2999, 3000, 3999, 4000, 4999, 5000, 65535, 0, 1])
-def test_codes_that_a_peer_may_close_with(is_client: bool, code: int) -> None:
+def test_codes_that_a_peer_can_close_with(is_client: bool, code: int) -> None:
     ws = socket(is_client)
     (ended,) = ws.receive(close_frame(code, b"why", mask=mask_for(ws)))
     assert isinstance(ended, Ended)
@@ -201,7 +201,7 @@ def test_codes_that_we_close_with(is_client: bool, code: int) -> None:
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("begun", [b"", frame(TEXT, b"a", fin=False)])
 def test_1014_is_known_at_any_cut(cut: bool, begun: bytes) -> None:
-    """wsproto does not know it (B8), so it is shown another and must not be taken at its word."""
+    """wsproto does not know 1014 (B8), so it gets another code, and its result must be translated back."""
     ws = socket()
     data = begun + close_frame(1014, b"upstream")
     (ended,) = dribble(ws, data) if cut else ws.receive(data)
@@ -306,7 +306,7 @@ def test_a_client_refuses_a_mask() -> None:
 
 
 @pytest.mark.parametrize("head", [b"\x88\xfe", b"\x89\xfe", b"\x8a\xff", b"\x83\xfe", b"\x8b\xff", b"\x09\xfe"])
-def test_what_two_bytes_make_certain_needs_no_third(head: bytes) -> None:
+def test_an_error_in_the_first_two_bytes_needs_no_third(head: bytes) -> None:
     assert [type(event) for event in socket().receive(head)] == [Ended]
 
 
@@ -323,8 +323,8 @@ def test_invalid_utf8_has_one_reason(data: bytes) -> None:
 
 @given(st.binary(min_size=1, max_size=60), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_last_words_are_one_legal_close_frame(data: bytes, is_client: bool) -> None:
-    """Whatever a peer sent, what it gets ends with a close frame that it may not complain about."""
+def test_the_reply_to_any_bytes_ends_with_one_valid_close_frame(data: bytes, is_client: bool) -> None:
+    """Any input that fails is answered with a close frame that the peer must accept."""
     ws, peer = socket(is_client), socket(not is_client)
     for event in ws.receive(data):
         if isinstance(event, Ended):
@@ -333,7 +333,7 @@ def test_last_words_are_one_legal_close_frame(data: bytes, is_client: bool) -> N
             assert theirs.by_peer
 
 
-def test_bombs_behind_our_close_are_not_inflated_without_end() -> None:
+def test_bombs_after_our_close_are_inflated_only_within_a_limit() -> None:
     options = Options(deflate=Deflate(), max_message_size=1000)
     ws = WebSocket(client=False, options=options, deflate=DeflateParameters(True, True, 15, 15))
     ws.close(1000, "")

@@ -1,4 +1,4 @@
-"""Every limit is exact, whatever way a message takes; and no peer makes us hold or do more than its bytes are worth."""
+"""Every limit is exact on both paths, and the memory and CPU time for input are proportional to its size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server(*, deflate: bool = False, **options: object) -> WebSocket:
 
 
 def refused(events: list[Received], code: int, reason: str) -> None:
-    """Check that the connection was failed, and that the peer is told so."""
+    """Check that the connection failed, and that the peer gets the code and the reason."""
     (ended,) = events
     assert isinstance(ended, Ended)
     assert (ended.code, ended.reason, ended.by_peer) == (code, reason, False)
@@ -94,8 +94,8 @@ def test_message_size(shape: Shape, cut: int, opcode: int, compressed: bool, mor
 
 @pytest.mark.parametrize("level", [0, 6])
 @pytest.mark.parametrize("cut", [1 << 22, 60_000])
-def test_a_compressed_message_at_the_limit_may_be_larger_on_the_wire(level: int, cut: int) -> None:
-    """What does not compress grows; the limit is on what it inflates to, whatever the frame's own length."""
+def test_a_compressed_message_at_the_limit_can_be_larger_on_the_wire(level: int, cut: int) -> None:
+    """Incompressible data grows; the limit applies to the inflated size, not to the size of the frame."""
     message = random.Random(level).randbytes(MIB)
     sender = WebSocket(client=True, options=Options(deflate=Deflate(threshold=0, level=level)), deflate=TAKEOVER)
     data = sender.encode(message)
@@ -123,7 +123,7 @@ def test_too_large_a_frame_is_refused_before_its_payload(opcode: int, size: int)
 @CUTS
 @pytest.mark.parametrize("begun", [b"", frame(BINARY, b"x", fin=False)])
 @pytest.mark.parametrize("size", [1 << 61, 1 << 62, (1 << 63) - 1])
-def test_what_follows_the_head_of_an_endless_frame_is_its_payload(size: int, begun: bytes, cut: int) -> None:
+def test_everything_after_the_header_of_an_endless_frame_is_payload(size: int, begun: bytes, cut: int) -> None:
     ws = server(max_message_size=1 << 63)
     head = frame(CONTINUATION if begun else BINARY, length=size, mask=bytes(4))
     for piece in pieces(begun + head + frame(PING), cut):
@@ -131,7 +131,7 @@ def test_what_follows_the_head_of_an_endless_frame_is_its_payload(size: int, beg
     assert not ws.has_pongs
 
 
-def test_an_announced_frame_costs_nothing_yet() -> None:
+def test_an_announced_frame_costs_no_memory() -> None:
     ws = server(max_message_size=1 << 40)
     tracemalloc.start()
     try:
@@ -141,7 +141,7 @@ def test_an_announced_frame_costs_nothing_yet() -> None:
         tracemalloc.stop()
 
 
-def test_sizes_of_one_message_do_not_count_for_the_next() -> None:
+def test_the_size_of_one_message_does_not_count_for_the_next() -> None:
     ws = server(deflate=True, max_message_size=N)
     one = frame(BINARY, b"x" * (N - 1), fin=False) + frame(CONTINUATION, b"y")
     two = frame(BINARY, deflated(b"z" * N)[:5], fin=False, rsv=COMPRESSED)
@@ -158,7 +158,7 @@ def test_sizes_of_one_message_do_not_count_for_the_next() -> None:
 @CUTS
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_frame_size(compressed: bool, cut: int, more: int) -> None:
-    """A frame's size is what it has on the wire."""
+    """The size of a frame is its size on the wire."""
     message = bytes((number * number * 7919 >> 3) % 256 for number in range(N))
     payload = deflated(message) if compressed else message
     rsv = COMPRESSED if compressed else 0
@@ -177,7 +177,7 @@ def test_frame_size(compressed: bool, cut: int, more: int) -> None:
     refused(server(max_frame_size=limit).receive(small), 1009, reason)
 
 
-def test_fragments_may_add_up_to_more_than_a_frame() -> None:
+def test_fragments_can_add_up_to_more_than_a_frame() -> None:
     ws = server(max_frame_size=10)
     data = frame(TEXT, b"x" * 10, fin=False) + frame(CONTINUATION, b"y" * 10)
     assert ws.receive(data) == ["x" * 10 + "y" * 10]
@@ -229,28 +229,28 @@ def test_control_frames_between_fragments_count() -> None:
     refused(ws.receive(data), 1008, TOO_MANY)
 
 
-def test_time_brings_new_control_frames() -> None:
+def test_the_budget_for_control_frames_refills() -> None:
     ws = server(control_frames_burst=5, control_frames_per_second=2)
     assert ws.tick(100.0) is None
     assert ws.receive(frame(PING) * 5) == []
-    assert ws.tick(101.0) is None  # earns two
+    assert ws.tick(101.0) is None  # refills two
     assert ws.receive(frame(PING) * 2) == []
-    assert ws.tick(1000.0) is None  # earns no more than the burst
+    assert ws.tick(1000.0) is None  # refills at most the burst
     assert ws.receive(frame(PING) * 5) == []
-    assert ws.tick(1000.4) is None  # not a whole one yet
+    assert ws.tick(1000.4) is None  # not a whole frame yet
     assert ws.tick(1000.6) is None
     assert ws.receive(frame(PING)) == []
     refused(ws.receive(frame(PING)), 1008, TOO_MANY)
 
 
-def test_a_close_frame_is_never_one_too_many() -> None:
+def test_close_frames_do_not_count() -> None:
     ws = server(control_frames_burst=5)
     (ended,) = ws.receive(frame(PING) * 5 + close_frame(1000, b"bye"))
     assert isinstance(ended, Ended)
     assert (ended.code, ended.reason, ended.by_peer) == (1000, "bye", True)
 
 
-def test_pongs_that_were_asked_for_are_free() -> None:
+def test_pongs_for_our_pings_do_not_count() -> None:
     ws = server(control_frames_burst=5)
     for _ in range(50):
         ws.ping(b"are you there")
@@ -288,7 +288,7 @@ def test_a_message_that_stays_unfinished(data: bytes) -> None:
     ws = server(deflate=True, message_timeout=30)
     assert ws.tick(0.0) is None
     assert ws.receive(data) == []
-    assert ws.tick(100.0) is None  # seen for the first time
+    assert ws.tick(100.0) is None  # the first tick that sees it
     assert ws.tick(129.9) is None
     ended = ws.tick(130.0)
     assert ended is not None
@@ -298,7 +298,7 @@ def test_a_message_that_stays_unfinished(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", frame(TEXT, b"abc"), frame(TEXT, fin=False) + frame(CONTINUATION), frame(PING)])
-def test_a_quiet_connection_may_stay(data: bytes) -> None:
+def test_an_idle_connection_stays(data: bytes) -> None:
     ws = server(message_timeout=30)
     ws.receive(data)
     for now in range(0, 1000, 10):
@@ -306,8 +306,8 @@ def test_a_quiet_connection_may_stay(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("finish", [frame(TEXT, b"a" * 100), frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")])
-def test_a_busy_peer_is_in_the_middle_of_something_at_every_tick(finish: bytes) -> None:
-    """Each message is unfinished for a moment only, but one of them is whenever anybody looks."""
+def test_a_busy_peer_with_an_unfinished_message_at_every_tick(finish: bytes) -> None:
+    """Each message is unfinished for a moment only, but every tick sees an unfinished one."""
     ws = server(message_timeout=30, control_frames_per_second=1000)
     ws.receive(finish[:5])
     for now in range(100):
@@ -338,12 +338,12 @@ def test_a_message_that_we_do_not_read_is_not_the_peers_fault() -> None:
     assert ws.tick(0.0) is None
     for now in range(10, 1000, 10):
         assert ws.tick(float(now), paused=True) is None
-    assert ws.tick(1000.0) is None  # begins anew
+    assert ws.tick(1000.0) is None  # counts from zero
     assert ws.tick(1029.0) is None
     assert ws.tick(1030.0) is not None
 
 
-def test_a_message_whose_rest_was_left_for_later_is_not_the_peers_fault() -> None:
+def test_a_message_that_we_left_for_later_is_not_the_peers_fault() -> None:
     ws = server(deflate=True, message_timeout=30)
     first = frame(BINARY, deflated(bytes(1000))[:5], rsv=COMPRESSED, fin=False)
     ws.receive(first)
@@ -370,7 +370,7 @@ def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
 
 
 def memory_of(action: Callable[[], object]) -> tuple[int, int]:
-    """Give the bytes that an action leaves behind, and those it needed at most."""
+    """Return the bytes that are still allocated after an action, and the most that it allocated."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -400,7 +400,7 @@ def test_nothing_is_kept_after_the_end(ending: bytes) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", frame(TEXT, b"a", fin=False), frame(TEXT, b"a" * 10, length=20)])
-def test_what_arrives_after_our_close_is_dropped(begun: bytes) -> None:
+def test_input_after_our_close_is_dropped(begun: bytes) -> None:
     ws = server(deflate=True)
     ws.receive(begun)
     ws.close(1000, "")
@@ -419,8 +419,8 @@ def test_what_arrives_after_our_close_is_dropped(begun: bytes) -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("shape", ["frame", "fragment"])
-def test_memory_of_a_message_that_dribbles(opcode: int, shape: str) -> None:
-    """What came one by one takes little more than its bytes."""
+def test_memory_of_a_message_byte_by_byte(opcode: int, shape: str) -> None:
+    """A message that arrives byte by byte takes little more memory than its bytes."""
     size = MIB // 32
     data = frame(opcode, b"x" * size, fin=shape == "frame")
     ws = server()
@@ -463,7 +463,7 @@ def test_memory_of_a_bomb(cut: int, fragments: bool) -> None:
 
 
 def small_bombs(opcode: int, fragments: bool) -> bytes:
-    """A thousand bytes on the wire for each million of message; the last character takes four bytes for each."""
+    """Return messages of a million bytes, a thousand on the wire; the last character makes a str four times as big."""
     bomb = deflated(b"x" * (MIB - 4) + "😀".encode())
     if fragments:
         return frame(opcode, bomb[:99], rsv=COMPRESSED, fin=False) + frame(PONG) + frame(CONTINUATION, bomb[99:])
@@ -474,7 +474,7 @@ def small_bombs(opcode: int, fragments: bool) -> bytes:
 @pytest.mark.parametrize("fragments", [False, True])
 @pytest.mark.parametrize("cut", [1 << 20, 5000])
 def test_memory_of_many_bombs_in_one_read(opcode: int, fragments: bool, cut: int) -> None:
-    """Each is within the limit; together they are given out bit by bit."""
+    """Each message is within the limit; `receive` returns them in several calls."""
     count = 20
     data = small_bombs(opcode, fragments) * count
     ws = server(deflate=True)
@@ -495,14 +495,14 @@ def test_memory_of_many_bombs_in_one_read(opcode: int, fragments: bool, cut: int
     _, peak = memory_of(feed)
     assert sum(sizes) == count
     assert max(sizes) == 1
-    assert peak < 20 * MIB  # of text: what came, what it is made of, and twice four bytes for each character
+    assert peak < 20 * MIB  # for text: the input, the inflated bytes, and two copies with four bytes for each character
 
 
 @given(
     st.lists(st.integers(0, 5), max_size=12), st.integers(1, 500), st.lists(st.integers(1, 200), min_size=1, max_size=9)
 )
 @settings(max_examples=200, deadline=None)
-def test_what_is_left_for_later_comes_in_order(kinds: list[int], inflate: int, cuts: list[int]) -> None:
+def test_messages_left_for_later_keep_their_order(kinds: list[int], inflate: int, cuts: list[int]) -> None:
     kinds_of_frames = [
         frame(TEXT, deflated(b"a" * 100), rsv=COMPRESSED),
         frame(BINARY, deflated(b"b" * 300)[:5], rsv=COMPRESSED, fin=False)
@@ -530,17 +530,17 @@ def test_what_is_left_for_later_comes_in_order(kinds: list[int], inflate: int, c
 
 
 def comparable(events: list[Received]) -> list[Received]:
-    """Leave out what an end is answered with: pongs among it depend on when they were taken."""
+    """Return events without the replies of an end, which contain pongs depending on when `take_pongs` was called."""
     return [event._replace(reply=b"") if isinstance(event, Ended) else event for event in events]
 
 
-def test_what_is_not_compressed_is_never_left_for_later() -> None:
+def test_uncompressed_messages_are_never_left_for_later() -> None:
     ws = server(deflate=True)
     assert len(ws.receive(frame(TEXT, b"x" * 1000) * 100, 1)) == 100
     assert not ws.has_more
 
 
-# -- work --------------------------------------------------------------------------------------------------------------
+# -- CPU time ----------------------------------------------------------------------------------------------------------
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -550,12 +550,12 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def grows_linearly(work: Callable[[int], object], size: int) -> bool:
-    """Tell whether twice the size takes about twice the time; a square would take four times as much."""
+    """Return whether twice the size takes about twice the time; quadratic work would take four times as much."""
     return any(seconds(lambda: work(2 * size)) < 3 * seconds(lambda: work(size)) for _ in range(5))
 
 
 @pytest.mark.parametrize("shape", ["frame", "fragment", "compressed"])
-def test_a_message_that_dribbles_costs_in_proportion(shape: str) -> None:
+def test_the_time_for_a_message_byte_by_byte_is_linear(shape: str) -> None:
     def work(size: int) -> None:
         payload = (
             deflated(bytes(number * number % 251 for number in range(size))) if shape == "compressed" else bytes(size)
@@ -571,7 +571,7 @@ def test_a_message_that_dribbles_costs_in_proportion(shape: str) -> None:
     [frame(TEXT, b"x"), frame(TEXT, b"x", fin=False) + frame(CONTINUATION), frame(PONG)],
     ids=["messages", "fragments", "pongs"],
 )
-def test_many_frames_in_one_piece_cost_in_proportion(unit: bytes) -> None:
+def test_the_time_for_many_frames_in_one_piece_is_linear(unit: bytes) -> None:
     def work(count: int) -> None:
         assert len(server(control_frames_burst=1 << 30).receive(unit * count)) == count
 

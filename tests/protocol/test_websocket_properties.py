@@ -1,4 +1,4 @@
-"""The fast lane and wsproto are indistinguishable; a client and a server core understand each other."""
+"""The fast path and wsproto are indistinguishable, and our client and server roles understand each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.protocol_peer import (
     TEXT,
     close_frame,
     frame,
-    misjudges_1014,
+    misreads_1014,
     read,
     reference,
 )
@@ -121,7 +121,7 @@ def test_same_as_wsproto_on_garbage(data: st.DataObject, garbage: bytes) -> None
     stream = b"".join(data.draw(st.lists(data_messages(), max_size=2))) + garbage
     ws = WebSocket(client=False, options=UNLIMITED)
     outcome = read(ws, data.draw(cut(stream)))
-    assert misjudges_1014(stream, outcome.end) or outcome == reference(stream)
+    assert misreads_1014(stream, outcome.end) or outcome == reference(stream)
 
 
 @given(st.data())
@@ -133,7 +133,7 @@ def test_same_as_wsproto_after_flipping_a_byte(data: st.DataObject) -> None:
     stream[data.draw(st.integers(0, min(len(stream), 400) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     ws = WebSocket(client=False, options=UNLIMITED)
     outcome = read(ws, data.draw(cut(bytes(stream))))
-    assert misjudges_1014(bytes(stream), outcome.end) or outcome == reference(bytes(stream))
+    assert misreads_1014(bytes(stream), outcome.end) or outcome == reference(bytes(stream))
 
 
 @given(st.data())

@@ -1,7 +1,7 @@
-"""What plain wsproto 1.3 does wrong or leaves to its caller with frames, and what we do: docs/wsproto.md has the table.
+"""Faults of plain wsproto 1.3 with frames, tasks it leaves to its caller, and our result; see docs/wsproto.md.
 
-Each test shows the fault on wsproto first. When one of these parts fails, a newer wsproto has mended it: then our own
-way round it may be simplified, and the table must be.
+Each test shows the fault on wsproto first. When that part fails, a newer wsproto has fixed the fault. Our workaround
+can then be simplified, and the table must be corrected.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def test_a5_one_deflate_object_for_two_connections() -> None:
     (leaked,) = feed(one, sender.encode(b"hello hello hello"))
     assert isinstance(leaked, BytesMessage)
     assert b"ther" in leaked.data
-    # ours is made for each connection; options, which are shared, only say how
+    # ours is created for each connection; the options, which connections share, keep no state
     options = Options(deflate=Deflate(threshold=0))
     one_of_ours, two_of_ours = (WebSocket(client=False, options=options, deflate=TAKEOVER) for _ in range(2))
     sender, other = ours(client=True), ours(client=True)
@@ -229,7 +229,7 @@ def test_b7_the_end_of_the_stream_is_reported_out_of_order() -> None:
     (false,) = plain.events()
     assert isinstance(false, CloseConnection)
     assert false.code == 1006
-    # ours is never told of the end of a stream; what came before it is out at once, and the end itself is silent
+    # ours never gets the end of a stream; events before it are returned at once, and the end causes none
     ws = ours()
     assert ws.receive(frame(TEXT, b"first")) == ["first"]
     assert end(ws.receive(close_frame(1000))).code == 1000
@@ -256,12 +256,12 @@ def test_b8_close_codes_are_not_checked() -> None:
 def test_b9_messages_of_two_senders() -> None:
     plain = wsproto()
     plain.send(TextMessage("begun", message_finished=False))
-    data = plain.send(TextMessage("by another"))  # silently becomes the end of what was begun
+    data = plain.send(TextMessage("by another"))  # silently becomes the end of the first message
     assert data[0] & 0x0F == CONTINUATION
     plain.send(TextMessage("begun", message_finished=False))
     with pytest.raises(TypeError):
         plain.send(BytesMessage(b"by another"))
-    # ours knows whole messages only, so there is nothing to come between
+    # ours sends only complete messages
     for parameters in (None, TAKEOVER):
         ws, reader = ours(parameters=parameters), ours(client=True, parameters=parameters)
         sent: list[str | bytes] = ["one", b"two", "three" * 100]
@@ -296,7 +296,7 @@ def test_b11_checks_that_are_asserts() -> None:
     """`python -O` drops asserts; the same bytes must come to the same end without them."""
     plain = wsproto(client=True, deflate=True)
     with pytest.raises(AssertionError):
-        # a check of what a caller may do, gone under -O
+        # a check of the caller, which -O removes
         plain._proto.extensions[0].frame_outbound(plain._proto, Opcode.CONTINUATION, (False,) * 3, b"", True)  # type: ignore[arg-type]
     hostile = [
         frame(TEXT, deflated(b"x" * 100), rsv=COMPRESSED),
@@ -329,7 +329,7 @@ def test_b12_nothing_there_has_time() -> None:
 
 
 def test_b13_a_header_is_shown_to_extensions_several_times() -> None:
-    """While bytes of the masking key are missing, wsproto parses a header anew, and tells extensions each time."""
+    """While bytes of the masking key are missing, wsproto parses the header again, and calls extensions each time."""
     seen: list[int] = []
 
     class Counter(WsprotoDeflate):
@@ -344,7 +344,7 @@ def test_b13_a_header_is_shown_to_extensions_several_times() -> None:
     for byte in frame(BINARY, b"abc", mask=MASK):
         feed(plain, bytes([byte]))
     assert seen == [3] * 5
-    # what counts frames and bytes must not be fooled by it
+    # the counts of frames and bytes must not include the repeated calls
     ws = ours(max_fragments=3, max_message_size=9)
     data = frame(BINARY, b"abc", fin=False) + frame(CONTINUATION, b"def", fin=False) + frame(CONTINUATION, b"ghi")
     assert dribble(ws, data + frame(PONG)) == [b"abcdefghi", PongReceived(b"")]
@@ -396,8 +396,8 @@ def test_d2_memory_of_a_compressing_connection() -> None:
 def test_d3_fragments_that_hold_nothing_back() -> None:
     plain = wsproto(deflate=True)
     first = plain.send(BytesMessage(b"x" * 1000, message_finished=False))
-    assert len(first) == 2  # a frame without payload: the data waits in the compressor
-    # ours sends a message as one whole frame, flushed
+    assert len(first) == 2  # a frame without payload: the data is still in the compressor
+    # ours sends a message as one complete frame, flushed
     for parameters in (TAKEOVER, NO_TAKEOVER):
         ws, reader = ours(parameters=parameters), ours(client=True, parameters=parameters)
         for _ in range(3):
@@ -407,7 +407,7 @@ def test_d3_fragments_that_hold_nothing_back() -> None:
 
 
 def test_d4_a_stream_that_ends() -> None:
-    ended = bytes.fromhex("f348cdc9c9070000")  # RFC 7692 section 7.2.3.4: "Hello" with BFINAL, and the byte behind it
+    ended = bytes.fromhex("f348cdc9c9070000")  # RFC 7692 section 7.2.3.4: "Hello" with BFINAL, and the byte after it
     data = frame(TEXT, ended, rsv=COMPRESSED) * 2
     assert isinstance(feed(wsproto(deflate=True), data)[-1], CloseConnection)
     for parameters in (TAKEOVER, NO_TAKEOVER):
@@ -429,7 +429,7 @@ def test_d6_the_handshake_is_kept_for_life() -> None:
     count = 50
 
     def left_by(make: Callable[[], object]) -> float:
-        made = [make()]  # whatever is made once only
+        made = [make()]  # objects that are created only once
         tracemalloc.start()
         try:
             made += [make() for _ in range(count)]
@@ -458,7 +458,7 @@ def ours_request() -> bytes:
 
 
 def test_the_table_has_every_fault_and_every_test() -> None:
-    """docs/wsproto.md is what people read; it may neither promise a test that is not there nor forget one."""
+    """The table in docs/wsproto.md names every test, and no test that does not exist."""
     here = Path(__file__)
     table = (here.parents[2] / "docs" / "wsproto.md").read_text(encoding="utf-8")
     faults = [*(f"A{n}" for n in range(1, 7)), *(f"B{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 14))]

@@ -1,6 +1,6 @@
-"""What plain wsproto 1.3 does wrong or leaves to its caller in handshakes, and what we do.
+"""Faults of plain wsproto 1.3 in handshakes, tasks it leaves to its caller, and our result; see docs/wsproto.md.
 
-docs/wsproto.md has the table. Each test shows the fault on wsproto first, as in test_wsproto_faults.py.
+Each test shows the fault on wsproto first, as in test_wsproto_faults.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WIDE = Deflate(
 
 
 def handshake(*further: str, line: str = "GET / HTTP/1.1", **changed: str | None) -> bytes:
-    """Write a handshake with fields changed, left out (None) or added as lines."""
+    """Return a handshake with fields changed, removed (None) or added as lines."""
     fields: dict[str, str | None] = {
         "host": "example.com",
         "upgrade": "websocket",
@@ -57,17 +57,17 @@ def wsproto(data: bytes) -> tuple[WSConnection, list[Event]]:
 
 
 def wsproto_accepts(data: bytes) -> bool:
-    """Tell whether wsproto answers a request with 101."""
+    """Return whether wsproto answers a request with 101."""
     connection, events = wsproto(data)
     assert isinstance(events[0], Request)
     return connection.send(AcceptConnection()).startswith(b"HTTP/1.1 101 ")
 
 
 def ours(data: bytes, deflate: Deflate | None = None) -> tuple[bytes, DeflateParameters | None]:
-    """Give our answer to a handshake, and the compression that is in force.
+    """Return our response to a handshake, and the agreed compression.
 
     Raises:
-        Refuse: it is not accepted.
+        Refuse: the handshake is not accepted.
     """
     head = HeadBuffer(16 * 1024).receive(data)
     assert head is not None
@@ -98,10 +98,10 @@ def test_a3_offers_are_mixed_together(offers: str) -> None:
     sent = [sender.encode(far), sender.encode(far)]
     connection, _ = wsproto(handshake(sec_websocket_extensions=offers))
     answer = connection.send(AcceptConnection(extensions=[WsprotoDeflate()]))
-    assert b"permessage-deflate\r\n" in answer  # of the plain offer: the client compresses with 15 bits
+    assert b"permessage-deflate\r\n" in answer  # for the plain offer: the client compresses with 15 bits
     connection.receive_data(b"".join(sent))
     assert isinstance(list(connection.events())[-1], CloseConnection)
-    # one offer is chosen; whatever it asks for is in the answer, and nothing of the others
+    # one offer is chosen; the response has all of its parameters, and none of the others
     answer, parameters = ours(handshake(sec_websocket_extensions=offers), WIDE)
     assert parameters is not None
     if "server_max_window_bits=8" in offers:
@@ -126,7 +126,7 @@ def test_a4_and_c1_fields_that_are_not_ascii(field: str) -> None:
 def test_a4_and_c1_a_host_that_is_none(host: str) -> None:
     with pytest.raises(UnicodeError):
         wsproto(handshake(host=host))
-    if host.isascii():  # an odd name, but a name; whether it is ours is decided elsewhere
+    if host.isascii():  # a valid name, though an odd one
         assert ours(handshake(host=host))
     else:
         assert status(handshake(host=host)) == 400
@@ -204,8 +204,7 @@ def test_c3_unbounded_buffering_before_the_answer() -> None:
             connection.receive_data(bytes(1 << 20))
         assert tracemalloc.get_traced_memory()[0] > 20 << 20
         connection = None  # type: ignore[assignment]
-        # ours takes no more once it has a head (reading stops while the answer is being decided), and before that
-        # never holds more than its limit
+        # ours never keeps more than its limit; after the head, reading stops until the response is decided
         buffer, held = HeadBuffer(16 * 1024), tracemalloc.get_traced_memory()[0]
         for _ in range(16):
             assert buffer.receive(b"GET_" * 256) is None

@@ -8,13 +8,13 @@ a fixed size (1 MiB), and not a part of PHP's memory_limit. In part proven elsew
     MessageBuffer 19  tests/protocol/test_websocket_limits.py  test_frame_size
     MessageBuffer 20  tests/protocol/test_websocket_limits.py  test_message_size
     MessageBuffer 21  tests/protocol/test_websocket_limits.py  test_too_large_a_frame_is_refused_before_its_payload
-    Frame 28  tests/protocol/test_websocket.py  test_a_piece_may_end_anywhere
+    Frame 28  tests/protocol/test_websocket.py  test_a_piece_can_end_anywhere
     Frame 29  tests/protocol/test_websocket_close.py  test_protocol_errors
     Frame 30  tests/protocol/test_websocket.py  test_every_width_of_a_length
     Frame 31  tests/protocol/test_frames.py  test_masking
-    Frame 32  tests/protocol/test_frames.py  test_every_masking_key_is_fresh
-    Frame 33  tests/protocol/test_websocket.py  test_a_piece_may_end_anywhere
-    Frame 34  tests/protocol/test_frames.py  test_lengths_are_as_short_as_they_can_be
+    Frame 32  tests/protocol/test_frames.py  test_every_frame_has_a_new_masking_key
+    Frame 33  tests/protocol/test_websocket.py  test_a_piece_can_end_anywhere
+    Frame 34  tests/protocol/test_frames.py  test_lengths_have_their_shortest_form
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ The handshake is proven elsewhere:
     ServerNegotiator 13  tests/protocol/test_handshake.py  test_ratchet_13_and_15_a_required_subprotocol
     ServerNegotiator 14  tests/protocol/test_handshake.py  test_ratchet_14_choosing_a_subprotocol
     ServerNegotiator 15  tests/protocol/test_handshake.py  test_ratchet_13_and_15_a_required_subprotocol
-    ResponseVerifier 35  tests/protocol/test_client_handshake.py  test_ratchet_35_subprotocol_of_an_answer
+    ResponseVerifier 35  tests/protocol/test_client_handshake.py  test_ratchet_35_subprotocol_of_a_response
     WsServer [src]  tests/protocol/test_handshake.py  test_extensions_must_be_well_formed
 """
 

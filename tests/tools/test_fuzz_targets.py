@@ -1,4 +1,4 @@
-"""The fuzz targets hold on their seeds, on seeds a little changed, and on any bytes; `make fuzz` does the rest."""
+"""The fuzz targets pass on their seeds, on slightly changed seeds, and on any bytes; `make fuzz` runs them for long."""
 
 from __future__ import annotations
 

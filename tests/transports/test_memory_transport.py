@@ -13,7 +13,7 @@ from pywsapp._transports.memory import MemoryTransport, memory_pipe
 
 
 class Recorder:
-    """A link that writes down what it is told."""
+    """A protocol that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -81,7 +81,7 @@ def test_writes_are_joined_and_cut() -> None:
     assert right.events == ["made", b"abc"]
 
 
-def test_pump_goes_on_until_quiet() -> None:
+def test_pump_continues_until_both_sides_are_idle() -> None:
     left, right, a, b = pair()
 
     def count_down(data: bytes) -> None:
@@ -157,7 +157,7 @@ def test_close_delivers_first() -> None:
     assert b.is_closing()
 
 
-def test_close_waits_for_a_peer_that_does_not_read() -> None:
+def test_close_waits_until_the_peer_reads() -> None:
     left, right, a, b = pair()
     b.pause_reading()
     a.write(b"bye")
@@ -179,12 +179,12 @@ def test_abort_drops_and_resets() -> None:
     assert right.events == ["made", ConnectionResetError]
 
 
-def test_a_link_may_stay_after_the_end_of_the_stream() -> None:
+def test_a_protocol_can_continue_after_the_end_of_the_stream() -> None:
     left, right, a, b = pair()
     right.keep_open = True
     a.close()
     a.pump()
-    b.write(b"nobody reads this")
+    b.write(b"unread")
     a.pump()
     assert right.events == ["made", "eof"]
     assert b.get_write_buffer_size() == 0
@@ -223,7 +223,7 @@ def test_set_protocol_in_the_middle() -> None:
     assert second.events == [b"y", b"z", "eof", "lost"]
 
 
-def test_the_pipe_is_quiet_after_its_end() -> None:
+def test_nothing_happens_after_the_end() -> None:
     left, right, a, b = pair()
     a.abort()
     a.pump()
@@ -258,8 +258,8 @@ operations = st.lists(
 
 @given(operations, st.sampled_from([None, bytewise, lambda data: [data[:3], b"", data[3:]]]))
 def test_any_sequence_of_operations(script: list[tuple[int, tuple[Any, ...]]], cut: Any) -> None:
-    links = Recorder(), Recorder()
-    ends = memory_pipe(*links, cut=cut)
+    protocols = Recorder(), Recorder()
+    ends = memory_pipe(*protocols, cut=cut)
     written = [b"", b""]
     aborted = [False, False]
     for side, (name, *arguments) in script:
@@ -272,7 +272,7 @@ def test_any_sequence_of_operations(script: list[tuple[int, tuple[Any, ...]]], c
         end.resume_reading()
         end.pump()
     for side in (0, 1):
-        received, sent = links[1 - side].received, written[side]
+        received, sent = protocols[1 - side].received, written[side]
         assert sent.startswith(received)
         if not any(closed_first) and not any(aborted):
             assert received == sent
@@ -280,10 +280,10 @@ def test_any_sequence_of_operations(script: list[tuple[int, tuple[Any, ...]]], c
             assert received == sent
         ends[side].close()
     ends[0].pump()
-    for link in links:
-        endings = [event for event in link.events if event in ("lost", ConnectionResetError)]
+    for protocol in protocols:
+        endings = [event for event in protocol.events if event in ("lost", ConnectionResetError)]
         assert len(endings) == 1
-        assert link.events[-1] == endings[0]
-        assert link.events[0] == "made"
-        pressure = [event for event in link.events if event in ("pause", "resume")]
+        assert protocol.events[-1] == endings[0]
+        assert protocol.events[0] == "made"
+        pressure = [event for event in protocol.events if event in ("pause", "resume")]
         assert pressure == (["pause", "resume"] * len(pressure))[: len(pressure)]

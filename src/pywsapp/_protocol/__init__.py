@@ -1,1 +1,1 @@
-"""Floor 1: WebSocket without I/O. Bytes in, events and bytes out; time is an argument."""
+"""The WebSocket protocol without I/O: bytes in, events and bytes out; time is an argument."""

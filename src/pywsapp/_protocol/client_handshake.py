@@ -1,7 +1,7 @@
-"""The client's half of the opening handshake (RFC 6455 sections 4.1 and 4.2.2).
+"""The client's side of the opening handshake (RFC 6455 sections 4.1 and 4.2.2).
 
-The client knows what it asked for, and everything in the answer is held against that: a token made of its key proves
-that the answer is to this very request and not a cached one, and nothing may be in force that it did not offer.
+The client compares the response with its request. A token made of its random key proves that the response belongs to
+this request and does not come from a cache, and the response must not contain anything that the client did not offer.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pywsapp.options import Deflate
 
 _RESERVED = re.compile(f"{RESERVED.pattern}|host", re.IGNORECASE)
 _KEY_SIZE = 16
-_MAX_INTERIM = 8  # answers such as 103 Early Hints before the real one
+_MAX_INTERIM = 8  # responses such as 103 Early Hints before the final one
 _SWITCHING_PROTOCOLS = 101
 
 
 class Accepted(NamedTuple):
-    """What the server accepted with, and the bytes that came behind its answer."""
+    """The agreed parameters and the headers of the response, and the bytes that arrived after it."""
 
     subprotocol: str | None
     deflate: DeflateParameters | None
@@ -43,7 +43,9 @@ class Accepted(NamedTuple):
 
 
 class ClientHandshake:
-    """One opening handshake, to be sent and its answer received (rfc6455's ClientNegotiator and ResponseVerifier).
+    """One opening handshake: the request to send, and the check of the response.
+
+    Mirrors ClientNegotiator and ResponseVerifier of rfc6455, Ratchet's library.
 
     Attributes:
         request: the bytes to send.
@@ -51,15 +53,15 @@ class ClientHandshake:
     Args:
         host: the value of the Host field.
         path: path and query, percent-encoded.
-        subprotocols: those to offer, the preferred one first.
-        deflate: offers permessage-deflate.
-        headers: further fields.
+        subprotocols: the subprotocols to offer, the preferred one first.
+        deflate: offer permessage-deflate with this configuration; None offers no compression.
+        headers: further header fields.
         key: 16 random bytes.
-        max_header_size: bytes that the head of an answer may have.
-        max_headers: fields it may have.
+        max_header_size: bytes that the head of a response may have.
+        max_headers: header fields that a response may have.
 
     Raises:
-        ConfigurationError: what cannot be sent.
+        ConfigurationError: an argument is malformed, or a header field is reserved.
     """
 
     __slots__ = (
@@ -110,42 +112,42 @@ class ClientHandshake:
         self._buffer = HeadBuffer(max_header_size)
 
     def receive(self, data: bytes) -> Accepted | None:
-        """Take bytes of the server's answer; to be called no more once it gave or raised something.
+        """Handle bytes of the server's response; call it until it returns a result or raises.
 
         Returns:
-            What was agreed on once the answer is complete, else None.
+            the result of the handshake once the response is complete, else None.
 
         Raises:
-            HandshakeError: the server refused, or its answer is wrong or too long.
+            HandshakeError: the server refused, or its response is not valid or too long.
         """
         while True:
             try:
                 head = self._buffer.receive(data)
             except Refuse as exc:
-                raise HandshakeError(f"the server's answer cannot be read: {exc.body!s}") from None
+                raise HandshakeError(f"the server's response cannot be read: {exc.body!s}") from None
             if head is None:
                 return None
-            answer = parse_response(head, max_headers=self._max_headers)
+            response = parse_response(head, max_headers=self._max_headers)
             data = self._buffer.rest
-            if answer.status >= 200 or answer.status == _SWITCHING_PROTOCOLS:
-                return self._verify(answer, data)
+            if response.status >= 200 or response.status == _SWITCHING_PROTOCOLS:
+                return self._verify(response, data)
             self._interim += 1
             if self._interim > _MAX_INTERIM:
-                raise HandshakeError(f"the server sent more than {_MAX_INTERIM} interim answers", answer.status)
+                raise HandshakeError(f"the server sent more than {_MAX_INTERIM} interim responses", response.status)
             self._buffer = HeadBuffer(self._max_header_size)
 
-    def _verify(self, answer: ResponseHead, rest: bytes) -> Accepted:
-        headers = answer.headers
-        if answer.status != _SWITCHING_PROTOCOLS:
-            raise HandshakeError(f"the server answered {answer.status} {answer.reason}".rstrip(), answer.status)
-        if answer.http_version < (1, 1):
+    def _verify(self, response: ResponseHead, rest: bytes) -> Accepted:
+        headers = response.headers
+        if response.status != _SWITCHING_PROTOCOLS:
+            raise HandshakeError(f"the server answered {response.status} {response.reason}".rstrip(), response.status)
+        if response.http_version < (1, 1):
             raise _wrong("is HTTP/1.0")
         if [value.lower() for value in headers.getlist("upgrade")] != ["websocket"]:
             raise _wrong("does not have the field Upgrade: websocket")
         if not has_element(headers, "connection", "upgrade"):
             raise _wrong("does not list upgrade in its Connection field")
         if headers.getlist("sec-websocket-accept") != [self._token]:
-            raise _wrong("has no Sec-WebSocket-Accept that fits the key")
+            raise _wrong("has no Sec-WebSocket-Accept that matches the key")
         return Accepted(self._verify_subprotocol(headers), self._verify_extensions(headers), headers, rest)
 
     def _verify_subprotocol(self, headers: Headers) -> str | None:
@@ -183,10 +185,10 @@ def _check_target(host: str, path: str) -> None:
 def _check_subprotocols(subprotocols: Sequence[str]) -> None:
     for subprotocol in subprotocols:
         if TOKEN.fullmatch(subprotocol) is None:
-            raise ConfigurationError(f"{subprotocol!r} is not the name of a subprotocol")
+            raise ConfigurationError(f"{subprotocol!r} is not a valid name of a subprotocol")
     if len(set(subprotocols)) != len(subprotocols):
         raise ConfigurationError("a subprotocol is offered twice")
 
 
 def _wrong(what: str) -> HandshakeError:
-    return HandshakeError(f"the server's answer {what}", _SWITCHING_PROTOCOLS)
+    return HandshakeError(f"the server's response {what}", _SWITCHING_PROTOCOLS)

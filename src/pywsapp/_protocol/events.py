@@ -1,4 +1,4 @@
-"""What comes out of the protocol of an open WebSocket."""
+"""The events that `WebSocket.receive` returns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 
 class State(Enum):
-    """How far the close handshake is."""
+    """How far the close handshake is.
 
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
+    `pywsapp._protocol.websocket` has the table of transitions.
+    """
+
+    OPEN = "open"  #: no close frame was sent or received
+    CLOSING = "closing"  #: this side sent its close frame and waits for the peer's
+    CLOSED = "closed"  #: the peer's close frame arrived, the connection failed, or the transport is lost
 
 
 class PongReceived(NamedTuple):
@@ -21,13 +24,14 @@ class PongReceived(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The WebSocket is over; always the last event.
+    """The WebSocket has ended; always the last event.
 
     Attributes:
         code: the peer's close code (1005 if its frame had none), or the code of the error.
-        reason: the peer's reason, or what was wrong.
-        by_peer: whether the peer sent a close frame; otherwise it broke the protocol or a limit.
-        reply: the close frame that is still to be sent, after pongs that were due; b"" if ours was sent before.
+        reason: the peer's close reason, or what was wrong.
+        by_peer: True if the peer sent a close frame; False if the peer violated the protocol or a limit.
+        reply: the bytes to send, namely the pongs that are due and the close frame; b"" if our close frame was sent
+            before.
     """
 
     code: int

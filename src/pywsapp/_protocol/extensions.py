@@ -1,10 +1,11 @@
-"""The Sec-WebSocket-Extensions field, as a list of offers (RFC 6455 section 9.1).
+"""The Sec-WebSocket-Extensions field as a list of offers (RFC 6455 section 9.1).
 
     extension-list  = 1#( extension-token *( ";" extension-param ) )
     extension-param = token [ "=" ( token | quoted-string ) ]
 
-What a quoted string holds must be a token once it is unquoted, so no valid one contains a comma or a semicolon. That is
-why plain splitting is enough: a quoted string that is cut by it was malformed before, and its half is refused.
+The content of a quoted string must be a token after unquoting, so no valid quoted string contains a comma or semicolon.
+Plain splitting is therefore enough: it can only cut a quoted string that is malformed anyway, and then refuses the
+parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 
 from pywsapp._protocol.http import TOKEN, TOKEN_CHARS
 
-#: The name of an extension and its parameters in order; None is the value of a parameter that has none.
+#: The name of an extension, and its parameters in order; the value of a parameter without one is None.
 Offer = tuple[str, list[tuple[str, "str | None"]]]
 
 _MAX_OFFERS = 32
@@ -25,13 +26,13 @@ _PARAMETER = re.compile(
 
 
 def parse_extensions(values: Iterable[str]) -> list[Offer]:
-    """Read all Sec-WebSocket-Extensions fields of a head.
+    """Parse all Sec-WebSocket-Extensions fields of a head.
 
     Args:
         values: the value of each field, in order.
 
     Returns:
-        The offers in order; repeated extensions and repeated parameters are all in it.
+        the offers in order, with repeated extensions and repeated parameters.
 
     Raises:
         ValueError: a field is malformed or empty, or there are more than 32 offers or 32 parameters in one.

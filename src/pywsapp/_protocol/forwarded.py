@@ -1,12 +1,12 @@
-"""X-Forwarded-For and X-Forwarded-Proto: what a proxy writes about the client it forwards for.
+"""X-Forwarded-For and X-Forwarded-Proto: what proxies write about the client for which they forward.
 
-Each proxy on the way appends the address it was connected from, so the list is read from its right end: the last entry
-is the word of the nearest proxy, the one before it the word of whoever that entry names, and so on. The client itself
-may have sent the field with anything in it, which is then the left end. There is no standard; RFC 7239 wrote one with
-another field, `Forwarded`, which hardly any proxy sends by itself and which is not read here.
+Each proxy on the path appends the address from which it was connected, so the list is read from its right end. The last
+entry is the statement of the nearest proxy, the one before it is the statement of the proxy that this entry names, and
+so on. The client can send the field with any content, which is then the left end. There is no standard for these
+fields. RFC 7239 defines another field, `Forwarded`, which hardly any proxy sends by default and which is not read here.
 
-Taken are the spellings that proxies use: IPv4, IPv6, IPv6 in brackets, and with a port behind it. Everything else, the
-`unknown` of some and the `_names` of others, is no address.
+Accepted spellings are those that proxies use: IPv4, IPv6, and IPv6 in brackets; IPv4 and brackets also with a port.
+Anything else, such as `unknown` and the `_names` of some proxies, is not an address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pywsapp._addresses import unmapped
 
-#: A way through more proxies than these does not exist; what is left of it somebody made up.
+#: No real path has more proxies than this; entries to the left of these are ignored.
 MAX_HOPS = 20
 
 _HOP = re.compile(r"(?:([0-9.]{7,15})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]{2,45})")
@@ -25,10 +25,12 @@ _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 def forwarded_hops(values: Iterable[str]) -> Iterator[str | None]:
-    """Give the addresses in X-Forwarded-For, the nearest one first, in their usual spelling; None for what is none.
+    """Return the addresses in X-Forwarded-For in canonical spelling, the nearest one first.
+
+    An entry that is not an address becomes None.
 
     Args:
-        values: those of all fields of the name, in order.
+        values: the values of all X-Forwarded-For fields, in order.
     """
     hops = ",".join(values).rsplit(",", MAX_HOPS)
     if len(hops) > MAX_HOPS:
@@ -37,10 +39,10 @@ def forwarded_hops(values: Iterable[str]) -> Iterator[str | None]:
 
 
 def forwarded_scheme(values: Iterable[str]) -> str | None:
-    """Give "http" or "https", as the nearest proxy has it in X-Forwarded-Proto; None if that is neither.
+    """Return the scheme that the nearest proxy states, `"http"` or `"https"`; None if it states anything else.
 
     Args:
-        values: those of all fields of the name, in order.
+        values: the values of all X-Forwarded-Proto fields, in order.
     """
     return _SCHEMES.get(",".join(values).rpartition(",")[2].strip(" \t").lower())
 

@@ -1,8 +1,8 @@
-"""A data frame that is a whole message and has only arrived in part.
+"""The assembly of a data frame that is a whole message and has arrived only in part.
 
-Its payload is unmasked, inflated and checked as it comes, so that invalid UTF-8 and bombs fail at the first wrong byte,
-whatever the frame promises to bring. What is kept is bytes, for text as well: they are as compact in a million parts as
-in one, and text of which one character is an emoji would take four times as much.
+The payload is unmasked, inflated and checked part by part, so that invalid UTF-8 and decompression bombs fail at the
+first wrong byte, whatever length the header announces. The payload is kept as bytes, text too: bytes take no more
+memory in a million parts than in one, while a str with a single emoji in it takes four bytes for each character.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.frames import Gathering, apply_mask, rotated
+from pywsapp._protocol.frames import PayloadBuffer, apply_mask, rotate_mask
 from pywsapp._protocol.opcodes import RSV1, TEXT
 
 if TYPE_CHECKING:
@@ -20,23 +20,23 @@ _Utf8Decoder = getincrementaldecoder("utf-8")
 
 
 class PartialFrame:
-    """One frame between its header and the last byte of its payload.
+    """One frame from its header to the last byte of its payload.
 
     Attributes:
-        remaining: bytes of payload that are still to come.
+        remaining: bytes of payload that have not arrived yet.
 
     Args:
-        first: its first byte: FIN, RSV bits and opcode.
-        mask: its masking key, empty if it has none.
-        size: bytes of payload that it will bring, at least one.
-        limit: bytes that the message may have, after inflation.
-        deflate: inflates it if it is compressed.
+        first: the first byte of the frame: FIN, RSV bits and opcode.
+        mask: the masking key, or b"" without one.
+        size: bytes of payload that the header announces, at least one.
+        limit: bytes that the message may have after inflating.
+        deflate: inflates the payload of a compressed frame.
     """
 
-    __slots__ = ("_decoder", "_deflate", "_gathering", "_limit", "_mask", "_size", "remaining")
+    __slots__ = ("_buffer", "_decoder", "_deflate", "_limit", "_mask", "_size", "remaining")
 
     def __init__(self, first: int, mask: bytes, size: int, limit: int, deflate: PerMessageDeflate | None) -> None:
-        self._gathering = Gathering(size)
+        self._buffer = PayloadBuffer(size)
         self._decoder = _Utf8Decoder() if first & TEXT else None
         self._deflate = deflate if first & RSV1 else None
         self._mask = mask
@@ -46,15 +46,22 @@ class PartialFrame:
 
     @property
     def inflated(self) -> int:
-        """Bytes that came out of it; 0 if it is not compressed."""
+        """Bytes to which the payload has inflated; 0 for a frame that is not compressed."""
         return self._size if self._deflate is not None else 0
 
     def receive(self, data: bytes, start: int) -> int:
-        """Take the next part, which begins somewhere in the data; give where it ends.
+        """Add the next part of the payload.
+
+        Args:
+            data: the bytes that have arrived.
+            start: where the payload begins in them.
+
+        Returns:
+            where the payload ends in them.
 
         Raises:
-            ProtocolError: it cannot be inflated, or inflates to too much.
-            UnicodeDecodeError: it cannot be text.
+            ProtocolError: the payload cannot be inflated, or inflates to more than the limit.
+            UnicodeDecodeError: the payload of a text frame is not UTF-8.
         """
         stop = min(len(data), start + self.remaining)
         self.remaining -= stop - start
@@ -62,21 +69,21 @@ class PartialFrame:
         if self._deflate is not None:
             self._inflate(self._deflate, data[start:stop])
         else:
-            self._gathering.add(data, start, stop, self._mask)
+            self._buffer.add(data, start, stop, self._mask)
             self._size += stop - start
-        self._mask = rotated(self._mask, stop - start)
+        self._mask = rotate_mask(self._mask, stop - start)
         if self._decoder is not None:
-            self._decoder.decode(self._gathering.since(before), not self.remaining)
+            self._decoder.decode(self._buffer.since(before), not self.remaining)
         return stop
 
     def _inflate(self, deflate: PerMessageDeflate, part: bytes) -> None:
         if self._mask:
             part = apply_mask(part, self._mask)
         part = deflate.decompress(part, self._limit - self._size, not self.remaining)
-        self._gathering.add(part, 0, len(part), b"")
+        self._buffer.add(part, 0, len(part), b"")
         self._size += len(part)
 
     def message(self) -> str | bytes:
-        """Give the message; to be called once, when nothing remains."""
-        payload = self._gathering.payload()
+        """Return the message; call it once, when nothing remains."""
+        payload = self._buffer.payload()
         return payload if self._decoder is None else payload.decode()

@@ -9,16 +9,16 @@ cpdef bytes encode_frame(int first, bytes payload)
 cpdef bytes frame_head(int first, Py_ssize_t size)
 cpdef bytes encode_text_frame(int first, str text)
 cpdef bytes encode_masked_frame(int first, bytes payload)
-cpdef bytes rotated(bytes mask, Py_ssize_t count)
+cpdef bytes rotate_mask(bytes mask, Py_ssize_t count)
 
 
-cdef class Gathering:
+cdef class PayloadBuffer:
     cdef PyObject *_buffer
     cdef Py_ssize_t _expected
-    cdef Py_ssize_t _room
+    cdef Py_ssize_t _capacity
     cdef Py_ssize_t _size
 
     cpdef add(self, bytes data, Py_ssize_t start, Py_ssize_t stop, bytes mask)
-    cdef int _make_room(self, Py_ssize_t size) except -1
+    cdef int _reserve(self, Py_ssize_t size) except -1
     cpdef bytes since(self, Py_ssize_t start)
     cpdef bytes payload(self)

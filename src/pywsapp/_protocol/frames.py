@@ -1,9 +1,9 @@
-"""Bytes of single frames: unmasking, and writing whole data frames (RFC 6455 section 5.2).
+"""Single frames as bytes: unmasking, and encoding whole data frames (RFC 6455 section 5.2).
 
-These few functions are the innermost loop of the library and know nothing but bytes. Masking is an XOR with a
-repeated 4-byte key; CPython has no such operation, so two are borrowed: the XOR of two big integers, best for short
-payloads, and four strided `bytes.translate` passes, which do not grow with the square and win above a few hundred
-bytes. `frames.pyx` says the same to a compiler, which has an XOR.
+These functions are the innermost loop of the library, and work on nothing but bytes. Masking is an XOR with a repeated
+4-byte key. CPython has no such operation for bytes, so the pure Python build uses two others: the XOR of two big
+integers, which is best for short payloads, and four strided passes of `bytes.translate`, which are linear in the size
+and faster from a few hundred bytes on. The compiled build uses `frames.pyx` instead, with the same functions.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import os
 _XOR_TABLES = tuple(bytes(a ^ b for a in range(256)) for b in range(256))
 _TRANSLATE_FROM = 400
 _integer = int.from_bytes
-#: Times the integer of a key, the integer of that key repeated so many times.
+#: Multiplied with the integer of a key: the integer of that key repeated so many times.
 _REPEATED = tuple(((1 << 32 * words) - 1) // ((1 << 32) - 1) for words in range(_TRANSLATE_FROM // 4 + 1))
 
-
-_SHORT = 126  # from here on a payload's length needs more than the second byte
+_SHORT = 126  # from this size on, the length of a payload does not fit into the second byte
 _HEADS = {first: tuple(bytes((first, size)) for size in range(_SHORT)) for first in (0x81, 0x82)}  # of whole messages
 
-#: What `long_size` gives for a length that must not be written like that.
+#: The result of `long_size` for an invalid length: one not encoded in the shortest form, or one of 2 ** 62 and more.
 WRONG_SIZE = 1 << 62
 
 
@@ -38,22 +37,22 @@ def apply_mask(data: bytes, mask: bytes) -> bytes:
     return bytes(masked)
 
 
-def rotated(mask: bytes, count: int) -> bytes:
-    """Give the masking key for what follows after `count` bytes of a payload."""
+def rotate_mask(mask: bytes, count: int) -> bytes:
+    """Return the masking key for the part of a payload that follows after `count` bytes."""
     shift = count & 3
     return mask[shift:] + mask[:shift]
 
 
 def unmask(data: bytes, start: int, stop: int) -> bytes:
-    """Give the payload from `start` to `stop`, of which the masking key stands right before it."""
+    """Return the unmasked payload between `start` and `stop`; its masking key is the four bytes before `start`."""
     return apply_mask(data[start:stop], data[start - 4 : start])
 
 
 def unmask_text(data: bytes, start: int, stop: int) -> str:
-    """Do the same for text.
+    """Return the unmasked payload between `start` and `stop` as text.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8.
+        UnicodeDecodeError: the payload is not UTF-8.
     """
     size = stop - start
     if size >= _TRANSLATE_FROM:
@@ -64,7 +63,10 @@ def unmask_text(data: bytes, start: int, stop: int) -> str:
 
 
 def long_size(data: bytes, position: int) -> int:
-    """Read the extended length of the frame at a position, all of which must be there (RFC 6455 section 5.2)."""
+    """Return the extended payload length of the frame at a position (RFC 6455 section 5.2).
+
+    All bytes of the length must have arrived. The result for an invalid length is `WRONG_SIZE`.
+    """
     if data[position + 1] & 0x7F == 126:
         size = data[position + 2] << 8 | data[position + 3]
         return size if size >= 126 else WRONG_SIZE
@@ -72,11 +74,13 @@ def long_size(data: bytes, position: int) -> int:
     return size if 65536 <= size < WRONG_SIZE else WRONG_SIZE
 
 
-class Gathering:
-    """A payload that comes in parts.
+class PayloadBuffer:
+    """The part of a payload that has arrived.
+
+    Memory is allocated only as parts arrive, because announcing a large payload costs a peer nothing.
 
     Args:
-        size: bytes that are expected. Memory is only asked for as parts come, for expecting costs a peer nothing.
+        size: bytes that the header announces.
     """
 
     __slots__ = ("_sink",)
@@ -85,26 +89,26 @@ class Gathering:
         self._sink = io.BytesIO()
 
     def add(self, data: bytes, start: int, stop: int, mask: bytes) -> None:
-        """Add what stands from `start` to `stop`, unmasked if there is a mask."""
+        """Append the bytes between `start` and `stop`, unmasked unless the mask is empty."""
         part = data[start:stop]
         self._sink.write(apply_mask(part, mask) if mask else part)
 
     def since(self, start: int) -> bytes:
-        """Give what was added from a place on."""
+        """Return the payload from an offset on."""
         return self._sink.getbuffer()[start:].tobytes()
 
     def payload(self) -> bytes:
-        """Give all of it; to be called once, at the end."""
+        """Return the whole payload; call it once, at the end."""
         return self._sink.getvalue()
 
 
 def encode_frame(first: int, payload: bytes) -> bytes:
-    """Write an unmasked frame, as servers send them; `first` is FIN, RSV bits and opcode."""
+    """Return an unmasked frame, as servers send it; `first` is FIN, RSV bits and opcode."""
     return frame_head(first, len(payload)) + payload
 
 
 def frame_head(first: int, size: int) -> bytes:
-    """Write what stands before an unmasked payload of that size."""
+    """Return the bytes before an unmasked payload of a size."""
     if size < _SHORT:
         return bytes((first, size))
     if size < 65536:
@@ -113,10 +117,10 @@ def frame_head(first: int, size: int) -> bytes:
 
 
 def encode_text_frame(first: int, text: str) -> bytes:
-    """Do the same for text that is a whole message.
+    """Return an unmasked frame for text that is a whole message.
 
     Raises:
-        UnicodeEncodeError: it has no UTF-8 form.
+        UnicodeEncodeError: the text has no UTF-8 form.
     """
     payload = text.encode()
     size = len(payload)
@@ -124,7 +128,7 @@ def encode_text_frame(first: int, text: str) -> bytes:
 
 
 def encode_masked_frame(first: int, payload: bytes) -> bytes:
-    """Write a masked frame, as clients send them, with a fresh unpredictable key."""
+    """Return a masked frame, as clients send it, with a new unpredictable key."""
     size = len(payload)
     mask = os.urandom(4)
     if size < 126:

@@ -1,4 +1,4 @@
-"""The compiled twin of `frames.py`: the same functions, without the copies that Python has to make."""
+"""The compiled build's version of `frames.py`: the same functions, without the copies that Python has to make."""
 
 import os
 
@@ -15,14 +15,14 @@ cdef extern from "Python.h":
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *text, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject **text, Py_ssize_t size) except -1
 
-#: What `long_size` gives for a length that must not be written like that.
+#: The result of `long_size` for an invalid length: one not encoded in the shortest form, or one of 2 ** 62 and more.
 WRONG_SIZE = 1 << 62
 
 cdef Py_ssize_t _WRONG_SIZE = WRONG_SIZE
 
 cdef enum:
-    ON_STACK = 512  # bytes of text that are unmasked without asking for memory
-    FIRST_ROOM = 4096
+    ON_STACK = 512  # bytes of text that are unmasked on the stack
+    FIRST_CAPACITY = 4096
 
 
 cdef inline void _xor(const char *source, char *target, Py_ssize_t size, const char *mask) noexcept nogil:
@@ -46,7 +46,7 @@ cpdef bytes apply_mask(bytes data, bytes mask):
     """XOR a payload with its 4-byte masking key, in either direction (RFC 6455 section 5.3)."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
     if PyBytes_GET_SIZE(mask) != 4:
-        raise ValueError("a masking key has four bytes")
+        raise ValueError("a masking key must have four bytes")
     cdef bytes masked = PyBytes_FromStringAndSize(NULL, size)
     _xor(PyBytes_AS_STRING(data), PyBytes_AS_STRING(masked), size, PyBytes_AS_STRING(mask))
     return masked
@@ -54,12 +54,12 @@ cpdef bytes apply_mask(bytes data, bytes mask):
 
 cdef inline int _check(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1:
     if start < 4 or stop < start or stop > PyBytes_GET_SIZE(data):
-        raise ValueError("a payload lies behind its masking key and within the data")
+        raise ValueError("a payload must follow its masking key and lie within the data")
     return 0
 
 
 cpdef bytes unmask(bytes data, Py_ssize_t start, Py_ssize_t stop):
-    """Give the payload from `start` to `stop`, of which the masking key stands right before it."""
+    """Return the unmasked payload between `start` and `stop`; its masking key is the four bytes before `start`."""
     _check(data, start, stop)
     cdef const char *source = PyBytes_AS_STRING(data) + start
     cdef bytes payload = PyBytes_FromStringAndSize(NULL, stop - start)
@@ -68,10 +68,10 @@ cpdef bytes unmask(bytes data, Py_ssize_t start, Py_ssize_t stop):
 
 
 cpdef str unmask_text(bytes data, Py_ssize_t start, Py_ssize_t stop):
-    """Do the same for text.
+    """Return the unmasked payload between `start` and `stop` as text.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8.
+        UnicodeDecodeError: the payload is not UTF-8.
     """
     _check(data, start, stop)
     cdef const char *source = PyBytes_AS_STRING(data) + start
@@ -84,7 +84,10 @@ cpdef str unmask_text(bytes data, Py_ssize_t start, Py_ssize_t stop):
 
 
 cpdef Py_ssize_t long_size(bytes data, Py_ssize_t position) except -1:
-    """Read the extended length of the frame at a position, all of which must be there (RFC 6455 section 5.2)."""
+    """Return the extended payload length of the frame at a position (RFC 6455 section 5.2).
+
+    All bytes of the length must have arrived. The result for an invalid length is `WRONG_SIZE`.
+    """
     cdef int width = 2 if data[position + 1] & 0x7F == 126 else 8
     cdef uint64_t size = 0
     cdef Py_ssize_t at
@@ -95,58 +98,58 @@ cpdef Py_ssize_t long_size(bytes data, Py_ssize_t position) except -1:
     return size
 
 
-cdef class Gathering:
-    """A payload that comes in parts.
+cdef class PayloadBuffer:
+    """The part of a payload that has arrived.
 
-    No more than four times what has come is asked for: a peer that only promises costs little.
+    At most four times as much memory is allocated, because announcing a large payload costs a peer nothing.
 
     Args:
-        size: bytes that are expected.
+        size: bytes that the header announces.
     """
 
     def __init__(self, Py_ssize_t size):
         self._expected = size
-        self._room = min(size, FIRST_ROOM)
-        self._buffer = _new_bytes(NULL, self._room)
+        self._capacity = min(size, FIRST_CAPACITY)
+        self._buffer = _new_bytes(NULL, self._capacity)
 
     def __dealloc__(self):
         Py_XDECREF(self._buffer)
 
     cpdef add(self, bytes data, Py_ssize_t start, Py_ssize_t stop, bytes mask):
-        """Add what stands from `start` to `stop`, unmasked if there is a mask."""
+        """Append the bytes between `start` and `stop`, unmasked unless the mask is empty."""
         if start < 0 or stop < start or stop > PyBytes_GET_SIZE(data):
-            raise ValueError("a part lies within the data")
+            raise ValueError("a part must lie within the data")
         cdef Py_ssize_t size = stop - start
         cdef const char *source = PyBytes_AS_STRING(data) + start
-        self._make_room(self._size + size)
+        self._reserve(self._size + size)
         if not PyBytes_GET_SIZE(mask):
             memcpy(PyBytes_AS_STRING(<object>self._buffer) + self._size, source, size)
         elif PyBytes_GET_SIZE(mask) == 4:
             _xor(source, PyBytes_AS_STRING(<object>self._buffer) + self._size, size, PyBytes_AS_STRING(mask))
         else:
-            raise ValueError("a masking key has four bytes")
+            raise ValueError("a masking key must have four bytes")
         self._size += size
 
-    cdef int _make_room(self, Py_ssize_t size) except -1:
-        if self._buffer is NULL:  # it was given out, or there was no memory
+    cdef int _reserve(self, Py_ssize_t size) except -1:
+        if self._buffer is NULL:  # the payload was returned before, or memory ran out
             raise MemoryError
-        if size > self._room:
-            self._room = max(size, min(max(self._expected, 2 * self._room), 4 * size))
-            _PyBytes_Resize(&self._buffer, self._room)
+        if size > self._capacity:
+            self._capacity = max(size, min(max(self._expected, 2 * self._capacity), 4 * size))
+            _PyBytes_Resize(&self._buffer, self._capacity)
         return 0
 
     cpdef bytes since(self, Py_ssize_t start):
-        """Give what was added from a place on."""
-        self._make_room(0)
+        """Return the payload from an offset on."""
+        self._reserve(0)
         if start < 0 or start > self._size:
-            raise ValueError("the place lies within what was added")
+            raise ValueError("the offset must lie within the payload")
         return PyBytes_AS_STRING(<object>self._buffer)[start : self._size]
 
     cpdef bytes payload(self):
-        """Give all of it; to be called once, at the end."""
+        """Return the whole payload; call it once, at the end."""
         cdef bytes whole
-        self._make_room(0)
-        if self._size != self._room:
+        self._reserve(0)
+        if self._size != self._capacity:
             _PyBytes_Resize(&self._buffer, self._size)
         whole = <bytes>self._buffer
         Py_XDECREF(self._buffer)
@@ -177,7 +180,7 @@ cdef inline Py_ssize_t _head_size(Py_ssize_t size) noexcept:
 
 
 cpdef bytes encode_frame(int first, bytes payload):
-    """Write an unmasked frame, as servers send them; `first` is FIN, RSV bits and opcode."""
+    """Return an unmasked frame, as servers send it; `first` is FIN, RSV bits and opcode."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, _head_size(size) + size)
     memcpy(_begin_frame(frame, first, 0, size), PyBytes_AS_STRING(payload), size)
@@ -185,17 +188,17 @@ cpdef bytes encode_frame(int first, bytes payload):
 
 
 cpdef bytes frame_head(int first, Py_ssize_t size):
-    """Write what stands before an unmasked payload of that size."""
+    """Return the bytes before an unmasked payload of a size."""
     cdef bytes head = PyBytes_FromStringAndSize(NULL, _head_size(size))
     _begin_frame(head, first, 0, size)
     return head
 
 
 cpdef bytes encode_text_frame(int first, str text):
-    """Do the same for text that is a whole message.
+    """Return an unmasked frame for text that is a whole message.
 
     Raises:
-        UnicodeEncodeError: it has no UTF-8 form.
+        UnicodeEncodeError: the text has no UTF-8 form.
     """
     if not PyUnicode_IS_ASCII(text):
         return encode_frame(first, text.encode())
@@ -206,17 +209,17 @@ cpdef bytes encode_text_frame(int first, str text):
 
 
 cpdef bytes encode_masked_frame(int first, bytes payload):
-    """Write a masked frame, as clients send them, with a fresh unpredictable key."""
+    """Return a masked frame, as clients send it, with a new unpredictable key."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
     cdef bytes mask = os.urandom(4)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, _head_size(size) + 4 + size)
-    cdef char *behind = _begin_frame(frame, first, 0x80, size)
-    memcpy(behind, PyBytes_AS_STRING(mask), 4)
-    _xor(PyBytes_AS_STRING(payload), behind + 4, size, PyBytes_AS_STRING(mask))
+    cdef char *payload_start = _begin_frame(frame, first, 0x80, size)
+    memcpy(payload_start, PyBytes_AS_STRING(mask), 4)
+    _xor(PyBytes_AS_STRING(payload), payload_start + 4, size, PyBytes_AS_STRING(mask))
     return frame
 
 
-cpdef bytes rotated(bytes mask, Py_ssize_t count):
-    """Give the masking key for what follows after `count` bytes of a payload."""
+cpdef bytes rotate_mask(bytes mask, Py_ssize_t count):
+    """Return the masking key for the part of a payload that follows after `count` bytes."""
     cdef Py_ssize_t shift = count & 3
     return mask[shift:] + mask[:shift]

@@ -1,8 +1,8 @@
-"""The server's half of the opening handshake (RFC 6455 section 4.2).
+"""The server's side of the opening handshake (RFC 6455 section 4.2).
 
-A request has been read by `pywsapp._protocol.http`; here it is checked for being a WebSocket handshake, and answered.
-Each fault has the status that tells the client what to do about it: 405 another method, 426 another protocol or
-version (with the one that is spoken), 400 mend the request. Nothing is remembered between the calls.
+`pywsapp._protocol.http` has parsed the request. This module checks that it is a WebSocket handshake, and writes the
+response. The status of a refusal says what the client must change: 405 for another method, 426 for another protocol or
+version (with the supported one), and 400 for any other fault in the request. The functions keep no state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Headers, Request
 from pywsapp.options import Deflate
 
-#: The fields of a handshake that only the library may set, in either role.
+#: The header fields of a handshake that only the library sets, in either role.
 RESERVED = re.compile(r"upgrade|connection|content-length|transfer-encoding|sec-websocket-.*", re.IGNORECASE)
 
 _HANDSHAKE_FIELDS = frozenset(
@@ -36,13 +36,13 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
 #: The header fields of a 426 response (RFC 9110 section 15.5.22, RFC 6455 section 4.4).
 UPGRADE_HEADERS = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION))
-# 22 digits and two "=" always decode to 16 bytes. The four bits that the last digit has too many are not looked at:
-# RFC 4648 section 3.5 leaves it open, and only the text enters the answer.
+# 22 digits and two "=" always decode to 16 bytes. The last digit has four bits too many, which are not checked: RFC
+# 4648 section 3.5 allows that, and only the text of the key is used.
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 
 
 def is_upgrade(request: Request) -> bool:
-    """Tell whether a request asks for `Upgrade: websocket`, rightly or not."""
+    """Return whether a request asks for `Upgrade: websocket`, in a valid handshake or not."""
     return has_element(request.headers, "upgrade", "websocket")
 
 
@@ -50,7 +50,7 @@ def check_upgrade(request: Request) -> None:
     """Check that a request is a WebSocket handshake (RFC 6455 section 4.2.1; Ratchet's RequestVerifier).
 
     Raises:
-        Refuse: 405 not GET, 426 no upgrade or not version 13, 400 anything else that is wrong.
+        Refuse: 405 for a method other than GET, 426 without an upgrade or version 13, 400 for any other fault.
     """
     if request.method.upper() != "GET":
         raise Refuse(405, [("Allow", "GET")], "a WebSocket handshake is a GET request")
@@ -75,42 +75,42 @@ def check_upgrade(request: Request) -> None:
 
 
 def choose_subprotocol(request: Request, supported: Sequence[str], *, required: bool) -> str | None:
-    """Choose the subprotocol that both sides speak (RFC 6455 section 4.2.2; Ratchet's ServerNegotiator).
+    """Choose a subprotocol that both sides support (RFC 6455 section 4.2.2; Ratchet's ServerNegotiator).
 
     Args:
         request: the handshake.
-        supported: what the server speaks, the preferred one first.
-        required: refuse when there is none in common (Ratchet's strict check). A client that asks for none and a
-            server that has none agree.
+        supported: the subprotocols of the server, the preferred one first.
+        required: refuse a handshake without a common subprotocol (Ratchet's strict check). A client that offers none
+            and a server that supports none agree.
 
     Raises:
-        Refuse: 426 with the server's list.
+        Refuse: 426 with the subprotocols of the server.
     """
     for subprotocol in supported:
         if subprotocol in request.subprotocols:
             return subprotocol
     if required and (supported or request.subprotocols):
-        spoken = [("Sec-WebSocket-Protocol", ", ".join(supported))] if supported else []
-        raise Refuse(426, [*spoken, *UPGRADE_HEADERS], "none of the requested subprotocols is supported")
+        list_field = [("Sec-WebSocket-Protocol", ", ".join(supported))] if supported else []
+        raise Refuse(426, [*list_field, *UPGRADE_HEADERS], "none of the requested subprotocols is supported")
     return None
 
 
 def accept(
     request: Request, *, subprotocol: str | None, deflate: Deflate | None, headers: Iterable[tuple[str, str]] = ()
 ) -> tuple[bytes, DeflateParameters | None]:
-    """Write the answer that accepts a handshake which `check_upgrade` let pass (RFC 6455 section 4.2.2).
+    """Return the response that accepts a handshake (RFC 6455 section 4.2.2); `check_upgrade` must have passed.
 
     Args:
         request: the handshake.
-        subprotocol: one of those the client offered, or None.
-        deflate: how permessage-deflate may be used; None declines it.
-        headers: further fields.
+        subprotocol: one of the subprotocols that the client offers, or None.
+        deflate: how permessage-deflate can be used; None declines it.
+        headers: further header fields.
 
     Returns:
-        The bytes of the response, and the compression that is in force behind them.
+        the bytes of the response, and the agreed parameters of permessage-deflate or None.
 
     Raises:
-        ConfigurationError: the client did not offer the subprotocol, or a field is malformed or the library's own.
+        ConfigurationError: the client does not offer the subprotocol, or a header field is malformed or reserved.
     """
     lines = [
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -122,16 +122,16 @@ def accept(
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}\r\n")
     parameters = None
     if deflate is not None and (agreed := negotiate(_offers(request.headers), deflate)) is not None:
-        answer, parameters = agreed
-        lines.append(f"Sec-WebSocket-Extensions: {answer}\r\n")
+        extension, parameters = agreed
+        lines.append(f"Sec-WebSocket-Extensions: {extension}\r\n")
     lines += encode_fields(headers, reserved=RESERVED)
     lines.append("\r\n")
     return "".join(lines).encode("latin-1"), parameters
 
 
 def accept_token(key: str) -> str:
-    """Give the value of Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2 item 5.4)."""
-    # SHA-1 proves no secret here, and machines in FIPS mode refuse it for that.
+    """Return the value of Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2 item 5.4)."""
+    # SHA-1 protects no secret here. The flag allows it on machines in FIPS mode.
     digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
     return b2a_base64(digest, newline=False).decode("ascii")
 

@@ -1,18 +1,18 @@
-"""The head of an HTTP/1.1 message: finding its end, reading it strictly, writing it.
+"""The head of an HTTP/1.1 message: finding its end, parsing it strictly, writing it.
 
-A WebSocket begins as one HTTP request (RFC 6455 section 4), and a server in front of this one, or a cache, reads the
-same bytes. Whatever two readers could understand differently is refused here instead of repaired: a bare CR or LF,
-a control character, a folded field, a blank before the colon, a second Host, two lengths (RFC 9112 sections 2.2, 5
-and 6.3; a difference in reading is what request smuggling lives on).
+A WebSocket begins as one HTTP request (RFC 6455 section 4), and a proxy or cache in front of the server reads the same
+bytes. This module refuses, and never repairs, everything that two readers could understand differently: a bare CR or
+LF, a control character, a folded field, a space before the colon, a second Host, two lengths (RFC 9112 sections 2.2, 5
+and 6.3). Request smuggling exploits such differences.
 
-The work is bounded before it is done. `HeadBuffer` holds at most `max_size` bytes and one read, and searches each
-byte once. A head is then read in a few linear passes, whatever the peer sends: a count proves that every control
-character belongs to a CRLF, one pattern takes the first line apart, and one takes *all* fields, found only right behind
-a CRLF; were there fewer fields than lines, something in between was no field. No pattern has two neighbouring parts
-that could match the same character, so none backtracks more than once over its input. Only a head that failed is looked
-at line by line, to say what is wrong with it.
+The work is bounded before it begins. `HeadBuffer` holds at most `max_size` bytes and one read, and searches each byte
+once. A head is then parsed in a few linear passes, whatever the peer sends. A count proves that every control character
+belongs to a CRLF. One pattern parses the first line, and one finds *all* fields, which must start right after a CRLF;
+fewer fields than lines mean that a line is not a field. No pattern has two neighbouring parts that match the same
+character, so none backtracks more than once over its input. Only a head that failed is examined line by line, to say
+what is wrong with it.
 
-Values are latin-1 (a byte is a character), as HTTP has it; only the path is percent-decoded, as UTF-8.
+Values are latin-1 (a byte is a character), as HTTP defines them. Only the path is percent-decoded, as UTF-8.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pywsapp._http_text import BODYLESS_STATUSES, phrase
 from pywsapp.exceptions import ConfigurationError, HandshakeError, Refuse
 from pywsapp.http import Headers, Request
 
-#: The characters of a token (RFC 9110 section 5.6.2), to stand inside a pattern's brackets.
+#: The characters of a token (RFC 9110 section 5.6.2), for use inside the brackets of a pattern.
 TOKEN_CHARS = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 TOKEN = re.compile(rf"[{TOKEN_CHARS}]+")
 
 _END = b"\r\n\r\n"
-_MAX_BLANK_LINES = 4  # of a client that ended its last body with one CRLF too many (RFC 9112 section 2.2)
+_MAX_BLANK_LINES = 4  # some clients send a CRLF too many after a body (RFC 9112 section 2.2)
 _TOKEN_BYTES = frozenset(byte for byte in range(128) if TOKEN.fullmatch(chr(byte)))
 
 _VALUE_CHARS = r"\t\x20-\x7e\x80-\xff"
@@ -46,21 +46,21 @@ _FIELD = re.compile(rf"\r\n([{TOKEN_CHARS}]+):[ \t]*([^\r]*)")
 _TEXT_BYTES = bytes(byte for byte in range(256) if _VALUE.fullmatch(chr(byte)))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"(?:([0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*\.?)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
-_MAX_HOST = 255  # a domain name has no more (RFC 1035 section 2.3.4)
+_MAX_HOST = 255  # the limit of a domain name (RFC 1035 section 2.3.4)
 
-#: Fields of which a second one is an attack or a mistake: readers differ in which of the two they take.
+#: A second field of these names is an attack or a mistake: readers differ in which of the two they use.
 _SINGLE = ("Host", "Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Content-Length")
 _FRAMING = re.compile(r"content-length|transfer-encoding", re.IGNORECASE)
 
 
 class HeadBuffer:
-    """Collects bytes until the head of a message is complete (Ratchet's HttpRequestParser).
+    """The buffer of the head of a message, until the head is complete (Ratchet's HttpRequestParser).
 
     Attributes:
-        rest: what came behind the head; empty until it is complete.
+        rest: the bytes that arrived after the head; empty until the head is complete.
 
     Args:
-        max_size: bytes the head may have, its final empty line not counted.
+        max_size: bytes that the head may have, without its final empty line.
     """
 
     __slots__ = ("_blank_lines", "_buffer", "_max_size", "rest")
@@ -72,17 +72,14 @@ class HeadBuffer:
         self.rest = b""
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take bytes; to be called no more once it gave a head.
-
-        Args:
-            data: bytes of the peer, any number.
+        """Add bytes of the peer; call it until it returns a head or raises.
 
         Returns:
-            The head without its final CRLFCRLF once it is complete, else None.
+            the head without its final CRLFCRLF once it is complete, else None.
 
         Raises:
-            Refuse: 400 if this cannot become a message, 414 if even the first line is longer than the limit,
-                431 if the head is.
+            Refuse: 400 if the bytes cannot be a message, 414 if the first line is longer than the limit, 431 if the
+                head is.
         """
         searched = len(self._buffer)
         buffer: bytes | bytearray = data
@@ -93,7 +90,7 @@ class HeadBuffer:
             buffer = self._skip_blank_lines(buffer)
             searched = 0
         end = buffer.find(_END, max(0, searched - 3))
-        # An end that is not in sight may begin with the last three bytes.
+        # The last three bytes may be the beginning of the end.
         if end > self._max_size or (end < 0 and len(buffer) >= self._max_size + len(_END)):
             raise self._too_long(buffer)
         if end < 0:
@@ -132,16 +129,16 @@ class ResponseHead(NamedTuple):
 
 
 def parse_request(head: bytes, *, max_headers: int, scheme: str, remote_address: str) -> Request:
-    """Read the head of a request (Ratchet's HttpRequestParser and the first half of its RequestVerifier).
+    """Parse the head of a request (Ratchet's HttpRequestParser and the first half of its RequestVerifier).
 
     Args:
-        head: what a `HeadBuffer` gave.
-        max_headers: fields it may have.
+        head: the result of a `HeadBuffer`.
+        max_headers: header fields that the request may have.
         scheme: `"http"`, or `"https"` over TLS.
         remote_address: the peer's IP address.
 
     Raises:
-        Refuse: 400 malformed, 431 too many fields, 505 neither HTTP/1.0 nor HTTP/1.1.
+        Refuse: 400 for a malformed head, 431 for too many fields, 505 for a version other than HTTP/1.0 and HTTP/1.1.
     """
     text = head.decode("latin-1")
     line = _REQUEST_LINE.match(text)
@@ -183,26 +180,26 @@ def parse_request(head: bytes, *, max_headers: int, scheme: str, remote_address:
 
 
 def parse_response(head: bytes, *, max_headers: int) -> ResponseHead:
-    """Read the head of a response.
+    """Parse the head of a response.
 
     Args:
-        head: what a `HeadBuffer` gave.
-        max_headers: fields it may have.
+        head: the result of a `HeadBuffer`.
+        max_headers: header fields that the response may have.
 
     Raises:
-        HandshakeError: it is malformed, or has too many fields.
+        HandshakeError: the head is malformed, or has too many fields.
     """
     text = head.decode("latin-1")
     line = _STATUS_LINE.match(text)
     if line is None:
-        raise HandshakeError("the server's answer does not begin with a status line of HTTP/1.1 or HTTP/1.0")
+        raise HandshakeError("the server's response does not begin with a status line of HTTP/1.1 or HTTP/1.0")
     lines = head.count(b"\r\n")
     if lines > max_headers:
-        raise HandshakeError(f"the server's answer has more than {max_headers} header fields")
+        raise HandshakeError(f"the server's response has more than {max_headers} header fields")
     try:
         headers = _parse_fields(head, text, lines)
     except ValueError as exc:
-        raise HandshakeError(f"the server's answer is malformed: {exc}") from None
+        raise HandshakeError(f"the server's response is malformed: {exc}") from None
     minor, status, reason = line.groups()
     return ResponseHead(int(status), reason or "", headers, (1, int(minor)))
 
@@ -215,17 +212,17 @@ def encode_response(
     content_length: int | None,
     date: str | None = None,
 ) -> bytes:
-    """Write a response behind which the connection is closed.
+    """Return a response after which the connection is closed.
 
     Args:
         status: the HTTP status.
-        headers: further fields; a Connection field among them (a 426 has one) stands beside our `close`.
-        body: the content; None writes the head alone, for HEAD or for content that follows.
-        content_length: bytes of the content when `body` is None; None leaves the field out.
+        headers: further header fields. A Connection field among them (a 426 has one) is sent in addition to `close`.
+        body: the content; None returns the head alone, for HEAD or for content that is sent later.
+        content_length: bytes of the content when `body` is None; None omits the field.
         date: the value of the Date field.
 
     Raises:
-        ConfigurationError: a field is malformed, or is one that this function sets.
+        ConfigurationError: a header field is malformed, or this function sets it.
     """
     lines = [
         f"HTTP/1.1 {status} {phrase(status)}\r\n",
@@ -234,7 +231,7 @@ def encode_response(
     ]
     if date is not None:
         lines += encode_fields([("Date", date)])
-    if status in BODYLESS_STATUSES:  # has no content by definition, and a length would make some clients wait for it
+    if status in BODYLESS_STATUSES:  # such a response has no content, and with a length some clients would wait for it
         body = None
     elif body is not None:
         content_length = len(body)
@@ -245,23 +242,24 @@ def encode_response(
 
 
 def encode_fields(headers: Iterable[tuple[str, str]], *, reserved: re.Pattern[str] | None = None) -> list[str]:
-    """Write header fields as lines, so that none can break out of its line.
+    """Return header fields as lines; no value can start another line.
 
     Args:
         headers: names and values.
-        reserved: matches the names that only the library may set.
+        reserved: matches the names that only the library sets.
 
     Raises:
-        ConfigurationError: names the field that is malformed or reserved. The value, perhaps a secret, is not shown.
+        ConfigurationError: a field is malformed or reserved. The message names it, and does not show the value, which
+            can be a secret.
     """
     lines = []
     for name, value in headers:
         try:
             valid_name, valid_value = TOKEN.fullmatch(name), _VALUE.fullmatch(value)
         except TypeError:
-            raise ConfigurationError(f"the header field {name!r} and its value must be str") from None
+            raise ConfigurationError(f"the header field {name!r} and its value must be a str") from None
         if valid_name is None:
-            raise ConfigurationError(f"{name!r} is not the name of a header field")
+            raise ConfigurationError(f"{name!r} is not a valid name of a header field")
         if valid_value is None:
             raise ConfigurationError(f"the value of the header field {name} must be latin-1 text of one line")
         if reserved is not None and reserved.fullmatch(name) is not None:
@@ -271,13 +269,13 @@ def encode_fields(headers: Iterable[tuple[str, str]], *, reserved: re.Pattern[st
 
 
 def parse_host(value: str) -> tuple[str, int | None]:
-    """Read the value of a Host field (RFC 9112 section 3.2).
+    """Parse the value of a Host field (RFC 9112 section 3.2).
 
     Returns:
-        The name or address in lower case, without brackets, and the port or None.
+        the name or address in lower case, without brackets, and the port or None.
 
     Raises:
-        ValueError: it is empty or malformed.
+        ValueError: the value is empty or malformed.
     """
     match = _HOST.fullmatch(value) if len(value) <= _MAX_HOST + 6 else None
     if match is None:
@@ -295,13 +293,13 @@ def parse_host(value: str) -> tuple[str, int | None]:
 
 
 def list_elements(headers: Headers, name: str) -> tuple[str, ...]:
-    """Give the elements of a comma-separated field over all its lines, empty ones left out (RFC 9110 5.6.1)."""
+    """Return the non-empty elements of a comma-separated field, from all its lines (RFC 9110 section 5.6.1)."""
     values = headers.getlist(name)
     return tuple(element for value in values for part in value.split(",") if (element := part.strip(" \t")))
 
 
 def has_element(headers: Headers, name: str, element: str) -> bool:
-    """Tell whether a comma-separated field has an element, given in lower case, in any case."""
+    """Return whether a comma-separated field contains an element; the case is ignored, `element` must be lower case."""
     for value in headers.getlist(name):
         value = value.lower()
         if value == element or any(part.strip(" \t") == element for part in value.split(",")):
@@ -311,11 +309,11 @@ def has_element(headers: Headers, name: str, element: str) -> bool:
 
 def _parse_fields(head: bytes, text: str, lines: int) -> Headers:
     if len(head.translate(None, _TEXT_BYTES)) != 2 * lines:
-        raise ValueError("there is a control character, or a CR or LF alone")
+        raise ValueError("there is a control character, or a bare CR or LF")
     fields = _FIELD.findall(text)
     if len(fields) != lines:
         raise ValueError(_field_fault(text))
-    # Only space and tab: str.rstrip() alone would take latin-1's no-break space too.
+    # Only space and tab: a plain str.rstrip() would also remove the no-break space of latin-1.
     return Headers([(name, value.rstrip(" \t")) for name, value in fields])
 
 
@@ -323,11 +321,11 @@ def _field_fault(text: str) -> str:
     for line in text.split("\r\n")[1:]:
         name, colon, _ = line.partition(":")
         if line.startswith((" ", "\t")):
-            return "a header field is folded over two lines"
+            return "a header field is folded over several lines"
         if not colon:
             return "a header field has no colon"
         if name.endswith((" ", "\t")):
-            return "a header field has a blank before its colon"
+            return "a header field has a space before its colon"
         if TOKEN.fullmatch(name) is None:
             break
     return "a header field has a malformed name"
@@ -341,7 +339,7 @@ def _bad_request_line(line: str) -> Refuse:
     if _VERSION.fullmatch(version) is None:
         return Refuse(400, body="the HTTP version is malformed")
     if version not in ("HTTP/1.0", "HTTP/1.1"):
-        return Refuse(505, body="only HTTP/1.1 is spoken here")
+        return Refuse(505, body="only HTTP/1.1 is supported")
     if TOKEN.fullmatch(method) is None:
         return Refuse(400, body="the method is malformed")
     if not target.startswith("/"):

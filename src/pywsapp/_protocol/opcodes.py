@@ -1,4 +1,4 @@
-"""The bits of a frame's first byte (RFC 6455 section 5.2)."""
+"""The bits in the first byte of a frame (RFC 6455 section 5.2)."""
 
 TEXT = 0x1
 BINARY = 0x2

@@ -1,4 +1,4 @@
-"""A message on its way out: checked once, encoded at most once for each wire format."""
+"""A message to send: checked once, and encoded at most once for each wire format."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Sendable = str | bytes | bytearray | memoryview
 
 
 def payload_of(message: Sendable) -> tuple[int, bytes]:
-    """Give the opcode and the payload of a message.
+    """Return the opcode and the payload of a message.
 
     Raises:
-        TypeError: it is neither text nor bytes.
-        ConfigurationError: it is text that has no UTF-8 form.
+        TypeError: the message is neither text nor bytes.
+        ConfigurationError: the text has no UTF-8 form.
     """
     if isinstance(message, str):
         try:
@@ -36,20 +36,21 @@ def payload_of(message: Sendable) -> tuple[int, bytes]:
 
 
 def not_utf8(exc: UnicodeEncodeError) -> ConfigurationError:
-    """Give what is raised for text that has no UTF-8 form."""
+    """Return the exception for text that has no UTF-8 form."""
     return ConfigurationError(f"a text message must be encodable as UTF-8: {exc}")
 
 
 class PreparedMessage:
-    """A message that is sent to many connections and encoded once for each wire format among them.
+    """A message for many connections, encoded once for each wire format among them.
 
-    Make one to send the same message at different times; `broadcast` makes its own. The wire formats of a server are
-    the plain one and, for each compression window in use, one without context takeover: its bytes refer to nothing
-    sent before, so that every connection with that window can read them.
+    Create one to send the same message at different times; `broadcast` creates its own. The wire formats of a server
+    are the plain one and, for each compression window in use, one without context takeover. The bytes of the latter
+    refer to no earlier message, so that every connection with that window can read them.
 
     Args:
         message: text or bytes.
-        compress: False never compresses it, True always, None from the threshold on (where negotiated).
+        compress: False never compresses the message, True always does, and None does from the threshold on; only where
+            permessage-deflate was negotiated.
     """
 
     __slots__ = ("_frames", "_plain", "compress", "opcode", "payload")
@@ -61,14 +62,14 @@ class PreparedMessage:
         self._frames: dict[tuple[int, int, int], bytes] | None = None
 
     def plain_frame(self) -> bytes:
-        """Give the uncompressed, unmasked frame."""
+        """Return the uncompressed, unmasked frame."""
         frame = self._plain
         if frame is None:
             frame = self._plain = encode_frame(FIN | self.opcode, self.payload)
         return frame
 
     def deflated_frame(self, bits: int, config: Deflate) -> bytes:
-        """Give the frame compressed with a window of `bits` and no reference to earlier messages."""
+        """Return the unmasked frame, compressed with a window of `bits` and no reference to earlier messages."""
         key = (bits, config.level, config.mem_level)
         if self._frames is None:
             self._frames = {}

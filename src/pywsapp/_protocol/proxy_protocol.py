@@ -1,22 +1,22 @@
-r"""The PROXY protocol, versions 1 and 2: what a balancer says before it hands a connection's bytes through.
+r"""The PROXY protocol, versions 1 and 2: what a load balancer states before it forwards the bytes of a connection.
 
-HAProxy's document proxy-protocol.txt defines it. Before the first byte of the client, TLS included, the balancer sends
-one header with the client's address. Version 1 is a line of text:
+HAProxy's document proxy-protocol.txt defines it. Before the first byte of the client, TLS included, the load balancer
+sends one header with the client's address. Version 1 is a line of text:
 
     PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n          at most 107 bytes
-    PROXY UNKNOWN\r\n                                          it cannot say, use the connection's own address
+    PROXY UNKNOWN\r\n                                          the client is unknown: use the connection's own address
 
 Version 2 is binary:
 
     12 bytes    a signature that no other protocol begins with
-     1 byte     version 2, and the command: LOCAL (the balancer's own connection, a health check) or PROXY
-     1 byte     the family: unspecified, IPv4, IPv6, Unix; and the transport
-     2 bytes    the length of what follows
+     1 byte     version 2, and the command: LOCAL (the load balancer's own connection, a health check) or PROXY
+     1 byte     the family (unspecified, IPv4, IPv6, Unix) and the transport
+     2 bytes    the length of the rest
                 both addresses and both ports: 12 bytes for IPv4, 36 for IPv6, 216 for Unix
-                and type-length-value fields; one of them tells of the TLS that ended at the balancer
+                type-length-value fields; one of them describes the TLS connection that ends at the load balancer
 
-A header is either right or the connection is worth nothing, for what follows would be read as the client's. It cannot
-be optional either: a client could then write one itself.
+A connection with a malformed header is unusable, because the bytes after it would count as the client's. The header
+cannot be optional either: a client could then write one itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pywsapp._addresses import unmapped
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ProtocolError
 
-#: Bytes of a header that are taken at most; addresses and TLS take a few hundred, a client's certificate some more.
+#: The largest header that is accepted, in bytes. Addresses and TLS take a few hundred, a client certificate some more.
 MAX_SIZE = 4096
 
 _MAX_LINE = 107
@@ -45,12 +45,12 @@ _CLIENT_SSL = 0x01
 
 
 class ProxyHeader(NamedTuple):
-    """What a balancer says of a connection.
+    """What a load balancer states about a connection.
 
     Attributes:
-        address: the client's IP address in its usual spelling; `""` if the balancer does not say.
-        secure: whether the client speaks TLS with the balancer.
-        relayed: whether there is a client; else the connection is the balancer's own, a health check.
+        address: the client's IP address in canonical spelling; `""` if the load balancer does not state it.
+        secure: True if the client uses TLS to the load balancer.
+        relayed: True if there is a client; False for the load balancer's own connection, a health check.
     """
 
     address: str = ""
@@ -59,10 +59,10 @@ class ProxyHeader(NamedTuple):
 
 
 class ProxyHeaderBuffer:
-    """Collects the header at the beginning of a connection.
+    """The buffer of the header at the beginning of a connection, until the header is complete.
 
     Attributes:
-        rest: the bytes behind the header, once there is one.
+        rest: the bytes that arrived after the header; empty until the header is complete.
     """
 
     __slots__ = ("_buffer", "rest")
@@ -72,10 +72,13 @@ class ProxyHeaderBuffer:
         self.rest = b""
 
     def receive(self, data: bytes) -> ProxyHeader | None:
-        """Take bytes; give the header when it is complete, and None before.
+        """Add bytes of the peer; call it until it returns a header or raises.
+
+        Returns:
+            the header once it is complete, else None.
 
         Raises:
-            ProtocolError: they are no header; nothing may be done any more but to close.
+            ProtocolError: the bytes are not a header. The caller must close the connection without an answer.
         """
         buffer = self._buffer = self._buffer + data
         line = buffer.startswith(_LINE[: len(buffer)])
@@ -99,7 +102,7 @@ def _size_of_line(buffer: bytes) -> int | None:
 
 def _parse_line(line: bytes) -> ProxyHeader:
     words = line[:-2].split(b" ")
-    if words[1] == b"UNKNOWN":  # whatever else stands there is to be ignored
+    if words[1] == b"UNKNOWN":  # the standard says to ignore the rest of the line
         return ProxyHeader()
     try:
         _, family, *addresses, source_port, target_port = line[:-2].decode("ascii").split(" ")
@@ -109,7 +112,7 @@ def _parse_line(line: bytes) -> ProxyHeader:
                 raise ValueError(port)
     except (ValueError, KeyError):
         raise _fault("a malformed PROXY line") from None
-    return ProxyHeader(_spelling(source))
+    return ProxyHeader(_canonical(source))
 
 
 def _size_of_binary(buffer: bytes) -> int | None:
@@ -123,7 +126,7 @@ def _size_of_binary(buffer: bytes) -> int | None:
 
 def _parse_binary(header: bytes) -> ProxyHeader:
     command, kind = header[12], header[13]
-    if command == _LOCAL:  # the rest of it is to be ignored
+    if command == _LOCAL:  # the standard says to ignore the rest
         return ProxyHeader(relayed=False)
     if command != _PROXY:
         raise _fault("a PROXY header of another version or with another command")
@@ -131,24 +134,24 @@ def _parse_binary(header: bytes) -> ProxyHeader:
         return ProxyHeader()
     size = _STREAM.get(kind)
     if size is None:
-        raise _fault("a PROXY header for something else than a stream")
+        raise _fault("a PROXY header for a connection that is not a stream")
     ports = 0 if kind == 0x31 else 4
     fields = _FIXED + 2 * size + ports
     if len(header) < fields:
         raise _fault("a PROXY header that is too short for its addresses")
     source = header[_FIXED : _FIXED + size]
-    address = _spelling(IPv4Address(source) if size == 4 else IPv6Address(source)) if ports else ""
-    return ProxyHeader(address, secure=_tells_of_tls(header, fields))
+    address = _canonical(IPv4Address(source) if size == 4 else IPv6Address(source)) if ports else ""
+    return ProxyHeader(address, secure=_has_tls(header, fields))
 
 
-def _tells_of_tls(header: bytes, position: int) -> bool:
-    """Walk through the type-length-value fields."""
+def _has_tls(header: bytes, position: int) -> bool:
+    """Return whether the type-length-value fields state that the client uses TLS."""
     secure = False
     while position < len(header):
         start = position + 3
         end = start + int.from_bytes(header[position + 1 : start], "big")
         if start > len(header) or end > len(header):
-            raise _fault("a PROXY header with a field that is cut off")
+            raise _fault("a PROXY header with an incomplete field")
         if header[position] == _SSL_FIELD:
             if end - start < 5:  # a byte of flags, and four with the result of verifying the client's certificate
                 raise _fault("a PROXY header with a TLS field that is too short")
@@ -157,7 +160,7 @@ def _tells_of_tls(header: bytes, position: int) -> bool:
     return secure
 
 
-def _spelling(address: IPv4Address | IPv6Address) -> str:
+def _canonical(address: IPv4Address | IPv6Address) -> str:
     if getattr(address, "scope_id", None):
         raise _fault("a PROXY header whose address has a zone")
     return str(unmapped(address))

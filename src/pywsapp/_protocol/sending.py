@@ -1,4 +1,4 @@
-"""The sending half of a WebSocket: from messages to frames, masked and compressed as was agreed."""
+"""The sending half of a WebSocket: encodes messages as frames, masked and compressed as negotiated."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ if TYPE_CHECKING:
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp.options import Options
 
-
-#: From here on, writing two pieces costs less than making one of them.
+#: From this size in bytes on, writing two pieces costs less than joining them.
 LARGE = 32 * 1024
 
 
 class Sender:
-    """What encodes the messages of one connection.
+    """The encoder of one connection's messages.
 
     Attributes:
-        client: the role.
+        client: True for the client role.
 
     Args:
-        client: the role: clients mask what they send.
+        client: True for the client role; clients mask their frames.
         options: the limits.
-        deflate: what was negotiated for permessage-deflate, None for nothing.
+        deflate: the negotiated parameters of permessage-deflate, or None without it.
     """
 
     __slots__ = ("_deflate", "_options", "_plain", "_window_bits", "client")
@@ -41,14 +40,15 @@ class Sender:
         if deflate is not None and options.deflate is not None:
             self._deflate = PerMessageDeflate(deflate, options.deflate, client=client)
             self._window_bits = deflate.client_max_window_bits if client else deflate.server_max_window_bits
-        self._plain = self._deflate is None and not client  # what is sent is neither masked nor compressed
+        self._plain = self._deflate is None and not client  # frames are neither masked nor compressed
 
     def encode(self, message: Sendable | PreparedMessage, compress: bool | None = None) -> bytes:
-        """Give the frame for a message.
+        """Return the frame for a message.
 
         Args:
             message: text, bytes, or a message prepared for several connections.
-            compress: False never compresses it, True always, None from the threshold on (where negotiated).
+            compress: False never compresses the message, True always does, and None does from the threshold on; only
+                where permessage-deflate was negotiated.
 
         Raises:
             TypeError: the message is neither text nor bytes.
@@ -73,12 +73,12 @@ class Sender:
         if self._compresses(payload, compress):
             assert self._deflate is not None
             if self._options.slow_consumer is not SlowConsumer.CLOSE:
-                self._deflate.forget()  # the next message must be readable without this one, which may go nowhere
+                self._deflate.reset()  # this message may be dropped, so the next one must not refer to it
             return self._frame(FIN | RSV1 | opcode, self._deflate.compress(payload))
         return self._frame(FIN | opcode, payload)
 
     def encode_large(self, message: bytes, compress: bool | None = None) -> bytes | tuple[bytes, bytes]:
-        """Give the frame for a large binary message, in two pieces if that spares a copy: its head and its payload."""
+        """Return the frame for a large binary message; as its head and its payload if that saves a copy."""
         if self._plain:
             return frame_head(FIN | BINARY, len(message)), message
         return self.encode(message, compress)
@@ -89,7 +89,7 @@ class Sender:
             return message.plain_frame()
         assert self._deflate is not None
         assert config is not None
-        self._deflate.forget()  # the next message must be readable without this one, which goes its own way
+        self._deflate.reset()  # this message is compressed elsewhere, so the next one must not refer to it
         return message.deflated_frame(self._window_bits, config)
 
     def _compresses(self, payload: bytes, compress: bool | None) -> bool:

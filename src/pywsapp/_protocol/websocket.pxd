@@ -6,23 +6,22 @@ from pywsapp._protocol.sending cimport Sender
 cdef object _OPEN, _CLOSING, _CLOSED
 
 
-
 cdef class WebSocket(Sender):
-    cdef int _any_rsv
-    cdef object _arriving
     cdef double _control_budget
     cdef bint _fragmented
+    cdef Py_ssize_t _inflate_budget
+    cdef int _kind_bits
     cdef object _last_tick
     cdef int _mask_bit
     cdef Py_ssize_t _max_frame
+    cdef object _partial
     cdef object _pongs
     cdef int _pongs_due
-    cdef object _slow
-    cdef Py_ssize_t _slow_remaining
     cdef long long _started
     cdef bytes _tail
-    cdef Py_ssize_t _to_inflate
     cdef object _unfinished
+    cdef object _wsproto
+    cdef Py_ssize_t _wsproto_remaining
     cdef readonly bint has_more
     cdef readonly bint has_pongs
     cdef readonly object state
@@ -30,7 +29,7 @@ cdef class WebSocket(Sender):
     cpdef list receive(self, bytes data, Py_ssize_t inflate=*)
 
     @cython.locals(position=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, size=Py_ssize_t,
-                   first=int, second=int, kind=int, going=bint)
+                   first=int, second=int, kind=int, reading=bint)
     cdef _read(self, bytes data, list events)
     cdef bint _fits(self, int first, Py_ssize_t size) except -1
     cdef _inflate(self, int first, bytes data, Py_ssize_t start, Py_ssize_t stop)
@@ -38,13 +37,13 @@ cdef class WebSocket(Sender):
     cdef Py_ssize_t _continue_frame(self, bytes data, list events) except -1
 
     @cython.locals(start=Py_ssize_t, size=Py_ssize_t, first=int, second=int)
-    cdef Py_ssize_t _read_slowly(self, bytes data, Py_ssize_t position, list events) except -2
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, size=Py_ssize_t, first=int, second=int, whole=bint)
+    cdef Py_ssize_t _read_by_wsproto(self, bytes data, Py_ssize_t position, list events) except -2
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, size=Py_ssize_t, first=int, second=int, complete=bint)
     cdef Py_ssize_t _read_control(self, bytes data, Py_ssize_t position, list events) except -1
-    cdef _take_ping(self, bytes payload)
-    cdef _take_close(self, bytes payload, list events)
+    cdef _queue_pong(self, bytes payload)
+    cdef _reply_close(self, bytes payload, list events)
     cdef _count_control(self, int opcode)
-    cdef _begin_slow(self, int first)
-    cdef Py_ssize_t _feed_slow(self, bytes data, Py_ssize_t position, Py_ssize_t size, list events) except -1
+    cdef _begin_wsproto_frame(self, int first)
+    cdef Py_ssize_t _feed_wsproto(self, bytes data, Py_ssize_t position, Py_ssize_t size, list events) except -1
 
     cpdef bytes take_pongs(self)

@@ -1,8 +1,8 @@
-"""The slow lane: what wsproto is asked about, and its answers in our words.
+"""The wsproto path: the input that wsproto reads for `WebSocket`, and the events it finds.
 
-wsproto's `Connection` judges fragments, the closing handshake and whatever is malformed. One is made when it is needed
-and dropped as soon as no message and no closing handshake is under way, so that idle connections do not pay for it.
-`FrameLimits` hangs in it as an extension and adds the limits and the bounded permessage-deflate that it lacks.
+wsproto's `Connection` handles fragments, the close handshake and malformed input. A `WsprotoPath` is created when it is
+needed, and dropped as soon as no message and no close handshake is unfinished, so that it costs idle connections
+nothing. `FrameLimits` is its extension for the limits and the bounded permessage-deflate that wsproto lacks.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class CloseReceived(NamedTuple):
     """The peer sent a close frame.
 
     Attributes:
-        code: its code, 1005 if it had none.
-        reason: its reason.
-        reply: our close frame, for when it was not sent before.
+        code: the peer's close code, 1005 if its frame had none.
+        reason: the peer's close reason.
+        reply: our close frame, for the case that it was not sent before.
     """
 
     code: int
@@ -46,35 +46,35 @@ class CloseReceived(NamedTuple):
     reply: bytes
 
 
-Judged = str | bytes | PingReceived | PongReceived | CloseReceived
+WsprotoEvent = str | bytes | PingReceived | PongReceived | CloseReceived
 
 
 class WsprotoPath:
-    """A wsproto connection, from a frame that is not for the fast lane to where nothing of it is left.
+    """A wsproto connection for one message or close handshake that the fast path does not read.
 
     Attributes:
-        message_size: bytes of the message that came last.
+        message_size: bytes of the last message.
 
     Args:
-        client: the role.
         options: the limits.
-        deflate: inflates compressed messages; None if that was not negotiated.
+        deflate: inflates compressed messages; None if permessage-deflate was not negotiated.
+        client: True for the client role.
     """
 
-    __slots__ = ("_connection", "_guard", "_partial", "message_size")
+    __slots__ = ("_connection", "_limits", "_parts", "message_size")
 
     def __init__(self, options: Options, deflate: PerMessageDeflate | None, *, client: bool) -> None:
-        self._guard = FrameLimits(options, deflate)
-        self._connection = Connection(_role(client), extensions=[self._guard])
-        self._partial: io.BytesIO | None = None
+        self._limits = FrameLimits(options, deflate)
+        self._connection = Connection(_role(client), extensions=[self._limits])
+        self._parts: io.BytesIO | None = None
         self.message_size = 0
 
-    def receive(self, data: bytes) -> Iterator[Judged]:
-        """Take bytes and give what they amount to; whole messages only.
+    def receive(self, data: bytes) -> Iterator[WsprotoEvent]:
+        """Pass bytes to wsproto, and iterate over the events they cause; messages are complete.
 
         Raises:
-            ProtocolError: the peer broke the protocol or a limit.
-            UnicodeDecodeError: text is not UTF-8.
+            ProtocolError: the peer violated the protocol or a limit.
+            UnicodeDecodeError: the text of a message is not UTF-8.
         """
         self._connection.receive_data(data)
         for event in self._connection.events():
@@ -83,42 +83,45 @@ class WsprotoPath:
                 if message is not None:
                     yield message
             else:
-                yield self._judged(event)
+                yield self._translated(event)
 
-    def _judged(self, event: Event) -> Judged:
+    def _translated(self, event: Event) -> WsprotoEvent:
         if isinstance(event, Ping):
             return PingReceived(bytes(event.payload))
         if isinstance(event, Pong):
             return PongReceived(bytes(event.payload))
         assert isinstance(event, CloseConnection)
-        state, guard = self._connection.state, self._guard
+        state, limits = self._connection.state, self._limits
         if state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
-            # wsproto reports its own parse errors with the peer's closes; only the state tells them apart
+            # wsproto reports its own parse errors like close frames of the peer; only the state distinguishes them.
             reason = INVALID_UTF8 if event.code == CloseCode.INVALID_PAYLOAD else event.reason or "protocol error"
-            raise ProtocolError(int(event.code), guard.reason or reason)
-        code = CloseCode.BAD_GATEWAY if guard.bad_gateway else int(event.code)
+            raise ProtocolError(int(event.code), limits.reason or reason)
+        code = CloseCode.BAD_GATEWAY if limits.bad_gateway else int(event.code)
         reply = b""
         if state is ConnectionState.REMOTE_CLOSING:
-            answer = CloseConnection(code=code if guard.bad_gateway else event.code)
+            answer = CloseConnection(code=code if limits.bad_gateway else event.code)
             reply = bytes(self._connection.send(answer))
         return CloseReceived(code, event.reason or "", reply)
 
     def _collect(self, event: TextMessage | BytesMessage) -> str | bytes | None:
         data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
-        if self._partial is not None or not event.message_finished:
-            if self._partial is None:
-                self._partial = io.BytesIO()
-            self._partial.write(data)
+        if self._parts is not None or not event.message_finished:
+            if self._parts is None:
+                self._parts = io.BytesIO()
+            self._parts.write(data)
             if not event.message_finished:
                 return None
-            data = self._partial.getvalue()
-            self._partial = None
+            data = self._parts.getvalue()
+            self._parts = None
         self.message_size = len(data)
         return data.decode() if isinstance(event.data, str) else data
 
 
 def failure_frame(code: int, reason: str, *, client: bool) -> bytes:
-    """Give the close frame for a failed connection; by a wsproto of its own, for one in use may have died of it."""
+    """Return the close frame for a failed connection.
+
+    A new wsproto connection encodes it, because one that is in use may be unusable after the failure.
+    """
     return bytes(Connection(_role(client)).send(CloseConnection(code=code, reason=reason)))
 
 

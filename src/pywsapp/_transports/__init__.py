@@ -1,1 +1,1 @@
-"""Transports move bytes: sockets and streams where the event loop has no transports, and memory for tests."""
+"""Transports, which move bytes: over sockets and streams where the event loop has none, and in memory for tests."""

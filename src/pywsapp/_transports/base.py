@@ -1,8 +1,9 @@
-"""The seam between what moves bytes and what understands them.
+"""The interface between transports, which move bytes, and protocols, which interpret them.
 
-It is asyncio's own pair of Transport and Protocol, reduced to what is used, so that asyncio and uvloop need no
-adapter: their transports already are a `Transport`, and a `TransportProtocol` is handed to them as the protocol. On
-trio, and for any anyio ByteStream, `hosting.sockets` and `hosting.streams` provide the same.
+It is asyncio's own pair of Transport and Protocol, reduced to the methods that the library uses. asyncio and uvloop
+therefore need no adapter: their transports already are a `Transport`, and a `TransportProtocol` is passed to them as
+the protocol. `pywsapp._transports.socket` and `pywsapp._transports.stream` provide the same on trio, and for any anyio
+ByteStream.
 """
 
 from __future__ import annotations
@@ -12,59 +13,59 @@ from typing import Any, Protocol
 
 
 class Transport(Protocol):
-    """What moves bytes; the methods mean what they mean in `asyncio.Transport`."""
+    """A transport; its methods have the meaning of those of `asyncio.Transport`."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes, or queue what cannot be sent at once; never blocks, silent after close."""
+        """Send bytes, and queue what cannot be sent at once. Never blocks; does nothing after close."""
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
-        """Send several pieces as one."""
+        """Send several pieces as if they were one."""
 
     def close(self) -> None:
-        """Send what is queued, then close; `connection_lost` follows."""
+        """Stop reading, send what is queued, then close; `connection_lost` follows."""
 
     def abort(self) -> None:
-        """Close at once and drop what is queued; `connection_lost` follows, not from inside this call."""
+        """Drop what is queued and close at once; `connection_lost` follows after this call has returned."""
 
     def is_closing(self) -> bool:
-        """Tell whether close or abort was called or the connection was lost."""
+        """Return whether close or abort was called, or the connection was lost."""
 
     def pause_reading(self) -> None:
-        """Let no more `data_received` happen until `resume_reading`."""
+        """Stop calling `data_received` until `resume_reading`."""
 
     def resume_reading(self) -> None:
-        """Undo `pause_reading`."""
+        """Continue calling `data_received`."""
 
     def get_write_buffer_size(self) -> int:
-        """Give the number of bytes that are queued in user space."""
+        """Return the number of bytes that are queued in user space."""
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set above how many queued bytes `pause_writing` is called, and below how many `resume_writing`."""
+        """Set the numbers of queued bytes above which `pause_writing` and below which `resume_writing` is called."""
 
     def set_protocol(self, protocol: Any) -> None:
-        """Hand the events of this transport to another link from now on."""
+        """Send the events of this transport to another protocol from now on."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give `"peername"`, `"sockname"`, `"socket"` or `"ssl_object"`."""
+        """Return the `"peername"`, `"sockname"`, `"socket"` or `"ssl_object"`."""
 
 
 class TransportProtocol(Protocol):
-    """What takes the events of a transport; all are called in the loop's thread and never raise."""
+    """The receiver of a transport's events. All methods are called in the thread of the event loop, and never raise."""
 
     def connection_made(self, transport: Any) -> None:
-        """Take the transport; called once, first."""
+        """Handle the start of the connection; the first call, and made once."""
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; never empty."""
+        """Handle bytes of the peer, at least one."""
 
     def eof_received(self) -> bool | None:
-        """Take the peer's end of stream; after a falsy result the transport closes itself."""
+        """Handle the end of the peer's stream; the transport closes itself unless the result is true."""
 
     def pause_writing(self) -> None:
-        """Learn that more than the high limit is queued."""
+        """Stop writing: more bytes than the high limit are queued."""
 
     def resume_writing(self) -> None:
-        """Learn that less than the low limit is queued."""
+        """Continue writing: at most as many bytes as the low limit are queued."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Learn that the transport is gone; called once, last, also after `close` and `abort`."""
+        """Handle the loss of the transport; the last call, made once, also after `close` and `abort`."""

@@ -1,8 +1,8 @@
 """Two connected transports without I/O and without an event loop, for tests that must run the same way each time.
 
-Nothing is delivered while anybody writes; `pump` delivers, in turns, until nothing moves any more. What one side has
-queued when its turn comes is delivered as one piece, as TCP may do, unless `cut` divides it, as TCP also may.
-`close` gives the peer an end of stream behind the queued bytes; `abort` drops them and resets the peer.
+Writing delivers nothing. `pump` delivers in turns until both sides are idle. The bytes that one side has queued at its
+turn are delivered as one piece, as TCP can do, unless `cut` divides them, as TCP also can. `close` delivers the queued
+bytes and then an end of stream to the peer; `abort` drops the queued bytes and resets the peer.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Cut = Callable[[bytes], Iterable[bytes]]
 def memory_pipe(
     left: TransportProtocol, right: TransportProtocol, *, cut: Cut | None = None, extra: Mapping[str, Any] | None = None
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Connect two links; both have been told `connection_made`, the left one first, when this returns.
+    """Connect two protocols; calls `connection_made` of both, the left one first.
 
     Args:
-        left: the link whose transport is returned first.
-        right: the other.
-        cut: divides bytes into the pieces that are delivered; their concatenation must be the same bytes.
-        extra: what `get_extra_info` of both transports answers from.
+        left: the protocol of the transport that is returned first.
+        right: the other protocol.
+        cut: divides bytes into the pieces to deliver; joined, the pieces must be the same bytes.
+        extra: the values for `get_extra_info` of both transports.
     """
     ends = MemoryTransport(left, cut, extra or {}), MemoryTransport(right, cut, extra or {})
     for end, peer in (ends, ends[::-1]):
         end._peer = peer
     for end in ends:
-        end._link.connection_made(end)
+        end._protocol.connection_made(end)
     return ends
 
 
@@ -42,8 +42,8 @@ class MemoryTransport(QueueingTransport):
 
     _peer: MemoryTransport
 
-    def __init__(self, link: TransportProtocol, cut: Cut | None, extra: Mapping[str, Any]) -> None:
-        super().__init__(link)
+    def __init__(self, protocol: TransportProtocol, cut: Cut | None, extra: Mapping[str, Any]) -> None:
+        super().__init__(protocol)
         self._cut = cut
         self._extra = extra
         self._queue = bytearray()
@@ -54,7 +54,7 @@ class MemoryTransport(QueueingTransport):
         self._pumping = False
 
     def pump(self) -> None:
-        """Deliver in both directions until nothing moves; does nothing when called from inside a delivery."""
+        """Deliver in both directions until both sides are idle; does nothing when called from inside a delivery."""
         if self._pumping or self._peer._pumping:
             return
         self._pumping = True
@@ -92,13 +92,13 @@ class MemoryTransport(QueueingTransport):
         moved = self._deliver()
         if self._closing and not self._queue and not self._lost:
             self._lost = moved = True
-            self._say_lost(self._exc)
+            self._report_loss(self._exc)
         if self._peer._lost and not (self._eof or self._closing or self._reading_paused):
             self._eof = moved = True
             if self._peer._aborted:
                 self._exc = ConnectionResetError("the peer aborted")
                 self.abort()
-            elif not self._link.eof_received():
+            elif not self._protocol.eof_received():
                 self.close()
         return moved
 
@@ -114,6 +114,6 @@ class MemoryTransport(QueueingTransport):
                 break
             if piece:
                 del self._queue[: len(piece)]
-                peer._link.data_received(piece)
+                peer._protocol.data_received(piece)
         self._report_pressure()
         return True

@@ -1,19 +1,20 @@
 """A `Transport` over a non-blocking stream socket, for event loops that have none of their own (trio).
 
-One task, `SocketTransport.run`, owns the socket from the first byte to the close of the file descriptor. Whatever
-ends the connection only leaves a mark and wakes that task; so `connection_lost` can come but once, never from inside
-a call of the link, and no file descriptor is reused while somebody still waits on it.
+One task, `SocketTransport.run`, owns the socket from the first byte to the closing of the file descriptor. Every other
+method that ends the connection only sets a flag and wakes that task. Therefore `connection_lost` is called exactly once
+and never from inside a call of the protocol, and no file descriptor is reused while a task still waits for it.
 
-    run:  connection_made -> reading -> flushing -> lingering -> the fd is closed -> connection_lost
+    run:  connection_made -> reading -> flushing -> lingering -> the socket is closed -> connection_lost
                                |           |            |             ^
                                +-----------+------------+-------------+   abort, an error, cancellation
 
-`write` sends at once as long as nothing is queued, which costs no task switch. What the kernel does not take is
-queued, and a second task lives for as long as something is. An idle connection is therefore one task parked in
+`write` sends at once as long as nothing is queued, which costs no task switch. It queues what the kernel does not
+accept, and a second task lives as long as anything is queued. An idle connection is therefore one task in
 `wait_readable`, and no buffer.
 
-Lingering: a socket that is closed with unread input makes the kernel answer with RST, and a RST may overtake the
-bytes the peer has not read yet. So the end of the stream is sent, and input thrown away until the peer ends too.
+Lingering: when a socket with unread input is closed, the kernel sends an RST, and the RST can overtake bytes that the
+peer has not read yet. The transport therefore sends the end of the stream, and discards input until the peer ends its
+stream too.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from anyio.abc import TaskGroup, TaskStatus
 from pywsapp._transports.base import TransportProtocol
 
 READ_SIZE = 65536
-"""Bytes taken from the kernel at once; from 128 KiB up every read would cost an mmap, five times the rest of it."""
+"""Bytes of one read. From 128 KiB on, every read would cost an mmap, five times as much as the rest of the read."""
 
 LINGER_SECONDS = 1.0
+"""How long a closed connection waits for the end of the peer's stream."""
+
 LINGER_BYTES = 1024 * 1024
+"""How many bytes of input a closed connection discards before it stops waiting."""
 
 _HIGH_WATER = 65536
 
@@ -41,16 +45,16 @@ _logger = logging.getLogger("pywsapp")
 
 
 class QueueingTransport:
-    """What the transports of this package share: a link, and a queue whose limits the link is told of.
+    """The base of the transports of this package: a protocol, and a queue whose limits it reports to the protocol.
 
     Args:
-        link: what takes the events.
+        protocol: the receiver of the events.
     """
 
-    __slots__ = ("_closing", "_high", "_link", "_low", "_reading_paused", "_writing_paused")
+    __slots__ = ("_closing", "_high", "_low", "_protocol", "_reading_paused", "_writing_paused")
 
-    def __init__(self, link: TransportProtocol) -> None:
-        self._link = link
+    def __init__(self, protocol: TransportProtocol) -> None:
+        self._protocol = protocol
         self._closing = False
         self._reading_paused = False
         self._writing_paused = False
@@ -61,7 +65,7 @@ class QueueingTransport:
         return self._closing
 
     def set_protocol(self, protocol: TransportProtocol) -> None:
-        self._link = protocol
+        self._protocol = protocol
 
     def write(self, data: bytes) -> None:
         raise NotImplementedError
@@ -73,10 +77,12 @@ class QueueingTransport:
         raise NotImplementedError
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the limits in bytes; the defaults are those of asyncio (high 64 KiB, or four times low; low a quarter).
+        """Set the limits in bytes.
+
+        The defaults are asyncio's: `high` is 64 KiB, or four times `low`; `low` is a quarter of `high`.
 
         Raises:
-            ValueError: unless high >= low >= 0.
+            ValueError: the limits are not high >= low >= 0.
         """
         if high is None:
             high = _HIGH_WATER if low is None else 4 * low
@@ -88,38 +94,38 @@ class QueueingTransport:
         if not self._closing:
             self._report_pressure()
 
-    def _say_lost(self, exc: Exception | None) -> None:
+    def _report_loss(self, exc: Exception | None) -> None:
         try:
-            self._link.connection_lost(exc)
+            self._protocol.connection_lost(exc)
         except Exception:
-            _logger.exception("a link failed in connection_lost")
-        # TransportProtocol and transport hold each other; without this both would wait for the garbage collector.
-        del self._link
+            _logger.exception("a protocol failed in connection_lost")
+        # Protocol and transport refer to each other; without this both would wait for the garbage collector.
+        del self._protocol
 
     def _report_pressure(self) -> None:
         size = self.get_write_buffer_size()
         if self._writing_paused:
             if size <= self._low:
                 self._writing_paused = False
-                self._link.resume_writing()
+                self._protocol.resume_writing()
         elif size > self._high:
             self._writing_paused = True
-            self._link.pause_writing()
+            self._protocol.pause_writing()
 
 
 class SocketTransport(QueueingTransport):
-    """Move the bytes of one connected stream socket; `run` must be running for anything to happen.
+    """The transport of one connected stream socket; it works while `run` is running.
 
     Args:
-        sock: connected and non-blocking; the transport owns it from now on.
-        link: what takes the events.
-        task_group: where `run` runs, and where the writer is started when something has to be queued.
+        sock: a connected, non-blocking socket; the transport owns it from now on.
+        protocol: the receiver of the events.
+        task_group: the task group of `run`; the task that sends queued bytes starts in it.
     """
 
     __slots__ = ("_aborted", "_eof", "_exc", "_peername", "_queue", "_sock", "_tasks", "_wake", "_writing")
 
-    def __init__(self, sock: socket.socket, link: TransportProtocol, task_group: TaskGroup) -> None:
-        super().__init__(link)
+    def __init__(self, sock: socket.socket, protocol: TransportProtocol, task_group: TaskGroup) -> None:
+        super().__init__(protocol)
         self._sock = sock
         self._tasks = task_group
         self._queue: bytearray | None = None
@@ -129,39 +135,39 @@ class SocketTransport(QueueingTransport):
         self._exc: Exception | None = None
         self._wake: anyio.Event | None = None
         self._peername: Any = None
-        # The peer may be gone already; then the first read will say so.
+        # If the peer is gone already, the first read reports it.
         with suppress(OSError):
             self._peername = sock.getpeername()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Bring the link everything from `connection_made` to `connection_lost`; return when the socket is closed.
+        """Serve the protocol from `connection_made` to `connection_lost`; return when the socket is closed.
 
         Args:
-            task_status: told once `connection_made` has returned.
+            task_status: reports that `connection_made` has returned.
         """
         try:
-            self._link.connection_made(self)
+            self._protocol.connection_made(self)
             task_status.started()
             await self._read()
             while self._queue:
-                await self._park()
+                await self._wait()
             if not self._aborted:
                 await self._linger()
         except OSError as exc:
             self._exc = self._exc or exc
         except Exception as exc:
-            # A fault in a link ends its own connection, not the task group with all the others.
-            _logger.exception("a connection is aborted because its link failed")
+            # A fault in a protocol ends its own connection, not the task group with all the others.
+            _logger.exception("a connection is aborted because its protocol failed")
             self._exc = exc
         finally:
             self._closing = self._aborted = True
             self._queue = None
             anyio.notify_closing(self._sock)
             self._sock.close()
-            self._say_lost(self._exc)
+            self._report_loss(self._exc)
 
     def write(self, data: bytes) -> None:
-        """Send bytes at once if nothing is queued, or queue them; silent after `close`."""
+        """Send bytes at once if nothing is queued, else queue them; does nothing after `close`."""
         if self._closing or not data:
             return
         if self._queue:
@@ -186,15 +192,15 @@ class SocketTransport(QueueingTransport):
         """Stop reading, send what is queued, then close; `connection_lost` follows."""
         if not self._closing:
             self._closing = True
-            self._rouse()
+            self._wake_run()
 
     def abort(self) -> None:
-        """Drop what is queued and close; `connection_lost` follows, not from inside this call."""
+        """Drop what is queued and close; `connection_lost` follows after this call has returned."""
         if not self._aborted:
             self._closing = True
             self._aborted = True
             self._queue = None
-            self._rouse()
+            self._wake_run()
 
     def pause_reading(self) -> None:
         self._reading_paused = True
@@ -208,7 +214,7 @@ class SocketTransport(QueueingTransport):
         return len(self._queue) if self._queue else 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give `"peername"`, `"sockname"` (until the socket is closed) or `"socket"`."""
+        """Return the `"peername"`, the `"sockname"` (until the socket is closed) or the `"socket"`."""
         if name == "peername":
             return default if self._peername is None else self._peername
         if name == "socket":
@@ -224,7 +230,7 @@ class SocketTransport(QueueingTransport):
         sock = self._sock
         while not self._closing:
             if self._reading_paused or self._eof:
-                await self._park()
+                await self._wait()
                 continue
             try:
                 await anyio.wait_readable(sock)
@@ -237,10 +243,10 @@ class SocketTransport(QueueingTransport):
             except (BlockingIOError, InterruptedError):
                 continue
             if data:
-                self._link.data_received(data)
+                self._protocol.data_received(data)
             else:
                 self._eof = True
-                if not self._link.eof_received():
+                if not self._protocol.eof_received():
                     self.close()
 
     async def _write_queued(self) -> None:
@@ -249,7 +255,7 @@ class SocketTransport(QueueingTransport):
                 try:
                     await anyio.wait_writable(self._sock)
                 except anyio.ClosedResourceError:
-                    # It was the reader that had to be woken; what is queued still has to leave.
+                    # `notify_closing` wakes this task too, when it only has to wake the reader.
                     continue
                 if self._queue:
                     del self._queue[: self._sock.send(self._queue)]
@@ -277,7 +283,7 @@ class SocketTransport(QueueingTransport):
                         return
                     budget -= size
         except (OSError, anyio.ClosedResourceError):
-            # Everything was sent and the end is wanted: how the peer goes makes no difference any more.
+            # Everything was sent and the connection is to end, so an error changes nothing.
             pass
 
     def _fail(self, exc: OSError) -> None:
@@ -285,15 +291,15 @@ class SocketTransport(QueueingTransport):
             self._exc = exc
             self.abort()
 
-    async def _park(self) -> None:
+    async def _wait(self) -> None:
         self._wake = anyio.Event()
         try:
             await self._wake.wait()
         finally:
             self._wake = None
 
-    def _rouse(self) -> None:
-        """Bring `run` out of whatever it waits for, to look at the marks."""
+    def _wake_run(self) -> None:
+        """Wake `run` from any wait, so that it checks the flags."""
         if self._wake is not None:
             self._wake.set()
         else:

@@ -1,8 +1,8 @@
-"""A `Transport` over any anyio `ByteStream`: TLS where the event loop has no transport of its own (trio), and the rest.
+"""A `Transport` over any anyio `ByteStream`, for TLS where the event loop has no transport of its own (trio).
 
-A stream can only be awaited, so two tasks serve it: one receives, one sends what is queued. `close` takes the
-receiver away and lets the sender finish; `abort` takes both away. The stream is closed, and `connection_lost` called,
-by `StreamTransport.run` alone.
+A stream can only be awaited, so two tasks serve it: one receives, and one sends what is queued. `close` cancels the
+receiver and lets the sender finish; `abort` cancels both. `StreamTransport.run` alone closes the stream and calls
+`connection_lost`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ATTRIBUTES = {
     "socket": SocketAttribute.raw_socket,
     "ssl_object": TLSAttribute.ssl_object,
 }
-# EndOfStream also comes from sending, when a TLS peer left without a close_notify; BusyResourceError when receiver and
-# sender of a TLS stream collide, because the peer asks for new keys while we send.
+# Sending raises EndOfStream too, when a TLS peer closed without a close_notify. BusyResourceError is raised when the
+# receiver and the sender of a TLS stream collide, because the peer requests new keys while we send.
 _STREAM_ERRORS = (
     OSError,
     anyio.BrokenResourceError,
@@ -41,20 +41,22 @@ _logger = logging.getLogger("pywsapp")
 
 
 class StreamTransport(QueueingTransport):
-    """Move the bytes of one anyio stream; `run` must be running for anything to happen.
+    """The transport of one anyio stream; it works while `run` is running.
 
     Args:
-        stream: the transport owns it from now on.
-        link: what takes the events.
-        extra: answers of `get_extra_info` that go before what the stream itself knows.
+        stream: the stream; the transport owns it from now on.
+        protocol: the receiver of the events.
+        extra: values for `get_extra_info`; they override those of the stream.
     """
 
     __slots__ = ("_exc", "_extra", "_filled", "_queue", "_reading", "_resumed", "_sending", "_stream", "_working")
 
-    def __init__(self, stream: ByteStream, link: TransportProtocol, *, extra: Mapping[str, Any] | None = None) -> None:
-        super().__init__(link)
+    def __init__(
+        self, stream: ByteStream, protocol: TransportProtocol, *, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(protocol)
         self._stream = stream
-        # Asked now, since a closed stream answers with errors.
+        # Read now, because a closed stream raises errors.
         known = {name: stream.extra(attribute, None) for name, attribute in _ATTRIBUTES.items()}
         self._extra: dict[str, Any] = {**known, **(extra or {})}
         self._queue = bytearray()
@@ -66,10 +68,10 @@ class StreamTransport(QueueingTransport):
         self._filled: anyio.Event | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Bring the link everything from `connection_made` to `connection_lost`; return when the stream is closed.
+        """Serve the protocol from `connection_made` to `connection_lost`; return when the stream is closed.
 
         Args:
-            task_status: told once `connection_made` has returned.
+            task_status: reports that `connection_made` has returned.
         """
         try:
             with self._working:
@@ -86,10 +88,10 @@ class StreamTransport(QueueingTransport):
                 with anyio.move_on_after(LINGER_SECONDS, shield=True), suppress(Exception):
                     await anyio.aclose_forcefully(self._stream)
             finally:
-                self._say_lost(self._exc)
+                self._report_loss(self._exc)
 
     def write(self, data: bytes) -> None:
-        """Queue bytes for the sender; silent after `close`."""
+        """Queue bytes for the sender; does nothing after `close`."""
         if self._closing or not data:
             return
         self._queue += data
@@ -106,7 +108,7 @@ class StreamTransport(QueueingTransport):
                 self._filled.set()
 
     def abort(self) -> None:
-        """Drop what is queued and close; `connection_lost` follows, not from inside this call."""
+        """Drop what is queued and close; `connection_lost` follows after this call has returned."""
         self._closing = True
         self._queue.clear()
         self._working.cancel()
@@ -123,13 +125,13 @@ class StreamTransport(QueueingTransport):
         return len(self._queue) + self._sending
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give what `extra` or the stream knows of `"peername"`, `"sockname"`, `"socket"` or `"ssl_object"`."""
+        """Return the `"peername"`, `"sockname"`, `"socket"` or `"ssl_object"` from `extra` or the stream."""
         value = self._extra.get(name)
         return default if value is None else value
 
     async def _read(self, task_status: TaskStatus[None]) -> None:
         try:
-            self._link.connection_made(self)
+            self._protocol.connection_made(self)
             task_status.started()
             while not self._closing:
                 try:
@@ -140,8 +142,8 @@ class StreamTransport(QueueingTransport):
                     self._resumed = anyio.Event()
                     await self._resumed.wait()
                 if not self._closing:
-                    self._link.data_received(data)
-            if not self._closing and self._link.eof_received():
+                    self._protocol.data_received(data)
+            if not self._closing and self._protocol.eof_received():
                 await anyio.sleep_forever()
             self.close()
         except Exception as exc:
@@ -166,13 +168,14 @@ class StreamTransport(QueueingTransport):
             self._fail(exc)
 
     async def _linger(self) -> None:
-        """Say the end and throw input away until the peer ends too (`hosting.sockets` tells why), within a bound.
+        """Send the end of the stream and discard input until the peer ends its stream, within limits.
 
-        A TLS stream is not left to close itself, because it waits for the peer's close_notify without one.
+        `pywsapp._transports.socket` explains why. A TLS stream must not close itself, because it would wait for the
+        peer's close_notify without a limit.
         """
         stream: AnyByteStream = self._stream
         budget = LINGER_BYTES
-        # Everything was sent and the end is wanted; how peer or stream fail makes no difference any more.
+        # Everything was sent and the connection is to end, so an error changes nothing.
         with anyio.move_on_after(LINGER_SECONDS), suppress(Exception):
             if isinstance(stream, TLSStream):
                 with suppress(*_STREAM_ERRORS):
@@ -185,8 +188,8 @@ class StreamTransport(QueueingTransport):
 
     def _fail(self, exc: Exception) -> None:
         if not isinstance(exc, _STREAM_ERRORS):
-            # A fault in a link ends its own connection, not the task group with all the others.
-            _logger.error("a connection is aborted because its link failed", exc_info=exc)
+            # A fault in a protocol ends its own connection, not the task group with all the others.
+            _logger.error("a connection is aborted because its protocol failed", exc_info=exc)
         elif not isinstance(exc, OSError):
             exc = exc.__cause__ if isinstance(exc.__cause__, OSError) else ConnectionResetError("the stream broke")
         if self._exc is None:
@@ -195,10 +198,10 @@ class StreamTransport(QueueingTransport):
 
 
 async def secure(stream: SocketStream, context: ssl.SSLContext, hostname: str | None = None) -> TLSStream:
-    """Do a TLS handshake, as a client if a host name is given; without success the stream is closed.
+    """Perform a TLS handshake, in the client role if a host name is given; a failure closes the stream.
 
     Raises:
-        OSError: the peer speaks no TLS or another one (ssl.SSLError), or went away.
+        OSError: the handshake failed (ssl.SSLError), or the peer closed the connection.
     """
     try:
         return await TLSStream.wrap(
@@ -207,5 +210,5 @@ async def secure(stream: SocketStream, context: ssl.SSLContext, hostname: str | 
     except BaseException as exc:
         await anyio.aclose_forcefully(stream)
         if isinstance(exc, (anyio.EndOfStream, anyio.BrokenResourceError)):
-            raise ConnectionResetError("the peer went away during the TLS handshake") from exc
+            raise ConnectionResetError("the peer closed the connection during the TLS handshake") from exc
         raise
