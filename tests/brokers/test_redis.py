@@ -169,9 +169,9 @@ async def test_what_means_something_to_redis_means_itself(redis: Redis) -> None:
             await one.expect([(f"{base}:{part}:x", part.encode())])
 
 
-# -- docs/brokers.md -------------------------------------------------------------------------------------------------
+# -- docs/reference/brokers.md ---------------------------------------------------------------------------------------
 
-BROKERS_MD = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+BROKERS_MD = (Path(__file__).parents[2] / "docs" / "reference" / "brokers.md").read_text(encoding="utf-8")
 
 
 def examples(language: str) -> list[str]:

@@ -27,7 +27,7 @@ from pywsapp.testing.broker import Peer, fresh, peers
 
 pytestmark = pytest.mark.anyio
 
-BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
 #: Seconds of silence until a connection is lost, in these tests.
 HEALTH = 1.0
 
@@ -130,7 +130,7 @@ async def test_connecting_to_what_does_not_answer_leaves_nothing(redis: Redis) -
 
 
 def least_rights() -> list[str]:
-    """Give the user of docs/brokers.md, and its rights."""
+    """Give the user of docs/reference/brokers.md, and its rights."""
     found = re.search(r"ACL SETUSER (\w+ .*?)```", BROKERS_MD.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     return found[1].replace("\\\n", " ").split()

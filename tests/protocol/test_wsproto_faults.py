@@ -1,4 +1,4 @@
-"""What plain wsproto 1.3 does wrong or leaves to its caller with frames, and what we do: docs/wsproto.md has the table.
+"""Faults of plain wsproto 1.3 with frames, and what we do; docs/explanation/wsproto.md has the table.
 
 Each test shows the fault on wsproto first. When one of these parts fails, a newer wsproto has mended it: then our own
 way round it may be simplified, and the table must be.
@@ -458,9 +458,9 @@ def ours_request() -> bytes:
 
 
 def test_the_table_has_every_fault_and_every_test() -> None:
-    """docs/wsproto.md is what people read; it may neither promise a test that is not there nor forget one."""
+    """docs/explanation/wsproto.md names each fault and each test, and no test that does not exist."""
     here = Path(__file__)
-    table = (here.parents[2] / "docs" / "wsproto.md").read_text(encoding="utf-8")
+    table = (here.parents[2] / "docs" / "explanation" / "wsproto.md").read_text(encoding="utf-8")
     faults = [*(f"A{n}" for n in range(1, 7)), *(f"B{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 14))]
     faults += [f"D{n}" for n in range(1, 7)]
     assert re.findall(r"^\| ([A-D]\d+) \|", table, re.MULTILINE) == faults

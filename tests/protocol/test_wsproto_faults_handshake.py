@@ -1,6 +1,6 @@
 """What plain wsproto 1.3 does wrong or leaves to its caller in handshakes, and what we do.
 
-docs/wsproto.md has the table. Each test shows the fault on wsproto first, as in test_wsproto_faults.py.
+docs/explanation/wsproto.md has the table. Each test shows the fault on wsproto first, as in test_wsproto_faults.py.
 """
 
 from __future__ import annotations
