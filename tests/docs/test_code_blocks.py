@@ -16,7 +16,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
@@ -273,3 +273,9 @@ def test_the_rooms_of_the_tutorial(run: Run) -> None:
         assert events_until(ana, "message")["message"] == "Ben: again"
     with opened(port, "/rooms/tea?name=Cem") as cem:
         assert events_until(cem, "message")["message"] == "Ben: hello"
+
+
+def test_the_test_of_an_application_passes() -> None:
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(program("docs/howto/test-an-application.md", "test_echo"), names)
+    anyio.run(names["test_echo"])

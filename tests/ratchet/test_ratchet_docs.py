@@ -110,6 +110,11 @@ async def test_a_test() -> None:
 # -- the lines of the log ----------------------------------------------------------------------------------------------
 
 
+def pattern_of(text: str) -> str:
+    """Return the pattern of all lines that a format such as "%s: %.3f s" makes."""
+    return re.sub(r"%(?:\\.|\d)*[a-z]", ".+", re.escape(text))
+
+
 def formats() -> list[tuple[str, str]]:
     """Return level and text of every line that the source can log, as a pattern."""
     found = []
@@ -120,10 +125,9 @@ def formats() -> list[tuple[str, str]]:
                     func=ast.Attribute(value=ast.Name(id="logger" | "_logger"), attr=level),
                     args=[ast.Constant(value=str(text)), *_],
                 ):
-                    pattern = re.sub(r"%[a-z]", ".+", re.escape(text))
-                    found.append(({"exception": "ERROR"}.get(level, level.upper()), pattern))
+                    found.append(({"exception": "ERROR"}.get(level, level.upper()), pattern_of(text)))
                 case ast.Call(func=ast.Attribute(attr="log"), args=[_, ast.Constant(value=str(text)), *_]):
-                    found.append(("INFO", re.sub(r"%[a-z]", ".+", re.escape(text))))  # at debug level in a worker
+                    found.append(("INFO", pattern_of(text)))  # at debug level in a worker
     return found
 
 
@@ -150,11 +154,8 @@ def test_every_warning_is_shown() -> None:
     assert hidden == []
 
 
-def test_there_is_one_logger() -> None:
+def test_the_loggers_are_those_of_the_page() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
-    assert used == {
-        '"pywsapp"',
-        "",
-        "name",
-    }  # and the root, to see whether anybody has set it up, and those of client libraries
+    # "" is the root, to see whether the program has set up logging; `name` is that of a client library.
+    assert used == {'"pywsapp"', '"pywsapp.access"', "", "name"}
