@@ -30,6 +30,7 @@ from pywsapp import App
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+pytestmark = pytest.mark.once
 #: A fragment is not run, so it can be wrong. More of them need a reason that convinces.
 MAX_FRAGMENTS = 6
 #: Runs each of the files as a module, so that a program that serves ends.
@@ -77,9 +78,6 @@ def programs() -> list[Block]:
 
 
 every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.name)
-every_page = pytest.mark.parametrize(
-    "page", sorted({block.page for block in programs()}), ids=lambda page: str(page.relative_to(ROOT))
-)
 
 
 @pytest.fixture
@@ -113,14 +111,12 @@ def test_fragments_are_few_and_say_why() -> None:
     assert len(fragments) <= MAX_FRAGMENTS
 
 
-@every_page
-def test_the_programs_of_a_page_run(page: Path, directory: Path) -> None:
+def test_all_programs_run(directory: Path) -> None:
     paths = []
     for block in programs():
-        if block.page == page:
-            path = directory / f"line_{block.line}.py"
-            path.write_text(block.text, encoding="utf-8")
-            paths.append(path.name)
+        path = directory / f"{block.page.stem}_line_{block.line}.py"
+        path.write_text(block.text, encoding="utf-8")
+        paths.append(path.name)
     command = [sys.executable, "-W", "error", "-c", RUN, *paths]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.once
 #: Directories of tools, which are not part of the repository.
 OUTSIDE = {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", ".venvs", "build", "dist"}
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?\)")
