@@ -5,9 +5,9 @@
     sizing.py --connections 10000000 --subscribers 50 --rate 0.1
     sizing.py --connections 1000000 --delivery-us 3 --reconnect-seconds 60 --json
 
-The defaults are what was measured on one small, busy virtual machine (docs/scaling.md says how); put in your own. The
-last part is a simulation: one machine is lost, and its clients come back to the others. It has a fixed seed. Standard
-library only.
+The defaults were measured on one small, busy virtual machine; docs/howto/plan-capacity.md says how. Put in your own.
+The last part is a simulation: one machine is lost, and its clients come back to the others. It has a fixed seed.
+Standard library only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Work beside the connections: a clock for all, a slow answer that holds up nobody, and a blocking one in a thread.
+"""Work beside the connections: a clock for all, a handler that waits, and a handler that blocks in a thread.
 
-Run:  python background_tasks.py [PORT]
-See:  python client.py ws://localhost:8080/clock         the time, every second
-      python client.py ws://localhost:8080/work 3        after three seconds: done
-      python client.py ws://localhost:8080/sum some text its scrypt digest, computed in a worker thread
+Run:   python background_tasks.py [PORT]
+Try:   python client.py ws://localhost:8080/clock           the time, every second
+       python client.py ws://localhost:8080/work 3          after three seconds: done
+       python client.py ws://localhost:8080/sum "some text" its scrypt digest, computed in a thread
 """
 
 import hashlib
@@ -13,21 +13,12 @@ import time
 import anyio
 import anyio.from_thread
 
-from pywsapp import App, Connection, MessageComponent, broadcast, in_thread
+from pywsapp import App, Connection, MessageComponent, in_thread
 
 
 class Clock(MessageComponent):
-    def __init__(self) -> None:
-        self.watchers: set[Connection] = set()
-
     def on_open(self, conn: Connection) -> None:
-        self.watchers.add(conn)
-
-    def on_close(self, conn: Connection) -> None:
-        self.watchers.discard(conn)
-
-    def tick(self) -> None:
-        broadcast(self.watchers, time.strftime("%H:%M:%S"))
+        conn.subscribe("clock")
 
 
 class Work(MessageComponent):
@@ -37,7 +28,7 @@ class Work(MessageComponent):
         except ValueError:
             conn.send("how many seconds?")
             return
-        await anyio.sleep(seconds)  # everybody else is served meanwhile
+        await anyio.sleep(seconds)  # other connections are served meanwhile
         conn.send("done")
 
 
@@ -49,21 +40,26 @@ class Sum(MessageComponent):
         anyio.from_thread.run_sync(conn.send, digest)
 
 
+app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app.route("/clock", Clock())
+app.route("/work", Work())
+app.route("/sum", Sum())
+
+
+@app.every(1)
+def tick() -> None:
+    app.topic("clock").broadcast(time.strftime("%H:%M:%S"))
+
+
+@app.on_startup
+def open_resources() -> None:
+    print("opening", flush=True)
+
+
+@app.on_shutdown
+async def close_resources() -> None:
+    print(f"closing; {len(app.topic('clock'))} clients watch the clock", flush=True)
+
+
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    app = App("localhost", port)
-    clock = Clock()
-    app.route("/clock", clock)
-    app.route("/work", Work())
-    app.route("/sum", Sum())
-    app.every(1)(clock.tick)
-
-    @app.on_startup
-    def hello() -> None:
-        print("opening the shop", flush=True)
-
-    @app.on_shutdown
-    async def goodbye() -> None:
-        print(f"closing the shop; {len(clock.watchers)} still watch the clock", flush=True)
-
     app.run()

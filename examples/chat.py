@@ -1,7 +1,7 @@
-"""A chat: what one says, all others hear. One component object serves every connection.
+"""A chat: each message goes to all other clients. One component object serves every connection.
 
-Run:  python chat.py [PORT]
-See:  two terminals with `python client.py ws://localhost:8080/chat`; type in one, read in the other.
+Run:   python chat.py [PORT]
+Try:   python client.py ws://localhost:8080/chat   in two terminals; type in one, read in the other.
 """
 
 import sys
@@ -24,12 +24,9 @@ class Chat(MessageComponent):
     def on_close(self, conn: Connection) -> None:
         self.clients.discard(conn)
 
-    def on_error(self, conn: Connection, exc: Exception) -> None:
-        conn.close(1011, "something went wrong")
 
+app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app.route("/chat", Chat())
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    app = App("localhost", port)
-    app.route("/chat", Chat())
     app.run()

@@ -1,7 +1,7 @@
-"""The smallest server: it sends back what it gets, text as text and bytes as bytes.
+"""The smallest server: it sends every message back, text as text and binary as binary.
 
-Run:  python echo.py [PORT]
-See:  python client.py ws://localhost:8080/echo hello
+Run:   python echo.py [PORT]
+Try:   python client.py ws://localhost:8080/echo hello
 """
 
 import sys
@@ -14,8 +14,8 @@ class Echo(MessageComponent):
         conn.send(message)
 
 
+app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app.route("/echo", Echo())
+
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    app = App("localhost", port)
-    app.route("/echo", Echo())
     app.run()

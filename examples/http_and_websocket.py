@@ -1,8 +1,8 @@
 """A page, JSON for programs and a WebSocket, all on one port.
 
-Run:  python http_and_websocket.py [PORT]
-See:  open http://localhost:8080 in two browser windows: both show how many are looking, at once and without asking.
-      http://localhost:8080/visitors gives the same number as JSON.
+Run:   python http_and_websocket.py [PORT]
+Try:   open http://localhost:8080 in two browser windows: both show how many windows are open, without reloading.
+       http://localhost:8080/visitors returns the same number as JSON.
 """
 
 import sys
@@ -10,10 +10,11 @@ import sys
 from pywsapp import App, Connection, MessageComponent, Request, Response, broadcast
 
 PAGE = """<!doctype html>
+<meta charset="utf-8">
 <title>Visitors</title>
-<p>Looking at this page right now: <output id="count">?</output></p>
+<p>Windows with this page: <output id="count">?</output></p>
 <script>
-  const socket = new WebSocket(location.origin.replace("http", "ws") + "/live");
+  const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/live");
   socket.onmessage = (event) => { document.getElementById("count").textContent = event.data; };
 </script>
 """
@@ -35,18 +36,19 @@ class Visitors(MessageComponent):
         broadcast(self.connections, str(len(self.connections)))
 
 
+app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+visitors = app.route("/live", Visitors())
+
+
+@app.http("/")
+def page(request: Request) -> Response:
+    return Response.html(PAGE)
+
+
+@app.http("/visitors")
+def count(request: Request) -> Response:
+    return Response.json({"visitors": len(visitors.connections)})
+
+
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    app = App("localhost", port)
-    visitors = Visitors()
-    app.route("/live", visitors)
-
-    @app.http("/")
-    def page(request: Request) -> Response:
-        return Response.html(PAGE)
-
-    @app.http("/visitors")
-    def count(request: Request) -> Response:
-        return Response.json({"visitors": len(visitors.connections)})
-
     app.run()

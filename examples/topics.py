@@ -1,10 +1,10 @@
-"""Topics: rooms that are the same in all processes and on all machines, and who is in them.
+"""Topics: rooms that are the same in all processes and on all machines, with history and presence.
 
-Run:  python topics.py [PORT]                  one process
-      python topics.py 8080 4                  four workers of this machine
-      python topics.py 8080 1 redis://localhost     and the same on another port, or machine
-See:  python client.py "ws://localhost:8080/rooms/tea?name=Ana"   in several terminals, with several names;
-      a client that comes back as ...?name=Ana&since=POSITION gets what it missed.
+Run:   python topics.py [PORT]                          one process
+       python topics.py 8080 4                          four workers of this machine
+       python topics.py 8080 1 redis://localhost        and the same on another port or machine
+Try:   python client.py "ws://localhost:8080/rooms/tea?name=Ana"   in several terminals, with several names;
+       a client that comes back as ...?name=Ana&since=POSITION gets what it missed.
 """
 
 import json
@@ -26,7 +26,7 @@ class Rooms(MessageComponent):
             await topic.broadcast(message)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
-        if isinstance(exc, TopicError):
+        if isinstance(exc, TopicError):  # an invalid room or position
             conn.close(4000, str(exc)[:60])
         else:
             super().on_error(conn, exc)
@@ -39,7 +39,7 @@ app.history("room:*", size=100, seconds=300)
 
 
 @app.on_presence("room:*")
-def tell(topic: Topic, diff: PresenceDiff) -> None:
+def send_changes(topic: Topic, diff: PresenceDiff) -> None:
     for conn in topic:
         conn.send(json.dumps({"joined": sorted(diff.joined), "left": sorted(diff.left)}))
 

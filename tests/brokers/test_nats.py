@@ -22,7 +22,7 @@ from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 
-BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
 
 
 @pytest.fixture(scope="module")

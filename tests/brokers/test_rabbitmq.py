@@ -22,11 +22,11 @@ from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
 
 
 def rights() -> str:
-    """Return the pattern that docs/brokers.md has for configure, write and read."""
+    """Return the pattern that docs/reference/brokers.md has for configure, write and read."""
     configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
     assert configure == write == read
     return str(read)

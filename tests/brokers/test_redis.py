@@ -169,9 +169,9 @@ async def test_special_characters_of_redis_patterns_match_themselves(redis: Redi
             await one.expect([(f"{base}:{part}:x", part.encode())])
 
 
-# -- docs/brokers.md -------------------------------------------------------------------------------------------------
+# -- docs/reference/brokers.md ---------------------------------------------------------------------------------------
 
-BROKERS_MD = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+BROKERS_MD = (Path(__file__).parents[2] / "docs" / "reference" / "brokers.md").read_text(encoding="utf-8")
 
 
 def examples(language: str) -> list[str]:

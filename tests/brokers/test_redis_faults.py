@@ -26,7 +26,7 @@ from pywsapp.testing.broker import Peer, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 
-BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
 #: Seconds of silence until a connection is lost, in these tests.
 HEALTH = 1.0
 
@@ -129,7 +129,7 @@ async def test_cancelling_a_connect_leaves_no_connection(redis: Redis) -> None:
 
 
 def least_rights() -> list[str]:
-    """Return the user of docs/brokers.md and its rights, as words of a command."""
+    """Return the user of docs/reference/brokers.md and its rights, as words of a command."""
     found = re.search(r"ACL SETUSER (\w+ .*?)```", BROKERS_MD.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     return found[1].replace("\\\n", " ").split()

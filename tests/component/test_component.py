@@ -572,7 +572,7 @@ def test_refusing_takes_a_status_that_refuses() -> None:
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["components.md", "backpressure.md"])
+@pytest.mark.parametrize("page", ["reference/component.md", "howto/handle-slow-clients.md"])
 def test_the_examples_of_the_guide_run(page: str) -> None:
     examples = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
     assert examples
@@ -586,9 +586,10 @@ def test_the_examples_of_the_guide_run(page: str) -> None:
 
 async def test_the_first_example_of_the_guide_does_what_it_says() -> None:
     namespace: dict[str, Any] = {"__name__": "example"}
-    example = re.search(r"^```python\n(.*?)^```", (DOCS / "components.md").read_text(), re.MULTILINE | re.DOTALL)
+    page = (DOCS / "reference/component.md").read_text()
+    example = re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert example is not None
-    exec(compile(example[1], "components.md", "exec"), namespace)
+    exec(compile(example[1], "component.md", "exec"), namespace)
     async with serving(namespace["Notes"]()) as server, server.client() as client:
         await client.send("milk", b"bread")
         assert await client.message() == "1 notes"

@@ -13,7 +13,7 @@ import trustme
 from support.program import Program
 from support.serving import GUARD
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "connect-to-a-server.md"
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 SERVER = """

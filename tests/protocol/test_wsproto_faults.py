@@ -1,4 +1,4 @@
-"""Faults of plain wsproto 1.3 with frames, tasks it leaves to its caller, and our result; see docs/wsproto.md.
+"""Faults of plain wsproto 1.3 with frames, tasks it leaves to its caller, and our result; see docs/explanation/wsproto.md.
 
 Each test shows the fault on wsproto first. When that part fails, a newer wsproto has fixed the fault. Our workaround
 can then be simplified, and the table must be corrected.
@@ -458,9 +458,9 @@ def ours_request() -> bytes:
 
 
 def test_the_table_has_every_fault_and_every_test() -> None:
-    """The table in docs/wsproto.md names every test, and no test that does not exist."""
+    """The table in docs/explanation/wsproto.md names every test, and no test that does not exist."""
     here = Path(__file__)
-    table = (here.parents[2] / "docs" / "wsproto.md").read_text(encoding="utf-8")
+    table = (here.parents[2] / "docs" / "explanation" / "wsproto.md").read_text(encoding="utf-8")
     faults = [*(f"A{n}" for n in range(1, 7)), *(f"B{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 14))]
     faults += [f"D{n}" for n in range(1, 7)]
     assert re.findall(r"^\| ([A-D]\d+) \|", table, re.MULTILINE) == faults

@@ -1,0 +1,277 @@
+"""Every code block of README.md and docs/ runs, and the first programs that users copy do what their pages say.
+
+A block is a whole program unless an HTML comment before it says why it is not: <!-- fragment: the reason -->.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+import trustme
+from support.program import Program
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from pywsapp import App
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+pytestmark = pytest.mark.once
+#: A fragment is not run, so it can be wrong. More of them need a reason that convinces.
+MAX_FRAGMENTS = 6
+#: Runs each of the files as a module, so that a program that serves ends.
+RUN = "import runpy, sys; [runpy.run_path(path, run_name='docs') for path in sys.argv[1:]]"
+WAIT_SECONDS = 20
+Run = Callable[[str], Program]
+
+
+class Block(NamedTuple):
+    """A code block.
+
+    Args:
+        page: its file.
+        line: the line of the file that it begins on.
+        text: the code.
+        reason: why it is a fragment; None for a whole program.
+    """
+
+    page: Path
+    line: int
+    text: str
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+@functools.cache
+def blocks(language: str) -> list[Block]:
+    """Return all blocks of a language."""
+    found = []
+    for page in PAGES:
+        content = page.read_text(encoding="utf-8")
+        for block in BLOCK.finditer(content):
+            if block["language"] == language:
+                line = content.count("\n", 0, block.start("text")) + 1
+                found.append(Block(page, line, block["text"], block["reason"]))
+    return found
+
+
+def programs() -> list[Block]:
+    """Return the blocks that are whole programs."""
+    return [block for block in blocks("python") if block.reason is None]
+
+
+every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.name)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Return a directory with the certificate that the pages on TLS name."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("chat.example.com", "localhost")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(tmp_path / "fullchain.pem", append=True)
+    return tmp_path
+
+
+# -- all blocks --------------------------------------------------------------------------------------------------------
+
+
+@every_block
+def test_a_block_compiles_and_its_imports_exist(block: Block) -> None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+    tree = compile(block.text, block.name, "exec", flags, dont_inherit=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pywsapp":
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_fragments_are_few_and_say_why() -> None:
+    fragments = [block for block in blocks("python") if block.reason is not None]
+    assert [block.name for block in fragments if not re.fullmatch(r": \S.* ", block.reason or "")] == []
+    assert len(fragments) <= MAX_FRAGMENTS
+
+
+def test_all_programs_run(directory: Path) -> None:
+    paths = []
+    for block in programs():
+        path = directory / f"{block.page.stem}_line_{block.line}.py"
+        path.write_text(block.text, encoding="utf-8")
+        paths.append(path.name)
+    command = [sys.executable, "-W", "error", "-c", RUN, *paths]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", [block for block in programs() if "App(" in block.text], ids=lambda block: block.name)
+def test_the_app_of_a_program_serves(block: Block, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "path", [str(directory), *sys.path])
+    names: dict[str, object] = {"__name__": "docs"}
+    exec(compile(block.text, block.name, "exec"), names)
+    app = names.get("app")
+    if app is None:
+        return  # the App is made when the program runs
+    assert isinstance(app, App)
+    app.rebind(address="127.0.0.1", port=0)
+
+    async def main() -> None:
+        with anyio.fail_after(WAIT_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(app.serve)
+                assert app.urls
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_the_options_of_commands_exist(command: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "pywsapp", command, "--help"], capture_output=True, text=True, timeout=50, check=True
+    ).stdout
+    used = {
+        option
+        for block in blocks("sh")
+        for line in re.findall(rf"pywsapp {command}\b([^#\n]*)", block.text)
+        for option in re.findall(r"--[a-z-]+", line)
+    }
+    if command == "run":
+        used |= set(re.findall(r"^\| `(--[a-z-]+)`", (ROOT / "docs/reference/command-line.md").read_text(), re.M))
+    assert used
+    assert [option for option in sorted(used) if option not in shown] == []
+
+
+# -- the programs that users copy --------------------------------------------------------------------------------------
+
+
+def program(page: str, part: str) -> str:
+    """Return the last program of a page that contains a text, on a free port."""
+    text = [block.text for block in programs() if block.page == ROOT / page and part in block.text][-1]
+    return text.replace("8080", "0")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Return a function that runs a program as a user does, and stop all of them at the end."""
+    started = []
+
+    def start(text: str) -> Program:
+        path = tmp_path / "program.py"
+        path.write_text(text, encoding="utf-8")
+        started.append(Program([str(path)], cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with one:
+            one.send(signal.SIGTERM)
+            assert one.end() == 0
+            assert "Traceback" not in one.output
+
+
+def opened(port: int, path: str) -> ClientConnection:
+    return connect(f"ws://localhost:{port}{path}", open_timeout=WAIT_SECONDS)
+
+
+def received(client: ClientConnection) -> str | bytes:
+    return client.recv(timeout=WAIT_SECONDS)
+
+
+def events_until(client: ClientConnection, wanted: str) -> dict[str, object]:
+    """Receive JSON objects until one has a key, and return that one."""
+    while True:
+        event: dict[str, object] = json.loads(received(client))
+        if wanted in event:
+            return event
+
+
+def page_of(port: int) -> str:
+    with urllib.request.urlopen(f"http://localhost:{port}/", timeout=WAIT_SECONDS) as response:
+        return str(response.read().decode())
+
+
+def test_the_chat_of_the_readme(run: Run) -> None:
+    server = run(program("README.md", "class Chat"))
+    port = server.port
+    assert "<title>Chat</title>" in page_of(port)
+    with opened(port, "/chat") as ana, opened(port, "/chat") as ben:
+        ana.send("hello")
+        assert received(ben) == "hello"
+        ben.send(b"\x00")
+        assert received(ana) == b"\x00"
+    origin = {"Origin": "https://evil.example"}
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://localhost:{port}/chat", additional_headers=origin, open_timeout=WAIT_SECONDS)
+    assert refused.value.response.status_code == 403
+
+
+def test_the_first_chat_of_the_tutorial(run: Run) -> None:
+    page = "docs/tutorial/first-chat.md"
+    [added] = [block.text for block in blocks("python") if block.page == ROOT / page and block.reason]
+    server = run(program(page, "class Chat").replace("if __name__", f"{added}\n\nif __name__"))
+    port = server.port
+    assert "<title>Chat</title>" in page_of(port)
+    with opened(port, "/chat") as ana, opened(port, "/chat") as ben:
+        ana.send("hello")
+        assert received(ana) == "hello"
+        assert received(ben) == "hello"
+
+
+def test_the_first_rooms_of_the_tutorial(run: Run) -> None:
+    text = next(b.text for b in programs() if b.page == ROOT / "docs/tutorial/rooms.md")
+    port = run(text.replace("8080", "0")).port
+    with opened(port, "/rooms/tea?name=Ana") as ana, opened(port, "/rooms/tea?name=Ben") as ben:
+        with opened(port, "/rooms/coffee?name=Cem") as cem:
+            cem.send("alone")
+            assert received(cem) == "Cem: alone"
+        ana.send("hello")
+        assert received(ben) == "Ana: hello"
+    with pytest.raises(InvalidStatus) as refused:
+        opened(port, "/rooms/tea")
+    assert refused.value.response.status_code == 403
+
+
+def test_the_rooms_of_the_tutorial(run: Run) -> None:
+    port = run(program("docs/tutorial/rooms.md", "app.history")).port
+    assert "<title>Rooms</title>" in page_of(port)
+    with opened(port, "/rooms/tea?name=Ana") as ana:
+        assert "Ana" in str(events_until(ana, "here")["here"])
+        with opened(port, "/rooms/tea?name=Ben") as ben:
+            assert events_until(ben, "here")["here"] == ["Ana", "Ben"]
+            assert events_until(ana, "joined")["joined"] == ["Ben"]
+            ben.send("hello")
+            said = events_until(ana, "message")
+            assert said["message"] == "Ben: hello"
+            ben.send("again")
+            assert events_until(ana, "message")["message"] == "Ben: again"
+        assert events_until(ana, "left")["left"] == ["Ben"]
+    with opened(port, f"/rooms/tea?name=Ana&since={said['position']}") as ana:
+        assert events_until(ana, "message")["message"] == "Ben: again"
+    with opened(port, "/rooms/tea?name=Cem") as cem:
+        assert events_until(cem, "message")["message"] == "Ben: hello"
+
+
+def test_the_test_of_an_application_passes() -> None:
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(program("docs/howto/test-an-application.md", "test_echo"), names)
+    anyio.run(names["test_echo"])
