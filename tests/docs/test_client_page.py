@@ -1,4 +1,4 @@
-"""docs/client.md: every program on the page runs, and prints what the page says."""
+"""docs/howto/connect-to-a-server.md: every program on the page runs, and prints what the page says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of plain wsproto 1.3 with frames, tasks it leaves to its caller, and our result; see docs/explanation/wsproto.md.
+"""wsproto 1.3 faults with frames, tasks it leaves to its caller, and our result (docs/explanation/wsproto.md).
 
 Each test shows the fault on wsproto first. When that part fails, a newer wsproto has fixed the fault. Our workaround
 can then be simplified, and the table must be corrected.

@@ -1,4 +1,4 @@
-"""Faults of plain wsproto 1.3 in handshakes, tasks it leaves to its caller, and our result; see docs/explanation/wsproto.md.
+"""wsproto 1.3 faults in handshakes, tasks it leaves to its caller, and our result (docs/explanation/wsproto.md).
 
 Each test shows the fault on wsproto first, as in test_wsproto_faults.py.
 """
