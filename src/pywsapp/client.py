@@ -10,13 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
+from pywsapp._hooks import check_component, make_component
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connect import open_connection
 from pywsapp._server.runtime import Runtime
 from pywsapp._server.tls import client_context
-from pywsapp.component import check_component, make_component
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, HandshakeError, HeaderItems
 from pywsapp.http import Request

@@ -18,7 +18,8 @@ import anyio.to_thread
 import pytest
 from support.serving import CLOSE, GUARD, Pipe, Recorder, close_frame, message_frame, serving
 
-from pywsapp.component import Accept, MessageComponent, check_component, in_thread, make_component, normalized
+from pywsapp._hooks import as_accept, check_component, make_component
+from pywsapp.component import Accept, MessageComponent, in_thread
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request
@@ -378,7 +379,7 @@ async def test_a_thread_is_waited_for_when_the_server_is_cancelled() -> None:
 def test_what_is_not_for_threads() -> None:
     async def handler(conn: Connection) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"in_thread is for def handlers; .*handler is an async def"):
+    with pytest.raises(ConfigurationError, match=r"in_thread is for def hooks; .*handler is an async def"):
         in_thread(handler)
 
 
@@ -506,14 +507,14 @@ def test_arguments_may_have_other_names_and_defaults() -> None:
 
 def test_what_a_handshake_answer_means() -> None:
     component, other = Recorder(), Recorder()
-    assert normalized(None, component) == Accept(component=component)
-    assert normalized("chat.v2", component) == Accept(component=component, subprotocol="chat.v2")
-    assert normalized(Accept(headers=(("a", "b"),)), component) == Accept(component=component, headers=(("a", "b"),))
-    assert normalized(Accept(component=other), component) == Accept(component=other)
+    assert as_accept(None, component) == Accept(component=component)
+    assert as_accept("chat.v2", component) == Accept(component=component, subprotocol="chat.v2")
+    assert as_accept(Accept(headers=(("a", "b"),)), component) == Accept(component=component, headers=(("a", "b"),))
+    assert as_accept(Accept(component=other), component) == Accept(component=other)
     with pytest.raises(
         TypeError, match=r"Recorder.on_handshake must return None, a subprotocol or an Accept, not True"
     ):
-        normalized(True, component)  # type: ignore[arg-type]
+        as_accept(True, component)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["def", "async"])

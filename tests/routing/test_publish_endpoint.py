@@ -35,7 +35,7 @@ class Listen(MessageComponent):
 async def server() -> AsyncIterator[Serving]:
     app = App("*", 0)
     app.route("/", Listen(app), allowed_origins=["*"])
-    app.publishing("/publish", KEY)
+    app.publish_endpoint("/publish", KEY)
     async with serving(app) as running:
         yield running
 
@@ -138,7 +138,7 @@ async def test_a_broker_that_is_away_is_said() -> None:
     broker = MemoryBroker()
     broker.available = False
     app = App("*", 0, broker=broker)
-    app.publishing("/publish", KEY)
+    app.publish_endpoint("/publish", KEY)
     async with serving(app) as server:
         status, text = await post(server, news(text="hello"))
         assert (status, "not connected" in text) == (503, True)
@@ -155,7 +155,7 @@ async def test_a_peer_that_leaves_in_the_middle_leaves_nothing(server: Serving) 
 
 def test_a_short_key_is_a_mistake() -> None:
     with pytest.raises(ConfigurationError, match="at least 16 bytes"):
-        App().publishing("/publish", "short")
+        App().publish_endpoint("/publish", "short")
 
 
 def test_signatures_are_forgotten_with_time() -> None:

@@ -477,7 +477,7 @@ def test_routes_are_listed_in_the_order_in_which_they_are_tried() -> None:
     assert router.routes() == [
         RouteInfo("websocket", "a.example", "/special", "SlowChat"),
         RouteInfo("websocket", "localhost", "/chat", "OriginCheck(Chat)"),
-        RouteInfo("http", "localhost", "/{name}", page.__qualname__),
+        RouteInfo("http", "localhost", "/{name}", page.__qualname__, ("GET", "HEAD")),
         RouteInfo("mount", "localhost", "/", "Router"),
         RouteInfo("websocket", "*", "/blocked", "IpBlackList(OriginCheck(Chat))"),
     ]

@@ -41,13 +41,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
+from pywsapp._hooks import as_accept, must_await, then
 from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.handler_task import Worker, await_last, work
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, await_all, raise_if_cancelled, raise_if_leaving
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp.close_codes import CloseCode
-from pywsapp.component import Accept, MessageComponent, is_awaited, normalized, then
+from pywsapp.component import Accept, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response
@@ -79,7 +80,7 @@ def ask_handshake(component: MessageComponent, request: Request) -> Accept | Awa
     Raises:
         Refuse: the component does not want it.
     """
-    return then(_asked(component.on_handshake, request), lambda answer: normalized(answer, component))
+    return then(_asked(component.on_handshake, request), lambda answer: as_accept(answer, component))
 
 
 def ask_request(component: MessageComponent, request: Request) -> Response | Awaitable[Response]:
@@ -99,7 +100,7 @@ def _asked(method: Callable[[Request], T | Awaitable[T]], request: Request) -> T
     except BaseException as exc:
         raise_if_leaving(exc)
         raise RuntimeError(f"{method.__qualname__} raised {exc!r}") from exc
-    return _awaited(cast("Awaitable[T]", answer)) if is_awaited(answer) else answer
+    return _awaited(cast("Awaitable[T]", answer)) if must_await(answer) else answer
 
 
 async def _awaited(answer: Awaitable[T]) -> T:

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.lowlevel
 
+from pywsapp._hooks import must_await
 from pywsapp._lifecycle.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.proxies import address_of_peer
-from pywsapp.component import Accept, is_awaited
+from pywsapp.component import Accept
 from pywsapp.connection import Connection
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, one_line
@@ -213,7 +214,7 @@ class HttpConnection:
         else:
             request.with_body(self._read_body)
             answer = ask_request(self._server.component, request)
-        if is_awaited(answer):
+        if must_await(answer):
             self._state = _State.DECIDING
             self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
         else:

@@ -15,11 +15,11 @@ from types import CodeType, FrameType
 
 import anyio
 
+from pywsapp._hooks import HOOKS
 from pywsapp.component import MessageComponent
 
 logger = logging.getLogger("pywsapp")
 
-_HANDLERS = frozenset({"on_handshake", "on_open", "on_message", "on_close", "on_error", "on_request"})
 #: Where no handler is: the standard library, and what event loops and this package are built on.
 _NO_HANDLERS = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
 
@@ -92,7 +92,7 @@ def _handler(frame: FrameType | None) -> FrameType | None:
                 return theirs
         elif module.partition(".")[0] not in _NO_HANDLERS:
             theirs = frame
-            if frame.f_code.co_name in _HANDLERS and isinstance(_first_argument(frame), MessageComponent):
+            if frame.f_code.co_name in HOOKS and isinstance(_first_argument(frame), MessageComponent):
                 return frame
         frame = frame.f_back
     return None
