@@ -299,16 +299,16 @@ async def test_several_listeners(files: tuple[str, str, str], tmp_path: Path) ->
 
 async def test_moved_before_it_runs(tmp_path: Path) -> None:
     app = App("*", unix_path=tmp_path / "socket")
-    app.move(port=0)
+    app.rebind(port=0)
     app.route("/", EchoServer())
     async with running(app):
         assert app.urls == [f"http://127.0.0.1:{app.port}"]
         assert await status(app) == 101
-    app.move("localhost")
+    app.rebind("localhost")
     async with running(app):
         assert app.urls[0].startswith("http://127.0.0.1:")
     with pytest.raises(ConfigurationError, match="from 0 to 65535"):
-        app.move(port=-1)
+        app.rebind(port=-1)
 
 
 async def test_unix_socket_and_its_file(tmp_path: Path) -> None:
@@ -715,7 +715,7 @@ class WrongMessage(MessageComponent):
         ),
         pytest.param(lambda app: app.listen(tls=7), "tls takes an SSLContext, a PEM file or", id="no tls"),
         pytest.param(lambda app: App(max_connections=0), "max_connections must be 1 or more", id="no room"),
-        pytest.param(lambda app: App(http_host=()), "answer to nobody", id="no host"),
+        pytest.param(lambda app: App(http_host=()), "answer to no request", id="no host"),
         pytest.param(
             lambda app: app.run(backend="gevent"), '"asyncio" or "trio", not \'gevent\'', id="unknown backend"
         ),

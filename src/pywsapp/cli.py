@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             app = find_app(chosen.app, factory=chosen.factory)
             if chosen.port is not None or chosen.address is not None:
-                app.move(chosen.address, chosen.port)
+                app.rebind(chosen.address, chosen.port)
             app.run(backend=chosen.backend, workers=chosen.workers)
     except (ConfigurationError, TopicError, BrokerUnavailable) as exc:
         parser.exit(1, f"pywsapp: {exc}\n")

@@ -253,7 +253,7 @@ async def test_what_a_worker_did_not_read_is_read_from_the_history() -> None:
         app.route("/", Room())
         async with serving(app) as server, server.client() as client:
             await client.message()
-            connection = app.hub.relay.connection if app.hub.relay is not None else None
+            connection = app.topics.relay.connection if app.topics.relay is not None else None
             assert isinstance(connection, LocalConnection)
             connection._wire.transport.pause_reading()
             text = "x" * 10 * KIB

@@ -476,7 +476,7 @@ def test_mistake_is_said_at_once_and_once(source: str, what: str) -> None:
 @ON_LINUX
 def test_port_of_another_supervisor_is_in_use() -> None:
     with Program(f"{who()}app.run(workers=2)") as first:
-        with Program(f"{who()}app.move(port={first.port})\napp.run(workers=2)") as second:
+        with Program(f"{who()}app.rebind(port={first.port})\napp.run(workers=2)") as second:
             assert second.end(SOON) == 1
         assert f"cannot listen on 127.0.0.1:{first.port}: the address is in use" in second.output
 

@@ -39,7 +39,7 @@ def envelope(text: str = "hello", topic: str = "t", key: bytes | None = None, or
 
 
 def connected(rooms: Rooms) -> bool:
-    relay = rooms.app.hub.relay
+    relay = rooms.app.topics.relay
     return relay is not None and relay.connection is not None
 
 
@@ -224,7 +224,7 @@ async def test_junk_is_dropped_and_told_of_ever_more_seldom(
                     connection.deliver(name, data, position)
         await stranger.publish([envelope(key=key)])
         await expect(client, "hello")
-        assert one.app.hub.stats.dropped == 20 * len(JUNK) + 8
+        assert one.app.topics.stats.dropped == 20 * len(JUNK) + 8
         assert len(caplog.records) == 8
         assert all(len(message) < 500 for message in caplog.messages)
         assert not heard
@@ -239,7 +239,7 @@ async def test_a_publisher_elsewhere_need_not_be_a_process_of_ours() -> None:
         stranger = await publisher(broker)
         data = json.dumps({"v": 1, "topic": "t", "text": "from PHP", "more": []}, indent=4).encode()
         await stranger.publish([Outgoing("t", data), envelope("from elsewhere", origin="x")])
-        await stranger.publish([envelope("an echo", origin=one.app.hub.origin), envelope("the end")])
+        await stranger.publish([envelope("an echo", origin=one.app.topics.origin), envelope("the end")])
         await expect(client, "from PHP", "from elsewhere", "the end")
         await stranger.aclose()
 
@@ -255,8 +255,8 @@ async def test_without_the_key_nobody_is_heard() -> None:
             await rooms.topic().broadcast("unsigned" if rooms is strangers[0] else "signed")
         await expect(client, "signed")
         await expect(unsigned, "unsigned", "unsigned")
-        assert one.app.hub.stats.dropped == 3
-        assert strangers[0].app.hub.stats.dropped == 2
+        assert one.app.topics.stats.dropped == 3
+        assert strangers[0].app.topics.stats.dropped == 2
 
 
 @pytest.mark.parametrize("key", ["", b""], ids=["str", "bytes"])
@@ -275,7 +275,7 @@ async def test_processes_that_do_not_agree_about_histories_say_so(
     async with running(one, two) as clients:
         client, _ = await one.connect(clients)
         await two.topic().broadcast("lost")
-        await until(lambda: one.app.hub.stats.dropped == 1)
+        await until(lambda: one.app.topics.stats.dropped == 1)
         assert ("has a history" if keeps else "keeps no history here") in caplog.text
         await client.close()
 

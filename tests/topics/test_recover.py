@@ -148,7 +148,7 @@ async def test_while_the_broker_is_away_nobody_recovers_and_nothing_is_lost() ->
         position = (await recover(first))[1]["position"]
         broker.available = False
         broker.disconnect()
-        await until(lambda: rooms.app.hub.relay and rooms.app.hub.relay.connection is None)
+        await until(lambda: rooms.app.topics.relay and rooms.app.topics.relay.connection is None)
         assert (await recover(second, position))[1] == {"error": "BrokerUnavailable"}
         assert conn.topics == ()
         acknowledgement = rooms.topic().broadcast("meanwhile")
@@ -210,7 +210,7 @@ async def test_a_history_that_cannot_be_read_is_read_again(monkeypatch: pytest.M
     async with running(rooms) as clients:
         client, _ = await rooms.connect(clients)
         await rooms.topic().broadcast("a")
-        while not rooms.app.hub._histories._followers["t"].position:
+        while not rooms.app.topics._histories._followers["t"].position:
             await anyio.lowlevel.checkpoint()
         await rooms.topic().broadcast("b")
         while (await take(client))[0]["message"] != "b":
@@ -240,7 +240,7 @@ async def test_who_leaves_and_comes_while_a_history_is_read_sees_nothing_twice(m
         (_, ana), (ben, ben_conn) = await one.connect(clients), await one.connect(clients, None)
         await until(lambda: any("t" in connection._topics for connection in broker.connections))
         slow.append(anyio.Event())
-        one.app.hub._histories._followers["t"].catch_up()
+        one.app.topics._histories._followers["t"].catch_up()
         for number in range(3):
             await two.topic().broadcast(str(number))
         gate = slow.pop()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -72,6 +72,8 @@ class Server:
         max_connections: int | None = None,
         proxies: Proxies | None = None,
         patience: float = 0,
+        access_log: bool = False,
+        app: Any = None,
     ) -> None:
         self.component = component
         self.options = options

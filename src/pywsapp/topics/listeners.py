@@ -50,6 +50,10 @@ class TopicListeners:
         """Add one."""
         self._listeners.append(_Listener(pattern, handler))
 
+    def adopt(self, other: TopicListeners) -> None:
+        """Add the listeners of another App."""
+        self._listeners += other._listeners
+
     def cover(self, name: str) -> bool:
         """Tell whether a topic is listened to."""
         return any(listener.pattern.matches(name) for listener in self._listeners)

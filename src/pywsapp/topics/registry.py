@@ -394,6 +394,41 @@ class Hub:
             raise ConfigurationError("histories are to be set before their topics are used")
         self._histories.rules.append(rule)
 
+    def adopt(self, other: Hub) -> None:
+        """Take over the topics, histories, listeners and presence watchers of another registry; neither runs.
+
+        Raises:
+            ConfigurationError: the other registry has a broker or a key, or both have an object for the same topic.
+        """
+        if self._running or other._running:
+            raise ConfigurationError("an App must be mounted on another App before either of them runs")
+        if other.broker is not None or other._key is not None:
+            raise ConfigurationError("an App that is mounted on another App cannot have its own broker or broker_key")
+        both = sorted(set(self._topics) & set(other._topics))
+        if both:
+            raise ConfigurationError(f"both Apps use the topic {both[0]!r} already; mount before using it")
+        for rule in other._histories.rules:
+            self.keep(rule)
+        self.listeners.adopt(other.listeners)
+        self.watchers += other.watchers
+        for name, topic in other._topics.items():
+            topic._hub, topic.history = self, self._histories.rule(name)
+            self._topics[name] = topic
+
+    def use_broker(self, broker: Broker | None, key: bytes | None = None) -> None:
+        """Replace the broker or its key before the app runs; None keeps one.
+
+        Raises:
+            ConfigurationError: it runs already, the key is empty, or a topic has a history and the broker keeps none.
+        """
+        if self._running:
+            raise ConfigurationError("a broker must be set before the app runs")
+        if key is not None and not key:
+            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
+        if broker is not None and not broker.keeps_history and self._histories.rules:
+            raise ConfigurationError(f"{broker.name} keeps no history; memory, workers and Redis do")
+        self.broker, self._key = broker or self.broker, key or self._key
+
 
 def _wrapped(topic: Topic, position: Position, content: str | bytes | None) -> PreparedMessage | None:
     """Give what clients get of a message, None if the app's own `wrap` fails."""
