@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._addresses",
         "pywsapp._compiled",
         "pywsapp._event_loop",
+        "pywsapp._http_text",
         "pywsapp._version",
         "pywsapp.close_codes",
         "pywsapp.exceptions",

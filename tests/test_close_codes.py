@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.close_codes import MAX_REASON_BYTES, CloseCode, check_close, may_be_sent
+from pywsapp.close_codes import MAX_REASON_BYTES, CloseCode, check_close, cut_reason, may_be_sent
 from pywsapp.exceptions import ConfigurationError
 
 ALLOWED = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
@@ -68,3 +68,18 @@ def test_any_code_and_reason_are_taken_or_refused(code: int, reason: str) -> Non
     else:
         assert code in ALLOWED
         assert encoded == reason.encode()
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀"])
+def test_a_long_reason_is_cut_between_characters(character: str) -> None:
+    fits = character * (MAX_REASON_BYTES // len(character.encode()))
+    assert cut_reason(fits) == fits
+    assert cut_reason(fits + character) == fits
+    assert cut_reason(fits * 50) == fits
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=200))
+def test_any_text_is_cut_to_a_reason_that_can_be_sent(text: str) -> None:
+    reason = cut_reason(text)
+    assert check_close(1000, reason) == reason.encode()
+    assert text.encode("utf-8", "replace").decode().startswith(reason)

@@ -1,12 +1,16 @@
-"""The request as a component sees it: fields, query and cookies, also those of somebody hostile."""
+"""The request as a component sees it: header fields, query, cookies and state; hostile input included."""
 
 from __future__ import annotations
+
+import copy
+import gc
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.http import Headers, QueryParams, Request
+from pywsapp.http import Headers, QueryParams, Request, _pack_headers, _set_body
 
 # -- header fields -----------------------------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ def test_any_cookie_field_is_read(field: str) -> None:
     assert all("=" not in name and ";" not in name + value for name, value in cookies(field).items())
 
 
-# -- the whole ---------------------------------------------------------------------------------------------------------
+# -- the request -------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_made_by_hand() -> None:
@@ -130,6 +134,7 @@ def test_a_request_made_by_hand() -> None:
     assert dict(request.query_params) == {}
     assert request.path_params == {}
     assert request.subprotocols == ()
+    assert request.app is None
 
 
 def test_query_and_path_parameters_are_apart() -> None:
@@ -172,6 +177,62 @@ def test_what_a_peer_wrote_stays_on_one_line_and_short() -> None:
     assert len(shown) < 300
 
 
+# -- the body ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_body_comes_from_the_server() -> None:
+    async def read(max_size: int) -> bytes:
+        return b"at most %d" % max_size
+
+    request = Request()
+    assert await request.read() == b""
+    _set_body(request, read)
+    assert await request.read(7) == b"at most 7"
+    assert await copy.copy(request).read() == b"at most 65536"
+
+
+# -- state and application ---------------------------------------------------------------------------------------------
+
+
+def test_the_state_is_made_on_first_use() -> None:
+    request = Request()
+    assert not any(isinstance(held, SimpleNamespace) for held in gc.get_referents(request))
+    request.state.user = "ana"
+    assert request.state.user == "ana"
+    with pytest.raises(AttributeError):
+        request.state = SimpleNamespace()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_copies_share_one_state_whichever_uses_it_first(first: int) -> None:
+    """The router copies the request for a mount; `on_handshake` in the mount and `conn.request` see the same state."""
+    request = Request()
+    inner = copy.copy(request)
+    innermost = copy.copy(inner)
+    requests = [request, inner, innermost, copy.copy(request)]
+    requests[first].state.user = "ana"
+    assert all(each.state is request.state for each in requests)
+    assert copy.copy(innermost).state.user == "ana"
+
+
+def test_other_requests_have_another_state() -> None:
+    assert Request().state is not Request().state
+
+
+def test_a_copy_is_apart_but_for_what_is_shared() -> None:
+    request = Request(path="/a/b", query_string="x=1", headers=[("Cookie", "c=1")], app=object())
+    inner = copy.copy(request)
+    inner.path = "/b"
+    inner.path_params["id"] = 7
+    assert (request.path, request.path_params) == ("/a/b", {"id": 7})
+    assert (inner.headers, inner.app) == (request.headers, request.app)
+    assert (inner.query_params["x"], inner.cookies) == ("1", {"c": "1"})
+
+
+# -- packed headers ----------------------------------------------------------------------------------------------------
+
+
 NAMES = st.text(st.sampled_from("abcXYZ-_09"), min_size=1, max_size=5)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=10)
 
@@ -179,15 +240,15 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=8))
 def test_packed_headers_are_the_same(items: list[tuple[str, str]]) -> None:
     plain, packed = Headers(items), Headers(items)
-    packed.pack()
-    packed.pack()
+    _pack_headers(packed)
+    _pack_headers(packed)
     names = {name for name, _ in items} | {"other"}
     assert [packed.getlist(name) for name in names] == [plain.getlist(name) for name in names]
-    packed.pack()
+    _pack_headers(packed)
     assert packed.multi_items() == plain.multi_items()
-    packed.pack()
+    _pack_headers(packed)
     assert (dict(packed), len(packed), list(packed)) == (dict(plain), len(plain), list(plain))
-    packed.pack()
+    _pack_headers(packed)
     assert [name in packed for name in names] == [name in plain for name in names]
-    packed.pack()
+    _pack_headers(packed)
     assert repr(packed) == repr(plain)

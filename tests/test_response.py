@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pywsapp._http_text import phrase
 from pywsapp.exceptions import ConfigurationError, Refuse
-from pywsapp.http import Response, phrase
+from pywsapp.http import Response
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -48,7 +49,7 @@ def test_statuses(status: int) -> None:
 
 @pytest.mark.parametrize("status", [199, 101, 0, 600, -1, "200", 200.0, None])
 def test_statuses_that_cannot_be(status: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a Response's status is from 200 to 599"):
+    with pytest.raises(ConfigurationError, match="a Response's status must be from 200 to 599"):
         Response(status=status)
 
 

@@ -1,11 +1,11 @@
-"""A set of IP addresses and networks.
+"""IP addresses: one spelling for each, and sets of addresses and networks.
 
-An address is compared by its value, not by its spelling: an IPv4 address inside IPv6 (`::ffff:192.0.2.1`, which is how
-a dual-stack socket shows it) is that IPv4 address, and a zone (`fe80::1%eth0`) says on which cable an address was
-met, not whose it is, so it is left out. Names are not looked up.
+Addresses are compared by value, not by spelling. An IPv4 address inside an IPv6 address (`::ffff:192.0.2.1`, as a
+dual-stack socket shows it) counts as that IPv4 address. A zone (`fe80::1%eth0`) names the interface of this machine on
+which an address was seen, so it is ignored. Names are not looked up.
 
-All entries, single addresses too, are networks in one dictionary, keyed by prefix length and prefix. A lookup costs
-one probe for each prefix length in use, however long the list is.
+`Networks` keeps every entry, single addresses too, as a network in one dictionary, keyed by prefix length and prefix.
+A lookup costs one probe for each prefix length in use, however long the list is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from typing import NamedTuple
 from pywsapp.exceptions import ConfigurationError
 
 _IPV4_WITH_PORT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3}):[0-9]{1,5}")
-_MAPPED = IPv6Network("::ffff:0:0/96")
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 _MAX_TEXT = 100  # no spelling of an address is longer
+
+
+def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address inside an IPv4-mapped IPv6 address, and every other address unchanged."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class _Prefix(NamedTuple):
@@ -32,7 +37,7 @@ class _Prefix(NamedTuple):
 
 
 class Networks:
-    """Addresses and networks that can be asked whether they hold an address."""
+    """A set of IP addresses and networks; `address in networks` is true for every address inside one of them."""
 
     __slots__ = ("_entries", "_lengths")
 
@@ -41,7 +46,7 @@ class Networks:
         self._lengths: Counter[tuple[int, int]] = Counter()
 
     def __contains__(self, address: object) -> bool:
-        """Tell whether an address is in it or in one of its networks; what is no address never is."""
+        """Return whether the set covers an address; False for anything that is not the text of an address."""
         found = _parse_address(address) if self._entries else None
         if found is None:
             return False
@@ -53,7 +58,7 @@ class Networks:
         )
 
     def __iter__(self) -> Iterator[str]:
-        """Give the entries in the order in which they were added, in their usual spelling."""
+        """Iterate over the entries in the order in which they were added, in their canonical spelling."""
         return iter(self._entries.values())
 
     def __len__(self) -> int:
@@ -63,7 +68,7 @@ class Networks:
         """Add an address (`"192.0.2.1"`, `"2001:db8::1"`, `"192.0.2.1:8080"`) or a network (`"10.0.0.0/8"`).
 
         Raises:
-            ConfigurationError: it is neither.
+            ConfigurationError: the entry is neither an address nor a network.
         """
         prefix, text = _parse_entry(entry)
         if prefix not in self._entries:
@@ -71,15 +76,17 @@ class Networks:
             self._lengths[prefix.bits, prefix.length] += 1
 
     def discard(self, entry: str) -> None:
-        """Take an entry out, in any spelling, if it is there; an address stays in while a network that holds it does.
+        """Remove an entry, in any spelling, if it is present.
+
+        The set still covers a removed address while a network around it is an entry.
 
         Raises:
-            ConfigurationError: it is neither an address nor a network.
+            ConfigurationError: the entry is neither an address nor a network.
         """
         prefix, _ = _parse_entry(entry)
         if self._entries.pop(prefix, None) is not None:
             self._lengths[prefix.bits, prefix.length] -= 1
-            self._lengths += Counter()  # drops the lengths that are not in use any more
+            self._lengths += Counter()  # drops the lengths that are no longer in use
 
 
 def _parse_address(text: object) -> IPv4Address | IPv6Address | None:
@@ -90,7 +97,7 @@ def _parse_address(text: object) -> IPv4Address | IPv6Address | None:
         address = ip_address(with_port[1] if with_port else text.partition("%")[0])
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return unmapped(address)
 
 
 def _parse_entry(text: object) -> tuple[_Prefix, str]:
@@ -102,9 +109,9 @@ def _parse_entry(text: object) -> tuple[_Prefix, str]:
     except ValueError:
         network = None
     if network is None:
-        raise ConfigurationError(f"{text!r} is no IP address or network; names are not looked up")
+        raise ConfigurationError(f"{text!r} is not an IP address or network; names are not looked up")
     base = int(network.network_address)
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
         network = IPv4Network((base & 0xFFFFFFFF, network.prefixlen - 96))
         base = int(network.network_address)
     bits, length = network.max_prefixlen, network.prefixlen

@@ -1,4 +1,4 @@
-"""Close codes: which exist, which may be sent, and what a close frame may carry (RFC 6455 section 7.4)."""
+"""Close codes: which ones exist, which ones can be sent, and how long a close reason can be (RFC 6455 section 7.4)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import IntEnum
 
 from pywsapp.exceptions import ConfigurationError
 
-#: A control frame carries 125 bytes at most and the code takes two of them (RFC 6455 section 5.5).
+#: A control frame carries at most 125 bytes, and the close code takes two of them (RFC 6455 section 5.5).
 MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and IANA's registry)."""
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -31,19 +31,19 @@ class CloseCode(IntEnum):
 
 
 def may_be_sent(code: int) -> bool:
-    """Tell whether a close code may travel in a close frame: 1000-1003, 1007-1014 and 3000-4999."""
+    """Return whether a close frame may carry a code: 1000-1003, 1007-1014 and 3000-4999."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def check_close(code: int, reason: str) -> bytes:
-    """Check what a person wants to close with, and give the reason as UTF-8.
+    """Check the arguments of a `close` call, and return the reason as UTF-8.
 
     Args:
         code: the close code.
         reason: a text for the peer, at most 123 bytes of UTF-8.
 
     Raises:
-        ConfigurationError: the code may not be sent, or the reason is no text, too long or not encodable.
+        ConfigurationError: the code may not be sent, or the reason is not text, is too long or cannot be encoded.
     """
     if not isinstance(code, int) or not may_be_sent(code):
         raise ConfigurationError(f"close code {code!r} may not be sent: use 1000-1003, 1007-1014 or 3000-4999")
@@ -56,3 +56,11 @@ def check_close(code: int, reason: str) -> bytes:
     if len(encoded) > MAX_REASON_BYTES:
         raise ConfigurationError(f"the close reason takes {len(encoded)} bytes; a close frame holds {MAX_REASON_BYTES}")
     return encoded
+
+
+def cut_reason(text: str) -> str:
+    """Return as much of a text as a close frame holds, cut between characters; `check_close` accepts the result.
+
+    A surrogate, which has no UTF-8 form, becomes a question mark.
+    """
+    return text.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from typing_extensions import ParamSpec
 
-from pywsapp.close_codes import CloseCode
+from pywsapp._protocol.handshake import UPGRADE_HEADERS
+from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, Refuse, TopicError
 from pywsapp.http import Request, Response
@@ -23,9 +24,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 logger = logging.getLogger("pywsapp")
-
-#: Bytes of a reason in a close frame (RFC 6455 section 5.5.1).
-_MAX_REASON = 123
 
 
 class MessageComponent:
@@ -80,8 +78,7 @@ class MessageComponent:
         """
         if isinstance(exc, TopicError):
             logger.info("%r may not: %s", conn, exc)
-            reason = str(exc).encode("utf-8", "replace")[:_MAX_REASON].decode(errors="ignore")
-            conn.close(CloseCode.POLICY_VIOLATION, reason)
+            conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
             return
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)
         conn.close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -93,10 +90,6 @@ class MessageComponent:
             Refuse: The server answers with that status.
         """
         raise Refuse(426, UPGRADE_HEADERS, "this is a WebSocket; connect with a WebSocket client")
-
-
-#: What a 426 has to say (RFC 9110 section 15.5.22, RFC 6455 section 4.4).
-UPGRADE_HEADERS = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

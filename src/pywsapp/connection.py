@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 
+from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
 from pywsapp._outbox.outbox import ByteSink, Flusher, Frame, Outbox, length, write_all
 from pywsapp._outbox.pings import Pings
@@ -28,7 +29,7 @@ from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.sending import LARGE
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.close_codes import CloseCode, check_close
-from pywsapp.http import Request, one_line
+from pywsapp.http import Request
 from pywsapp.options import Options, SlowConsumer
 
 logger = logging.getLogger("pywsapp")

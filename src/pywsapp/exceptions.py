@@ -1,13 +1,13 @@
 """Every exception of the library, in one tree.
 
 PywsappError
- +-- ConfigurationError    the program asked for something that cannot be (also a ValueError)
- +-- Refuse                a request is answered with a status instead of being accepted
- +-- HandshakeError        client role: the server did not accept
- +-- ConnectionClosed      what was waited for cannot come any more
- +-- TopicError            a topic cannot be had or used so (also a ValueError)
- +-- BrokerUnavailable     the broker has not taken what it was to carry
- +-- ProtocolError         the peer broke the protocol; carries the close code it is answered with
+ +-- ConfigurationError    the program uses the library in a wrong way (also a ValueError)
+ +-- Refuse                raised in `on_handshake` or `on_request`: answer the request with an error status
+ +-- HandshakeError        client role: the server did not accept the handshake
+ +-- ConnectionClosed      the connection closed before the awaited event happened
+ +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
+ +-- BrokerUnavailable     the broker did not accept or confirm a message
+ +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class PywsappError(Exception):
-    """The base of every exception that the library raises."""
+    """The base class of every exception that the library raises."""
 
 
 class ConfigurationError(PywsappError, ValueError):
-    """A mistake in the program that uses the library; the text says what to do about it."""
+    """A mistake in the program that uses the library; the message says how to fix it."""
 
 
 class Refuse(PywsappError):
     """Answer a request with an HTTP status instead of accepting it.
 
-    Raise it in `on_handshake`; the component is then told nothing more of that request.
+    Raise it in `on_handshake` or `on_request`; no other method of the component is called for that request.
 
     Args:
         status: the HTTP status, 400 to 599 (300 to 399 with a Location header).
         headers: header fields of the response.
-        body: one line of reason for the peer; the status's own phrase when left out.
+        body: one line for the peer that says why; by default the standard phrase of the status.
+
+    Raises:
+        ConfigurationError: the status is out of range.
     """
 
     def __init__(self, status: int, headers: HeaderItems | None = None, body: str | bytes | None = None) -> None:
@@ -52,10 +55,10 @@ class Refuse(PywsappError):
 
 
 class HandshakeError(PywsappError):
-    """Client role: the server refused the handshake or answered it wrongly.
+    """Client role: the server refused the handshake, or its response is not valid.
 
     Attributes:
-        status: the HTTP status of the answer, or None if there was no valid one.
+        status: the HTTP status of the response, or None if there was no valid response.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -64,26 +67,30 @@ class HandshakeError(PywsappError):
 
 
 class ConnectionClosed(PywsappError):
-    """The connection ended before what was waited for (a pong, say) came."""
+    """The connection closed before the awaited event (a message, a pong) happened."""
 
 
 class TopicError(PywsappError, ValueError):
-    """A topic's name is not one, a connection has too many of them, or a component does not let it subscribe."""
+    """A client asked for a topic that it cannot have.
+
+    The name or the position is not valid, the connection has too many topics, or the component refuses the
+    subscription. By default the client gets close code 1008 with the text of this exception.
+    """
 
 
 class BrokerUnavailable(PywsappError):
-    """The broker has not taken, or not confirmed, what it was to carry to other processes.
+    """The broker did not accept or confirm a message for other processes.
 
-    What was on its way when a broker went away may have arrived all the same.
+    A message that was under way when the broker became unavailable may still have arrived.
     """
 
 
 class ProtocolError(PywsappError):
-    """The peer broke RFC 6455, RFC 7692 or a limit.
+    """The peer violated RFC 6455, RFC 7692 or a limit.
 
     Attributes:
-        code: the close code to answer with.
-        reason: the text to answer with.
+        code: the close code for the peer.
+        reason: the close reason for the peer.
     """
 
     def __init__(self, code: int, reason: str) -> None:

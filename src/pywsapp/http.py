@@ -1,30 +1,28 @@
-"""HTTP as components see it: a request, its headers and query, and a response."""
+"""HTTP as components see it: `Request` with its `Headers` and `QueryParams`, and `Response`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase
 from pywsapp.exceptions import ConfigurationError, HeaderItems, Refuse
 
-_MAX_QUERY_FIELDS = 1000  # of a head that is bounded anyway; keeps a hostile query from becoming 16,000 objects
+__all__ = ["Headers", "QueryParams", "Request", "Response"]
 
-
-_MAX_SHOWN = 200
-
-
-def one_line(text: str) -> str:
-    """Make text that a peer wrote fit for a log: short, and without what could begin a line of its own."""
-    return repr(text[:_MAX_SHOWN])[1:-1]
+_MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still become 16,000 objects
 
 
 class Headers(Mapping[str, str]):
-    """Header fields: a read-only mapping that ignores case and keeps repeated fields.
+    """Header fields: a read-only mapping that ignores the case of names and keeps repeated fields.
 
-    `headers["name"]` gives the first value, `headers.getlist("name")` gives all of them.
+    `headers["name"]` is the first value of a field, and `headers.getlist("name")` is the list of all its values.
+
+    Args:
+        items: names and values, in order.
     """
 
     __slots__ = ("_first", "_items", "_packed")
@@ -57,7 +55,7 @@ class Headers(Mapping[str, str]):
         return f"Headers({list(self.multi_items())!r})"
 
     def getlist(self, name: str) -> list[str]:
-        """Give every value of a field, in order; an empty list if there is none."""
+        """Return every value of a field, in order; an empty list if the field is missing."""
         name = name.lower()
         index = self._first or self._index
         first = index.get(name)
@@ -67,22 +65,22 @@ class Headers(Mapping[str, str]):
         return [first] if len(index) == len(items) else [value for key, value in items if key == name]
 
     def multi_items(self) -> tuple[tuple[str, str], ...]:
-        """Give every field with its lower-case name, repeated ones too, in order."""
+        """Return all fields in order, repeated ones too, as pairs of the lower-case name and the value."""
         if self._packed is not None:
             self._items = tuple([tuple(line.split(":", 1)) for line in self._packed.split("\n")])  # type: ignore[misc]
             self._packed = None
         return self._items
 
-    def pack(self) -> None:
-        """Keep them in a fifth of the memory until somebody asks; only for what was read from a request."""
-        if self._items:
-            self._packed = "\n".join([f"{name}:{value}" for name, value in self._items])
-            self._items = ()
-            self._first = None
-
 
 class QueryParams(Mapping[str, str]):
-    """Query parameters: `params["name"]` gives the last value, `params.getlist("name")` gives all of them."""
+    """Query parameters: a read-only mapping that keeps repeated parameters.
+
+    `params["name"]` is the last value of a parameter, and `params.getlist("name")` is the list of all its values. At
+    most 1,000 parameters are read.
+
+    Args:
+        query: the query string, without the question mark.
+    """
 
     __slots__ = ("_items",)
 
@@ -107,32 +105,38 @@ class QueryParams(Mapping[str, str]):
         return f"QueryParams({list(self._items)!r})"
 
     def getlist(self, name: str) -> list[str]:
-        """Give every value of a parameter, in order; an empty list if there is none."""
+        """Return every value of a parameter, in order; an empty list if the parameter is missing."""
         return [value for key, value in self._items if key == name]
 
 
 class Request:
-    """What a client asked for when it connected (PSR-7's request in Ratchet's `$conn->httpRequest`).
+    """The HTTP request of a client: a WebSocket handshake, or a plain request (PSR-7's request in Ratchet).
+
+    The server makes it. A test can make one by hand; every argument has a default.
 
     Attributes:
-        method: the method, `GET` for every WebSocket handshake.
-        path: the path with percent-encoding undone.
-        query_string: what stood behind the `?`, as sent.
-        path_params: the parameters of the route's pattern, converted; empty before routing.
+        method: the method; `GET` for every WebSocket handshake.
+        path: the path after percent-decoding. Below a mount, the part that the mount did not match.
+        query_string: the text after the `?`, as sent.
+        path_params: the parameters of the matched route, converted; empty before routing.
         headers: the header fields.
-        http_version: `(1, 1)` for instance.
-        scheme: `"http"`, or `"https"` over TLS, also if that ends at a proxy that the App trusts.
-        host: the name or address in the Host field, lower case, without port or brackets.
+        http_version: the version, `(1, 1)` for example.
+        scheme: `"http"`, or `"https"` over TLS, also if the TLS connection ends at a trusted proxy.
+        host: the name or address in the Host field, in lower case, without port and brackets.
         port: the port in the Host field, or None.
-        remote_address: the client's IP address: the peer's, or what a proxy says that the App trusts; `""` on a
-            Unix socket.
-        subprotocols: the subprotocols that the client offered, in its order.
+        remote_address: the client's IP address, as the connection or a trusted proxy states it; `""` on a Unix socket.
+        subprotocols: the subprotocols that the client offers, in the client's order.
+        app: the application that serves the request, for its topics (`request.app.topic("room:1")`); None without an
+            application.
     """
 
     __slots__ = (
         "_body",
         "_cookies",
+        "_origin",
         "_query_params",
+        "_state",
+        "app",
         "headers",
         "host",
         "http_version",
@@ -159,6 +163,7 @@ class Request:
         port: int | None = None,
         remote_address: str = "",
         subprotocols: tuple[str, ...] = (),
+        app: Any = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -171,38 +176,62 @@ class Request:
         self.remote_address = remote_address
         self.subprotocols = subprotocols
         self.path_params: dict[str, Any] = {}
+        self.app = app
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
+        self._state: SimpleNamespace | None = None
+        self._origin: Request | None = None  # the request that this one is a copy of
+
+    def __copy__(self) -> Request:
+        """Return a copy that shares `state` with this request, even if neither has used it yet."""
+        copied = type(self).__new__(type(self))
+        for name in Request.__slots__:
+            setattr(copied, name, getattr(self, name))
+        copied._origin = self._origin or self
+        return copied
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {one_line(self.path)} from {self.remote_address or 'local'}>"
 
-    def with_body(self, body: Callable[[int], Awaitable[bytes]]) -> None:
-        """Say what reads the body. Called by a host."""
-        self._body = body
+    @property
+    def state(self) -> SimpleNamespace:
+        """A namespace for the application's own data; it becomes `conn.state` when the handshake is accepted.
+
+        `on_handshake` can pass on what it found there: `request.state.user = user`.
+        """
+        if self._origin is not None:
+            return self._origin.state
+        if self._state is None:
+            self._state = SimpleNamespace()
+        return self._state
 
     async def read(self, max_size: int = 64 * 1024) -> bytes:
-        """Read the body; waits until it has come. To be called while the request is being answered, by `on_request`.
+        """Return the body; waits until it has arrived.
+
+        Call it while the request is answered: in `on_request`, or in a handler of `app.http`.
 
         Args:
-            max_size: how many bytes it may have.
+            max_size: the largest body to accept, in bytes.
 
         Raises:
-            Refuse: 413 if it has more, 411 if it does not say how many.
+            Refuse: 413 if the body is larger, 411 if the request does not state its length.
         """
         return b"" if self._body is None else await self._body(max_size)
 
     @property
     def query_params(self) -> QueryParams:
-        """The parameters behind the `?`, apart from the path's (Ratchet merges the two)."""
+        """The parameters in the query string; they are separate from `path_params` (Ratchet merges the two)."""
         if self._query_params is None:
             self._query_params = QueryParams(self.query_string)
         return self._query_params
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies by name; of a repeated one the first (RFC 6265 section 5.4 sends the most specific first)."""
+        """The cookies by name.
+
+        The first of several cookies with the same name counts: RFC 6265 section 5.4 sends the most specific one first.
+        """
         if self._cookies is None:
             found: dict[str, str] = {}
             for field in self.headers.getlist("cookie"):
@@ -214,23 +243,26 @@ class Request:
         return self._cookies
 
 
-_BODYLESS = frozenset({204, 304})
-
-
 class Response:
-    """A plain HTTP response; what an HTTP route's handler returns.
+    """A plain HTTP response; `on_request` and the handlers of `app.http` return it.
 
     Args:
-        body: the content; a str is sent as UTF-8. An async iterator of bytes is sent piece by piece and needs
+        body: the content. A str is sent as UTF-8. An async iterator of bytes is sent piece by piece, and needs
             `content_length`.
+        status: the HTTP status, 200 to 599.
+        headers: further header fields. The server sets Content-Length, Connection and Date.
+        content_type: the Content-Type; by default text/plain for a str and application/octet-stream for bytes.
+        content_length: bytes of the content of an async iterator.
+
+    Attributes:
+        body: the content, as bytes or as an async iterator of bytes.
+        content_length: bytes of the content.
+        headers: the header fields in order, Content-Type included.
         status: the HTTP status.
-        headers: further header fields. Content-Length, Connection and Date are set by the server.
-        content_type: by default text/plain for str and application/octet-stream for bytes.
-        content_length: of an async iterator, in bytes.
 
     Raises:
-        ConfigurationError: a status out of range or an iterator without its length.
-        TypeError: a body of another type.
+        ConfigurationError: the status is out of range, or an iterator comes without its length.
+        TypeError: the body has another type.
     """
 
     __slots__ = ("body", "content_length", "headers", "status")
@@ -245,11 +277,11 @@ class Response:
         content_length: int | None = None,
     ) -> None:
         if not isinstance(status, int) or not 200 <= status <= 599:
-            raise ConfigurationError(f"a Response's status is from 200 to 599, not {status!r}")
+            raise ConfigurationError(f"a Response's status must be from 200 to 599, not {status!r}")
         if content_type is None:
             content_type = "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
         items = tuple(headers.items() if isinstance(headers, Mapping) else headers or ())
-        if status not in _BODYLESS and not any(name.lower() == "content-type" for name, _ in items):
+        if status not in BODYLESS_STATUSES and not any(name.lower() == "content-type" for name, _ in items):
             items = (("Content-Type", content_type), *items)
         self.status = status
         self.headers = items
@@ -259,42 +291,53 @@ class Response:
             self.content_length = len(self.body)
         elif not isinstance(body, AsyncIterator):
             raise TypeError(
-                f"a Response's body is a str, bytes or an async iterator of bytes, not {type(body).__name__}; "
-                "Response.json(value) makes one of other values"
+                f"a Response's body must be a str, bytes or an async iterator of bytes, not {type(body).__name__}; "
+                "use Response.json(value) for other values"
             )
         elif not isinstance(content_length, int) or content_length < 0:
-            raise ConfigurationError("a Response whose body is an iterator needs content_length, its number of bytes")
+            raise ConfigurationError("a Response whose body is an iterator needs content_length, in bytes")
         else:
             self.body = body
             self.content_length = content_length
 
     @classmethod
     def html(cls, body: str | bytes, status: int = 200, headers: HeaderItems | None = None) -> Response:
-        """Make a response of a page of HTML."""
+        """Return a response whose content is a page of HTML."""
         return cls(body, status, headers, content_type="text/html; charset=utf-8")
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: HeaderItems | None = None) -> Response:
-        """Make a response of a value that `json.dumps` can encode.
+        """Return a response whose content is a value encoded as JSON.
 
         Raises:
-            TypeError: it cannot.
+            TypeError: `json.dumps` cannot encode the value.
         """
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return cls(text, status, headers, content_type="application/json")
 
     @classmethod
     def refusal(cls, refuse: Refuse) -> Response:
-        """Make the response that a `Refuse` asks for: its status, its headers, one line of reason."""
+        """Return the response for a `Refuse`: its status, its headers, and one line of text that says why."""
         body = refuse.body if refuse.body is not None else phrase(refuse.status)
         if isinstance(body, str) and not body.endswith("\n"):
             body += "\n"
         return cls(body, refuse.status, refuse.headers, content_type="text/plain; charset=utf-8")
 
 
-def phrase(status: int) -> str:
-    """Give the standard phrase of a status, or an empty string if it has none."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+# -- for the server, not for components --------------------------------------------------------------------------------
+
+
+def _set_body(request: Request, read: Callable[[int], Awaitable[bytes]]) -> None:
+    """Set the function that `Request.read` calls with its `max_size`."""
+    request._body = read
+
+
+def _pack_headers(headers: Headers) -> None:
+    """Store fields as one string, in a fifth of the memory, until they are used again.
+
+    The names and values must come from `pywsapp._protocol.http`: a colon in a name, or a line feed, would break them.
+    """
+    if headers._items:
+        headers._packed = "\n".join([f"{name}:{value}" for name, value in headers._items])
+        headers._items = ()
+        headers._first = None

@@ -1,7 +1,7 @@
-"""Every limit and default of a connection, in one object that is handed around whole.
+"""Every limit and timeout of a connection, in one object: `Options`.
 
-Sizes are in bytes and times in seconds. The defaults are meant to be safe on a hostile network; each field says
-what raising it costs.
+Sizes are in bytes and times in seconds. The defaults are safe on a hostile network. An `App` takes `Options` for all
+its connections, and a route takes `Options` for its own.
 """
 
 from __future__ import annotations
@@ -17,41 +17,47 @@ _NUMBERS = ("int", "float")
 
 
 class Compressor(Protocol):
-    """What `zlib.compressobj` makes."""
+    """The interface of the objects that `zlib.compressobj` returns."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Take bytes, and give what is compressed so far."""
+        """Compress bytes, and return the output that is ready so far."""
 
     def flush(self, mode: int, /) -> bytes:
-        """Give the rest; the mode is zlib's."""
+        """Return the remaining output; the mode is one of zlib's."""
 
 
 class SlowConsumer(Enum):
-    """What happens when a connection's outbox is full because its peer reads too slowly."""
+    """What the server does when a connection's outbox is full because its peer reads too slowly."""
 
-    CLOSE = "close"  #: drop what is queued and close with 1013
-    DROP_NEWEST = "drop_newest"  #: leave the message out that did not fit
-    DROP_OLDEST = "drop_oldest"  #: drop queued messages from the front until it fits
+    CLOSE = "close"  #: drop all queued messages and close the connection with 1013
+    DROP_NEWEST = "drop_newest"  #: drop the new message, which does not fit
+    DROP_OLDEST = "drop_oldest"  #: drop queued messages, oldest first, until the new message fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
     """How permessage-deflate (RFC 7692) is negotiated and used.
 
-    The windows are upper bounds: a peer may ask for less and gets it. Context takeover compresses small, similar
-    messages better and costs about 45 KiB of memory for each connection at 12 bits; without it compressors live
-    for one message only and a broadcast is compressed once for all.
+    The window sizes are upper bounds: a peer that asks for less gets less. Context takeover compresses small, similar
+    messages better, and costs about 45 KiB of memory for each connection at 12 bits. Without it a compressor lives for
+    one message only, and a broadcast is compressed once for all its receivers.
 
     Args:
-        server_max_window_bits: the server's LZ77 window, 9 to 15 (zlib cannot do 8).
-        client_max_window_bits: the client's; asked of a client only if it offered to.
-        server_no_context_takeover: the server forgets its window after each message.
-        client_no_context_takeover: the client is asked to forget its window after each message.
-        level: zlib's compression level, 0 to 9.
-        mem_level: zlib's memory level, 1 to 9; memory is 2 ** (mem_level + 9).
-        threshold: messages shorter than this many bytes are sent uncompressed.
-        compressor: makes what compresses instead of zlib, `pywsapp.isal.compressor` for instance; called with
-            the level, the negative window bits and the memory level.
+        server_max_window_bits: the size of the server's LZ77 window as a power of two, 9 to 15 (12 is 4 KiB). zlib
+            cannot compress with 8.
+        client_max_window_bits: the same for the client's window. The server asks a client for it only if the client
+            offered to take a limit.
+        server_no_context_takeover: the server starts each message with an empty window.
+        client_no_context_takeover: the server asks the client to start each message with an empty window.
+        level: zlib's compression level, 0 (fastest) to 9 (smallest).
+        mem_level: zlib's memory level, 1 to 9; a compressor takes 2 ** (mem_level + 9) bytes besides its window.
+        threshold: bytes of a message from which on it is compressed; a shorter message is sent as it is. A message
+            that is sent with `compress=True` or `compress=False` ignores it.
+        compressor: a function that makes the compressors, called with the level, the negative window bits and the
+            memory level; `pywsapp.isal.compressor`, for example. None uses `zlib.compressobj`.
+
+    Raises:
+        ConfigurationError: a value is out of range or of another type.
     """
 
     server_max_window_bits: int = 12
@@ -84,31 +90,46 @@ class Deflate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The limits and timings of connections.
+    """The limits and timeouts of connections.
 
     Args:
-        max_message_size: bytes of one message, counted after inflation and enforced during it; 1009 above.
-        max_frame_size: bytes of one frame on the wire; 1009 above. None leaves it to `max_message_size`, which no
-            frame gets around.
-        max_fragments: frames of one message; 1009 above.
-        max_header_size: bytes of a request head; 431 above.
-        max_headers: fields of a request head; 431 above.
-        handshake_timeout: from accepting the socket to the finished upgrade, TLS included.
-        ping_interval: pause between keepalive pings; None sends none.
-        ping_timeout: how long a pong may take before the connection counts as dead.
-        close_timeout: how long the peer's close frame may take.
-        message_timeout: how long a message may stay unfinished; 1008 after it.
-        max_queue: messages that wait for a busy handler before reading stops.
-        high_water: bytes in the outbox above which awaiting `send` waits and reading pauses.
-        max_outbox: bytes in the outbox at which `slow_consumer` decides; one message may always be queued.
-        slow_consumer: what happens at `max_outbox`.
-        deflate: permessage-deflate, off when None.
-        max_topics: topics that a connection may subscribe to; `Topic.add` raises TopicError above.
-        control_frames_per_second: pings and pongs a peer may send on average; 1008 above.
-        control_frames_burst: pings and pongs a peer may send at once.
-        drain_delay: how long everything goes on after the signal to leave, while health checks fail already.
-        drain_timeout: how long a drain waits for peers and handlers before it cuts them off.
-        on_close_timeout: how long `on_close` may still run when its task is being cancelled.
+        max_message_size: bytes of one received message, counted after inflating, and while it is inflated. A larger
+            message closes the connection with 1009. Each connection can hold this much memory for `message_timeout`.
+        max_frame_size: bytes of one received frame on the wire. A larger frame closes the connection with 1009. None
+            sets no separate limit; `max_message_size` limits every frame anyway.
+        max_fragments: frames of one received message, empty frames too. More close the connection with 1009.
+        max_header_size: bytes of the head of a request. The server answers a longer head with 431, and a longer
+            request line with 414. A client fails with HandshakeError on a longer head of the response.
+        max_headers: header fields of a request. The server answers more with 431. A client fails with HandshakeError
+            on more in the response.
+        handshake_timeout: seconds from accepting the socket to the finished upgrade, TLS included. Afterwards the
+            server answers with 408 and closes.
+        ping_interval: seconds between the pings that the peer gets. None sends no pings.
+        ping_timeout: seconds after a ping in which the peer must send a pong or any other data. Afterwards the
+            connection counts as lost (1006).
+        close_timeout: seconds in which the peer must answer a close frame. Afterwards the connection is cut off.
+        message_timeout: seconds in which a message or frame that has begun must be complete. Afterwards the
+            connection is closed with 1008.
+        max_queue: received messages that wait for a busy handler. With so many waiting, the server stops reading from
+            the connection until half of them are handled.
+        high_water: bytes queued for a peer above which `await conn.send(...)` waits and the server stops reading from
+            that connection.
+        max_outbox: bytes in the outbox of a connection. A message that would exceed it is treated as `slow_consumer`
+            says. One message is always accepted into an empty outbox, whatever its size.
+        slow_consumer: what the server does at `max_outbox`; see `SlowConsumer`.
+        deflate: how permessage-deflate is used; None turns compression off.
+        max_topics: topics that one connection can subscribe to. `Topic.add` raises TopicError above it.
+        control_frames_per_second: pings and unsolicited pongs that a peer may send on average. More close the
+            connection with 1008.
+        control_frames_burst: pings and unsolicited pongs that a peer may send at once. More close the connection with
+            1008.
+        drain_delay: seconds between the signal to shut down and the start of the drain. Health checks fail during
+            this time and everything else continues, so that a load balancer can notice.
+        drain_timeout: seconds that a drain waits for peers and handlers. Afterwards it cuts them off.
+        on_close_timeout: seconds that `on_close` may still run after the cancellation of its task.
+
+    Raises:
+        ConfigurationError: a value is out of range or of another type.
     """
 
     max_message_size: int = 1024 * 1024
@@ -148,7 +169,7 @@ class Options:
 
 
 def _check_number(name: str, value: object, *, whole: bool, zero: bool) -> None:
-    # a bool is an int and a nan is a float, but neither is a limit
+    # bool is a subclass of int, and nan is a float; neither is a limit.
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
         least = "from 0 on" if zero else "greater than 0"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pywsapp.component import UPGRADE_HEADERS, Accept, HandshakeAnswer, MessageComponent
+from pywsapp._protocol.handshake import UPGRADE_HEADERS
+from pywsapp.component import Accept, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.middleware.ip_filter import IpBlackList

@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
+from pywsapp._addresses import unmapped
+
 #: A way through more proxies than these does not exist; what is left of it somebody made up.
 MAX_HOPS = 20
 
@@ -62,4 +64,4 @@ def _ipv6(text: str) -> str | None:
         address = IPv6Address(text)
     except ValueError:
         return None
-    return str(address.ipv4_mapped or address)
+    return str(unmapped(address))

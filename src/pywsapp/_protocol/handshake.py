@@ -34,7 +34,8 @@ _HANDSHAKE_FIELDS = frozenset(
 )
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
-_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION))
+#: The header fields of a 426 response (RFC 9110 section 15.5.22, RFC 6455 section 4.4).
+UPGRADE_HEADERS = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION))
 # 22 digits and two "=" always decode to 16 bytes. The four bits that the last digit has too many are not looked at:
 # RFC 4648 section 3.5 leaves it open, and only the text enters the answer.
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
@@ -60,11 +61,11 @@ def check_upgrade(request: Request) -> None:
         if name in _HANDSHAKE_FIELDS and not value.isascii():
             raise Refuse(400, body=f"the field {name} is not ASCII")
     if not has_element(headers, "upgrade", "websocket"):
-        raise Refuse(426, _UPGRADE, "the Upgrade field must ask for websocket")
+        raise Refuse(426, UPGRADE_HEADERS, "the Upgrade field must ask for websocket")
     if not has_element(headers, "connection", "upgrade"):
         raise Refuse(400, body="the Connection field must list upgrade")
     if headers.getlist("sec-websocket-version") != [_VERSION]:
-        raise Refuse(426, _UPGRADE, f"Sec-WebSocket-Version must be {_VERSION}")
+        raise Refuse(426, UPGRADE_HEADERS, f"Sec-WebSocket-Version must be {_VERSION}")
     keys = headers.getlist("sec-websocket-key")
     if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
         raise Refuse(400, body="Sec-WebSocket-Key must be 16 bytes in base64, once")
@@ -90,7 +91,7 @@ def choose_subprotocol(request: Request, supported: Sequence[str], *, required: 
             return subprotocol
     if required and (supported or request.subprotocols):
         spoken = [("Sec-WebSocket-Protocol", ", ".join(supported))] if supported else []
-        raise Refuse(426, [*spoken, *_UPGRADE], "none of the requested subprotocols is supported")
+        raise Refuse(426, [*spoken, *UPGRADE_HEADERS], "none of the requested subprotocols is supported")
     return None
 
 

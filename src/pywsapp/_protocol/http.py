@@ -23,8 +23,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from pywsapp._http_text import BODYLESS_STATUSES, phrase
 from pywsapp.exceptions import ConfigurationError, HandshakeError, Refuse
-from pywsapp.http import Headers, Request, phrase
+from pywsapp.http import Headers, Request
 
 #: The characters of a token (RFC 9110 section 5.6.2), to stand inside a pattern's brackets.
 TOKEN_CHARS = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
@@ -49,7 +50,6 @@ _MAX_HOST = 255  # a domain name has no more (RFC 1035 section 2.3.4)
 
 #: Fields of which a second one is an attack or a mistake: readers differ in which of the two they take.
 _SINGLE = ("Host", "Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Content-Length")
-_BODYLESS = frozenset({204, 304})
 _FRAMING = re.compile(r"content-length|transfer-encoding", re.IGNORECASE)
 
 
@@ -234,11 +234,11 @@ def encode_response(
     ]
     if date is not None:
         lines += encode_fields([("Date", date)])
-    if status in _BODYLESS:  # has no content by definition, and a length would make some clients wait for it
+    if status in BODYLESS_STATUSES:  # has no content by definition, and a length would make some clients wait for it
         body = None
     elif body is not None:
         content_length = len(body)
-    if content_length is not None and status not in _BODYLESS:
+    if content_length is not None and status not in BODYLESS_STATUSES:
         lines.append(f"Content-Length: {content_length}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1") + (body or b"")

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from pywsapp._addresses import unmapped
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ProtocolError
 
@@ -159,7 +160,7 @@ def _tells_of_tls(header: bytes, position: int) -> bool:
 def _spelling(address: IPv4Address | IPv6Address) -> str:
     if getattr(address, "scope_id", None):
         raise _fault("a PROXY header whose address has a zone")
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(unmapped(address))
 
 
 def _fault(reason: str) -> ProtocolError:

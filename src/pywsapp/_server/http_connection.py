@@ -28,6 +28,7 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._hooks import must_await
+from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle, ask_handshake, ask_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
@@ -36,7 +37,7 @@ from pywsapp._server.proxies import address_of_peer
 from pywsapp.component import Accept
 from pywsapp.connection import Connection
 from pywsapp.exceptions import Refuse
-from pywsapp.http import Response, one_line
+from pywsapp.http import Response, _pack_headers, _set_body
 
 if TYPE_CHECKING:
     from pywsapp._protocol.proxy_protocol import ProxyHeader
@@ -212,7 +213,7 @@ class HttpConnection:
             check_upgrade(request)
             answer = ask_handshake(self._server.component, request)
         else:
-            request.with_body(self._read_body)
+            _set_body(request, self._read_body)
             answer = ask_request(self._server.component, request)
         if must_await(answer):
             self._state = _State.DECIDING
@@ -288,7 +289,7 @@ class HttpConnection:
         runtime.connections.discard(self)
         logger.debug("%r opened", conn)
         self._resume()  # first, since from here on the connection pauses as it needs
-        request.headers.pack()
+        _pack_headers(request.headers)
         lifecycle.open(self._glued)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._addresses import Networks
+from pywsapp._addresses import Networks, unmapped
 from pywsapp._protocol.forwarded import forwarded_hops, forwarded_scheme
 from pywsapp._protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
 from pywsapp.close_codes import CloseCode
@@ -116,4 +117,4 @@ def address_of_peer(peer: Any) -> str:
     if not isinstance(peer, tuple):
         return ""
     address = str(peer[0])
-    return address[7:] if address.startswith("::ffff:") and "." in address else address
+    return str(unmapped(ip_address(address))) if address.startswith("::ffff:") else address

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pywsapp._hooks import as_accept, check_component, make_component, then
+from pywsapp._protocol.http import TOKEN
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
@@ -44,7 +44,6 @@ _READING = ("GET", "HEAD")
 
 _MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line
 _MAX_HOST_CHARACTERS = 100
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 logger = logging.getLogger("pywsapp")
 
 
@@ -400,7 +399,7 @@ def _checked_methods(methods: Any) -> tuple[str, ...]:
     if not names:
         raise ConfigurationError("methods is empty; leave it out for GET")
     for name in names:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
     read = _READING if "GET" in names else ()
     return tuple(dict.fromkeys((*read, *names)))
@@ -412,7 +411,7 @@ def _checked_subprotocols(subprotocols: Any) -> tuple[str, ...] | None:
     if isinstance(subprotocols, str):
         raise ConfigurationError(f"subprotocols is a list: write [{subprotocols!r}]")
     for name in subprotocols:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise ConfigurationError(f"{name!r} cannot be a subprotocol: use letters, digits and !#$%&'*+-.^_`|~ only")
     return tuple(subprotocols)
 

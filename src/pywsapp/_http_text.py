@@ -1,0 +1,23 @@
+"""What every part of the library that speaks HTTP needs: status phrases, and text of a peer made safe for a log."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+#: Statuses whose responses have no content (RFC 9110 sections 15.3.5 and 15.4.5).
+BODYLESS_STATUSES = frozenset({204, 304})
+
+_MAX_SHOWN = 200
+
+
+def one_line(text: str) -> str:
+    """Return text of a peer in a form fit for a log line: short, and without line breaks or control characters."""
+    return repr(text[:_MAX_SHOWN])[1:-1]
+
+
+def phrase(status: int) -> str:
+    """Return the standard phrase of a status, or an empty string if the status has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
