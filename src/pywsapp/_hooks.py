@@ -45,7 +45,7 @@ def check_component(component: object) -> MessageComponent | ComponentFactory:
     """Check that something can be routed: a component, or a class or function that makes one.
 
     Raises:
-        ConfigurationError: It cannot be routed, a hook takes the wrong arguments, or a method has nearly the name of a
+        ConfigurationError: it cannot be routed, a hook takes the wrong arguments, or a method has nearly the name of a
             hook.
     """
     if isinstance(component, MessageComponent):
@@ -67,8 +67,8 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
     """Return the component for a new connection: the shared instance, or a new one from the factory.
 
     Raises:
-        TypeError: The factory returned something else than a component.
-        ConfigurationError: The factory returned a component that `check_component` refuses.
+        TypeError: the factory returned something else than a component.
+        ConfigurationError: the factory returned a component that `check_component` refuses.
     """
     if isinstance(source, MessageComponent):
         return source

@@ -34,7 +34,7 @@ class MessageComponent:
     Ratchet's MessageComponentInterface; `on_handshake` is new.
 
     Attributes:
-        subprotocols: The subprotocols that this component speaks, the preferred one first (Ratchet's
+        subprotocols: the subprotocols that this component speaks, the preferred one first (Ratchet's
             WsServerInterface::getSubProtocols).
     """
 
@@ -47,7 +47,7 @@ class MessageComponent:
             None to accept, the name of the subprotocol to accept with, or an `Accept`.
 
         Raises:
-            Refuse: The server answers with that status and calls no other hook for this request.
+            Refuse: the server answers with that status and calls no other hook for this request.
         """
         return None
 
@@ -64,7 +64,7 @@ class MessageComponent:
         """Decide whether a connection may subscribe to a topic (Ratchet's WampServerInterface::onSubscribe).
 
         Raises:
-            TopicError: The connection may not subscribe. `Topic.add` raises this, or any other exception of the hook.
+            TopicError: the connection may not subscribe. `Topic.add` raises this, or any other exception of the hook.
         """
 
     def on_unsubscribe(self, conn: Connection, topic: Topic) -> Any:
@@ -87,7 +87,7 @@ class MessageComponent:
         """Answer a plain HTTP request; by default with status 426, because a component expects WebSocket clients.
 
         Raises:
-            Refuse: The server answers with that status.
+            Refuse: the server answers with that status.
         """
         raise Refuse(426, UPGRADE_HEADERS, "this is a WebSocket; connect with a WebSocket client")
 
@@ -97,13 +97,13 @@ class Accept:
     """How to accept a handshake; `on_handshake` can return one.
 
     Args:
-        component: The component whose hooks are called for this connection; None is the one that returned the Accept.
+        component: the component whose hooks are called for this connection; None is the one that returned the Accept.
             A middleware that acts only at the handshake names the component inside it, and costs nothing afterwards.
-        subprotocol: Accept with this subprotocol.
-        subprotocols: Choose among these instead of the component's own, in the server's order.
-        require_subprotocol: Refuse the handshake with status 426 if the client offered none of the subprotocols.
-        headers: Additional fields of the 101 response, such as a cookie.
-        options: Limits for this connection instead of the server's.
+        subprotocol: accept with this subprotocol.
+        subprotocols: choose among these instead of the component's own, in the server's order.
+        require_subprotocol: refuse the handshake with status 426 if the client offered none of the subprotocols.
+        headers: additional fields of the 101 response, such as a cookie.
+        options: limits for this connection instead of the server's.
     """
 
     component: MessageComponent | None = None
@@ -124,7 +124,7 @@ def in_thread(hook: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     Inside the thread, use a connection through `anyio.from_thread.run_sync(conn.send, message)`.
 
     Raises:
-        ConfigurationError: The hook is an `async def`, which must not block anyway.
+        ConfigurationError: the hook is an `async def`, which must not block anyway.
     """
     if inspect.iscoroutinefunction(hook):
         raise ConfigurationError(f"in_thread is for def hooks; {hook.__qualname__} is an async def")

@@ -150,10 +150,13 @@ class Runner:
     ) -> None:
         """Change the first listening socket; see `App.rebind`."""
         first = self.listeners[0]
+        is_tcp = address is not None or port is not None
+        if is_tcp + (unix_path is not None) + (fd is not None) > 1:
+            raise ConfigurationError("choose one of an address and port, unix_path and fd; listen() adds a socket")
         if unix_path is not None or fd is not None:
             path = os.fspath(unix_path) if unix_path is not None else None
             first = replace(first, unix_path=path, fd=fd)
-        elif address is not None or port is not None:
+        elif is_tcp:
             address, port = first.address if address is None else address, first.port if port is None else port
             first = replace(first, address=address, port=port, unix_path=None, fd=None)
         if tls is not None:
@@ -312,8 +315,8 @@ def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | S
     """Return URLs such as "http://localhost:8080" and "unix:/run/chat.sock", without duplicates.
 
     Args:
-        addresses: Listeners with their addresses, `host:port` or `unix:path`.
-        http_host: The name or names of the App; the first one replaces addresses that are no use to a client.
+        addresses: listeners with their addresses, `host:port` or `unix:path`.
+        http_host: the name or names of the App; the first one replaces addresses that are no use to a client.
     """
     name = http_host if isinstance(http_host, str) else http_host[0]
     if ":" in name and not name.startswith("["):
@@ -348,10 +351,10 @@ def check_not_importing(call: str) -> None:
     """Check that the command line does not import a module at the moment.
 
     Args:
-        call: What the module calls, such as "app.run()".
+        call: what the module calls, such as "app.run()".
 
     Raises:
-        ConfigurationError: It does, so the module would run the App while it is imported.
+        ConfigurationError: it does, so the module would run the App while it is imported.
     """
     if _imported_module is not None:
         raise ConfigurationError(

@@ -20,7 +20,7 @@ class HandshakeMiddleware(MessageComponent):
     The connection then belongs to the component inside, so this middleware costs nothing for a message.
 
     Args:
-        component: The component inside: an instance, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
 
     Raises:
         ConfigurationError: `component` cannot be routed; see `App.route`.
@@ -36,7 +36,7 @@ class HandshakeMiddleware(MessageComponent):
             None. Any other result is a mistake, and the handshake is answered with status 500.
 
         Raises:
-            Refuse: The server answers with that status.
+            Refuse: the server answers with that status.
         """
 
     def run_check(self, request: Request) -> Awaitable[None] | None:
@@ -75,7 +75,7 @@ class ComponentMiddleware(HandshakeMiddleware):
     is made in `__init__`.
 
     Attributes:
-        inner: The component inside; set from `on_open` on.
+        inner: the component inside; set from `on_open` on.
     """
 
     inner: MessageComponent

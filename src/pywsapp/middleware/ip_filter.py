@@ -23,8 +23,8 @@ class IpBlackList(HandshakeMiddleware):
     and connections that are open when their address is blocked stay open.
 
     Args:
-        component: The component inside: an instance, or a class or function that makes one for each connection.
-        blocked: Addresses and networks, as in `block`.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
+        blocked: addresses and networks, as in `block`.
 
     Raises:
         ConfigurationError: `component` cannot be routed, or an entry of `blocked` is no address or network.

@@ -97,7 +97,7 @@ class AllowedOrigins(MutableSequence[str]):
     """A list of origins that checks its entries.
 
     Raises:
-        ConfigurationError: Something that is no origin is put into the list, by any method.
+        ConfigurationError: something that is no origin is put into the list, by any method.
     """
 
     __slots__ = ("_entries",)
@@ -153,11 +153,11 @@ class OriginCheck(HandshakeMiddleware):
     browsers protect them by the same-origin policy.
 
     Args:
-        component: The component inside: an instance, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
         allowed_origins: `"https://example.com"`, also with a port; `"https://*.example.com"` for every subdomain but
             not example.com; without `https://`, of any scheme and, unless one is written, any port (what Ratchet
             compared); `"null"` for sandboxed pages and files; `"*"` for all. None or empty is the same origin only.
-        require_origin: Also refuse handshakes without an Origin field, which no browser sends.
+        require_origin: also refuse handshakes without an Origin field, which no browser sends.
 
     Raises:
         ConfigurationError: `component` cannot be routed, or an entry of `allowed_origins` is no origin.

@@ -37,9 +37,9 @@ def sign(key: str | bytes, body: bytes, now: float) -> str:
     """Return the X-Signature of a request.
 
     Args:
-        key: The key shared with the server.
-        body: The body of the request.
-        now: Seconds since 1970.
+        key: the key shared with the server.
+        body: the body of the request.
+        now: seconds since 1970.
     """
     secret = key.encode() if isinstance(key, str) else key
     moment = str(int(now))
@@ -50,13 +50,13 @@ class PublishEndpoint(MessageComponent):
     """Broadcasts the message of each signed POST request; `App.publish_endpoint` mounts it.
 
     Args:
-        topic: Returns the topic of a name; `App.topic`.
-        key: A secret of at least 16 bytes, shared with the programs that publish.
-        max_size: The bytes that the body of a request may have.
-        clock: Returns the time in seconds since 1970.
+        topic: returns the topic of a name; `App.topic`.
+        key: a secret of at least 16 bytes, shared with the programs that publish.
+        max_size: the bytes that the body of a request may have.
+        clock: returns the time in seconds since 1970.
 
     Raises:
-        ConfigurationError: The key is too short.
+        ConfigurationError: the key is too short.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PublishEndpoint(MessageComponent):
         """Broadcast the message of a request.
 
         Raises:
-            Refuse: The body is no message (400), the signature is wrong or missing (401), the method is not POST (405),
+            Refuse: the body is no message (400), the signature is wrong or missing (401), the method is not POST (405),
                 the body is too large (413), or the broker is not available (503).
         """
         if request.method != "POST":

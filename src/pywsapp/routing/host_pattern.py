@@ -18,17 +18,17 @@ class HostPattern:
     """The names in the Host field that a router or a route answers to; case and port are ignored.
 
     Args:
-        names: A name or several: `"example.com"`, `"*.example.com"` (every subdomain, of any depth, but not
+        names: a name or several: `"example.com"`, `"*.example.com"` (every subdomain, of any depth, but not
             example.com), an IP address; None or `"*"` is any host.
-        or_address: Also answer to every IP address, unless all of the names are addresses. One of `localhost`,
+        or_address: also answer to every IP address, unless all of the names are addresses. One of `localhost`,
             `127.0.0.1` and `::1` then stands for all three.
 
     Raises:
-        ConfigurationError: A name is no host name.
+        ConfigurationError: a name is no host name.
 
     Attributes:
-        text: The names as a text for messages.
-        specificity: A sort key; the most specific pattern comes first.
+        text: the names as a text for messages.
+        specificity: a sort key; the most specific pattern comes first.
     """
 
     __slots__ = ("_addresses", "_names", "_suffixes", "any", "specificity", "text")
@@ -64,7 +64,7 @@ def host_name(text: str) -> str:
     """Return a host's name as `Request.host` has it: in lower case, an IPv6 address without brackets.
 
     Raises:
-        ConfigurationError: The text is no host name, IP address, or `*.` before a name.
+        ConfigurationError: the text is no host name, IP address, or `*.` before a name.
     """
     if not isinstance(text, str):
         raise ConfigurationError(f"a host must be a str, not {text!r}")
@@ -97,7 +97,7 @@ def check_not_bind_all(name: object) -> None:
     """Check that a text is not an address to listen on for all interfaces, which no client uses as a name.
 
     Raises:
-        ConfigurationError: It is one; the message names `address`, the argument that binds.
+        ConfigurationError: it is one; the message names `address`, the argument that binds.
     """
     if not isinstance(name, str):
         return

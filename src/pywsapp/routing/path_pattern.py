@@ -47,15 +47,15 @@ class PathPattern:
     `{name:path}` (the whole rest, slashes included, possibly empty). Text may stand before and after a parameter.
 
     Args:
-        text: The pattern; it begins with a slash.
+        text: the pattern; it begins with a slash.
 
     Raises:
-        ConfigurationError: The text is no path pattern; the message says why.
+        ConfigurationError: the text is no path pattern; the message says why.
 
     Attributes:
-        text: The pattern as written.
-        shape: The pattern without the names of its parameters; patterns of one shape match the same paths.
-        specificity: A sort key; the most specific pattern comes first.
+        text: the pattern as written.
+        shape: the pattern without the names of its parameters; patterns of one shape match the same paths.
+        specificity: a sort key; the most specific pattern comes first.
     """
 
     __slots__ = ("_converters", "_prefix", "_whole", "shape", "specificity", "text")

@@ -60,10 +60,10 @@ class RouteInfo(NamedTuple):
 
     Attributes:
         kind: "websocket", "http" or "mount".
-        host: The hosts that the route answers to.
-        path: The path pattern, or the prefix of a mount.
-        component: The name of the component or handler.
-        methods: The HTTP methods of a handler.
+        host: the hosts that the route answers to.
+        path: the path pattern, or the prefix of a mount.
+        component: the name of the component or handler.
+        methods: the HTTP methods of a handler.
     """
 
     kind: str
@@ -113,8 +113,8 @@ class Router(MessageComponent):
     """Hands each request to the most specific route for its path and host (Ratchet's Http\\Router).
 
     Args:
-        http_host: The host or hosts for routes that have none of their own; None or `"*"` is any host.
-        server_options: The options of the server; see `route`.
+        http_host: the host or hosts for routes that have none of their own; None or `"*"` is any host.
+        server_options: the options of the server; see `route`.
 
     Raises:
         ConfigurationError: `http_host` is no valid host.
@@ -150,16 +150,16 @@ class Router(MessageComponent):
         """Route WebSocket handshakes to a component.
 
         Args:
-            path: A `PathPattern`; its parameters are in `request.path_params`.
-            component: An instance for all connections, or a class or function that makes one for each.
-            http_host: Only this host, `"*.example.com"` for subdomains, `"*"` for any; None is the router's.
-            subprotocols: Choose among these instead of the component's own, the preferred one first.
-            require_subprotocol: Refuse clients that offer none of the subprotocols with status 426.
-            options: Limits for these connections instead of the server's. Options that only the server reads
+            path: a `PathPattern`; its parameters are in `request.path_params`.
+            component: an instance for all connections, or a class or function that makes one for each.
+            http_host: only this host, `"*.example.com"` for subdomains, `"*"` for any; None is the router's.
+            subprotocols: choose among these instead of the component's own, the preferred one first.
+            require_subprotocol: refuse clients that offer none of the subprotocols with status 426.
+            options: limits for these connections instead of the server's. Options that only the server reads
                 (`SERVER_WIDE`) must have their defaults or the values of `server_options`.
 
         Raises:
-            ConfigurationError: An argument is not valid, or another route has the same shape.
+            ConfigurationError: an argument is not valid, or another route has the same shape.
         """
         if options is not None:
             _check_options(options, self._server_options)
@@ -186,14 +186,14 @@ class Router(MessageComponent):
         """Route plain HTTP requests to a handler.
 
         Args:
-            path: A `PathPattern`.
-            handler: A `def` or `async def` that takes the request and returns a `Response`, or a str (text/plain),
+            path: a `PathPattern`.
+            handler: a `def` or `async def` that takes the request and returns a `Response`, or a str (text/plain),
                 bytes, a dict or list (JSON) or None (204).
-            methods: The methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
-            http_host: As in `route`.
+            methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
+            http_host: as in `route`.
 
         Raises:
-            ConfigurationError: An argument is not valid, or another route has the same shape and method.
+            ConfigurationError: an argument is not valid, or another route has the same shape and method.
         """
         _check_http_handler(handler)
         self._add(
@@ -213,12 +213,12 @@ class Router(MessageComponent):
         `request` of the connection keeps the whole path.
 
         Args:
-            path: The prefix, a `PathPattern` without a path parameter; `""` or `"/"` matches what no route matches.
-            component: As in `route`.
-            http_host: As in `route`.
+            path: the prefix, a `PathPattern` without a path parameter; `""` or `"/"` matches what no route matches.
+            component: as in `route`.
+            http_host: as in `route`.
 
         Raises:
-            ConfigurationError: An argument is not valid, or another mount has the same shape.
+            ConfigurationError: an argument is not valid, or another mount has the same shape.
         """
         if component is self:
             raise ConfigurationError("a router cannot be mounted on itself")
@@ -238,7 +238,7 @@ class Router(MessageComponent):
         """Return the decision of the component at the request's path and host.
 
         Raises:
-            Refuse: No WebSocket component has this path and host; status 404.
+            Refuse: no WebSocket component has this path and host; status 404.
         """
         known = False
         for route, params, rest in self._matching(request):
@@ -257,7 +257,7 @@ class Router(MessageComponent):
         A handler of plain HTTP comes before a WebSocket component, even if the component's path is more specific.
 
         Raises:
-            Refuse: No route has this path and host, status 404; or a route has, for other methods, status 405.
+            Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
         websocket: tuple[_Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()

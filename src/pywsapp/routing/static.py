@@ -60,13 +60,13 @@ class StaticFolder(MessageComponent):
     """Serves the files of a folder; mount it on an App or a router. It accepts no WebSockets.
 
     Args:
-        directory: The folder; it may be a symbolic link that is replaced while the server runs.
-        index: The file that is sent for a folder.
-        cache_seconds: For how many seconds browsers and proxies may use a file without asking; None makes them ask
+        directory: the folder; it may be a symbolic link that is replaced while the server runs.
+        index: the file that is sent for a folder.
+        cache_seconds: for how many seconds browsers and proxies may use a file without asking; None makes them ask
             each time, which costs a response with status 304 and no body while the file is unchanged.
 
     Raises:
-        ConfigurationError: There is no such folder, or `cache_seconds` is negative.
+        ConfigurationError: there is no such folder, or `cache_seconds` is negative.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StaticFolder(MessageComponent):
         """Return a file, 304 if the client has it already, or a redirect to the folder's path with a slash (308).
 
         Raises:
-            Refuse: There is no such file, status 404; or the method is neither GET nor HEAD, status 405.
+            Refuse: there is no such file, status 404; or the method is neither GET nor HEAD, status 405.
         """
         if request.method not in ("GET", "HEAD"):
             raise Refuse(405, {"Allow": "GET, HEAD"}, "the methods here are GET, HEAD")
@@ -117,8 +117,8 @@ class StaticFolder(MessageComponent):
         """Return the real path for the names.
 
         Raises:
-            Refuse: The path is outside of the folder; status 404.
-            OSError, ValueError: There is no such file.
+            Refuse: the path is outside of the folder; status 404.
+            OSError, ValueError: there is no such file.
         """
         root = os.path.realpath(self.directory, strict=True)
         real = os.path.realpath(os.path.join(root, *names), strict=True)
@@ -156,7 +156,7 @@ def _plain_names(path: str) -> list[str]:
     """Split a path into the names of folders and of the file.
 
     Raises:
-        Refuse: A part is no plain name; status 404.
+        Refuse: a part is no plain name; status 404.
     """
     names = path.removeprefix("/").removesuffix("/").split("/") if path.strip("/") else []
     for name in names:
@@ -208,7 +208,7 @@ class _Pieces(AsyncIterator[bytes]):
         """Read a piece, in a thread.
 
         Raises:
-            OSError: The file became shorter, so the response cannot be finished.
+            OSError: the file became shorter, so the response cannot be finished.
         """
         if self._opened is None:
             self._opened = open(self._path, "rb")  # noqa: SIM115 - closed at the end of the iteration
