@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 from weakref import WeakSet
 
-from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
+from pywsapp.component import HANDLER_MARK, Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Response
 
@@ -111,7 +111,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
         declaring = [base for base in kind.__mro__ if name in vars(base)]
         if not all(issubclass(base, MessageComponent) for base in declaring):
             continue
-        if any(hasattr(getattr(base, name), "_pywsapp_handler") for base in declaring):
+        if any(_is_marked(vars(base)[name]) for base in declaring):
             continue
         meant = _hook_meant_by(name)
         if meant is not None:
@@ -127,6 +127,11 @@ def _check_names(kind: type[MessageComponent]) -> None:
                 name,
                 ", ".join(HOOKS),
             )
+
+
+def _is_marked(member: object) -> bool:
+    function = getattr(member, "__func__", member)  # of a classmethod or staticmethod
+    return hasattr(member, HANDLER_MARK) or hasattr(function, HANDLER_MARK)
 
 
 def _hook_meant_by(name: str) -> str | None:

@@ -23,6 +23,8 @@ from pywsapp.topics.topic import Topic
 P = ParamSpec("P")
 T = TypeVar("T")
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+#: The attribute of methods that are marked with `handler`.
+HANDLER_MARK = "_pywsapp_handler"
 logger = logging.getLogger("pywsapp")
 
 
@@ -141,7 +143,7 @@ def handler(method: HandlerT) -> HandlerT:
 
     Without the mark such a method is taken for a misspelt hook when the component is routed.
     """
-    method._pywsapp_handler = True  # type: ignore[attr-defined]
+    setattr(method, HANDLER_MARK, True)
     return method
 
 

@@ -1,0 +1,108 @@
+"""Mistakes in the use of an App, and the messages that explain them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.serving import TEXT, frame
+from support.wire import peer_of, running
+
+from pywsapp import (
+    App,
+    ConfigurationError,
+    Connection,
+    EchoServer,
+    MessageComponent,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class WrongMessage(MessageComponent):
+    def on_message(self, conn: Connection) -> None:  # type: ignore[override]
+        """Takes too little."""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "what"),
+    [
+        pytest.param(
+            lambda app: [app.route("/twice", EchoServer()) for _ in range(2)], "route twice: '/twice'", id="route twice"
+        ),
+        pytest.param(
+            lambda app: [app.http("/twice", lambda request: "") for _ in range(2)],
+            "route twice: '/twice'",
+            id="page twice",
+        ),
+        pytest.param(
+            lambda app: app.route("/", WrongMessage()),
+            r"WrongMessage\.on_message must take \(self, conn, message\)",
+            id="handler of an instance",
+        ),
+        pytest.param(
+            lambda app: app.route("/", WrongMessage),
+            r"WrongMessage\.on_message must take \(self, conn, message\)",
+            id="handler of a class",
+        ),
+        pytest.param(lambda app: app.route("/", 7), "needs a MessageComponent", id="no component"),
+        pytest.param(lambda app: app.route("/", dict), "subclass of MessageComponent", id="no component class"),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), "*"),
+            r"allowed_origins is a list: write \['\*'\]",
+            id="origins as str",
+        ),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), ["https://a.example/"]),
+            "without a slash at the end",
+            id="origin with a slash",
+        ),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), subprotocols="chat"),
+            r"subprotocols is a list: write \['chat'\]",
+            id="subprotocols as str",
+        ),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), http_host="http://a"), "without scheme", id="host with a scheme"
+        ),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), options={}), "options must be an Options", id="options as dict"
+        ),
+        pytest.param(lambda app: app.route("no-slash", EchoServer()), "slash", id="path without slash"),
+        pytest.param(lambda app: app.http("/", lambda: ""), r"must take \(request\)", id="http handler"),
+        pytest.param(lambda app: app.mount("/", app), "mounted on itself", id="mount on itself"),
+        pytest.param(lambda app: app.static("/", "/no/such/folder"), "/no/such/folder", id="no folder"),
+        pytest.param(lambda app: app.listen(port=70000), "from 0 to 65535, not 70000", id="port too high"),
+        pytest.param(lambda app: app.listen(port="8080"), "from 0 to 65535, not '8080'", id="port as str"),
+        pytest.param(
+            lambda app: app.listen(tls=("missing.pem", "key.pem")),
+            r"certificate file 'missing\.pem' does not exist",
+            id="no certificate",
+        ),
+        pytest.param(lambda app: app.listen(tls=7), "tls takes an SSLContext, a PEM file or", id="no tls"),
+        pytest.param(lambda app: App(max_connections=0), "max_connections must be 1 or more", id="no room"),
+        pytest.param(lambda app: App(http_host=()), "answer to no request", id="no host"),
+        pytest.param(
+            lambda app: app.run(backend="gevent"), '"asyncio" or "trio", not \'gevent\'', id="unknown backend"
+        ),
+        pytest.param(lambda app: app.run(backend="uvloop"), "uvloop=True", id="uvloop as backend"),
+        pytest.param(lambda app: app.run(backend="trio", uvloop=True), "leave uvloop out", id="uvloop on trio"),
+    ],
+)
+def test_mistake_is_explained(mistake: Any, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        mistake(App("*", 0))
+
+
+async def test_message_that_is_none_is_explained(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            conn.send({"not": "a message"})  # type: ignore[arg-type]
+
+    app = App("*", 0)
+    app.route("/", Wrong())
+    async with running(app), peer_of(app) as peer:
+        await peer.open(glued=frame(TEXT))
+        assert (await peer.closing())[0] == 1011
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert "str or bytes" in str(record.exc_info[1] if record.exc_info else "")
