@@ -259,17 +259,19 @@ class App:
         if not isinstance(component, App):
             self.router.mount(path, component, http_host=http_host)
             return
-        is_new = component._runner is not self._runner
+        is_new = component not in self._mounted
         if is_new:
-            component._check_can_be_mounted()
+            component._check_can_be_mounted_on(self)
         self.router.mount(path, component.router, http_host=http_host)
         if is_new:
-            self.topics.adopt(component.topics)
             self._runner.include(component._runner)
+            self.topics.adopt(component.topics)
             component._join(self)
             self._mounted.append(component)
 
-    def _check_can_be_mounted(self) -> None:
+    def _check_can_be_mounted_on(self, outer: App) -> None:
+        if self is outer or (self._runner is outer._runner and not self._is_mounted):
+            raise ConfigurationError("an App cannot be mounted on itself")
         if self._is_mounted:
             raise ConfigurationError("this App is mounted on another App already")
         found = self._runner.server_settings()
@@ -443,9 +445,10 @@ class App:
         self._check_not_mounted()
         if http_host is not None:
             self.router.set_http_host(http_host)
-        if broker is not None or broker_key is not None:
-            key = broker_key.encode() if isinstance(broker_key, str) else broker_key
-            self.topics.use_broker(_as_broker(broker), key)
+        if broker is not None:
+            self.topics.use_broker(_as_broker(broker))
+        if broker_key is not None:
+            self.topics.use_key(broker_key.encode() if isinstance(broker_key, str) else broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:

@@ -400,8 +400,6 @@ class Hub:
         Raises:
             ConfigurationError: the other registry has a broker or a key, or both have an object for the same topic.
         """
-        if self._running or other._running:
-            raise ConfigurationError("an App must be mounted on another App before either of them runs")
         if other.broker is not None or other._key is not None:
             raise ConfigurationError("an App that is mounted on another App cannot have its own broker or broker_key")
         both = sorted(set(self._topics) & set(other._topics))
@@ -415,19 +413,27 @@ class Hub:
             topic._hub, topic.history = self, self._histories.rule(name)
             self._topics[name] = topic
 
-    def use_broker(self, broker: Broker | None, key: bytes | None = None) -> None:
-        """Replace the broker or its key before the app runs; None keeps one.
+    def use_broker(self, broker: Broker | None) -> None:
+        """Replace the broker before the app runs.
 
         Raises:
-            ConfigurationError: it runs already, the key is empty, or a topic has a history and the broker keeps none.
+            ConfigurationError: it runs already, or a topic has a history and the broker keeps none.
         """
         if self._running:
             raise ConfigurationError("a broker must be set before the app runs")
-        if key is not None and not key:
-            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
         if broker is not None and not broker.keeps_history and self._histories.rules:
             raise ConfigurationError(f"{broker.name} keeps no history; memory, workers and Redis do")
-        self.broker, self._key = broker or self.broker, key or self._key
+        self.broker = broker
+
+    def use_key(self, key: bytes) -> None:
+        """Replace the key that signs messages.
+
+        Raises:
+            ConfigurationError: the key is empty.
+        """
+        if not key:
+            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
+        self._key = key
 
 
 def _wrapped(topic: Topic, position: Position, content: str | bytes | None) -> PreparedMessage | None:
