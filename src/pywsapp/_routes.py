@@ -13,7 +13,7 @@ from pywsapp.options import Options
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
@@ -25,12 +25,12 @@ class Routes:
 
     Args:
         router: where the routes are put.
-        hub: the topics.
+        topics: the topics.
     """
 
-    def __init__(self, router: Router, hub: Hub) -> None:
+    def __init__(self, router: Router, topics: TopicRegistry) -> None:
         self.router = router
-        self.hub = hub
+        self.topics = topics
 
     def topic(self, name: str) -> Topic:
         """Give the topic of a name; connections are added to it, and messages broadcast on it.
@@ -38,7 +38,7 @@ class Routes:
         Raises:
             TopicError: it is no name: 1 to 200 bytes without whitespace and `*`, parts between colons not empty.
         """
-        return self.hub.topic(name)
+        return self.topics.topic(name)
 
     @overload
     def route(

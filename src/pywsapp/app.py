@@ -36,8 +36,8 @@ from pywsapp.routing.endpoints import health
 from pywsapp.routing.router import Router
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
-from pywsapp.topics.presence import PresenceDiff
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ class App(Routes):
         broker_key: a secret that all of them share; with it messages are signed, and others are not taken.
 
     Attributes:
-        hub: its topics.
-
-    Attributes:
+        topics: its topics.
         worker: the number of the worker that this process is, from 1; None if it is none. See `run`.
 
     Raises:
@@ -107,8 +105,8 @@ class App(Routes):
     ) -> None:
         self.options = options or Options()
         key = broker_key.encode() if isinstance(broker_key, str) else broker_key
-        hub = Hub(broker_for(broker) if isinstance(broker, str) else broker, key)
-        super().__init__(Router(http_host=http_host), hub)
+        topics = TopicRegistry(broker_for(broker) if isinstance(broker, str) else broker, key)
+        super().__init__(Router(http_host=http_host), topics)
         self._http_host = http_host
         if max_connections is not None and max_connections < 1:
             raise ConfigurationError(
@@ -186,7 +184,7 @@ class App(Routes):
         Raises:
             ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
         """
-        self.hub.keep(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
+        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.
@@ -202,13 +200,13 @@ class App(Routes):
         """
 
         def decorator(listener: ListenerT) -> ListenerT:
-            self.hub.listen(pattern, listener)
+            self.topics.listen(pattern, listener)
             return listener
 
         return decorator
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
-        """Know who is in the topics that a pattern matches, and call a def with each change; a decorator.
+        """Know who is in the topics that a pattern matches, and call a def or async def with each change; a decorator.
 
         `Topic.track` says who somebody is, and `Topic.present` who is there. It is called in every process that has a
         subscriber of the topic, with the topic and a `PresenceDiff`, at most every tenth of a second.
@@ -217,11 +215,11 @@ class App(Routes):
             pattern: as for `on_broadcast`.
 
         Raises:
-            ConfigurationError: it is no pattern, the function is an async def, or the app runs already.
+            ConfigurationError: it is no pattern, or the app runs already.
         """
 
         def decorator(watcher: WatcherT) -> WatcherT:
-            self.hub.watch(pattern, watcher)
+            self.topics.watch_presence(pattern, watcher)
             return watcher
 
         return decorator
@@ -296,8 +294,8 @@ class App(Routes):
         program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
         if self._told is not None:
             self._listeners = self._told.adopt(self._listeners)
-            if self._told.bus is not None and self.hub.broker is None:
-                self.hub.broker = LocalBroker(self._told.bus)
+            if self._told.bus is not None and self.topics.broker is None:
+                self.topics.broker = LocalBroker(self._told.bus)
         elif count > 1:
             program = functools.partial(self._supervise, count, limit)
         if anyio.run(program, backend=backend, backend_options=options):
@@ -309,7 +307,7 @@ class App(Routes):
         """Run workers, with a bus between them unless there is a broker; give whether that was cancelled."""
         router = BusRouter()
         try:
-            attach = router.attach if self.hub.broker is None else None
+            attach = router.attach if self.topics.broker is None else None
             return await supervise(self._listeners, workers, self._announce, limit, attach)
         finally:
             router.close()
@@ -343,7 +341,7 @@ class App(Routes):
             task_status.started()
 
         try:
-            async with self.hub.running():
+            async with self.topics.running():
                 with anyio.CancelScope() as self._starting:
                     for hook in self._startup:
                         await call(hook)

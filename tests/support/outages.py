@@ -65,7 +65,7 @@ async def inside(server: Serving) -> AsyncIterator[Client]:
 
 
 def connected(*apps: App) -> bool:
-    return all(app.hub.relay is not None and app.hub.relay.stats.connected for app in apps)
+    return all(app.topics.relay is not None and app.topics.relay.stats.connected for app in apps)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -100,8 +100,8 @@ async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.L
         await speaker.send("2")
         assert await speaker.message() == "2 stayed here"
         assert await neighbour.message() == "2"
-        assert here.hub.relay is not None
-        assert here.hub.relay.stats.failed == 1
+        assert here.topics.relay is not None
+        assert here.topics.relay.stats.failed == 1
 
         await anyio.to_thread.run_sync(service.start)
         await until(lambda: connected(here, there))
@@ -111,8 +111,8 @@ async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.L
         await there.topic("news:today").broadcast("rain")
         await until(lambda: heard)
         assert heard == [("news:today", "rain")]
-        assert here.hub.relay.stats.connects >= 2
-    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is away "] * 2
+        assert here.topics.relay.stats.connects >= 2
+    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is unavailable "] * 2
     assert [line.partition(";")[0] for line in warnings(caplog)[2:]] == [f"connected to {make().name} again"] * 2
 
 
