@@ -91,7 +91,7 @@ def tell_when_away(app: App) -> None:
         nonlocal was_away
         if (away := is_away(app)) != was_away:
             was_away = away
-            for conn in {conn for topic in app.topics.topics() for conn in topic}:
+            for conn in {conn for topic in app.topics.active() for conn in topic}:
                 answer(conn, away=away)
 
 

@@ -25,8 +25,8 @@ from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
-from pywsapp.topics.presence import PresenceDiff
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
@@ -91,7 +91,9 @@ class App:
     ) -> None:
         self.options = options or Options()
         self.router = Router(http_host, server_options=self.options)
-        self.topics = Hub(_as_broker(broker), broker_key.encode() if isinstance(broker_key, str) else broker_key)
+        self.topics = TopicRegistry(
+            _as_broker(broker), broker_key.encode() if isinstance(broker_key, str) else broker_key
+        )
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
@@ -265,7 +267,7 @@ class App:
         self.router.mount(path, component.router, http_host=http_host)
         if is_new:
             self._runner.include(component._runner)
-            self.topics.adopt(component.topics)
+            self.topics.include(component.topics)
             component._join(self)
             self._mounted.append(component)
 
@@ -312,7 +314,7 @@ class App:
         Raises:
             ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
         """
-        self.topics.keep(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
+        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on matching topics; a decorator.
@@ -347,7 +349,7 @@ class App:
         """
 
         def decorator(watcher: WatcherT) -> WatcherT:
-            self.topics.watch(pattern, watcher)
+            self.topics.watch_presence(pattern, watcher)
             return watcher
 
         return decorator
@@ -448,7 +450,7 @@ class App:
         if broker is not None:
             self.topics.use_broker(_as_broker(broker))
         if broker_key is not None:
-            self.topics.use_key(broker_key.encode() if isinstance(broker_key, str) else broker_key)
+            self.topics.codec.use_key(broker_key.encode() if isinstance(broker_key, str) else broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:

@@ -109,10 +109,10 @@ async def test_topics() -> None:
         await ana.send(json.dumps(["publish", "unknown", "to nobody"]))
         await ana.ping(b"")
         assert isinstance(await ana.hear(), Pong)
-        assert [(topic.name, len(topic)) for topic in app.topics.topics()] == [("tea", 1)]
+        assert [(topic.name, len(topic)) for topic in app.topics.active()] == [("tea", 1)]
         await ben.send(json.dumps(["publish", "tea", "ready"]))
         assert json.loads(str(await ana.hear())) == ["tea", "ready"]
-    assert app.topics.topics() == []
+    assert app.topics.active() == []
 
 
 @pytest.mark.anyio

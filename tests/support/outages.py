@@ -112,7 +112,7 @@ async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.L
         await until(lambda: heard)
         assert heard == [("news:today", "rain")]
         assert here.topics.relay.stats.connects >= 2
-    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is away "] * 2
+    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is unavailable "] * 2
     assert [line.partition(";")[0] for line in warnings(caplog)[2:]] == [f"connected to {make().name} again"] * 2
 
 

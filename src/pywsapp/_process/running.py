@@ -31,7 +31,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.registry import TopicRegistry
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -67,7 +67,12 @@ class Runner:
     """
 
     def __init__(
-        self, app: Any, component: MessageComponent, topics: Hub, options: Options, http_host: str | Sequence[str]
+        self,
+        app: Any,
+        component: MessageComponent,
+        topics: TopicRegistry,
+        options: Options,
+        http_host: str | Sequence[str],
     ) -> None:
         self.listeners: list[ListeningSocket] = []
         self.startup: list[Hook] = []
