@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._background import Background, Hook, call, run_logged
+from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
@@ -316,7 +317,8 @@ class App(Routes):
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         urls = " ".join(self._urls(addresses))
-        logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
+        hint = f" ({hint})" if (hint := build_hint()) else ""
+        logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
