@@ -127,12 +127,14 @@ class Request:
         remote_address: the client's IP address: the peer's, or what a proxy says that the App trusts; `""` on a
             Unix socket.
         subprotocols: the subprotocols that the client offered, in its order.
+        app: the application that serves the request, or None.
     """
 
     __slots__ = (
         "_body",
         "_cookies",
         "_query_params",
+        "app",
         "headers",
         "host",
         "http_version",
@@ -171,6 +173,7 @@ class Request:
         self.remote_address = remote_address
         self.subprotocols = subprotocols
         self.path_params: dict[str, Any] = {}
+        self.app: Any = None
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
