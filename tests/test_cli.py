@@ -70,7 +70,7 @@ def test_demo(backend: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--port", "70000"], "a port is an int from 0 to 65535, not 70000"),
+        (["--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
         (["--address", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8080: the address is unknown"),
     ],
 )
@@ -191,8 +191,8 @@ def test_run_elsewhere_than_the_app_says(folder: Path) -> None:
         (["chat:make"], "chat:make is no App, but function; is it a function that makes one? then --factory"),
         (["chat:os.name", "--factory"], "chat:os.name is no function that makes an App, but str"),
         (["chat:os.getpid", "--factory"], "chat:os.getpid is no App, but int"),
-        (["chat:app", "--port", "70000"], "a port is an int from 0 to 65535, not 70000"),
-        (["chat:app", "--workers", "0"], "workers is a number of processes from 1 up, not 0"),
+        (["chat:app", "--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
+        (["chat:app", "--workers", "0"], "workers must be a number of processes of at least 1, not 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -449,8 +449,9 @@ class App:
             self.router.set_http_host(http_host)
         if broker is not None:
             self.topics.use_broker(_as_broker(broker))
-        if broker_key is not None:
-            self.topics.codec.use_key(broker_key.encode() if isinstance(broker_key, str) else broker_key)
+        key = _as_key(broker_key)
+        if key is not None:
+            self.topics.codec.use_key(key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
@@ -513,3 +514,7 @@ class App:
 
 def _as_broker(broker: str | Broker | None) -> Broker | None:
     return broker_for(broker) if isinstance(broker, str) else broker
+
+
+def _as_key(key: str | bytes | None) -> bytes | None:
+    return key.encode() if isinstance(key, str) else key

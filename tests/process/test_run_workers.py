@@ -451,9 +451,9 @@ ERROR = "pywsapp.exceptions.ConfigurationError: "
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("app.run(workers=0)", "workers is a number of processes from 1 up, not 0"),
-        ("app.run(workers='2')", "workers is a number of processes from 1 up, not '2'"),
-        ("app.run(workers=True)", "workers is a number of processes from 1 up, not True"),
+        ("app.run(workers=0)", "workers must be a number of processes of at least 1, not 0"),
+        ("app.run(workers='2')", "workers must be a number of processes of at least 1, not '2'"),
+        ("app.run(workers=True)", "workers must be a number of processes of at least 1, not True"),
         ("app.listen(port=port)\napp.run(workers=2)", "cannot listen on 127.0.0.1:{port}: the address is in use"),
         ("sys.argv[0] = '-'\napp.run(workers=2)", "workers run the program's command line again"),
         (
