@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
 from pywsapp._process.background import Background, Hook, call, run_logged
 from pywsapp._process.logging import set_up_logging
@@ -42,7 +43,7 @@ logger = logging.getLogger("pywsapp")
 #: The seconds that a process has to shut down, in addition to the timeouts for connections and shutdown hooks.
 _SPARE_SECONDS = 2.0
 #: The seconds for which a worker that is being replaced waits for handshakes that have begun.
-_WORKER_PATIENCE = 1.0
+_HANDSHAKE_GRACE = 1.0
 #: Addresses that a URL shows as the name of the App.
 _ALL_OR_LOOPBACK = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 
@@ -257,7 +258,8 @@ class Runner:
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         urls = " ".join(urls_of(addresses, self.http_host))
-        logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
+        hint = f" ({hint})" if (hint := build_hint()) else ""
+        logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside a running event loop; see `App.serve`."""
@@ -297,7 +299,7 @@ class Runner:
             self._options,
             self._max_connections,
             self._proxies,
-            0 if self._context is None else _WORKER_PATIENCE,
+            0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
         )
