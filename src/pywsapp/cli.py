@@ -69,7 +69,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
     )
-    app.run(backend=chosen.backend or "asyncio", workers=chosen.workers or 1)
+    app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers)
 
 
 def publish(url: str, topic: str, message: str) -> None:
