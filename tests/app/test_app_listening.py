@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trustme
-from support.app_client import status
+from support.app_client import asked, status
 from support.serving import GUARD, TEXT, frame
-from support.wire import Peer, peer_of, running
+from support.wire import Peer, get, peer_of, running
 from websockets.sync.client import connect as browser
 
 from pywsapp import (
@@ -26,6 +27,7 @@ from pywsapp import (
     EchoServer,
     MessageComponent,
 )
+from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -164,3 +166,66 @@ async def test_tls(kind: str, files: tuple[str, str, str], authority: trustme.CA
     async with running(app):
         assert app.urls == [f"https://localhost:{app.port}"]
         assert await anyio.to_thread.run_sync(exchange) == "x" * 200_000
+
+
+async def test_rebind_to_a_socket_and_with_tls(files: tuple[str, str, str], tmp_path: Path) -> None:
+    app = App("*", 0)
+    app.route("/", EchoServer())
+    app.rebind(tls=files[2])
+    async with running(app):
+        assert app.urls == [f"https://127.0.0.1:{app.port}"]
+    app.rebind(unix_path=tmp_path / "socket")
+    async with running(app):
+        assert app.urls == [f"unix:{tmp_path}/socket"]
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    app.rebind(fd=sock.detach())
+    async with running(app):
+        assert app.urls == [f"https://127.0.0.1:{port}"]
+
+
+async def test_configured_before_it_runs() -> None:
+    app = App("old.example", 0)
+    app.route("/", EchoServer())
+    app.route("/fixed", EchoServer(), http_host="fixed.example")
+    app.http("/who", lambda request: request.remote_address)
+    app.configure(http_host="new.example", trusted_proxies=["127.0.0.1"], broker=MemoryBroker(), broker_key="secret")
+    async with running(app):
+        assert app.urls == [f"http://new.example:{app.port}"]
+        assert await status(app, host="new.example") == 101
+        assert await status(app, host="old.example") == 404
+        assert await status(app, "/fixed", host="fixed.example") == 101
+        who = b"GET /who HTTP/1.1\r\nHost: new.example\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        assert (await asked(app, who)).body == b"192.0.2.7"
+        assert app.topics.stats.broker is not None
+        with pytest.raises(ConfigurationError, match="running already"):
+            app.configure(access_log=True)
+
+
+def test_a_broker_without_history_cannot_replace_one_with_history() -> None:
+    app = App()
+    app.history("room:*")
+    with pytest.raises(ConfigurationError, match="keeps no history"):
+        app.configure(broker="nats://localhost")
+    with pytest.raises(ConfigurationError, match="key is empty"):
+        app.configure(broker_key="")
+
+
+async def test_access_log_is_an_option(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pywsapp.access")
+    for access_log in (False, True):
+        caplog.clear()
+        app = App("*", 0, access_log=access_log)
+        app.http("/page", lambda request: "page")
+        async with running(app):
+            await asked(app, get("/page"))
+        assert any(record.name == "pywsapp.access" for record in caplog.records) is access_log
+
+
+async def test_components_see_the_app() -> None:
+    seen: list[Any] = []
+    app = App("*", 0)
+    app.http("/page", lambda request: str(seen.append(request.app)))
+    async with running(app):
+        await asked(app, get("/page"))
+    assert seen == [app]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.serving import TEXT, frame
 from support.wire import peer_of, running
 
+import pywsapp
 from pywsapp import (
     App,
     ConfigurationError,
     Connection,
     EchoServer,
     MessageComponent,
+    Options,
 )
+from pywsapp.routing.router import SERVER_WIDE
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +74,42 @@ class WrongMessage(MessageComponent):
         pytest.param(
             lambda app: app.route("/", EchoServer(), options={}), "options must be an Options", id="options as dict"
         ),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), options=Options(handshake_timeout=3, drain_delay=1)),
+            "options of a route cannot set handshake_timeout, drain_delay, .*: set this in the options of the App",
+            id="options of the server",
+        ),
+        pytest.param(
+            lambda app: app.http("/", lambda request: "", methods="POST"),
+            r"methods is a list: write \['POST'\]",
+            id="methods as str",
+        ),
+        pytest.param(lambda app: app.http("/", lambda request: "", methods=[]), "methods is empty", id="no methods"),
+        pytest.param(
+            lambda app: app.http("/", lambda request: "", methods=["GET", 7]), "7 is no HTTP method", id="no method"
+        ),
+        pytest.param(
+            lambda app: [app.http("/twice", lambda request: "", methods=["POST", name]) for name in ("GET", "PUT")],
+            "route twice: '/twice'",
+            id="method twice",
+        ),
+        pytest.param(lambda app: App("0.0.0.0"), r"write App\('chat.example', address='0.0.0.0'\)", id="bind as host"),
+        pytest.param(lambda app: App("::", 80), r"not '::': .* address='::'\)", id="bind IPv6 as host"),
+        pytest.param(lambda app: App("[::]"), r"not '\[::\]': .* address='::'\)", id="bind in brackets as host"),
+        pytest.param(lambda app: App("0:0:0:0:0:0:0:0"), "to listen on all interfaces", id="bind long IPv6 as host"),
+        pytest.param(lambda app: App(""), "to listen on all interfaces", id="nothing as host"),
+        pytest.param(lambda app: App(["a.example", "0.0.0.0"]), "to listen on all interfaces", id="bind among hosts"),
+        pytest.param(
+            lambda app: app.route("/", EchoServer(), http_host="0.0.0.0"),
+            "to listen on all interfaces",
+            id="bind as host of a route",
+        ),
+        pytest.param(lambda app: app.configure(http_host="::"), "to listen on all interfaces", id="bind as new host"),
+        pytest.param(
+            lambda app: app.rebind(port=1, unix_path="/run/socket"),
+            "choose one of an address and port",
+            id="two places",
+        ),
         pytest.param(lambda app: app.route("no-slash", EchoServer()), "slash", id="path without slash"),
         pytest.param(lambda app: app.http("/", lambda: ""), r"must take \(request\)", id="http handler"),
         pytest.param(lambda app: app.mount("/", app), "mounted on itself", id="mount on itself"),
@@ -106,3 +148,24 @@ async def test_message_that_is_none_is_explained(caplog: pytest.LogCaptureFixtur
         assert (await peer.closing())[0] == 1011
     (record,) = [record for record in caplog.records if record.exc_info]
     assert "str or bytes" in str(record.exc_info[1] if record.exc_info else "")
+
+
+async def test_options_of_the_server_may_be_repeated_for_a_route() -> None:
+    app = App(options=Options(handshake_timeout=3))
+    app.route("/", EchoServer(), options=replace(app.options, max_queue=7))
+    with pytest.raises(ConfigurationError, match="handshake_timeout"):
+        app.route("/other", EchoServer(), options=Options(handshake_timeout=4))
+
+
+def test_server_wide_options_are_options_and_no_others_are_read_by_the_server_alone() -> None:
+    """Whatever the lifecycle or the protocol reads differs by route; what only the server reads must not."""
+    source = Path(pywsapp.__file__).parent
+    by_route = "".join(
+        path.read_text()
+        for folder in ("_lifecycle", "_outbox", "_protocol")
+        for path in [*(source / folder).glob("*.py"), source / "connection.py"]
+    )
+    server = (source / "_server" / "http_connection.py").read_text()
+    names = {field.name for field in fields(Options)}
+    read_by_route = set(re.findall(r"options\.(\w+)", by_route)) | set(re.findall(r"[^.]options\.(\w+)", server))
+    assert names - read_by_route == set(SERVER_WIDE)

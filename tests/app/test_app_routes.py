@@ -177,3 +177,70 @@ async def test_health_check_without_a_host() -> None:
     app.http("/health", lambda request: "ok")
     async with running(app):
         assert (await asked(app, b"GET /health HTTP/1.0\r\n\r\n")).body == b"ok"
+
+
+# -- methods and bodies of plain HTTP ----------------------------------------------------------------------------------
+
+
+async def test_http_handler_reads_the_body_of_a_post() -> None:
+    app = App("*", 0)
+
+    @app.http("/hook", methods=["POST", "put"])
+    async def hook(request: Request) -> str:
+        return f"{request.method} {(await request.read(10)).decode()}"
+
+    @app.http("/hook")
+    def page(request: Request) -> str:
+        return "page"
+
+    def with_body(method: str, body: bytes) -> bytes:
+        return f"{method} /hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async with running(app):
+        assert (await asked(app, with_body("POST", b"hello"))).body == b"POST hello"
+        assert (await asked(app, with_body("PUT", b""))).body == b"PUT "
+        assert (await asked(app, with_body("POST", b"x" * 11))).status == 413
+        assert (await asked(app, get("/hook"))).body == b"page"
+        refused = await asked(app, with_body("DELETE", b""))
+    assert (refused.status, refused.headers["allow"]) == (405, "POST, PUT, GET, HEAD")
+
+
+async def test_http_handler_reads_a_body_that_comes_later() -> None:
+    app = App("*", 0)
+
+    @app.http("/hook", methods=["POST"])
+    async def hook(request: Request) -> bytes:
+        return await request.read()
+
+    async with running(app), peer_of(app) as peer:
+        await peer.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+        await anyio.wait_all_tasks_blocked()
+        await peer.send(b"def")
+        assert (await peer.answer()).body == b"abcdef"
+
+
+# -- names of this machine ---------------------------------------------------------------------------------------------
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@pytest.mark.parametrize("http_host", [*LOOPBACK, ["chat.example", "127.0.0.1"]])
+async def test_names_of_this_machine_are_one_name(http_host: Any) -> None:
+    app = App(http_host, 0)
+    app.route("/", EchoServer())
+    async with running(app):
+        for host in LOOPBACK:
+            for page in LOOPBACK:
+                origin = f"http://{page}:{app.port}"
+                assert await status(app, host=f"{host}:{app.port}", origin=origin) == 101, (host, page)
+            assert await status(app, host=f"{host}:{app.port}", origin=f"http://{host}:{app.port + 1}") == 403
+            assert await status(app, host=f"{host}:{app.port}", origin=f"http://evil.example:{app.port}") == 403
+        assert await status(app, host="evil.example") == 404
+
+
+async def test_pages_of_this_machine_are_no_pages_of_another_name() -> None:
+    app = App("chat.example", 0)
+    app.route("/", EchoServer())
+    async with running(app):
+        for page in LOOPBACK:
+            assert await status(app, host=f"chat.example:{app.port}", origin=f"http://{page}:{app.port}") == 403
