@@ -1,4 +1,4 @@
-"""Publishing from programs that are no server."""
+"""`AsyncPublisher` and `Publisher` over a broker in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Received = list[tuple[str, str | bytes | None, Position | None]]
 
 
 @asynccontextmanager
-async def listening(broker: MemoryBroker, *topics: str, key: bytes | None = None) -> AsyncIterator[Received]:
+async def subscribed(broker: MemoryBroker, *topics: str, key: bytes | None = None) -> AsyncIterator[Received]:
     received: Received = []
 
     def receive(topic: str, data: bytes, position: Position | None) -> None:
@@ -35,23 +35,23 @@ async def listening(broker: MemoryBroker, *topics: str, key: bytes | None = None
 
 async def test_a_message_arrives() -> None:
     broker = MemoryBroker()
-    async with listening(broker, "news") as received, AsyncPublisher(broker) as publisher:
+    async with subscribed(broker, "news") as received, AsyncPublisher(broker) as publisher:
         await publisher.publish("news", "hello")
         await publisher.publish("news", b"\x00\xff")
         assert received == [("news", "hello", None), ("news", b"\x00\xff", None)]
 
 
-async def test_it_is_signed_with_the_key() -> None:
+async def test_messages_are_signed_with_the_key() -> None:
     broker = MemoryBroker()
-    async with listening(broker, "news", key=b"secret") as received:
+    async with subscribed(broker, "news", key=b"secret") as received:
         async with AsyncPublisher(broker, key="secret") as publisher:
             await publisher.publish("news", "hello")
         assert received == [("news", "hello", None)]
 
 
-async def test_a_history_gives_positions() -> None:
+async def test_messages_of_a_history_have_positions() -> None:
     broker = MemoryBroker()
-    async with listening(broker, "room:1", "news") as received, AsyncPublisher(broker) as publisher:
+    async with subscribed(broker, "room:1", "news") as received, AsyncPublisher(broker) as publisher:
         publisher.history("room:*", size=2, seconds=60)
         for number in range(3):
             await publisher.publish("room:1", str(number))
@@ -59,7 +59,7 @@ async def test_a_history_gives_positions() -> None:
         assert [position and position.offset for _, _, position in received] == [1, 2, 3, None]
 
 
-async def test_what_the_broker_does_not_take_is_said() -> None:
+async def test_publishing_without_a_connection_raises() -> None:
     broker = MemoryBroker()
     broker.available = False
     async with AsyncPublisher(broker) as publisher:
@@ -75,7 +75,7 @@ async def test_what_the_broker_does_not_take_is_said() -> None:
                     await anyio.lowlevel.checkpoint()
 
 
-async def test_mistakes() -> None:
+async def test_invalid_calls_raise() -> None:
     publisher = AsyncPublisher(MemoryBroker())
     with pytest.raises(ConfigurationError, match="within `async with`"):
         await publisher.publish("news", "hello")
@@ -87,14 +87,14 @@ async def test_mistakes() -> None:
 
 
 @pytest.mark.parametrize("kind", [AsyncPublisher, Publisher])
-def test_within_one_process_there_is_nothing_to_publish_to(kind: type[AsyncPublisher] | type[Publisher]) -> None:
+def test_a_url_without_a_broker_is_refused(kind: type[AsyncPublisher] | type[Publisher]) -> None:
     with pytest.raises(ConfigurationError, match="needs a broker"):
         kind("memory")
     with pytest.raises(ConfigurationError, match="no broker for http"):
         kind("http://localhost")
 
 
-def test_a_blocking_publisher_does_not_keep_a_program_from_ending() -> None:
+def test_a_blocking_publisher_works_after_a_fork_and_does_not_keep_the_program_alive() -> None:
     program = """
         import os
         from pywsapp import Publisher
@@ -122,8 +122,19 @@ def test_a_blocking_publisher_does_not_keep_a_program_from_ending() -> None:
 
 
 def test_a_blocking_publisher_can_be_closed_and_used_again() -> None:
-    with Publisher(MemoryBroker()) as publisher:
+    broker = MemoryBroker()
+    with Publisher(broker) as publisher:
         publisher.history("room:*")
         publisher.publish("room:1", "hello")
         publisher.close()
-        publisher.publish("news", "hello again")
+        publisher.publish("room:1", "hello again")
+    assert broker.history.read("room:1", None).position.offset == 2
+
+
+def test_a_history_can_be_declared_after_the_first_message() -> None:
+    broker = MemoryBroker()
+    with Publisher(broker) as publisher:
+        publisher.publish("news", "hello")
+        publisher.history("room:*")
+        publisher.publish("room:1", "hello")
+    assert broker.history.read("room:1", None).position.offset == 1

@@ -1,4 +1,4 @@
-"""What a broker has to keep, on a real NATS server; and what becomes of an app when that fails."""
+"""The NATS broker on a real server, and an app whose server fails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from support.outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
+from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
 from support.services import Nats, free_port, nats_server
 
 from pywsapp.brokers.nats import NatsBroker, broker_from_url
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, fresh, peers
+from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +32,12 @@ def nats() -> Iterator[Nats]:
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
-async def test_nats_keeps(check: Check, nats: Nats) -> None:
+async def test_nats_passes(check: Check, nats: Nats) -> None:
     await check(lambda: broker_from_url(nats.url))
 
 
-async def test_patterns_that_overlap_bring_a_message_once(nats: Nats) -> None:
-    topic = fresh("a:b")
+async def test_overlapping_patterns_bring_a_message_once(nats: Nats) -> None:
+    topic = unique_topic("a:b")
     async with peers(lambda: broker_from_url(nats.url), 1, ["a:*", "a:*", "*", "a:b", "a:b:*"]) as (peer,):
         await peer.connection.subscribe([topic])
         await peer.publish(topic, b"1", b"2")
@@ -47,8 +47,8 @@ async def test_patterns_that_overlap_bring_a_message_once(nats: Nats) -> None:
         await peer.expect([("a:b", b"3"), ("a", b"4")])
 
 
-async def test_a_prefix_is_a_world_of_its_own(nats: Nats) -> None:
-    topic = fresh()
+async def test_prefixes_separate_apps(nats: Nats) -> None:
+    topic = unique_topic()
     async with (
         peers(lambda: NatsBroker(nats.url, prefix="one"), 1, ["*"]) as (one,),
         peers(lambda: NatsBroker(nats.url, prefix="two.three")) as (two,),
@@ -60,7 +60,7 @@ async def test_a_prefix_is_a_world_of_its_own(nats: Nats) -> None:
         await two.expect([(topic, b"2")])
 
 
-async def test_the_server_says_how_large_a_message_may_be() -> None:
+async def test_the_server_limits_the_size_of_a_message() -> None:
     with nats_server("max_payload: 1000") as server:
         broker = NatsBroker(server.url)
         assert broker.max_size == 1024 * 1024
@@ -69,7 +69,7 @@ async def test_the_server_says_how_large_a_message_may_be() -> None:
 
 
 async def test_one_of_several_servers_is_enough(nats: Nats) -> None:
-    topic = fresh()
+    topic = unique_topic()
     async with peers(lambda: broker_from_url(f"nats://127.0.0.1:{free_port()},{nats.url}"), 5) as (one, *others):
         for other in others:
             await other.connection.subscribe([topic])
@@ -84,7 +84,7 @@ async def test_one_of_several_servers_is_enough(nats: Nats) -> None:
 @pytest.mark.parametrize(
     "url", ["nats://me:secret@host:port", "nats://me:secret@[host", "http://me:secret@host", "nats://one,me:secret@two"]
 )
-def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+def test_an_invalid_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         broker_from_url(url)
     assert "nats:// or tls://user:password@host:port" in str(caught.value)
@@ -98,25 +98,25 @@ def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
         ("tls://token@nats.example:99,tls://token@other.example", "tls://nats.example:99,tls://other.example"),
     ],
 )
-def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> None:
+def test_the_name_for_logs_has_no_password(url: str, name: str) -> None:
     broker = broker_for(url)
     assert isinstance(broker, NatsBroker)
     assert broker.name == name
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "*", "a.>", "a..b", "a\n"])
-def test_what_cannot_begin_a_subject_is_refused(prefix: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be the first token"):
+def test_an_invalid_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a valid prefix"):
         NatsBroker("nats://localhost", prefix=prefix)
 
 
-async def test_tls_is_checked(tmp_path: Path) -> None:
+async def test_tls_certificates_are_verified(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    topic = fresh()
+    topic = unique_topic()
     with nats_server(f"tls {{ cert_file: {tmp_path}/server.pem, key_file: {tmp_path}/server.pem }}") as server:
         url = f"tls://localhost:{server.port}"
         async with peers(lambda: NatsBroker(url, ssl_context=trusting), 2) as (one, two):
@@ -128,8 +128,8 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
                 await broker.connect(lambda *message: None, [])
 
 
-@pytest.mark.parametrize("who", ["", "me:battery-staple@", "battery-staple@"])
-async def test_without_tls_no_password_is_sent_where_tls_was_asked_for(who: str) -> None:
+@pytest.mark.parametrize("user", ["", "me:battery-staple@", "battery-staple@"])
+async def test_no_password_is_sent_without_tls_when_the_url_requires_tls(user: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sent: list[bytes] = []
 
@@ -144,47 +144,47 @@ async def test_without_tls_no_password_is_sent_where_tls_was_asked_for(who: str)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anyio.to_thread.run_sync, serve)
-            broker = broker_from_url(f"tls://{who}127.0.0.1:{listener.getsockname()[1]}")
+            broker = broker_from_url(f"tls://{user}127.0.0.1:{listener.getsockname()[1]}")
             with pytest.raises(BrokerUnavailable, match="does not ask for TLS"):
                 await broker.connect(lambda *message: None, [])
     assert b"staple" not in b"".join(sent)
 
 
-# -- when it fails ---------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_app_outlives_its_nats(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_app_survives_a_restart_of_nats(caplog: pytest.LogCaptureFixture) -> None:
     with nats_server() as server:
-        await is_killed_and_restarted(server, lambda: broker_from_url(server.url), caplog)
+        await check_restart(server, lambda: broker_from_url(server.url), caplog)
 
 
-async def test_a_nats_that_hangs_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_frozen_nats_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
     with nats_server() as server:
         make = lambda: NatsBroker(server.url, ping_seconds=1)  # noqa: E731
-        await freezes_and_thaws(server, make, "StaleConnection", caplog)
+        await check_freeze(server, make, "StaleConnection", caplog)
 
 
-async def test_a_wrong_password_is_said_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_password_is_reported_but_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with nats_server('authorization { user: me, password: "correct horse" }') as server:
         url = server.url.replace("//", "//me:battery-staple@")
-        await refuses(lambda: broker_from_url(url), "Authorization Violation", "battery", caplog)
+        await check_refused_login(lambda: broker_from_url(url), "Authorization Violation", "battery", caplog)
         async with peers(lambda: broker_from_url(server.url.replace("//", "//me:correct%20horse@"))):
             pass
 
 
-async def test_what_reads_too_slowly_is_told(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+async def test_a_slow_reader_loses_its_connection(anyio_backend: tuple[str, dict[str, bool]]) -> None:
     backend, options = anyio_backend
     with nats_server('max_pending: 1048576, write_deadline: "500ms"') as server:
-        await is_not_read_from(
+        await check_slow_reader(
             lambda: broker_from_url(server.url), {"backend": backend, "backend_options": options}, "UnexpectedEOF"
         )
 
 
-async def test_the_least_rights_suffice_and_what_they_leave_out_is_said() -> None:
+async def test_the_documented_rights_suffice_and_others_are_refused() -> None:
     example = re.search(r"```\n(authorization \{.*?\n\})\n```", BROKERS_MD.read_text(), re.DOTALL)
     assert example is not None
     with nats_server(example[1]) as server:
-        url, topic = server.url.replace("//", "//pywsapp:secret@"), fresh()
+        url, topic = server.url.replace("//", "//pywsapp:secret@"), unique_topic()
         async with peers(lambda: broker_from_url(url), 2, ["room:*"]) as (one, two):
             await two.connection.subscribe([topic])
             await one.publish(topic, b"1")

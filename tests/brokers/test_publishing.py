@@ -1,4 +1,4 @@
-"""Publishing from elsewhere, through the real brokers: from threads, from async programs, and from a shell."""
+"""Publishing through real brokers: from threads, from async programs and from a shell."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield running
 
 
-class Listen(MessageComponent):
+class News(MessageComponent):
     def __init__(self, app: App) -> None:
         self.app = app
 
@@ -37,17 +37,17 @@ class Listen(MessageComponent):
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Client]:
+async def news_client(url: str) -> AsyncIterator[Client]:
     app = App("*", 0, broker=url, broker_key=KEY)
-    app.route("/", Listen(app), allowed_origins=["*"])
+    app.route("/", News(app), allowed_origins=["*"])
     async with serving(app) as server, server.client() as client:
         assert (await client.receive())[1] == b"ready"
         yield client
 
 
 @pytest.mark.anyio
-async def test_it_arrives(service: Any) -> None:
-    async with listening(service.url) as client:
+async def test_publishers_reach_a_client(service: Any) -> None:
+    async with news_client(service.url) as client:
         async with AsyncPublisher(service.url, key=KEY) as publisher:
             await publisher.publish("news", "from a task")
         assert (await client.receive())[1] == b"from a task"
@@ -58,14 +58,14 @@ async def test_it_arrives(service: Any) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_it_arrives_from_a_shell(service: Any) -> None:
+async def test_the_command_line_reaches_a_client(service: Any) -> None:
     async def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "pywsapp", "publish", service.url, *arguments]
         environment = {**os.environ, "PYWSAPP_BROKER_KEY": KEY}
         with anyio.fail_after(30):
             return await anyio.run_process(command, env=environment, check=False, **options)
 
-    async with listening(service.url) as client:
+    async with news_client(service.url) as client:
         assert (await run("news", "hello")).returncode == 0
         assert (await client.receive())[1] == b"hello"
         assert (await run("news", "-", input="über\n".encode())).returncode == 0
@@ -75,6 +75,6 @@ async def test_it_arrives_from_a_shell(service: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "amqp://127.0.0.1:1", "nats://127.0.0.1:1"])
-def test_a_broker_that_is_not_there(url: str) -> None:
+def test_an_unreachable_broker_raises(url: str) -> None:
     with Publisher(url) as publisher, pytest.raises(BrokerUnavailable, match=rf"^{url}.* is not connected"):
         publisher.publish("news", "hello")

@@ -1,4 +1,4 @@
-"""What a broker has to keep, on a real RabbitMQ; and what becomes of an app when that fails."""
+"""The RabbitMQ broker on a real server, and an app whose server fails."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from support.outages import freezes_and_thaws, is_killed_and_restarted, is_not_read_from, refuses
+from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
 from support.services import Rabbit, free_port, rabbitmq_server
 
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, fresh, peers
+from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -26,7 +26,7 @@ BROKERS_MD = Path(__file__).parents[2] / "docs" / "brokers.md"
 
 
 def rights() -> str:
-    """Give the pattern that docs/brokers.md has for configure, write and read."""
+    """Return the pattern that docs/brokers.md has for configure, write and read."""
     configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
     assert configure == write == read
     return str(read)
@@ -34,7 +34,7 @@ def rights() -> str:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """Give the port for TLS, and the directory with its certificate and authority."""
+    """Return the port for TLS, and the directory with the certificate and its authority."""
     directory = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
@@ -55,12 +55,12 @@ def rabbit(tls: tuple[int, Path]) -> Iterator[Rabbit]:
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
-async def test_rabbitmq_keeps(check: Check, rabbit: Rabbit) -> None:
+async def test_rabbitmq_passes(check: Check, rabbit: Rabbit) -> None:
     await check(lambda: broker_from_url(rabbit.url))
 
 
-async def test_patterns_that_overlap_bring_a_message_once(rabbit: Rabbit) -> None:
-    topic = fresh("a:b")
+async def test_overlapping_patterns_bring_a_message_once(rabbit: Rabbit) -> None:
+    topic = unique_topic("a:b")
     async with peers(lambda: broker_from_url(rabbit.url), 1, ["*", "a:*", "a:b:*"]) as (peer,):
         await peer.connection.subscribe([topic])
         await peer.publish(topic, b"1", b"2")
@@ -69,8 +69,8 @@ async def test_patterns_that_overlap_bring_a_message_once(rabbit: Rabbit) -> Non
         await peer.expect([("a", b"3")])
 
 
-async def test_an_exchange_is_a_world_of_its_own(rabbit: Rabbit) -> None:
-    topic = fresh()
+async def test_exchanges_separate_apps(rabbit: Rabbit) -> None:
+    topic = unique_topic()
     async with (
         peers(lambda: RabbitBroker(rabbit.url, exchange="one")) as (one,),
         peers(lambda: RabbitBroker(rabbit.url, exchange="two")) as (two,),
@@ -87,7 +87,7 @@ async def test_an_exchange_is_a_world_of_its_own(rabbit: Rabbit) -> None:
 
 
 @pytest.mark.parametrize("url", ["amqp://me:secret@host:port/", "amqp://me:secret@[host/", "http://me:secret@host/"])
-def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+def test_an_invalid_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         broker_from_url(url)
     assert "amqps://user:password@host:port/vhost" in str(caught.value)
@@ -102,16 +102,16 @@ def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
         ("amqp://[::1]:99/", "amqp://[::1]:99/"),
     ],
 )
-def test_a_url_makes_a_broker_whose_name_can_be_logged(url: str, name: str) -> None:
+def test_the_name_for_logs_has_no_password(url: str, name: str) -> None:
     broker = broker_for(url)
     assert isinstance(broker, RabbitBroker)
     assert broker.name == name
 
 
-async def test_tls_is_checked(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
+async def test_tls_certificates_are_verified(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
     port, directory = tls
     trusting = f"cafile={quote(str(directory / 'authority.pem'))}"
-    topic = fresh()
+    topic = unique_topic()
     async with peers(lambda: broker_from_url(f"amqps://localhost:{port}?{trusting}"), 2) as (one, two):
         await two.connection.subscribe([topic])
         await one.publish(topic, b"1")
@@ -121,32 +121,32 @@ async def test_tls_is_checked(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
             await broker_from_url(url).connect(lambda *message: None, [])
 
 
-# -- when it fails ---------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_app_outlives_its_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
-    await is_killed_and_restarted(rabbit, lambda: broker_from_url(rabbit.url), caplog)
+async def test_an_app_survives_a_restart_of_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    await check_restart(rabbit, lambda: broker_from_url(rabbit.url), caplog)
 
 
-async def test_a_rabbitmq_that_hangs_is_noticed(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
-    await freezes_and_thaws(rabbit, lambda: RabbitBroker(rabbit.url, heartbeat=1), "it does not answer", caplog)
+async def test_a_frozen_rabbitmq_is_noticed(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    await check_freeze(rabbit, lambda: RabbitBroker(rabbit.url, heartbeat=1), "the server does not answer", caplog)
 
 
-async def test_a_wrong_password_is_said_and_shown_to_nobody(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_password_is_reported_but_not_logged(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
     url = rabbit.url.replace("guest@", "battery-staple@")
-    await refuses(lambda: broker_from_url(url), "ACCESS_REFUSED", "battery", caplog)
+    await check_refused_login(lambda: broker_from_url(url), "ACCESS_REFUSED", "battery", caplog)
 
 
-async def test_what_reads_too_slowly_is_told(rabbit: Rabbit, anyio_backend: tuple[str, dict[str, bool]]) -> None:
+async def test_a_slow_reader_loses_its_connection(rabbit: Rabbit, anyio_backend: tuple[str, dict[str, bool]]) -> None:
     def make() -> Broker:
         return RabbitBroker(rabbit.url, heartbeat=60, max_queued=100)
 
     backend, options = anyio_backend
-    await is_not_read_from(make, {"backend": backend, "backend_options": options}, "reads too slowly")
+    await check_slow_reader(make, {"backend": backend, "backend_options": options}, "reads too slowly")
 
 
-async def test_a_memory_alarm_holds_publishers_back(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
-    topic, over = fresh(), anyio.Event()
+async def test_a_memory_alarm_blocks_publishers(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+    topic, over = unique_topic(), anyio.Event()
 
     async def alarm() -> None:
         await anyio.to_thread.run_sync(
@@ -171,18 +171,18 @@ async def test_a_memory_alarm_holds_publishers_back(rabbit: Rabbit, caplog: pyte
         await two.expect([(topic, b"%d" % number) for number in range(count)])
 
 
-async def test_a_channel_that_rabbitmq_closes_is_missed(rabbit: Rabbit) -> None:
+async def test_the_loss_of_a_channel_is_noticed(rabbit: Rabbit) -> None:
     async with peers(lambda: RabbitBroker(rabbit.url, exchange="doomed")) as (peer,):
-        gone = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"doomed">>), false, <<"me">>).'
-        assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, gone)
+        delete = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"doomed">>), false, <<"me">>).'
+        assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, delete)
         with pytest.raises(Exception, match="NOT_FOUND - no exchange 'doomed'"):
-            await peer.publish(fresh(), b"1")
+            await peer.publish(unique_topic(), b"1")
         with anyio.fail_after(1), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
             await peer.connection.wait_lost()
 
 
-async def test_the_least_rights_suffice_and_what_they_leave_out_is_refused(rabbit: Rabbit) -> None:
-    url, topic = rabbit.url.replace("guest:guest", "pywsapp:secret"), fresh()
+async def test_the_documented_rights_suffice_and_others_are_refused(rabbit: Rabbit) -> None:
+    url, topic = rabbit.url.replace("guest:guest", "pywsapp:secret"), unique_topic()
     async with peers(lambda: broker_from_url(url), 2, ["room:*"]) as (one, two):
         await two.connection.subscribe([topic])
         await one.publish(topic, b"1")

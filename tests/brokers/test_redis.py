@@ -1,4 +1,4 @@
-"""What a broker has to keep, on a real Redis: one server, a Unix socket, TLS, and a cluster."""
+"""The Redis broker on real servers: a single one, a Unix socket, TLS, and a cluster."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from support.serving import serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Broker
-from pywsapp.brokers.redis.broker import RedisBroker
+from pywsapp.brokers.redis import RedisBroker
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, Make, fresh, peers
+from pywsapp.testing.broker import BROKER_CHECKS, Check, MakeBroker, peers, unique_topic
 from pywsapp.topics.topic import Topic
 
 pytestmark = pytest.mark.anyio
@@ -43,19 +43,19 @@ def broker(url: str) -> Broker:
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
-async def test_redis_keeps(check: Check, redis: Redis) -> None:
+async def test_redis_passes(check: Check, redis: Redis) -> None:
     await check(lambda: broker(redis.url))
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
-async def test_a_cluster_keeps(check: Check, cluster: list[Redis]) -> None:
+async def test_a_cluster_passes(check: Check, cluster: list[Redis]) -> None:
     if "pattern" in check.__name__:
-        pytest.skip("sharded pub/sub has none")
+        pytest.skip("sharded pub/sub has no patterns")
     await check(lambda: broker(f"{cluster[1].url}?cluster=1"))
 
 
-async def test_a_cluster_carries_messages_without_being_called_one(cluster: list[Redis]) -> None:
-    topic, server = fresh(), cluster[0]
+async def test_a_cluster_carries_messages_without_the_cluster_parameter(cluster: list[Redis]) -> None:
+    topic, server = unique_topic(), cluster[0]
     async with (
         peers(lambda: broker(server.url), patterns=["*"]) as (one,),
         peers(lambda: broker(cluster[1].url)) as (two,),
@@ -67,19 +67,19 @@ async def test_a_cluster_carries_messages_without_being_called_one(cluster: list
 # -- URLs ------------------------------------------------------------------------------------------------------------
 
 
-async def reaches(make: Make) -> None:
-    topic = fresh()
+async def check_delivery(make: MakeBroker) -> None:
+    topic = unique_topic()
     async with peers(make, 2) as (one, two):
         await two.connection.subscribe([topic])
         await one.publish(topic, b"hello")
         await two.expect([(topic, b"hello")])
 
 
-async def test_a_unix_socket_will_do(redis: Redis) -> None:
-    await reaches(lambda: broker(f"unix://{redis.socket}?db=1"))
+async def test_a_unix_socket_works(redis: Redis) -> None:
+    await check_delivery(lambda: broker(f"unix://{redis.socket}?db=1"))
 
 
-async def test_tls_is_checked(tmp_path: Path) -> None:
+async def test_tls_certificates_are_verified(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
@@ -88,14 +88,14 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
     with redis_server(*options, "--tls-auth-clients", "no", "--tls-port", str(port := free_port())) as server:
         assert server.ask("PING") == "+PONG"
         trusting = f"ssl_ca_certs={quote(str(tmp_path / 'authority.pem'))}"
-        await reaches(lambda: broker(f"rediss://localhost:{port}?{trusting}"))
+        await check_delivery(lambda: broker(f"rediss://localhost:{port}?{trusting}"))
         for url in [f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?{trusting}"]:
             with pytest.raises(Exception, match=r"(?i)certificate"):
                 await broker(url).connect(lambda *message: None, [])
 
 
-async def test_prefixes_keep_apps_apart(redis: Redis) -> None:
-    topic = fresh()
+async def test_prefixes_separate_apps(redis: Redis) -> None:
+    topic = unique_topic()
     async with (
         peers(lambda: broker(f"{redis.url}?prefix=a%3A")) as (one,),
         peers(lambda: RedisBroker(redis.url, prefix="b:"), patterns=["*"]) as (two,),
@@ -107,8 +107,8 @@ async def test_prefixes_keep_apps_apart(redis: Redis) -> None:
         await two.expect([(topic, b"b")])
 
 
-async def test_a_number_of_a_database_is_nothing_to_pub_sub(redis: Redis) -> None:
-    topic = fresh()
+async def test_databases_do_not_separate_pub_sub(redis: Redis) -> None:
+    topic = unique_topic()
     async with peers(lambda: broker(f"{redis.url}/3")) as (one,), peers(lambda: broker(redis.url)) as (two,):
         await two.connection.subscribe([topic])
         await one.publish(topic, b"x")
@@ -127,7 +127,7 @@ async def test_a_number_of_a_database_is_nothing_to_pub_sub(redis: Redis) -> Non
         "rediss://localhost?ssl_cert_reqs=perhaps",
     ],
 )
-def test_a_url_that_is_not_understood_is_said_at_once(url: str) -> None:
+def test_an_invalid_url_raises_at_once(url: str) -> None:
     with pytest.raises(ConfigurationError):
         broker(url)
 
@@ -141,15 +141,15 @@ def test_a_url_that_is_not_understood_is_said_at_once(url: str) -> None:
         ("unix:///run/redis.sock?db=1&password=secret", "unix:///run/redis.sock"),
     ],
 )
-def test_its_name_has_no_password(url: str, name: str) -> None:
+def test_the_name_for_logs_has_no_password(url: str, name: str) -> None:
     assert broker(url).name == name
 
 
 # -- patterns --------------------------------------------------------------------------------------------------------
 
 
-async def test_patterns_that_overlap_bring_a_message_once(redis: Redis) -> None:
-    base = fresh()
+async def test_overlapping_patterns_bring_a_message_once(redis: Redis) -> None:
+    base = unique_topic()
     patterns = [f"{base}:a:*", f"{base}:*", f"{base}:*", f"{base}:a:b", f"{base}"]
     async with peers(lambda: broker(redis.url), patterns=patterns) as (one,):
         topics = [base, f"{base}:a:b", f"{base}:a:c", f"{base}:d"]
@@ -159,8 +159,8 @@ async def test_patterns_that_overlap_bring_a_message_once(redis: Redis) -> None:
         await one.expect([(topic, b"x") for topic in topics])
 
 
-async def test_what_means_something_to_redis_means_itself(redis: Redis) -> None:
-    base = fresh()
+async def test_special_characters_of_redis_patterns_match_themselves(redis: Redis) -> None:
+    base = unique_topic()
     odd = ["[ab]", "a?", "\\", "[^x]", "[a-c", "a]", "{x}"]
     for part in odd:
         async with peers(lambda: broker(redis.url), patterns=[f"{base}:{part}:*"]) as (one,):
@@ -179,25 +179,25 @@ def examples(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("example", examples("python"))
-def test_what_the_page_shows_in_python_runs(example: str) -> None:
+def test_python_examples_of_the_page_run(example: str) -> None:
     exec(compile(example, "brokers.md", "exec"), {"__name__": "example"})
 
 
-async def test_what_the_page_shows_for_a_shell_reaches_subscribers(redis: Redis) -> None:
+async def test_the_redis_cli_example_of_the_page_reaches_subscribers(redis: Redis) -> None:
     [line] = [example for example in examples("sh") if example.startswith("redis-cli ")]
     program = find_program("redis-tools", "redis-cli", "valkey-cli")
     app = App(port=0, broker=redis.url)
-    heard: list[tuple[str, str | bytes]] = []
-    came = anyio.Event()
+    received: list[tuple[str, str | bytes]] = []
+    arrived = anyio.Event()
 
     @app.on_broadcast("room:*")
     def listen(topic: Topic, message: str | bytes) -> None:
-        heard.append((topic.name, message))
-        came.set()
+        received.append((topic.name, message))
+        arrived.set()
 
     async with serving(app):
         done = await anyio.run_process(line.replace("redis-cli", f"{program} -p {redis.port}", 1))
         assert done.stdout == b"1\n"
         with anyio.fail_after(10):
-            await came.wait()
-    assert heard == [("room:42", "hello")]
+            await arrived.wait()
+    assert received == [("room:42", "hello")]

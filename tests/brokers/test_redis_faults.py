@@ -1,4 +1,4 @@
-"""What happens to an app when its Redis goes away, hangs, refuses it, or is slow; with real servers and clients."""
+"""An app whose Redis stops, hangs, refuses the login or is slow; with real servers and clients."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 from redis.crc import key_slot
-from support.outages import GUARD, connected, freezes_and_thaws, inside, is_killed_and_restarted, until
-from support.outages import room as room_on
+from support.outages import TIMEOUT, check_freeze, check_restart, connected, join, serving_room, until
 from support.services import Redis, redis_cluster, redis_server
 from support.serving import Serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Keep, Outgoing, Position
-from pywsapp.brokers.redis.broker import RedisBroker, broker_from_url
+from pywsapp.brokers.redis import RedisBroker, broker_from_url
 from pywsapp.brokers.relay import MAX_PENDING, Relay
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import Peer, fresh, peers
+from pywsapp.testing.broker import Peer, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 
@@ -39,30 +38,30 @@ def redis() -> Iterator[Redis]:
 
 
 def room(url: str, health_seconds: float = HEALTH) -> AbstractAsyncContextManager[tuple[App, Serving]]:
-    return room_on(RedisBroker(url, health_seconds=health_seconds))
+    return serving_room(RedisBroker(url, health_seconds=health_seconds))
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "pywsapp" and record.levelno >= level]
 
 
-async def test_an_app_outlives_its_redis(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    await is_killed_and_restarted(redis, lambda: RedisBroker(redis.url, health_seconds=HEALTH), caplog)
+async def test_an_app_survives_a_restart_of_redis(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    await check_restart(redis, lambda: RedisBroker(redis.url, health_seconds=HEALTH), caplog)
 
 
-async def test_a_redis_that_hangs_is_noticed(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_frozen_redis_is_noticed(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     make = functools.partial(RedisBroker, redis.url, health_seconds=HEALTH)
-    await freezes_and_thaws(redis, make, "no answer for 1 seconds", caplog)
+    await check_freeze(redis, make, "no answer for 1 seconds", caplog)
 
 
-async def test_a_wrong_password_is_said_and_shown_to_nobody(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_password_is_reported_but_not_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     assert redis.ask("CONFIG", "SET", "requirepass", "correct horse") == "+OK"
     wrong = redis.url.replace("//", "//:battery-staple@")
-    async with room(wrong) as (app, server), inside(server) as speaker, inside(server) as neighbour:
+    async with room(wrong) as (app, server), join(server) as sender, join(server) as local_client:
         assert not connected(app)
-        await speaker.send("1")
-        assert await speaker.message() == "1 stayed here"
-        assert await neighbour.message() == "1"
+        await sender.send("1")
+        assert await sender.message() == "1 stayed here"
+        assert await local_client.message() == "1"
     assert len(lines(caplog)) == 1
     assert "AuthenticationError" in lines(caplog)[0]
     assert redis.url in lines(caplog)[0]
@@ -74,53 +73,53 @@ async def test_a_wrong_password_is_said_and_shown_to_nobody(redis: Redis, caplog
     assert "horse" not in caplog.text
 
 
-async def test_a_slow_redis_slows_only_those_who_wait_for_it(redis: Redis) -> None:
+async def test_a_slow_redis_delays_only_handlers_that_await_it(redis: Redis) -> None:
     async with (
         room(redis.url, health_seconds=60) as (_, server),
         room(redis.url, health_seconds=60) as (_, other_server),
-        inside(server) as speaker,
-        inside(server) as neighbour,
-        inside(other_server) as stranger,
+        join(server) as sender,
+        join(server) as local_client,
+        join(other_server) as remote_client,
     ):
         redis.freeze()
-        await speaker.send(*map(str, range(50)))
-        assert await neighbour.message() == "0"
-        await neighbour.send("ping")  # of the same room, and not held up
-        assert await neighbour.message() == "pong"  # nor did a second message of the speaker go before
+        await sender.send(*map(str, range(50)))
+        assert await local_client.message() == "0"
+        await local_client.send("ping")  # a client of the same room is not delayed
+        assert await local_client.message() == "pong"  # and the sender's second message was not handled before
         redis.thaw()
         for number in range(50):
-            assert await speaker.message() == f"{number} was sent"
-            assert await stranger.message() == str(number)
+            assert await sender.message() == f"{number} was sent"
+            assert await remote_client.message() == str(number)
 
 
-async def test_what_waits_for_a_slow_redis_is_bounded(redis: Redis) -> None:
-    topic, peer = fresh(), Peer()
+async def test_the_queue_for_a_slow_redis_is_bounded(redis: Redis) -> None:
+    topic, peer = unique_topic(), Peer()
     relay = Relay(RedisBroker(redis.url, health_seconds=60), peer.receive)
     async with peers(lambda: broker_from_url(redis.url)) as (listener,), anyio.create_task_group() as tasks:
         await listener.connection.subscribe([topic])
         await tasks.start(relay.run)
         redis.freeze()
-        handed = [relay.publish(topic, b"%d" % number) for number in range(MAX_PENDING + 10)]
-        for handover in handed[-10:]:
+        acknowledgements = [relay.publish(topic, b"%d" % number) for number in range(MAX_PENDING + 10)]
+        for acknowledgement in acknowledgements[-10:]:
             with pytest.raises(BrokerUnavailable, match="too slow"):
-                await handover
+                await acknowledgement
         redis.thaw()
-        for handover in handed[:-10]:
-            await handover
+        for acknowledgement in acknowledgements[:-10]:
+            await acknowledgement
         await listener.expect([(topic, b"%d" % number) for number in range(MAX_PENDING)])
         tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-async def test_either_of_the_two_connections_is_missed(kind: str, redis: Redis) -> None:
+async def test_the_loss_of_either_connection_is_noticed(kind: str, redis: Redis) -> None:
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
-        await peer.connection.subscribe([fresh()])
+        await peer.connection.subscribe([unique_topic()])
         assert redis.ask("CLIENT", "KILL", "TYPE", kind) == ":1"
         with anyio.fail_after(2), pytest.raises(Exception, match=r"(?i)closed"):
             await peer.connection.wait_lost()
 
 
-async def test_connecting_to_what_does_not_answer_leaves_nothing(redis: Redis) -> None:
+async def test_cancelling_a_connect_leaves_no_connection(redis: Redis) -> None:
     redis.freeze()
     with anyio.move_on_after(0.2) as scope:
         await RedisBroker(redis.url).connect(lambda *message: None, [])
@@ -130,17 +129,17 @@ async def test_connecting_to_what_does_not_answer_leaves_nothing(redis: Redis) -
 
 
 def least_rights() -> list[str]:
-    """Give the user of docs/brokers.md, and its rights."""
+    """Return the user of docs/brokers.md and its rights, as words of a command."""
     found = re.search(r"ACL SETUSER (\w+ .*?)```", BROKERS_MD.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     return found[1].replace("\\\n", " ").split()
 
 
-async def test_the_least_rights_suffice_and_what_they_leave_out_is_refused(redis: Redis) -> None:
+async def test_the_documented_rights_suffice_and_others_are_refused(redis: Redis) -> None:
     words = least_rights()
     assert redis.ask("ACL", "SETUSER", *words) == "+OK"
     url = redis.url.replace("//", f"//{words[0]}:secret@")
-    async with room(url) as (here, server), room(url) as (there, _), inside(server) as client:
+    async with room(url) as (here, server), room(url) as (there, _), join(server) as client:
         assert connected(here, there)
         await there.topic("room:1").broadcast("hello")
         assert await client.message() == "hello"
@@ -157,10 +156,10 @@ async def test_the_least_rights_suffice_and_what_they_leave_out_is_refused(redis
             await peer.connection.subscribe(["t"])
 
 
-async def test_a_replica_is_not_taken_until_it_is_a_master(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_is_not_used_until_it_is_a_master(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     with redis_server("--replicaof", "127.0.0.1", str(redis.port)) as replica:
         async with room(replica.url) as (app, _):
-            assert "it is a replica" in lines(caplog)[0]
+            assert "the server is a replica" in lines(caplog)[0]
             assert replica.ask("REPLICAOF", "NO", "ONE") == "+OK"
             await until(lambda: connected(app))
 
@@ -175,8 +174,8 @@ def cluster() -> Iterator[list[Redis]]:
 
 
 @asynccontextmanager
-async def relays(url: str, receive: Sequence[Peer]) -> AsyncIterator[list[Relay]]:
-    found = [Relay(RedisBroker(url, cluster=True, health_seconds=HEALTH), peer.receive) for peer in receive]
+async def relays(url: str, receivers: Sequence[Peer]) -> AsyncIterator[list[Relay]]:
+    found = [Relay(RedisBroker(url, cluster=True, health_seconds=HEALTH), peer.receive) for peer in receivers]
     async with anyio.create_task_group() as tasks:
         for relay in found:
             await tasks.start(relay.run)
@@ -184,30 +183,30 @@ async def relays(url: str, receive: Sequence[Peer]) -> AsyncIterator[list[Relay]
         tasks.cancel_scope.cancel()
 
 
-async def test_a_slot_that_moves_is_followed(cluster: list[Redis]) -> None:
+async def test_a_moved_slot_is_followed(cluster: list[Redis]) -> None:
     topic, peer = "room:1", Peer()
     slot = key_slot(b"pywsapp:{room:1}")
     owner, other = cluster if slot < 8192 else cluster[::-1]
-    async with relays(owner.url, [peer, Peer()]) as (listening, speaking):
-        listening.subscribe(topic)
-        await listening.subscribed(topic)
-        await speaking.publish(topic, b"1")
+    async with relays(owner.url, [peer, Peer()]) as (subscriber, publisher):
+        subscriber.subscribe(topic)
+        await subscriber.subscribed(topic)
+        await publisher.publish(topic, b"1")
         await peer.expect([(topic, b"1")])
         new_owner = other.ask("CLUSTER", "MYID").split("\r\n")[-1]
         for server in (other, owner):
             assert server.ask("CLUSTER", "SETSLOT", str(slot), "NODE", new_owner) == "+OK"
-        await until(lambda: listening.stats.connects == 2 and topic in listening._active)
-        with anyio.fail_after(GUARD):
+        await until(lambda: subscriber.stats.connects == 2 and topic in subscriber._active)
+        with anyio.fail_after(TIMEOUT):
             while True:
                 try:
-                    await speaking.publish(topic, b"2")
+                    await publisher.publish(topic, b"2")
                     break
                 except BrokerUnavailable:  # MOVED, once
-                    await until(lambda: speaking.stats.connected)
+                    await until(lambda: publisher.stats.connected)
         await peer.expect([(topic, b"2")])
 
 
-async def test_a_node_that_is_lost_is_missed_and_found_again(cluster: list[Redis]) -> None:
+async def test_a_lost_node_is_noticed_and_found_again(cluster: list[Redis]) -> None:
     topics = [f"t:{number}" for number in range(20)]  # some on each node
     peer = Peer()
     async with relays(cluster[0].url, [peer]) as (relay,):
@@ -229,19 +228,19 @@ async def test_patterns_are_refused_on_a_cluster(cluster: list[Redis]) -> None:
         await broker_from_url(f"{cluster[0].url}?cluster=1").connect(lambda *message: None, ["a:*"])
 
 
-async def test_a_server_that_is_no_cluster_says_so(redis: Redis) -> None:
+async def test_a_server_that_is_not_a_cluster_is_refused(redis: Redis) -> None:
     with pytest.raises(Exception, match="cluster support disabled"):
         await broker_from_url(f"{redis.url}?cluster=1").connect(lambda *message: None, [])
 
 
-async def test_the_least_rights_on_a_cluster(cluster: list[Redis]) -> None:
+async def test_the_documented_rights_on_a_cluster(cluster: list[Redis]) -> None:
     of_pubsub = {"+subscribe", "+unsubscribe", "+psubscribe", "+publish"}
     instead = ["+ssubscribe", "+sunsubscribe", "+spublish", "+cluster|slots"]
     words = [*(word for word in least_rights() if word not in of_pubsub), *instead]
     for server in cluster:
         assert server.ask("ACL", "SETUSER", *words) == "+OK"
     url = cluster[0].url.replace("//", f"//{words[0]}:secret@") + "?cluster=1"
-    topic = fresh()
+    topic = unique_topic()
     async with peers(lambda: broker_from_url(url), 2) as (one, two):
         await two.connection.subscribe([topic])
         await one.connection.publish([Outgoing(topic, b"x", Keep(("me", 1), 5, 60)), Outgoing(topic, b"y")])

@@ -1,4 +1,4 @@
-"""HistoryService in Redis do what those in memory do, and know when they may have lost something."""
+"""Histories in Redis: they behave like those in memory, and detect that they can have lost messages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from redis.crc import key_slot
 from support.services import Redis, redis_server
 
 from pywsapp.brokers.base import BrokerConnection, Keep, Kept, Outgoing, Position
-from pywsapp.brokers.redis import history as redis_history
-from pywsapp.brokers.redis.broker import Names, broker_from_url
-from pywsapp.brokers.redis.history import plain_payload, read_payload
+from pywsapp.brokers.redis import broker_from_url
+from pywsapp.brokers.redis.history import MAX_PUBLISHERS, decode_payload, payload_of
+from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.relay import Relay
 from pywsapp.exceptions import TopicError
-from pywsapp.testing.broker import fresh, peers
+from pywsapp.testing.broker import peers, unique_topic
 from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS, MemoryHistory
 from pywsapp.topics.names import check_name
 
@@ -34,23 +34,23 @@ def keys(topic: str) -> tuple[str, str]:
     return f"pywsapp:{{{topic}}}:messages", f"pywsapp:{{{topic}}}:meta"
 
 
-# -- what is written and read back -----------------------------------------------------------------------------------
+# -- payloads and names ----------------------------------------------------------------------------------------------
 
 
 @given(st.binary())
-def test_a_message_without_position_comes_back(data: bytes) -> None:
-    assert read_payload(plain_payload(data)) == (data, None)
+def test_a_payload_without_a_position_can_be_decoded(data: bytes) -> None:
+    assert decode_payload(payload_of(data)) == (data, None)
 
 
-@given(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.integers(1, 2**53), st.binary())
-def test_a_message_with_position_comes_back(epoch: str, offset: int, data: bytes) -> None:
+@given(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.integers(1, 10**15 - 1), st.binary())  # 15 digits at most
+def test_a_payload_with_a_position_can_be_decoded(epoch: str, offset: int, data: bytes) -> None:
     position = Position(epoch, offset)
-    assert read_payload(b"\0%s %s" % (str(position).encode(), data)) == (data, position)
+    assert decode_payload(b"\0%s %s" % (str(position).encode(), data)) == (data, position)
 
 
 @given(st.from_regex(rb"\0[0-9]{0,3}-?[0-9a-f]{0,70}[ -]?.{0,3}", fullmatch=True))
-def test_what_is_no_position_raises_nothing(payload: bytes) -> None:
-    data, position = read_payload(payload)
+def test_decoding_any_payload_raises_nothing(payload: bytes) -> None:
+    data, position = decode_payload(payload)
     assert payload.endswith(data)
     if position is not None:
         head = payload.removesuffix(data)
@@ -65,24 +65,28 @@ def is_name(text: str) -> bool:
     return True
 
 
-names = st.one_of(st.text(min_size=1), st.text("{}\\ab:", min_size=1)).filter(is_name)
+topic_names = st.one_of(st.text(min_size=1), st.text("{}\\ab:", min_size=1)).filter(is_name)
 
 
-@given(names, names, st.booleans())
-def test_names_are_told_apart_and_come_back(one: str, other: str, sharded: bool) -> None:
-    made = Names("pywsapp:", sharded=sharded)
-    assert made.topic(made.channel(one)) == one
-    assert (made.channel(one) == made.channel(other)) == (one == other) == (made.base(one) == made.base(other))
+@given(topic_names, topic_names, st.booleans())
+def test_names_are_distinct_and_reversible(one: str, other: str, sharded: bool) -> None:
+    names = RedisNames("pywsapp:", sharded=sharded)
+    assert names.topic(names.channel(one)) == one
+    assert (
+        (names.channel(one) == names.channel(other))
+        == (one == other)
+        == (names.key_prefix(one) == names.key_prefix(other))
+    )
 
 
-@given(names)
-def test_all_of_a_topic_is_in_one_slot(topic: str) -> None:
-    made = Names("pywsapp:", sharded=True)
-    found = [made.channel(topic), *(f"{made.base(topic)}:{end}".encode() for end in ("messages", "meta"))]
+@given(topic_names)
+def test_the_channel_and_the_keys_of_a_topic_are_in_one_slot(topic: str) -> None:
+    names = RedisNames("pywsapp:", sharded=True)
+    found = [names.channel(topic), *(f"{names.key_prefix(topic)}:{end}".encode() for end in ("messages", "meta"))]
     assert len({key_slot(name) for name in found}) == 1
 
 
-# -- beside the history in memory ------------------------------------------------------------------------------------
+# -- compared with the history in memory -----------------------------------------------------------------------------
 
 publishing = st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(1, 4), st.binary(max_size=3))
 reading = st.one_of(st.none(), st.integers(0, 12))
@@ -90,9 +94,11 @@ reading = st.one_of(st.none(), st.integers(0, 12))
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(publishing, reading), max_size=25))
-def test_it_is_as_in_memory(redis: Redis, steps: list[tuple[str, int, int, bytes] | int | None]) -> None:
+def test_it_behaves_like_the_history_in_memory(
+    redis: Redis, steps: list[tuple[str, int, int, bytes] | int | None]
+) -> None:
     async def compare() -> None:
-        topic, memory = fresh(), MemoryHistory(lambda: 0.0)
+        topic, memory = unique_topic(), MemoryHistory(lambda: 0.0)
         async with peers(lambda: broker_from_url(redis.url)) as (peer,):
             epochs = [memory.read(topic, None).position.epoch]
             epochs.append((await peer.connection.read_history(topic, None)).position.epoch)
@@ -119,8 +125,8 @@ def outgoing(topic: str, first: int, last: int, publisher: str = "me", seconds: 
 
 
 @pytest.mark.anyio
-async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> None:
-    topic = fresh()
+async def test_a_restart_begins_a_new_epoch() -> None:
+    topic = unique_topic()
     with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
         async with peers(lambda: broker_from_url(redis.url)) as (peer,):
             await peer.connection.publish(outgoing(topic, 1, 4))
@@ -132,7 +138,7 @@ async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> 
             after = kept.position
             assert after.epoch != before.epoch
             assert kept == Kept(Position(after.epoch, 3), (), False)
-            await other.connection.publish(outgoing(topic, 3, 5))  # 3 it has
+            await other.connection.publish(outgoing(topic, 3, 5))  # it has message 3 already
             new = ((4, b"4"),)
             assert await other.connection.read_history(topic, before) == Kept(Position(after.epoch, 4), new, False)
             assert await other.connection.read_history(topic, after) == Kept(Position(after.epoch, 4), new, True)
@@ -141,8 +147,8 @@ async def test_a_restart_begins_a_new_epoch_for_it_may_have_lost_something() -> 
 
 
 @pytest.mark.anyio
-async def test_a_server_that_is_called_durable_goes_on_after_a_restart() -> None:
-    topic = fresh()
+async def test_a_durable_server_continues_the_epoch_after_a_restart() -> None:
+    topic = unique_topic()
     with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
         async with peers(lambda: broker_from_url(f"{redis.url}?durable=1")) as (peer,):
             await peer.connection.publish(outgoing(topic, 1, 4))
@@ -156,8 +162,8 @@ async def test_a_server_that_is_called_durable_goes_on_after_a_restart() -> None
 
 
 @pytest.mark.anyio
-async def test_what_is_kept_is_taken_once_through_restarts() -> None:
-    topic, number, restarts = fresh(), 0, 4
+async def test_each_message_is_kept_once_over_restarts() -> None:
+    topic, number, restarts = unique_topic(), 0, 4
     connected = anyio.Event()
 
     async def note_connect(connection: BrokerConnection) -> None:
@@ -176,7 +182,7 @@ async def test_what_is_kept_is_taken_once_through_restarts() -> None:
             for turns in range(restarts):
                 connected = anyio.Event()
                 publish(1000)
-                for _ in range(3 * turns):  # nothing is sent yet, or a batch is under way, or several are done
+                for _ in range(3 * turns):  # stop before, during or after the sending of batches
                     await anyio.lowlevel.checkpoint()
                 redis.kill()
                 redis.start()
@@ -188,15 +194,15 @@ async def test_what_is_kept_is_taken_once_through_restarts() -> None:
             assert relay.stats.connects == restarts + 1
             assert relay.stats.failed == 0
             tasks.cancel_scope.cancel()
-        async with peers(lambda: broker_from_url(redis.url)) as (judge,):
-            position = (await judge.connection.read_history(topic, None)).position
-            kept = await judge.connection.read_history(topic, Position(position.epoch, 0))
+        async with peers(lambda: broker_from_url(redis.url)) as (reader,):
+            position = (await reader.connection.read_history(topic, None)).position
+            kept = await reader.connection.read_history(topic, Position(position.epoch, 0))
     assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
 
 
 @pytest.mark.anyio
-async def test_what_expires_and_when(redis: Redis) -> None:
-    topic, unused = fresh(), fresh()
+async def test_keys_expire(redis: Redis) -> None:
+    topic, unused = unique_topic(), unique_topic()
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         await peer.connection.publish(outgoing(topic, 1, 3, seconds=50))
         first = await peer.connection.read_history(unused, None)
@@ -207,19 +213,19 @@ async def test_what_expires_and_when(redis: Redis) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_known_of_publishers_is_bounded(redis: Redis) -> None:
-    topic = fresh()
+async def test_the_number_of_known_publishers_is_bounded(redis: Redis) -> None:
+    topic = unique_topic()
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         many = [Outgoing(topic, b"x", Keep((f"p{number}", 1), 10, 60)) for number in range(1500)]
         await peer.connection.publish(many)
-        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= redis_history.MAX_PUBLISHERS + 4
-        await peer.connection.publish(many[-400:])  # of those that published last, nothing is taken twice
+        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= MAX_PUBLISHERS + 4
+        await peer.connection.publish(many[-400:])  # the latest publishers are known, so these are ignored
         assert (await peer.connection.read_history(topic, None)).position.offset == 1500
 
 
 @pytest.mark.anyio
-async def test_scripts_may_be_forgotten_and_keys_evicted(redis: Redis) -> None:
-    topic = fresh()
+async def test_the_server_can_flush_scripts_and_evict_keys(redis: Redis) -> None:
+    topic = unique_topic()
     messages, meta = keys(topic)
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         await peer.connection.publish(outgoing(topic, 1, 6))
@@ -235,8 +241,8 @@ async def test_scripts_may_be_forgotten_and_keys_evicted(redis: Redis) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_key_of_another_kind_is_an_error_of_that_message_only(redis: Redis) -> None:
-    topic, other = fresh(), fresh()
+async def test_a_key_of_another_type_fails_for_its_topic_only(redis: Redis) -> None:
+    topic, other = unique_topic(), unique_topic()
     assert redis.ask("SET", keys(topic)[1], "x") == "+OK"
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         await peer.connection.subscribe([other])
@@ -248,8 +254,8 @@ async def test_a_key_of_another_kind_is_an_error_of_that_message_only(redis: Red
 
 
 @pytest.mark.anyio
-async def test_a_position_from_a_client_may_be_anything(redis: Redis) -> None:
-    topic = fresh()
+async def test_any_position_of_a_client_can_be_read(redis: Redis) -> None:
+    topic = unique_topic()
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
         await peer.connection.publish(outgoing(topic, 1, 3))
         epoch = (await peer.connection.read_history(topic, None)).position.epoch

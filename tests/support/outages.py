@@ -1,4 +1,4 @@
-"""What an app has to live through, whatever its broker is: killed, frozen, refusing, not read from; on real servers."""
+"""Failures that an app must survive with every broker: a restart, a frozen server, a refused login, a slow reader."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ import pytest
 
 from pywsapp import App, Connection, MessageComponent, Topic
 from pywsapp.brokers.base import Broker, Outgoing
+from pywsapp.brokers.relay import RelayStats
 from pywsapp.exceptions import BrokerUnavailable
-from pywsapp.testing.broker import Make, Peer, fresh
+from pywsapp.testing.broker import MakeBroker, Peer, unique_topic
 from support.services import Service
 from support.serving import Client, Serving, serving
 
-GUARD = 30
+#: Seconds after which a test gives up.
+TIMEOUT = 30
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(GUARD):
-        while not condition():  # noqa: ASYNC110 - nothing tells
+    """Wait until a condition holds, for which there is no event."""
+    with anyio.fail_after(TIMEOUT):
+        while not condition():  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.01)
 
 
 class Room(MessageComponent):
-    """Everybody in it gets what the others say, and whoever says it is told what came of it."""
+    """A chat room. The sender of a message gets an answer: whether the broker has accepted the message."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -50,7 +53,7 @@ class Room(MessageComponent):
 
 
 @asynccontextmanager
-async def room(broker: Broker) -> AsyncIterator[tuple[App, Serving]]:
+async def serving_room(broker: Broker) -> AsyncIterator[tuple[App, Serving]]:
     app = App(port=0, broker=broker)
     app.route("/", Room(app))
     async with serving(app) as server:
@@ -58,126 +61,133 @@ async def room(broker: Broker) -> AsyncIterator[tuple[App, Serving]]:
 
 
 @asynccontextmanager
-async def inside(server: Serving) -> AsyncIterator[Client]:
+async def join(server: Serving) -> AsyncIterator[Client]:
+    """Connect a client, which is in the room then."""
     async with server.client() as client:
         assert await client.message() == "ready"
         yield client
 
 
+def relay_stats(app: App) -> RelayStats:
+    relay = app.topics.relay
+    assert relay is not None
+    return relay.stats
+
+
 def connected(*apps: App) -> bool:
+    """Return whether all these apps are connected to their broker."""
     return all(app.topics.relay is not None and app.topics.relay.stats.connected for app in apps)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give what was logged by whomever, from a warning on."""
+    """Return the messages of all loggers at WARNING and above."""
     return [record.getMessage() for record in caplog.records if record.levelno >= 30]
 
 
-async def is_killed_and_restarted(service: Service, make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """Hold two apps to it that they outlive their broker, and find each other again."""
-    heard: list[tuple[str, str | bytes]] = []
-    here = App(port=0, broker=make())
-    here.route("/", Room(here))
+async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that two apps survive the end of their broker, and reach each other again after its restart."""
+    received: list[tuple[str, str | bytes]] = []
+    app = App(port=0, broker=make())
+    app.route("/", Room(app))
 
-    @here.on_broadcast("news:*")
+    @app.on_broadcast("news:*")
     def listen(topic: Topic, message: str | bytes) -> None:
-        heard.append((topic.name, message))
+        received.append((topic.name, message))
 
     async with (
-        serving(here) as server,
-        room(make()) as (there, other_server),
-        inside(server) as speaker,
-        inside(server) as neighbour,
-        inside(other_server) as stranger,
+        serving(app) as server,
+        serving_room(make()) as (remote_app, remote_server),
+        join(server) as sender,
+        join(server) as local_client,
+        join(remote_server) as remote_client,
     ):
-        await speaker.send("1")
-        assert await speaker.message() == "1 was sent"
-        assert [await client.message() for client in (neighbour, stranger)] == ["1", "1"]
+        await sender.send("1")
+        assert await sender.message() == "1 was sent"
+        assert [await client.message() for client in (local_client, remote_client)] == ["1", "1"]
 
         service.kill()
-        with anyio.fail_after(2):  # at once, and not only by what is not answered
-            await until(lambda: not connected(here) and not connected(there))
-        await speaker.send("2")
-        assert await speaker.message() == "2 stayed here"
-        assert await neighbour.message() == "2"
-        assert here.topics.relay is not None
-        assert here.topics.relay.stats.failed == 1
+        with anyio.fail_after(2):  # at once, not only when an answer is missing
+            await until(lambda: not connected(app) and not connected(remote_app))
+        await sender.send("2")
+        assert await sender.message() == "2 stayed here"
+        assert await local_client.message() == "2"
+        assert relay_stats(app).failed == 1
 
         await anyio.to_thread.run_sync(service.start)
-        await until(lambda: connected(here, there))
-        await speaker.send("3")
-        assert await speaker.message() == "3 was sent"
-        assert [await client.message() for client in (neighbour, stranger)] == ["3", "3"]
-        await there.topic("news:today").broadcast("rain")
-        await until(lambda: heard)
-        assert heard == [("news:today", "rain")]
-        assert here.topics.relay.stats.connects >= 2
+        await until(lambda: connected(app, remote_app))
+        await sender.send("3")
+        assert await sender.message() == "3 was sent"
+        assert [await client.message() for client in (local_client, remote_client)] == ["3", "3"]
+        await remote_app.topic("news:today").broadcast("rain")
+        await until(lambda: received)
+        assert received == [("news:today", "rain")]
+        assert relay_stats(app).connects >= 2
     assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is unavailable "] * 2
     assert [line.partition(";")[0] for line in warnings(caplog)[2:]] == [f"connected to {make().name} again"] * 2
 
 
-async def freezes_and_thaws(service: Service, make: Make, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Hold an app to it that it misses a broker that says nothing, though its connections stay open."""
-    async with room(make()) as (app, server), inside(server) as speaker, inside(server) as neighbour:
+async def check_freeze(service: Service, make: MakeBroker, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that an app notices a broker that does not answer though its connections stay open."""
+    async with serving_room(make()) as (app, server), join(server) as sender, join(server) as local_client:
         service.freeze()
         try:
             await until(lambda: not connected(app))
             assert reason in warnings(caplog)[0]
-            await speaker.send("1")
-            assert await speaker.message() == "1 stayed here"
-            assert await neighbour.message() == "1"
+            await sender.send("1")
+            assert await sender.message() == "1 stayed here"
+            assert await local_client.message() == "1"
         finally:
             service.thaw()
         await until(lambda: connected(app))
-        await speaker.send("2")
-        assert await speaker.message() == "2 was sent"
-        assert await neighbour.message() == "2"
+        await sender.send("2")
+        assert await sender.message() == "2 was sent"
+        assert await local_client.message() == "2"
     assert len(warnings(caplog)) == 2
 
 
-async def refuses(make: Make, reason: str, secret: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Hold an app to it that it runs without its broker, says why, and shows nobody the password."""
+async def check_refused_login(make: MakeBroker, reason: str, secret: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that an app runs without its broker, logs the reason, and does not log the password."""
     caplog.set_level(0)
-    async with room(make()) as (app, server), inside(server) as speaker, inside(server) as neighbour:
+    async with serving_room(make()) as (app, server), join(server) as sender, join(server) as local_client:
         assert not connected(app)
-        await speaker.send("1")
-        assert await speaker.message() == "1 stayed here"
-        assert await neighbour.message() == "1"
+        await sender.send("1")
+        assert await sender.message() == "1 stayed here"
+        assert await local_client.message() == "1"
     assert len(warnings(caplog)) == 1
     assert reason in warnings(caplog)[0]
     assert secret not in caplog.text
     assert secret not in "".join(str(record.__dict__) for record in caplog.records)
 
 
-async def is_not_read_from(make: Make, options: dict[str, Any], reason: str) -> None:
-    """Hold a connection to it that it is lost, and says why, when messages are dropped since it is read too slowly."""
-    topic, peer = fresh(), Peer()
+async def check_slow_reader(make: MakeBroker, options: dict[str, Any], reason: str) -> None:
+    """Check that a connection is lost, for the right reason, when the broker drops messages because it reads slowly."""
+    topic, peer = unique_topic(), Peer()
     gate, ready = threading.Event(), threading.Event()
-    why: list[str] = []
+    reasons: list[str] = []
 
     def receive(*_: object) -> None:
-        gate.wait(GUARD)
+        gate.wait(TIMEOUT)
 
     async def listen() -> None:
         connection = await make().connect(receive, [])
         await connection.subscribe([topic])
         ready.set()
         try:
-            with anyio.fail_after(GUARD):
+            with anyio.fail_after(TIMEOUT):
                 await connection.wait_lost()
         except BrokerUnavailable as exc:
-            why.append(str(exc))
+            reasons.append(str(exc))
         finally:
             await connection.aclose()
 
     async with anyio.create_task_group() as tasks:
-        # an event loop of its own, that what is received can block
+        # `receive` blocks its event loop, so the connection runs in another one than this test.
         tasks.start_soon(anyio.to_thread.run_sync, lambda: anyio.run(listen, **options))
-        await anyio.to_thread.run_sync(ready.wait, GUARD)
+        await anyio.to_thread.run_sync(ready.wait, TIMEOUT)
         peer.connection = await make().connect(peer.receive, [])
-        for _ in range(4):  # 32 MB, more than the buffers on the way hold
+        for _ in range(4):  # 32 MB, more than all buffers in between hold
             await peer.connection.publish([Outgoing(topic, bytes(16_000))] * 500)
         await peer.connection.aclose()
         gate.set()
-    assert len(why) == 1
-    assert reason in why[0]
+    assert len(reasons) == 1
+    assert reason in reasons[0]

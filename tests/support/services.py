@@ -1,9 +1,10 @@
-"""Servers of other people, each a process of its own on a free loopback port, to be killed and frozen.
+"""Real servers (Redis, RabbitMQ, NATS), each in a process of its own on a free port, which tests can kill and freeze.
 
     with redis_server() as redis:
         redis.url, redis.kill(), redis.start(), redis.freeze(), redis.thaw()
 
-What is not installed is skipped, with the command that installs it; with `CI` set in the environment it fails.
+A test whose server is not installed is skipped, and says which command installs the server. With `CI` set in the
+environment it fails instead.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PATIENCE = 30.0
 
 
 def find_program(package: str, *names: str) -> str:
-    """Give the path of the first of these programs that is installed; without one, skip or fail."""
+    """Return the path of the first installed program of these; skip the test, or fail in CI, if there is none."""
     for name in names:
         if path := shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])):
             return path
@@ -53,13 +54,18 @@ def find_program(package: str, *names: str) -> str:
 
 
 def free_port() -> int:
+    """Return a port of 127.0.0.1 that no program uses at the moment."""
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def talk(port: int, data: bytes, until: bytes) -> bytes:
-    """Send bytes to a port of this machine, and give what comes back up to some others; raises OSError."""
+    """Send bytes to a port of 127.0.0.1, and return the answer once it contains `until`.
+
+    Raises:
+        OSError: the port refuses the connection, closes it, or does not answer within 5 seconds.
+    """
     with closing(socket.create_connection(("127.0.0.1", port), 5)) as sock:
         sock.settimeout(5)
         sock.sendall(data)
@@ -73,16 +79,16 @@ def talk(port: int, data: bytes, until: bytes) -> bytes:
 
 
 class Service:
-    """A server; started when entered, killed when left, on the same port all the time.
+    """A server, as a context manager: it starts at the beginning of the block and is killed at the end.
 
     Args:
-        command: gives the command line for a service, which has its port and directory by then.
-        ready: asks it something; raises OSError while it cannot answer.
-        environment: added to the environment.
+        command: returns the command line for a service, whose port and directory are set.
+        ready: asks the server something; raises OSError while the server cannot answer.
+        environment: added to the environment of the process.
 
     Attributes:
-        port: a free one of 127.0.0.1.
-        directory: a directory of its own, with a short path, which goes with it.
+        port: a port of 127.0.0.1, which stays the same over restarts.
+        directory: a directory with a short path, which is deleted at the end.
     """
 
     def __init__(
@@ -112,11 +118,11 @@ class Service:
 
     @property
     def output(self) -> str:
-        """What it wrote."""
+        """The output of the server so far."""
         return (self.directory / "output").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start it, again perhaps, and wait until it answers."""
+        """Start or restart the server, and wait until it answers."""
         assert self.process is None
         with open(self.directory / "output", "ab") as output:
             self.process = subprocess.Popen(
@@ -126,15 +132,15 @@ class Service:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env={**os.environ, **self._environment},
-                start_new_session=True,  # what it starts is killed with it
+                start_new_session=True,  # so that kill() reaches its child processes too
             )
         deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            assert self.process.poll() is None, f"it ended: {self.output}"
-            assert time.monotonic() < deadline, f"it does not answer: {self.output}"
+        while not self._is_ready():
+            assert self.process.poll() is None, f"the server has ended: {self.output}"
+            assert time.monotonic() < deadline, f"the server does not answer: {self.output}"
             time.sleep(0.02)
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             self._ready(self)
         except OSError:
@@ -142,25 +148,25 @@ class Service:
         return True
 
     def kill(self) -> None:
-        """Let it die at once, with all that it has started."""
+        """Kill the server and its child processes at once."""
         if self.process is not None:
             self._signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
 
     def stop(self) -> None:
-        """Let it end in order."""
+        """Shut the server down in order."""
         assert self.process is not None
         self.process.terminate()
         self.process.wait(PATIENCE)
         self.kill()
 
     def freeze(self) -> None:
-        """Let it do nothing from here on, while its connections stay open."""
+        """Suspend the process; its connections stay open."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -170,7 +176,7 @@ class Service:
 
 
 class Redis(Service):
-    """A redis-server, or what takes its place, that keeps nothing on disk unless told so."""
+    """A redis-server or valkey-server. It writes nothing to disk unless the options say so."""
 
     def __init__(self, *options: str) -> None:
         self._options = options
@@ -189,7 +195,7 @@ class Redis(Service):
 
     @property
     def socket(self) -> Path:
-        """Its Unix socket."""
+        """The path of the Unix socket."""
         return self.directory / "redis.sock"
 
     @property
@@ -197,7 +203,11 @@ class Redis(Service):
         return f"redis://127.0.0.1:{self.port}"
 
     def ask(self, *words: str) -> str:
-        """Give the answer to a command, as far as its last line; raises OSError while it loads, for instance."""
+        """Send a command, and return the answer in the format of the protocol, without the last line end.
+
+        Raises:
+            OSError: the server does not answer, or is not ready, because it loads its data for example.
+        """
         command = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
         answer = talk(self.port, f"{command}*2\r\n$4\r\nECHO\r\n$7\r\nthe end\r\n".encode(), b"the end\r\n").decode()
         if answer.startswith(("-LOADING", "-MASTERDOWN", "-CLUSTERDOWN")):
@@ -206,13 +216,13 @@ class Redis(Service):
 
 
 def redis_server(*options: str) -> Redis:
-    """Make a server, to be entered; the options are added to its command line."""
+    """Return a server that is not started yet; the options are added to its command line."""
     return Redis(*options)
 
 
 @contextmanager
 def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
-    """Run a cluster whose nodes share the slots."""
+    """Run a cluster without replicas, whose nodes share the slots evenly."""
     options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "2000")
     servers: list[Redis] = []
     try:
@@ -227,7 +237,7 @@ def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
             bus = server.ask("CONFIG", "GET", "cluster-port").split("\r\n")[-1]
             assert servers[0].ask("CLUSTER", "MEET", "127.0.0.1", str(server.port), bus) == "+OK"
         deadline = time.monotonic() + PATIENCE
-        while not all(_knows(server, nodes) for server in servers):
+        while not all(_has_nodes(server, nodes) for server in servers):
             assert time.monotonic() < deadline, servers[0].ask("CLUSTER", "NODES")
             time.sleep(0.02)
         yield servers
@@ -236,22 +246,23 @@ def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
             server.__exit__()
 
 
-def _knows(server: Redis, nodes: int) -> bool:
+def _has_nodes(server: Redis, nodes: int) -> bool:
     ready = "cluster_state:ok" in server.ask("CLUSTER", "INFO")
     return ready and server.ask("CLUSTER", "SLOTS").startswith(f"*{nodes}\r\n")
 
 
 class Rabbit(Service):
-    """A RabbitMQ node of its own, which takes some seconds to start.
+    """A RabbitMQ node, which needs some seconds to start.
 
     Args:
         configuration: added to its configuration file.
-        users: those besides guest: the password, and what they may configure, write and read.
+        users: the users besides guest; for each a password, and a pattern of the names that the user may configure,
+            write and read.
     """
 
     def __init__(self, configuration: str = "", **users: tuple[str, str]) -> None:
         installed = find_program("rabbitmq-server", "rabbitmq-server")
-        # Debian's program in the path changes to a user of its own
+        # the program in the path of Debian changes to another user
         inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
         self._program = str(inner if inner.exists() else installed)
         super().__init__(lambda _: ["sh", "-c", _RABBIT, self._program], self._greet)
@@ -273,7 +284,7 @@ class Rabbit(Service):
             f"{configuration}\n"
         )
         self._environment |= {
-            "HOME": str(self.directory),  # of the cookie
+            "HOME": str(self.directory),  # Erlang writes its cookie there
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(free_port()),
             "RABBITMQ_CONFIG_FILE": f"{self.directory}/rabbitmq",
@@ -283,7 +294,7 @@ class Rabbit(Service):
             "RABBITMQ_MNESIA_BASE": f"{self.directory}/mnesia",
             "RABBITMQ_NODENAME": f"{self.directory.name}@localhost",
             "RABBITMQ_PID_FILE": f"{self.directory}/pid",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # it waits without spinning
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # no busy waiting
         }
 
     def _greet(self, _: Service) -> None:
@@ -294,7 +305,7 @@ class Rabbit(Service):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def evaluate(self, expression: str) -> str:
-        """Run Erlang in it; takes a second or two."""
+        """Evaluate an Erlang expression in the node, and return the output. Takes one or two seconds."""
         ctl = Path(self._program).with_name("rabbitmqctl")
         command = [str(ctl), "eval", expression]
         return subprocess.run(
@@ -302,12 +313,12 @@ class Rabbit(Service):
         ).stdout
 
 
-#: Its name server is not left to start by itself, as a daemon that stays.
+#: Starts the name server of Erlang (epmd) too, since the node would start one as a daemon that outlives the test.
 _RABBIT = "epmd -port $ERL_EPMD_PORT & exec $0"
 
 
 def rabbitmq_server(configuration: str = "", **users: tuple[str, str]) -> Rabbit:
-    """Make a node, to be entered; with users beside guest: a password, and a pattern of what they may use."""
+    """Return a node that is not started yet; the arguments are those of `Rabbit`."""
     return Rabbit(configuration, **users)
 
 
@@ -331,5 +342,5 @@ class Nats(Service):
 
 
 def nats_server(configuration: str = "") -> Nats:
-    """Make a server, to be entered."""
+    """Return a server that is not started yet; the argument is that of `Nats`."""
     return Nats(configuration)

@@ -1,1 +1,1 @@
-"""Access to Redis and the asyncio bridge, which several ports share."""
+"""Clients of other servers, independent of what uses them: one Redis connection, asyncio under trio, a log filter."""

@@ -1,7 +1,8 @@
-"""Keeps client libraries from logging of our connections, with tracebacks, what the relay tells in one line.
+"""Filters the log records of client libraries for connections that pywsapp makes.
 
-Ours are known by the context in which they were made, for all tasks that a library starts for them have that. So what a
-program does itself with the same library goes on to be logged.
+pywsapp reports the loss of a connection in one line of its own; the libraries would add tracebacks. The filter
+recognises our connections by the context in which they were made, because every task that a library starts for them
+inherits it. The program's own use of the same library is logged as before.
 """
 
 from __future__ import annotations
@@ -11,34 +12,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_ours: ContextVar[bool] = ContextVar("ours", default=False)
+_in_filtered_block: ContextVar[bool] = ContextVar("in_filtered_block", default=False)
 
 
 class _Filter(logging.Filter):
-    def __init__(self, but: str | None) -> None:
+    def __init__(self, allowed_text: str | None) -> None:
         super().__init__()
-        self._but = but
+        self._allowed_text = allowed_text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not _ours.get() or (self._but is not None and self._but in str(record.msg))
+        if not _in_filtered_block.get():
+            return True
+        return self._allowed_text is not None and self._allowed_text in str(record.msg)
 
 
-def hush(*loggers: str, but: str | None = None) -> None:
-    """Let loggers say nothing of what is done `quietly`.
+def filter_logs(*loggers: str, allowed_text: str | None = None) -> None:
+    """Drop the records that loggers get from within `logs_filtered`.
 
     Args:
-        loggers: their names.
-        but: what has this in it is still logged, for nobody else tells.
+        loggers: the names of the loggers.
+        allowed_text: records whose message has this text are logged anyway.
     """
     for name in loggers:
-        logging.getLogger(name).addFilter(_Filter(but))
+        logging.getLogger(name).addFilter(_Filter(allowed_text))
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Do something of which nothing is logged, and start tasks that are as quiet."""
-    token = _ours.set(True)
+def logs_filtered() -> Iterator[None]:
+    """Apply the filter to the block, and to every task that is started in it."""
+    token = _in_filtered_block.set(True)
     try:
         yield
     finally:
-        _ours.reset(token)
+        _in_filtered_block.reset(token)

@@ -1,14 +1,15 @@
 """One connection to a Redis server, for commands or for subscriptions.
 
-redis-py's connections are used, and neither its clients nor its pools: those connect again by themselves and repeat
-commands, which the `Relay` does, once for all brokers, and a lost connection has to be known as such. So a
-`RedisConnection` is one connection with a task that reads. Redis answers in order, which makes it simple: everything
-that is asked, a ping and a subscription included, goes into a queue, and every reply that is no published message
-belongs to its front.
+It uses the connections of redis-py, but neither its clients nor its pools: those reconnect and repeat commands by
+themselves, and our callers must know that a connection was lost. A `RedisConnection` is one connection and one task
+that reads from it. Redis answers in order, so every command, a ping or a subscription included, adds an entry to a
+queue, and every reply that is not a published message belongs to the front of that queue.
 
-A server that is frozen, or a peer that vanished without a word, keeps a connection open forever. Each link asks for a
-pong all the time and is lost when nothing at all has come for `health_seconds`. It has to have been silent at several
-looks, since an event loop that was blocked itself has not heard anything either.
+A frozen server, or a peer that disappeared without closing, keeps a connection open for ever. So each connection sends
+pings all the time, and is lost when it has received nothing for `health_seconds`. It must have been silent at several
+checks in a row, because an event loop that was blocked has not read anything either.
+
+It needs asyncio; `AsyncioThread` runs it under trio.
 """
 
 from __future__ import annotations
@@ -22,145 +23,165 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from pywsapp.brokers.redis.history import Command
-from pywsapp.exceptions import BrokerUnavailable
+#: The words of one command.
+Command = Sequence["str | bytes | int"]
 
-#: How often a link is looked at in `health_seconds`, and is silent each time when it is lost.
-_LOOKS = 3
-#: Replies taken before other tasks get their turn.
-_AT_ONCE = 100
+#: Checks in `health_seconds`; a connection is lost when it was silent at all of them.
+_CHECKS = 3
+#: Replies that are handled before other tasks get their turn.
+_REPLIES_PER_TURN = 100
 
 
 class RedisConnection:
-    """One connection to one server: a queue of what was asked, and a task that reads.
+    """One connection to one server: a queue of commands that wait for replies, and a task that reads.
 
     Args:
-        connection: a new one.
-        health_seconds: as in `RedisBroker`.
-        note_lost: called when it is lost, more than once perhaps.
-        take: takes a reply if it answers nothing.
+        connection: a connection of redis-py that is not connected yet, from `RedisUrl.new_connection`.
+        health_seconds: seconds of silence after which the connection is lost.
+        on_lost: called with the reason when the connection is lost; it can be called more than once.
+        on_message: for a connection that subscribes. Called with every reply; returns whether the reply was a published
+            message, which answers no command. On such a connection a refused command loses the connection, because
+            nothing says how many replies the refusal stands for.
     """
 
     def __init__(
         self,
         connection: Connection,
         health_seconds: float,
-        note_lost: Callable[[Exception], None],
-        take: Callable[[Any], bool] | None,
+        on_lost: Callable[[Exception], None],
+        on_message: Callable[[Any], bool] | None = None,
     ) -> None:
         self._connection = connection
         self._health_seconds = health_seconds
-        self._note_lost = note_lost
-        self._take = take
-        self._asked: deque[_Asked] = deque()
-        self._sending = asyncio.Lock()  # before Python 3.10.6 only one task may wait until the socket takes more
-        self._replies = 0
+        self._on_lost = on_lost
+        self._on_message = on_message
+        self._waiting: deque[_Replies] = deque()
+        self._sending = asyncio.Lock()  # before Python 3.10.6 only one task may wait for a full socket buffer
+        self._reply_count = 0
         self._lost = False
         self._tasks: list[asyncio.Task[None]] = []
         self._transport: asyncio.WriteTransport | None = None
 
     async def open(self) -> None:
-        """Connect, and read from then on."""
-        await self._connection.connect()  # type: ignore[no-untyped-call]
-        self._transport = self._connection._writer.transport  # type: ignore[union-attr]
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
-
-    async def ask(self, commands: Sequence[Command], replies: int | None = None) -> list[Any]:
-        """Send commands, and give the replies; as many as there are commands, or a number of them.
+        """Connect, and start to read.
 
         Raises:
-            ResponseError: one of them was refused; the others were done.
+            Exception: the server cannot be reached, or refuses the login.
         """
-        asked = await self._send(commands, len(commands) if replies is None else replies)
-        found = await asked.all
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        self._transport = self._connection._writer.transport  # type: ignore[union-attr]
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._check_health())]
+
+    async def execute(self, commands: Sequence[Command], reply_count: int | None = None) -> list[Any]:
+        """Send commands in one batch, and return their replies.
+
+        Args:
+            commands: the commands.
+            reply_count: the number of replies; one for each command if None.
+
+        Raises:
+            ResponseError: the server refused one of the commands. It has executed the others.
+            ConnectionError: the connection was lost.
+            Exception: another reason for which the connection was lost.
+        """
+        if not commands:
+            return []
+        replies = await self._send(commands, len(commands) if reply_count is None else reply_count)
+        found = await replies.complete
         for reply in found:
             if isinstance(reply, ResponseError):
                 raise reply
         return found
 
-    async def _send(self, commands: Sequence[Command], replies: int) -> _Asked:
-        asked = _Asked(replies)
+    async def _send(self, commands: Sequence[Command], reply_count: int) -> _Replies:
+        replies = _Replies(reply_count)
         async with self._sending:
-            if self._lost or not self._connection.is_connected:  # it would connect again by itself
-                raise BrokerUnavailable("the connection is lost")
-            self._asked.append(asked)
-            await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
-        return asked
+            if self._lost or not self._connection.is_connected:  # redis-py would reconnect
+                raise ConnectionError("the connection is closed")
+            self._waiting.append(replies)
+            try:
+                await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+            except Exception as exc:
+                if self._lost:  # redis-py raises AttributeError for a connection that was closed meanwhile
+                    raise ConnectionError("the connection is closed") from exc
+                raise
+        return replies
 
     async def _read(self) -> None:
         try:
             while True:
-                for _ in range(_AT_ONCE):
+                for _ in range(_REPLIES_PER_TURN):
                     try:
                         reply = await self._connection.read_response(disable_decoding=True)
                     except ResponseError as exc:
                         reply = exc
-                    self._replies += 1
-                    if self._take is None or not self._take(reply):
-                        self._answer(reply)
+                    self._reply_count += 1
+                    if self._on_message is None or not self._on_message(reply):
+                        self._add_reply(reply)
                 await asyncio.sleep(0)
         except Exception as exc:
             self._lose(exc)
 
-    def _answer(self, reply: Any) -> None:
-        if not self._asked:
-            raise reply if isinstance(reply, Exception) else BrokerUnavailable(f"the server says {reply!r:.100}")
-        asked = self._asked[0]
-        asked.replies.append(reply)
-        if isinstance(reply, ResponseError) and self._take is not None:
-            raise reply  # it stands for an unknown number of replies, and what was to be subscribed is not
-        if len(asked.replies) == asked.number:
-            self._asked.popleft()
-            if not asked.all.done():
-                asked.all.set_result(asked.replies)
+    def _add_reply(self, reply: Any) -> None:
+        if not self._waiting:
+            raise reply if isinstance(reply, Exception) else ConnectionError(f"the server sent {reply!r:.100} unasked")
+        replies = self._waiting[0]
+        replies.received.append(reply)
+        if isinstance(reply, ResponseError) and self._on_message is not None:
+            raise reply
+        if len(replies.received) == replies.expected:
+            self._waiting.popleft()
+            if not replies.complete.done():
+                replies.complete.set_result(replies.received)
 
-    async def _watch(self) -> None:
-        """Find out that nothing comes any more."""
-        silent = 0
-        pong = _Asked(0)
-        pong.all.set_result([])
+    async def _check_health(self) -> None:
+        silent_checks = 0
+        pong = _Replies(0)
+        pong.complete.set_result([])
         try:
-            while silent < _LOOKS:
-                before = self._replies
-                if pong.all.done():
+            while silent_checks < _CHECKS:
+                before = self._reply_count
+                if pong.complete.done():
                     pong = await asyncio.wait_for(self._send([("PING",)], 1), self._health_seconds)
-                await asyncio.sleep(self._health_seconds / _LOOKS)
-                silent = silent + 1 if self._replies == before and not pong.all.done() else 0
-            raise BrokerUnavailable(f"no answer for {self._health_seconds:g} seconds")
+                await asyncio.sleep(self._health_seconds / _CHECKS)
+                is_silent = self._reply_count == before and not pong.complete.done()
+                silent_checks = silent_checks + 1 if is_silent else 0
+            raise ConnectionError(f"no answer for {self._health_seconds:g} seconds")
         except asyncio.TimeoutError:
-            self._lose(BrokerUnavailable(f"it took nothing for {self._health_seconds:g} seconds"))
+            self._lose(ConnectionError(f"the server has not read for {self._health_seconds:g} seconds"))
         except Exception as exc:
             self._lose(exc)
 
     def _lose(self, reason: Exception) -> None:
-        self._note_lost(reason)
-        self._refuse(reason)
+        self._on_lost(reason)
+        self._fail_waiting(reason)
 
-    def _refuse(self, reason: Exception) -> None:
+    def _fail_waiting(self, reason: Exception) -> None:
         self._lost = True
-        while self._asked:
-            asked = self._asked.popleft()
-            if not asked.all.done():
-                asked.all.set_exception(reason)
-                asked.all.exception()  # so that nobody has to wait for it
+        while self._waiting:
+            replies = self._waiting.popleft()
+            if not replies.complete.done():
+                replies.complete.set_exception(reason)
+                replies.complete.exception()  # no warning when no task awaits it
 
     async def aclose(self) -> None:
+        """Close the connection at once, without waiting for the server. Never raises."""
         for task in self._tasks:
             task.cancel()
-        self._refuse(BrokerUnavailable("the connection is closed"))
+        self._fail_waiting(ConnectionError("the connection is closed"))
         with suppress(Exception):
             await self._connection.disconnect(nowait=True)
         if self._transport is not None:
-            self._transport.abort()  # else it would stay until a frozen server has taken what was sent
+            self._transport.abort()  # it would stay open until a frozen server has read everything
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class _Asked:
-    """Some replies that are to come."""
+class _Replies:
+    """The replies to one batch of commands, which the server has not sent completely yet."""
 
-    __slots__ = ("all", "number", "replies")
+    __slots__ = ("complete", "expected", "received")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.replies: list[Any] = []
-        self.all: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.received: list[Any] = []
+        self.complete: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()

@@ -1,19 +1,18 @@
-"""NATS, by nats-py: `App(broker="nats://user:password@host")`.
+"""The broker for NATS, with nats-py: `App(broker="nats://user:password@host")`. Needs `pip install 'pywsapp[nats]'`.
 
-Core NATS: messages go to who listens now, and nothing is kept. A name becomes a subject by swapping `:` and `.` and
-putting a prefix before it: so the segments of a name become the tokens of the subject, and a pattern "room:*" becomes
-"pywsapp.room.>". The server sends a message once for every subscription that matches, so a topic that a pattern covers
-is not subscribed as well.
+It uses core NATS: a message goes to the connections that subscribe at that time, and nothing is stored.
 
-Nothing confirms a message. But the server handles what comes over a connection in order, so when it answers a PING, it
-has taken what was published before, and knows what was subscribed.
+Names: a topic becomes a subject by swapping `:` and `.` and adding a prefix, so the segments of the name are the tokens
+of the subject. The pattern "room:*" becomes "pywsapp.room.>". The server sends a message once for each matching
+subscription, so a topic that a pattern covers is not subscribed as well.
 
-nats-py would make a queue and a task for every subscription. It also takes a future, to which it hands the message at
-once; here there is one such future for all, and it never ends. So nothing piles up in this process: if it reads too
-slowly, the server notices (`max_pending`, 64 MiB, and `write_deadline`, 10 s), and ends the connection. Then the
-`Relay` says so and begins anew, as it does whenever something was missed. nats-py's own reconnecting is not used.
+Confirmation: the server confirms no message. But it handles the input of a connection in order. When it answers a PING,
+it has accepted everything published before, and all subscriptions made before are active.
 
-Needs `pip install 'pywsapp[nats]'`.
+Slow readers: nats-py would make a queue and a task for each subscription. It also accepts a future, and passes each
+message to the future's `set_result` at once. Here all subscriptions share one such future, which never ends, so nothing
+piles up in this process. If it reads too slowly, the server notices (`max_pending`, 64 MiB, and `write_deadline`, 10 s)
+and closes the connection. The `Relay` then reconnects, as after any loss. The reconnecting of nats-py is not used.
 """
 
 from __future__ import annotations
@@ -30,42 +29,45 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import NoServersError
 
-from pywsapp._clients.asyncio_bridge import connect_on_asyncio
-from pywsapp._clients.log_filter import hush, quietly
+from pywsapp._clients.log_filter import filter_logs, logs_filtered
+from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.topics.names import TopicPattern
+from pywsapp.topics.names import TopicPattern, without_included
 
-_SWAP = str.maketrans(":.", ".:")
+_SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2
 _CLOSE_SECONDS = 1.0
-_LARGEST = 16 * MIB
+#: The upper bound of `NatsBroker.max_size`, whatever the server allows.
+_MAX_SIZE = 16 * MIB
 
 
 def broker_from_url(url: str) -> NatsBroker:
-    """Make a broker from nats://user:password@host:port, or tls://; several, with commas between, are one cluster.
+    """Return the broker for a URL; see `NatsBroker`.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: the URL is invalid.
     """
     return NatsBroker(url)
 
 
 class NatsBroker(Broker):
-    """Carries messages through a NATS server, or a cluster of them.
+    """Carries messages through a NATS server or a cluster of them.
 
     Args:
-        url: nats:// or tls://; with a name and no password the name is a token. Several, one of which says who this is,
-            are tried in random order.
-        prefix: the first token of all subjects, which all processes share that are to hear each other.
-        ping_seconds: between pings; a server that leaves two unanswered is lost with the third.
-        ssl_context: for tls://, and for servers that ask for TLS; the system's authorities if None.
+        url: nats:// or tls://user:password@host:port; a user without a password is a token. Several URLs with commas
+            between them are the servers of one cluster, which are tried in random order. The first one with a user
+            gives the credentials for all.
+        prefix: the beginning of all subjects, without the dot after it. Processes with the same prefix hear each other.
+        ping_seconds: seconds between pings. A connection is lost when the third ping is due and two are unanswered.
+        ssl_context: for tls://, and for servers that require TLS; with None the system's certificate authorities.
 
     Attributes:
-        max_size: the server says it when connected (`max_payload`); before, what it is unless configured, 1 MiB.
+        max_size: the `max_payload` of the server in bytes, at most 16 MiB; before the first connection 1 MiB, which is
+            the default of a server.
 
     Raises:
-        ConfigurationError: it is no such URL, or no such prefix.
+        ConfigurationError: the URL or the prefix is invalid.
     """
 
     max_size = MIB
@@ -77,20 +79,21 @@ class NatsBroker(Broker):
         self._urls = [f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" for parts in servers]
         self.name = ",".join(self._urls)
         if not prefix or not prefix.isprintable() or not {"*", ">", " "}.isdisjoint(prefix) or "" in prefix.split("."):
-            raise ConfigurationError(f"{prefix!r} cannot be the first token of a subject")
+            raise ConfigurationError(
+                f"{prefix!r} is not a valid prefix of NATS subjects: use letters and digits, with single dots between"
+            )
         self._prefix = f"{prefix}."
         self._credentials = _credentials(servers)
-        self._secure = any(parts.scheme == "tls" for parts in servers)
+        self._requires_tls = any(parts.scheme == "tls" for parts in servers)
         self._options: dict[str, Any] = {"ping_interval": ping_seconds, "tls": ssl_context}
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        """Connect."""
         return await connect_on_asyncio(self._connect, receive, patterns)
 
     async def _connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        connection = NatsConnection(self._prefix, receive, patterns, secure=self._secure)
+        connection = NatsConnection(self._prefix, receive, patterns, requires_tls=self._requires_tls)
         try:
-            self.max_size = min(await connection.open(self._urls, self._credentials, self._options), _LARGEST)
+            self.max_size = min(await connection.open(self._urls, self._credentials, self._options), _MAX_SIZE)
         except BaseException:
             await connection.aclose()
             raise
@@ -98,80 +101,84 @@ class NatsBroker(Broker):
 
 
 class NatsConnection(BrokerConnection):
-    """A connection to a NATS server."""
+    """A connection to a NATS server. `NatsBroker.connect` creates it."""
 
-    def __init__(self, prefix: str, receive: Receive, patterns: Sequence[str], *, secure: bool) -> None:
+    def __init__(self, prefix: str, receive: Receive, patterns: Sequence[str], *, requires_tls: bool) -> None:
         self._client = Client()
         self._prefix = prefix
-        self._secure = secure
+        self._requires_tls = requires_tls
         self._receive = receive
-        self._patterns = [TopicPattern(text) for text in dict.fromkeys(patterns)]
+        self._patterns = without_included(map(TopicPattern, patterns))
         self._subscriptions: dict[str, Subscription] = {}
-        self._sink = _Sink(self._on_message)
-        self._opened = False
-        self._error: Exception = NoServersError()
+        self._message_future = _MessageFuture(self._on_message)
+        self._is_open = False
+        self._last_error: Exception = NoServersError()
         self._lost = asyncio.Event()
         self._reason = "the connection was closed"
 
     async def open(self, urls: list[str], credentials: dict[str, str], options: dict[str, Any]) -> int:
-        """Connect and subscribe to the patterns; give how many bytes a message may have."""
-        told: dict[str, Any] = {name: self._told_if_secure(secret) for name, secret in credentials.items()}
+        """Connect, subscribe to the patterns, and return the largest size of a message in bytes.
+
+        Raises:
+            BrokerUnavailable: the server does not offer TLS though the URL requires it.
+            Exception: no server can be reached, or it refuses the login.
+        """
+        checked: dict[str, Any] = {name: self._only_over_tls(secret) for name, secret in credentials.items()}
         try:
-            with quietly():
+            with logs_filtered():
                 await self._client.connect(
                     urls,
                     name="pywsapp",
                     allow_reconnect=False,
                     connect_timeout=_CONNECT_SECONDS,
-                    # while connecting this counts all the same: each server is tried twice, and at once
+                    # These two apply to the first connect as well: each server is tried twice, without a pause.
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
-                    # names are checked already, and this check takes a>b for a wildcard
+                    # Names are validated already, and this validation takes a>b for a wildcard.
                     skip_subject_validation=True,
-                    **told,
+                    **checked,
                     **options,
                 )
         except NoServersError:
-            raise self._error from None
-        self._check_secure()
-        self._opened = True
+            raise self._last_error from None
+        self._check_tls()
+        self._is_open = True
         for pattern in self._patterns:
-            if not any(other.matches(pattern.text) for other in self._patterns if other is not pattern):
-                await self._subscribe(pattern.text)
+            await self._subscribe(pattern.text)
         await self._flush()
         return self._client.max_payload
 
-    def _told_if_secure(self, secret: str) -> Callable[[], str]:
-        """Give what nats-py calls when it is about to send a password."""
+    def _only_over_tls(self, secret: str) -> Callable[[], str]:
+        """Return the function that nats-py calls for a secret right before it sends the secret."""
 
-        def tell() -> str:
-            self._check_secure()
+        def checked_secret() -> str:
+            self._check_tls()
             return secret
 
-        return tell
+        return checked_secret
 
-    def _check_secure(self) -> None:
-        # even for tls:// it goes on without TLS when the server, or whoever is in between, does not ask for it
-        if self._secure and not self._client._server_info.get("tls_required"):
+    def _check_tls(self) -> None:
+        # Even for tls:// nats-py continues without TLS if the server, or an attacker in between, does not ask for it.
+        if self._requires_tls and not self._client._server_info.get("tls_required"):
             raise BrokerUnavailable("the server does not ask for TLS")
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        self._check()
+        self._check_not_lost()
         for topic, data, _ in messages:
-            await self._client.publish(self._prefix + topic.translate(_SWAP), data)
+            await self._client.publish(self._prefix + topic.translate(_SWAP_SEPARATORS), data)
         await self._flush()
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        self._check()
+        self._check_not_lost()
         for topic in topics:
             if not any(pattern.matches(topic) for pattern in self._patterns):
                 self._subscriptions[topic] = await self._subscribe(topic)
         await self._flush()
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        self._check()
+        self._check_not_lost()
         for topic in topics:
             subscription = self._subscriptions.pop(topic, None)
             if subscription is not None:
@@ -188,18 +195,21 @@ class NatsConnection(BrokerConnection):
             await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
 
     async def _subscribe(self, text: str) -> Subscription:
-        subject = self._prefix + (text[:-1].translate(_SWAP) + ">" if text.endswith("*") else text.translate(_SWAP))
-        return await self._client.subscribe(subject, future=self._sink)
+        subject = text.translate(_SWAP_SEPARATORS)
+        if text.endswith("*"):
+            subject = f"{subject[:-1]}>"
+        return await self._client.subscribe(self._prefix + subject, future=self._message_future)
 
     async def _flush(self) -> None:
-        """Wait until the server has handled what was sent."""
-        await asyncio.sleep(0)  # nats-py writes now
-        while self._client.pending_data_size:  # it does not, for the socket takes no more; and a PING would overtake
+        """Wait until the server has handled everything sent so far."""
+        await asyncio.sleep(0)  # nats-py writes in this turn
+        # Data is left if the socket accepts no more, and the PING of the last flush would overtake it.
+        while self._client.pending_data_size:
             await self._client.flush()
         await self._client.flush()
-        self._check()
+        self._check_not_lost()
 
-    def _check(self) -> None:
+    def _check_not_lost(self) -> None:
         if self._lost.is_set():
             raise BrokerUnavailable(self._reason)
 
@@ -208,30 +218,32 @@ class NatsConnection(BrokerConnection):
             self._reason = reason
             self._lost.set()
 
-    # -- what nats-py calls ------------------------------------------------------------------------------------------
+    # -- called by nats-py -------------------------------------------------------------------------------------------
 
     def _on_message(self, message: Msg) -> None:
         if not self._lost.is_set():
-            self._receive(message.subject[len(self._prefix) :].translate(_SWAP), message.data, None)
+            topic = message.subject[len(self._prefix) :].translate(_SWAP_SEPARATORS)
+            self._receive(topic, message.data, None)
 
     async def _on_error(self, exc: Exception) -> None:
-        self._error = exc
-        if self._opened:  # it would go on without what is not allowed, for instance, and nobody would know
-            self._lose(_text(exc))
+        self._last_error = exc
+        if self._is_open:  # nats-py would continue, without a subscription that is not permitted, for example
+            self._lose(_describe(exc))
 
     async def _on_closed(self) -> None:
-        self._lose("the connection was closed" if self._client.last_error is None else _text(self._client.last_error))
+        error = self._client.last_error
+        self._lose("the connection was closed" if error is None else _describe(error))
 
 
-class _Sink(asyncio.Future[Any]):
-    """Takes every message of all subscriptions, at once."""
+class _MessageFuture(asyncio.Future[Any]):
+    """A future that never ends, and passes every message of all subscriptions on at once."""
 
-    def __init__(self, take: Any) -> None:
+    def __init__(self, on_message: Callable[[Msg], None]) -> None:
         super().__init__()
-        self._take = take
+        self._on_message = on_message
 
     def set_result(self, result: Msg) -> None:
-        self._take(result)
+        self._on_message(result)
 
 
 def _split(url: str) -> SplitResult:
@@ -241,12 +253,12 @@ def _split(url: str) -> SplitResult:
             return parts
     except ValueError:
         pass
-    # the URL may have a password in it, so it is not shown
-    raise ConfigurationError("a NATS server's URL is nats:// or tls://user:password@host:port")
+    # The message does not show the URL, because it can contain a password.
+    raise ConfigurationError("invalid URL of a NATS server: use nats:// or tls://user:password@host:port")
 
 
 def _credentials(servers: list[SplitResult]) -> dict[str, str]:
-    """Give those of the first URL that has some; nats-py would take them as they are, with % and all."""
+    """Return the credentials of the first URL that has some. nats-py would not decode their %-escapes."""
     for parts in servers:
         if parts.username and parts.password:
             return {"user": unquote(parts.username), "password": unquote(parts.password)}
@@ -255,8 +267,9 @@ def _credentials(servers: list[SplitResult]) -> dict[str, str]:
     return {}
 
 
-def _text(exc: Exception) -> str:
+def _describe(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"
 
 
-hush("nats.aio.client")  # of a reader that ends because its connection was closed, for instance
+# nats-py logs the end of a reader whose connection was closed, for example.
+filter_logs("nats.aio.client")

@@ -1,23 +1,23 @@
-"""RabbitMQ, or what else speaks AMQP 0-9-1 as it does, by aio-pika: `App(broker="amqp://user:password@host/vhost")`.
+"""The broker for RabbitMQ, with aio-pika: `App(broker="amqp://user:password@host/vhost")`.
 
-All processes share one durable topic exchange. Each has a queue of its own there, which nobody else sees and which ends
-with its connection, and binds it to the topics that it wants. A name becomes a routing key by swapping `:` and `.`: so
-the segments of a name become the words of the key, and a pattern "room:*" becomes "room.#". That matches "room" itself
-as well, and an unbound topic may still be on its way, so what comes is looked at again here.
+Needs `pip install 'pywsapp[rabbitmq]'`. Other servers that speak AMQP 0-9-1 like RabbitMQ work as well.
 
-A publisher gets a confirm for every message, which says that it lies in the queues of all who want it. The messages of
-a batch are on their way at once, and their confirms are awaited together.
+Names: all processes share one durable topic exchange. Each process has an exclusive queue, which ends with its
+connection, and binds it to the topics that it subscribes to. A topic becomes a routing key by swapping `:` and `.`, so
+the segments of the name are the words of the key. The pattern "room:*" becomes "room.#". That matches "room" itself
+too, and messages of a topic that was just unbound can still arrive, so this process checks each message again.
 
-A process that reads too slowly would fill the broker's memory, for publishers do not wait for it. So its queue has a
-bound, and the broker drops the oldest of what is more. It does not do so unseen: what it drops goes to a second queue
-of the same process, which holds one message and is read as well. Whatever comes there ends the connection. Then the
-`Relay` says so and begins anew, as it does whenever something was missed. If it stops reading altogether it misses
-heartbeats too, and RabbitMQ closes its connection.
+Confirmation: RabbitMQ confirms each message when it is in the queues of all subscribers. The messages of a batch are
+sent together, and their confirms are awaited together.
 
-aio-pika's own reconnecting is not used: the `Relay` does that, for all brokers alike. Of its objects only connection
-and channel are; what happens for each message goes to aiormq, the client below it, without a layer in between.
+Slow readers: publishers do not wait for subscribers, so a process that reads too slowly would fill the memory of
+RabbitMQ. Its queue has a bound, and RabbitMQ drops the oldest messages beyond it. Dropped messages go to a second queue
+of the same process, which holds one message. When a message arrives there, this process has lost messages, and its
+connection counts as lost. The `Relay` then reconnects, as after any loss. A process that does not read at all misses
+its heartbeats too, and RabbitMQ closes its connection.
 
-Needs `pip install 'pywsapp[rabbitmq]'`.
+The reconnecting of aio-pika is not used. Of aio-pika this module uses connections and channels only; for each message
+it calls aiormq, the client library below, without a layer in between.
 """
 
 from __future__ import annotations
@@ -33,43 +33,45 @@ from aio_pika.abc import AbstractConnection
 from aiormq import Channel, spec
 from aiormq.abc import DeliveredMessage
 
-from pywsapp._clients.asyncio_bridge import connect_on_asyncio
-from pywsapp._clients.log_filter import hush, quietly
+from pywsapp._clients.log_filter import filter_logs, logs_filtered
+from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern
 
-_SWAP = str.maketrans(":.", ".:")
+_SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CLOSE_SECONDS = 1.0
-_BINDERS = 4
+#: Channels that bind and unbind topics at the same time.
+_BINDING_CHANNELS = 4
 
 
 def broker_from_url(url: str) -> RabbitBroker:
-    """Make a broker from amqp://user:password@host:port/vhost, or amqps:// for TLS.
+    """Return the broker for a URL; see `RabbitBroker`.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: the URL is invalid.
     """
     return RabbitBroker(url)
 
 
 class RabbitBroker(Broker):
-    """Carries messages through a RabbitMQ.
+    """Carries messages through RabbitMQ.
 
     Args:
-        url: amqp:// or amqps://, with what aiormq takes behind a `?`: heartbeat, cafile, certfile, keyfile.
-        exchange: the exchange's name, which all processes share that are to hear each other.
-        heartbeat: seconds; a broker that is silent for `3 * (heartbeat + 1)` is lost, and RabbitMQ gives up a process
-            that is silent for about twice as many. One in the URL comes first.
-        max_queued: messages that wait for a process that reads too slowly; with more its connection ends.
-        max_queued_bytes: bytes of messages likewise.
-        ssl_context: for amqps://, instead of what the URL says.
+        url: amqp:// or amqps://user:password@host:port/vhost (amqps for TLS). The query takes the parameters of aiormq:
+            heartbeat, cafile, certfile, keyfile.
+        exchange: the name of the exchange. Processes with the same exchange hear each other.
+        heartbeat: seconds. A server that is silent for `3 * (heartbeat + 1)` seconds is lost; RabbitMQ closes the
+            connection of a process that is silent for about twice the heartbeat. A heartbeat in the URL wins.
+        max_queued: messages that RabbitMQ queues for a process that reads too slowly; beyond it the connection is lost.
+        max_queued_bytes: the same in bytes.
+        ssl_context: for amqps://, instead of the parameters in the URL.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: the URL is invalid.
     """
 
-    # From RabbitMQ 4 on that is the most that it takes; before it was 128 MiB.
+    # The default limit of RabbitMQ 4; older versions accept 128 MiB.
     max_size = 16 * MIB
 
     def __init__(
@@ -84,16 +86,16 @@ class RabbitBroker(Broker):
     ) -> None:
         try:
             parts = urlsplit(url)
-            known = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+            is_valid = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            known = False
-        if not known:  # the URL may have a password in it, so it is not shown
-            raise ConfigurationError("a RabbitMQ's URL is amqp:// or amqps://user:password@host:port/vhost")
+            is_valid = False
+        if not is_valid:  # the message does not show the URL, because it can contain a password
+            raise ConfigurationError("invalid URL of RabbitMQ: use amqp:// or amqps://user:password@host:port/vhost")
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._url = url
         self._exchange = exchange
         self._options: dict[str, Any] = {} if "heartbeat" in parse_qs(parts.query) else {"heartbeat": heartbeat}
-        self._limits: dict[str, int | str] = {
+        self._queue_limits: dict[str, int | str] = {
             "x-max-length": max_queued,
             "x-max-length-bytes": max_queued_bytes,
             "x-overflow": "drop-head",
@@ -101,11 +103,10 @@ class RabbitBroker(Broker):
         self._ssl_context = ssl_context
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        """Connect."""
         return await connect_on_asyncio(self._connect, receive, patterns)
 
     async def _connect(self, receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
-        with quietly():
+        with logs_filtered():
             opened = await aio_pika.connect(
                 self._url,
                 ssl_context=self._ssl_context,
@@ -114,7 +115,7 @@ class RabbitBroker(Broker):
             )
         connection = RabbitConnection(opened, self._exchange, receive, patterns)
         try:
-            await connection.open(self._limits)
+            await connection.open(self._queue_limits)
         except BaseException:
             await connection.aclose()
             raise
@@ -122,7 +123,10 @@ class RabbitBroker(Broker):
 
 
 class RabbitConnection(BrokerConnection):
-    """A connection to RabbitMQ, with a channel to publish on, one that receives, and some that bind."""
+    """A connection to RabbitMQ, with one channel that publishes and several that bind; the first of these receives.
+
+    `RabbitBroker.connect` creates it.
+    """
 
     def __init__(
         self, connection: AbstractConnection, exchange: str, receive: Receive, patterns: Sequence[str]
@@ -134,78 +138,76 @@ class RabbitConnection(BrokerConnection):
         self._topics: set[str] = set()
         self._lost = asyncio.Event()
         self._reason = "the connection was closed"
-        self._publisher: Channel
-        self._consumer: Channel
-        self._binders: list[Channel]
+        self._publishing_channel: Channel
+        self._binding_channels: list[Channel]
         self._queue: str
 
-    async def open(self, limits: dict[str, int | str]) -> None:
-        """Make the channels, the exchanges and the queues, and receive from these."""
+    async def open(self, queue_limits: dict[str, int | str]) -> None:
+        """Create the channels, the exchanges and the queues, and start to receive.
+
+        Raises:
+            Exception: the connection is lost, or RabbitMQ refuses a request.
+        """
         self._connection.close_callbacks.add(self._on_close)
-        self._publisher = await self._channel(confirms=True)
-        self._binders = [await self._channel(confirms=False) for _ in range(_BINDERS)]
-        self._consumer = channel = self._binders[0]
-        dropped = f"{self._exchange}.dropped"
+        self._publishing_channel = await self._open_channel(confirms=True)
+        self._binding_channels = [await self._open_channel(confirms=False) for _ in range(_BINDING_CHANNELS)]
+        channel = self._binding_channels[0]
+        dropped_exchange = f"{self._exchange}.dropped"
         await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
-        await channel.exchange_declare(dropped, exchange_type="direct", durable=True)
+        await channel.exchange_declare(dropped_exchange, exchange_type="direct", durable=True)
 
-        told = await self._declare({"x-max-length": 1})
-        await channel.queue_bind(told, dropped, told)
-        await channel.basic_consume(told, self._on_dropped, no_ack=True)
+        dropped_queue = await _declare_queue(channel, {"x-max-length": 1})
+        await channel.queue_bind(dropped_queue, dropped_exchange, dropped_queue)
+        await channel.basic_consume(dropped_queue, self._on_dropped, no_ack=True)
 
-        self._queue = await self._declare(
-            {**limits, "x-dead-letter-exchange": dropped, "x-dead-letter-routing-key": told}
-        )
+        to_dropped_queue = {"x-dead-letter-exchange": dropped_exchange, "x-dead-letter-routing-key": dropped_queue}
+        self._queue = await _declare_queue(channel, {**queue_limits, **to_dropped_queue})
         for pattern in self._patterns:
-            await channel.queue_bind(self._queue, self._exchange, _binding_of(pattern))
+            await channel.queue_bind(self._queue, self._exchange, _binding_key(pattern))
         await channel.basic_consume(self._queue, self._on_message, no_ack=True)
 
-    async def _channel(self, *, confirms: bool) -> Channel:
+    async def _open_channel(self, *, confirms: bool) -> Channel:
         channel = await self._connection.channel(publisher_confirms=confirms)
         channel.close_callbacks.add(self._on_close)
         underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, Channel)
         return underlay
 
-    async def _declare(self, arguments: dict[str, int | str]) -> str:
-        answer = await self._consumer.queue_declare(exclusive=True, auto_delete=True, arguments=dict(arguments))
-        assert answer is not None
-        assert answer.queue is not None
-        return answer.queue
-
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        self._check()
+        self._check_not_lost()
         assert self._connection.transport is not None
-        await self._connection.transport.ready()  # not while it is short of memory or disk, and says so
+        await self._connection.transport.ready()  # waits while RabbitMQ blocks publishers, short of memory or disk
         await asyncio.gather(
             *(
-                self._publisher.basic_publish(
-                    data, exchange=self._exchange, routing_key=topic.translate(_SWAP), wait=False
+                self._publishing_channel.basic_publish(
+                    data, exchange=self._exchange, routing_key=topic.translate(_SWAP_SEPARATORS), wait=False
                 )
                 for topic, data, _ in messages
             )
         )
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        self._check()
+        self._check_not_lost()
         self._topics.update(topics)
-        await self._each(topics, Channel.queue_bind)
+        await self._change_bindings(topics, Channel.queue_bind)
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        self._check()
+        self._check_not_lost()
         self._topics.difference_update(topics)
-        await self._each(topics, Channel.queue_unbind)
+        await self._change_bindings(topics, Channel.queue_unbind)
 
-    async def _each(self, topics: Sequence[str], change: Callable[..., Awaitable[object]]) -> None:
-        """Bind or unbind topics; RabbitMQ answers for each, and a channel waits for that before the next one."""
+    async def _change_bindings(self, topics: Sequence[str], change: Callable[..., Awaitable[object]]) -> None:
+        """Bind or unbind topics on several channels, since each channel waits for an answer before its next request."""
 
-        async def work(channel: Channel, share: Sequence[str]) -> None:
+        async def change_share(channel: Channel, share: Sequence[str]) -> None:
             for topic in share:
-                await change(channel, self._queue, self._exchange, topic.translate(_SWAP))
+                await change(channel, self._queue, self._exchange, topic.translate(_SWAP_SEPARATORS))
 
-        number = len(self._binders)
-        with quietly():  # aiormq warns of what is cancelled because the app has ended
-            await asyncio.gather(*(work(channel, topics[i::number]) for i, channel in enumerate(self._binders)))
+        channels = self._binding_channels
+        with logs_filtered():  # aiormq warns when this is cancelled, which happens when an app ends
+            await asyncio.gather(
+                *(change_share(channel, topics[i :: len(channels)]) for i, channel in enumerate(channels))
+            )
 
     async def wait_lost(self) -> None:
         await self._lost.wait()
@@ -217,7 +219,7 @@ class RabbitConnection(BrokerConnection):
         await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
         closing.cancel()
 
-    def _check(self) -> None:
+    def _check_not_lost(self) -> None:
         if self._lost.is_set():
             raise BrokerUnavailable(self._reason)
 
@@ -226,31 +228,40 @@ class RabbitConnection(BrokerConnection):
             self._reason = reason
             self._lost.set()
 
-    # -- what aiormq calls -------------------------------------------------------------------------------------------
+    # -- called by aiormq and aio-pika -------------------------------------------------------------------------------
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         assert isinstance(message.delivery, spec.Basic.Deliver)
-        topic = (message.delivery.routing_key or "").translate(_SWAP)
-        wanted = topic in self._topics or any(pattern.matches(topic) for pattern in self._patterns)
-        if wanted and not self._lost.is_set():
+        topic = (message.delivery.routing_key or "").translate(_SWAP_SEPARATORS)
+        is_wanted = topic in self._topics or any(pattern.matches(topic) for pattern in self._patterns)
+        if is_wanted and not self._lost.is_set():
             self._receive(topic, message.body, None)
 
     async def _on_dropped(self, _: DeliveredMessage) -> None:
         self._lose("this process reads too slowly, and RabbitMQ dropped messages for it")
 
     def _on_close(self, _: object, exc: BaseException | None) -> None:
-        if isinstance(exc, asyncio.CancelledError):  # that is how aiormq ends one whose heartbeats are missing
-            self._lose("it does not answer")
+        if isinstance(exc, asyncio.CancelledError):  # aiormq cancels a connection that misses heartbeats
+            self._lose("the server does not answer")
         elif exc is not None:
             self._lose(f"{type(exc).__name__}: {exc}")
         else:
             self._lose("the connection was closed")
 
 
-def _binding_of(pattern: TopicPattern) -> str:
+async def _declare_queue(channel: Channel, arguments: dict[str, int | str]) -> str:
+    """Create an exclusive queue, and return the name that RabbitMQ gave it."""
+    answer = await channel.queue_declare(exclusive=True, auto_delete=True, arguments=dict(arguments))
+    assert answer is not None
+    assert answer.queue is not None
+    return answer.queue
+
+
+def _binding_key(pattern: TopicPattern) -> str:
     if pattern.prefix is None:
-        return pattern.text.translate(_SWAP)
-    return pattern.prefix.translate(_SWAP) + "#"
+        return pattern.text.translate(_SWAP_SEPARATORS)
+    return pattern.prefix.translate(_SWAP_SEPARATORS) + "#"
 
 
-hush("aiormq.connection", "aiormq.channel", but="blocked")  # by a server that is short of memory
+# A server that is short of memory blocks publishers, and only aiormq reports that.
+filter_logs("aiormq.connection", "aiormq.channel", allowed_text="blocked")

@@ -1,4 +1,4 @@
-"""Other people's libraries, one in each file, imported only by whoever wants it, or by a broker's URL."""
+"""The brokers of pywsapp by the scheme of their URLs. Each module is imported when a URL asks for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from pywsapp.brokers.base import Broker
 from pywsapp.exceptions import ConfigurationError
 
-#: The module for each scheme, and what it needs installed.
+#: The module in this package for each scheme, and the extra of pywsapp that installs its client library.
 _BROKERS = {
-    "redis": ("redis.broker", "redis"),
-    "rediss": ("redis.broker", "redis"),
-    "unix": ("redis.broker", "redis"),
+    "redis": ("redis", "redis"),
+    "rediss": ("redis", "redis"),
+    "unix": ("redis", "redis"),
     "amqp": ("rabbitmq", "rabbitmq"),
     "amqps": ("rabbitmq", "rabbitmq"),
     "nats": ("nats", "nats"),
@@ -21,10 +21,13 @@ _BROKERS = {
 
 
 def broker_for(url: str) -> Broker | None:
-    """Make the broker for a URL: redis://, rediss://, amqp://, amqps:// or nats://; "memory" is none.
+    """Return the broker for a URL, and None for "memory", which stands for no broker.
+
+    Args:
+        url: redis://, rediss://, unix://, amqp://, amqps://, nats:// or tls://, or "memory".
 
     Raises:
-        ConfigurationError: there is none for it, or its library is not installed.
+        ConfigurationError: no broker has the scheme, its client library is not installed, or the URL is invalid.
     """
     scheme = urlsplit(url).scheme
     if url in ("memory", "memory:", "memory://"):
@@ -34,9 +37,9 @@ def broker_for(url: str) -> Broker | None:
         raise ConfigurationError(f"no broker for {scheme or 'a URL without a scheme'}: use memory, {known}")
     module, extra = _BROKERS[scheme]
     try:
-        backend = import_module(f"pywsapp.brokers.{module}")
+        implementation = import_module(f"pywsapp.brokers.{module}")
     except ModuleNotFoundError as exc:
         raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[{extra}]'") from exc
-    broker = backend.broker_from_url(url)
+    broker = implementation.broker_from_url(url)
     assert isinstance(broker, Broker)
     return broker

@@ -1,40 +1,40 @@
-"""How the history of a topic is kept in Redis: two keys, two scripts, and a position in front of what is published.
+"""How Redis keeps the history of a topic: two keys, two scripts, and a position at the start of published messages.
 
-The messages are a stream, each under its offset. Beside it a hash has the epoch and the offset of the last message,
-and for each process that published the count of its last message, by which a repeated one is known. The processes that
-have been silent longest are forgotten when they are many. A script runs alone, so whoever reads the history and listens
-misses nothing between the two. Both keys, and on a cluster the channel, have the topic in braces, so that they are on
-one node.
+The messages are a stream, each under its offset. Beside it, a hash has the epoch, the offset of the last message, and
+for each publishing process the count of its last message, by which a repeated one is recognised. When there are many
+publishers, the half of them that was silent longest is forgotten. A script runs alone, so a client that reads the
+history and listens misses nothing between the two.
 
-The messages expire so many seconds after the last one; the hash lives `REMEMBERED` times as long, since with it a
-client can be told that nothing was missed.
+The messages expire some seconds after the last one. The hash lives `REMEMBERED` times as long, because it can show that
+a client has missed nothing.
 
-A server that was restarted from disk, and a replica that took over, may have lost the last messages without knowing.
-Its offsets would then be given out a second time. So the hash has the server's run id as well, which is another one
-after that, and when it differs a new epoch begins. Its offsets go on from those before. Who asks for what came behind a
-position of another epoch is given what came in this one, for the rest he may have, and is not told that it was all.
+A server that was restarted from its disk, and a replica that took over, can have lost the last messages without knowing
+it. They would give the same offsets to other messages. So the hash has the run id of the server as well, which is
+different after both. When it differs, a new epoch begins, whose offsets continue those of the last one. A client that
+asks with a position of another epoch gets the messages of the current epoch, because it can have seen all others. The
+answer is not `complete`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
+from pywsapp._clients.redis_connection import Command
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import TopicError
 from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS
 
-#: Processes whose last message a topic remembers; when there are more, the half that is silent longest is forgotten.
+#: Publishing processes whose last message a topic remembers.
 MAX_PUBLISHERS = 1000
-#: Numbers in Lua are exact up to here.
+#: The largest integer that the numbers of Lua represent exactly.
 _MAX_OFFSET = 2**53
-#: In front of a payload with a position, and of a payload that begins with this byte itself; no envelope does.
+#: The first byte of a payload with a position, and of a payload that begins with this byte itself. No envelope does.
 _MARK = b"\0"
-_MAX_HEAD = 80
+_MAX_HEAD_BYTES = 80
 
-_ENTER = """
+_READ_META = """
 local messages, meta = KEYS[1], KEYS[2]
 local known = redis.call('HMGET', meta, 'run', 'epoch', 'offset', 'before')
 local epoch, offset, before = known[2], known[3], known[4]
@@ -48,7 +48,7 @@ elseif known[1] ~= ARGV[1] then
 end
 """
 
-_APPEND = f"""{_ENTER}
+_APPEND = f"""{_READ_META}
 local publisher, count, size, ms, longer, data = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local seen = redis.call('HGET', meta, 'by ' .. publisher)
 if seen and tonumber(string.match(seen, '^%d+')) >= tonumber(count) then return false end
@@ -71,7 +71,7 @@ redis.call(ARGV[9], ARGV[10], '\\0' .. offset .. '-' .. epoch .. ' ' .. data)
 return offset
 """
 
-_READ = f"""{_ENTER}
+_READ = f"""{_READ_META}
 if not known[1] then redis.call('PEXPIRE', meta, {UNUSED_SECONDS * 1000:.0f}) end
 if ARGV[3] == '' then return {{epoch, offset, {{}}}} end
 local behind = before
@@ -81,64 +81,65 @@ return {{epoch, offset, redis.call('XRANGE', messages, string.format('%.0f', ton
 
 _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
-Command = Sequence["str | bytes | int"]
-
 
 def append_command(
-    base: str, run: bytes, keep: Keep, data: bytes, publish: tuple[str, bytes], *, loaded: bool
+    key_prefix: str, run_id: bytes, keep: Keep, data: bytes, publish: tuple[str, bytes], *, by_hash: bool
 ) -> Command:
-    """Give the command that keeps a message and publishes it, or does nothing if it was there.
+    """Return the command that keeps a message and publishes it, unless the history has the message already.
 
     Args:
-        base: what the names of the topic's keys begin with.
-        run: the server's run id.
-        keep: how it is kept.
+        key_prefix: the beginning of the names of the topic's keys.
+        run_id: the run id of the server.
+        keep: the id of the message, and how long it is kept.
         data: the message.
         publish: the command that publishes, and the channel.
-        loaded: whether the server has the script already.
+        by_hash: whether to name the script by its hash, for a server that has the script.
     """
     publisher, count = keep.id
     ms = max(1, round(keep.seconds * 1000))
-    script = ("EVALSHA", _APPEND_SHA) if loaded else ("EVAL", _APPEND)
+    script = ("EVALSHA", _APPEND_SHA) if by_hash else ("EVAL", _APPEND)
     arguments = (publisher, count, keep.size, ms, ms * REMEMBERED, data, *publish)
-    return (*script, *_keys(base), run, _new_epoch(), *arguments)
+    return (*script, *_keys(key_prefix), run_id, _new_epoch(), *arguments)
 
 
-def read_command(base: str, run: bytes, since: Position | None) -> Command:
-    """Give the command that reads what is kept behind a position."""
-    behind = ("", "") if since is None else (str(min(since.offset, _MAX_OFFSET)), since.epoch)
-    return ("EVAL", _READ, *_keys(base), run, _new_epoch(), *behind)
+def read_command(key_prefix: str, run_id: bytes, since: Position | None) -> Command:
+    """Return the command that reads the messages after a position, or only the current position if `since` is None."""
+    after = ("", "") if since is None else (str(min(since.offset, _MAX_OFFSET)), since.epoch)
+    return ("EVAL", _READ, *_keys(key_prefix), run_id, _new_epoch(), *after)
 
 
-def read_answer(answer: Any, since: Position | None) -> Kept:
-    """Give what the answer to `read_command` says."""
-    epoch, offset, entries = answer
+def parse_history(reply: Any, since: Position | None) -> Kept:
+    """Parse the reply to `read_command`."""
+    epoch, offset, entries = reply
     position = Position(epoch.decode(), int(offset))
     if since is None:
         return Kept(position, (), True)
     messages = tuple((int(number.partition(b"-")[0]), fields[1]) for number, fields in entries)
-    known = since.epoch == position.epoch and since.offset <= position.offset
-    return Kept(position, messages, known and len(messages) == position.offset - since.offset)
+    is_known = since.epoch == position.epoch and since.offset <= position.offset
+    return Kept(position, messages, is_known and len(messages) == position.offset - since.offset)
 
 
-def _keys(base: str) -> tuple[int, str, str]:
-    return 2, f"{base}:messages", f"{base}:meta"
+def _keys(key_prefix: str) -> tuple[int, str, str]:
+    return 2, f"{key_prefix}:messages", f"{key_prefix}:meta"
 
 
 def _new_epoch() -> str:
     return secrets.token_hex(4)
 
 
-def plain_payload(data: bytes) -> bytes:
-    """Give what is published for a message without a position."""
+def payload_of(data: bytes) -> bytes:
+    """Return the payload that is published for a message without a position."""
     return _MARK + b" " + data if data[:1] == _MARK else data
 
 
-def read_payload(payload: bytes) -> tuple[bytes, Position | None]:
-    """Give the message and its position; what is neither comes back as it is, and is no envelope."""
+def decode_payload(payload: bytes) -> tuple[bytes, Position | None]:
+    """Return the message of a payload, and its position if it has one.
+
+    A payload that no process of ours has published is returned unchanged; it is not a valid envelope.
+    """
     if payload[:1] != _MARK:
         return payload, None
-    end = payload.find(b" ", 1, _MAX_HEAD)
+    end = payload.find(b" ", 1, _MAX_HEAD_BYTES)
     if end == 1:
         return payload[2:], None
     if end < 0:

@@ -1,4 +1,4 @@
-"""An asyncio-only client under trio: nothing is lost, nothing grows, nothing is left running."""
+"""A broker whose client needs asyncio, under trio: no message is lost, the queue is bounded, no thread stays."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from pywsapp._clients import asyncio_bridge as bridge
-from pywsapp._clients.asyncio_bridge import connect_on_asyncio
+from pywsapp.brokers.asyncio_bridge import MAX_QUEUED, MAX_QUEUED_BYTES, connect_on_asyncio
 from pywsapp.brokers.base import BrokerConnection, Kept, Outgoing, Position, Receive
 from pywsapp.exceptions import BrokerUnavailable
 
 pytestmark = pytest.mark.anyio
 
-GUARD = 10
+TIMEOUT = 10
 
 
 @dataclass
 class Client(BrokerConnection):
-    """A client that runs on asyncio only, and says what was done with it."""
+    """A client that runs on asyncio only, and logs its calls."""
 
     log: list[str] = field(default_factory=list)
     connecting: float = 0
@@ -41,9 +40,9 @@ class Client(BrokerConnection):
         return self
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Receive them; an empty batch takes forever."""
+        """Receive the messages oneself; an empty batch never returns."""
         assert asyncio.get_running_loop() is self.loop
-        with anyio.CancelScope(shield=True):  # anyio knows where it is
+        with anyio.CancelScope(shield=True):  # anyio detects asyncio
             await anyio.lowlevel.checkpoint()
         try:
             if not messages:
@@ -76,7 +75,7 @@ class Client(BrokerConnection):
             self.lost.exception()
 
 
-def bridges() -> list[threading.Thread]:
+def broker_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "pywsapp broker"]
 
 
@@ -84,33 +83,33 @@ def bridges() -> list[threading.Thread]:
 async def connected(client: Client, receive: Receive) -> AsyncIterator[BrokerConnection]:
     connection = await connect_on_asyncio(client.connect, receive, ["a:*"])
     try:
-        with anyio.fail_after(GUARD):
+        with anyio.fail_after(TIMEOUT):
             yield connection
     finally:
         await connection.aclose()
-        assert bridges() == []
+        assert broker_threads() == []
         assert client.log[-1] == "close"
 
 
-def nowhere(topic: str, data: bytes, position: Position | None) -> None:
-    raise AssertionError("nothing is to be received")
+def unexpected(topic: str, data: bytes, position: Position | None) -> None:
+    raise AssertionError("received a message")
 
 
 def block_until(condition: Callable[[], bool]) -> None:
-    """Wait in the thread of the event loop, so that it does not turn."""
+    """Block the event loop until a condition holds."""
     while not condition():
         time.sleep(0.001)
 
 
-async def test_on_asyncio_there_is_no_bridge(anyio_backend_name: str) -> None:
+async def test_asyncio_uses_the_connection_directly(anyio_backend_name: str) -> None:
     client = Client()
-    async with connected(client, nowhere) as connection:
+    async with connected(client, unexpected) as connection:
         assert (connection is client) == (anyio_backend_name == "asyncio")
-        assert len(bridges()) == (anyio_backend_name == "trio")
+        assert len(broker_threads()) == (anyio_backend_name == "trio")
         assert client.log == ["connect ['a:*']"]
 
 
-async def test_what_is_received_comes_in_order_and_in_the_thread_of_the_loop() -> None:
+async def test_messages_arrive_in_order_and_in_the_thread_of_the_event_loop() -> None:
     client, received, here = Client(), [], threading.get_ident()
     everything = anyio.Event()
 
@@ -127,10 +126,10 @@ async def test_what_is_received_comes_in_order_and_in_the_thread_of_the_loop() -
     assert received == [("t", b"%d" % n, Position("e", n + 1)) for n in range(10_000)]
 
 
-@pytest.mark.parametrize(("size", "bound"), [(0, bridge.MAX_WAITING), (1 << 18, bridge.MAX_WAITING_BYTES >> 18)])
-async def test_what_waits_is_bounded_when_trio_does_not_turn(anyio_backend_name: str, size: int, bound: int) -> None:
+@pytest.mark.parametrize(("size", "bound"), [(0, MAX_QUEUED), (1 << 18, MAX_QUEUED_BYTES >> 18)])
+async def test_the_queue_is_bounded_while_trio_is_blocked(anyio_backend_name: str, size: int, bound: int) -> None:
     if anyio_backend_name != "trio":
-        pytest.skip("there is no bridge")
+        pytest.skip("only trio has a bridge")
     client, received, most = Client(), 0, 0
     everything = anyio.Event()
 
@@ -147,15 +146,15 @@ async def test_what_waits_is_bounded_when_trio_does_not_turn(anyio_backend_name:
             await anyio.lowlevel.checkpoint()
         block_until(lambda: client.produced > received + bound)
         await everything.wait()
-    assert most == bound + 1  # one waits outside
+    assert most == bound + 1  # one message waits outside of the queue
 
 
-async def test_closing_does_not_wait_for_what_is_received(anyio_backend_name: str) -> None:
+async def test_closing_does_not_wait_for_messages_in_the_queue(anyio_backend_name: str) -> None:
     client, received = Client(), []
     async with connected(client, lambda *message: received.append(message)) as connection:
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await connection.publish([Outgoing("t", b"")] * (bridge.MAX_WAITING * 3))
+            await connection.publish([Outgoing("t", b"")] * (MAX_QUEUED * 3))
         await connection.aclose()
         after = len(received)
         await connection.aclose()
@@ -163,9 +162,9 @@ async def test_closing_does_not_wait_for_what_is_received(anyio_backend_name: st
         assert len(received) == after
 
 
-async def test_what_is_cancelled_here_is_cancelled_there() -> None:
+async def test_cancelling_a_call_cancels_its_asyncio_task() -> None:
     client = Client()
-    async with connected(client, nowhere) as connection:
+    async with connected(client, unexpected) as connection:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(connection.publish, [])
             while "forever" not in client.log:
@@ -176,17 +175,17 @@ async def test_what_is_cancelled_here_is_cancelled_there() -> None:
         assert await connection.read_history("t", Position("x", 1)) == (("x", 1), [], True)
 
 
-async def test_a_connect_that_is_cancelled_leaves_nothing() -> None:
+async def test_a_cancelled_connect_leaves_no_thread() -> None:
     client = Client(connecting=3600)
     with anyio.move_on_after(0.05) as scope:
-        await connect_on_asyncio(client.connect, nowhere, [])
+        await connect_on_asyncio(client.connect, unexpected, [])
     assert scope.cancelled_caught
-    assert bridges() == []
+    assert broker_threads() == []
     assert client.log == ["connect []"]
 
 
-async def test_errors_come_through() -> None:
-    async with connected(Client(), nowhere) as connection:
+async def test_exceptions_reach_the_caller() -> None:
+    async with connected(Client(), unexpected) as connection:
         with pytest.raises(LookupError, match="a"):
             await connection.subscribe(["a"])
         await connection.unsubscribe(["a"])
@@ -194,33 +193,33 @@ async def test_errors_come_through() -> None:
             await connection.wait_lost()
 
 
-async def test_a_connect_that_fails_leaves_nothing() -> None:
+async def test_a_failed_connect_leaves_no_thread() -> None:
     async def connect(receive: Receive, patterns: Sequence[str]) -> BrokerConnection:
         raise LookupError("no such broker")
 
     with pytest.raises(LookupError, match="no such broker"):
-        await connect_on_asyncio(connect, nowhere, [])
-    assert bridges() == []
+        await connect_on_asyncio(connect, unexpected, [])
+    assert broker_threads() == []
 
 
-async def test_whoever_waits_is_told_when_it_is_closed(anyio_backend_name: str) -> None:
+async def test_closing_ends_waiting_calls(anyio_backend_name: str) -> None:
     if anyio_backend_name != "trio":
-        pytest.skip("there is no bridge")
-    client, told = Client(), 0
+        pytest.skip("only trio has a bridge")
+    client, raised = Client(), 0
 
     async def publish_forever() -> None:
-        nonlocal told
+        nonlocal raised
         with pytest.raises(BrokerUnavailable):
             await connection.publish([])
-        told += 1
+        raised += 1
 
-    async with connected(client, nowhere) as connection, anyio.create_task_group() as tasks:
+    async with connected(client, unexpected) as connection, anyio.create_task_group() as tasks:
         tasks.start_soon(publish_forever)
         tasks.start_soon(publish_forever)
         while client.log.count("forever") < 2:
             await anyio.lowlevel.checkpoint()
         await connection.aclose()
-    assert told == 2
+    assert raised == 2
     with pytest.raises(BrokerUnavailable):
         await connection.publish([])
     with pytest.raises(BrokerUnavailable):
