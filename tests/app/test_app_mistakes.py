@@ -128,7 +128,7 @@ class WrongMessage(MessageComponent):
             lambda app: app.run(backend="gevent"), '"asyncio" or "trio", not \'gevent\'', id="unknown backend"
         ),
         pytest.param(lambda app: app.run(backend="uvloop"), "uvloop=True", id="uvloop as backend"),
-        pytest.param(lambda app: app.run(backend="trio", uvloop=True), "leave uvloop out", id="uvloop on trio"),
+        pytest.param(lambda app: app.run(backend="trio", uvloop=True), "remove uvloop=True", id="uvloop on trio"),
     ],
 )
 def test_mistake_is_explained(mistake: Any, what: str) -> None:
