@@ -26,6 +26,7 @@ from pywsapp import (
     Connection,
     EchoServer,
     MessageComponent,
+    Request,
 )
 from pywsapp.brokers.memory import MemoryBroker
 
@@ -225,7 +226,12 @@ async def test_access_log_is_an_option(caplog: pytest.LogCaptureFixture) -> None
 async def test_components_see_the_app() -> None:
     seen: list[Any] = []
     app = App("*", 0)
-    app.http("/page", lambda request: str(seen.append(request.app)))
+
+    @app.http("/page")
+    def page(request: Request) -> str:
+        seen.append(request.app)
+        return "page"
+
     async with running(app):
         await asked(app, get("/page"))
     assert seen == [app]

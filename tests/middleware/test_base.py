@@ -25,6 +25,7 @@ from pywsapp.component import ComponentFactory, HandshakeAnswer
 from pywsapp.exceptions import ConfigurationError
 
 CONN: Any = object()
+TOPIC: Any = object()
 
 
 class Recorder(MessageComponent):
@@ -95,8 +96,8 @@ def test_everything_passes_through_with_its_result() -> None:
     assert around.on_open(CONN) == "opened"
     assert around.on_message(CONN, "hi") == "taken"
     assert around.on_error(CONN, error) == "settled"
-    assert around.on_subscribe(CONN, "room") == "subscribed"
-    assert around.on_unsubscribe(CONN, "room") == "unsubscribed"
+    assert around.on_subscribe(CONN, TOPIC) == "subscribed"
+    assert around.on_unsubscribe(CONN, TOPIC) == "unsubscribed"
     assert around.on_close(CONN) == "closed"
     assert [call[0] for call in recorder.calls] == [
         "on_handshake",
@@ -202,7 +203,7 @@ class ThreadCheck(HandshakeMiddleware):
 
 
 class AsyncIpFilter(IpBlackList):
-    async def check(self, request: Request) -> None:  # type: ignore[override]
+    async def check(self, request: Request) -> None:
         await anyio.lowlevel.checkpoint()
         super().check(request)
 
@@ -228,7 +229,7 @@ async def test_a_check_that_waits_decides(kind: type[HandshakeMiddleware]) -> No
 @pytest.mark.anyio
 async def test_an_async_handshake_after_an_async_check_is_awaited() -> None:
     class Slow(Recorder):
-        async def on_handshake(self, request: Request) -> HandshakeAnswer:  # type: ignore[override]
+        async def on_handshake(self, request: Request) -> HandshakeAnswer:
             await anyio.lowlevel.checkpoint()
             return "v1"
 

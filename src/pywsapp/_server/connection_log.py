@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pywsapp.http import one_line
+from pywsapp._http_text import one_line
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection

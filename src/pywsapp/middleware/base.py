@@ -29,7 +29,7 @@ class HandshakeMiddleware(MessageComponent):
     def __init__(self, component: MessageComponent | ComponentFactory) -> None:
         self.component = check_component(component)
 
-    def check(self, request: Request) -> Any:
+    def check(self, request: Request) -> None | Awaitable[None]:
         """Check a handshake before the component inside sees it: a `def`, an `async def`, or marked with `in_thread`.
 
         Returns:
@@ -38,6 +38,7 @@ class HandshakeMiddleware(MessageComponent):
         Raises:
             Refuse: the server answers with that status.
         """
+        return None
 
     def run_check(self, request: Request) -> Awaitable[None] | None:
         """Call `check`; raises what it raises, at once or when the result is awaited.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Awaitable, Iterable, MutableSequence
 from typing import NamedTuple, overload
 
 from pywsapp.component import ComponentFactory, MessageComponent
@@ -183,15 +183,15 @@ class OriginCheck(HandshakeMiddleware):
     def allowed_origins(self, origins: Iterable[str] | None) -> None:
         self._allowed_origins = AllowedOrigins(origins)
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request) -> None | Awaitable[None]:
         """Refuse a handshake with status 403 if its origin is not allowed."""
         sent = request.headers.getlist("origin")
         if not sent:
             if self.require_origin:
                 raise Refuse(403, body="an Origin field is required here")
-            return
+            return None
         if self._allows(sent, request):
-            return
+            return None
         allowed = ", ".join(self.allowed_origins) or f"the same as of host {request.host!r}, port {request.port}"
         logger.info("refused a handshake of origin %r; allowed is %s", ", ".join(sent)[:_MAX_LOGGED], allowed)
         raise Refuse(403, body="this origin is not allowed here")
