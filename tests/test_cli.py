@@ -129,7 +129,7 @@ class rooms:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A directory with a module `chat` that has an App, and one that lacks something."""
+    """A directory with a module `chat` that has an App, and with modules that have none."""
     (tmp_path / "chat.py").write_text(CHAT)
     (tmp_path / "broken.py").write_text("import no_such_library")
     (tmp_path / "broken_name.py").write_text("from pywsapp import App; application = App()")
@@ -173,7 +173,7 @@ def test_run_with_workers(script: bool, folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
-def test_run_elsewhere_than_the_app_says(folder: Path) -> None:
+def test_run_on_another_address_and_port(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = ["run", "chat:app", "--port", str(port), "--address", "localhost", "--workers", "auto"]
@@ -202,14 +202,14 @@ def test_run_elsewhere_than_the_app_says(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_run_of_what_is_not_there_is_one_line(arguments: list[str], what: str, folder: Path) -> None:
+def test_mistake_in_the_place_of_the_app_is_one_line(arguments: list[str], what: str, folder: Path) -> None:
     with Program(["-m", "pywsapp", "run", *arguments], cwd=folder) as program:
         assert program.end() == 1
     assert program.output == f"pywsapp: {what.format(folder=folder)}\n"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_run_of_a_module_that_cannot_be_imported_shows_where(workers: str, folder: Path) -> None:
+def test_failing_import_shows_its_traceback(workers: str, folder: Path) -> None:
     with Program(["-m", "pywsapp", "run", "broken:app", "--workers", workers], cwd=folder) as program:
         assert program.end() == 1
     assert program.output.count("ModuleNotFoundError: No module named 'no_such_library'") == 1

@@ -32,7 +32,8 @@ class MessageComponent:
     """The base of every application: subclass it and override the hooks that you need.
 
     A hook is a method that the library calls. Every hook may be a `def`, an `async def`, or a blocking `def` marked
-    with `in_thread`. `pywsapp._lifecycle.lifecycle` documents the order in which hooks are called. The class mirrors
+    with `in_thread`. `pywsapp._lifecycle.lifecycle` documents the order in which hooks are called. A component with a
+    method that nearly has the name of a hook cannot be routed; see `handler` for methods of your own. The class mirrors
     Ratchet's MessageComponentInterface; `on_handshake` is new.
 
     Attributes:

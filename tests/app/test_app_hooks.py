@@ -84,7 +84,7 @@ async def test_failing_shutdown_is_logged_and_the_next_one_is_called(caplog: pyt
     assert "fail failed" in record.getMessage()
 
 
-async def test_shutdown_hook_that_hangs_is_left_behind() -> None:
+async def test_shutdown_hook_that_hangs_is_cancelled() -> None:
     app = App("*", 0, options=Options(drain_timeout=0.1))
     app.on_shutdown(anyio.sleep_forever)
     async with running(app):
@@ -188,7 +188,7 @@ async def test_task_of_a_startup_hook_runs_once_each_time() -> None:
         assert sorted(calls) == ["own", "permanent"]
 
 
-async def test_task_may_use_connections_until_they_are_drained() -> None:
+async def test_task_can_use_connections_until_they_are_drained() -> None:
     component = Recorder()
     app = App("*", 0)
     app.route("/", component)

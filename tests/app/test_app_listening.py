@@ -49,7 +49,7 @@ def files(authority: trustme.CA, tmp_path: Path) -> tuple[str, str, str]:
     return names  # type: ignore[return-value]
 
 
-async def test_free_port_is_told() -> None:
+async def test_free_port_is_known_while_running() -> None:
     app = App(port=0)
     assert (app.port, app.urls) == (0, [])
     async with running(app):
@@ -85,7 +85,7 @@ async def test_urls_while_draining() -> None:
         ("::1", "127.0.0.1", "[::1]"),
     ],
 )
-async def test_urls_have_a_name_that_is_answered_to(host: Any, address: str, shown: str) -> None:
+async def test_urls_contain_a_name_that_the_app_answers_to(host: Any, address: str, shown: str) -> None:
     app = App(host, 0, address)
     async with running(app):
         assert app.urls == [f"http://{shown}:{app.port}"]
@@ -108,7 +108,7 @@ async def test_several_listeners(files: tuple[str, str, str], tmp_path: Path) ->
             assert await peer.frame() == (TEXT, b"over a file")
 
 
-async def test_moved_before_it_runs(tmp_path: Path) -> None:
+async def test_rebind_before_it_runs(tmp_path: Path) -> None:
     app = App("*", unix_path=tmp_path / "socket")
     app.rebind(port=0)
     app.route("/", EchoServer())

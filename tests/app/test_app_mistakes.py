@@ -136,7 +136,7 @@ def test_mistake_is_explained(mistake: Any, what: str) -> None:
         mistake(App("*", 0))
 
 
-async def test_message_that_is_none_is_explained(caplog: pytest.LogCaptureFixture) -> None:
+async def test_message_of_another_type_is_explained(caplog: pytest.LogCaptureFixture) -> None:
     class Wrong(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
             conn.send({"not": "a message"})  # type: ignore[arg-type]
@@ -157,8 +157,8 @@ async def test_options_of_the_server_may_be_repeated_for_a_route() -> None:
         app.route("/other", EchoServer(), options=Options(handshake_timeout=4))
 
 
-def test_server_wide_options_are_options_and_no_others_are_read_by_the_server_alone() -> None:
-    """Whatever the lifecycle or the protocol reads differs by route; what only the server reads must not."""
+def test_server_wide_options_are_those_that_only_the_server_reads() -> None:
+    """Options that the lifecycle or the protocol reads can differ by route; the others cannot."""
     source = Path(pywsapp.__file__).parent
     by_route = "".join(
         path.read_text()

@@ -47,7 +47,7 @@ async def test_one_instance_serves_all_connections() -> None:
 
 
 @pytest.mark.parametrize("how", ["class", "function", "partial"])
-async def test_a_factory_makes_one_for_each(how: str) -> None:
+async def test_a_factory_makes_one_for_each_connection(how: str) -> None:
     class Own(Counting):
         made = 0
 
@@ -94,7 +94,7 @@ class Wrong:
         (None, "a route needs a MessageComponent .*, not None"),
     ],
 )
-def test_what_is_no_component(component: object, text: str) -> None:
+def test_an_invalid_component(component: object, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         check_component(component)
 
@@ -112,7 +112,7 @@ def test_what_is_no_component(component: object, text: str) -> None:
         ("on_request", lambda self, conn, request: None, "self, request"),
     ],
 )
-def test_wrong_arguments_are_noticed_before_the_first_connection(
+def test_wrong_arguments_are_found_before_the_first_connection(
     name: str, handler: Any, wanted: str, instance: bool
 ) -> None:
     kind = type("Chat", (MessageComponent,), {name: handler})
@@ -120,7 +120,7 @@ def test_wrong_arguments_are_noticed_before_the_first_connection(
         check_component(kind() if instance else kind)
 
 
-def test_arguments_may_have_other_names_and_defaults() -> None:
+def test_arguments_can_have_other_names_and_defaults() -> None:
     class Fine(MessageComponent):
         def on_open(self, c: Connection, more: int = 1) -> None: ...
         def on_message(self, *arguments: Any) -> None: ...
@@ -134,7 +134,7 @@ def test_arguments_may_have_other_names_and_defaults() -> None:
 # -- what on_handshake answers -----------------------------------------------------------------------------------------
 
 
-def test_what_a_handshake_answer_means() -> None:
+def test_answers_of_on_handshake() -> None:
     component, other = Recorder(), Recorder()
     assert as_accept(None, component) == Accept(component=component)
     assert as_accept("chat.v2", component) == Accept(component=component, subprotocol="chat.v2")
@@ -147,7 +147,7 @@ def test_what_a_handshake_answer_means() -> None:
 
 
 @pytest.mark.parametrize("kind", ["def", "async"])
-async def test_a_handshake_may_hand_over_to_another_component(kind: str) -> None:
+async def test_a_handshake_can_choose_another_component(kind: str) -> None:
     inner = Recorder()
 
     class Outer(Recorder):
@@ -192,7 +192,7 @@ async def test_a_plain_request_is_answered_with_426() -> None:
     assert component.calls == []
 
 
-def test_refusing_takes_a_status_that_refuses() -> None:
+def test_refuse_needs_a_status_that_refuses() -> None:
     with pytest.raises(ConfigurationError, match="Refuse takes an HTTP status from 300 to 599, not 200"):
         Refuse(200)
 

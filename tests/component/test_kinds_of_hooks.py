@@ -42,7 +42,7 @@ def as_thread(handler: Callable[..., None]) -> Callable[..., Any]:
 
 
 def as_awaitable(handler: Callable[..., None]) -> Callable[..., Any]:
-    """A def that has done its work and gives something to wait for."""
+    """A def that finishes its work and returns an awaitable."""
 
     def run(self: Any, conn: Connection, *arguments: Any) -> Awaitable[Any]:
         handler(self, conn, *arguments)
@@ -56,7 +56,7 @@ KINDS = [as_def, as_async, as_thread, as_awaitable]
 
 @pytest.mark.parametrize("on_message", KINDS)
 @pytest.mark.parametrize("on_open", KINDS)
-async def test_kinds_of_handlers_may_be_mixed(on_open: Callable[..., Any], on_message: Callable[..., Any]) -> None:
+async def test_kinds_of_hooks_can_be_mixed(on_open: Callable[..., Any], on_message: Callable[..., Any]) -> None:
     kinds = [on_open, on_message, on_message, on_open]
     names = ["on_open", "on_message", "on_close", "on_error"]
     handlers = {name: kind(getattr(Recorder, name)) for name, kind in zip(names, kinds, strict=True)}
@@ -74,7 +74,7 @@ async def test_kinds_of_handlers_may_be_mixed(on_open: Callable[..., Any], on_me
     ]
 
 
-async def test_kinds_may_change_from_message_to_message() -> None:
+async def test_kinds_can_change_from_message_to_message() -> None:
     class Changing(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
             if message == "def":
@@ -104,7 +104,7 @@ async def test_kinds_may_change_from_message_to_message() -> None:
 
 
 @pytest.mark.parametrize("result", [True, 0, "text", b"", [], {"a": 1}, object()], ids=repr)
-def test_what_a_handler_returns_is_ignored_if_it_cannot_be_awaited(result: Any) -> None:
+def test_a_result_that_cannot_be_awaited_is_ignored(result: Any) -> None:
     class Returning(Recorder):
         def on_open(self, conn: Connection) -> Any:
             return result
@@ -125,8 +125,8 @@ def test_what_a_handler_returns_is_ignored_if_it_cannot_be_awaited(result: Any) 
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["queued", "at once"])
-async def test_a_future_may_be_returned(busy: bool) -> None:
-    """Any awaitable will do, not only a coroutine."""
+async def test_a_future_can_be_returned(busy: bool) -> None:
+    """Any awaitable can be returned, not only a coroutine."""
 
     class Soon:
         def __await__(self) -> Any:
@@ -148,7 +148,7 @@ async def test_a_future_may_be_returned(busy: bool) -> None:
 # -- what async handlers can do ----------------------------------------------------------------------------------------
 
 
-async def test_timeouts_cancel_scopes_and_task_groups_work_in_handlers() -> None:
+async def test_timeouts_cancel_scopes_and_task_groups_work_in_hooks() -> None:
     class Using(Recorder):
         async def on_open(self, conn: Connection) -> None:
             with anyio.move_on_after(0) as scope:
@@ -193,7 +193,7 @@ async def test_timeouts_cancel_scopes_and_task_groups_work_in_handlers() -> None
     ]
 
 
-async def test_handlers_of_a_connection_run_in_one_task() -> None:
+async def test_hooks_of_a_connection_run_in_one_task() -> None:
     tasks: dict[str, set[int]] = {}
 
     class Asking(Recorder):
@@ -236,7 +236,7 @@ async def test_libraries_of_asyncio_find_their_task() -> None:
 
 
 @ON_ASYNCIO
-async def test_a_task_that_somebody_else_cancelled_is_an_error_and_not_the_end_of_ours(
+async def test_the_cancellation_of_an_awaited_task_is_an_error_of_the_hook(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Waiting(Recorder):
@@ -292,7 +292,7 @@ async def test_context_variables_last_for_a_connection() -> None:
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_marked_handler_runs_in_a_worker_thread() -> None:
+async def test_a_marked_hook_runs_in_a_thread() -> None:
     ids: list[int] = []
 
     class Threaded(MessageComponent):
@@ -309,7 +309,7 @@ async def test_a_marked_handler_runs_in_a_worker_thread() -> None:
     assert threading.get_ident() not in ids
 
 
-async def test_a_blocked_thread_holds_up_nobody_else() -> None:
+async def test_a_blocked_thread_does_not_delay_other_connections() -> None:
     release = threading.Event()
 
     class Blocking(MessageComponent):
@@ -346,7 +346,7 @@ async def test_an_error_in_a_thread_reaches_on_error() -> None:
     assert component.calls[1:-1] == [("error", "LookupError('1')"), ("error", "LookupError('2')")]
 
 
-async def test_a_thread_is_waited_for_when_the_server_is_cancelled() -> None:
+async def test_a_cancelled_server_waits_for_threads() -> None:
     release = threading.Event()
 
     class Blocking(Recorder):
@@ -369,14 +369,14 @@ async def test_a_thread_is_waited_for_when_the_server_is_cancelled() -> None:
     assert component.names() == ["open", "begun", "close"]
 
 
-def test_what_is_not_for_threads() -> None:
+def test_an_async_hook_cannot_be_marked() -> None:
     async def handler(conn: Connection) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"in_thread is for def hooks; .*handler is an async def"):
         in_thread(handler)
 
 
-def test_a_marked_handler_keeps_its_name_and_signature() -> None:
+def test_a_marked_hook_keeps_its_name_and_signature() -> None:
     class Marked(MessageComponent):
         @in_thread
         def on_message(self, conn: Connection, message: Any) -> None:

@@ -29,7 +29,7 @@ class HandshakeMiddleware(MessageComponent):
     def __init__(self, component: MessageComponent | ComponentFactory) -> None:
         self.component = check_component(component)
 
-    def check(self, request: Request) -> None | Awaitable[None]:
+    def check(self, request: Request) -> Awaitable[None] | None:
         """Check a handshake before the component inside sees it: a `def`, an `async def`, or marked with `in_thread`.
 
         Returns:

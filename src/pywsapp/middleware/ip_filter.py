@@ -73,7 +73,7 @@ class IpBlackList(HandshakeMiddleware):
         """The entries in the order in which they were blocked, in their usual spelling."""
         return list(self._blocked)
 
-    def check(self, request: Request) -> None | Awaitable[None]:
+    def check(self, request: Request) -> Awaitable[None] | None:
         """Refuse a request with status 403 if its address is blocked."""
         if self.is_blocked(request.remote_address):
             raise Refuse(403, body="your address is blocked")

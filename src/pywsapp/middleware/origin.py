@@ -183,7 +183,7 @@ class OriginCheck(HandshakeMiddleware):
     def allowed_origins(self, origins: Iterable[str] | None) -> None:
         self._allowed_origins = AllowedOrigins(origins)
 
-    def check(self, request: Request) -> None | Awaitable[None]:
+    def check(self, request: Request) -> Awaitable[None] | None:
         """Refuse a handshake with status 403 if its origin is not allowed."""
         sent = request.headers.getlist("origin")
         if not sent:
