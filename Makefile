@@ -1,4 +1,4 @@
-# Everything here can be done without make; CONTRIBUTING.md has the commands.
+# CONTRIBUTING.md has the commands that do the same without make.
 
 PYTHON ?=
 VENV := .venv
@@ -11,27 +11,27 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance bench fuzz lint types format twin clean services
+.PHONY: help demo test test-all conformance bench fuzz lint types format compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp ## Start the demo and say where to look at it
+demo: $(VENV)/demo.stamp ## Start the demo and print its URL
 	$(BIN)/python -m pywsapp demo
 
-test: lint types services twin ## Lint, types and the whole test suite, compiled and as Python, on every event loop
+test: lint types services compile ## Check style and types, run all tests on both builds (ARGS='-k http' for a part)
 	@sh scripts/test.sh $(BIN)/python $(ARGS)
 
-test-all: $(VENV)/dev.stamp ## The same suite on every CPython 3.10-3.13 here, and with the oldest dependencies
+test-all: $(VENV)/dev.stamp ## Run the tests on every CPython 3.10-3.13 here, and with the oldest dependencies
 	$(BIN)/python scripts/test_all.py $(ARGS)
 
-conformance: twin ## The full Autobahn suite, server and client on every backend (ARGS=--quick for less)
+conformance: compile ## Run the Autobahn suite, server and client on every backend (ARGS=--quick for less)
 	$(BIN)/python conformance/run.py $(ARGS)
 
-bench: ## Measure beside other servers (ARGS=--quick for five minutes, --long for all)
+bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: everything)
 	$(or $(PYTHON),python3) benchmarks/run.py $(ARGS)
 
-fuzz: $(VENV)/fuzz.stamp ## Each fuzz target for FUZZ_SECONDS (default 60)
+fuzz: $(VENV)/fuzz.stamp ## Run each fuzz target for FUZZ_SECONDS (default 60)
 	$(BIN)/python scripts/fuzz.py --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/dev.stamp ## Check style and formatting
@@ -41,11 +41,11 @@ lint: $(VENV)/dev.stamp ## Check style and formatting
 types: $(VENV)/dev.stamp ## Check types
 	$(BIN)/mypy
 
-format: $(VENV)/dev.stamp ## Format the code and mend what can be mended by itself
+format: $(VENV)/dev.stamp ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-twin: $(VENV)/dev.stamp ## Compile what has changed of the compiled twin; without a C compiler there is none
+compile: $(VENV)/dev.stamp ## Compile the extension modules that changed (needs a C compiler)
 	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]
 
 clean: ## Remove the environments, build results and caches
@@ -57,8 +57,8 @@ services: $(VENV)/dev.stamp
 	@sh scripts/services.sh $(BIN)/python
 	@$(BIN)/python conformance/environment.py >/dev/null || echo "CONFORMANCE WILL NOT BE TESTED" >&2
 
-# The stamps are newer than pyproject.toml for as long as what is installed follows it. For the demo and fuzzing
-# nothing else compiles what has changed; installing does.
+# An environment is up to date while its stamp is newer than pyproject.toml. The demo and the fuzzing have no `compile`
+# before them, so their stamps depend on the compiled sources too: an installation compiles them.
 $(VENV)/demo.stamp: pyproject.toml hatch_build.py $(COMPILED)
 	@sh scripts/venv.sh $(VENV) -e '.[all]'
 	@touch $@

@@ -1,11 +1,13 @@
-"""Compile the twin of the innermost modules: into a wheel while one is built, or in place with `python hatch_build.py`.
+"""Compile the extension modules: into a wheel when hatchling builds one, or in place with `python hatch_build.py`.
 
-A module with a `.pxd` is compiled from the same `.py`, or from a `.pyx` beside it where CPython lacks an operation. The
-twin lies beside its source under the same name, and import takes it first. `PYWSAPP_PURE=1` leaves it out of a wheel,
-and aside at run time. All of the modules are compiled or none, for a compiled one relies on the layout of others.
+Cython compiles every module that has a `.pxd` file. It compiles the `.py`, or the `.pyx` beside it where CPython lacks
+an operation. The extension module lies beside its source and has the same name; Python imports it instead of the
+source. With `PYWSAPP_PURE=1` a wheel has no extension modules, and installed ones are not imported.
 
-Exit status in place: 0 if the twin is complete and newer than its sources, 3 if there is no Cython or no compiler here,
-1 if it could not be compiled with them; there is no twin then.
+The build compiles all of the modules or none of them, because a compiled module relies on the layout of the others.
+
+Exit status in place: 0 if the extension modules are complete and newer than their sources; 3 if Cython or a C compiler
+is missing; 1 if the compilation failed. There are no extension modules after 1 and 3.
 """
 
 from __future__ import annotations
@@ -38,47 +40,47 @@ SELF = Path(__file__).resolve()
 ROOT = SELF.parent
 SOURCE = ROOT / "src"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-NO_TOOLS = 3
+MISSING_TOOLS = 3
 DIRECTIVES = {
     "language_level": 3,
-    "annotation_typing": False,  # types are what the .pxd says; hints stay hints, also for None and subclasses
-    "allow_none_for_extension_args": False,  # None is no bytes: what reads its size would read past it
+    "annotation_typing": False,  # the .pxd declares the types; hints stay hints and allow None and subclasses
+    "allow_none_for_extension_args": False,  # code that reads the size of None as bytes would read invalid memory
 }
 
 
-class Unable(Exception):
-    """The twin could not be compiled; the text says why, in one line."""
+class BuildError(Exception):
+    """The extension modules could not be compiled; the message is one line and says why."""
 
 
-class NoTools(Unable):
-    """There is nothing here to compile with."""
+class MissingTools(BuildError):
+    """Cython, setuptools or a C compiler is missing."""
 
 
 class CompiledBuild(BuildHookInterface):  # type: ignore[type-arg]
-    """Puts the twin into a wheel, which is then one for this platform and Python."""
+    """Add the extension modules to a wheel, which is then for this platform and Python only; hatchling's hook."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; where that cannot be, say so and let the wheel be one for any platform."""
+        """Compile the extension modules; if that fails, print a warning and build a wheel for any platform."""
         pure = bool(os.environ.get("PYWSAPP_PURE"))
         self._work = TemporaryDirectory(prefix="pywsapp-")
         try:
             if version == "editable":
                 remove_extensions() if pure else build_in_place()
             elif not pure:
-                twin = compile_extensions(Path(self._work.name))
+                extensions = compile_extensions(Path(self._work.name))
                 build_data["pure_python"] = False
                 build_data["infer_tag"] = True
-                build_data["force_include"].update({str(path): name for name, path in twin.items()})
-        except Unable as exc:
-            self.app.display_warning(f"pywsapp is built without its compiled twin: {exc}")
+                build_data["force_include"].update({str(path): name for name, path in extensions.items()})
+        except BuildError as exc:
+            self.app.display_warning(f"pywsapp is built without its extension modules: {exc}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Forget what is now in the wheel."""
+        """Remove the files that are in the wheel now."""
         self._work.cleanup()
 
 
 def modules() -> dict[str, Path]:
-    """Give what has a twin: a path in the package, without a suffix, and the file that is compiled."""
+    """Return the modules to compile: the path in the source tree without a suffix, and the source file."""
     found = {}
     for declarations in sorted(SOURCE.rglob("*.pxd")):
         candidates = [declarations.with_suffix(suffix) for suffix in (".pyx", ".py")]
@@ -89,110 +91,111 @@ def modules() -> dict[str, Path]:
 
 
 def extensions_in_place() -> set[Path]:
-    """Find the compiled modules that this Python would import from the source tree."""
+    """Return the extension modules that this Python would import from the source tree."""
     return {path for path in SOURCE.rglob("*") if path.name[path.name.find(".") :] in EXTENSION_SUFFIXES}
 
 
 def fault_in_place() -> str | None:
-    """Say why the twin in place must not be used; None if it may, and if there is none."""
-    twin = extensions_in_place()
-    wanted = {SOURCE / f"{name}{SUFFIX}" for name in modules()}
-    if not twin:
+    """Return why the extension modules in place must not be used; None if they can be used or there are none."""
+    found = extensions_in_place()
+    expected = {SOURCE / f"{name}{SUFFIX}" for name in modules()}
+    if not found:
         return None
-    for path in sorted(twin ^ wanted):
-        what = "has no .pxd" if path in twin else "is missing"
-        return f"{path.relative_to(ROOT)} {what}"
-    made = min(path.stat().st_mtime for path in twin)
+    for path in sorted(found ^ expected):
+        problem = "has no .pxd" if path in found else "is missing"
+        return f"{path.relative_to(ROOT)} {problem}"
+    built = min(path.stat().st_mtime for path in found)
     for name in modules():
         for source in [*(SOURCE / name).parent.glob(f"{Path(name).name}.p[xy]*"), SELF]:
-            if source.stat().st_mtime > made:
-                return f"{source.relative_to(ROOT)} is newer than what is compiled"
+            if source.stat().st_mtime > built:
+                return f"{source.relative_to(ROOT)} is newer than the extension modules"
     return None
 
 
 def remove_extensions() -> None:
-    """Remove the twin in place, that of other Pythons excepted."""
+    """Remove the extension modules in place, except those of other Pythons."""
     for path in extensions_in_place():
         path.unlink(missing_ok=True)
 
 
 def build_in_place() -> None:
-    """Make the twin in place complete and up to date.
+    """Compile the extension modules in place, unless they are complete and up to date.
 
     Raises:
-        Unable: it could not be compiled; there is none then.
+        BuildError: the compilation failed; there are no extension modules then.
     """
-    # Of every state that matters to what is compiled; within one, only what changed is compiled again.
+    # One directory for each state that influences the result; inside one, only changed modules are compiled again.
     state = [sys.version, SUFFIX, *map(os.environ.get, ("CC", "CFLAGS", "LDFLAGS")), SELF.read_text()]
-    work = ROOT / "build" / f"twin-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    work = ROOT / "build" / f"extensions-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
     work.mkdir(parents=True, exist_ok=True)
-    with _alone(work):
+    with _locked(work):
         if extensions_in_place() and fault_in_place() is None:
             return
         began = time.time()
         try:
-            twin = compile_extensions(work)
-        except Unable:
+            extensions = compile_extensions(work)
+        except BuildError:
             remove_extensions()
             raise
-        # Copies are moved into place: half a file is never seen, and what a running program has mapped stays as it is.
-        fresh = work / "fresh"
-        for name, path in twin.items():
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, fresh / name)
-            os.utime(fresh / name, (began, began))  # what was edited meanwhile is newer
+        # Copies are moved into place: no program imports half a file, and a running program keeps the file it mapped.
+        copies = work / "copies"
+        for name, path in extensions.items():
+            (copies / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copies / name)
+            os.utime(copies / name, (began, began))  # a source that was edited during the build is newer
         remove_extensions()
-        for name in twin:
-            (fresh / name).replace(SOURCE / name)
+        for name in extensions:
+            (copies / name).replace(SOURCE / name)
 
 
 def compile_extensions(work: Path) -> dict[str, Path]:
-    """Compile all modules in a process of its own, for compilers print pages and setuptools patches what it meets.
+    """Compile all modules in a separate process, because compilers print much and setuptools patches other modules.
 
     Args:
-        work: a directory to work in.
+        work: the directory for intermediate and compiled files.
 
     Returns:
-        The names of the compiled files in the package, and where they are.
+        For the path of each extension module in the source tree, the compiled file.
 
     Raises:
-        Unable: it cannot be done; what the compilers said is in `work`, in the file log.
+        BuildError: the compilation failed; the output of the compilers is in the file `log` in `work`.
     """
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        raise NoTools("it is made for CPython with its global lock")
+        raise MissingTools("they need CPython with its global interpreter lock")
     log = work / "log"
-    variables = {**os.environ, "LC_ALL": "C"}  # what is searched for below is English
+    variables = {**os.environ, "LC_ALL": "C"}  # the search for errors below expects English
     with log.open("w") as out:
-        # From SOURCE, so that tracebacks name a module by its path in the package and not by that on this machine.
+        # In SOURCE, so that tracebacks name a module by its path in the package and not by its path on this machine.
         command = [sys.executable, str(SELF), "--work", str(work)]
         status = subprocess.call(command, cwd=SOURCE, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    twin = {f"{name}{SUFFIX}": work / "lib" / f"{name}{SUFFIX}" for name in modules()}
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    if status == NO_TOOLS:
-        raise NoTools(said[-1])
-    if status != 0 or not all(path.is_file() for path in twin.values()):
-        errors = [line for line in said if re.match(r"\S+:\d+:\d+: (?!warning|note)|\S+: (fatal )?error", line)]
-        raise Unable(next(iter(errors + said[-1:]), "the compiler made nothing, and said nothing"))
-    return twin
+    extensions = {f"{name}{SUFFIX}": work / "lib" / f"{name}{SUFFIX}" for name in modules()}
+    output = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    if status == MISSING_TOOLS:
+        raise MissingTools(output[-1])
+    if status != 0 or not all(path.is_file() for path in extensions.values()):
+        errors = [line for line in output if re.match(r"\S+:\d+:\d+: (?!warning|note)|\S+: (fatal )?error", line)]
+        raise BuildError(next(iter(errors + output[-1:]), "the compiler wrote no files and no message"))
+    return extensions
 
 
 @contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Let one process at a time work in a directory."""
+def _locked(work: Path) -> Iterator[None]:
+    """Hold a lock on a directory, so that one process at a time builds in it."""
     with (work / "lock").open("w") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _work_in(work: Path) -> int:
+def _compile_in(work: Path) -> int:
+    """Compile all modules in this process; return the exit status."""
     try:
         from Cython.Build import cythonize
         from setuptools import Distribution, Extension
         from setuptools.command.build_ext import build_ext
     except ImportError as exc:
         print(f"{exc.name} is not installed")
-        return NO_TOOLS
+        return MISSING_TOOLS
 
     def build(extensions: list[Any]) -> None:
         command = build_ext(Distribution({"name": "pywsapp", "ext_modules": extensions}))
@@ -206,8 +209,8 @@ def _work_in(work: Path) -> int:
     try:
         build([Extension("probe", [str(probe)])])
     except Exception as exc:
-        print(exc, "no C compiler here that finds Python.h", sep="\n")
-        return NO_TOOLS
+        print(exc, "there is no C compiler that finds Python.h", sep="\n")
+        return MISSING_TOOLS
     flags = [] if sys.platform == "win32" else ["-O3", "-g0"]
     extensions = [
         Extension(name.replace("/", "."), [str(source.relative_to(SOURCE))], extra_compile_args=flags)
@@ -220,12 +223,12 @@ def _work_in(work: Path) -> int:
 
 def main() -> int:
     if sys.argv[1:2] == ["--work"]:
-        return _work_in(Path(sys.argv[2]))
+        return _compile_in(Path(sys.argv[2]))
     try:
         build_in_place()
-    except Unable as exc:
-        print(f"hatch_build.py: there is no compiled twin: {exc}", file=sys.stderr)
-        return NO_TOOLS if isinstance(exc, NoTools) else 1
+    except BuildError as exc:
+        print(f"hatch_build.py: the extension modules are not built: {exc}", file=sys.stderr)
+        return MISSING_TOOLS if isinstance(exc, MissingTools) else 1
     return 0
 
 

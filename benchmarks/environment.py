@@ -243,7 +243,7 @@ class _Maker:
         print(f"{what} (log: {self.log})", file=sys.stderr, flush=True)
 
     def _works(self, *command: str | Path) -> bool:
-        # PYWSAPP_PURE would leave the compiled twin out of the installation.
+        # With PYWSAPP_PURE set, the installation would have no extension modules.
         variables = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
         with self.log.open("a") as out:
             out.write(f"$ {shlex.join(map(str, command))}\n")

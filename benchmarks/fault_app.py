@@ -79,7 +79,7 @@ def answer(conn: Connection, **fields: object) -> None:
 
 
 def is_away(app: App) -> bool:
-    return app.hub.relay is None or not app.hub.relay.stats.connected
+    return app.topics.relay is None or not app.topics.relay.stats.connected
 
 
 def tell_when_away(app: App) -> None:
@@ -91,7 +91,7 @@ def tell_when_away(app: App) -> None:
         nonlocal was_away
         if (away := is_away(app)) != was_away:
             was_away = away
-            for conn in {conn for topic in app.hub.topics() for conn in topic}:
+            for conn in {conn for topic in app.topics.active() for conn in topic}:
                 answer(conn, away=away)
 
 

@@ -43,7 +43,7 @@ from benchmarks.fault_app import HISTORY_SIZE
 from benchmarks.fault_run import Run, Server
 from benchmarks.ledger import Counts
 from benchmarks.measure import exit_on_sigterm
-from pywsapp.topics.presence import LEASE_SECONDS
+from pywsapp.topics.presence.view import LEASE_SECONDS
 
 #: Seconds in which everybody has to know who is there: the lease, and a little.
 CONVERGE_SECONDS = LEASE_SECONDS + 3.0

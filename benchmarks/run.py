@@ -36,7 +36,7 @@ from benchmarks.measure import Bench, exit_on_sigterm, measure
 from benchmarks.results import Results
 from benchmarks.scenarios import Run, Scenario
 
-NO_TWINS = "none"
+NO_EXTENSIONS = "none"
 SEED = 20240229  # any number, but the same in every session
 PACKAGES = (
     *("pywsapp", "uvloop", "anyio", "wsproto", "trio", "websockets", "picows", "aiohttp", "uvicorn", "httptools"),
@@ -90,20 +90,20 @@ def server_versions(environment: Environment) -> dict[str, Any]:
     """Ask the servers' environments what is installed in them."""
     probe = (
         "import importlib.metadata, json, pathlib, platform, sys; found = importlib.metadata.distributions();"
-        "twins = pathlib.Path(sys.prefix).glob('lib/python*/site-packages/pywsapp/**/*.so');"
+        "extensions = pathlib.Path(sys.prefix).glob('lib/python*/site-packages/pywsapp/**/*.so');"
         "print(json.dumps([{d.metadata['Name']: d.version for d in found}, sorted(t.name.partition('.')[0] for t in"
-        " twins), platform.python_version()]))"
+        " extensions), platform.python_version()]))"
     )
     versions: dict[str, str] = {}
-    twins: list[str] = []
+    extensions: list[str] = []
     python = ""
     for interpreter in (environment.peers, environment.pywsapp):
         done = subprocess.run([interpreter, "-c", probe], cwd="/", capture_output=True, text=True, check=True)
-        installed, twins, python = json.loads(done.stdout)
+        installed, extensions, python = json.loads(done.stdout)
         versions |= {name: installed[name] for name in PACKAGES if name in installed}
     return {
         "python": python,
-        "compiled modules of pywsapp": ", ".join(twins) or NO_TWINS,
+        "compiled modules of pywsapp": ", ".join(extensions) or NO_EXTENSIONS,
         "versions": {name: versions[name] for name in PACKAGES if name in versions},
     }
 
@@ -113,7 +113,7 @@ def session_facts(environment: Environment) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.timezone.utc)
     facts = {"date": now.strftime("%Y-%m-%d %H:%M UTC"), "commit": machine.commit(ROOT), **machine.facts()}
     facts |= server_versions(environment)
-    if facts["compiled modules of pywsapp"] == NO_TWINS:
+    if facts["compiled modules of pywsapp"] == NO_EXTENSIONS:
         environment.notes.append("pywsapp has no compiled modules here: with and without `pure` it is the same")
     return facts | {"notes": environment.notes}
 

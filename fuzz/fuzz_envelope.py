@@ -8,12 +8,12 @@ with instrumented():
     from pywsapp.brokers.base import Position
     from pywsapp.brokers.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
     from pywsapp.exceptions import TopicError
-    from pywsapp.topics.registry import Hub
+    from pywsapp.topics.registry import TopicRegistry
 
 TOPIC = "room:42"
 KEY = b"a key"
-HUB = Hub()
-HUB.listen(TOPIC, lambda topic, message: None)
+REGISTRY = TopicRegistry()
+REGISTRY.listen(TOPIC, lambda topic, message: None)
 
 
 def read(data: bytes, key: bytes | None = None) -> Envelope | None:
@@ -38,7 +38,7 @@ def check_position(text: str) -> None:
 def one_input(data: bytes) -> None:
     """Take an envelope."""
     check_position(data.decode("utf-8", "surrogateescape"))
-    HUB.receive(TOPIC, data, None)
+    REGISTRY.receive(TOPIC, data, None)
     assert read(data, KEY) is None, "nobody guesses a signature"
     envelope = read(data)
     if envelope is None:

@@ -1,6 +1,7 @@
-"""Run every fuzz target for a while; what it learned stays in fuzz/corpus/, an input that broke it in fuzz/crash-*.
+"""Run every fuzz target for some seconds; inputs are kept in fuzz/corpus/, failing inputs in fuzz/crash-*.
 
-It learns on the Python source, for in the compiled twin no branches are seen; then the twin is given all of it.
+The fuzzer looks for new inputs on the pure Python build, because it sees no branches in extension modules. Afterwards
+all inputs run on the compiled build.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ def main() -> int:
     if not targets:
         sys.exit(f"fuzz.py: no targets in {FUZZ}")
     if importlib.util.find_spec("atheris") is None:
-        sys.exit("fuzz.py: atheris has no wheel for this Python and platform; it has for CPython 3.11-3.14 on Linux")
+        sys.exit(
+            "fuzz.py: atheris has no wheel for this Python and platform; it has wheels for CPython 3.11-3.14 on Linux"
+        )
     failed = []
-    twin = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
+    compiled = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
     for target in targets:
         corpus = FUZZ / "corpus" / target.stem
         corpus.mkdir(parents=True, exist_ok=True)
         print(f"{target.name} for {args.seconds} s", flush=True)
         command = [sys.executable, str(target), f"-artifact_prefix={FUZZ}/", str(corpus)]
-        learn = [*command, f"-max_total_time={args.seconds}", "-print_final_stats=1"]
-        if subprocess.call(learn, env={**twin, "PYWSAPP_PURE": "1"}) != 0:
+        search = [*command, f"-max_total_time={args.seconds}", "-print_final_stats=1"]
+        if subprocess.call(search, env={**compiled, "PYWSAPP_PURE": "1"}) != 0:
             failed.append(target.name)
-        if subprocess.call([*command, "-runs=0"], env=twin) != 0:
-            failed.append(f"{target.name} (not on the Python source)")
+        if subprocess.call([*command, "-runs=0"], env=compiled) != 0:
+            failed.append(f"{target.name} (compiled build only)")
     print(f"failed: {' '.join(failed)}" if failed else f"{len(targets)} targets, no failure")
     return 1 if failed else 0
 

@@ -1,12 +1,13 @@
 #!/bin/sh
-# services.sh [PYTHON]: what the tests need beside Python packages, installed if that is possible here.
+# services.sh [PYTHON]: install the programs that the tests need beside Python packages.
 #
-# Root on Debian gets it; anybody else is told the command, and what needs it is not tested (with CI set: fails).
+# Root on Debian installs them. Otherwise the command is printed; tests that need a missing program are skipped, or
+# fail if CI is set.
 set -eu
 
 python=${1:-python3}
 
-# need WHAT PACKAGE... : install Debian packages, or say that what needs them is not tested.
+# need WHAT PACKAGE... : install Debian packages, or print that WHAT is not tested without them.
 need() {
     what=$1
     shift
@@ -40,7 +41,7 @@ includes() {
 if ! any chromium chromium-browser google-chrome; then
     need "the browser" chromium
 fi
-PATH=$PATH:/usr/sbin # where Debian has them, and not everybody looks
+PATH=$PATH:/usr/sbin # Debian installs servers there, and PATH often lacks it
 if ! any haproxy || ! any nginx || [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
     need "the load balancers" haproxy nginx libnginx-mod-stream
 fi
@@ -51,16 +52,16 @@ if ! any nats-server /usr/sbin/nats-server; then
     need "topics over NATS" nats-server
 fi
 if ! any cc || ! includes stdio.h; then
-    need "the compiled twin and the load generator" gcc libc6-dev
+    need "the compiled build and the load generator" gcc libc6-dev
 fi
 if any cc; then
     if ! includes zlib.h || ! includes openssl/ssl.h; then
         need "the load generator" zlib1g-dev libssl-dev
     fi
-    # Debian's own Python has its headers in a package apart; any other brings them.
+    # The headers of Debian's own Python are in a separate package; other Pythons include them.
     headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     if ! includes Python.h "$headers"; then
-        need "the compiled twin" "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
+        need "the compiled build" "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
     fi
 fi
 if ! any redis-server valkey-server; then

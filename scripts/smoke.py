@@ -1,6 +1,6 @@
-"""See whether an installed pywsapp works: what build it is, and an echo in memory.
+"""Check an installed pywsapp: print its build, and echo messages in memory.
 
-smoke.py "compiled twin"    fails if it is another build
+smoke.py "compiled build"    fails if it is another build
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MESSAGES: list[str | bytes] = ["", "héllo", b"\x00\xff", "x" * 500, b"y" * 70_0
 
 
 class Client:
-    """The other end: sends messages, and keeps what comes back."""
+    """The client: sends messages and keeps the answers."""
 
     def __init__(self) -> None:
         self.ws = WebSocket(client=True, options=Options())
@@ -40,7 +40,7 @@ class Client:
 
 
 class Host(Flusher):
-    """What a server would be."""
+    """Stands for a server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,20 +52,20 @@ class Host(Flusher):
 
 
 def echoed() -> list[Received]:
-    """Send the messages through an EchoServer; give what comes back."""
+    """Send the messages through an EchoServer; return the answers."""
     options, host, client = Options(), Host(), Client()
     ws = WebSocket(client=False, options=options)
     server_end: list[Lifecycle] = []
 
-    class Link(Client):
+    class ServerEnd(Client):
         def data_received(self, data: bytes) -> None:
             server_end[0].data_received(data)
 
-    transport, others = memory_pipe(Link(), client)
+    transport, client_transport = memory_pipe(ServerEnd(), client)
     server_end.append(Lifecycle(EchoServer(), Request(path="/"), ws, transport, options, host))
     server_end[0].open(b"")
     for message in MESSAGES:
-        others.write(client.ws.encode(message))
+        client_transport.write(client.ws.encode(message))
     for _ in range(3):
         transport.pump()
         for outbox in host.filled:
@@ -75,14 +75,14 @@ def echoed() -> list[Received]:
 
 
 def main() -> int:
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    expected = sys.argv[1] if len(sys.argv) > 1 else ""
     version = subprocess.run([sys.executable, "-m", "pywsapp", "--version"], check=True, capture_output=True, text=True)
     print(version.stdout, end="")
-    if wanted not in version.stdout:
-        sys.exit(f"smoke.py: this is not a {wanted}")
+    if expected not in version.stdout:
+        sys.exit(f"smoke.py: this is not the {expected}")
     if echoed() != MESSAGES:
-        sys.exit("smoke.py: what came back is not what was sent")
-    print(f"{len(MESSAGES)} messages came back")
+        sys.exit("smoke.py: the answers differ from the messages")
+    print(f"{len(MESSAGES)} messages were echoed")
     return 0
 
 

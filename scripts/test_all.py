@@ -1,7 +1,7 @@
-"""Run the suite on every supported CPython found here, and once with the oldest dependencies that are allowed.
+"""Run the tests on every supported CPython found here, and once with the oldest allowed dependencies.
 
-Each has an environment of its own in .venvs/, and a log beside it; the compiled twin is tested there, and then the
-Python source.  A table closes the whole.  Arguments go to pytest.  Exit status: 1 if a run failed or there was none.
+Each run has its own environment in .venvs/, and a log beside it. It tests the compiled build, then the pure Python
+build. A table of the results comes last. Arguments go to pytest. Exit status: 1 if a run failed or there was none.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ ROOT = Path(__file__).parent.parent
 VENVS = ROOT / ".venvs"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OLDEST = "oldest"
-COMPILED, PURE = "compiled twin", "Python source"
-NO_TOOLS = 3  # hatch_build.py: there is nothing to compile with
-NOTHING_CHOSEN = 5  # pytest: no test was selected
+COMPILED, PURE = "compiled build", "pure Python build"
+MISSING_TOOLS = 3  # hatch_build.py: Cython or a C compiler is missing
+NOTHING_SELECTED = 5  # pytest: no test was selected
 SUMMARY = re.compile(r"^=+ (.*\d+ (?:passed|failed|error|deselected).*) =+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one run ended."""
+    """The result of one run."""
 
     name: str
     build: str
@@ -48,7 +48,7 @@ class Result:
 
 
 def candidates(version: str) -> Iterator[str]:
-    """Give what may be a Python of this version, pyenv's first: its shims work for the chosen version only."""
+    """Return candidates for a Python of this version; pyenv's first, because a shim runs the selected version only."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
     yield from map(str, sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True))
     yield from filter(None, (shutil.which(f"python{version}"), shutil.which("python3")))
@@ -64,7 +64,7 @@ def find_python(version: str) -> str | None:
 
 
 def lower_bounds() -> list[str]:
-    """Give a constraint on the lowest allowed version of each dependency, those of users' extras included."""
+    """Return a constraint to the lowest allowed version of each dependency, those of users' extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     constraints = []
@@ -76,7 +76,7 @@ def lower_bounds() -> list[str]:
 
 
 def run(name: str, python: str, constraints: list[str]) -> Iterator[Result]:
-    """Install and test with one Python, on both builds; everything it prints goes into its log."""
+    """Install and test with one Python, on both builds; all output goes to the log."""
     log = VENVS / f"{name}.log"
     log.unlink(missing_ok=True)
     variables = {"PYTHON": python, "PIP_INSTALL_ARGS": ""}
@@ -92,15 +92,15 @@ def run(name: str, python: str, constraints: list[str]) -> Iterator[Result]:
         [str(installed), "-m", "pip", "list"],
     ):
         if call(log, *step, **variables) != 0:
-            yield Result(name, "", False, f"it cannot be installed, see {log}", time.monotonic() - began)
+            yield Result(name, "", False, f"the installation failed, see {log}", time.monotonic() - began)
             return
     status = call(log, str(installed), str(ROOT / "hatch_build.py"))
     if status == 0:
         yield suite(name, COMPILED, log, str(installed), "-m", "pytest")
     else:
-        # Without a C compiler there is nothing to test; with one it is a fault.
-        passed = status == NO_TOOLS and not os.environ.get("CI")
-        yield Result(name, COMPILED, passed, f"NOT TESTED: it could not be compiled, see {log}", 0)
+        # A missing C compiler is a failure in CI only; a failed compilation always is one.
+        passed = status == MISSING_TOOLS and not os.environ.get("CI")
+        yield Result(name, COMPILED, passed, f"NOT TESTED: the compilation failed, see {log}", 0)
     again = ["-m", "not once"] if status == 0 else []
     yield suite(name, PURE, log, str(installed), "-m", "pytest", *again, PYWSAPP_PURE="1")
 
@@ -113,8 +113,8 @@ def suite(name: str, build: str, log: Path, *command: str, **variables: str) -> 
         written.seek(before)
         summaries = SUMMARY.findall(written.read())
     summary = summaries[-1] if summaries else f"no test ran, see {log}"
-    if status == NOTHING_CHOSEN and build == PURE and "deselected" in summary:
-        status = 0  # what was chosen has been run once
+    if status == NOTHING_SELECTED and build == PURE and "deselected" in summary:
+        status = 0  # the selected tests run on one build only
     return Result(name, build, status == 0 and bool(summaries), summary, time.monotonic() - began)
 
 
@@ -137,10 +137,10 @@ def main() -> int:
         for result in run(name, python, constraints):
             print(f"  {result.build}: {result.summary}", flush=True)
             results.append(result)
-    print(f"\n{'Python':<8} {'build':<13} {'':<6} {'seconds':>7}  result")
+    print(f"\n{'Python':<8} {'build':<17} {'':<6} {'seconds':>7}  result")
     for result in results:
         verdict = "ok" if result.passed else "FAILED"
-        print(f"{result.name:<8} {result.build:<13} {verdict:<6} {result.seconds:7.0f}  {result.summary}")
+        print(f"{result.name:<8} {result.build:<17} {verdict:<6} {result.seconds:7.0f}  {result.summary}")
     for version in VERSIONS:
         if version not in found:
             print(f"{version:<8} not found here")

@@ -1,4 +1,4 @@
-"""Every async test runs on asyncio, on uvloop and on trio; and it is said which build of the library is tested."""
+"""Run every async test on asyncio, uvloop and trio, and print which build of the library is tested."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: Not run again on the other build: tests of tools, of both builds, and of what is in a browser, a broker, a balancer
-#: or a supervisor, for that is no part of either.
+#: These run on one build only: tests of tools and of both builds, and tests of a browser, a broker, a load balancer or
+#: a supervisor, which have no compiled modules.
 ONCE = {
     "test_app_run.py",
     "test_architecture.py",
@@ -52,19 +52,19 @@ def pytest_configure() -> None:
     fault = None if os.environ.get("PYWSAPP_PURE") else hatch_build.fault_in_place()
     if fault is not None:
         raise pytest.UsageError(
-            f"what is compiled is not what is in the source: {fault}; run: python hatch_build.py, "
-            "or set PYWSAPP_PURE=1 to test the Python source"
+            f"the extension modules are out of date: {fault}; run: python hatch_build.py, "
+            "or set PYWSAPP_PURE=1 to test the pure Python build"
         )
 
 
 def pytest_report_header() -> str:
-    # Not before the check above: what was compiled in part may not even be importable.
+    # Only after the check above: extension modules that are out of date are perhaps not importable.
     from pywsapp._compiled import compiled, describe
 
-    return f"pywsapp: {describe()}, {len(compiled())} of its modules compiled"
+    return f"pywsapp: {describe()}, {len(compiled())} extension modules"
 
 
-@pytest.hookimpl(tryfirst=True)  # before marks select
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in ONCE or ONCE_FIXTURE in getattr(item, "fixturenames", ()):

@@ -1,16 +1,19 @@
-"""The command line, as a person uses it."""
+"""The command line: its commands, options, environment variables and messages."""
 
 from __future__ import annotations
 
+import logging
 import platform
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import trustme
 from support.program import BlockingClient, Program
 from support.serving import GUARD
 
@@ -41,10 +44,11 @@ def test_script_of_the_package_is_main() -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
-        (["demo", "--port", "many"], "invalid int value: 'many'"),
-        (["demo", "--backend", "gevent"], "invalid choice: 'gevent'"),
-        (["run"], "the following arguments are required: MODULE:APP"),
-        (["run", "chat:app", "--workers", "many"], "argument --workers: a number or auto, not 'many'"),
+        (["demo", "--port", "many"], "argument --port: must be a number, not 'many'"),
+        (["demo", "--backend", "gevent"], "argument --backend: must be asyncio or trio, not 'gevent'"),
+        (["run"], "the following arguments are required: MODULE[:APP]"),
+        (["run", "chat:app", "--workers", "many"], "argument --workers: must be a number or auto, not 'many'"),
+        (["run", "chat", "--log-level", "loud"], "must be debug, info, warning, error or critical, not 'loud'"),
     ],
 )
 def test_wrong_usage(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +74,7 @@ def test_demo(backend: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--port", "70000"], "a port is an int from 0 to 65535, not 70000"),
+        (["--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
         (["--address", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8080: the address is unknown"),
     ],
 )
@@ -125,9 +129,10 @@ class rooms:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A directory with a module `chat` that has an App, and one that lacks something."""
+    """A directory with a module `chat` that has an App, and with modules that have none."""
     (tmp_path / "chat.py").write_text(CHAT)
     (tmp_path / "broken.py").write_text("import no_such_library")
+    (tmp_path / "broken_name.py").write_text("from pywsapp import App; application = App()")
     return tmp_path
 
 
@@ -140,7 +145,7 @@ def who(port: int) -> tuple[str, int]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 @pytest.mark.parametrize(
     "arguments",
-    [["chat:app"], ["chat:app", "--backend", "trio"], ["chat:make", "--factory"], ["chat:rooms.app"]],
+    [["chat"], ["chat:app", "--backend", "trio"], ["chat:make", "--factory"], ["chat:rooms.app"]],
     ids=lambda arguments: " ".join(arguments),
 )
 def test_run(arguments: list[str], folder: Path) -> None:
@@ -168,7 +173,7 @@ def test_run_with_workers(script: bool, folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
-def test_run_elsewhere_than_the_app_says(folder: Path) -> None:
+def test_run_on_another_address_and_port(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = ["run", "chat:app", "--port", str(port), "--address", "localhost", "--workers", "auto"]
@@ -182,28 +187,29 @@ def test_run_elsewhere_than_the_app_says(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["chat"], "an App is named by its module and its name in there, chat:app, not 'chat'"),
+        ([":app"], "an App is named by its module and its name there, such as chat:app, not ':app'"),
+        (["broken_name"], "module 'broken_name' has no 'app'; it has broken_name:application"),
         (["chta:app"], "there is no module 'chta' in {folder} or on sys.path"),
-        (["chat.py:app"], "there is no module 'chat.py' in {folder} or on sys.path; give it as a module, chat:app"),
+        (["chat.py:app"], "there is no module 'chat.py' in {folder} or on sys.path; write it as a module, chat:app"),
         (["rooms.chat:app"], "there is no module 'rooms' in {folder} or on sys.path"),
         (["chat:ap"], "module 'chat' has no 'ap'; it has chat:app"),
         (["chat:os"], "chat:os is no App, but module"),
-        (["chat:make"], "chat:make is no App, but function; is it a function that makes one? then --factory"),
+        (["chat:make"], "chat:make is no App, but function; if it is a function that makes one, add --factory"),
         (["chat:os.name", "--factory"], "chat:os.name is no function that makes an App, but str"),
         (["chat:os.getpid", "--factory"], "chat:os.getpid is no App, but int"),
-        (["chat:app", "--port", "70000"], "a port is an int from 0 to 65535, not 70000"),
-        (["chat:app", "--workers", "0"], "workers is a number of processes from 1 up, not 0"),
+        (["chat:app", "--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
+        (["chat:app", "--workers", "0"], "workers must be a number of processes of at least 1, not 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_run_of_what_is_not_there_is_one_line(arguments: list[str], what: str, folder: Path) -> None:
+def test_mistake_in_the_place_of_the_app_is_one_line(arguments: list[str], what: str, folder: Path) -> None:
     with Program(["-m", "pywsapp", "run", *arguments], cwd=folder) as program:
         assert program.end() == 1
     assert program.output == f"pywsapp: {what.format(folder=folder)}\n"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_run_of_a_module_that_cannot_be_imported_shows_where(workers: str, folder: Path) -> None:
+def test_failing_import_shows_its_traceback(workers: str, folder: Path) -> None:
     with Program(["-m", "pywsapp", "run", "broken:app", "--workers", workers], cwd=folder) as program:
         assert program.end() == 1
     assert program.output.count("ModuleNotFoundError: No module named 'no_such_library'") == 1
@@ -219,3 +225,186 @@ def test_port_in_use_with_workers_is_one_line(folder: Path) -> None:
             assert program.end() == 1
     assert program.output.startswith(f"pywsapp: cannot listen on 127.0.0.1:{port}: the address is in use")
     assert program.output.count("\n") == 1
+
+
+# -- options and environment variables ---------------------------------------------------------------------------------
+
+SHOW = """
+import pywsapp.app
+
+class App(pywsapp.App):
+    def run(self, **arguments):
+        first = self._runner.listeners[0]
+        print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
+        print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
+        print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
+
+app = App("chat.example", 8081, "127.0.0.2")
+"""
+
+
+@pytest.fixture
+def shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., list[str]]]:
+    """Return the settings of an App after `pywsapp run` with some arguments and environment variables."""
+    (tmp_path / "shown_app.py").write_text(SHOW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    level = logging.getLogger("pywsapp").level
+
+    def show(*arguments: str, **variables: str) -> list[str]:
+        sys.modules.pop("shown_app", None)
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(f"PYWSAPP_{name}", value)
+            assert main(["run", "shown_app", *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    yield show
+    sys.modules.pop("shown_app", None)
+    logging.getLogger("pywsapp").setLevel(level)
+
+
+def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[str]]) -> None:
+    assert shown() == [
+        "127.0.0.2 8081 None None False",
+        "chat.example None False",
+        "False False {'backend': 'asyncio', 'workers': 1}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "line", "expected"),
+    [
+        ("--port", "9000", 0, "127.0.0.2 9000 None None False"),
+        ("--address", "0.0.0.0", 0, "0.0.0.0 8081 None None False"),
+        ("--unix-path", "/run/chat.sock", 0, "127.0.0.2 8081 /run/chat.sock None False"),
+        ("--fd", "3", 0, "127.0.0.2 8081 None 3 False"),
+        ("--http-host", "a.example, b.example", 1, "['a.example', 'b.example'] None False"),
+        ("--trusted-proxies", "10.0.0.0/8,unix", 2, "True False {'backend': 'asyncio', 'workers': 1}"),
+        ("--workers", "3", 2, "False False {'backend': 'asyncio', 'workers': 3}"),
+        ("--backend", "trio", 2, "False False {'backend': 'trio', 'workers': 1}"),
+    ],
+)
+def test_option_and_its_environment_variable(
+    option: str, value: str, line: int, expected: str, shown: Callable[..., list[str]]
+) -> None:
+    variable = option.removeprefix("--").replace("-", "_").upper()
+    default = shown()
+    expected_lines = [expected if number == line else text for number, text in enumerate(default)]
+    assert shown(option, value) == expected_lines
+    assert shown(**{variable: value}) == expected_lines
+    assert shown(**{variable: ""}) == default
+
+
+def test_host_is_another_name_of_address(shown: Callable[..., list[str]]) -> None:
+    assert shown("--host", "::", ADDRESS="127.0.0.3")[0] == ":: 8081 None None False"
+
+
+def test_options_come_before_environment_variables(shown: Callable[..., list[str]]) -> None:
+    assert shown("--port", "9000", PORT="9001", ADDRESS="127.0.0.3")[0] == "127.0.0.3 9000 None None False"
+    assert shown("--port", "9000", UNIX_PATH="/run/chat.sock")[0] == "127.0.0.2 9000 None None False"
+    assert shown("--fd", "3", PORT="9000", ADDRESS="::")[0] == "127.0.0.2 8081 None 3 False"
+    assert "'workers': 2" in shown("--workers", "2", WORKERS="3")[2]
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("off", False), ("No", False)])
+def test_access_log(value: str, expected: bool, shown: Callable[..., list[str]]) -> None:
+    assert shown(ACCESS_LOG=value)[2].startswith(f"False {expected} ")
+    assert shown("--access-log", ACCESS_LOG=value)[2].startswith("False True ")
+    assert shown("--no-access-log", ACCESS_LOG=value)[2].startswith("False False ")
+
+
+def test_log_level(shown: Callable[..., list[str]]) -> None:
+    shown("--log-level", "debug")
+    assert logging.getLogger("pywsapp").level == logging.DEBUG
+    shown(LOG_LEVEL="error")
+    assert logging.getLogger("pywsapp").level == logging.ERROR
+
+
+def test_broker_and_its_key(shown: Callable[..., list[str]]) -> None:
+    assert "RedisBroker" in shown("--broker", "redis://localhost")[1]
+    assert shown(BROKER="nats://localhost", BROKER_KEY="secret")[1].endswith(" True")
+    assert "NatsBroker" in shown(BROKER="nats://localhost")[1]
+
+
+def test_certificate_and_key(shown: Callable[..., list[str]], tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    both, key, cert = (str(tmp_path / name) for name in ("both.pem", "key.pem", "cert.pem"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(both)
+    certificate.private_key_pem.write_to_path(key)
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    assert shown("--tls-cert", both)[0].endswith(" True")
+    assert shown("--tls-cert", cert, "--tls-key", key)[0].endswith(" True")
+    assert shown(TLS_CERT=cert, TLS_KEY=key)[0].endswith(" True")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "status", "what"),
+    [
+        ([], {"PORT": "many"}, 2, "environment variable PYWSAPP_PORT: must be a number, not 'many'"),
+        ([], {"ACCESS_LOG": "maybe"}, 2, "environment variable PYWSAPP_ACCESS_LOG: must be 1 or 0, not 'maybe'"),
+        (["--tls-key", "key.pem"], {}, 1, "--tls-key needs --tls-cert, the certificate of the key"),
+        (["--unix-path", "/x", "--port", "1"], {}, 1, "choose one of an address and port, unix_path and fd"),
+        (["--http-host", "0.0.0.0"], {}, 1, "http_host, the first argument of App, is the name that clients write"),
+        (["--trusted-proxies", "proxy"], {}, 1, "is not an IP address or network"),
+        (["--broker", "kafka://localhost"], {}, 1, "no broker for kafka"),
+    ],
+)
+def test_mistakes_in_options(
+    arguments: list[str],
+    variables: dict[str, str],
+    status: int,
+    what: str,
+    shown: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        shown(*arguments, **variables)
+    assert caught.value.code == status
+    assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_help_lists_all_options_with_their_variables(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    names = "address port unix-path fd http-host tls-cert tls-key trusted-proxies broker workers backend"
+    for name in [*names.split(), "log-level", "access-log"]:
+        assert f"--{name}" in text
+        assert f"[PYWSAPP_{name.replace('-', '_').upper()}]" in text
+    assert "--host ADDRESS" in text
+    assert "PYWSAPP_BROKER_KEY" in text
+
+
+# -- modules that run the App while they are imported ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source", "call"),
+    [
+        (["server"], "app.run()", "app.run()"),
+        (["server", "--workers", "2"], "app.run(workers=2)", "app.run()"),
+        (["server"], "import anyio; anyio.run(app.serve)", "app.serve()"),
+        (["server:make", "--factory"], "def make():\n    app.run()\n    return app", "app.run()"),
+    ],
+)
+def test_unguarded_run_is_explained(arguments: list[str], source: str, call: str, folder: Path) -> None:
+    (folder / "server.py").write_text(f"from chat import app\n{source}\n")
+    with Program(["-m", "pywsapp", "run", *arguments], cwd=folder) as program:
+        assert program.end() == 1
+    assert program.output == (
+        f"pywsapp: the module 'server' calls {call} while `pywsapp run` imports it; "
+        'put the call under `if __name__ == "__main__":`\n'
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
+def test_guarded_run_is_fine(folder: Path) -> None:
+    (folder / "server.py").write_text("from chat import app\nif __name__ == '__main__':\n    app.run()\n")
+    with Program(["-m", "pywsapp", "run", "server"], cwd=folder) as program:
+        assert who(program.port)
+        program.send(signal.SIGINT)
+        assert program.end() == 0

@@ -30,7 +30,7 @@ from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
-from pywsapp.topics.presence import PresenceDiff, Present
+from pywsapp.topics.presence.view import PresenceDiff, Present
 from pywsapp.topics.topic import Topic
 
 __all__ = (

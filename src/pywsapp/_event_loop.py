@@ -1,4 +1,4 @@
-"""The event loop: which one runs, and which one an application asks for."""
+"""Event loops: which one runs, and the options of the one that an application selects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pywsapp.exceptions import ConfigurationError
 
 
 def on_asyncio() -> bool:
-    """Tell whether the current task is asyncio's (uvloop's included)."""
+    """Return whether the current task is a task of asyncio, uvloop included."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:
@@ -20,10 +20,10 @@ def on_asyncio() -> bool:
 
 
 def check_no_loop() -> None:
-    """Check that no event loop runs in this thread.
+    """Raise if an event loop runs in this thread.
 
     Raises:
-        ConfigurationError: one does.
+        ConfigurationError: an event loop runs.
     """
     try:
         asyncio.get_running_loop()
@@ -32,25 +32,27 @@ def check_no_loop() -> None:
             anyio.get_current_task()
         except RuntimeError:
             return
-    raise ConfigurationError("App.run() starts an event loop, but one is running here: use `await app.serve()` instead")
+    raise ConfigurationError(
+        "App.run() starts an event loop, but this thread runs one already: use `await app.serve()` instead"
+    )
 
 
 def loop_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
-    """Give the options for `anyio.run`.
+    """Return the `backend_options` for `anyio.run`.
 
     Args:
         backend: "asyncio" or "trio".
-        uvloop: for asyncio, whether to use uvloop; None if it is installed.
+        uvloop: for asyncio, whether to use uvloop; None uses it if it is installed.
 
     Raises:
-        ConfigurationError: there is no such thing, or it is not installed.
+        ConfigurationError: the backend does not exist or is not installed.
     """
     if backend not in ("asyncio", "trio"):
-        hint = "; uvloop is asked for with uvloop=True" if backend == "uvloop" else ""
+        hint = "; for uvloop write uvloop=True" if backend == "uvloop" else ""
         raise ConfigurationError(f'backend must be "asyncio" or "trio", not {backend!r}{hint}')
     if backend == "trio":
         if uvloop:
-            raise ConfigurationError("uvloop is a loop for asyncio; trio has its own: leave uvloop out")
+            raise ConfigurationError("uvloop is an event loop of asyncio and cannot run trio: remove uvloop=True")
         if not _installed("trio"):
             raise ConfigurationError("trio is not installed: pip install 'pywsapp[trio]'")
         return {}
@@ -60,7 +62,7 @@ def loop_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
 
 
 def loop_name() -> str:
-    """Give the name of the running event loop, for people."""
+    """Return the name of the running event loop, for a log: asyncio, uvloop or trio."""
     if not on_asyncio():
         return "trio"
     module = type(asyncio.get_running_loop()).__module__.partition(".")[0]
@@ -70,5 +72,5 @@ def loop_name() -> str:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # somebody has put a stand-in without a spec, or None, into sys.modules
+    except ValueError:  # sys.modules has None or a module without a spec
         return False

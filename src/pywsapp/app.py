@@ -1,97 +1,80 @@
-"""The App: routes, listeners, timers and hooks behind one name (Ratchet's App)."""
+"""The App: routes, topics, hooks and listening sockets of one application (Ratchet's App)."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._background import Background, Hook, call, run_logged
-from pywsapp._event_loop import check_no_loop, loop_name, loop_options
-from pywsapp._process.logging import set_up_logging
-from pywsapp._process.signals import FORCED, run_until_signal
-from pywsapp._process.supervisor import check_workers, supervise
-from pywsapp._process.worker_context import WorkerContext, worker_context
-from pywsapp._routes import Routes
-from pywsapp._server.bind import ListeningSocket
-from pywsapp._server.proxies import Proxies
-from pywsapp._server.server import Server
-from pywsapp._server.tls import as_server_context
-from pywsapp._version import __version__
+from pywsapp._process.background import Hook
+from pywsapp._process.running import Runner, check_not_importing
 from pywsapp.brokers.base import Broker
-from pywsapp.brokers.local.broker import LocalBroker
-from pywsapp.brokers.local.router import BusRouter
 from pywsapp.brokers.urls import broker_for
+from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Options
-from pywsapp.routing.endpoints import health
-from pywsapp.routing.router import Router
+from pywsapp.routing.endpoints import PublishEndpoint, health
+from pywsapp.routing.router import HttpHandler, Router
+from pywsapp.routing.static import StaticFolder
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
-from pywsapp.topics.presence import PresenceDiff
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
-if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
-logger = logging.getLogger("pywsapp")
-
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
+HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 HookT = TypeVar("HookT", bound=Hook)
 WatcherT = TypeVar("WatcherT", bound=Callable[[Topic, PresenceDiff], Any])
 ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
-#: Addresses in whose place people are better told the app's name.
-_EVERY_OR_LOCAL = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
-#: What leaving may take beyond the time that connections and shutdown hooks have.
-_SPARE_SECONDS = 2.0
-#: What a worker that is being replaced leaves to handshakes which it has begun.
-_WORKER_PATIENCE = 1.0
+_DEFAULT_HOST = "localhost"
 
 
-class App(Routes):
+class App:
     """A real-time application: route components on it and run it (Ratchet's App).
 
     Args:
-        http_host: the name clients use in the Host field (Ratchet's httpHost), several, or "*" for any. A name also
-            lets clients in that use an IP address.
-        port: the TCP port, 0 for a free one; see `port` for the one in use.
-        address: the address to listen on, "0.0.0.0" or "::" for all.
-        options: the limits of connections.
-        tls: makes it https and wss: an SSLContext, or the path of a PEM certificate with its key in it, or a pair of
-            paths (certificate, key). At least TLS 1.2.
-        unix_path: listen on this Unix socket instead of TCP.
-        fd: listen on this inherited socket instead (systemd's socket activation, a supervisor).
-        proxy_protocol: every connection begins with a PROXY header, version 1 or 2, from a balancer.
-        trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets, whose
-            X-Forwarded-For and X-Forwarded-Proto give a request its address and scheme, and who may send PROXY headers.
-        max_connections: handshakes above are answered with 503; by default what the limit of open files allows.
-        broker: carries the messages of topics to other processes and machines: a URL, "redis://localhost" for
-            instance, or a Broker. None keeps them in this process.
-        broker_key: a secret that all of them share; with it messages are signed, and others are not taken.
+        http_host: the name that clients write in the URL (Ratchet's httpHost), several names, or "*" for any. Clients
+            that use an IP address instead are accepted too. The default stands for localhost, 127.0.0.1 and [::1].
+        port: the TCP port; 0 for a free one, which the attribute `port` then names.
+        address: the address to listen on; "0.0.0.0" or "::" for all interfaces.
+        options: the limits and timeouts of connections.
+        tls: serves https and wss: an SSLContext, the path of a PEM certificate with its key in it, or a pair of paths
+            (certificate, key). TLS 1.2 is the oldest version.
+        unix_path: the path of a Unix socket to listen on instead of TCP.
+        fd: the number of an inherited socket to listen on instead (systemd's socket activation, a supervisor).
+        proxy_protocol: expect a PROXY header, version 1 or 2, from a load balancer at the start of each connection.
+        trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets. The server
+            believes their X-Forwarded-For and X-Forwarded-Proto fields and their PROXY headers.
+        max_connections: the server refuses further handshakes with status 503. By default the limit of open files
+            decides.
+        broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
+            Broker. None keeps them in this process.
+        broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
+        access_log: log a line for each request and each connection.
 
     Attributes:
-        hub: its topics.
-
-    Attributes:
-        worker: the number of the worker that this process is, from 1; None if it is none. See `run`.
+        options: the limits and timeouts of connections.
+        router: the routes.
+        topics: the topics, with `stats`.
+        worker: the number of the worker that this process is, from 1; None if it is no worker. See `run`.
 
     Raises:
-        ConfigurationError: something of it cannot be; the text says what to do.
+        ConfigurationError: an argument is not valid; the message says what to do.
     """
 
     def __init__(
         self,
-        http_host: str | Sequence[str] = "localhost",
+        http_host: str | Sequence[str] = _DEFAULT_HOST,
         port: int = 8080,
         address: str = "127.0.0.1",
         *,
@@ -104,29 +87,313 @@ class App(Routes):
         max_connections: int | None = None,
         broker: str | Broker | None = None,
         broker_key: str | bytes | None = None,
+        access_log: bool = False,
     ) -> None:
         self.options = options or Options()
-        key = broker_key.encode() if isinstance(broker_key, str) else broker_key
-        hub = Hub(broker_for(broker) if isinstance(broker, str) else broker, key)
-        super().__init__(Router(http_host=http_host), hub)
-        self._http_host = http_host
-        if max_connections is not None and max_connections < 1:
-            raise ConfigurationError(
-                f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
-            )
-        self._max_connections = max_connections
-        self._proxies = Proxies(trusted_proxies)
-        self._server: Server | None = None
-        self._background = Background()
-        self._starting: anyio.CancelScope | None = None
-        self._startup: list[Hook] = []
-        self._shutdown: list[Hook] = []
-        self._listeners: list[ListeningSocket] = []
-        self._stopping = False
-        told = worker_context()
-        self.worker = None if told is None else told.number
-        self._told: WorkerContext | None = None
+        self.router = Router(http_host, server_options=self.options)
+        self.topics = TopicRegistry(
+            _as_broker(broker), broker_key.encode() if isinstance(broker_key, str) else broker_key
+        )
+        self._runner = Runner(self, self.router, self.topics, self.options, http_host)
+        self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
+        self.worker = self._runner.worker
+        self._mounted: list[App] = []
+        self._is_mounted = False
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
+
+    # -- routes ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def route(
+        self,
+        path: str,
+        component: None = None,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> Callable[[ComponentT], ComponentT]: ...
+
+    @overload
+    def route(
+        self,
+        path: str,
+        component: ComponentT,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> ComponentT: ...
+
+    def route(
+        self,
+        path: str,
+        component: Any = None,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        subprotocols: Sequence[str] | None = None,
+        require_subprotocol: bool = False,
+        require_origin: bool = False,
+        options: Options | None = None,
+    ) -> Any:
+        """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
+
+        Args:
+            path: a pattern: "/chat", "/rooms/{name}", "/n/{id:int}", "/files/{path:path}".
+            component: an instance for all connections, or a class or function that makes one for each. Left out, this
+                is a decorator for a class.
+            allowed_origins: the pages that may connect: "https://app.example", "https://*.example.com",
+                "example.com"; ["*"] for any. None allows the same origin only.
+            http_host: the name that this route answers to, instead of the App's.
+            subprotocols: the subprotocols, the preferred one first, instead of the component's own.
+            require_subprotocol: refuse clients that offer none of the subprotocols.
+            require_origin: refuse clients that send no Origin field, which no browser does.
+            options: limits for this route instead of the App's. Options that only the server reads, such as
+                `handshake_timeout`, must be those of the App.
+
+        Returns:
+            the component.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or the route exists.
+        """
+        if component is None:
+            return functools.partial(
+                self.route,
+                path,
+                allowed_origins=allowed_origins,
+                http_host=http_host,
+                subprotocols=subprotocols,
+                require_subprotocol=require_subprotocol,
+                require_origin=require_origin,
+                options=options,
+            )
+        self.router.route(
+            path,
+            OriginCheck(component, allowed_origins, require_origin=require_origin),
+            http_host=http_host,
+            subprotocols=subprotocols,
+            require_subprotocol=require_subprotocol,
+            options=options,
+        )
+        return component
+
+    @overload
+    def http(
+        self, path: str, handler: None = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+    ) -> Callable[[HandlerT], HandlerT]: ...
+
+    @overload
+    def http(
+        self, path: str, handler: HandlerT, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+    ) -> HandlerT: ...
+
+    def http(
+        self, path: str, handler: Any = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+    ) -> Any:
+        """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
+
+        Args:
+            path: a pattern, as for `route`.
+            handler: a def or async def that takes the Request and returns a Response, a str, bytes, or a value for
+                JSON. It reads a body with `await request.read(max_size)`. Left out, this is a decorator.
+            methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
+            http_host: the name that this route answers to, instead of the App's.
+
+        Returns:
+            the handler.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or the route exists for one of the methods.
+        """
+        if handler is None:
+            return functools.partial(self.http, path, methods=methods, http_host=http_host)
+        self.router.http(path, handler, methods=methods, http_host=http_host)
+        return handler
+
+    def static(self, path: str, directory: str | Path, **options: Any) -> None:
+        """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
+
+        Raises:
+            ConfigurationError: there is no such folder, or the mount exists.
+        """
+        self.mount(path, StaticFolder(directory, **options))
+
+    def health(self, path: str = "/health") -> None:
+        """Answer health checks on a path, for every Host: 200, and 503 while the App shuts down.
+
+        Raises:
+            ConfigurationError: the path is not valid, or the route exists.
+        """
+        self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
+
+    def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
+        """Let other programs publish on topics by signed POST requests; `pywsapp.routing.endpoints` has the format.
+
+        Args:
+            path: the path of the requests.
+            key: a secret of at least 16 bytes that the programs share with this App.
+            max_size: the bytes that the body of a request may have.
+
+        Raises:
+            ConfigurationError: the path is not valid, the mount exists, or the key is too short.
+        """
+        self.router.mount(path, PublishEndpoint(self.topic, key, max_size), http_host="*")
+
+    def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
+        """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
+
+        Another App becomes part of this one: its hooks, timers, tasks, listeners and histories are added, and its
+        topics are those of this App from then on. Its address and port are ignored. If it has the default `http_host`,
+        it answers to every name that the mount answers to.
+
+        Raises:
+            ConfigurationError: the path is not valid, the mount exists, or the other App has settings for a server of
+                its own, such as `options` or `broker`.
+        """
+        if not isinstance(component, App):
+            self.router.mount(path, component, http_host=http_host)
+            return
+        is_new = component not in self._mounted
+        if is_new:
+            component._check_can_be_mounted_on(self)
+        self.router.mount(path, component.router, http_host=http_host)
+        if is_new:
+            self._runner.include(component._runner)
+            self.topics.include(component.topics)
+            component._join(self)
+            self._mounted.append(component)
+
+    def _check_can_be_mounted_on(self, outer: App) -> None:
+        if self is outer or (self._runner is outer._runner and not self._is_mounted):
+            raise ConfigurationError("an App cannot be mounted on itself")
+        if self._is_mounted:
+            raise ConfigurationError("this App is mounted on another App already")
+        found = self._runner.server_settings()
+        if found:
+            raise ConfigurationError(
+                f"an App that is mounted on another App cannot have its own {', '.join(found)}: "
+                "move this to the App that runs, or the options to app.route(..., options=...)"
+            )
+
+    def _join(self, outer: App) -> None:
+        """Become a part of another App."""
+        if self._runner.http_host == _DEFAULT_HOST:
+            self.router.set_http_host("*")  # the other App checks the host
+        self._is_mounted = True
+        self.topics, self.options, self._runner = outer.topics, outer.options, outer._runner
+        for inner in self._mounted:
+            inner._join(outer)
+
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """Return the topic of a name; connections subscribe to it, and messages are broadcast on it.
+
+        Raises:
+            TopicError: the name is not valid: 1 to 200 bytes without whitespace and `*`, no empty part between colons.
+        """
+        return self.topics.topic(name)
+
+    def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
+        """Keep the last messages of topics, so that `Topic.recover` sends returning clients what they missed.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`; the first pattern that matches a topic applies.
+            size: how many messages of a topic are kept.
+            seconds: how long messages are kept, counted from the last one of the topic.
+            wrap: makes the message for clients from a `Publication`, which has the position that clients send back.
+
+        Raises:
+            ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
+        """
+        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
+
+    def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
+        """Call a def or async def with each topic and message that is broadcast on matching topics; a decorator.
+
+        Every process calls it for the messages from all processes, in order, as they arrive. Messages that are
+        recovered from a topic's history after a failure of the broker are delivered to subscribers only.
+
+        Args:
+            pattern: "room:*", "*" for all topics, or one name.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the App runs already.
+        """
+
+        def decorator(listener: ListenerT) -> ListenerT:
+            self.topics.listen(pattern, listener)
+            return listener
+
+        return decorator
+
+    def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
+        """Track who is in matching topics, and call a def or async def with each change; a decorator.
+
+        `Topic.track` names the user of a connection, and `Topic.present` returns all users. Every process that has a
+        subscriber of the topic calls the function, with the topic and a `PresenceDiff`, at most ten times a second.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the App runs already.
+        """
+
+        def decorator(watcher: WatcherT) -> WatcherT:
+            self.topics.watch_presence(pattern, watcher)
+            return watcher
+
+        return decorator
+
+    # -- hooks and tasks ---------------------------------------------------------------------------------------------
+
+    def on_startup(self, hook: HookT) -> HookT:
+        """Call a def or async def before the App listens; a decorator.
+
+        An exception of the hook ends `run` or `serve`, after the shutdown hooks.
+        """
+        self._runner.startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: HookT) -> HookT:
+        """Call a def or async def after all connections have ended; a decorator."""
+        self._runner.shutdown.append(hook)
+        return hook
+
+    def every(self, seconds: float) -> Callable[[HookT], HookT]:
+        """Call a def or async def periodically while the App runs; a decorator.
+
+        A call that takes longer than the period delays the next one. An exception is logged, and the next call follows.
+
+        Raises:
+            ConfigurationError: the time is not positive.
+        """
+        if seconds <= 0:
+            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
+
+        def decorator(hook: HookT) -> HookT:
+            self._runner.background.every(seconds, hook)
+            return hook
+
+        return decorator
+
+    def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
+        """Run an async def in the background while the App runs: from now on, or from its start.
+
+        The task is cancelled when the App has drained. An exception is logged and ends only the task.
+        """
+        self._runner.background.start_soon(task, *arguments)
+
+    # -- running -----------------------------------------------------------------------------------------------------
 
     def listen(
         self,
@@ -138,273 +405,116 @@ class App(Routes):
         fd: int | None = None,
         proxy_protocol: bool = False,
     ) -> None:
-        """Listen in one more place; the arguments are those of App.
+        """Listen on an additional socket; the arguments are those of App.
 
         Raises:
-            ConfigurationError: they cannot be.
+            ConfigurationError: an argument is not valid.
         """
-        self._listeners.append(
-            ListeningSocket(
-                address=address,
-                port=port,
-                unix_path=os.fspath(unix_path) if unix_path is not None else None,
-                fd=fd,
-                tls=as_server_context(tls) if tls is not None else None,
-                proxy_protocol=proxy_protocol,
-            )
-        )
+        self._check_not_mounted()
+        self._runner.listen(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
 
-    def move(self, address: str | None = None, port: int | None = None) -> None:
-        """Listen elsewhere than in the first place it was made for; what is None stays.
+    def rebind(
+        self,
+        address: str | None = None,
+        port: int | None = None,
+        *,
+        unix_path: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
 
         Raises:
-            ConfigurationError: it cannot be.
+            ConfigurationError: an argument is not valid.
         """
-        first = self._listeners[0]
-        address, port = first.address if address is None else address, first.port if port is None else port
-        self._listeners[0] = replace(first, address=address, port=port, unix_path=None, fd=None)
+        self._check_not_mounted()
+        self._runner.rebind(address, port, tls, unix_path, fd)
 
-    def health(self, path: str = "/health") -> None:
-        """Answer health checks there, for every Host: 200, and 503 as soon as the app has been told to end.
+    def configure(
+        self,
+        *,
+        http_host: str | Sequence[str] | None = None,
+        broker: str | Broker | None = None,
+        broker_key: str | bytes | None = None,
+        trusted_proxies: Iterable[str] | None = None,
+        access_log: bool | None = None,
+    ) -> None:
+        """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         Raises:
-            ConfigurationError: the path cannot be, or the route exists.
+            ConfigurationError: an argument is not valid, or the App runs already.
         """
-        self.http(path, lambda _: health(stopping=self._stopping and not self._replaced), http_host="*")
-
-    # -- topics ------------------------------------------------------------------------------------------------------
-
-    def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
-        """Keep the last messages of topics, so that `Topic.recover` gives a client that comes back what it missed.
-
-        Args:
-            pattern: of the topics, as for `on_broadcast`; the first one that matches a topic counts.
-            size: how many messages of a topic are kept.
-            seconds: how long, counted from its last one.
-            wrap: makes what clients get of a `Publication`, which has the position that they have to send back.
-
-        Raises:
-            ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
-        """
-        self.hub.keep(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
-
-    def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
-        """Call a def or async def with each topic and message that is broadcast on what a pattern matches; a decorator.
-
-        It is called in every process of the app, for messages from all of them, in order and as they come: what a
-        broker loses is not fetched for it from a topic's history.
-
-        Args:
-            pattern: "room:*", or "*" for all, or one name.
-
-        Raises:
-            ConfigurationError: it is no pattern, or the app runs already.
-        """
-
-        def decorator(listener: ListenerT) -> ListenerT:
-            self.hub.listen(pattern, listener)
-            return listener
-
-        return decorator
-
-    def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
-        """Know who is in the topics that a pattern matches, and call a def with each change; a decorator.
-
-        `Topic.track` says who somebody is, and `Topic.present` who is there. It is called in every process that has a
-        subscriber of the topic, with the topic and a `PresenceDiff`, at most every tenth of a second.
-
-        Args:
-            pattern: as for `on_broadcast`.
-
-        Raises:
-            ConfigurationError: it is no pattern, the function is an async def, or the app runs already.
-        """
-
-        def decorator(watcher: WatcherT) -> WatcherT:
-            self.hub.watch(pattern, watcher)
-            return watcher
-
-        return decorator
-
-    # -- tasks and hooks ---------------------------------------------------------------------------------------------
-
-    def on_startup(self, hook: HookT) -> HookT:
-        """Call a def or async def before the app listens; a decorator.
-
-        An exception of it ends `run` or `serve`, after the shutdown hooks have been called.
-        """
-        self._startup.append(hook)
-        return hook
-
-    def on_shutdown(self, hook: HookT) -> HookT:
-        """Call a def or async def after all connections have ended; a decorator."""
-        self._shutdown.append(hook)
-        return hook
-
-    def every(self, seconds: float) -> Callable[[HookT], HookT]:
-        """Call a def or async def every so many seconds while the app runs; a decorator.
-
-        A call that takes longer delays the next one; an exception is logged, and the next call comes all the same.
-
-        Raises:
-            ConfigurationError: the time is not positive.
-        """
-        if seconds <= 0:
-            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
-
-        def decorator(hook: HookT) -> HookT:
-            self._background.every(seconds, hook)
-            return hook
-
-        return decorator
-
-    def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
-        """Run an async def in the background for as long as the app runs, from its start if it does not run yet.
-
-        It is cancelled when the app has drained. An exception of it is logged and ends the task alone.
-        """
-        self._background.start_soon(task, *arguments)
-
-    # -- running -----------------------------------------------------------------------------------------------------
+        self._check_not_mounted()
+        if http_host is not None:
+            self.router.set_http_host(http_host)
+        if broker is not None:
+            self.topics.use_broker(_as_broker(broker))
+        key = _as_key(broker_key)
+        if key is not None:
+            self.topics.codec.use_key(key)
+        self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
-        """Run the app until SIGINT or SIGTERM; blocks.
+        """Run the App until SIGINT or SIGTERM; blocks.
 
-        The first signal drains: it stops accepting, closes every connection with 1012 and waits for them as long as
-        `Options.drain_timeout`. A second one leaves at once, with exit code 130, even if a handler hangs. In another
-        thread than the main one there are no signals; there only `stop` ends it.
+        At the first signal the App drains: it stops accepting connections, closes every connection with code 1012, and
+        waits for them up to `Options.drain_timeout`. A second signal ends the process at once with exit status 130,
+        even if a handler hangs. Outside of the main thread no signals arrive, and only `stop` ends the App.
 
         Args:
             backend: "asyncio" or "trio".
-            uvloop: for asyncio, whether to use uvloop; by default if it is installed.
-            workers: how many processes share the listeners; above 1 this one supervises them and SIGHUP replaces them.
-                Each runs the program's command line again up to this call, which does not return there. Topics reach
-                from one to the other, over a bus of their own unless the app has a broker.
+            uvloop: whether asyncio uses uvloop; by default if it is installed.
+            workers: how many processes share the listening sockets. Above 1 this process supervises them, and SIGHUP
+                replaces them. Each worker runs the program's command line up to this call, which does not return
+                there. Without a broker, a bus between the workers carries the messages of topics.
 
         Raises:
-            ConfigurationError: it is called inside a running event loop, a library is missing, listening is not
-                possible, or workers cannot be had here.
+            ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
+                not possible here.
         """
-        check_no_loop()
-        options = loop_options(backend, uvloop)
-        count = check_workers(workers)
-        self._told = worker_context()
-        set_up_logging(self.worker)
-        limit = 2 * self.options.drain_timeout + self.options.on_close_timeout + _SPARE_SECONDS
-        limit += self.options.drain_delay
-        supervised = self._told is not None
-        program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
-        if self._told is not None:
-            self._listeners = self._told.adopt(self._listeners)
-            if self._told.bus is not None and self.hub.broker is None:
-                self.hub.broker = LocalBroker(self._told.bus)
-        elif count > 1:
-            program = functools.partial(self._supervise, count, limit)
-        if anyio.run(program, backend=backend, backend_options=options):
-            sys.exit(FORCED)
-        if supervised:
-            sys.exit()  # what is behind `run` is the supervisor's
-
-    async def _supervise(self, workers: int, limit: float) -> bool:
-        """Run workers, with a bus between them unless there is a broker; give whether that was cancelled."""
-        router = BusRouter()
-        try:
-            attach = router.attach if self.hub.broker is None else None
-            return await supervise(self._listeners, workers, self._announce, limit, attach)
-        finally:
-            router.close()
-
-    def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
-        urls = " ".join(self._urls(addresses))
-        logger.info("pywsapp %s%s on %s: %s", __version__, workers, loop_name(), urls)
+        check_not_importing("app.run()")
+        self._check_not_mounted()
+        self._runner.run(backend, uvloop, workers)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run the app inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
+        """Run the App inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
 
-        `await task_group.start(app.serve)` returns when it listens. Signals are left to the program. When it has
-        ended, it may be called again.
+        `await task_group.start(app.serve)` returns when the App listens. The program handles signals. A later call runs
+        the App again.
 
         Raises:
-            ConfigurationError: it runs already, or listening is not possible.
+            ConfigurationError: the App runs already, or it cannot listen.
         """
-        if self._server is not None:
-            raise ConfigurationError("this App is running already")
-        patience = 0 if self._told is None else _WORKER_PATIENCE
-        self._server = server = Server(self.router, self.options, self._max_connections, self._proxies, patience)
-        self._stopping = False
-        self._background.prepare()
-
-        async def started(tasks: TaskGroup) -> None:
-            self._background.begin(tasks)
-            if self._told is not None:
-                self._told.listening()
-            else:
-                self._announce(server.addresses)
-            task_status.started()
-
-        try:
-            async with self.hub.running():
-                with anyio.CancelScope() as self._starting:
-                    for hook in self._startup:
-                        await call(hook)
-                self._starting = None
-                if not self._stopping:
-                    await server.run(self._listeners, started)
-        finally:
-            self._background.end()
-            self._starting = None
-            with anyio.CancelScope(shield=True):
-                await self._run_shutdown_hooks()
-            self._background.forget()
-            self._server = None
-
-    async def _run_shutdown_hooks(self) -> None:
-        for hook in self._shutdown:
-            with anyio.move_on_after(self.options.drain_timeout):
-                await run_logged(hook)
+        check_not_importing("app.serve()")
+        self._check_not_mounted()
+        await self._runner.serve(task_status=task_status)
 
     def stop(self) -> None:
-        """Begin to drain, from the loop's thread; `run` or `serve` returns when that is over.
+        """Begin to drain; call it from the thread of the event loop. `run` or `serve` returns after the drain.
 
-        With `Options.drain_delay` only health checks fail at first, and all else goes on for that time.
-        Startup hooks that are still running are cancelled.
+        With `Options.drain_delay` health checks fail first, and connections continue for that time. Startup hooks that
+        still run are cancelled.
         """
-        self._stopping = True
-        if self._starting is not None:
-            self._starting.cancel()
-        if self._server is not None:
-            self._server.stop(replaced=self._replaced)
-
-    @property
-    def _replaced(self) -> bool:
-        """Whether another worker has taken the place of this one, so that balancers need not know that it ends."""
-        return self._told is not None and self._told.replaced.is_set()
+        self._runner.stop()
 
     @property
     def port(self) -> int:
-        """The TCP port: the real one while running, also if 0 was asked for; before, the one asked for."""
-        if self._server is not None:
-            for _, address in self._server.addresses:
-                if not address.startswith("unix:"):
-                    return int(address.rpartition(":")[2])
-        return self._listeners[0].port
+        """The TCP port: the port in use while the App runs, the configured one before."""
+        return self._runner.port
 
     @property
     def urls(self) -> list[str]:
-        """Where the app can be reached while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
-        return self._urls(self._server.addresses if self._server is not None else ())
+        """The URLs of the App while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
+        return self._runner.urls
 
-    def _urls(self, addresses: Iterable[tuple[ListeningSocket, str]]) -> list[str]:
-        name = self._http_host if isinstance(self._http_host, str) else self._http_host[0]
-        if ":" in name and not name.startswith("["):
-            name = f"[{name}]"
-        urls = []
-        for listener, address in addresses:
-            if address.startswith("unix:"):
-                urls.append(address)
-                continue
-            host, _, port = address.rpartition(":")
-            if host in _EVERY_OR_LOCAL and "*" not in name:
-                host = name
-            urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
-        return list(dict.fromkeys(urls))
+    def _check_not_mounted(self) -> None:
+        if self._is_mounted:
+            raise ConfigurationError("this App is mounted on another App: run and configure that one")
+
+
+def _as_broker(broker: str | Broker | None) -> Broker | None:
+    return broker_for(broker) if isinstance(broker, str) else broker
+
+
+def _as_key(key: str | bytes | None) -> bytes | None:
+    return key.encode() if isinstance(key, str) else key

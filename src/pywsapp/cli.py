@@ -1,48 +1,212 @@
-"""The command line: `pywsapp run module:app`, `pywsapp publish`, `pywsapp demo`, `pywsapp --version`."""
+"""The command line: `pywsapp run`, `pywsapp demo`, `pywsapp publish` and `pywsapp --version`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
+from pywsapp._process.running import importing
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
 from pywsapp.publisher import Publisher
 
-_KEY = "PYWSAPP_BROKER_KEY"
+#: Has no option of the command line, because other users of the machine can read the command lines of its processes.
+_BROKER_KEY = "PYWSAPP_BROKER_KEY"
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status.
+    """Run the command line and return its exit status.
 
     Args:
-        arguments: instead of those of the process.
+        arguments: the arguments, instead of those of the process.
     """
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "demo":
-            app = make_app(chosen.port, chosen.address, broker=chosen.broker)
-            app.run(backend=chosen.backend, workers=chosen.workers)
-        elif chosen.command == "publish":
+        if chosen.command == "publish":
             publish(chosen.broker, chosen.topic, chosen.message)
         else:
-            app = find_app(chosen.app, factory=chosen.factory)
-            if chosen.port is not None or chosen.address is not None:
-                app.move(chosen.address, chosen.port)
-            app.run(backend=chosen.backend, workers=chosen.workers)
+            _complete(chosen, parser)
+            if chosen.command == "demo":
+                app = make_app(broker=chosen.broker)
+                chosen.broker = None
+            else:
+                app = find_app(chosen.app, factory=chosen.factory)
+            _run(app, chosen)
     except (ConfigurationError, TopicError, BrokerUnavailable) as exc:
         parser.exit(1, f"pywsapp: {exc}\n")
     return 0
+
+
+def _run(app: App, chosen: argparse.Namespace) -> None:
+    """Run an App with the options of the command line and the environment."""
+    if chosen.tls_key is not None and chosen.tls_cert is None:
+        raise ConfigurationError("--tls-key needs --tls-cert, the certificate of the key")
+    if chosen.log_level is not None:
+        logging.getLogger("pywsapp").setLevel(chosen.log_level.upper())
+    app.rebind(
+        chosen.address,
+        chosen.port,
+        unix_path=chosen.unix_path,
+        fd=chosen.fd,
+        tls=chosen.tls_cert if chosen.tls_key is None else (chosen.tls_cert, chosen.tls_key),
+    )
+    app.configure(
+        http_host=chosen.http_host,
+        broker=chosen.broker,
+        broker_key=os.environ.get(_BROKER_KEY) or None,
+        trusted_proxies=chosen.trusted_proxies,
+        access_log=chosen.access_log,
+    )
+    app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers)
+
+
+def publish(url: str, topic: str, message: str) -> None:
+    """Publish a message, or the standard input for `-`.
+
+    Raises:
+        BrokerUnavailable: the broker did not accept the message.
+        TopicError: the name of the topic is not valid, or the message is too large.
+    """
+    with Publisher(url, key=os.environ.get(_BROKER_KEY)) as publisher:
+        publisher.publish(topic, sys.stdin.read() if message == "-" else message)
+
+
+def find_app(place: str, *, factory: bool = False) -> App:
+    """Import an App; the current directory is searched first.
+
+    Args:
+        place: "module:attribute", or "module" for its attribute `app`.
+        factory: whether the attribute is a function that makes the App.
+
+    Raises:
+        ConfigurationError: there is no App at this place, or the module runs it while it is imported. Exceptions of the
+            module itself are raised unchanged.
+    """
+    name, _, attribute = place.partition(":")
+    attribute = attribute or "app"
+    if not name:
+        raise ConfigurationError(f"an App is named by its module and its name there, such as chat:app, not {place!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with importing(name):
+        found = _attribute(_import(name, attribute), name, attribute)
+        if factory:
+            if not callable(found):
+                raise ConfigurationError(f"{place} is no function that makes an App, but {type(found).__name__}")
+            found = found()
+    if not isinstance(found, App):
+        hint = "; if it is a function that makes one, add --factory" if callable(found) and not factory else ""
+        raise ConfigurationError(f"{place} is no App, but {type(found).__name__}{hint}")
+    return found
+
+
+def _import(name: str, attribute: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise  # the module exists, and a module that it imports does not
+        hint = f"; write it as a module, {name[:-3]}:{attribute}" if name.endswith(".py") else ""
+        raise ConfigurationError(f"there is no module {exc.name!r} in {os.getcwd()} or on sys.path{hint}") from exc
+
+
+def _attribute(module: Any, name: str, attribute: str) -> Any:
+    try:
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError as exc:
+        apps = [key for key, value in vars(module).items() if isinstance(value, App)]
+        hint = f"; it has {', '.join(f'{name}:{key}' for key in apps)}" if apps else ""
+        raise ConfigurationError(f"module {name!r} has no {attribute!r}{hint}") from exc
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text!r}")
+    return int(text)
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {text!r}")
+        return text
+
+    return convert
+
+
+def _switch(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise argparse.ArgumentTypeError(f"must be 1 or 0, not {text!r}")
+    return lowered in ("1", "true", "yes", "on")
+
+
+class _Option(NamedTuple):
+    """An option of `run` and `demo`, which an environment variable can set too."""
+
+    flags: tuple[str, ...]
+    convert: Callable[[str], Any]
+    metavar: str
+    help: str
+
+    @property
+    def name(self) -> str:
+        return self.flags[0].removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return f"PYWSAPP_{self.name.upper()}"
+
+
+_OPTIONS = (
+    _Option(("--address", "--host"), str, "ADDRESS", "listen on this address; 0.0.0.0 or :: is all interfaces"),
+    _Option(("--port",), _integer, "PORT", "listen on this port; 0 is a free one"),
+    _Option(("--unix-path",), str, "PATH", "listen on a Unix socket instead"),
+    _Option(("--fd",), _integer, "NUMBER", "listen on an inherited socket instead"),
+    _Option(("--http-host",), _list, "NAME", "the name that clients write in the URL, several with commas, * for any"),
+    _Option(("--tls-cert",), str, "FILE", "serve https and wss with this certificate, a PEM file"),
+    _Option(("--tls-key",), str, "FILE", "the key of the certificate, if it is in another file"),
+    _Option(("--trusted-proxies",), _list, "ADDRESSES", "addresses and networks of proxies to trust, with commas"),
+    _Option(("--broker",), str, "URL", "the broker that connects servers: redis://..., amqp://..., nats://..."),
+    _Option(("--workers",), _workers, "NUMBER", "processes that share the port, or auto (default: 1)"),
+    _Option(("--backend",), _one_of("asyncio", "trio"), "NAME", "the event loop, asyncio or trio (default: asyncio)"),
+    _Option(("--log-level",), _one_of(*_LOG_LEVELS), "LEVEL", f"{', '.join(_LOG_LEVELS)} (default: info)"),
+    _Option(("--access-log",), _switch, "", "log a line for each request and each connection"),
+)
+#: Options that name a socket; those of different groups exclude each other.
+_SOCKETS = (("address", "port"), ("unix_path",), ("fd",))
+_EPILOG = (
+    "An option overrides the environment variable that is named with it, and the variable overrides the value in the "
+    f"program. The variable {_BROKER_KEY} has the secret that signs the messages of the broker."
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,81 +218,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run the App of a module")
-    run.add_argument("app", metavar="MODULE:APP", help="where the App is: chat:app, or shop.web:make_app --factory")
-    run.add_argument("--factory", action="store_true", help="it is a function that makes the App")
-    run.add_argument("--port", type=int, help="the port, 0 for a free one (default: the App's)")
-    run.add_argument("--address", help="the address to listen on (default: the App's)")
+    run = commands.add_parser("run", help="run the App of a module", epilog=_EPILOG)
+    run.add_argument(
+        "app", metavar="MODULE[:APP]", help="the App: chat:app, chat (its app), or shop.web:make_app --factory"
+    )
+    run.add_argument("--factory", action="store_true", help="APP is a function that makes the App")
 
-    demo = commands.add_parser("demo", help="run the chat server with its web page")
-    demo.add_argument("--port", type=int, default=8080, help="the port, 0 for a free one (default: 8080)")
-    demo.add_argument("--address", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    demo.add_argument("--broker", help="connects several servers: redis://..., amqp://..., nats://... (default: none)")
+    demo = commands.add_parser("demo", help="run a chat server with a web page", epilog=_EPILOG)
     for command in (run, demo):
-        command.add_argument("--workers", type=_workers, default=1, help="processes that share the port (default: 1)")
-        command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="(default: asyncio)")
+        for option in _OPTIONS:
+            text = f"{option.help} [{option.variable}]"
+            if option.convert is _switch:
+                command.add_argument(*option.flags, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                command.add_argument(*option.flags, type=option.convert, metavar=option.metavar, help=text)
 
     publish = commands.add_parser("publish", help="publish a message on a topic")
-    publish.add_argument("broker", metavar="URL", help="of the broker: redis://..., amqp://..., nats://...")
-    publish.add_argument("topic", help="the topic's name")
-    publish.add_argument("message", help="the text, or - for what comes on the standard input")
-    publish.epilog = f"The app's broker_key, if it has one, is taken from the environment variable {_KEY}."
+    publish.add_argument("broker", metavar="URL", help="the URL of the broker: redis://..., amqp://..., nats://...")
+    publish.add_argument("topic", help="the name of the topic")
+    publish.add_argument("message", help="the text, or - for the standard input")
+    publish.epilog = f"The environment variable {_BROKER_KEY} has the broker_key of the App, if it has one."
     return parser
 
 
-def publish(url: str, topic: str, message: str) -> None:
-    """Publish a message, or what comes on the standard input for `-`.
-
-    Raises:
-        BrokerUnavailable: the broker has not taken it.
-        TopicError: it is no name of a topic, or the message is too large.
-    """
-    with Publisher(url, key=os.environ.get(_KEY)) as publisher:
-        publisher.publish(topic, sys.stdin.read() if message == "-" else message)
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a number or auto, not {text!r}")
-    return int(text)
-
-
-def find_app(place: str, *, factory: bool = False) -> App:
-    """Import an App; modules in the current directory are found.
-
-    Args:
-        place: "module:attribute".
-        factory: whether to call what is there for the App.
-
-    Raises:
-        ConfigurationError: there is none; the text says what is there instead. What the module itself raises is not
-            changed.
-    """
-    name, _, attribute = place.partition(":")
-    if not name or not attribute:
-        raise ConfigurationError(f"an App is named by its module and its name in there, chat:app, not {place!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
-            raise  # the module is there, and one that it imports is not
-        hint = f"; give it as a module, {name[:-3]}:{attribute}" if name.endswith(".py") else ""
-        raise ConfigurationError(f"there is no module {exc.name!r} in {os.getcwd()} or on sys.path{hint}") from exc
-    try:
-        found: Any = reduce(getattr, attribute.split("."), module)
-    except AttributeError as exc:
-        apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-        hint = f"; it has {', '.join(f'{name}:{key}' for key in apps)}" if apps else ""
-        raise ConfigurationError(f"module {name!r} has no {attribute!r}{hint}") from exc
-    if factory:
-        if not callable(found):
-            raise ConfigurationError(f"{place} is no function that makes an App, but {type(found).__name__}")
-        found = found()
-    if not isinstance(found, App):
-        hint = "; is it a function that makes one? then --factory" if callable(found) and not factory else ""
-        raise ConfigurationError(f"{place} is no App, but {type(found).__name__}{hint}")
-    return found
+def _complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Take the options that are not on the command line from the environment."""
+    given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
+    excluded = {name for names in _SOCKETS for name in names if given and names not in given}
+    for option in _OPTIONS:
+        text = os.environ.get(option.variable)
+        if not text or getattr(chosen, option.name) is not None or option.name in excluded:
+            continue
+        try:
+            setattr(chosen, option.name, option.convert(text))
+        except argparse.ArgumentTypeError as exc:
+            parser.error(f"environment variable {option.variable}: {exc}")

@@ -15,9 +15,10 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._alarm import alarm_type
+from pywsapp._hooks import check_component, make_component
 from pywsapp._server.client_http_connection import ClientHttpConnection, ConnectArguments, check_arguments
 from pywsapp.close_codes import CloseCode
-from pywsapp.component import MessageComponent, check_component, make_component
+from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed, HeaderItems
 from pywsapp.options import Options

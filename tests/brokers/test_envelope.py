@@ -127,12 +127,12 @@ def written(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", "no JSON"),
-        (b"hello", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
+        (b"", "not JSON"),
+        (b"hello", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
         (b"\xef\xbb\xbf{}", "version"),
-        (b"[]", "no JSON object"),
-        (b"null", "no JSON object"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
         (b"{}", "its version is None"),
         (written(v=2), "its version is 2, not 1"),
         (written(v="1"), "its version is '1', not 1"),
@@ -140,23 +140,23 @@ def written(**fields: Any) -> bytes:
         (written(v=10**4000), "its version is"),
         (written(topic="room:43"), "it belongs to another topic"),
         (written(topic=None), "it belongs to another topic"),
-        (written(**{"from": 5}), "its `from` is no text"),
-        (written(**{"from": None}), "its `from` is no text"),
-        (written(base64="YQ=="), "not exactly one of text, base64 and event"),
-        (written(event={}), "not exactly one of text, base64 and event"),
-        (b'{"v": 1, "topic": "room:42"}', "not exactly one of text, base64 and event"),
-        (written(text=None), "its text is no text"),
-        (written(text=["a"]), "its text is no text"),
-        (written(text="\ud83d"), "its text cannot be read"),
-        (b'{"v": 1, "topic": "room:42", "base64": "YQ"}', "its base64 cannot be read"),
-        (b'{"v": 1, "topic": "room:42", "base64": "Y Q=="}', "its base64 cannot be read"),
-        ('{"v": 1, "topic": "room:42", "base64": "ä"}'.encode(), "its base64 cannot be read"),
-        (b'{"v": 1, "topic": "room:42", "base64": 5}', "its base64 is no text"),
-        (b'{"v": 1, "topic": "room:42", "event": []}', "its event is no object"),
-        (b'{"v": 1, "topic": "room:42", "event": "x"}', "its event is no object"),
-        (b'{"v": 1, "topic": "room:42", "event": {"a": ' + b"9" * 100_000 + b"}}", "no JSON|is no int"),
-        (b'{"v": 1, "topic": "room:42", "event": ' + b'{"a":' * 100_000, "no JSON"),
-        (b'{"v": 1, "topic": "room:42", "text": "a"} {}', "no JSON"),
+        (written(**{"from": 5}), "its `from` is not text"),
+        (written(**{"from": None}), "its `from` is not text"),
+        (written(base64="YQ=="), "not have exactly one of text, base64 and event"),
+        (written(event={}), "not have exactly one of text, base64 and event"),
+        (b'{"v": 1, "topic": "room:42"}', "not have exactly one of text, base64 and event"),
+        (written(text=None), "its text is not text"),
+        (written(text=["a"]), "its text is not text"),
+        (written(text="\ud83d"), "its text has half of a surrogate pair"),
+        (b'{"v": 1, "topic": "room:42", "base64": "YQ"}', "its base64 cannot be decoded"),
+        (b'{"v": 1, "topic": "room:42", "base64": "Y Q=="}', "its base64 cannot be decoded"),
+        ('{"v": 1, "topic": "room:42", "base64": "ä"}'.encode(), "its base64 cannot be decoded"),
+        (b'{"v": 1, "topic": "room:42", "base64": 5}', "its base64 is not text"),
+        (b'{"v": 1, "topic": "room:42", "event": []}', "its event is not an object"),
+        (b'{"v": 1, "topic": "room:42", "event": "x"}', "its event is not an object"),
+        (b'{"v": 1, "topic": "room:42", "event": {"a": ' + b"9" * 100_000 + b"}}", "not JSON|is not int"),
+        (b'{"v": 1, "topic": "room:42", "event": ' + b'{"a":' * 100_000, "not JSON"),
+        (b'{"v": 1, "topic": "room:42", "text": "a"} {}', "not JSON"),
     ],
 )
 def test_what_is_refused(data: bytes, fault: str) -> None:
@@ -218,7 +218,7 @@ OTHER_JUNK = ["1" * 70 + "-a", "9" * 16 + "-a", "1-" + "a" * 70, None, 5, b"1-a"
 
 @pytest.mark.parametrize("junk", [*JUNK.split("|"), *OTHER_JUNK], ids=map(str, range(26)))
 def test_what_is_no_position_is_refused(junk: Any) -> None:
-    with pytest.raises(TopicError, match="is no position in a topic, such as '17-5f3c'") as info:
+    with pytest.raises(TopicError, match="is not a position in a topic, such as '17-5f3c'") as info:
         Position.parse(junk)
     assert len(str(info.value)) < 500
 

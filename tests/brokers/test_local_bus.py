@@ -49,7 +49,7 @@ from pywsapp.brokers.local.router import QUEUE_LIMIT, BusRouter
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.testing.broker import BROKER_CHECKS, Check, Peer
 from pywsapp.topics.names import TopicPattern
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.registry import TopicRegistry
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +155,7 @@ async def test_topics_of_two_hubs_are_one() -> None:
         event.set()
 
     async with running() as made:
-        one, two = Hub(made.broker()), Hub(made.broker())
+        one, two = TopicRegistry(made.broker()), TopicRegistry(made.broker())
         two.listen("room:*", hear)
         async with one.running(), two.running():
             await one.topic(TOPIC).broadcast("hello")
@@ -253,7 +253,7 @@ async def test_what_a_worker_did_not_read_is_read_from_the_history() -> None:
         app.route("/", Room())
         async with serving(app) as server, server.client() as client:
             await client.message()
-            connection = app.hub.relay.connection if app.hub.relay is not None else None
+            connection = app.topics.relay.connection if app.topics.relay is not None else None
             assert isinstance(connection, LocalConnection)
             connection._wire.transport.pause_reading()
             text = "x" * 10 * KIB

@@ -33,8 +33,8 @@ async def test_what_is_queued_goes_in_order_and_in_batches() -> None:
     relay = Relay(broker, inbox)
     relay.subscribe("t")
     async with relaying(relay):
-        handovers = [relay.publish("t", b"%d" % number) for number in range(1200)]
-        for acknowledgement in handovers:
+        acknowledgements = [relay.publish("t", b"%d" % number) for number in range(1200)]
+        for acknowledgement in acknowledgements:
             await taken(acknowledgement)
         assert inbox.data == [b"%d" % number for number in range(1200)]
         assert [len(batch) for batch in broker.batches] == [500, 500, 200]
@@ -82,7 +82,7 @@ async def test_a_plain_message_on_its_way_fails_with_the_connection() -> None:
         broker.before.clear()
         broker.disconnect()
         for acknowledgement in (on_its_way, queued):
-            assert await failure_of(acknowledgement) == "the memory broker is away: the connection was closed"
+            assert await failure_of(acknowledgement) == "the memory broker is unavailable: the connection was closed"
         assert relay.stats[2:] == (0, 2, 0, 0)
         await until(lambda: relay.connection)
         assert not any(broker.batches), "they are not repeated"
@@ -94,7 +94,7 @@ async def test_why_publishing_failed_is_told() -> None:
     relay = Relay(broker, Inbox())
     async with relaying(relay):
         broker.before["publish"] = failing(OSError("the cable is cut"), 1)
-        assert "is away: OSError: the cable is cut" in await failure_of(relay.publish("t", b"1"))
+        assert "is unavailable: OSError: the cable is cut" in await failure_of(relay.publish("t", b"1"))
 
 
 @pytest.mark.parametrize("when", ["before", "behind"])
@@ -104,11 +104,11 @@ async def test_a_kept_message_is_repeated_and_comes_once(when: str) -> None:
     relay.subscribe("t")
     async with relaying(relay):
         getattr(broker, when)["publish"] = failing(OSError("gone"), 1)
-        handovers = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 4)]
+        acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 4)]
         plain = relay.publish("t", b"plain")
         assert "gone" in await failure_of(plain)
-        handovers.append(relay.publish("t", b"4", kept(4)))  # meanwhile
-        for acknowledgement in handovers:
+        acknowledgements.append(relay.publish("t", b"4", kept(4)))  # meanwhile
+        for acknowledgement in acknowledgements:
             await taken(acknowledgement)
         assert relay.stats == (True, 2, 4, 1, len(inbox.data), 0)
         kept_ones = [data for _, data, position in inbox.messages if position is not None]
@@ -124,10 +124,10 @@ async def test_a_kept_message_waits_for_the_connection_and_keeps_its_place() -> 
     relay = Relay(broker, inbox)
     relay.subscribe("t")
     async with relaying(relay):
-        handovers = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 1001)]
+        acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 1001)]
         assert relay.stats.pending == 1000
         broker.available = True
-        for acknowledgement in handovers:
+        for acknowledgement in acknowledgements:
             await taken(acknowledgement)
         assert inbox.data == [b"%d" % number for number in range(1, 1001)]
 

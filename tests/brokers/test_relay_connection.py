@@ -15,7 +15,7 @@ from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import BrokerConnection
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.brokers.relay import Relay, pause_before
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.registry import TopicRegistry
 
 pytestmark = pytest.mark.anyio
 
@@ -85,9 +85,9 @@ async def test_a_line_when_it_goes_away_and_one_when_it_is_back(caplog: pytest.L
         assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
             (
                 "ERROR",
-                "the memory broker is away (the connection was closed); local delivery goes on, trying again",
+                "the memory broker is unavailable (the connection was closed); local delivery goes on, trying again",
             ),
-            ("WARNING", "connected to the memory broker again; 3 messages were not handed over"),
+            ("WARNING", "connected to the memory broker again; 3 messages were not published"),
         ]
 
 
@@ -204,23 +204,23 @@ async def test_it_can_run_again() -> None:
 
 async def test_what_is_queued_is_published_before_the_end() -> None:
     broker, inbox = MemoryBroker(), Inbox()
-    hub, listening = Hub(broker), Relay(broker, inbox)
+    registry, listening = TopicRegistry(broker), Relay(broker, inbox)
     listening.subscribe("t")
     async with relaying(listening):
-        async with hub.running():
+        async with registry.running():
             for number in range(1500):
-                hub.topic("t").broadcast(str(number))
+                registry.topic("t").broadcast(str(number))
         assert len(inbox.data) == 1500
 
 
-@pytest.mark.parametrize("how", ["hangs", "is away"])
+@pytest.mark.parametrize("how", ["hangs", "is unavailable"])
 async def test_the_end_does_not_wait_for_a_broker(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pywsapp.topics.registry._FLUSH_SECONDS", 0.1)
     broker = Bench()
-    hub = Hub(broker)
+    registry = TopicRegistry(broker)
     with anyio.fail_after(2):
-        async with hub.running():
-            relay = hub.relay
+        async with registry.running():
+            relay = registry.relay
             assert relay is not None
             if how == "hangs":
                 broker.before["publish"] = anyio.sleep_forever

@@ -1,4 +1,4 @@
-"""The compiled twin and the Python source: the same names, the same bytes, and one or the other as was asked for."""
+"""The compiled build and the pure Python build: same names, same bytes, and PYWSAPP_PURE selects one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ from pywsapp._protocol import frames
 NAMES = sorted(name.replace("/", ".") for name in hatch_build.modules())
 BUILT = bool(hatch_build.extensions_in_place())
 
-#: Tests that compare the two, where there are two.
-both = pytest.mark.skipif(not BUILT, reason="nothing is compiled here: python hatch_build.py")
-as_twin = pytest.mark.skipif("pywsapp._protocol.frames" not in compiled(), reason="this run is on the Python source")
+#: Tests that compare the two builds.
+both = pytest.mark.skipif(not BUILT, reason="there are no extension modules: python hatch_build.py")
+compiled_build = pytest.mark.skipif(
+    "pywsapp._protocol.frames" not in compiled(), reason="this is the pure Python build"
+)
 
 
 def load_source(module: ModuleType) -> Any:
-    """Load the Python source of a module once more, under another name."""
+    """Load the Python source of a module under another name."""
     assert module.__file__ is not None
     path = Path(module.__file__).with_name(module.__name__.rpartition(".")[2] + ".py")
     loader = SourceFileLoader(f"{module.__name__}_source", str(path))
@@ -42,8 +44,8 @@ def load_source(module: ModuleType) -> Any:
     return source
 
 
-#: The twin's, untyped: it is given what no type would let through.
-twin: Any = frames
+#: The extension module, untyped: tests call it with arguments of wrong types.
+extension: Any = frames
 source: Any = load_source(frames)
 
 DATA = st.binary(max_size=1100)
@@ -64,7 +66,7 @@ for found in pkgutil.walk_packages(pywsapp.__path__, "pywsapp."):
     if not found.name.endswith("__main__"):
         try:
             importlib.import_module(found.name)
-        except ModuleNotFoundError as exc:  # what is only used where it is installed
+        except ModuleNotFoundError as exc:  # an optional dependency
             assert not exc.name.startswith("pywsapp")
 files = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("pywsapp.")}
 print(json.dumps([files, compiled(), describe()]))
@@ -72,7 +74,7 @@ print(json.dumps([files, compiled(), describe()]))
 
 
 def python(code: str, *, pure: bool) -> Any:
-    """Run code on one of the builds, and give the JSON that it prints."""
+    """Run code on one of the builds; return the JSON that it prints."""
     variables = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
     variables |= {"PYTHONPATH": str(hatch_build.SOURCE)} | ({"PYWSAPP_PURE": "1"} if pure else {})
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
@@ -81,29 +83,57 @@ def python(code: str, *, pure: bool) -> Any:
     return json.loads(done.stdout)
 
 
-def test_only_sources_are_found_when_asked_for() -> None:
+def test_pywsapp_pure_excludes_extension_modules() -> None:
     files, names, build = python(IMPORT_ALL, pure=True)
     assert {Path(file).suffix for file in files.values()} == {".py"}
     assert names == []
-    assert build == "pure Python"
+    assert build == "pure Python build"
     assert set(NAMES) <= set(files)
 
 
 @both
-def test_every_module_with_a_twin_is_imported_compiled() -> None:
+def test_every_module_with_declarations_is_imported_compiled() -> None:
     files, names, build = python(IMPORT_ALL, pure=False)
     assert names == NAMES
-    assert build == "compiled twin"
+    assert build == "compiled build"
     assert sorted(name for name, file in files.items() if Path(file).suffix != ".py") == NAMES
 
 
 def test_compiled_lists_what_was_imported_here() -> None:
     assert compiled() in ([], NAMES)
-    assert describe() == ("compiled twin" if compiled() else "pure Python")
+    assert describe() == ("compiled build" if compiled() else "pure Python build")
     assert bool(compiled()) == (BUILT and not os.environ.get("PYWSAPP_PURE"))
 
 
-# -- the same outside --------------------------------------------------------------------------------------------------
+# -- the start-up line -------------------------------------------------------------------------------------------------
+
+HINT = """
+import json, os
+import pywsapp
+from pywsapp._compiled import build_hint
+print(json.dumps(build_hint()))
+"""
+#: The same without PYWSAPP_PURE, as where no extension module was ever built.
+HINT_WITHOUT_EXTENSIONS = HINT.replace("print", "os.environ.pop('PYWSAPP_PURE')\nprint")
+
+
+def test_the_hint_says_how_to_get_the_compiled_build() -> None:
+    assert python(HINT_WITHOUT_EXTENSIONS, pure=True) == (
+        "pure Python build; with a C compiler, `pip install --force-reinstall --no-deps --no-cache-dir --no-binary "
+        "pywsapp pywsapp` makes it 4 times as fast"
+    )
+
+
+def test_there_is_no_hint_when_pywsapp_pure_excludes_the_extension_modules() -> None:
+    assert python(HINT, pure=True) == ""
+
+
+@both
+def test_the_compiled_build_has_no_hint() -> None:
+    assert python(HINT, pure=False) == ""
+
+
+# -- the same interface ------------------------------------------------------------------------------------------------
 
 DESCRIBE = f"""
 import importlib, inspect, json
@@ -137,21 +167,21 @@ print(json.dumps({{name: dict(public(importlib.import_module(name))) for name in
 
 @both
 def test_both_builds_have_the_same_names_parameters_and_docstrings() -> None:
-    in_python, in_twin = python(DESCRIBE, pure=True), python(DESCRIBE, pure=False)
-    assert "send" in in_python["pywsapp.connection"]["Connection"]
+    pure, extensions = python(DESCRIBE, pure=True), python(DESCRIBE, pure=False)
+    assert "send" in pure["pywsapp.connection"]["Connection"]
     for name in NAMES:
-        assert without_docstrings_of_pyx(name, in_twin[name]) == without_docstrings_of_pyx(name, in_python[name])
+        assert without_docstrings_of_pyx(name, extensions[name]) == without_docstrings_of_pyx(name, pure[name])
 
 
 def without_docstrings_of_pyx(name: str, module: dict[str, Any]) -> dict[str, Any]:
-    """The docstring of a class written twice may tell of the one that it is in."""
+    """Remove class docstrings where a .pyx repeats the source: they may differ."""
     if hatch_build.modules()[name.replace(".", "/")].suffix == ".pyx":
         return {key: {**value, "": None} if isinstance(value, dict) else value for key, value in module.items()}
     return module
 
 
 def nested_comprehensions(text: str) -> Iterator[int]:
-    """Find comprehensions inside others that run when the module is imported."""
+    """Yield the lines of nested comprehensions that run when the module is imported."""
     kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
     def visit(node: ast.AST, inside: bool) -> Iterator[int]:
@@ -166,8 +196,8 @@ def nested_comprehensions(text: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_module_that_is_compiled_has_a_nested_comprehension(name: str) -> None:
-    """Cython up to 3.3 drops a reference to None too many for such a one on Python 3.10 and 3.11: an abort at exit."""
+def test_compiled_modules_have_no_nested_comprehension(name: str) -> None:
+    """Cython up to 3.3 then drops one reference to None too many on Python 3.10 and 3.11, which aborts at exit."""
     path = hatch_build.modules()[name.replace(".", "/")]
     if path.suffix == ".py":
         assert list(nested_comprehensions(path.read_text())) == []
@@ -192,60 +222,62 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
         return type(exc), exc.start, exc.end, exc.reason
 
 
-@as_twin
+@compiled_build
 @given(DATA, MASKS, st.integers(0, 1 << 40))
 def test_masking(data: bytes, mask: bytes, count: int) -> None:
-    assert twin.apply_mask(data, mask) == source.apply_mask(data, mask)
-    assert twin.rotate_mask(mask, count) == source.rotate_mask(mask, count)
+    assert extension.apply_mask(data, mask) == source.apply_mask(data, mask)
+    assert extension.rotate_mask(mask, count) == source.rotate_mask(mask, count)
 
 
-@as_twin
+@compiled_build
 @given(WINDOWS, st.integers(0, 20))
 def test_unmasking(window: tuple[bytes, int, int], shift: int) -> None:
     data, start, stop = window
-    assert twin.unmask(data, start, stop) == source.unmask(data, start, stop)
-    assert outcome(twin.unmask_text, data, start, stop) == outcome(source.unmask_text, data, start, stop)
+    assert extension.unmask(data, start, stop) == source.unmask(data, start, stop)
+    assert outcome(extension.unmask_text, data, start, stop) == outcome(source.unmask_text, data, start, stop)
 
 
-@as_twin
+@compiled_build
 @given(st.text(max_size=300), MASKS, st.integers(0, 3))
 def test_unmasking_text(text: str, mask: bytes, cut: int) -> None:
     payload = text.encode()[: len(text.encode()) - cut]
     data = mask + source.apply_mask(payload, mask)
-    assert outcome(twin.unmask_text, data, 4, len(data)) == outcome(source.unmask_text, data, 4, len(data))
+    assert outcome(extension.unmask_text, data, 4, len(data)) == outcome(source.unmask_text, data, 4, len(data))
 
 
-@as_twin
+@compiled_build
 @given(st.binary(max_size=3), st.sampled_from([126, 127, 254, 255]), st.binary(min_size=8, max_size=12))
 def test_long_sizes(before: bytes, second: int, behind: bytes) -> None:
     for length in (behind, bytes(6) + behind, bytes(4) + behind):
         data = before + bytes((0x81, second)) + length
-        assert twin.long_size(data, len(before)) == source.long_size(data, len(before))
-    assert twin.WRONG_SIZE == source.WRONG_SIZE
+        assert extension.long_size(data, len(before)) == source.long_size(data, len(before))
+    assert extension.WRONG_SIZE == source.WRONG_SIZE
 
 
-@as_twin
+@compiled_build
 @given(st.sampled_from([0x81, 0x82]), st.text(max_size=200), st.sampled_from(["", "x" * 126, "é" * 40_000, "\ud800"]))
 def test_writing_text(first: int, text: str, more: str) -> None:
-    assert outcome(twin.encode_text_frame, first, text + more) == outcome(source.encode_text_frame, first, text + more)
+    assert outcome(extension.encode_text_frame, first, text + more) == outcome(
+        source.encode_text_frame, first, text + more
+    )
 
 
-@as_twin
+@compiled_build
 @given(st.integers(0, 255), st.binary(max_size=200), st.sampled_from([0, 125, 126, 65535, 65536, 70_000]))
 def test_writing_bytes(first: int, data: bytes, more: int) -> None:
     payload = data + bytes(more)
-    assert twin.encode_frame(first, payload) == source.encode_frame(first, payload)
-    assert twin.frame_head(first, len(payload)) == source.frame_head(first, len(payload))
-    frame = twin.encode_masked_frame(first, payload)
+    assert extension.encode_frame(first, payload) == source.encode_frame(first, payload)
+    assert extension.frame_head(first, len(payload)) == source.frame_head(first, len(payload))
+    frame = extension.encode_masked_frame(first, payload)
     start = len(frame) - len(payload)
     assert frame[:start][:-4] == source.encode_masked_frame(first, payload)[:start][:-4]
     assert source.unmask(frame, start, len(frame)) == payload
 
 
-@as_twin
+@compiled_build
 @given(st.integers(0, 20_000), st.lists(st.tuples(WINDOWS, MASKS | st.just(b"")), max_size=12), st.integers(0, 300))
 def test_gathering(expected: int, parts: list[tuple[tuple[bytes, int, int], bytes]], start: int) -> None:
-    ours, theirs, size = twin.PayloadBuffer(expected), source.PayloadBuffer(expected), 0
+    ours, theirs, size = extension.PayloadBuffer(expected), source.PayloadBuffer(expected), 0
     for (data, begin, end), mask in parts:
         for gathering in (ours, theirs):
             gathering.add(data, begin, end, mask)
@@ -254,11 +286,11 @@ def test_gathering(expected: int, parts: list[tuple[tuple[bytes, int, int], byte
     assert ours.payload() == theirs.payload()
 
 
-# -- what is not allowed -----------------------------------------------------------------------------------------------
+# -- invalid arguments -------------------------------------------------------------------------------------------------
 
 
 def gathered() -> Any:
-    gathering = twin.PayloadBuffer(10)
+    gathering = extension.PayloadBuffer(10)
     gathering.add(b"1234567890", 0, 10, b"")
     return gathering
 
@@ -270,51 +302,51 @@ def given_out() -> Any:
 
 
 WRONG: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
-    "a mask that is too short": (ValueError, lambda: twin.apply_mask(b"data", b"123")),
-    "a mask that is too long": (ValueError, lambda: twin.apply_mask(b"data", b"12345")),
-    "no mask": (TypeError, lambda: twin.apply_mask(b"data", None)),
-    "no data": (TypeError, lambda: twin.apply_mask(None, b"1234")),
-    "another type": (TypeError, lambda: twin.apply_mask(bytearray(9), b"1234")),
-    "a start within the mask": (ValueError, lambda: twin.unmask(bytes(9), 3, 9)),
-    "a negative start": (ValueError, lambda: twin.unmask(bytes(9), -4, 9)),
-    "a stop before the start": (ValueError, lambda: twin.unmask(bytes(9), 8, 7)),
-    "a stop behind the data": (ValueError, lambda: twin.unmask_text(bytes(9), 4, 10)),
-    "a number no place can be": (OverflowError, lambda: twin.unmask(bytes(9), 4, 1 << 64)),
-    "nothing to unmask": (TypeError, lambda: twin.unmask_text(None, 4, 4)),
-    "a length that is not there": (IndexError, lambda: twin.long_size(b"\x81\x7f\x00", 0)),
-    "a length at the end": (IndexError, lambda: twin.long_size(b"\x81\x7e\x00\x80", 3)),
-    "nothing to read a length in": (TypeError, lambda: twin.long_size(None, 0)),
-    "no payload": (TypeError, lambda: twin.encode_frame(0x81, None)),
-    "no payload to mask": (TypeError, lambda: twin.encode_masked_frame(0x81, None)),
-    "no text": (TypeError, lambda: twin.encode_text_frame(0x81, None)),
-    "bytes for text": (TypeError, lambda: twin.encode_text_frame(0x81, b"text")),
-    "half a code point": (UnicodeEncodeError, lambda: twin.encode_text_frame(0x81, "\ud800")),
+    "a mask that is too short": (ValueError, lambda: extension.apply_mask(b"data", b"123")),
+    "a mask that is too long": (ValueError, lambda: extension.apply_mask(b"data", b"12345")),
+    "no mask": (TypeError, lambda: extension.apply_mask(b"data", None)),
+    "no data": (TypeError, lambda: extension.apply_mask(None, b"1234")),
+    "another type": (TypeError, lambda: extension.apply_mask(bytearray(9), b"1234")),
+    "a start within the mask": (ValueError, lambda: extension.unmask(bytes(9), 3, 9)),
+    "a negative start": (ValueError, lambda: extension.unmask(bytes(9), -4, 9)),
+    "a stop before the start": (ValueError, lambda: extension.unmask(bytes(9), 8, 7)),
+    "a stop behind the data": (ValueError, lambda: extension.unmask_text(bytes(9), 4, 10)),
+    "a number that is no offset": (OverflowError, lambda: extension.unmask(bytes(9), 4, 1 << 64)),
+    "nothing to unmask": (TypeError, lambda: extension.unmask_text(None, 4, 4)),
+    "a length that is not there": (IndexError, lambda: extension.long_size(b"\x81\x7f\x00", 0)),
+    "a length at the end": (IndexError, lambda: extension.long_size(b"\x81\x7e\x00\x80", 3)),
+    "nothing to read a length in": (TypeError, lambda: extension.long_size(None, 0)),
+    "no payload": (TypeError, lambda: extension.encode_frame(0x81, None)),
+    "no payload to mask": (TypeError, lambda: extension.encode_masked_frame(0x81, None)),
+    "no text": (TypeError, lambda: extension.encode_text_frame(0x81, None)),
+    "bytes for text": (TypeError, lambda: extension.encode_text_frame(0x81, b"text")),
+    "half a code point": (UnicodeEncodeError, lambda: extension.encode_text_frame(0x81, "\ud800")),
     "a part behind the data": (ValueError, lambda: gathered().add(b"data", 2, 5, b"")),
     "a part with a wrong mask": (ValueError, lambda: gathered().add(b"data", 0, 4, b"12345")),
-    "a part that is none": (TypeError, lambda: gathered().add(None, 0, 4, b"")),
+    "a part that is None": (TypeError, lambda: gathered().add(None, 0, 4, b"")),
     "a place behind what was gathered": (ValueError, lambda: gathered().since(11)),
     "a place before it": (ValueError, lambda: gathered().since(-1)),
     "more after the end": (MemoryError, lambda: given_out().add(b"data", 0, 4, b"")),
     "the end twice": (MemoryError, lambda: given_out().payload()),
-    "a gathering that was never made": (MemoryError, lambda: twin.PayloadBuffer.__new__(twin.PayloadBuffer).payload()),
+    "a gathering without __init__": (MemoryError, lambda: extension.PayloadBuffer.__new__(extension.PayloadBuffer).payload()),
 }
 
 
-@as_twin
+@compiled_build
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_not_allowed_raises(what: str) -> None:
+def test_invalid_arguments_raise(what: str) -> None:
     error, call = WRONG[what]
     with pytest.raises(error):
         call()
 
 
-@as_twin
+@compiled_build
 @given(st.binary(max_size=30), ANY_INT, ANY_INT)
 def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) -> None:
     if 4 <= start <= stop <= len(data):
-        assert twin.unmask(data, start, stop) == source.unmask(data, start, stop)
+        assert extension.unmask(data, start, stop) == source.unmask(data, start, stop)
         return
-    for function in (twin.unmask, twin.unmask_text):
+    for function in (extension.unmask, extension.unmask_text):
         with pytest.raises(ValueError, match="must follow its masking key"):
             function(data, start, stop)
     if not 0 <= start <= stop <= len(data):
@@ -325,4 +357,4 @@ def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) 
             gathered().since(start)
     if not -len(data) - 1 <= start < len(data):
         with pytest.raises(IndexError):
-            twin.long_size(data, start)
+            extension.long_size(data, start)

@@ -1,4 +1,4 @@
-"""What is published: built, looked into, installed into an empty environment and used there."""
+"""The published files: the tests build them, check their contents and use them in an empty environment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import pywsapp
 ROOT = Path(__file__).parent.parent.parent
 VERSION = pywsapp.__version__
 PURE = f"pywsapp-{VERSION}-py3-none-any.whl"
-TWIN = {f"{name}{hatch_build.SUFFIX}" for name in hatch_build.modules()}
+EXTENSIONS = {f"{name}{hatch_build.SUFFIX}" for name in hatch_build.modules()}
 NO_COMPILER = {"CC": "/bin/false"}
-WARNING = "pywsapp is built without its compiled twin: "
+WARNING = "pywsapp is built without its extension modules: "
 IN_PLACE = ("frames", "outbox", "prepared")
-TWIN_IN_PLACE = {name for name in TWIN if Path(name).name.partition(".")[0] in IN_PLACE}
+EXTENSIONS_IN_PLACE = {name for name in EXTENSIONS if Path(name).name.partition(".")[0] in IN_PLACE}
 FOREIGN = ("pywsapp/app.so", f"pywsapp/app{hatch_build.SUFFIX}", "pywsapp/_protocol/frames.cp39-win_amd64.pyd")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -41,10 +41,10 @@ def run(*argv: str | Path, cwd: Path, **variables: str) -> str:
 
 
 def build(kind: str, source: Path, target: Path, **variables: str) -> tuple[Path, str]:
-    """Give what was built, and what was said meanwhile."""
-    said = run(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, cwd=source, **variables)
+    """Build an sdist or a wheel; return its path and the output."""
+    output = run(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, cwd=source, **variables)
     (built,) = target.iterdir()
-    return built, said
+    return built, output
 
 
 def unpack(sdist: Path, target: Path) -> Path:
@@ -72,8 +72,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))[0]
 
 
-def with_twins_of(source: Path, *names: str) -> Path:
-    """Let only these be compiled: all of them take their time."""
+def with_only(source: Path, *names: str) -> Path:
+    """Keep the declarations of these modules only, because compiling all of them takes long."""
     for declarations in (source / "src").rglob("*.pxd"):
         if declarations.stem not in names:
             declarations.unlink()
@@ -93,7 +93,7 @@ def compiler() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as a packager makes it: from nothing but the sdist, in which there are remains of other builds."""
+    """The wheel as a packager builds it: from the sdist only, with remains of other builds in it."""
     source = unpack(sdist, tmp_path_factory.mktemp("unpacked"))
     for name in FOREIGN:
         (source / "src" / name).write_bytes(b"")
@@ -110,7 +110,7 @@ def pure_wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built_in_place(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = with_twins_of(unpack(sdist, tmp_path_factory.mktemp("in_place")), *IN_PLACE)
+    source = with_only(unpack(sdist, tmp_path_factory.mktemp("in_place")), *IN_PLACE)
     for name in FOREIGN:
         (source / "src" / name).write_bytes(b"")
     assert run(sys.executable, "hatch_build.py", cwd=source) == ""
@@ -119,12 +119,12 @@ def built_in_place(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def in_place(built_in_place: Path, tmp_path: Path) -> Path:
-    """A source tree with its twin, to be changed."""
+    """A copy of the source tree with its extension modules, which a test can change."""
     return Path(shutil.copytree(built_in_place, tmp_path / "in_place"))
 
 
-def twin_of(source: Path) -> set[str]:
-    """Give what this Python would import compiled, FOREIGN to other Pythons excepted."""
+def extensions_of(source: Path) -> set[str]:
+    """Return the extension modules that this Python would import."""
     found = {path.relative_to(source / "src").as_posix() for path in (source / "src").rglob("*")}
     return compiled(found) - {FOREIGN[2]}
 
@@ -156,7 +156,7 @@ def test_sdist_has_nothing_of_a_build_in_place(in_place: Path, sdist: Path, tmp_
     assert names_in_sdist(again) <= names_in_sdist(sdist)
 
 
-def test_wheel_has_exactly_the_package_and_its_twin(wheel: Path, pure_wheel: Path) -> None:
+def test_wheel_has_exactly_the_package_and_its_extension_modules(wheel: Path, pure_wheel: Path) -> None:
     package = ROOT / "src" / "pywsapp"
     ignored = {".so", ".pyd"}
     expected = {
@@ -165,8 +165,8 @@ def test_wheel_has_exactly_the_package_and_its_twin(wheel: Path, pure_wheel: Pat
         if path.is_file() and "__pycache__" not in path.parts and path.suffix not in ignored
     }
     assert names_in_wheel(pure_wheel) == expected
-    assert names_in_wheel(wheel) == expected | TWIN
-    assert len(TWIN) > 1
+    assert names_in_wheel(wheel) == expected | EXTENSIONS
+    assert len(EXTENSIONS) > 1
     info = f"pywsapp-{VERSION}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         others = set(archive.namelist()) - names_in_wheel(wheel)
@@ -174,11 +174,11 @@ def test_wheel_has_exactly_the_package_and_its_twin(wheel: Path, pure_wheel: Pat
         f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     }
     assert "pywsapp/py.typed" in expected
-    assert any(name.startswith("pywsapp/demo/") and name.endswith(".html") for name in expected)
+    assert any(name.startswith("pywsapp/_demo/") and name.endswith(".html") for name in expected)
     assert {Path(name).suffix for name in expected} <= {".py", ".pyx", ".pxd", ".html", ".typed"}
 
 
-def test_wheels_say_for_whom_they_are(wheel: Path, pure_wheel: Path) -> None:
+def test_wheel_tags(wheel: Path, pure_wheel: Path) -> None:
     python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     assert wheel.name.startswith(f"pywsapp-{VERSION}-{python}-{python}-")
     assert pure_wheel.name == PURE
@@ -192,11 +192,11 @@ def test_compiled_files_do_not_name_the_machine(wheel: Path, tmp_path: Path) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="CC means nothing to Visual C")
 def test_without_a_compiler_the_wheel_is_pure(unpacked: Path, pure_wheel: Path, tmp_path: Path) -> None:
-    built, said = build("wheel", unpacked, tmp_path / "wheel", **NO_COMPILER)
+    built, output = build("wheel", unpacked, tmp_path / "wheel", **NO_COMPILER)
     assert built.name == PURE
     assert names_in_wheel(built) == names_in_wheel(pure_wheel)
-    assert said.count("\n") < 5
-    assert f"{WARNING}no C compiler here that finds Python.h\n" in said
+    assert output.count("\n") < 5
+    assert f"{WARNING}there is no C compiler that finds Python.h\n" in output
 
 
 @pytest.mark.parametrize("package", ["Cython", "setuptools"])
@@ -204,18 +204,18 @@ def test_without_cython_the_wheel_is_pure(package: str, unpacked: Path, tmp_path
     (tmp_path / "path" / package).mkdir(parents=True)
     missing = f"raise ModuleNotFoundError(name={package!r})\n"
     (tmp_path / "path" / package / "__init__.py").write_text(missing)
-    built, said = build("wheel", unpacked, tmp_path / "wheel", PYTHONPATH=str(tmp_path / "path"))
+    built, output = build("wheel", unpacked, tmp_path / "wheel", PYTHONPATH=str(tmp_path / "path"))
     assert built.name == PURE
-    assert said.count("\n") < 5
-    assert f"{WARNING}{package} is not installed" in said
+    assert output.count("\n") < 5
+    assert f"{WARNING}{package} is not installed" in output
 
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("file", "text", "what"),
     [
-        ("waiting.py", "\ndef f(:\n", "pywsapp/_outbox/awaitables.py:"),
-        ("protocol/frames.pyx", '\ncdef extern from "no_such.h":\n    int no_such\n', "no_such.h"),
+        ("_outbox/awaitables.py", "\ndef f(:\n", "pywsapp/_outbox/awaitables.py:"),
+        ("_protocol/frames.pyx", '\ncdef extern from "no_such.h":\n    int no_such\n', "no_such.h"),
     ],
     ids=["Cython", "C"],
 )
@@ -224,89 +224,90 @@ def test_one_module_that_does_not_compile_leaves_all_out(
 ) -> None:
     with (unpacked / "src" / "pywsapp" / file).open("a") as source:
         source.write(text)
-    with_twins_of(unpacked, "frames", "prepared", "waiting")
-    built, said = build("wheel", unpacked, tmp_path / "wheel")
+    with_only(unpacked, "frames", "prepared", "awaitables")
+    built, output = build("wheel", unpacked, tmp_path / "wheel")
     assert built.name == PURE
     assert compiled(names_in_wheel(built)) == set()
-    assert said.count("\n") < 5
-    assert WARNING in said
-    assert what in said
+    assert output.count("\n") < 5
+    assert WARNING in output
+    assert what in output
 
 
 @pytest.mark.parametrize(
-    ("kind", "build_name"), [("wheel", "compiled twin"), ("pure_wheel", "pure Python"), ("wheel, aside", "pure Python")]
+    ("kind", "build_name"),
+    [("wheel", "compiled build"), ("pure_wheel", "pure Python build"), ("wheel, excluded", "pure Python build")],
 )
 def test_wheel_works_in_an_empty_environment(
     kind: str, build_name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-    name, _, aside = kind.partition(",")
-    variables = {"PYWSAPP_PURE": "1"} if aside else {}
+    name, _, excluded = kind.partition(",")
+    variables = {"PYWSAPP_PURE": "1"} if excluded else {}
     run(scripts / "python", "-m", "pip", "install", "--quiet", request.getfixturevalue(name), cwd=tmp_path)
     place = run(scripts / "python", "-I", "-c", "import pywsapp; print(pywsapp.__file__)", cwd=tmp_path)
     assert place.startswith(str(tmp_path))
     expected = f"pywsapp {VERSION} ({build_name}, Python 3."
     assert run(scripts / "python", "-I", "-m", "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
     assert run(scripts / "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
-    said = run(scripts / "python", "-I", ROOT / "scripts" / "smoke.py", build_name, cwd=tmp_path, **variables)
-    assert build_name in said
+    output = run(scripts / "python", "-I", ROOT / "scripts" / "smoke.py", build_name, cwd=tmp_path, **variables)
+    assert build_name in output
 
 
-def test_in_place_the_twin_is_complete_and_nothing_else(built_in_place: Path) -> None:
-    assert twin_of(built_in_place) == TWIN_IN_PLACE
+def test_in_place_the_extension_modules_are_complete(built_in_place: Path) -> None:
+    assert extensions_of(built_in_place) == EXTENSIONS_IN_PLACE
 
 
-def test_in_place_an_editable_wheel_stays_for_any_python(in_place: Path, tmp_path: Path) -> None:
+def test_in_place_an_editable_wheel_is_for_any_python(in_place: Path, tmp_path: Path) -> None:
     code = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
     (in_place / "src" / "pywsapp" / f"app{hatch_build.SUFFIX}").write_bytes(b"")
     assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place)
-    assert twin_of(in_place) == TWIN_IN_PLACE
+    assert extensions_of(in_place) == EXTENSIONS_IN_PLACE
     assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place, PYWSAPP_PURE="1")
-    assert twin_of(in_place) == set()
+    assert extensions_of(in_place) == set()
 
 
-def test_in_place_what_is_up_to_date_is_left_alone(in_place: Path) -> None:
+def test_in_place_current_extension_modules_are_kept(in_place: Path) -> None:
     def times() -> list[float]:
-        return [(in_place / "src" / name).stat().st_mtime for name in sorted(TWIN_IN_PLACE)]
+        return [(in_place / "src" / name).stat().st_mtime for name in sorted(EXTENSIONS_IN_PLACE)]
 
     before = times()
     assert run(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER) == ""
     assert times() == before
-    later = in_place / "src" / "pywsapp" / "outbox.pxd"
+    later = in_place / "src" / "pywsapp" / "_outbox" / "outbox.pxd"
     os.utime(later)
     run(sys.executable, "hatch_build.py", cwd=in_place)
     assert min(times()) > later.stat().st_mtime
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="CC means nothing to Visual C")
-def test_in_place_an_old_twin_goes_where_no_new_one_can_be_made(in_place: Path) -> None:
-    os.utime(in_place / "src" / "pywsapp" / "outbox.py")
+def test_in_place_old_extension_modules_are_removed_without_a_compiler(in_place: Path) -> None:
+    os.utime(in_place / "src" / "pywsapp" / "_outbox" / "outbox.py")
     done = call(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER)
-    assert done.returncode == hatch_build.NO_TOOLS
-    assert done.stderr.startswith("hatch_build.py: there is no compiled twin: no C compiler")
+    assert done.returncode == hatch_build.MISSING_TOOLS
+    assert done.stderr.startswith("hatch_build.py: the extension modules are not built: there is no C compiler")
     assert done.stderr.count("\n") == 1
-    assert twin_of(in_place) == set()
+    assert extensions_of(in_place) == set()
 
 
-def test_in_place_an_old_twin_goes_where_a_module_does_not_compile(in_place: Path) -> None:
-    with (in_place / "src" / "pywsapp" / "outbox.py").open("a") as source:
+def test_in_place_old_extension_modules_are_removed_when_a_module_does_not_compile(in_place: Path) -> None:
+    with (in_place / "src" / "pywsapp" / "_outbox" / "outbox.py").open("a") as source:
         source.write("def f(:\n")
     done = call(sys.executable, "hatch_build.py", cwd=in_place)
     assert done.returncode == 1
-    assert done.stderr.startswith("hatch_build.py: there is no compiled twin: pywsapp/_outbox/outbox.py:")
+    assert done.stderr.startswith("hatch_build.py: the extension modules are not built: pywsapp/_outbox/outbox.py:")
     assert done.stderr.count("\n") == 1
-    assert twin_of(in_place) == set()
+    assert extensions_of(in_place) == set()
 
 
 @pytest.mark.parametrize("fault", ["older than .py", "older than .pyx", "older than .pxd", "in part", "foreign"])
-def test_pytest_refuses_a_twin_that_is_not_the_source(fault: str, in_place: Path) -> None:
+def test_pytest_refuses_extension_modules_that_are_out_of_date(fault: str, in_place: Path) -> None:
     package = in_place / "src" / "pywsapp"
-    sources = {".py": "outbox.py", ".pyx": "protocol/frames.pyx", ".pxd": "protocol/prepared.pxd"}
+    sources = {".py": "_outbox/outbox.py", ".pyx": "_protocol/frames.pyx", ".pxd": "_protocol/prepared.pxd"}
     if fault.startswith("older"):
         os.utime(package / sources[fault.split()[-1]])
     elif fault == "in part":
-        (package / f"outbox{hatch_build.SUFFIX}").unlink()
+        (package / "_outbox" / f"outbox{hatch_build.SUFFIX}").unlink()
     else:
         (package / "app.so").write_bytes(b"")
     suite = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_close_codes.py"]
@@ -314,4 +315,6 @@ def test_pytest_refuses_a_twin_that_is_not_the_source(fault: str, in_place: Path
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "run: python hatch_build.py" in done.stderr
     assert done.stderr.strip().count("\n") == 0
-    assert "pywsapp: pure Python, 0 of its modules" in run(*suite, cwd=in_place, PYTHONPATH="src", PYWSAPP_PURE="1")
+    assert "pywsapp: pure Python build, 0 extension modules" in run(
+        *suite, cwd=in_place, PYTHONPATH="src", PYWSAPP_PURE="1"
+    )

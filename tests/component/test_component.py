@@ -1,14 +1,11 @@
-"""What a person writes: handlers of every kind, mixed; one component for all connections or one for each."""
+"""Instances and factories, what on_handshake returns, and the examples of the guide."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import logging
 import re
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from support.serving import CLOSE, GUARD, Pipe, Recorder, close_frame, message_frame, serving
+from support.serving import GUARD, Recorder, serving
 
-from pywsapp.component import Accept, MessageComponent, check_component, in_thread, make_component, normalized
+from pywsapp._hooks import as_accept, check_component, make_component
+from pywsapp.component import Accept, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request
@@ -26,374 +24,6 @@ from pywsapp.middleware.base import HandshakeMiddleware
 from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
-
-
-# -- kinds of handlers -------------------------------------------------------------------------------------------------
-
-
-def as_def(handler: Callable[..., None]) -> Callable[..., Any]:
-    return handler
-
-
-def as_async(handler: Callable[..., None]) -> Callable[..., Any]:
-    async def run(*arguments: Any) -> None:
-        await anyio.lowlevel.checkpoint()
-        handler(*arguments)
-
-    return run
-
-
-def as_thread(handler: Callable[..., None]) -> Callable[..., Any]:
-    return in_thread(lambda *arguments: anyio.from_thread.run_sync(handler, *arguments))
-
-
-def as_awaitable(handler: Callable[..., None]) -> Callable[..., Any]:
-    """A def that has done its work and gives something to wait for."""
-
-    def run(self: Any, conn: Connection, *arguments: Any) -> Awaitable[Any]:
-        handler(self, conn, *arguments)
-        return conn.send("") if arguments and arguments[0] == "send" else anyio.lowlevel.checkpoint()
-
-    return run
-
-
-KINDS = [as_def, as_async, as_thread, as_awaitable]
-
-
-@pytest.mark.parametrize("on_message", KINDS)
-@pytest.mark.parametrize("on_open", KINDS)
-async def test_kinds_of_handlers_may_be_mixed(on_open: Callable[..., Any], on_message: Callable[..., Any]) -> None:
-    kinds = [on_open, on_message, on_message, on_open]
-    names = ["on_open", "on_message", "on_close", "on_error"]
-    handlers = {name: kind(getattr(Recorder, name)) for name, kind in zip(names, kinds, strict=True)}
-    component = type("Mixed", (Recorder,), handlers)()
-    messages = [str(number) for number in range(30)]
-    async with serving(component) as server, server.client(glued=message_frame("glued")) as client:
-        await client.send(*messages)
-        await client.close()
-        await component.until_called("close")
-    assert component.calls == [
-        ("open",),
-        ("message", "glued"),
-        *(("message", message) for message in messages),
-        ("close", 1000, "", True),
-    ]
-
-
-async def test_kinds_may_change_from_message_to_message() -> None:
-    class Changing(Recorder):
-        def on_message(self, conn: Connection, message: Any) -> Any:
-            if message == "def":
-                return self.note(message)
-            if message == "async":
-                return self.later(message)
-            if message == "thread":
-                return self.threaded(message)
-            self.note(message)
-            return conn.send(message)
-
-        async def later(self, message: Any) -> None:
-            await anyio.lowlevel.checkpoint()
-            self.note(message)
-
-        @in_thread
-        def threaded(self, message: Any) -> None:
-            anyio.from_thread.run_sync(self.note, message)
-
-    component = Changing()
-    sent = ["def", "async", "def", "thread", "send", "def", "def", "async", "async", "thread", "send", "send"] * 3
-    async with serving(component) as server, server.client() as client:
-        await client.send(*sent)
-        await client.close()
-        await component.until_called("close")
-    assert component.names() == ["open", *sent, "close"]
-
-
-@pytest.mark.parametrize("result", [True, 0, "text", b"", [], {"a": 1}, object()], ids=repr)
-def test_what_a_handler_returns_is_ignored_if_it_cannot_be_awaited(result: Any) -> None:
-    class Returning(Recorder):
-        def on_open(self, conn: Connection) -> Any:
-            return result
-
-        def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note(message)
-            return result
-
-        def on_close(self, conn: Connection) -> Any:
-            self.note("close")
-            return result
-
-    component = Returning()
-    pipe = Pipe(component)
-    pipe.send("1", "2")
-    pipe.write(close_frame())
-    assert component.names() == ["1", "2", "close"]
-
-
-@pytest.mark.parametrize("busy", [True, False], ids=["queued", "at once"])
-async def test_a_future_may_be_returned(busy: bool) -> None:
-    """Any awaitable will do, not only a coroutine."""
-
-    class Soon:
-        def __await__(self) -> Any:
-            return anyio.lowlevel.checkpoint().__await__()
-
-    class Returning(Recorder):
-        def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note(message)
-            return Soon()
-
-    component = Returning()
-    async with serving(component) as server, server.client() as client:
-        await client.send(*(["1", "2"] if busy else ["1"]))
-        await client.close()
-        await component.until_called("close")
-    assert component.names() == ["open", *(["1", "2"] if busy else ["1"]), "close"]
-
-
-# -- what async handlers can do ----------------------------------------------------------------------------------------
-
-
-async def test_timeouts_cancel_scopes_and_task_groups_work_in_handlers() -> None:
-    class Using(Recorder):
-        async def on_open(self, conn: Connection) -> None:
-            with anyio.move_on_after(0) as scope:
-                await anyio.sleep_forever()
-            self.note("moved on", scope.cancelled_caught)
-
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            try:
-                with anyio.fail_after(0):
-                    await anyio.sleep_forever()
-            except TimeoutError:
-                self.note("failed", message)
-            done: list[int] = []
-            async with anyio.create_task_group() as tasks:
-                for number in range(3):
-                    tasks.start_soon(self.work, done, number)
-            self.note("worked", sorted(done))
-
-        async def work(self, done: list[int], number: int) -> None:
-            await anyio.lowlevel.checkpoint()
-            done.append(number)
-
-        async def on_close(self, conn: Connection) -> None:
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await anyio.lowlevel.checkpoint()
-            self.note("close", scope.cancelled_caught)
-
-    component = Using()
-    async with serving(component) as server, server.client() as client:
-        await client.send("1", "2")
-        await client.close()
-        await component.until_called("close")
-    worked = ("worked", [0, 1, 2])
-    assert component.calls == [
-        ("moved on", True),
-        ("failed", "1"),
-        worked,
-        ("failed", "2"),
-        worked,
-        ("close", True),
-    ]
-
-
-async def test_handlers_of_a_connection_run_in_one_task() -> None:
-    tasks: dict[str, set[int]] = {}
-
-    class Asking(Recorder):
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            await anyio.lowlevel.checkpoint()
-            task = anyio.get_current_task()
-            tasks.setdefault(message, set()).add(task.id)
-            await conn.send(message)
-
-    async with serving(Asking()) as server, server.client() as one, server.client() as other:
-        for _ in range(3):
-            await one.send("one")
-            await one.message()
-            await other.send("other")
-            await other.message()
-    assert len(tasks["one"]) == len(tasks["other"]) == 1
-    assert tasks["one"] != tasks["other"]
-
-
-ON_ASYNCIO = pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", {"use_uvloop": uvloop}) for uvloop in (False, True)], ids=["asyncio", "uvloop"]
-)
-
-
-@ON_ASYNCIO
-async def test_libraries_of_asyncio_find_their_task() -> None:
-    class Using(Recorder):
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            assert asyncio.current_task() is not None
-            self.note(await asyncio.wait_for(asyncio.sleep(0, message), GUARD))
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0)
-
-    component = Using()
-    async with serving(component) as server, server.client() as client:
-        await client.send("1")
-        await client.close()
-        await component.until_called("close")
-    assert component.names() == ["open", "1", "close"]
-
-
-@ON_ASYNCIO
-async def test_a_task_that_somebody_else_cancelled_is_an_error_and_not_the_end_of_ours(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Waiting(Recorder):
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            task = asyncio.ensure_future(asyncio.sleep(GUARD))
-            task.cancel()
-            await task
-
-    async with serving(Waiting()) as server, server.client() as client:
-        await client.send("1")
-        assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-
-
-who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
-
-
-async def test_context_variables_last_for_a_connection() -> None:
-    class Remembering(Recorder):
-        async def on_open(self, conn: Connection) -> None:
-            who.set(conn.request.path)
-
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            await conn.send(f"{who.get()} {await self.in_thread()}")
-            if message == "change":
-                who.set("changed")
-
-        @in_thread
-        def in_thread(self) -> str:
-            return who.get()
-
-        async def on_close(self, conn: Connection) -> None:
-            self.note("close", who.get())
-
-    component = Remembering()
-    async with serving(component) as server, server.client("/ana") as ana, server.client("/bo") as bo:
-        for client, expected in ((ana, "/ana /ana"), (bo, "/bo /bo")):
-            await client.send("hello")
-            assert await client.message() == expected
-        await ana.send("change", "hello")
-        assert await ana.message() == "/ana /ana"
-        assert await ana.message() == "changed changed"
-        await bo.send("hello")
-        assert await bo.message() == "/bo /bo"
-        await ana.close()
-        await component.until_called("close")
-        await bo.close()
-        await component.until_called("close", 2)
-    assert component.calls == [("close", "changed"), ("close", "/bo")]
-    assert who.get() == "nobody"
-
-
-# -- threads -----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_marked_handler_runs_in_a_worker_thread() -> None:
-    ids: list[int] = []
-
-    class Threaded(MessageComponent):
-        @in_thread
-        def on_message(self, conn: Connection, message: Any) -> None:
-            ids.append(threading.get_ident())
-            anyio.from_thread.run_sync(conn.send, message.upper())
-            anyio.from_thread.run(conn.send, "awaited")  # type: ignore[arg-type]
-
-    async with serving(Threaded()) as server, server.client() as client:
-        await client.send("hello")
-        assert await client.message() == "HELLO"
-        assert await client.message() == "awaited"
-    assert threading.get_ident() not in ids
-
-
-async def test_a_blocked_thread_holds_up_nobody_else() -> None:
-    release = threading.Event()
-
-    class Blocking(MessageComponent):
-        @in_thread
-        def on_message(self, conn: Connection, message: Any) -> None:
-            if message == "block":
-                assert release.wait(GUARD)
-            anyio.from_thread.run_sync(conn.send, message)
-
-    async with serving(Blocking()) as server, server.client() as blocked, server.client() as other:
-        await blocked.send("block", "then")
-        await other.send("go")
-        assert await other.message() == "go"
-        release.set()
-        assert await blocked.message() == "block"
-        assert await blocked.message() == "then"
-
-
-async def test_an_error_in_a_thread_reaches_on_error() -> None:
-    class Failing(Recorder):
-        @in_thread
-        def on_message(self, conn: Connection, message: Any) -> None:
-            raise LookupError(message)
-
-        @in_thread
-        def on_error(self, conn: Connection, exc: Exception) -> None:
-            anyio.from_thread.run_sync(self.note, "error", repr(exc))
-
-    component = Failing()
-    async with serving(component) as server, server.client() as client:
-        await client.send("1", "2")
-        await client.close()
-        await component.until_called("close")
-    assert component.calls[1:-1] == [("error", "LookupError('1')"), ("error", "LookupError('2')")]
-
-
-async def test_a_thread_is_waited_for_when_the_server_is_cancelled() -> None:
-    release = threading.Event()
-
-    class Blocking(Recorder):
-        @in_thread
-        def on_message(self, conn: Connection, message: Any) -> None:
-            anyio.from_thread.run_sync(self.note, "begun")
-            assert release.wait(GUARD)
-
-    component = Blocking()
-    async with serving(component) as server, server.client() as client:
-        await client.send("1", "2")
-        await component.until_called("begun")
-        server.cancel()
-        with anyio.move_on_after(0.01):
-            await server.ended.wait()
-        assert component.names() == ["open", "begun"]
-        release.set()
-        with anyio.fail_after(GUARD):
-            await server.ended.wait()
-    assert component.names() == ["open", "begun", "close"]
-
-
-def test_what_is_not_for_threads() -> None:
-    async def handler(conn: Connection) -> None: ...
-
-    with pytest.raises(ConfigurationError, match=r"in_thread is for def handlers; .*handler is an async def"):
-        in_thread(handler)
-
-
-def test_a_marked_handler_keeps_its_name_and_signature() -> None:
-    class Marked(MessageComponent):
-        @in_thread
-        def on_message(self, conn: Connection, message: Any) -> None:
-            """Text."""
-
-        @in_thread
-        def on_open(self) -> None: ...  # type: ignore[override]
-
-    assert Marked.on_message.__doc__ == "Text."
-    with pytest.raises(ConfigurationError, match=r"Marked.on_open must take \(self, conn\)"):
-        check_component(Marked)
 
 
 # -- instances and factories -------------------------------------------------------------------------------------------
@@ -417,7 +47,7 @@ async def test_one_instance_serves_all_connections() -> None:
 
 
 @pytest.mark.parametrize("how", ["class", "function", "partial"])
-async def test_a_factory_makes_one_for_each(how: str) -> None:
+async def test_a_factory_makes_one_for_each_connection(how: str) -> None:
     class Own(Counting):
         made = 0
 
@@ -464,7 +94,7 @@ class Wrong:
         (None, "a route needs a MessageComponent .*, not None"),
     ],
 )
-def test_what_is_no_component(component: object, text: str) -> None:
+def test_an_invalid_component(component: object, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         check_component(component)
 
@@ -482,7 +112,7 @@ def test_what_is_no_component(component: object, text: str) -> None:
         ("on_request", lambda self, conn, request: None, "self, request"),
     ],
 )
-def test_wrong_arguments_are_noticed_before_the_first_connection(
+def test_wrong_arguments_are_found_before_the_first_connection(
     name: str, handler: Any, wanted: str, instance: bool
 ) -> None:
     kind = type("Chat", (MessageComponent,), {name: handler})
@@ -490,7 +120,7 @@ def test_wrong_arguments_are_noticed_before_the_first_connection(
         check_component(kind() if instance else kind)
 
 
-def test_arguments_may_have_other_names_and_defaults() -> None:
+def test_arguments_can_have_other_names_and_defaults() -> None:
     class Fine(MessageComponent):
         def on_open(self, c: Connection, more: int = 1) -> None: ...
         def on_message(self, *arguments: Any) -> None: ...
@@ -504,20 +134,20 @@ def test_arguments_may_have_other_names_and_defaults() -> None:
 # -- what on_handshake answers -----------------------------------------------------------------------------------------
 
 
-def test_what_a_handshake_answer_means() -> None:
+def test_answers_of_on_handshake() -> None:
     component, other = Recorder(), Recorder()
-    assert normalized(None, component) == Accept(component=component)
-    assert normalized("chat.v2", component) == Accept(component=component, subprotocol="chat.v2")
-    assert normalized(Accept(headers=(("a", "b"),)), component) == Accept(component=component, headers=(("a", "b"),))
-    assert normalized(Accept(component=other), component) == Accept(component=other)
+    assert as_accept(None, component) == Accept(component=component)
+    assert as_accept("chat.v2", component) == Accept(component=component, subprotocol="chat.v2")
+    assert as_accept(Accept(headers=(("a", "b"),)), component) == Accept(component=component, headers=(("a", "b"),))
+    assert as_accept(Accept(component=other), component) == Accept(component=other)
     with pytest.raises(
         TypeError, match=r"Recorder.on_handshake must return None, a subprotocol or an Accept, not True"
     ):
-        normalized(True, component)  # type: ignore[arg-type]
+        as_accept(True, component)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["def", "async"])
-async def test_a_handshake_may_hand_over_to_another_component(kind: str) -> None:
+async def test_a_handshake_can_choose_another_component(kind: str) -> None:
     inner = Recorder()
 
     class Outer(Recorder):
@@ -562,12 +192,13 @@ async def test_a_plain_request_is_answered_with_426() -> None:
     assert component.calls == []
 
 
-def test_refusing_takes_a_status_that_refuses() -> None:
+def test_refuse_needs_a_status_that_refuses() -> None:
     with pytest.raises(ConfigurationError, match="Refuse takes an HTTP status from 300 to 599, not 200"):
         Refuse(200)
 
 
 # -- the guide ---------------------------------------------------------------------------------------------------------
+
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -19,7 +19,7 @@ from pywsapp.options import Options
 
 
 class Memory(Flusher):
-    """A transport whose other end is a list of bytes, and a host that leaves flushing to the test and has no tasks."""
+    """A transport that collects the written bytes, and a host that lets the test flush and has no tasks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Memory(Flusher):
 
 
 def answers(component: MessageComponent, *messages: str | bytes) -> list[Any]:
-    """Send messages to a component over a WebSocket, and give what the client receives."""
+    """Send messages to a component over a WebSocket, and return what the client receives."""
     memory, options = Memory(), Options()
     transport, host = cast("Transport", memory), cast("Host", memory)
     client, server = WebSocket(client=True, options=options), WebSocket(client=False, options=options)
@@ -63,7 +63,7 @@ def answers(component: MessageComponent, *messages: str | bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("message", ["", "hello ☀", b"", b"\xff\x00"], ids=repr)
-def test_a_message_comes_back_once_and_as_what_it_was(message: str | bytes) -> None:  # Ratchet's EchoServer 1
+def test_a_message_comes_back_once_with_its_type(message: str | bytes) -> None:  # Ratchet's EchoServer 1
     [answer] = answers(EchoServer(), message)
     assert answer == message
     assert type(answer) is type(message)

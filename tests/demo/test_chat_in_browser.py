@@ -182,7 +182,7 @@ def test_a_hidden_page_counts_what_it_missed(people: People) -> None:
     expect(ana).to_have_title("#lobby · pywsapp chat")
 
 
-def test_a_flood_is_refused_kindly_and_nothing_is_lost(people: People) -> None:
+def test_a_flood_is_refused_and_no_text_is_lost(people: People) -> None:
     ana = people.enter("Ana")
     ana.evaluate(
         """() => {
@@ -192,7 +192,7 @@ def test_a_flood_is_refused_kindly_and_nothing_is_lost(people: People) -> None:
             }
         }"""
     )
-    expect(ana.locator("#notice")).to_contain_text("a lot at once")
+    expect(ana.locator("#notice")).to_contain_text("Too many messages at once")
     expect(ana.locator("#text")).to_have_value("m9\nm10\nm11")  # entering was the first of ten
     assert bubbles(ana) == [f"m{number}" for number in range(9)]
 

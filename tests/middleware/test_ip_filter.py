@@ -34,7 +34,7 @@ def come(component: MessageComponent, address: str) -> Any:
 # -- as in Ratchet -----------------------------------------------------------------------------------------------------
 
 
-def test_others_reach_the_component_every_time() -> None:  # IpBlackList 1
+def test_other_addresses_reach_the_component_every_time() -> None:  # IpBlackList 1
     chat = Chat()
     guarded = IpBlackList(chat, ["192.0.2.1"])
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_others_reach_the_component_every_time() -> None:  # IpBlackList 1
     assert chat.calls == ["on_handshake"] * 3
 
 
-def test_a_blocked_address_is_refused_before_the_component_runs() -> None:  # IpBlackList 2, 3, 6
+def test_a_blocked_address_is_refused_before_the_component_is_called() -> None:  # IpBlackList 2, 3, 6
     chat = Chat()
     guarded = IpBlackList(chat).block("192.0.2.1")
     for ask in (guarded.on_handshake, guarded.on_request):
@@ -53,12 +53,12 @@ def test_a_blocked_address_is_refused_before_the_component_runs() -> None:  # Ip
     assert chat.calls == []
 
 
-def test_messages_close_and_errors_go_to_the_component_itself() -> None:  # IpBlackList 4, 5, 8
+def test_the_hooks_of_a_connection_are_those_of_the_component_inside() -> None:  # IpBlackList 4, 5, 8
     chat = Chat()
     assert come(IpBlackList(chat), "192.0.2.1").component is chat
 
 
-def test_block_and_unblock_are_fluent_and_keep_the_order() -> None:  # IpBlackList 7
+def test_block_and_unblock_can_be_chained_and_keep_the_order() -> None:  # IpBlackList 7
     guarded = IpBlackList(Chat())
     same = guarded.block("192.0.2.3").block("10.0.0.0/8").block("192.0.2.1").block("192.0.2.3").unblock("10.0.0.0/8")
     assert same is guarded
@@ -93,7 +93,7 @@ def test_addresses_are_compared_by_value_in_any_spelling(entry: str, canonical: 
     assert not guarded.is_blocked(address)
 
 
-def test_unblocking_what_is_not_blocked_is_silent() -> None:  # IpBlackList 10
+def test_unblocking_an_unknown_address_is_ignored() -> None:  # IpBlackList 10
     guarded = IpBlackList(Chat(), ["192.0.2.0/24"])
     assert guarded.unblock("192.0.2.1") is guarded
     assert guarded.unblock("192.0.2.0/25").blocked == ["192.0.2.0/24"]
@@ -123,7 +123,7 @@ def test_unblocking_what_is_not_blocked_is_silent() -> None:  # IpBlackList 10
         b"127.0.0.1",
     ],
 )
-def test_what_is_no_address_is_refused(garbage: Any) -> None:
+def test_an_invalid_address_is_refused(garbage: Any) -> None:
     guarded = IpBlackList(Chat())
     with pytest.raises(ConfigurationError):
         guarded.block(garbage)
@@ -147,7 +147,7 @@ def test_a_peer_without_an_address_passes() -> None:
     assert come(IpBlackList(chat, ["0.0.0.0/0", "::/0"]), "").component is chat
 
 
-def test_an_address_stays_blocked_while_another_entry_holds_it() -> None:
+def test_an_address_stays_blocked_while_another_entry_contains_it() -> None:
     guarded = IpBlackList(Chat(), ["192.0.2.1", "192.0.2.0/24", "192.0.2.2"])
     guarded.unblock("192.0.2.1")
     assert guarded.is_blocked("192.0.2.1")
@@ -156,7 +156,7 @@ def test_an_address_stays_blocked_while_another_entry_holds_it() -> None:
     assert guarded.is_blocked("192.0.2.2")
 
 
-def test_plain_http_of_others_reaches_the_component() -> None:
+def test_plain_http_of_other_addresses_reaches_the_component() -> None:
     response = IpBlackList(Chat(), ["192.0.2.1"]).on_request(Request(remote_address="192.0.2.2"))
     assert isinstance(response, Response)
     assert response.body == b"a page"
@@ -204,7 +204,7 @@ def test_the_lookup_agrees_with_the_ipaddress_module(entries: list[str], removed
 
 
 @given(st.text() | ADDRESSES.map(str))
-def test_asking_never_raises(text: str) -> None:
+def test_is_blocked_never_raises(text: str) -> None:
     guarded = IpBlackList(Chat(), ["0.0.0.0/0", "::/0"])
     try:
         ip_address(text)

@@ -43,7 +43,7 @@ def allows(check: OriginCheck, *origins: str, **others: Any) -> bool:
 # -- as in Ratchet -----------------------------------------------------------------------------------------------------
 
 
-def test_another_origin_is_refused_and_the_component_not_asked() -> None:  # OriginCheck 1
+def test_another_origin_is_refused_and_the_component_is_not_called() -> None:  # OriginCheck 1
     chat = Chat()
     assert not allows(OriginCheck(chat, ["localhost"]), "http://example.com")
     assert chat.asked == 0
@@ -56,14 +56,14 @@ def test_a_listed_origin_reaches_the_component_once() -> None:  # OriginCheck 2
     assert answer == Accept(component=chat, subprotocol="v1")
 
 
-def test_messages_close_and_errors_go_to_the_component_itself() -> None:  # OriginCheck 3, 4, 5
+def test_the_hooks_of_a_connection_are_those_of_the_component_inside() -> None:  # OriginCheck 3, 4, 5
     chat = Chat()
     answer = OriginCheck(chat, ["*"]).on_handshake(handshake("http://localhost"))
     assert isinstance(answer, Accept)
     assert answer.component is chat
 
 
-def test_the_list_may_be_changed_at_any_time() -> None:  # OriginCheck 6
+def test_the_list_can_be_changed_at_any_time() -> None:  # OriginCheck 6
     check = OriginCheck(Chat(), ["https://a.example"])
     assert not allows(check, "https://b.example")
     check.allowed_origins.append("https://b.example")
@@ -190,7 +190,7 @@ def test_a_list_replaces_the_same_origin() -> None:
         5,
     ],
 )
-def test_what_is_no_origin_is_refused_when_it_is_listed(entry: Any) -> None:
+def test_an_invalid_entry_is_refused_when_it_is_listed(entry: Any) -> None:
     with pytest.raises(ConfigurationError):
         OriginCheck(Chat(), [entry])
     allowed = AllowedOrigins(["*"])
@@ -248,7 +248,7 @@ def test_two_origins_are_refused() -> None:
     assert not allows(OriginCheck(Chat(), ["null"]), "null", "null")
 
 
-def test_no_origin_is_no_browser_and_passes_unless_one_is_required() -> None:
+def test_a_handshake_without_an_origin_passes_unless_one_is_required() -> None:
     assert allows(OriginCheck(Chat()))
     assert allows(OriginCheck(Chat(), ["https://a.example"]))
     assert not allows(OriginCheck(Chat(), require_origin=True))
@@ -279,7 +279,7 @@ def test_parsing_an_origin_never_raises(text: str) -> None:
     st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?(\.[a-z0-9]{1,5}){0,3}", fullmatch=True),
     st.none() | st.integers(1, 65535),
 )
-def test_parsing_gives_the_parts_back_and_listing_an_origin_allows_it(scheme: str, host: str, port: int | None) -> None:
+def test_parsing_returns_the_parts_and_listing_an_origin_allows_it(scheme: str, host: str, port: int | None) -> None:
     text = f"{scheme}://{host}" + (f":{port}" if port else "")
     assert parse_origin(text) == (scheme, host, port or {"http": 80, "https": 443, "ws": 80}.get(scheme))
     assert parse_origin(text.upper()) == parse_origin(text)
@@ -287,7 +287,7 @@ def test_parsing_gives_the_parts_back_and_listing_an_origin_allows_it(scheme: st
 
 
 @given(st.text())
-def test_a_check_allows_or_refuses_whatever_the_origin(origin: str) -> None:
+def test_any_origin_is_allowed_or_refused(origin: str) -> None:
     assert allows(OriginCheck(Chat()), origin) in (True, False), "and raises nothing else than a Refuse"
     if allows(OriginCheck(Chat(), ["example.com", "https://*.example.com:8443"]), origin):
         assert "example.com" in origin.lower()
@@ -296,7 +296,7 @@ def test_a_check_allows_or_refuses_whatever_the_origin(origin: str) -> None:
 # -- around other components -------------------------------------------------------------------------------------------
 
 
-def test_a_class_makes_a_component_only_for_those_who_may() -> None:
+def test_a_class_makes_a_component_only_for_allowed_origins() -> None:
     made = []
 
     def make() -> Chat:
@@ -311,7 +311,7 @@ def test_a_class_makes_a_component_only_for_those_who_may() -> None:
     assert [answer.component] == made
 
 
-def test_what_is_no_component_is_refused() -> None:
+def test_an_invalid_component_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         OriginCheck(object())  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""`App.run` in processes of its own: signals, exit statuses, and what a person reads when something is wrong."""
+"""`App.run` in its own process: signals, exit statuses, and the output for mistakes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def hanging(handler: str, options: str = "") -> str:
 
 @every_backend
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_closes_every_connection_and_leaves_with_0(run: str, number: signal.Signals) -> None:
+def test_signal_closes_every_connection_and_exits_with_0(run: str, number: signal.Signals) -> None:
     with Program(f"{echo()}app.run({run})\nprint('behind run')") as program:
         clients = [BlockingClient(program.port, glued=frame(TEXT, b"hello")) for _ in range(50)]
         assert all(client.frame() == (TEXT, b"hello") for client in clients)
@@ -85,7 +85,7 @@ def test_signal_closes_every_connection_and_leaves_with_0(run: str, number: sign
 
 @every_backend
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_second_signal_leaves_at_once_with_130(run: str, handler: str) -> None:
+def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
     with Program(f"{hanging(handler)}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         if handler == "blocking the loop":
@@ -105,14 +105,14 @@ def test_second_signal_leaves_at_once_with_130(run: str, handler: str) -> None:
 
 @every_backend
 @pytest.mark.parametrize("handler", ["not to be cancelled", "in a thread", "blocking the loop"])
-def test_first_signal_leaves_in_time_even_if_a_handler_does_not_end(run: str, handler: str) -> None:
+def test_first_signal_ends_in_time_even_if_a_handler_does_not_end(run: str, handler: str) -> None:
     options = "drain_timeout=0.2, on_close_timeout=0.2"
     with Program(f"{hanging(handler, options)}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         program.until("begun") if handler == "blocking the loop" else client.frame()
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 1
-    assert "a handler does not end: leaving without it" in program.output
+    assert "a handler does not end: ending the process without it" in program.output
 
 
 @every_backend
@@ -128,18 +128,18 @@ app.run({run})
         assert client.frame()[0] == CLOSE
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 130
-    assert program.output.endswith("SIGTERM again: leaving at once\non_close 1012\nshutdown\n")
+    assert program.output.endswith("SIGTERM again: ending at once\non_close 1012\nshutdown\n")
 
 
 @every_backend
-def test_peer_that_does_not_answer_is_not_waited_for_long(run: str) -> None:
+def test_peer_that_does_not_answer_delays_the_end_for_a_limited_time(run: str) -> None:
     with Program(f"{echo('close_timeout=0.3')}app.run({run})") as program, BlockingClient(program.port):
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
 
 
 @every_backend
-def test_handler_that_hangs_is_not_waited_for_long(run: str) -> None:
+def test_handler_that_hangs_delays_the_end_for_a_limited_time(run: str) -> None:
     source = hanging("waiting", "drain_timeout=0.3, on_close_timeout=0.3")
     with Program(f"{source}app.run({run})") as program, BlockingClient(program.port, glued=frame(TEXT)) as client:
         client.frame()
@@ -149,7 +149,7 @@ def test_handler_that_hangs_is_not_waited_for_long(run: str) -> None:
 
 
 @every_backend
-def test_a_delayed_drain_is_no_handler_that_hangs(run: str) -> None:
+def test_a_delayed_drain_is_not_a_handler_that_hangs(run: str) -> None:
     # The delay alone is longer than all that may take without it.
     source = echo("drain_delay=2.6, drain_timeout=0.1, on_close_timeout=0.1, close_timeout=0.1")
     with Program(f"{source}app.run({run})") as program:
@@ -191,7 +191,7 @@ app.run({run})
 
 
 @every_backend
-def test_signals_are_given_back_and_the_app_runs_again(run: str) -> None:
+def test_signal_handlers_are_restored_and_the_app_runs_again(run: str) -> None:
     source = f"""{echo()}
 import signal
 before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -230,7 +230,7 @@ print("joined")
 
 
 def last_line(source: str, status: int = 1) -> str:
-    """Run a program that fails; give the last line it writes, which is all that most people read."""
+    """Run a program that fails; return the last line of its output, which is all that most users read."""
     with Program(source) as program:
         assert program.end() == status, program.output
     assert "ExceptionGroup" not in program.output
@@ -259,7 +259,10 @@ async def main():
 {loop}.run(main{"()" if loop == "asyncio" else ""})
 """
     line = last_line(source)
-    assert line == f"{ERROR}App.run() starts an event loop, but one is running here: use `await app.serve()` instead"
+    assert (
+        line
+        == f"{ERROR}App.run() starts an event loop, but this thread runs one already: use `await app.serve()` instead"
+    )
 
 
 @pytest.mark.parametrize(("module", "run"), [("uvloop", "uvloop=True"), ("trio", 'backend="trio"')])
@@ -329,9 +332,9 @@ app.route("/chat", Chat())
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 
-def test_log_goes_to_stderr_unless_the_program_has_set_one_up() -> None:
+def test_log_goes_to_stderr_unless_the_program_has_set_up_logging() -> None:
     with Program(f"{echo()}app.run()") as program:
-        program.until(r"\d\d:\d\d:\d\d,\d+ INFO pywsapp [\w.]+ on \w+: http://127.0.0.1:\d+\n")
+        program.until(r"\d\d:\d\d:\d\d,\d+ INFO pywsapp [\w.]+ on \w+: http://127.0.0.1:\d+( \(.*\))?\n")
     own = "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n"
     with Program(f"{own}{echo()}app.run()") as program:
         line = program.until(r".*http://127.0.0.1:\d+\n")[0]

@@ -1,4 +1,4 @@
-"""The supervisor in this process, with small programs as its workers; `test_run_workers.py` has whole Apps."""
+"""The supervisor in this process, with small programs as workers; `test_run_workers.py` has whole Apps."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send"),
 ]
 
-#: Says on the bus who it is, then does what the bus says.
+#: Sends its number and process ID on the bus, then does what it receives.
 WORKER = """
 import os, signal, sys
-from pywsapp._process.worker_context import handover
-told = handover()
-def leave(number, frame):
+from pywsapp._process.worker_context import worker_context
+context = worker_context()
+def end(number, frame):
     sys.exit()
-signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGTERM, end)
 {first}
-told.bus.sendall(f"{{told.number}} {{os.getpid()}}\\n".encode())
-told.listening()
+context.bus.sendall(f"{{context.number}} {{os.getpid()}}\\n".encode())
+context.listening()
 while True:
-    word = told.bus.recv(100)
+    word = context.bus.recv(100)
     if word == b"crash":
         os._exit(3)
     elif word == b"stay":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told.bus.sendall(word)
+    context.bus.sendall(word)
 """
 
 
@@ -68,7 +68,7 @@ class Bus:
         assert await self.read() == word
 
     async def pid(self) -> int:
-        """Read who the worker is; give its process."""
+        """Read the number and the process ID of the worker; return the process ID."""
         number, pid = (await self.read()).split()
         assert int(number) == self.number
         return int(pid)
@@ -78,7 +78,7 @@ class Bus:
 
 
 class Buses:
-    """All of them."""
+    """The supervisor's ends of all buses."""
 
     def __init__(self) -> None:
         self.all: list[Bus] = []
@@ -89,7 +89,7 @@ class Buses:
         self._more.set()
 
     async def of(self, number: int, process: int = 1) -> Bus:
-        """Wait for the first, second, ... process of a worker."""
+        """Wait for the bus of the first, second, ... process of a worker."""
         while len(found := [bus for bus in self.all if bus.number == number]) < process:
             self._more = anyio.Event()
             await self._more.wait()
@@ -100,7 +100,7 @@ class Buses:
 async def supervised(
     buses: Buses, workers: int = 2, *, first: str = "", limit: float = GUARD
 ) -> AsyncIterator[Supervisor]:
-    """Run a supervisor whose workers listen, and stop it in the end."""
+    """Run a supervisor until its workers listen, and stop it at the end."""
     command = [sys.executable, "-c", WORKER.format(first=first)]
     supervisor = Supervisor([ListeningSocket(port=0)], workers, command, limit=limit, attach=buses.attach)
     listening = anyio.Event()
@@ -119,7 +119,7 @@ async def supervised(
 # -- the bus -----------------------------------------------------------------------------------------------------------
 
 
-async def test_every_worker_has_a_bus_of_its_own_also_its_successors() -> None:
+async def test_every_worker_process_has_its_own_bus() -> None:
     buses = Buses()
     async with supervised(buses) as supervisor:
         first, second = await buses.of(1), await buses.of(2)
@@ -138,7 +138,7 @@ async def test_every_worker_has_a_bus_of_its_own_also_its_successors() -> None:
 
 
 async def test_without_attach_there_is_no_bus(capfd: pytest.CaptureFixture[str]) -> None:
-    source = "from pywsapp._process.worker_context import handover\nprint('bus', handover().bus)"
+    source = "from pywsapp._process.worker_context import worker_context\nprint('bus', worker_context().bus)"
     with pytest.raises(SystemExit):
         await Supervisor([ListeningSocket(port=0)], 2, [sys.executable, "-c", source], limit=GUARD).run(lambda: None)
     assert capfd.readouterr().out.split("\n")[:2] == ["bus None", "bus None"]
@@ -147,17 +147,17 @@ async def test_without_attach_there_is_no_bus(capfd: pytest.CaptureFixture[str])
 # -- ending ------------------------------------------------------------------------------------------------------------
 
 
-async def test_worker_that_does_not_leave_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_worker_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     buses = Buses()
     async with supervised(buses, limit=0.1):
         bus = await buses.of(1)
         await bus.pid()
         await bus.ask(b"stay")
-    assert "does not end and is killed" in caplog.text
-    assert "was ended by SIGKILL and not in good order" in caplog.text
+    assert "does not end in time and is killed" in caplog.text
+    assert "was told to end, and was killed by SIGKILL" in caplog.text
 
 
-async def test_cancelled_supervisor_leaves_nobody_behind() -> None:
+async def test_cancelled_supervisor_ends_all_workers() -> None:
     buses = Buses()
     with anyio.CancelScope() as scope:
         async with supervised(buses):
@@ -173,11 +173,11 @@ async def test_cancelled_supervisor_leaves_nobody_behind() -> None:
 
 async def test_stopped_while_workers_start() -> None:
     buses = Buses()
-    command = [sys.executable, "-c", WORKER.format(first="told.bus.sendall(b'begun'); signal.pause()")]
+    command = [sys.executable, "-c", WORKER.format(first="context.bus.sendall(b'begun'); signal.pause()")]
     supervisor = Supervisor([ListeningSocket(port=0)], 1, command, limit=GUARD, attach=buses.attach)
 
     def started() -> None:
-        pytest.fail("nobody listens")
+        pytest.fail("no worker listens")
 
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
@@ -189,9 +189,11 @@ async def test_stopped_while_workers_start() -> None:
         assert await bus.ended()
 
 
-async def test_nobody_is_accepted_any_more_while_workers_leave() -> None:
+async def test_no_connection_is_accepted_while_workers_end() -> None:
     buses = Buses()
-    async with supervised(buses, first="[os.close(fd) for fds in told.sockets for fd in fds]", limit=1) as supervisor:
+    async with supervised(
+        buses, first="[os.close(fd) for fds in context.sockets for fd in fds]", limit=1
+    ) as supervisor:
         port = int(supervisor.addresses[0][1].rpartition(":")[2])
         for number in (1, 2):
             bus = await buses.of(number)
@@ -224,7 +226,7 @@ async def test_command_that_cannot_be_started(caplog: pytest.LogCaptureFixture, 
     assert "worker 1 cannot be started: [Errno 2]" in caplog.text
 
 
-async def test_successor_that_does_not_listen_in_time(
+async def test_replacement_that_does_not_listen_in_time(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_START_TIMEOUT", 0.2)
@@ -236,11 +238,11 @@ async def test_successor_that_does_not_listen_in_time(
         supervisor.replace()
         assert await (await buses.of(1, 2)).ended()
         await old.ask(b"still there")
-        assert len(buses.all) == 3, "the second is not tried"
-    assert "does not listen after 0.2 s; the present workers go on" in caplog.text
+        assert len(buses.all) == 3, "the second worker is not replaced"
+    assert "does not listen after 0.2 s; the old workers stay" in caplog.text
 
 
-async def test_replaced_while_a_crashed_worker_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replaced_while_a_crashed_worker_waits_for_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 1000.0)
     buses = Buses()
     async with supervised(buses, 1) as supervisor:
@@ -252,7 +254,7 @@ async def test_replaced_while_a_crashed_worker_waits_for_its_turn(monkeypatch: p
         await (await buses.of(1, 2)).pid()
 
 
-async def test_pauses_double_up_to_a_bound_and_begin_anew_when_one_has_lasted() -> None:
+async def test_pauses_double_up_to_a_bound_and_start_again_after_a_stable_time() -> None:
     slot = module._Slot(1, [])
     slot.worker = WorkerProcess(1)
     pauses = [slot.pause() for _ in range(30)]
@@ -279,7 +281,7 @@ def shared(listener: ListeningSocket, count: int, check: Callable[[list[list[soc
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SO_REUSEPORT does not balance")
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", ""])
-def test_on_linux_every_worker_has_sockets_of_its_own_on_one_port(address: str) -> None:
+def test_on_linux_every_worker_has_its_own_sockets_on_one_port(address: str) -> None:
     def check(shares: list[list[socket.socket]]) -> None:
         assert len({sock.fileno() for sockets in shares for sock in sockets}) == 3 * len(shares[0])
         assert len({sock.getsockname()[1] for sockets in shares for sock in sockets}) == 1
@@ -288,7 +290,7 @@ def test_on_linux_every_worker_has_sockets_of_its_own_on_one_port(address: str) 
     shared(ListeningSocket(address=address, port=0), 3, check)
 
 
-def test_unix_and_inherited_sockets_are_one_for_all(tmp_path: Path) -> None:
+def test_unix_and_inherited_sockets_are_shared(tmp_path: Path) -> None:
     def check(shares: list[list[socket.socket]]) -> None:
         assert shares[0] == shares[1]
 
@@ -297,7 +299,7 @@ def test_unix_and_inherited_sockets_are_one_for_all(tmp_path: Path) -> None:
     shared(ListeningSocket(fd=sock.detach()), 2, check)
 
 
-def test_port_that_others_share_among_themselves_is_in_use() -> None:
+def test_port_that_other_programs_share_is_in_use() -> None:
     with bind(ListeningSocket(port=0, reuse_port=hasattr(socket, "SO_REUSEPORT")))[0] as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}: the address is in use"):

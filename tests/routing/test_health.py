@@ -1,4 +1,4 @@
-"""The health check, and the time in which a balancer learns of it that the server is about to end."""
+"""The health check, and the drain delay in which it tells a load balancer that the server shuts down."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ async def asked(app: App, request: bytes) -> Answer:
 @pytest.mark.parametrize(
     "request_", [get("/health"), get("/health", host="10.0.0.7:8080"), b"GET /health HTTP/1.0\r\n\r\n"]
 )
-async def test_it_is_well_whatever_the_host(request_: bytes) -> None:
+async def test_the_health_check_answers_to_any_host(request_: bytes) -> None:
     async with running(made()) as app:
         answer = await asked(app, request_)
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_while_the_end_is_delayed_only_the_health_check_fails(caplog: pytest.LogCaptureFixture) -> None:
+async def test_during_the_drain_delay_only_the_health_check_fails(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pywsapp")
     async with running(made(drain_delay=0.7)) as app, peer_of(app) as early:
         await early.open(host="chat.example")
@@ -57,7 +57,7 @@ async def test_while_the_end_is_delayed_only_the_health_check_fails(caplog: pyte
     assert "accepting connections for 0.7 s more" in caplog.messages
 
 
-async def test_without_a_delay_the_door_is_closed_at_once() -> None:
+async def test_without_a_delay_the_server_stops_accepting_at_once() -> None:
     async with running(made()) as app, peer_of(app) as peer:
         await peer.open(host="chat.example")
         app.stop()
@@ -66,7 +66,7 @@ async def test_without_a_delay_the_door_is_closed_at_once() -> None:
             peer_of(app)
 
 
-async def test_the_delay_can_be_cut_short() -> None:
+async def test_a_cancellation_ends_the_delay() -> None:
     app = made(drain_delay=3600)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -76,14 +76,14 @@ async def test_the_delay_can_be_cut_short() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_it_is_well_again_when_the_app_is_served_again() -> None:
+async def test_the_health_check_recovers_when_the_app_is_served_again() -> None:
     app = made()
     for _ in range(2):
         async with running(app):
             assert (await asked(app, get("/health"))).status == 200
 
 
-async def test_another_path_and_a_client_of_the_app() -> None:
+async def test_the_health_check_at_another_path() -> None:
     app = App("chat.example", 0)
     app.health("/ready")
     async with running(app):

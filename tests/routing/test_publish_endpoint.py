@@ -1,4 +1,4 @@
-"""Publishing by HTTP: what a signed request carries is broadcast, and nothing else is."""
+"""Publishing by HTTP: the message of a signed request is broadcast, and no other request is accepted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Listen(MessageComponent):
 async def server() -> AsyncIterator[Serving]:
     app = App("*", 0)
     app.route("/", Listen(app), allowed_origins=["*"])
-    app.publishing("/publish", KEY)
+    app.publish_endpoint("/publish", KEY)
     async with serving(app) as running:
         yield running
 
@@ -59,7 +59,7 @@ def news(**fields: Any) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_what_is_posted_is_broadcast(server: Serving) -> None:
+async def test_a_posted_message_is_broadcast(server: Serving) -> None:
     async with server.client() as client:
         assert await post(server, news(text="hello")) == (204, "")
         assert (await client.receive())[1] == b"hello"
@@ -68,7 +68,7 @@ async def test_what_is_posted_is_broadcast(server: Serving) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_body_may_come_in_pieces(server: Serving) -> None:
+async def test_a_body_can_arrive_in_pieces(server: Serving) -> None:
     body = news(text="x" * 60_000)
     head = f"POST /publish HTTP/1.1\r\nHost: a\r\nX-Signature: {sign(KEY, body, time.time())}\r\n"
     async with server.client() as client, await anyio.connect_tcp("127.0.0.1", server.port) as stream:
@@ -81,7 +81,7 @@ async def test_a_body_may_come_in_pieces(server: Serving) -> None:
 
 
 @pytest.mark.anyio
-async def test_only_good_signatures_count_and_each_once(server: Serving) -> None:
+async def test_a_signature_must_be_valid_and_is_accepted_once(server: Serving) -> None:
     body, now = news(text="hello"), time.time()
     good = sign(KEY, body, now)
     assert (await post(server, body, good))[0] == 204
@@ -118,7 +118,7 @@ async def test_only_good_signatures_count_and_each_once(server: Serving) -> None
         b"[" * 20_000,
     ],
 )
-async def test_what_is_no_message_is_refused(server: Serving, body: bytes) -> None:
+async def test_an_invalid_message_is_refused(server: Serving, body: bytes) -> None:
     assert (await post(server, body))[0] == 400
 
 
@@ -134,18 +134,18 @@ async def test_other_requests_are_refused(server: Serving) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_broker_that_is_away_is_said() -> None:
+async def test_an_unavailable_broker_is_a_503() -> None:
     broker = MemoryBroker()
     broker.available = False
     app = App("*", 0, broker=broker)
-    app.publishing("/publish", KEY)
+    app.publish_endpoint("/publish", KEY)
     async with serving(app) as server:
         status, text = await post(server, news(text="hello"))
         assert (status, "not connected" in text) == (503, True)
 
 
 @pytest.mark.anyio
-async def test_a_peer_that_leaves_in_the_middle_leaves_nothing(server: Serving) -> None:
+async def test_a_peer_that_disconnects_in_the_middle_has_no_effect(server: Serving) -> None:
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         await stream.send(b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
     async with server.client() as client:
@@ -153,12 +153,12 @@ async def test_a_peer_that_leaves_in_the_middle_leaves_nothing(server: Serving) 
         assert (await client.receive())[1] == b"still here"
 
 
-def test_a_short_key_is_a_mistake() -> None:
+def test_a_short_key_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="at least 16 bytes"):
-        App().publishing("/publish", "short")
+        App().publish_endpoint("/publish", "short")
 
 
-def test_signatures_are_forgotten_with_time() -> None:
+def test_old_signatures_are_forgotten() -> None:
     now = [1000.0]
     endpoint = PublishEndpoint(lambda name: None, KEY, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
     for _ in range(2000):

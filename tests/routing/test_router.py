@@ -1,3 +1,5 @@
+"""The router: which route matches a request, and what a client gets if none does."""
+
 from __future__ import annotations
 
 import inspect
@@ -18,7 +20,7 @@ from pywsapp.routing.router import HttpHandler, RouteInfo, Router
 
 
 class Chat(MessageComponent):
-    """Keeps what it was asked with, and answers a handshake as it is told."""
+    """Records its requests, and returns a fixed answer to a handshake."""
 
     def __init__(self, answer: HandshakeAnswer = None) -> None:
         self.answer = answer
@@ -71,7 +73,7 @@ def test_an_unknown_path_is_404() -> None:  # Ratchet's Router 1
     assert refusal(router, "/nothing").status == 404
 
 
-def test_what_is_no_component_is_refused_when_it_is_routed() -> None:  # Ratchet's Router 3, there at the first request
+def test_an_invalid_component_is_refused_when_it_is_routed() -> None:  # Ratchet's Router 3, there at the first request
     router = Router()
     for wrong in (object(), "Chat", dict, 5):
         with pytest.raises(ConfigurationError):
@@ -79,7 +81,7 @@ def test_what_is_no_component_is_refused_when_it_is_routed() -> None:  # Ratchet
     assert router.routes() == []
 
 
-def test_path_parameters_are_converted_and_stay_apart_from_the_query() -> None:  # Ratchet's Router 8 and 9
+def test_path_parameters_are_converted_and_separate_from_the_query() -> None:  # Ratchet's Router 8 and 9
     router, chat = Router(), Chat()
     router.route("/{foo}/{number:int}", chat)
     request = get("/bar/5", query_string="hello=world&foo=nope")
@@ -89,7 +91,7 @@ def test_path_parameters_are_converted_and_stay_apart_from_the_query() -> None: 
     assert dict(request.query_params) == {"hello": "world", "foo": "nope"}
 
 
-def test_a_refused_handshake_leaves_nothing_behind() -> None:  # Ratchet's Router 10
+def test_a_refused_handshake_has_no_lasting_effect() -> None:  # Ratchet's Router 10
     router, chat = Router(), Chat()
     router.route("/chat", chat)
     assert refusal(router, "/silly").status == 404
@@ -97,7 +99,7 @@ def test_a_refused_handshake_leaves_nothing_behind() -> None:  # Ratchet's Route
     assert shake(router, "/chat").component is chat
 
 
-def test_the_component_takes_the_connection_itself() -> None:
+def test_the_component_of_the_route_gets_the_connection() -> None:
     router, chat = Router(), Chat()
     router.route("/chat", chat)
     assert shake(router, "/chat") == Accept(component=chat)
@@ -133,14 +135,14 @@ def test_an_exception_of_a_factory_is_not_caught_here() -> None:
         router.on_handshake(get("/chat"))
 
 
-def test_a_route_fills_in_what_the_component_leaves_open() -> None:
+def test_a_route_sets_what_the_answer_of_the_component_does_not() -> None:
     router, options = Router(), Options(max_message_size=10)
     router.route("/chat", Chat(), subprotocols=["v2", "v1"], require_subprotocol=True, options=options)
     accept = shake(router, "/chat")
     assert (accept.subprotocols, accept.require_subprotocol, accept.options) == (("v2", "v1"), True, options)
 
 
-def test_what_the_component_answers_wins_over_the_route() -> None:
+def test_the_answer_of_the_component_overrides_the_route() -> None:
     own, other = Options(max_queue=3), Chat()
     router = Router()
     answer = Accept(component=other, subprotocols=["v3"], headers=(("X-A", "b"),), options=own)
@@ -148,7 +150,7 @@ def test_what_the_component_answers_wins_over_the_route() -> None:
     assert shake(router, "/chat") == answer
 
 
-def test_the_component_of_an_inner_decorator_is_reached() -> None:
+def test_the_component_inside_of_middleware_is_found() -> None:
     router, chat = Router(), Chat()
     router.route("/chat", IpBlackList(OriginCheck(chat)), subprotocols=["v1"])
     assert shake(router, "/chat") == Accept(component=chat, subprotocols=("v1",))
@@ -163,7 +165,7 @@ def test_a_handshake_at_an_http_route_says_there_is_no_websocket() -> None:
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_fixed_text_wins_over_a_parameter_in_either_order(turn: int) -> None:
+def test_fixed_text_comes_before_a_parameter_in_either_order(turn: int) -> None:
     new, named, router = Chat(), Chat(), Router()
     for path, chat in [("/rooms/{name}", named), ("/rooms/new", new)][::turn]:
         router.route(path, chat)
@@ -171,7 +173,7 @@ def test_fixed_text_wins_over_a_parameter_in_either_order(turn: int) -> None:
     assert shake(router, "/rooms/other").component is named
 
 
-def test_a_route_that_cannot_convert_leaves_the_path_to_the_next() -> None:
+def test_the_next_route_is_tried_if_a_parameter_cannot_be_converted() -> None:
     number, name, router = Chat(), Chat(), Router()
     router.route("/{name}", name)
     router.route("/{id:int}", number)
@@ -224,7 +226,7 @@ def test_wrong_arguments_of_a_route_are_refused(arguments: dict[str, Any]) -> No
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_handler_returns_what_it_likes(
+def test_values_that_a_handler_can_return(
     method: str, value: Any, status: int, body: bytes, content_type: str | None
 ) -> None:
     router = Router()
@@ -235,7 +237,7 @@ def test_a_handler_returns_what_it_likes(
 
 
 @pytest.mark.anyio
-async def test_a_handler_may_be_async() -> None:
+async def test_a_handler_can_be_async() -> None:
     async def page(request: Request) -> str:
         return str(request.path_params["id"])
 
@@ -246,7 +248,7 @@ async def test_a_handler_may_be_async() -> None:
     assert (await answer).body == b"5"
 
 
-def test_a_handler_that_returns_something_else_is_named() -> None:
+def test_another_return_value_of_a_handler_is_explained() -> None:
     def page(request: Request) -> object:
         return object()
 
@@ -264,12 +266,12 @@ def test_an_exception_of_a_handler_is_not_caught_here() -> None:
 
 
 @pytest.mark.parametrize("handler", [None, "page", dict.get, lambda request, more: "too many"])
-def test_what_is_no_handler_is_refused(handler: Any) -> None:
+def test_an_invalid_handler_is_refused(handler: Any) -> None:
     with pytest.raises(ConfigurationError):
         Router().http("/page", handler)
 
 
-def test_other_methods_are_405_where_something_is_and_404_elsewhere() -> None:
+def test_other_methods_are_405_at_a_route_and_404_elsewhere() -> None:
     router = Router()
     router.http("/page", lambda request: "hello")
     router.route("/chat", Chat())
@@ -278,6 +280,38 @@ def test_other_methods_are_405_where_something_is_and_404_elsewhere() -> None:
         assert (refuse.status, refuse.headers) == (405, (("Allow", "GET, HEAD"),))
     assert refusal(router, "/nothing", plain=True, method="POST").status == 404
     assert refusal(router, "*", plain=True, method="OPTIONS").status == 404
+
+
+def test_routes_of_one_path_can_have_different_methods() -> None:
+    router = Router()
+    router.http("/items", saying("list"))
+    router.http("/items", saying("create"), methods=["post"])
+    router.http("/{name}", saying("any"), methods=("GET", "DELETE"))
+    answers = {method: ask(router, "/items", method=method).body for method in ("GET", "HEAD", "POST", "DELETE")}
+    assert answers == {"GET": b"list", "HEAD": b"list", "POST": b"create", "DELETE": b"any"}
+    refuse = refusal(router, "/items", plain=True, method="PATCH")
+    assert (refuse.status, refuse.headers) == (405, (("Allow", "GET, HEAD, POST, DELETE"),))
+
+
+def test_a_handler_without_get_is_405_for_get_and_head_also_before_a_mount() -> None:
+    router, rest = Router(), Router()
+    rest.http("/{path:path}", saying("rest"))
+    router.http("/hook", saying("hook"), methods=["POST"])
+    router.mount("/", rest)
+    for method in ("GET", "HEAD"):
+        refuse = refusal(router, "/hook", plain=True, method=method)
+        assert (refuse.status, refuse.headers) == (405, (("Allow", "POST"),))
+    assert ask(router, "/hook", method="POST").body == b"hook"
+    assert ask(router, "/other").body == b"rest"
+
+
+def test_websocket_and_handler_of_another_method_share_a_path() -> None:
+    router = Router()
+    router.route("/chat", Chat())
+    router.http("/chat", saying("posted"), methods=["POST"])
+    assert ask(router, "/chat", method="POST").body == b"posted"
+    assert refusal(router, "/chat", plain=True).status == 426
+    assert refusal(router, "/chat", plain=True, method="PUT").headers == (("Allow", "GET, HEAD, POST"),)
 
 
 def test_plain_http_at_a_websocket_is_answered_by_its_component() -> None:
@@ -319,7 +353,7 @@ def test_a_mount_sees_the_path_without_the_prefix_and_all_parameters() -> None:
     assert refusal(outer, "/t/x/").status == 404
 
 
-def test_mounts_nest() -> None:
+def test_mounts_can_be_nested() -> None:
     outer, middle, inner = Router(), Router(), Router()
     inner.http("/{c}", lambda request: [request.path, request.path_params])
     middle.mount("/{b}", inner)
@@ -327,7 +361,7 @@ def test_mounts_nest() -> None:
     assert ask(outer, "/1/2/3").body == b'["/3",{"a":"1","b":"2","c":"3"}]'
 
 
-def test_the_prefix_alone_is_the_root_of_a_websocket_and_gets_its_slash_over_http() -> None:
+def test_the_prefix_alone_is_a_websocket_path_and_is_redirected_over_http() -> None:
     inner, outer, chat = Router(), Router(), Chat()
     inner.route("/", chat)
     outer.mount("/in side", inner)
@@ -340,7 +374,7 @@ def test_the_prefix_alone_is_the_root_of_a_websocket_and_gets_its_slash_over_htt
 
 
 @pytest.mark.parametrize("prefix", ["", "/"])
-def test_a_mount_at_the_root_takes_what_nothing_else_takes(prefix: str) -> None:
+def test_a_mount_at_the_root_matches_what_no_route_matches(prefix: str) -> None:
     rest, chat, router = Router(), Chat(), Router()
     rest.http("/{path:path}", lambda request: f"rest {request.path}")
     router.mount(prefix, rest)
@@ -353,7 +387,7 @@ def test_a_mount_at_the_root_takes_what_nothing_else_takes(prefix: str) -> None:
     assert ask(router, "/").body == b"rest /"
 
 
-def test_a_longer_prefix_wins() -> None:
+def test_a_longer_prefix_comes_first() -> None:
     router = Router()
     for prefix in ("/a", "/a/b", "/"):
         inner = Router()
@@ -379,7 +413,7 @@ def test_wrong_mounts_are_refused() -> None:
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_routers_host_holds_for_every_route_that_names_none() -> None:
+def test_the_host_of_the_router_applies_to_routes_without_a_host() -> None:
     router, chat, other = Router("localhost"), Chat(), Chat()
     router.route("/chat", chat)
     router.route("/other", other, http_host="*.example.com")
@@ -392,7 +426,7 @@ def test_the_routers_host_holds_for_every_route_that_names_none() -> None:
     assert shake(router, "/any", "evil.example").component is other
 
 
-def test_an_address_passes_for_the_routers_name_but_not_for_a_routes() -> None:
+def test_the_router_accepts_an_address_as_host_and_a_route_does_not() -> None:
     router = Router("localhost")
     router.route("/chat", Chat())
     router.route("/strict", Chat(), http_host="localhost")
@@ -405,7 +439,7 @@ def test_an_address_passes_for_the_routers_name_but_not_for_a_routes() -> None:
     assert refusal(by_address, "/chat", "10.0.0.2").status == 404
 
 
-def test_a_route_of_its_own_host_wins_over_one_of_any() -> None:
+def test_a_route_with_a_host_comes_before_one_for_any_host() -> None:
     router, everywhere, subdomain, there = Router(), Chat(), Chat(), Chat()
     router.route("/chat", everywhere)
     router.route("/{name}", subdomain, http_host="*.example.com")
@@ -415,7 +449,7 @@ def test_a_route_of_its_own_host_wins_over_one_of_any() -> None:
     assert shake(router, "/chat", "a.example.com").component is there
 
 
-def test_a_router_may_answer_to_several_hosts() -> None:
+def test_a_router_can_answer_to_several_hosts() -> None:
     router = Router(["example.com", "*.example.com"])
     router.route("/chat", Chat())
     shake(router, "/chat", "example.com")
@@ -423,7 +457,34 @@ def test_a_router_may_answer_to_several_hosts() -> None:
     assert refusal(router, "/chat", "evil.example").status == 404
 
 
-def test_a_wrong_host_is_explained_to_the_peer_and_once_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_name_of_this_machine_stands_for_all_of_the_router_but_not_of_a_route() -> None:
+    for name in ("localhost", "127.0.0.1", "[::1]"):
+        router = Router(name)
+        router.route("/chat", Chat())
+        for host in ("localhost", "127.0.0.1", "::1"):
+            shake(router, "/chat", host)
+        assert refusal(router, "/chat", "evil.example").status == 404
+    router.route("/strict", Chat(), http_host="127.0.0.1")
+    assert refusal(router, "/strict", "localhost").status == 404
+
+
+def test_the_host_of_the_router_can_be_changed() -> None:
+    router = Router("old.example")
+    router.route("/chat", Chat())
+    router.route("/own", Chat(), http_host="own.example")
+    router.set_http_host(["new.example", "*.new.example"])
+    router.route("/later", Chat())
+    shake(router, "/chat", "new.example")
+    shake(router, "/later", "www.new.example")
+    shake(router, "/own", "own.example")
+    assert refusal(router, "/chat", "old.example").status == 404
+    assert refusal(router, "/own", "new.example").status == 404
+    router.route("/chat", Chat(), http_host="*")
+    with pytest.raises(ConfigurationError, match="route twice"):
+        router.set_http_host("*")
+
+
+def test_a_wrong_host_is_explained_to_the_client_and_once_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     router = Router("localhost")
     router.route("/chat", Chat())
     router.http("/page", lambda request: "hello")
@@ -478,7 +539,7 @@ def test_routes_are_listed_in_the_order_in_which_they_are_tried() -> None:
     assert router.routes() == [
         RouteInfo("websocket", "a.example", "/special", "SlowChat"),
         RouteInfo("websocket", "localhost", "/chat", "OriginCheck(Chat)"),
-        RouteInfo("http", "localhost", "/{name}", page.__qualname__),
+        RouteInfo("http", "localhost", "/{name}", page.__qualname__, ("GET", "HEAD")),
         RouteInfo("mount", "localhost", "/", "Router"),
         RouteInfo("websocket", "*", "/blocked", "IpBlackList(OriginCheck(Chat))"),
     ]

@@ -27,7 +27,7 @@ BIG = bytes(range(256)) * 1000
 
 
 def fill(top: Path) -> Path:
-    """Make a folder to serve, `public`, next to things that must not be."""
+    """Make a folder to serve, `public`, next to files that must not be served."""
     public = top / "public"
     (public / "sub" / "deep").mkdir(parents=True)
     (public / "empty").mkdir()
@@ -138,7 +138,7 @@ async def test_a_file_that_shrinks_breaks_off(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("taken", [0, 1])
-async def test_a_body_that_is_left_halfway_leaves_no_file_open(public: Path, taken: int) -> None:
+async def test_an_unfinished_body_leaves_no_file_open(public: Path, taken: int) -> None:
     response = await ask(StaticFolder(public), "/big.bin")
     body: Any = response.body
     for _ in range(taken):
@@ -149,7 +149,7 @@ async def test_a_body_that_is_left_halfway_leaves_no_file_open(public: Path, tak
 
 
 def open_files() -> set[str]:
-    """The names of the files that this process has open."""
+    """Return the names of the open files of this process."""
     found = set()
     for number in os.listdir("/dev/fd"):
         with suppress(OSError):
@@ -179,7 +179,7 @@ def open_files() -> set[str]:
         ("data:text.html", "text/html; charset=utf-8"),
     ],
 )
-async def test_the_content_type_goes_by_the_name(tmp_path: Path, name: str, content_type: str) -> None:
+async def test_the_content_type_depends_on_the_name(tmp_path: Path, name: str, content_type: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     assert headers(await ask(StaticFolder(tmp_path), f"/{name}"))["Content-Type"] == content_type
 
@@ -239,7 +239,7 @@ async def test_a_folder_without_an_index_and_a_file_with_a_slash_are_404(public:
 
 
 @pytest.mark.anyio
-async def test_the_folder_may_be_exchanged(tmp_path: Path) -> None:
+async def test_the_folder_can_be_replaced(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.html").write_text(name)
@@ -400,7 +400,7 @@ async def test_last_modified_is_never_in_the_future(tmp_path: Path) -> None:
         "C:/secret.txt",
     ],
 )
-async def test_nothing_else_is_there(public: Path, path: str) -> None:
+async def test_other_paths_are_404(public: Path, path: str) -> None:
     folder = StaticFolder(public)
     with pytest.raises(Refuse) as caught:
         await ask(folder, path)
@@ -417,7 +417,7 @@ async def test_a_socket_is_404(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_what_may_not_be_read_is_404(tmp_path: Path) -> None:
+async def test_an_unreadable_file_is_404(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "file").chmod(0)
     assert await status(StaticFolder(tmp_path), "/file") == 404
@@ -445,7 +445,7 @@ def test_no_byte_from_outside_is_ever_served(public: Path, path: str, slash: boo
 
 
 @given(st.text(max_size=100), st.text(max_size=100))
-def test_whatever_the_conditions_it_is_an_answer(public: Path, tag: str, date: str) -> None:
+def test_any_conditions_get_an_answer(public: Path, tag: str, date: str) -> None:
     async def attempt() -> None:
         folder = StaticFolder(public)
         assert await status(folder, "/app.js", If_None_Match=tag) in (200, 304)
@@ -480,7 +480,7 @@ def test_a_websocket_is_404(public: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_file_system_is_asked_in_a_worker_thread(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_file_system_is_used_in_a_thread(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     really = os.path.realpath
 

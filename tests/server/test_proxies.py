@@ -94,7 +94,7 @@ async def test_junk_is_logged_at_debug_without_a_word_of_it(caplog: pytest.LogCa
         await answer_to(app, asking(x_forwarded_for="unknown"))
     (record,) = [record for record in caplog.records if "X-Forwarded-For" in record.getMessage()]
     assert record.levelname == "DEBUG"
-    assert record.getMessage().startswith("<Request GET / from 127.0.0.1> sent an X-Forwarded-For with ")
+    assert record.getMessage() == "X-Forwarded-For of <Request GET / from 127.0.0.1> has entries that are not addresses"
     assert "unknown" not in record.getMessage()
 
 
@@ -201,7 +201,7 @@ async def test_without_a_header_the_connection_is_closed_at_once(junk: bytes, ca
             await peer.send(junk)
             await is_closed(peer)
         assert await answer_to(app, V1 + get()) == "http 203.0.113.9", "the others are served"
-    (record,) = [record for record in caplog.records if "failed before it began" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "a connection failed before" in record.getMessage()]
     assert record.levelname == "DEBUG"
 
 

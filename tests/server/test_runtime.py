@@ -1,4 +1,4 @@
-"""What links share in one event loop: flushing at the end of a turn, the time, tasks, and one end for all."""
+"""What connections share in one event loop: flushing at the end of a turn, time limits, tasks and the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GUARD = 20
 
 
 class Transport:
-    """Takes what a connection writes, by calling what it was given."""
+    """A transport that passes all writes to a function."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
@@ -62,12 +62,12 @@ class Host:
     def discard(self, connection: Any) -> None: ...
 
 
-class TransportProtocol:
-    """A link that lasts until it is aborted."""
+class Abortable:
+    """A connection that lasts until it is aborted."""
 
-    def __init__(self, runtime: Runtime, told: Callable[[float], None] = lambda now: None) -> None:
+    def __init__(self, runtime: Runtime, tick: Callable[[float], None] = lambda now: None) -> None:
         self.aborted = False
-        self.tick = told
+        self.tick = tick
         self._runtime = runtime
         runtime.connections.add(self)
 
@@ -76,8 +76,8 @@ class TransportProtocol:
         self._runtime.discard(self)
 
 
-class Stubborn(TransportProtocol):
-    """A link that outlives its abortion."""
+class Stubborn(Abortable):
+    """A connection that does not end when it is aborted."""
 
     def abort(self) -> None:
         self.aborted = True
@@ -167,14 +167,14 @@ def test_a_large_audience_is_flushed_over_several_turns() -> None:
     sizes = []
     while calls:
         assert len(calls) == 1
-        many[-1].send("2")  # joins what waits there already
+        many[-1].send("2")  # joins the frames that wait already
         calls.pop()()
         sizes.append(len(written))
     assert sizes == [FLUSHES_A_TURN, 2 * FLUSHES_A_TURN, 2 * FLUSHES_A_TURN + 1]
     assert written[-1] == b"\x81\x011" + 3 * b"\x81\x012"
 
 
-def test_nobody_waits_behind_a_large_audience() -> None:
+def test_no_connection_waits_behind_a_large_audience() -> None:
     calls: list[Callable[[], None]] = []
     audience: list[bytes] = []
     answers: list[bytes] = []
@@ -192,7 +192,7 @@ def test_nobody_waits_behind_a_large_audience() -> None:
     assert len(calls) == 1
 
 
-def test_nobody_waits_for_ever_behind_those_who_come_later() -> None:
+def test_no_connection_waits_for_ever_behind_later_ones() -> None:
     calls: list[Callable[[], None]] = []
     busy: list[bytes] = []
     waiting: list[bytes] = []
@@ -209,7 +209,7 @@ def test_nobody_waits_for_ever_behind_those_who_come_later() -> None:
     assert len(busy) == FLUSHES_A_TURN + 4 * half
 
 
-async def test_the_event_loop_is_told_apart() -> None:
+async def test_on_asyncio_recognizes_the_event_loop() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -233,21 +233,21 @@ async def test_the_flusher_fits_the_event_loop() -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-async def test_links_are_aborted_when_the_body_returns() -> None:
+async def test_connections_are_aborted_when_the_body_returns() -> None:
     runtime = Runtime(Options())
-    links = [TransportProtocol(runtime) for _ in range(3)]
+    connections = [Abortable(runtime) for _ in range(3)]
 
     async def body(_: TaskGroup) -> None:
-        assert not any(link.aborted for link in links)
+        assert not any(connection.aborted for connection in connections)
 
     await run(runtime, body)
-    assert all(link.aborted for link in links)
+    assert all(connection.aborted for connection in connections)
     assert runtime.connections == set()
 
 
-async def test_links_are_aborted_when_it_is_cancelled() -> None:
+async def test_connections_are_aborted_when_it_is_cancelled() -> None:
     runtime = Runtime(Options())
-    link = TransportProtocol(runtime)
+    target = Abortable(runtime)
     running = anyio.Event()
 
     async def body(_: TaskGroup) -> None:
@@ -258,20 +258,20 @@ async def test_links_are_aborted_when_it_is_cancelled() -> None:
         tasks.start_soon(run, runtime, body)
         await running.wait()
         tasks.cancel_scope.cancel()
-    assert link.aborted
+    assert target.aborted
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, TimeoutError])
-async def test_what_the_body_raises_comes_out_as_it_is(kind: type[Exception]) -> None:
+async def test_exceptions_of_the_body_are_raised_unchanged(kind: type[Exception]) -> None:
     runtime = Runtime(Options())
-    link = TransportProtocol(runtime)
+    target = Abortable(runtime)
 
     async def body(_: TaskGroup) -> None:
         raise kind("on purpose")
 
     with pytest.raises(kind, match="on purpose"):
         await run(runtime, body)
-    assert link.aborted
+    assert target.aborted
 
 
 async def test_tasks_for_transports_end_with_the_body() -> None:
@@ -293,14 +293,14 @@ async def test_tasks_for_transports_end_with_the_body() -> None:
 
 async def test_handlers_may_finish_within_on_close_timeout() -> None:
     runtime = Runtime(Options(on_close_timeout=GUARD))
-    link = Stubborn(runtime)
+    target = Stubborn(runtime)
     done: list[str] = []
 
     async def handler() -> None:
-        while not link.aborted:
+        while not target.aborted:
             await anyio.lowlevel.checkpoint()
         done.append("handler")
-        runtime.discard(link)
+        runtime.discard(target)
 
     async def body(_: TaskGroup) -> None:
         runtime.start_soon(handler)
@@ -309,7 +309,7 @@ async def test_handlers_may_finish_within_on_close_timeout() -> None:
     assert done == ["handler"]
 
 
-async def test_handlers_that_do_not_are_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+async def test_handlers_that_do_not_finish_are_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     runtime = Runtime(Options(on_close_timeout=0.05))
     Stubborn(runtime)
     done: list[str] = []
@@ -329,13 +329,13 @@ async def test_handlers_that_do_not_are_cancelled(caplog: pytest.LogCaptureFixtu
 
 async def test_waiting_until_it_is_empty() -> None:
     runtime = Runtime(Options())
-    links = [Stubborn(runtime) for _ in range(2)]
+    connections = [Stubborn(runtime) for _ in range(2)]
 
     async def body(tasks: TaskGroup) -> None:
         async def forget() -> None:
-            for link in links:
+            for connection in connections:
                 await anyio.lowlevel.checkpoint()
-                runtime.discard(link)
+                runtime.discard(connection)
 
         tasks.start_soon(forget)
         await runtime.wait_empty()
@@ -345,7 +345,20 @@ async def test_waiting_until_it_is_empty() -> None:
     await run(runtime, body)
 
 
-# -- the time ----------------------------------------------------------------------------------------------------------
+async def test_on_ended_is_called_with_each_connection() -> None:
+    ended: list[object] = []
+    runtime = Runtime(Options(), ended.append)
+    connections = {Abortable(runtime) for _ in range(3)}
+
+    async def body(_: TaskGroup) -> None:
+        assert ended == []
+
+    await run(runtime, body)
+    assert len(ended) == 3
+    assert set(ended) == connections
+
+
+# -- time limits -----------------------------------------------------------------------------------------------------
 
 
 def fail(now: float) -> None:
@@ -353,56 +366,56 @@ def fail(now: float) -> None:
 
 
 class Clock:
-    """Writes down the times it is told, and wakes a test after some."""
+    """Stores the times that `tick` gets, and sets an event after a number of them."""
 
-    def __init__(self, enough: int) -> None:
+    def __init__(self, expected: int) -> None:
         self.times: list[float] = []
-        self.heard = anyio.Event()
-        self._enough = enough
+        self.enough = anyio.Event()
+        self._expected = expected
 
     def __call__(self, now: float) -> None:
         self.times.append(now)
-        if len(self.times) == self._enough:
-            self.heard.set()
+        if len(self.times) == self._expected:
+            self.enough.set()
 
 
-async def test_links_are_told_the_time() -> None:
+async def test_time_limits_are_enforced_again_and_again() -> None:
     runtime = Runtime(Options(close_timeout=0.04))
     clock = Clock(3)
-    TransportProtocol(runtime, clock)
+    Abortable(runtime, clock)
 
     async def body(_: TaskGroup) -> None:
         before = anyio.current_time()
-        await clock.heard.wait()
+        await clock.enough.wait()
         assert before < clock.times[0] < clock.times[1] < clock.times[2] <= anyio.current_time()
 
     await run(runtime, body)
 
 
-async def test_a_link_that_cannot_be_told_the_time_does_not_keep_it_from_others(
+async def test_a_tick_that_fails_does_not_affect_other_connections(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runtime = Runtime(Options(close_timeout=0.04))
     clock = Clock(2)
-    TransportProtocol(runtime, fail)
-    TransportProtocol(runtime, clock)
+    Abortable(runtime, fail)
+    Abortable(runtime, clock)
 
     async def body(_: TaskGroup) -> None:
-        await clock.heard.wait()
+        await clock.enough.wait()
 
     await run(runtime, body)
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert "math domain error" in caplog.text
 
 
-async def test_telling_thousands_lets_others_in_between() -> None:
+async def test_ticks_of_thousands_let_other_tasks_run_in_between() -> None:
     runtime = Runtime(Options(close_timeout=0.04))
     clock = Clock(1)
     for _ in range(1000):
-        TransportProtocol(runtime, clock)
+        Abortable(runtime, clock)
 
     async def body(_: TaskGroup) -> None:
-        await clock.heard.wait()
+        await clock.enough.wait()
         assert len(clock.times) < 1000
 
     await run(runtime, body)

@@ -1,4 +1,4 @@
-"""The server: listening in several places, and every way in which it ends."""
+"""The server: several listeners, and all the ways in which it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ except ImportError:
 
 pytestmark = pytest.mark.anyio
 
-IMPATIENT = Options(close_timeout=0.1, drain_timeout=0.3, on_close_timeout=0.2)
+SHORT_TIMEOUTS = Options(close_timeout=0.1, drain_timeout=0.3, on_close_timeout=0.2)
 
 
 def port_of(server: Server, number: int) -> int:
@@ -56,10 +56,10 @@ async def test_several_listeners(tmp_path: Path) -> None:
         sock.connect(path)
         async with Peer(sock) as peer:
             await peer.open()
-    assert len(server.addresses) == 3, "also when it has ended"
+    assert len(server.addresses) == 3, "they are kept after the end"
 
 
-async def test_nothing_is_left_open_if_one_listener_cannot_be() -> None:
+async def test_no_socket_stays_open_if_one_listener_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
         free = probe.getsockname()[1]
         probe.close()
@@ -77,7 +77,7 @@ async def test_date_field_is_now() -> None:
 
 
 @pytest.mark.skipif(resource is None, reason="there is no such limit on Windows")
-def test_room_is_left_for_other_files() -> None:
+def test_max_connections_reserves_files() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 0 < Server(EchoServer(), Options()).max_connections < (soft if soft != resource.RLIM_INFINITY else 10**9)
     assert Server(EchoServer(), Options(), 7).max_connections == 7
@@ -86,7 +86,7 @@ def test_room_is_left_for_other_files() -> None:
 # -- draining ----------------------------------------------------------------------------------------------------------
 
 
-async def test_drain_tells_everybody_and_ends_when_all_have_left(caplog: pytest.LogCaptureFixture) -> None:
+async def test_drain_closes_all_connections(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pywsapp")
     component = Recorder()
     async with serving(component) as server, AsyncExitStack() as stack:
@@ -100,18 +100,18 @@ async def test_drain_tells_everybody_and_ends_when_all_have_left(caplog: pytest.
     assert caplog.messages == ["draining 150 connections"]
 
 
-async def test_drain_closes_the_door_first() -> None:
+async def test_drain_stops_accepting_first() -> None:
     async with serving(EchoServer()) as server, peer_of(server) as peer, peer_of(server) as silent:
         await peer.open()
         await anyio.wait_all_tasks_blocked()
         server.stop()
-        assert await silent.rest() == b"", "who has not asked for anything is let go"
+        assert await silent.rest() == b"", "a connection without a request is closed"
         with pytest.raises(ConnectionRefusedError):
             peer_of(server)
         assert (await peer.closing())[0] == 1012
 
 
-async def test_drain_lets_a_response_finish() -> None:
+async def test_drain_waits_for_a_response() -> None:
     go_on = anyio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -143,7 +143,7 @@ async def test_peer_that_does_not_answer_the_close_is_dropped() -> None:
     assert component.calls[-1] == ("close", 1012, "service restart", False)
 
 
-async def test_handler_that_hangs_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_handler_that_hangs_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     class Hangs(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             self.note("message")
@@ -153,16 +153,16 @@ async def test_handler_that_hangs_is_cut_off(caplog: pytest.LogCaptureFixture) -
                 self.note("cancelled")
 
     component = Hangs()
-    async with serving(component, IMPATIENT) as server, peer_of(server) as peer:
+    async with serving(component, SHORT_TIMEOUTS) as server, peer_of(server) as peer:
         await peer.open()
         await peer.send(b"\x81\x80\0\0\0\0")
         await component.until_called("message")
         server.stop()
     assert component.names() == ["open", "message", "cancelled", "close"]
-    assert "1 connections did not end in time and are cut off" in caplog.messages
+    assert "1 connections did not end in time and are aborted" in caplog.messages
 
 
-async def test_cancelled_server_drops_its_connections() -> None:
+async def test_cancelled_server_aborts_its_connections() -> None:
     component = Recorder()
     server = Server(component, Options())
     listening = anyio.Event()
@@ -197,7 +197,7 @@ async def test_drain_does_not_wait_for_a_tls_handshake() -> None:
     peer.leave()
 
 
-async def test_connection_that_begins_during_the_drain_is_let_go() -> None:
+async def test_connection_that_begins_during_the_drain_is_closed() -> None:
     go_on = anyio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -219,7 +219,9 @@ async def test_connection_that_begins_during_the_drain_is_let_go() -> None:
         server.stop()
         while not server.draining:
             await anyio.lowlevel.checkpoint()
-        with contextlib.suppress(anyio.BrokenResourceError):  # when its end overtakes the end of the handshake
+        with contextlib.suppress(
+            anyio.BrokenResourceError
+        ):  # if the end of the connection overtakes the end of the handshake
             async with await TLSStream.wrap(late, hostname="localhost", ssl_context=trusting) as stream:
                 with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                     await stream.receive()

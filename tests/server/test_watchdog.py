@@ -1,4 +1,4 @@
-"""The watchdog names the handler that blocks, and nobody else."""
+"""The watchdog names the handler that blocks, and no other one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Warnings = Callable[[], list[str]]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_collected() -> Iterator[None]:
-    """Of a whole suite's garbage a collection takes longer than the limit, and is taken for a handler that blocks."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Collecting a whole suite's garbage takes longer than the limit and looks like a handler that blocks."""
     gc.collect()
     gc.disable()
     yield
@@ -54,7 +54,7 @@ async def watched(**options: float) -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 class Blocking(MessageComponent):
-    """Blocks until it has been warned about, so many times."""
+    """Blocks until the log has a number of warnings."""
 
     def __init__(self, warnings: Warnings) -> None:
         self.warnings = warnings
@@ -67,7 +67,7 @@ class Blocking(MessageComponent):
 
 
 def line_of(function: Callable[..., Any], text: str) -> int:
-    """Give the number of the line with a text in a function."""
+    """Return the number of the line of a function that contains a text."""
     lines, first = inspect.getsourcelines(function)
     return first + next(number for number, line in enumerate(lines) if text in line)
 
@@ -93,7 +93,7 @@ class InAsync(Blocking):
 
 
 class InQueued(Blocking):
-    """Blocks in the second of two messages, which had to wait for the first."""
+    """Blocks in the second of two messages, which waits in the queue for the first one."""
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         await anyio.lowlevel.checkpoint()
@@ -120,7 +120,7 @@ def measured() -> Iterator[None]:
     yield
 
 
-class InDecorated(Blocking):
+class InWrapped(Blocking):
     @measured()
     def on_message(self, conn: Connection, message: Any) -> None:
         self.wait()
@@ -135,7 +135,7 @@ class InDecorated(Blocking):
         (InQueued, InQueued.on_message, "self.wait()"),
         (InAwaited, InAwaited.on_message, "# here"),
         (InClose, InClose.on_close, "self.wait()"),
-        (InDecorated, inspect.unwrap(InDecorated.on_message), "self.wait()"),
+        (InWrapped, inspect.unwrap(InWrapped.on_message), "self.wait()"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -155,7 +155,7 @@ async def test_a_handler_that_blocks_is_named(
     ]
 
 
-async def test_it_is_the_wrapped_component_that_is_named(warnings: Warnings) -> None:
+async def test_the_component_inside_a_middleware_is_named(warnings: Warnings) -> None:
     class Outer(ComponentMiddleware):
         def on_message(self, conn: Connection, message: Any) -> Any:
             return super().on_message(conn, message)
@@ -190,7 +190,7 @@ async def test_a_handler_is_named_once_a_minute_whatever_its_line(warnings: Warn
         pipe = Pipe(Twice(warnings), tasks=tasks)
         for message in ("1", "2", "3"):
             pipe.send(message)
-            await anyio.sleep(LIMIT)  # the loop has to be seen to run in between
+            await anyio.sleep(LIMIT)  # the watchdog must see a free loop in between
     assert len(warnings()) == 1
 
 
@@ -201,10 +201,10 @@ async def test_it_is_named_again_later(warnings: Warnings) -> None:
         for component.times in (1, 2, 3):
             pipe.send("1")
             assert len(warnings()) == component.times
-            await anyio.sleep(LIMIT)  # the loop has to be seen to run in between
+            await anyio.sleep(LIMIT)  # the watchdog must see a free loop in between
 
 
-async def test_who_awaits_or_works_in_a_thread_is_not_named(warnings: Warnings) -> None:
+async def test_handlers_that_await_or_run_in_a_thread_are_not_named(warnings: Warnings) -> None:
     class Patient(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             await anyio.sleep(5 * LIMIT)
@@ -225,7 +225,7 @@ async def test_who_awaits_or_works_in_a_thread_is_not_named(warnings: Warnings) 
 
 async def test_code_that_is_no_handler_is_not_named(warnings: Warnings) -> None:
     async with watched():
-        time.sleep(10 * LIMIT)  # noqa: ASYNC251 - blocking is what is tried
+        time.sleep(10 * LIMIT)  # noqa: ASYNC251 - the test blocks on purpose
     assert warnings() == []
 
 
@@ -237,5 +237,5 @@ async def test_its_thread_ends_with_it(warnings: Warnings) -> None:
         assert threads()
     deadline = time.monotonic() + GUARD
     while threads() and time.monotonic() < deadline:
-        time.sleep(0.001)  # noqa: ASYNC251 - it is another thread that is waited for
+        time.sleep(0.001)  # noqa: ASYNC251 - the test waits for another thread
     assert threads() == []

@@ -1,8 +1,8 @@
 """A headless Chromium, and the demo in a process of its own for it to talk to.
 
-Debian's chromium is driven by Playwright, whose own browsers are not needed. The server is a process apart, because
-Playwright's plain API occupies the thread's event loop, and because a server that can be killed is part of the test.
-Set SCREENSHOTS to a directory and every picture that a test takes is written there.
+Playwright drives Debian's chromium, so its own browsers are not needed. The server is another process, because
+Playwright's plain API occupies the event loop of the thread, and because tests kill the server.
+Set SCREENSHOTS to a directory to write every picture that a test takes there.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-#: What Chromium itself writes to the console while a page tries to reach a server that is down.
+#: The message of Chromium in the console while a page tries to connect to a server that is down.
 REFUSED = re.compile(r"WebSocket connection to '.*' failed")
 
 
 class Server:
-    """The demo, started as a person starts it, on a free port that it keeps when started again."""
+    """The demo, started by the command line, on a free port that it keeps when it is started again."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -58,25 +58,25 @@ class Server:
         return f"http://localhost:{self.port}/"
 
     def start(self) -> None:
-        """Start it and wait until it says where it listens."""
+        """Start it and wait for its start-up line."""
         command = [sys.executable, "-u", "-m", "pywsapp", "demo", "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
-        said = []
+        lines = []
         for line in self.process.stdout:
-            said.append(line)
+            lines.append(line)
             address = re.search(r"://[\w.]+:(\d+)", line)
             if address:
                 self.port = int(address[1])
                 return
-        raise AssertionError("the demo did not start:\n" + "".join(said))
+        raise AssertionError("the demo did not start:\n" + "".join(lines))
 
     def kill(self) -> None:
-        """End it at once, so that its peers see nothing but a broken connection."""
+        """Kill it, so that its peers see only a broken connection."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ask it to end, and give its exit status."""
+        """Shut it down and return its exit status."""
         return self._end(signal.SIGTERM)
 
     def _end(self, signal_number: int) -> int:
@@ -90,7 +90,7 @@ class Server:
 
 
 class People:
-    """Opens pages for the persons of a test, each with storage of its own, and watches what the pages do."""
+    """Opens a page for each person of a test, with its own storage, and records their console and requests."""
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self.browser = browser
@@ -117,7 +117,7 @@ class People:
         return page
 
     def enter(self, name: str, room: str = "", **settings: Any) -> Page:
-        """Open the chat as a new person, and wait until that person is in the room."""
+        """Open the chat as a new person, and wait until the page is connected."""
         page = self.page(**settings)
         page.goto(self.server.url + (f"#{room}" if room else ""))
         page.get_by_label("Name", exact=True).fill(name)
@@ -125,12 +125,12 @@ class People:
         expect(page.locator("#status")).to_have_text("Connected")
         return page
 
-    def complaints(self) -> list[str]:
-        """Give what the consoles say, but for refused connections."""
+    def console_errors(self) -> list[str]:
+        """Return the lines of the consoles, except those about refused connections."""
         return [line for line in self.console if not REFUSED.search(line)]
 
-    def strangers(self) -> list[str]:
-        """Give the requests that went to anybody but the server."""
+    def other_requests(self) -> list[str]:
+        """Return the requests to other servers."""
         origins = (self.server.url, self.server.url.replace("http", "ws"), "data:")
         return [url for url in self.requests if not url.startswith(origins)]
 
@@ -139,7 +139,7 @@ class People:
             context.close()
 
 
-# Not for the whole test run: as long as Playwright is at work, asyncio believes that a loop runs in this thread.
+# Not for the whole test run: while Playwright runs, asyncio finds a running loop in this thread.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -166,8 +166,8 @@ def people(browser: Browser, server: Server) -> Iterator[People]:
     people = People(browser, server)
     yield people
     people.close()
-    assert people.complaints() == []
-    assert people.strangers() == []
+    assert people.console_errors() == []
+    assert people.other_requests() == []
 
 
 @pytest.fixture

@@ -69,14 +69,14 @@ async def join(server: Serving) -> AsyncIterator[Client]:
 
 
 def relay_stats(app: App) -> RelayStats:
-    relay = app.hub.relay
+    relay = app.topics.relay
     assert relay is not None
     return relay.stats
 
 
 def connected(*apps: App) -> bool:
     """Return whether all these apps are connected to their broker."""
-    return all(app.hub.relay is not None and app.hub.relay.stats.connected for app in apps)
+    return all(app.topics.relay is not None and app.topics.relay.stats.connected for app in apps)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -122,7 +122,7 @@ async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCa
         await until(lambda: received)
         assert received == [("news:today", "rain")]
         assert relay_stats(app).connects >= 2
-    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is away "] * 2
+    assert [line.partition("(")[0] for line in warnings(caplog)[:2]] == [f"{make().name} is unavailable "] * 2
     assert [line.partition(";")[0] for line in warnings(caplog)[2:]] == [f"connected to {make().name} again"] * 2
 
 

@@ -1,4 +1,4 @@
-"""A program in a process of its own, for what only a process can show: signals, exit statuses, what a person reads."""
+"""A program in its own process, for tests of signals, exit statuses and output."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ every_backend = pytest.mark.parametrize("run", BACKENDS.values(), ids=BACKENDS.k
 
 
 class Program:
-    """Python source that runs until it ends or the test does.
+    """A Python program that runs until it ends or the test ends.
 
     Args:
-        source: what to run; or, as a list, the arguments for Python.
-        pass_fds: descriptors that it inherits.
+        source: the source code; or a list of arguments for Python.
+        pass_fds: file descriptors that it inherits.
         cwd: the directory that it starts in.
     """
 
@@ -70,16 +70,16 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has written so far, to stdout and stderr."""
+        """The output so far, stdout and stderr."""
         return "".join(self._lines)
 
     @property
     def port(self) -> int:
-        """Where it listens, as it says itself."""
+        """The port in its start-up line; waits for that line."""
         return int(self.until(r"on \w+: https?://[^ ]+:(\d+)")[1])
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Wait until it has written something."""
+        """Wait until the output matches a pattern."""
         deadline = time.monotonic() + GUARD
         with self._changed:
             while (found := re.search(pattern, self.output)) is None:
@@ -93,7 +93,7 @@ class Program:
         self.process.send_signal(number)
 
     def end(self, within: float = GUARD) -> int:
-        """Wait for its end, in seconds; give the exit status."""
+        """Wait some seconds for its end; return the exit status."""
         try:
             status = self.process.wait(within)
         except subprocess.TimeoutExpired:
@@ -112,7 +112,7 @@ class Program:
 
 
 class BlockingClient:
-    """A WebSocket that is opened, and read when the test says so."""
+    """An open WebSocket on a blocking socket."""
 
     def __init__(self, port: int, glued: bytes = b"", path: str = "/") -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), GUARD)
@@ -138,13 +138,13 @@ class BlockingClient:
         self.sock.close()
 
     def frame(self) -> Frame:
-        """Take a frame: its opcode and payload."""
+        """Receive a frame; return its opcode and payload."""
         while (taken := take_frame(self._buffer)) is None:
             self._more()
         return taken
 
     def closed(self) -> int:
-        """Take the close frame, answer it, and take the end of the stream; give the code."""
+        """Receive the close frame, answer it and receive the end of the stream; return the code."""
         opcode, payload = self.frame()
         assert opcode == CLOSE
         self.sock.sendall(close_frame(int.from_bytes(payload[:2], "big")))

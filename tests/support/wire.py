@@ -1,4 +1,4 @@
-"""The other end of a real socket, byte by byte, and servers for it to talk to."""
+"""A client on a real socket that works byte by byte, and servers for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import trustme
+from anyio.streams.tls import TLSStream
 
 from pywsapp import App, MessageComponent, Options, Response
 from pywsapp._server.bind import ListeningSocket
@@ -32,10 +35,10 @@ class Answer(NamedTuple):
 
 
 class Peer:
-    """A client that does what it is told and nothing else; it reads nothing ahead.
+    """A client without any logic of its own; it reads no byte before a test asks for it.
 
     Args:
-        sock: connected; the peer owns it from now on.
+        sock: connected; the peer closes it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -55,7 +58,7 @@ class Peer:
         await self.send_some(memoryview(data))
 
     async def send_some(self, view: memoryview, within: float = GUARD) -> int:
-        """Send as much as goes within a time, in seconds; give how much that was."""
+        """Send until the time is over, in seconds; return the number of bytes sent."""
         sent = 0
         with anyio.move_on_after(within):
             while sent < len(view):
@@ -67,8 +70,8 @@ class Peer:
         return sent
 
     async def receive(self) -> bytes:
-        """Take some bytes; none at the end of the stream."""
-        await anyio.lowlevel.checkpoint()  # the server runs in the same loop, and shall not starve
+        """Receive some bytes; an empty result is the end of the stream."""
+        await anyio.lowlevel.checkpoint()  # the server runs in the same loop and needs its turns
         while True:
             try:
                 return self.sock.recv(1024 * 1024)
@@ -76,22 +79,22 @@ class Peer:
                 await anyio.wait_readable(self.sock)
 
     def end(self) -> None:
-        """End this half of the stream."""
+        """Shut down the sending direction."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def leave(self) -> None:
-        """Close, without having said goodbye."""
+        """Close the socket without a close frame."""
         self.sock.close()
 
     def reset(self) -> None:
-        """Go away as a crashed machine does."""
+        """Close the socket with a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.sock.close()
 
     async def _more(self) -> None:
         data = await self.receive()
         if not data:
-            raise EOFError(f"the stream ended behind {bytes(self._buffer)!r:.100}")
+            raise EOFError(f"the stream ended after {bytes(self._buffer)!r:.100}")
         self._buffer += data
 
     async def exactly(self, size: int) -> bytes:
@@ -102,7 +105,7 @@ class Peer:
         return data
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Take the head of a response."""
+        """Receive the head of a response."""
         while b"\r\n\r\n" not in self._buffer:
             await self._more()
         head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
@@ -112,26 +115,26 @@ class Peer:
         return int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}
 
     async def rest(self) -> bytes:
-        """Take everything up to the end of the stream, and nothing less: a reset is an error."""
+        """Receive everything up to the end of the stream; a reset is an error."""
         while data := await self.receive():
             self._buffer += data
         everything, self._buffer = bytes(self._buffer), bytearray()
         return everything
 
     async def answer(self) -> Answer:
-        """Take a response with a body as long as it says."""
+        """Receive a response, with the body that its Content-Length announces."""
         status, headers = await self.head()
         return Answer(status, headers, await self.exactly(int(headers["content-length"])))
 
     async def open(self, path: str = "/", glued: bytes = b"", **fields: str) -> dict[str, str]:
-        """Do the opening handshake, with bytes right behind it; give the fields of the answer."""
+        """Do the opening handshake, with `glued` in the same segment; return the fields of the response."""
         await self.send(handshake(path, **fields) + glued)
         status, headers = await self.head()
         assert status == 101
         return headers
 
     async def frame(self) -> tuple[int, bytes]:
-        """Take an unmasked, unfragmented frame: its opcode and payload."""
+        """Receive an unmasked, unfragmented frame; return its opcode and payload."""
         first, size = await self.exactly(2)
         if size == 126:
             (size,) = struct.unpack("!H", await self.exactly(2))
@@ -140,7 +143,7 @@ class Peer:
         return first & 15, await self.exactly(size)
 
     async def closing(self) -> tuple[int, str]:
-        """Take frames up to the close frame, answer that, and take the end: the code and the reason."""
+        """Receive frames up to the close frame, answer it and receive the end; return the code and the reason."""
         while True:
             opcode, payload = await self.frame()
             if opcode == CLOSE:
@@ -150,7 +153,7 @@ class Peer:
 
 
 def handshake(path: str = "/", **fields: str) -> bytes:
-    """Write the request of an opening handshake; `sec_websocket_protocol="chat"` adds a field or replaces one."""
+    """Return the request of an opening handshake; `sec_websocket_protocol="chat"` adds or replaces a field."""
     given = {
         "host": "localhost",
         "upgrade": "websocket",
@@ -164,12 +167,12 @@ def handshake(path: str = "/", **fields: str) -> bytes:
 
 
 def get(path: str = "/", method: str = "GET", host: str = "localhost") -> bytes:
-    """Write a plain request without a body."""
+    """Return a plain request without a body."""
     return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
 class Site(MessageComponent):
-    """Echoes messages, and answers requests and handshakes as its two attributes say."""
+    """A component that echoes messages; two functions answer its requests and handshakes."""
 
     def __init__(
         self,
@@ -202,9 +205,10 @@ async def serving(
     *,
     listeners: Iterable[ListeningSocket] = (ListeningSocket(port=0),),
     max_connections: int | None = None,
+    **server_options: Any,
 ) -> AsyncIterator[Server]:
-    """Run a component; what it takes to end in good order belongs to the test."""
-    server = Server(component, options or Options(), max_connections)
+    """Run a component on a server; the test fails if the server does not drain at the end."""
+    server = Server(component, options or Options(), max_connections, **server_options)
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             listening = anyio.Event()
@@ -219,8 +223,24 @@ async def serving(
 
 
 @asynccontextmanager
+async def secured(site: Site) -> AsyncIterator[tuple[Server, TLSStream]]:
+    """Run a server with TLS, and connect a TLS stream to it."""
+    authority = trustme.CA()
+    tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(tls)
+    authority.configure_trust(trusting)
+    async with serving(site, listeners=[ListeningSocket(port=0, tls=tls)]) as server:
+        port = server.sockets[0].getsockname()[1]
+        stream = await anyio.connect_tcp("127.0.0.1", port)
+        async with await TLSStream.wrap(
+            stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
+        ) as secure:
+            yield server, secure
+
+
+@asynccontextmanager
 async def running(app: App) -> AsyncIterator[App]:
-    """Serve an app; what it takes to end in good order belongs to the test."""
+    """Serve an app; the test fails if it does not drain at the end."""
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             await tasks.start(app.serve)
@@ -229,5 +249,5 @@ async def running(app: App) -> AsyncIterator[App]:
 
 
 def same(left: bytes, right: bytes) -> bool:
-    """Compare long byte strings: pytest would spend minutes on their difference."""
+    """Compare long byte strings, because pytest spends minutes on their difference."""
     return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.names import MAX_NAME_BYTES, TopicPattern, check_name
-from pywsapp.topics.registry import Hub
+from pywsapp.topics.registry import TopicRegistry
 
 SWAP = str.maketrans(":.", ".:")
 
@@ -103,7 +103,7 @@ def test_what_is_no_text_is_no_name(junk: Any) -> None:
     with pytest.raises(TopicError, match="a topic's name is a str, not"):
         check_name(junk)
     with pytest.raises(TopicError, match="a topic's name is a str, not"):
-        Hub().topic(junk)
+        TopicRegistry().topic(junk)
 
 
 class Room(str, Enum):
@@ -112,9 +112,9 @@ class Room(str, Enum):
 
 def test_a_member_of_an_enum_names_the_same_topic_as_its_text() -> None:
     assert type(check_name(Room.LOBBY)) is str
-    hub = Hub()
-    topic = hub.topic(Room.LOBBY)
-    assert topic is hub.topic("room:lobby")
+    registry = TopicRegistry()
+    topic = registry.topic(Room.LOBBY)
+    assert topic is registry.topic("room:lobby")
     assert f"{topic.name}" == "room:lobby"
 
 
@@ -151,11 +151,11 @@ def test_a_pattern_matches_what_is_below_it_at_a_colon(base: str, name: str) -> 
     ["", "room*", "*:room", "room:*:x", "**", "room:**", "room::*", ":*", "a b:*", "#:*", ">", "#", "room:", "*:*"],
 )
 def test_what_is_no_pattern(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="no pattern such as 'room:\\*'"):
+    with pytest.raises(ConfigurationError, match="not a topic pattern such as 'room:\\*'"):
         TopicPattern(text)
 
 
 @pytest.mark.parametrize("junk", [None, 3, b"room:*", ["*"]])
 def test_what_is_no_text_is_no_pattern(junk: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a pattern is a str"):
+    with pytest.raises(ConfigurationError, match="a topic pattern is a str"):
         TopicPattern(junk)

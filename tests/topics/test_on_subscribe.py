@@ -122,7 +122,7 @@ async def test_a_connection_has_so_many_topics_and_no_more() -> None:
         with pytest.raises(TopicError, match="at most 2 topics"):
             rooms.topic("v").add(conn)
         assert conn not in rooms.topic("v")
-        assert [topic.name for topic in rooms.app.hub.topics()] == ["t", "u"]
+        assert [topic.name for topic in rooms.app.topics.active()] == ["t", "u"]
         rooms.topic("t").add(conn)
         rooms.topic("t").remove(conn)
         rooms.topic("v").add(conn)

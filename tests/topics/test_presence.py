@@ -16,13 +16,13 @@ from support.serving import Serving, serving
 
 from pywsapp import App, Connection, MessageComponent, Topic, TopicError
 from pywsapp.brokers.memory import MemoryBroker
-from pywsapp.topics.presence import (
+from pywsapp.topics.presence.view import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
     MAX_META_BYTES,
     Event,
     PresenceDiff,
-    PresenceService,
+    PresenceView,
     Present,
 )
 
@@ -36,7 +36,7 @@ class Node:
     def __init__(self, network: Network, name: str) -> None:
         self.name = name
         self.network = network
-        self.presences = PresenceService(name, self.send, self.tell)
+        self.view = PresenceView(name, self.send, self.tell)
         self.inbox: deque[tuple[str, str, Event]] = deque()
         self.connected = True
         self.alive = True
@@ -74,7 +74,7 @@ class Network:
     def deliver(self, node: Node, number: int) -> None:
         for _ in range(min(number, len(node.inbox))):
             topic, sender, event = node.inbox.popleft()
-            node.presences.receive(topic, sender, event, self.now)
+            node.view.receive(topic, sender, event, self.now)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with everything that is on its way."""
@@ -83,7 +83,7 @@ class Network:
             self.now += 0.5
             for node in self.nodes.values():
                 if node.alive:
-                    node.presences.tick(self.now)
+                    node.view.tick(self.now)
             for node in self.nodes.values():
                 self.deliver(node, len(node.inbox))
 
@@ -123,15 +123,15 @@ class Processes(RuleBasedStateMachine):
     def subscribe(self, data: st.DataObject, topic: str) -> None:
         node = self.some(data)
         node.here.setdefault(topic, {})
-        node.presences.open(topic, settled=True)
-        node.presences.ask(topic)
+        node.view.open(topic, settled=True)
+        node.view.ask(topic)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS))
     def desert(self, data: st.DataObject, topic: str) -> None:
         node = self.some(data)
         for conn in node.here.pop(topic, {}):
-            node.presences.untrack(topic, conn)
-        node.presences.close(topic)
+            node.view.untrack(topic, conn)
+        node.view.close(topic)
         node.told.pop(topic, None)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS), key=st.sampled_from(KEYS), conn=st.sampled_from("xyz"))
@@ -139,21 +139,21 @@ class Processes(RuleBasedStateMachine):
         node = self.some(data)
         if topic in node.here:
             node.here[topic][conn] = key
-            node.presences.track(topic, conn, key, {"at": self.network.now}, self.network.now)
+            node.view.track(topic, conn, key, {"at": self.network.now}, self.network.now)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS), conn=st.sampled_from("xyz"))
     def untrack(self, data: st.DataObject, topic: str, conn: str) -> None:
         node = self.some(data)
         if topic in node.here:
             node.here[topic].pop(conn, None)
-            node.presences.untrack(topic, conn)
+            node.view.untrack(topic, conn)
 
     @precondition(lambda self: len(self.network.nodes) > 1)
     @rule(data=st.data(), politely=st.booleans())
     def end(self, data: st.DataObject, politely: bool) -> None:
         node = self.some(data)
         if politely:
-            node.presences.stop()
+            node.view.stop()
         del self.network.nodes[node.name]
 
     @rule(data=st.data())
@@ -167,7 +167,7 @@ class Processes(RuleBasedStateMachine):
         node = self.some(data)
         if not node.connected:
             node.connected = True
-            node.presences.connected()
+            node.view.connected()
 
     @rule(data=st.data())
     def freeze(self, data: st.DataObject) -> None:
@@ -186,7 +186,7 @@ class Processes(RuleBasedStateMachine):
         self.network.now += 0.1
         node = self.some(data)
         if node.alive:
-            node.presences.tick(self.network.now)
+            node.view.tick(self.network.now)
 
     @rule(seconds=st.sampled_from([1.0, HEARTBEAT_SECONDS, LEASE_SECONDS * 2]))
     def wait(self, seconds: float) -> None:
@@ -196,7 +196,7 @@ class Processes(RuleBasedStateMachine):
     def own_users_are_seen_at_once(self) -> None:
         for node in self.network.nodes.values():
             for topic, connections in node.here.items():
-                assert set(connections.values()) <= set(node.presences.present(topic))
+                assert set(connections.values()) <= set(node.view.present(topic))
 
     def teardown(self) -> None:
         """When all is connected and some time has passed, all know the truth."""
@@ -204,11 +204,11 @@ class Processes(RuleBasedStateMachine):
             node.alive = True
             if not node.connected:
                 node.connected = True
-                node.presences.connected()
+                node.view.connected()
         self.network.pass_time(LEASE_SECONDS + 3 * HEARTBEAT_SECONDS)
         for node in self.network.nodes.values():
             for topic in node.here:
-                seen = node.presences.present(topic)
+                seen = node.view.present(topic)
                 assert {key: entry.connections for key, entry in seen.items()} == self.network.truth(topic)
                 assert node.told.get(topic, {}) == {key: entry.meta for key, entry in seen.items()}
 
@@ -226,57 +226,57 @@ def two(network: Network) -> tuple[Node, Node]:
     nodes = Node(network, "one"), Node(network, "two")
     for node in nodes:
         network.nodes[node.name] = node
-        node.presences.open("room:1", settled=True)
-        node.presences.ask("room:1")
+        node.view.open("room:1", settled=True)
+        node.view.ask("room:1")
     return nodes
 
 
 def test_a_user_has_one_entry_however_many_tabs(network: Network) -> None:
     one, two_ = two(network)
-    one.presences.track("room:1", "tab 1", "ana", {"n": 1}, 1.0)
-    one.presences.track("room:1", "tab 2", "ana", {"n": 2}, 2.0)
-    two_.presences.track("room:1", "phone", "ana", {"n": 3}, 3.0)
+    one.view.track("room:1", "tab 1", "ana", {"n": 1}, 1.0)
+    one.view.track("room:1", "tab 2", "ana", {"n": 2}, 2.0)
+    two_.view.track("room:1", "phone", "ana", {"n": 3}, 3.0)
     network.pass_time(1)
     for node in (one, two_):
-        assert node.presences.present("room:1") == {"ana": Present({"n": 3}, 3)}
+        assert node.view.present("room:1") == {"ana": Present({"n": 3}, 3)}
         assert node.told == {"room:1": {"ana": {"n": 3}}}
-    two_.presences.untrack("room:1", "phone")
-    one.presences.untrack("room:1", "tab 1")
+    two_.view.untrack("room:1", "phone")
+    one.view.untrack("room:1", "tab 1")
     network.pass_time(1)
     for node in (one, two_):
-        assert node.presences.present("room:1") == {"ana": Present({"n": 2}, 1)}
+        assert node.view.present("room:1") == {"ana": Present({"n": 2}, 1)}
 
 
 def test_a_reloaded_page_was_not_away(network: Network) -> None:
     one, two_ = two(network)
-    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
     told: list[PresenceDiff] = []
     for node in (one, two_):
-        node.presences._tell = lambda topic, diff: told.append(diff)
-    one.presences.untrack("room:1", "tab")
-    one.presences.track("room:1", "another", "ana", None, 2.0)
+        node.view._report = lambda topic, diff: told.append(diff)
+    one.view.untrack("room:1", "tab")
+    one.view.track("room:1", "another", "ana", None, 2.0)
     network.pass_time(1)
     assert not told
 
 
 def test_a_killed_process_leaves_with_its_lease(network: Network) -> None:
     one, two_ = two(network)
-    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
     del network.nodes["one"]
     network.pass_time(LEASE_SECONDS - HEARTBEAT_SECONDS)
-    assert "ana" in two_.presences.present("room:1")
+    assert "ana" in two_.view.present("room:1")
     network.pass_time(HEARTBEAT_SECONDS + 1)
-    assert two_.presences.present("room:1") == {}
+    assert two_.view.present("room:1") == {}
     assert two_.told == {"room:1": {}}
 
 
 def test_a_process_that_stops_leaves_at_once(network: Network) -> None:
     one, two_ = two(network)
-    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
-    one.presences.stop()
+    one.view.stop()
     del network.nodes["one"]
     network.pass_time(1)
     assert two_.told == {"room:1": {}}
@@ -285,21 +285,21 @@ def test_a_process_that_stops_leaves_at_once(network: Network) -> None:
 def test_many_users_are_sent_in_parts(network: Network) -> None:
     one, two_ = two(network)
     for number in range(1700):
-        one.presences.track("room:1", number, f"user {number}", number, 1.0)
+        one.view.track("room:1", number, f"user {number}", number, 1.0)
     network.pass_time(1)
-    assert len(two_.presences.present("room:1")) == 1700
+    assert len(two_.view.present("room:1")) == 1700
     late = Node(network, "late")
     network.nodes["late"] = late
-    late.presences.open("room:1", settled=False)
-    late.presences.ask("room:1")
+    late.view.open("room:1", settled=False)
+    late.view.ask("room:1")
     network.pass_time(1)
-    assert late.presences.present("room:1") == two_.presences.present("room:1")
+    assert late.view.present("room:1") == two_.view.present("room:1")
     assert not late.told
-    late.presences.settle("room:1")
-    one.presences.untrack("room:1", 7)
-    late.presences.track("room:1", "tab", "late", None, 2.0)
+    late.view.settle("room:1")
+    one.view.untrack("room:1", 7)
+    late.view.track("room:1", "tab", "late", None, 2.0)
     tell_of: list[PresenceDiff] = []
-    late.presences._tell = lambda topic, diff: tell_of.append(diff)
+    late.view._report = lambda topic, diff: tell_of.append(diff)
     network.pass_time(1)
     assert tell_of == [PresenceDiff(joined={"late": None}), PresenceDiff(left={"user 7": 7})]
 
@@ -308,14 +308,14 @@ def test_many_users_are_sent_in_parts(network: Network) -> None:
 def test_a_key_that_is_none(network: Network, key: Any) -> None:
     one, _ = two(network)
     with pytest.raises(TopicError, match="key of a user"):
-        one.presences.track("room:1", "tab", key, None, 1.0)
+        one.view.track("room:1", "tab", key, None, 1.0)
 
 
 @pytest.mark.parametrize("meta", [object(), {1, 2}, "x" * MAX_META_BYTES])
 def test_what_cannot_be_said_of_a_user(network: Network, meta: Any) -> None:
     one, _ = two(network)
-    with pytest.raises(TopicError, match="said of a user"):
-        one.presences.track("room:1", "tab", "ana", meta, 1.0)
+    with pytest.raises(TopicError, match="meta of a user"):
+        one.view.track("room:1", "tab", "ana", meta, 1.0)
 
 
 JUNK = st.recursive(
@@ -339,11 +339,11 @@ def hostile_events() -> st.SearchStrategy[dict[str, Any]]:
 def test_whatever_comes_raises_nothing(events: list[tuple[str, dict[str, Any]]]) -> None:
     network = Network()
     one, _ = two(network)
-    one.presences.track("room:1", "tab", "ana", None, 1.0)
+    one.view.track("room:1", "tab", "ana", None, 1.0)
     for topic, event in events:
-        one.presences.receive(topic, "stranger", event, network.now)
+        one.view.receive(topic, "stranger", event, network.now)
         network.pass_time(0.5)
-    assert "ana" in one.presences.present("room:1")
+    assert "ana" in one.view.present("room:1")
 
 
 # -- on an app ---------------------------------------------------------------------------------------------------------
@@ -413,20 +413,15 @@ async def join_and_leave(first: Serving, second: Serving, app: App) -> None:
 
 
 @pytest_anyio
-async def test_tracking_where_there_is_no_presence_is_an_error() -> None:
-    class Lost(MessageComponent):
-        async def on_open(self, conn: Connection) -> None:
-            topic = app.topic("hall")
-            for attempt in (False, True):
-                if attempt:
-                    await topic.add(conn)
-                try:
-                    topic.track(conn, "ana")
-                except TopicError as exc:
-                    conn.send(str(exc))
+async def test_only_a_subscriber_can_be_tracked() -> None:
+    class Outside(MessageComponent):
+        def on_open(self, conn: Connection) -> None:
+            try:
+                app.topic("room:1").track(conn, "ana")
+            except TopicError as exc:
+                conn.send(str(exc))
 
-    app = App("*", 0)
-    app.route("/", Lost(), allowed_origins=["*"])
-    async with serving(app) as server, server.client() as client:
-        assert b"only who subscribes" in (await client.receive())[1]
-        assert b"App.on_presence says" in (await client.receive())[1]
+    app = make_app(None)
+    app.route("/outside", Outside(), allowed_origins=["*"])
+    async with serving(app) as server, server.client("/outside") as client:
+        assert (await client.receive())[1] == b"only a subscriber of 'room:1' can be present there"

@@ -13,7 +13,7 @@ from support.serving import GUARD
 from support.topic_bench import Bench, failing, until
 from support.topic_rooms import Recovering, recover, running, take
 
-from pywsapp import Connection, Topic, TopicError
+from pywsapp import ConfigurationError, Connection, Topic, TopicError
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import Position
 from pywsapp.brokers.memory import MemoryConnection
@@ -95,20 +95,20 @@ async def test_who_cannot_recover() -> None:
     async with running(rooms) as clients:
         _, conn = await rooms.connect(clients, None)
         topic = rooms.topic()
-        with pytest.raises(TopicError, match="'other' keeps no history"):
+        with pytest.raises(ConfigurationError, match="'other' keeps no history"):
             await rooms.topic("other").recover(conn, None)
         junk: list[Any] = ["", "1", "-1-a", "x-y", "1-" + "a" * 100, 5, ["1-a"], {}, True]
         for since in junk:
-            with pytest.raises(TopicError, match="is no position"):
+            with pytest.raises(TopicError, match="is not a position"):
                 await topic.recover(conn, since)
         assert conn not in topic
         await topic.recover(conn, None)
         with pytest.raises(TopicError, match="subscribes to 't' already"):
             await topic.recover(conn, None)
         assert conn in topic
-        with pytest.raises(TopicError, match="keeps a history, so all"):
+        with pytest.raises(ConfigurationError, match="keeps a history, so all"):
             topic.broadcast("x", exclude=conn)
-        with pytest.raises(TopicError, match="keeps a history, so all"):
+        with pytest.raises(ConfigurationError, match="keeps a history, so all"):
             topic.broadcast("x", eligible=[])
         await topic.broadcast("x", exclude=[])
         conn.close()
@@ -148,7 +148,7 @@ async def test_while_the_broker_is_away_nobody_recovers_and_nothing_is_lost() ->
         position = (await recover(first))[1]["position"]
         broker.available = False
         broker.disconnect()
-        await until(lambda: rooms.app.hub.relay and rooms.app.hub.relay.connection is None)
+        await until(lambda: rooms.app.topics.relay and rooms.app.topics.relay.connection is None)
         assert (await recover(second, position))[1] == {"error": "BrokerUnavailable"}
         assert conn.topics == ()
         acknowledgement = rooms.topic().broadcast("meanwhile")
@@ -210,7 +210,7 @@ async def test_a_history_that_cannot_be_read_is_read_again(monkeypatch: pytest.M
     async with running(rooms) as clients:
         client, _ = await rooms.connect(clients)
         await rooms.topic().broadcast("a")
-        while not rooms.app.hub._histories._followers["t"].position:
+        while not rooms.app.topics.history._followers["t"].position:
             await anyio.lowlevel.checkpoint()
         await rooms.topic().broadcast("b")
         while (await take(client))[0]["message"] != "b":
@@ -240,7 +240,7 @@ async def test_who_leaves_and_comes_while_a_history_is_read_sees_nothing_twice(m
         (_, ana), (ben, ben_conn) = await one.connect(clients), await one.connect(clients, None)
         await until(lambda: any("t" in connection._topics for connection in broker.connections))
         slow.append(anyio.Event())
-        one.app.hub._histories._followers["t"].catch_up()
+        one.app.topics.history._followers["t"].catch_up()
         for number in range(3):
             await two.topic().broadcast(str(number))
         gate = slow.pop()

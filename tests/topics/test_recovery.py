@@ -77,7 +77,7 @@ class Subscribers:
             assert position == (self.reached.epoch, self.reached.offset + 1), "skipped, and not told"
         self.reached = position
 
-    def lose(self, position: Position) -> None:
+    def report_lost(self, position: Position) -> None:
         assert not self.left, "a follower that was given up delivers"
         assert self.reached is None or not self.reached.covers(position), "nothing is lost"
         self.reached = position
@@ -95,7 +95,7 @@ class Followers(RuleBasedStateMachine):
 
     def follow(self) -> None:
         self.subscribers = subscribers = Subscribers()
-        self.follower = Follower("t", self.read, subscribers.deliver, subscribers.lose, self.start)
+        self.follower = Follower("t", self.read, subscribers.deliver, subscribers.report_lost, self.start)
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         coroutine = task()

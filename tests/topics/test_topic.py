@@ -44,7 +44,7 @@ async def test_subscribing_and_leaving() -> None:
         topic.remove(ana_conn)
         assert list(topic) == [ben_conn]
         assert ana_conn.topics == ()
-        assert rooms.app.hub.topics() == [topic, rooms.topic("u")]
+        assert rooms.app.topics.active() == [topic, rooms.topic("u")]
         assert rooms.said("subscribe", "unsubscribe") == [
             ("subscribe", "t"),
             ("subscribe", "t"),
@@ -155,7 +155,7 @@ async def test_whoever_ends_leaves_all_topics_behind_on_close(how: str, slow: bo
         await rooms.until_called("unsubscribe", 2)
         assert rooms.calls[-3:] == [("close", "t", "u"), ("unsubscribe", "t"), ("unsubscribe", "u")]
         assert conn.topics == ()
-        assert not rooms.app.hub.topics()
+        assert not rooms.app.topics.active()
         rooms.topic().add(conn)
         await rooms.topic().add(conn)
         assert conn not in rooms.topic(), "it is closed"
@@ -204,7 +204,7 @@ async def test_what_on_unsubscribe_raises_at_the_end_goes_to_on_error(slow_error
         await rooms.until_called("error", 2)
         assert rooms.said("unsubscribe") == [("unsubscribe", "t"), ("unsubscribe", "u")]
         assert rooms.said("error") == [("error", "t"), ("error", "u")]
-        assert not rooms.app.hub.topics()
+        assert not rooms.app.topics.active()
 
 
 async def test_what_on_unsubscribe_raises_before_the_end_goes_to_whoever_removes() -> None:
@@ -237,8 +237,8 @@ async def test_a_topic_is_one_object_for_as_long_as_somebody_holds_it() -> None:
         rooms.topic("held").remove(conn)
         gc.collect()
         assert held() is None
-        assert not rooms.app.hub.topics()
-        assert not len(rooms.app.hub._topics)
+        assert not rooms.app.topics.active()
+        assert not len(rooms.app.topics._topics)
 
 
 async def test_names_that_nobody_subscribes_to_cost_nothing() -> None:
@@ -246,7 +246,7 @@ async def test_names_that_nobody_subscribes_to_cost_nothing() -> None:
     for number in range(1000):
         app.topic(f"t:{number}").broadcast("x")
     gc.collect()
-    assert not len(app.hub._topics)
+    assert not len(app.topics._topics)
 
 
 class NotWalked(dict[Any, Any]):
@@ -263,7 +263,7 @@ async def test_coming_and_going_costs_the_same_however_many_there_are() -> None:
     async with running(rooms) as clients:
         people = [await rooms.connect(clients) for _ in range(5)]
         topic = rooms.topic()
-        topic.subscribers = NotWalked(topic.subscribers)
+        topic._subscribers.positions = NotWalked(topic._subscribers.positions)
         await rooms.connect(clients)
         for client, _ in people:
             await client.close()
@@ -329,7 +329,7 @@ async def test_hooks_may_broadcast_and_change_topics() -> None:
         people = [await rooms.connect(clients) for _ in range(3)]
         rooms.topic().remove(people[0][1])
         assert not len(rooms.topic())
-        assert not rooms.app.hub.topics()
+        assert not rooms.app.topics.active()
         for (client, _), number in zip(people, (2, 2, 2), strict=True):
             messages = [await client.message() for _ in range(number)]
             assert set(messages) <= {"somebody comes", "somebody left"}
@@ -362,4 +362,4 @@ async def test_everybody_is_gone_when_the_app_has_stopped() -> None:
             await client.close()
         await rooms.server.ended.wait()
         assert rooms.names().count("unsubscribe") == 2
-        assert not rooms.app.hub.topics()
+        assert not rooms.app.topics.active()

@@ -1,1 +1,1 @@
-"""A chat with rooms to try the library with: `python -m pywsapp demo`."""
+"""The demo, a chat with rooms: `pywsapp demo` runs it."""

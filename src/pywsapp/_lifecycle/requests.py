@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
-from pywsapp.component import Accept, MessageComponent, is_awaited, normalized, then
+from pywsapp._hooks import as_accept, must_await, then
+from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
 
@@ -21,7 +22,7 @@ def ask_handshake(component: MessageComponent, request: Request) -> Accept | Awa
     Raises:
         Refuse: the component refuses the handshake.
     """
-    return then(_asked(component.on_handshake, request), lambda answer: normalized(answer, component))
+    return then(_asked(component.on_handshake, request), lambda answer: as_accept(answer, component))
 
 
 def ask_request(component: MessageComponent, request: Request) -> Response | Awaitable[Response]:
@@ -41,7 +42,7 @@ def _asked(method: Callable[[Request], T | Awaitable[T]], request: Request) -> T
     except BaseException as exc:
         raise_if_exiting(exc)
         raise RuntimeError(f"{method.__qualname__} raised {exc!r}") from exc
-    return _awaited(cast("Awaitable[T]", answer)) if is_awaited(answer) else answer
+    return _awaited(cast("Awaitable[T]", answer)) if must_await(answer) else answer
 
 
 async def _awaited(answer: Awaitable[T]) -> T:

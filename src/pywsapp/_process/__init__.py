@@ -1,1 +1,1 @@
-"""Worker processes, signals and logging of a program."""
+"""The processes of a program: signals, worker processes and logging."""

@@ -1,4 +1,4 @@
-"""Where the log goes when the program has not decided, and which worker it is of."""
+"""Set up logging for programs that have not done it, and add the worker to log records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _WORKER_FORMAT = "%(asctime)s %(worker)s %(levelname)s %(message)s"
 
 
 def set_up_logging(worker: int | None) -> None:
-    """Log to stderr from INFO on, unless the program has set up a handler.
+    """Log to stderr from level INFO, unless the program has added a handler.
 
     Args:
-        worker: the number of the worker that this process is. All its log records, the program's own included, then
-            have an attribute `worker`: "worker 2".
+        worker: the number of this worker process, or None if it is none. In a worker all log records, those of the
+            application included, get an attribute `worker`, "worker 2" for instance.
     """
     if worker is not None:
         _name_records(f"worker {worker}")

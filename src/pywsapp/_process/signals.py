@@ -1,10 +1,12 @@
-"""A program around an event loop: which loop it is, and how SIGINT and SIGTERM end it.
+"""End a program at SIGINT and SIGTERM, and pass SIGHUP to it.
 
-The first signal asks for an end in good order, the second one cancels. Python's own signal handlers are used, not the
-event loop's: they run also while a handler of the application blocks the loop, and they are the same on every loop.
-Such a Python handler may interrupt anything, so all it does is to count, to write a byte into a socket that the loop
-watches, and to let go of a lock. Locks hold back a thread which ends the process if stopping took too long, or if
-cancelling was of no use: a blocking call in another thread, or in the loop's own, cannot be cancelled.
+The first signal stops the program gracefully, the second one cancels it. This module uses Python's signal handlers, not
+those of the event loop: they also run while a handler of the application blocks the event loop, and they are the same
+on every event loop. A Python signal handler can interrupt any code. So it only counts, writes a byte to a socket that
+the event loop reads, and releases locks.
+
+A thread waits for these locks. It ends the process if stopping takes too long, or if cancelling has no effect: a
+blocking call cannot be cancelled, neither in the event loop's thread nor in another one.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ import anyio
 
 logger = logging.getLogger("pywsapp")
 
-#: The exit status of a program that was told to leave at once; a shell gives it for Ctrl-C.
+#: The exit status of a program that was ended by a second signal; shells use it for Ctrl-C.
 FORCED = 130
-_LAST_RESORT_SECONDS = 2.0
+#: Seconds that a cancelled program has to end.
+_CANCEL_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 
 
 async def run_until_signal(
@@ -39,23 +42,23 @@ async def run_until_signal(
     reload: Callable[[], None] | None = None,
     supervised: bool = False,
 ) -> bool:
-    """Await `serve`, with `stop` called at the first SIGINT or SIGTERM and all of it cancelled at the second.
+    """Await `serve`; call `stop` at the first SIGINT or SIGTERM, and cancel `serve` at the second one.
 
-    In another thread than the main one there are no signals to be had, and `serve` is simply awaited.
+    Only the main thread gets signals. In another thread this only awaits `serve`.
 
     Args:
         serve: runs until it is stopped or cancelled.
-        stop: asks it to end in good order.
-        limit: seconds it has for that; then the process ends without it, with status 1.
-        reload: called at SIGHUP, which else is left alone.
-        supervised: this is a worker, and others may signal it as well as its supervisor does: SIGTERM stops, however
-            often it comes, SIGINT cancels at once, and SIGHUP means nothing.
+        stop: makes `serve` end gracefully.
+        limit: seconds that `serve` has to end; after them the process ends with status 1.
+        reload: called at SIGHUP. Without it SIGHUP has its previous handler.
+        supervised: whether this process is a worker. Other programs can signal a worker too, not only its supervisor.
+            So SIGTERM stops it, however often it comes, SIGINT cancels it at once, and SIGHUP is ignored.
 
     Returns:
-        whether it was cancelled.
+        Whether `serve` was cancelled.
 
     Raises:
-        BaseException: what `serve` raised, not in an exception group.
+        BaseException: the exception of `serve`, not in an exception group.
     """
     if threading.current_thread() is not threading.main_thread():
         await serve()
@@ -72,38 +75,42 @@ async def run_until_signal(
                 failure = exc
             tasks.cancel_scope.cancel()
     if failure is not None:
-        raise _alone(failure)
+        raise _single(failure)
     return signals.count > 1
 
 
-def _alone(failure: BaseException) -> BaseException:
-    """Give the only exception in an exception group: SystemExit, say, which a handler has raised in its task."""
+def _single(failure: BaseException) -> BaseException:
+    """Return the only exception of an exception group, such as a SystemExit that a handler raised in its task."""
     inner: tuple[BaseException, ...] = getattr(failure, "exceptions", ())
-    return _alone(inner[0]) if len(inner) == 1 else failure
+    return _single(inner[0]) if len(inner) == 1 else failure
 
 
 class _Signals:
-    """Takes the signals while it is entered."""
+    """Handle the signals inside a `with` block.
+
+    Attributes:
+        count: how many of the signals that end the program have come.
+    """
 
     def __init__(self, limit: float, reload: Callable[[], None] | None, supervised: bool) -> None:
         self.count = 0
         self._limit = limit
         self._reload = reload
         self._supervised = supervised
-        self._quiet = threading.Lock()
-        self._hold = threading.Lock()
+        self._no_signal = threading.Lock()  # held until the first signal or the end
+        self._no_second_signal = threading.Lock()  # held until the second signal or the end
         self._previous: dict[signal.Signals, Any] = {}
+        self._reader, self._writer = socket.socketpair()
 
     def __enter__(self) -> _Signals:
-        self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._quiet.acquire()
-        self._hold.acquire()
-        threading.Thread(target=self._last_resort, name="pywsapp last resort", daemon=True).start()
+        self._no_signal.acquire()
+        self._no_second_signal.acquire()
+        threading.Thread(target=self._end_by_force, name="pywsapp last resort", daemon=True).start()
         hangup = () if _HANGUP is None or not (self._supervised or self._reload) else (_HANGUP,)
         for number in (*_SIGNALS, *hangup):
-            self._previous[number] = signal.signal(number, self._take)
+            self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -111,13 +118,13 @@ class _Signals:
     ) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._release(self._hold)
-        self._release(self._quiet)
+        self._release(self._no_second_signal)
+        self._release(self._no_signal)
         self._reader.close()
         self._writer.close()
 
     async def watch(self, stop: Callable[[], None], everything: anyio.CancelScope) -> None:
-        """Act on signals until cancelled."""
+        """Stop, cancel or reload at signals, until cancelled."""
         level = logging.DEBUG if self._supervised else logging.INFO
         while True:
             await anyio.wait_readable(self._reader)
@@ -128,33 +135,34 @@ class _Signals:
                     continue
                 name = signal.Signals(number).name
                 if self.count > 1:
-                    logger.log(level, "%s again: leaving at once", name)
+                    logger.log(level, "%s again: ending at once", name)
                     everything.cancel()
                     return
-                logger.log(level, "%s: closing all connections; once more to leave at once", name)
+                logger.log(level, "%s: closing all connections; repeat the signal to end at once", name)
                 stop()
 
-    def _take(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         if number != _HANGUP:
             if self._supervised:
                 self.count = max(self.count, 1 if number == signal.SIGTERM else 2)
             else:
                 self.count += 1
-            self._release(self._quiet)
+            self._release(self._no_signal)
             if self.count > 1:
-                self._release(self._hold)
+                self._release(self._no_second_signal)
         with suppress(OSError):
             self._writer.send(bytes([number]))
 
     def _release(self, lock: threading.Lock) -> None:
-        with suppress(RuntimeError):  # it was let go already
+        with suppress(RuntimeError):  # it is released already
             lock.release()
 
-    def _last_resort(self) -> None:
-        self._quiet.acquire()
-        if not self._hold.acquire(timeout=self._limit):
-            logger.error("a handler does not end: leaving without it")
+    def _end_by_force(self) -> None:
+        """Wait for signals in a thread; end the process if it does not end in time."""
+        self._no_signal.acquire()
+        if not self._no_second_signal.acquire(timeout=self._limit):
+            logger.error("a handler does not end: ending the process without it")
             os._exit(1)
         if self.count > 1:
-            time.sleep(_LAST_RESORT_SECONDS)
+            time.sleep(_CANCEL_SECONDS)
             os._exit(FORCED)

@@ -1,34 +1,40 @@
 """Worker processes that share listening sockets, and the supervisor that keeps them running.
 
-Theory
+Sockets
 
-The supervisor opens the listening sockets and never accepts. Each worker has a number and, with it, a *slot*: sockets
-that stay open while the process in the slot changes. Connections that come meanwhile wait in the socket's own queue, so
-none is refused, whether a worker has crashed or is being replaced.
+The supervisor opens the listening sockets and never accepts connections. Each worker has a number and a *slot*. A slot
+has listening sockets that stay open when the process in the slot changes. While a worker restarts, new connections wait
+in the queue of its socket, so none is refused.
 
-On Linux each slot has a socket of its own on the same port (SO_REUSEPORT) and the kernel spreads connections over them
-by a hash. The other way, one socket from which all workers accept, gives the connection to whoever is awake first, and
-a loop that accepts until the queue is empty takes all of a burst. 2,000 WebSockets over four workers on two cores gave,
-as the smallest share of a worker in its largest:
+On Linux each slot has its own socket on the same port (SO_REUSEPORT), and the kernel distributes connections over these
+sockets by a hash. The alternative is one socket from which all workers accept. It gives each connection to the first
+worker that wakes up, and an event loop that accepts until the queue is empty gets all connections of a burst. The table
+is for 2,000 WebSockets over four workers on two cores. It shows the smallest number of connections of a worker, divided
+by the largest:
 
                        one after the other       500 at once
-                       own      one for all      own      one for all
+                       own      shared           own      shared
     asyncio            0.87     0.97             0.94     0.42
     uvloop             0.93     0.34             0.93     0.11
     trio               0.95     0.34             0.89     0.35
 
-A WebSocket stays for hours where it was accepted, so this is what counts. The price: what the hash gives to a slot
-whose worker is not there waits for the next one. Unix sockets, sockets that were inherited, and other systems, whose
-SO_REUSEPORT does not balance, have the one socket for all.
+A WebSocket stays in the process that accepted it, often for hours, so an even distribution matters. The disadvantage of
+own sockets: connections for a slot without a running worker wait for the next worker. Unix sockets, inherited sockets
+and other systems, whose SO_REUSEPORT does not balance, use one shared socket.
 
-A process in a slot is one of these; only in the first two it is the slot's own:
+States of a worker process
 
-    starting -> listening -> retired -> ended        SIGTERM, and SIGKILL when it takes too long
-       |            |                    ^
-       +------------+--------------------+           it crashed: another one is started, after a pause
+    state      next state   reason
+    ---------  -----------  --------------------------------------------------------------------------------------
+    starting   listening    it sent the supervisor the message that it listens
+               retired      the supervisor stops, or the process did not listen in time as a replacement
+               ended        it crashed; the supervisor starts another one after a pause
+    listening  retired      the supervisor stops, or a replacement listens
+               ended        it crashed; the supervisor starts another one after a pause
+    retired    ended        it has drained, or SIGKILL ended it after a time limit
 
-A worker lives in a session of its own, so a Ctrl-C in the terminal is for the supervisor alone. It learns of the
-supervisor's end, however it came, by the end of a socket.
+Each worker is in its own session, so Ctrl-C in the terminal only reaches the supervisor. A worker sees the end of its
+supervisor, even after SIGKILL, because the socket between them closes.
 """
 
 from __future__ import annotations
@@ -49,50 +55,49 @@ import anyio
 from anyio.abc import Process, TaskGroup
 
 from pywsapp._process.signals import run_until_signal
-from pywsapp._process.worker_context import command_line, environment, has_begun, replace_worker
+from pywsapp._process.worker_context import command_line, environment, send_replaced, wait_listening
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp.exceptions import ConfigurationError
 
 logger = logging.getLogger("pywsapp")
 
-#: Seconds until a crashed worker is followed by another, doubled each time it does not last.
+#: Seconds until a crashed worker is started again; doubled with each crash that follows soon.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
-#: Seconds after which a worker has lasted.
-_LASTING = 10.0
-#: Seconds in which a replacement has to listen.
+#: After so many seconds of running, the pause of a worker is `FIRST_PAUSE` again.
+_STABLE_SECONDS = 10.0
+#: Seconds that a replacement has to listen.
 _START_TIMEOUT = 60.0
-#: Seconds that a worker has when all leave at once.
+#: Seconds that workers have to end when the supervisor is cancelled.
 _FORCED_SECONDS = 1.0
-
-#: What a worker, and then its supervisor, may take beyond its time until it is ended.
+#: Seconds that a worker, and then its supervisor, have after their time limits until they are killed.
 _SPARE_SECONDS = 2.0
 
-#: Takes the addresses that are listened on, and words about the workers.
+#: Called with the listening addresses, and a text about the workers for the start-up line.
 Announce = Callable[[Sequence[tuple[ListeningSocket, str]], str], None]
-#: Takes the number of a worker that is being started and the supervisor's end of its bus.
+#: Called with the number of a worker that starts, and the supervisor's end of its bus.
 Attach = Callable[[int, socket.socket], None]
 
 
 class WorkerProcess:
-    """One process in a slot; `run` starts it.
+    """One worker process in a slot; `run` starts it.
 
     Args:
-        number: the worker's, from 1.
+        number: the worker's number, from 1.
 
     Attributes:
-        listens: whether it has ever come so far.
-        settled: set when it listens, or has ended before.
+        listens: whether it listens, or did before it ended.
+        started: set when it listens, or when it has ended before that.
         ended: set when it has ended.
-        pid: its process ID, 0 if it could not be started.
-        status: how it ended; below 0 by a signal.
-        began: when it was started, on the loop's clock.
+        pid: its process ID; 0 if it could not be started.
+        status: its exit status, negative for a signal; None until it has ended.
+        began: when it was started, in seconds of the event loop's clock.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.listens = False
-        self.settled = anyio.Event()
+        self.started = anyio.Event()
         self.ended = anyio.Event()
         self.pid = 0
         self.status: int | None = None
@@ -102,17 +107,17 @@ class WorkerProcess:
 
     @property
     def retired(self) -> bool:
-        """Whether it was told to end."""
+        """Whether the supervisor has told it to end."""
         return self._retired.is_set()
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
 
     def retire(self, *, replaced: bool = False) -> None:
-        """Let it drain and end.
+        """Make the process drain and end.
 
         Args:
-            replaced: another one listens in its place.
+            replaced: whether another process listens in its place.
         """
         self._replaced = replaced and self.listens
         self._retired.set()
@@ -120,31 +125,31 @@ class WorkerProcess:
     async def run(
         self, command: Sequence[str], sockets: Sequence[Sequence[socket.socket]], attach: Attach | None, limit: float
     ) -> None:
-        """Start it and return when it has ended; a cancellation ends it at once.
+        """Start the process and wait until it has ended; a cancellation ends it at once.
 
         Args:
             command: the command line.
             sockets: for each listener its listening sockets.
-            attach: takes the supervisor's end of the bus.
-            limit: seconds that it has to drain.
+            attach: called with the supervisor's end of the bus.
+            limit: seconds that the process has to drain.
         """
         try:
             with ExitStack() as opened:
-                notify, *handed = (opened.enter_context(sock) for sock in socket.socketpair())
+                notify, *inherited = (opened.enter_context(sock) for sock in socket.socketpair())
                 notify.setblocking(False)
                 if attach is not None:
-                    bus, theirs = socket.socketpair()
-                    handed.append(opened.enter_context(theirs))
+                    bus, worker_bus = socket.socketpair()
+                    inherited.append(opened.enter_context(worker_bus))
                     attach(self.number, bus)
-                async with await self._start(command, sockets, *handed) as process:
-                    for sock in handed:
+                async with await self._start(command, sockets, *inherited) as process:
+                    for sock in inherited:
                         sock.close()
                     await self._follow(process, notify, limit)
         except OSError as exc:
             logger.error("worker %d cannot be started: %s", self.number, exc)
         finally:
             self.ended.set()
-            self.settled.set()
+            self.started.set()
 
     async def _start(
         self,
@@ -153,7 +158,7 @@ class WorkerProcess:
         notify: socket.socket,
         bus: socket.socket | None = None,
     ) -> Process:
-        handed = [sock for some in sockets for sock in some] + [notify] + ([bus] if bus is not None else [])
+        inherited = [sock for some in sockets for sock in some] + [notify] + ([bus] if bus is not None else [])
         return await anyio.open_process(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -161,14 +166,14 @@ class WorkerProcess:
             stderr=None,
             env=environment(self.number, sockets, notify, bus),
             start_new_session=True,
-            pass_fds=[sock.fileno() for sock in handed],
+            pass_fds=[sock.fileno() for sock in inherited],
         )
 
     async def _follow(self, process: Process, notify: socket.socket, limit: float) -> None:
         self.pid = process.pid
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch_begin, notify)
+                tasks.start_soon(self._watch_start, notify)
                 tasks.start_soon(self._end_when_retired, process, notify, limit)
                 self.status = await process.wait()
                 tasks.cancel_scope.cancel()
@@ -177,23 +182,23 @@ class WorkerProcess:
                 with anyio.CancelScope(shield=True):
                     await self._end_now(process)
 
-    async def _watch_begin(self, notify: socket.socket) -> None:
-        self.listens = await has_begun(notify)
+    async def _watch_start(self, notify: socket.socket) -> None:
+        self.listens = await wait_listening(notify)
         if self.listens:
-            self.settled.set()
+            self.started.set()
 
     async def _end_when_retired(self, process: Process, notify: socket.socket, limit: float) -> None:
         await self._retired.wait()
         if self._replaced:
-            replace_worker(notify)
+            send_replaced(notify)
         else:
             _signal(process, signal.SIGTERM)
         await anyio.sleep(limit)
-        logger.error("%s does not end and is killed", self)
+        logger.error("%s does not end in time and is killed", self)
         _signal(process, signal.SIGKILL)
 
     async def _end_now(self, process: Process) -> None:
-        if self.listens:  # it may call on_close and its shutdown hooks
+        if self.listens:  # SIGINT lets it call on_close and its shutdown hooks
             _signal(process, signal.SIGINT)
             with anyio.move_on_after(_FORCED_SECONDS):
                 self.status = await process.wait()
@@ -203,16 +208,16 @@ class WorkerProcess:
 
     @property
     def end(self) -> str:
-        """How it ended, for people."""
+        """How it ended, for a log."""
         if self.status is None:
             return "was not started"
         if self.status < 0:
-            return f"was ended by {signal.Signals(-self.status).name}"
+            return f"was killed by {signal.Signals(-self.status).name}"
         return f"ended with status {self.status}"
 
 
 class _Slot:
-    """A worker's number with the sockets that belong to it, and the process that has them at present."""
+    """A worker's number and listening sockets, and the process that has them now."""
 
     def __init__(self, number: int, sockets: list[list[socket.socket]]) -> None:
         self.number = number
@@ -221,8 +226,8 @@ class _Slot:
         self._failures = 0
 
     def pause(self) -> float:
-        """Give the seconds until another worker is started, after the present one has crashed."""
-        if self.worker.listens and anyio.current_time() - self.worker.began >= _LASTING:
+        """Return the seconds to wait before a crashed worker is started again, and count the crash."""
+        if self.worker.listens and anyio.current_time() - self.worker.began >= _STABLE_SECONDS:
             self._failures = 0
         pause: float = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, 16)
@@ -230,19 +235,19 @@ class _Slot:
 
 
 class Supervisor:
-    """Keeps a number of workers running on shared listeners.
+    """Keep a number of worker processes running on shared listening sockets.
 
     Args:
-        listeners: where to listen.
-        workers: how many.
-        command: the command line of a worker; it has to find its `worker_context()`.
+        listeners: the addresses to listen on.
+        workers: the number of workers.
+        command: the command line of a worker; the process must call `worker_context()`.
         limit: seconds that a worker has to drain before it is killed.
-        attach: called for each worker that is started, replacements included, with its number and the supervisor's end
-            of a stream socket, whose other end is the worker's `WorkerContext.bus`. That ends with the worker. None for
+        attach: called for each worker process that starts, with the worker's number and the supervisor's end of a
+            stream socket. The other end is the worker's `WorkerContext.bus`; it closes when the worker ends. None for
             no bus.
 
     Attributes:
-        addresses: where it listens, each as `host:port` or `unix:path`.
+        addresses: the listening addresses, each as `host:port` or `unix:path`.
     """
 
     def __init__(
@@ -262,10 +267,10 @@ class Supervisor:
         self._attach = attach
         self._slots: list[_Slot] = []
         self._living: set[WorkerProcess] = set()
-        self._keeping: anyio.CancelScope | None = None
+        self._keep_scope: anyio.CancelScope | None = None
         self._processes: TaskGroup
         self._replace: anyio.Event
-        self._came_up = True
+        self._any_listened = True
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run the workers until `stop` is called and they have drained; a cancellation ends them at once.
@@ -274,8 +279,8 @@ class Supervisor:
             started: called when the first workers listen.
 
         Raises:
-            ConfigurationError: listening is not possible.
-            SystemExit: with 1, no worker came so far as to listen.
+            ConfigurationError: an address cannot be used; the message says why.
+            SystemExit: with status 1, if no worker listens.
         """
         self._replace = anyio.Event()
         with ExitStack() as opened:
@@ -283,25 +288,25 @@ class Supervisor:
             async with anyio.create_task_group() as self._processes:
                 for slot in self._slots:
                     slot.worker = self._start(slot)
-                with anyio.CancelScope() as self._keeping:
+                with anyio.CancelScope() as self._keep_scope:
                     await self._keep_all(started)
-                opened.close()  # first: who comes now is refused, and does not wait for workers that will not come
+                opened.close()  # first, so that new clients are refused and do not wait for workers that never start
                 for worker in self._living:
                     worker.retire()
-        if not self._came_up:
+        if not self._any_listened:
             sys.exit(1)
 
     def stop(self) -> None:
-        """Let all workers drain; `run` returns when they have."""
-        if self._keeping is not None:
-            self._keeping.cancel()
+        """Make all workers drain; `run` returns when they have ended."""
+        if self._keep_scope is not None:
+            self._keep_scope.cancel()
 
     def replace(self) -> None:
-        """Replace the workers one by one, each when its successor listens."""
+        """Replace the workers one by one; a worker ends when its replacement listens."""
         self._replace.set()
 
     def _open(self, opened: ExitStack) -> None:
-        shares = []
+        shares: list[list[list[socket.socket]]] = []
         for listener in self._listeners:
             shares.append(sockets := share(listener, self._count))
             for sock in (sock for some in sockets for sock in some):
@@ -321,7 +326,7 @@ class Supervisor:
         finally:
             self._living.discard(worker)
         if worker.retired and worker.listens and worker.status:
-            logger.warning("%s %s and not in good order", worker, worker.end)
+            logger.warning("%s was told to end, and %s", worker, worker.end)
 
     async def _keep_all(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as keepers:
@@ -329,29 +334,29 @@ class Supervisor:
             for slot in self._slots:
                 keepers.start_soon(self._keep, slot)
             for worker in first:
-                await worker.settled.wait()
+                await worker.started.wait()
             if not any(worker.listens for worker in first):
-                logger.error("no worker came so far as to listen; what they wrote is above")
-                self._came_up = False
+                logger.error("no worker listens; their output above says why")
+                self._any_listened = False
                 keepers.cancel_scope.cancel()
                 return
             started()
-            await self._replace_when_told()
+            await self._replace_on_request()
 
     async def _keep(self, slot: _Slot) -> None:
-        """Start another worker whenever the slot's own has ended without being told to."""
+        """Start another worker when the worker of the slot has ended and was not told to."""
         while True:
             worker = slot.worker
             await worker.ended.wait()
             if slot.worker is not worker:
                 continue
             pause = slot.pause()
-            logger.error("%s %s: starting another in %g s", worker, worker.end, round(pause, 1))
+            logger.error("%s %s; starting another one in %g s", worker, worker.end, round(pause, 1))
             await anyio.sleep(pause)
             if slot.worker is worker:
                 slot.worker = self._start(slot)
 
-    async def _replace_when_told(self) -> None:
+    async def _replace_on_request(self) -> None:
         while True:
             await self._replace.wait()
             self._replace = anyio.Event()
@@ -365,11 +370,11 @@ class Supervisor:
     async def _replace_one(self, slot: _Slot) -> bool:
         new = self._start(slot)
         with anyio.move_on_after(_START_TIMEOUT):
-            await new.settled.wait()
+            await new.started.wait()
         if not new.listens or new.ended.is_set():
             new.retire()
-            what = new.end if new.ended.is_set() else f"does not listen after {_START_TIMEOUT:g} s"
-            logger.error("the new %s %s; the present workers go on, mend it and send SIGHUP again", new, what)
+            problem = new.end if new.ended.is_set() else f"does not listen after {_START_TIMEOUT:g} s"
+            logger.error("the new %s %s; the old workers stay, fix the program and send SIGHUP again", new, problem)
             return False
         old, slot.worker = slot.worker, new
         old.retire(replaced=True)
@@ -380,21 +385,23 @@ class Supervisor:
 async def supervise(
     listeners: Sequence[ListeningSocket], workers: int, announce: Announce, limit: float, attach: Attach | None = None
 ) -> bool:
-    """Run the program's command line as workers until signals end it: the second one cancels, SIGHUP replaces them.
+    """Run worker processes with the program's command line until a signal ends the program.
+
+    The first SIGINT or SIGTERM drains the workers, the second one ends them at once. SIGHUP replaces them.
 
     Args:
-        listeners: where to listen.
-        workers: how many.
-        announce: told the addresses and the number of workers, for people, when they listen.
-        limit: seconds after which a worker that drains has ended by itself.
-        attach: as for `Supervisor`.
+        listeners: the addresses to listen on.
+        workers: the number of workers.
+        announce: called when the workers listen.
+        limit: seconds that a worker needs to drain at most; the supervisor kills it some seconds later.
+        attach: see `Supervisor`.
 
     Returns:
-        whether it was cancelled.
+        Whether a second signal cancelled it.
 
     Raises:
-        ConfigurationError: listening is not possible, or there is no command line to run again.
-        SystemExit: with 1, no worker came so far as to listen.
+        ConfigurationError: an address cannot be used, or there is no command line to run again.
+        SystemExit: with status 1, if no worker listens.
     """
     supervisor = Supervisor(listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, attach=attach)
 
@@ -410,15 +417,15 @@ async def supervise(
 
 
 def share(listener: ListeningSocket, count: int) -> list[list[socket.socket]]:
-    """Open listening sockets on one address for a number of processes: for each its own, or the same for all.
+    """Open the listening sockets of one listener for a number of processes: each its own, or the same for all.
 
     Raises:
-        ConfigurationError: it cannot be listened there.
+        ConfigurationError: the address cannot be used; the message says why.
     """
     sockets = bind(listener)
     if sys.platform != "linux" or listener.fd is not None or listener.unix_path is not None:
         return [sockets] * count
-    # That was to see whether the port is free: with SO_REUSEPORT it would be shared with a stranger's, unnoticed.
+    # The first call finds out whether the port is free; with SO_REUSEPORT another program could share it.
     port = sockets[0].getsockname()[1]
     for sock in sockets:
         sock.close()
@@ -426,19 +433,21 @@ def share(listener: ListeningSocket, count: int) -> list[list[socket.socket]]:
 
 
 def check_workers(workers: int | None) -> int:
-    """Give the number of workers asked for.
+    """Return the number of workers, 1 for None.
 
     Raises:
-        ConfigurationError: there cannot be so many here.
+        ConfigurationError: it is not a number from 1 up, or this system or thread cannot have several workers.
     """
     if workers is None:
         return 1
     if type(workers) is not int or workers < 1:
-        raise ConfigurationError(f"workers is a number of processes from 1 up, not {workers!r}")
+        raise ConfigurationError(f"workers must be a number of processes of at least 1, not {workers!r}")
     if workers > 1 and sys.platform == "win32":
-        raise ConfigurationError("several workers need a system with Unix signals; leave workers out on Windows")
+        raise ConfigurationError("several workers need Unix signals, which Windows does not have; remove workers=")
     if workers > 1 and threading.current_thread() is not threading.main_thread():
-        raise ConfigurationError("several workers need the main thread, which gets the signals; run the App there")
+        raise ConfigurationError(
+            "several workers need the main thread, because only it gets signals; call run() in the main thread"
+        )
     return workers
 
 

@@ -1,1 +1,1 @@
-"""Listening, transports, and HTTP before the upgrade."""
+"""The server: listening sockets, HTTP before the upgrade, TLS, trusted proxies."""

@@ -1,8 +1,8 @@
-"""Where connections come from: what to listen on, the sockets for it, and the serving of them.
+"""Accept connections on listening sockets and create their transports.
 
-uvloop accepts by itself; when file descriptors run out it closes what it cannot take. Elsewhere accepting is done here,
-because at the first EMFILE anyio's own `serve` ends, and asyncio's server logs as many tracebacks as its backlog is
-long. This loop reports it, waits a moment and goes on.
+uvloop accepts connections itself; when file descriptors run out, it closes the connections that it cannot accept. On
+the other event loops this module accepts them. At the first EMFILE anyio's `serve` ends, and asyncio's server logs one
+traceback for each connection in its backlog; the loop here logs the error once, waits a moment and continues.
 """
 
 from __future__ import annotations
@@ -19,42 +19,39 @@ from typing import Any, cast
 import anyio
 from anyio.abc import SocketStream, TaskGroup
 
+from pywsapp._server.bind import BACKLOG
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport, secure
 
-BACKLOG = 4096
 ACCEPT_PAUSE_SECONDS = 0.2
 
 _ACCEPTS_A_TURN = 128
-_PORT_RETRIES = 10
-_PROBE_SECONDS = 1.0
-# At debug level: whatever a stranger sends instead of TLS is everyday traffic of an open port.
-_NOT_CONNECTED = "a connection failed before it began: %r"
+# Logged at debug level, because every open port gets data that is not TLS.
+_NOT_CONNECTED = "a connection failed before its transport was created: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
-#: Talks with a fresh connection before its transport is made; gives what the link is to know of that.
+#: Reads from a new connection before its transport is created; the result becomes the argument of `make_protocol`.
 Greet = Callable[[socket.socket], Awaitable[Any]]
 
 _logger = logging.getLogger("pywsapp")
 
 
 class Serving:
-    """Listening sockets that are being served."""
+    """The listening sockets on which connections are accepted."""
 
     def __init__(self, sockets: Sequence[socket.socket], servers: Sequence[asyncio.AbstractServer] = ()) -> None:
         self._sockets = sockets
         self._servers = servers
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets and leave the connections alone; may be called again."""
+        """Close the listening sockets, but not the connections; further calls do nothing."""
         for server in self._servers:
             server.close()
         for sock in self._sockets:
             if sock.fileno() >= 0:
                 anyio.notify_closing(sock)
-            # Also when uvloop has taken the descriptor out: a Unix socket still has its file to remove.
-            sock.close()
+            sock.close()  # uvloop has closed the descriptor already, but a Unix socket must also remove its file
 
 
 async def serve_sockets(
@@ -68,17 +65,18 @@ async def serve_sockets(
     backlog: int = BACKLOG,
     greet: Greet | None = None,
 ) -> Serving:
-    """Accept connections on what `bind` gave, each with a link of its own, until `stop_accepting`, which is a must.
+    """Accept connections until `Serving.stop_accepting` is called; the caller must call it.
 
     Args:
-        sockets: listening and non-blocking.
+        sockets: listening and non-blocking, as `bind` returns them.
         tls: the context of TLS connections, or None for plain ones.
-        make_protocol: called for every connection; on asyncio and uvloop before the TLS handshake, on trio after it.
-        task_group: where the tasks of accepting and of connections run.
+        make_protocol: returns the protocol of a new connection. It is called before the TLS handshake on asyncio and
+            uvloop, and after it on trio.
+        task_group: runs the tasks that accept, and those of connections.
         handshake_timeout: seconds for the TLS handshake, and for `greet`.
-        on_accept_error: told of an error such as EMFILE, after which accepting pauses; never called by uvloop.
-        backlog: the listener's backlog once more, because uvloop sets it anew.
-        greet: awaited for every connection before all else; `make_protocol` gets what it gives.
+        on_accept_error: called with an error such as EMFILE, after which accepting pauses; uvloop never calls it.
+        backlog: the backlog of the sockets, because uvloop sets it again.
+        greet: awaited for every connection before TLS and `make_protocol`, which gets its result.
     """
     loop = _asyncio_loop()
     if greet is not None or loop is None or isinstance(loop, asyncio.SelectorEventLoop):
@@ -93,7 +91,7 @@ async def serve_sockets(
         if sock.family != _AF_UNIX:
             servers.append(await loop.create_server(factory, sock=sock, backlog=backlog, **options))
             continue
-        # The file is removed by whoever made it (see _UnixSocket); older ones of uvloop do not know the argument.
+        # The socket removes its file itself (see bind._UnixSocket). Older versions of uvloop lack the argument.
         if "cleanup_socket" in (loop.create_unix_server.__doc__ or ""):
             options["cleanup_socket"] = False
         servers.append(await loop.create_unix_server(factory, sock=sock, backlog=backlog, **options))
@@ -101,7 +99,7 @@ async def serve_sockets(
 
 
 class _Acceptor:
-    """Accepts connections, and hands them to asyncio's transports or, without asyncio, to ours."""
+    """Accept connections and create their transports: asyncio's on asyncio, ours on trio."""
 
     def __init__(
         self,
@@ -115,7 +113,7 @@ class _Acceptor:
     ) -> None:
         self._loop = loop
         self._tls = tls
-        self._make_link = make_protocol
+        self._make_protocol = make_protocol
         self._tasks = task_group
         self._handshake_timeout = handshake_timeout
         self._on_accept_error = on_accept_error
@@ -143,7 +141,7 @@ class _Acceptor:
         if self._greet is not None:
             self._tasks.start_soon(self._serve_greeted, sock, self._greet)
         else:
-            self._serve(sock, self._make_link)
+            self._serve(sock, self._make_protocol)
 
     def _serve(self, sock: socket.socket, make_protocol: Callable[[], TransportProtocol]) -> None:
         if self._loop is not None:
@@ -156,19 +154,19 @@ class _Acceptor:
     async def _serve_greeted(self, sock: socket.socket, greet: Greet) -> None:
         try:
             with anyio.fail_after(self._handshake_timeout):
-                said = await greet(sock)
+                greeting = await greet(sock)
         except BaseException as exc:
             sock.close()
             if not isinstance(exc, Exception):
                 raise
             _logger.debug(_NOT_CONNECTED, exc)
         else:
-            self._serve(sock, functools.partial(self._make_link, said))
+            self._serve(sock, functools.partial(self._make_protocol, greeting))
 
-    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, link: Any) -> None:
+    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, protocol: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
         try:
-            await loop.connect_accepted_socket(lambda: link, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+            await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
         except Exception as exc:
             _logger.debug(_NOT_CONNECTED, exc)
 
@@ -186,7 +184,7 @@ class _Acceptor:
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    """Give the running asyncio loop, or None under another event loop (also one that is a guest of asyncio)."""
+    """Return the running asyncio loop, or None on another event loop, also if that is a guest of an asyncio loop."""
     try:
         return asyncio.get_running_loop() if asyncio.current_task() is not None else None
     except RuntimeError:

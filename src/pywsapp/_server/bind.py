@@ -1,4 +1,4 @@
-"""Listening sockets: what to listen on, and opening the sockets for it."""
+"""Open listening sockets: on TCP addresses, on Unix sockets and from inherited file descriptors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from pywsapp.exceptions import ConfigurationError
 BACKLOG = 4096
 
 _PORT_RETRIES = 10
-_PROBE_SECONDS = 1.0
+_PROBE_SECONDS = 1.0  # for the connection that checks whether a Unix socket has a server
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
 
 @dataclass(frozen=True)
 class ListeningSocket:
-    """What to listen on: an address and a port, or a Unix socket, or a socket somebody else has opened.
+    """The configuration of a listening socket: an address and a port, a Unix socket, or an inherited socket.
 
     Args:
-        address: an IP address; a host name stands for all its addresses; `""` or `"*"` for every interface.
-        port: 0 to 65535; 0 takes a free one.
-        unix_path: the file of a Unix socket; address and port then mean nothing.
-        fd: the number of a listening stream socket that this process has inherited.
+        address: an IP address; or a host name for all its addresses; or `""` or `"*"` for every interface.
+        port: 0 to 65535; 0 selects a free port.
+        unix_path: the path of a Unix socket, instead of address and port.
+        fd: the file descriptor of an inherited, listening stream socket, instead of address and port.
         tls: the context of TLS connections, or None for plain ones.
         backlog: how many connections the kernel keeps until they are accepted.
-        reuse_port: let several processes listen on the same port (SO_REUSEPORT).
-        proxy_protocol: every connection begins with a PROXY header, which a balancer writes, also in front of TLS.
+        reuse_port: whether several processes can listen on the same port (SO_REUSEPORT).
+        proxy_protocol: whether every connection begins with a PROXY header, which a load balancer writes; it comes
+            before TLS.
 
     Raises:
         ConfigurationError: a value is out of its range or contradicts another.
@@ -49,25 +50,25 @@ class ListeningSocket:
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, str) or "\0" in self.address:
-            raise ConfigurationError(f"an address is a str such as '127.0.0.1', not {self.address!r}")
+            raise ConfigurationError(f"address must be a str such as '127.0.0.1', not {self.address!r}")
         if type(self.port) is not int or not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"a port is an int from 0 to 65535, not {self.port!r}")
+            raise ConfigurationError(f"port must be an int from 0 to 65535, not {self.port!r}")
         if self.unix_path is not None:
             self._check_unix_path(self.unix_path)
         if self.fd is not None and (type(self.fd) is not int or self.fd < 0):
-            raise ConfigurationError(f"fd is the number of an open file descriptor, not {self.fd!r}")
+            raise ConfigurationError(f"fd must be the number of an open file descriptor, not {self.fd!r}")
         if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
-            raise ConfigurationError(f"tls is an ssl.SSLContext, not {type(self.tls).__name__}")
+            raise ConfigurationError(f"tls must be an ssl.SSLContext, not {type(self.tls).__name__}")
         if type(self.backlog) is not int or self.backlog < 1:
-            raise ConfigurationError(f"backlog is an int from 1 up, not {self.backlog!r}")
+            raise ConfigurationError(f"backlog must be an int of at least 1, not {self.backlog!r}")
         if self.reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-            raise ConfigurationError("this system has no SO_REUSEPORT; leave reuse_port out")
+            raise ConfigurationError("this system has no SO_REUSEPORT; remove reuse_port")
 
     def _check_unix_path(self, path: str) -> None:
         if self.fd is not None:
-            raise ConfigurationError("a listener takes unix_path or fd, not both")
+            raise ConfigurationError("unix_path and fd exclude each other; remove one of them")
         if not isinstance(path, str) or not path or "\0" in path:
-            raise ConfigurationError(f"unix_path is the path of a file, not {path!r}")
+            raise ConfigurationError(f"unix_path must be the path of a file, not {path!r}")
         if _AF_UNIX is None:
             raise ConfigurationError("this system has no Unix sockets; use an address and a port")
 
@@ -75,15 +76,18 @@ class ListeningSocket:
 def bind(listener: ListeningSocket) -> list[socket.socket]:
     """Open listening, non-blocking sockets; blocks while a host name is resolved.
 
+    Returns:
+        One socket for each address: a host name or `""` can have several.
+
     Raises:
-        ConfigurationError: it cannot be listened there; the text says why and what to do.
+        ConfigurationError: the address cannot be used; the message says why and what to do.
     """
     if listener.fd is not None:
         return [_adopt(listener.fd)]
     if listener.unix_path is not None:
         return [_bind_unix(listener.unix_path, listener.backlog)]
     targets = _resolve(listener)
-    # A free port of the first address may be taken on the next one; then another port is tried.
+    # A port that is free on the first address can be in use on the next one; then another port is tried.
     retries = _PORT_RETRIES if listener.port == 0 else 0
     while True:
         try:
@@ -95,7 +99,7 @@ def bind(listener: ListeningSocket) -> list[socket.socket]:
 
 
 def address_of(sock: socket.socket) -> str:
-    """Give the address of a socket for people: `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`."""
+    """Return the address of a socket as text: `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`."""
     name = sock.getsockname()
     if sock.family == _AF_UNIX:
         return f"unix:{os.fsdecode(name)}"
@@ -103,12 +107,13 @@ def address_of(sock: socket.socket) -> str:
 
 
 class _UnixSocket(socket.socket):
-    """A listening Unix socket that removes its file when it is closed, in the process that made it."""
+    """A listening Unix socket that removes its file when the process that created it closes it."""
 
     _owned: tuple[str, int, int, int] | None = None
 
     def own(self, path: str) -> None:
-        # Absolute, for the process may change its directory before it closes.
+        """Store which file to remove."""
+        # The absolute path, because the process can change its directory before it closes the socket.
         path = os.path.abspath(path)
         found = os.stat(path)
         self._owned = (path, found.st_dev, found.st_ino, os.getpid())
@@ -118,7 +123,7 @@ class _UnixSocket(socket.socket):
         if self._owned is None:
             return
         (path, device, inode, pid), self._owned = self._owned, None
-        # Not the file that another server has put there meanwhile, and not in a forked worker while others serve.
+        # Another server can have replaced the file, and a forked process must not remove the file of its parent.
         with suppress(OSError):
             found = os.stat(path)
             if (found.st_dev, found.st_ino, os.getpid()) == (device, inode, pid):
@@ -155,13 +160,13 @@ def _bind_unix(path: str, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the file of a Unix socket whose server is dead."""
+    """Remove the file of a Unix socket that no server listens on any more."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise _cannot_listen(f"unix:{path}", "there is a file that is not a socket; move it or choose another path")
+        raise _cannot_listen(f"unix:{path}", "the file exists and is not a socket; move it or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_SECONDS)
         try:
@@ -170,9 +175,8 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except (TimeoutError, BlockingIOError):
-            # Its queue is full, so somebody listens.
-            pass
-    raise _cannot_listen(f"unix:{path}", "another server answers there; stop it or choose another path")
+            pass  # the queue of the socket is full, so a server listens
+    raise _cannot_listen(f"unix:{path}", "another server listens there; stop it or choose another path")
 
 
 def _resolve(listener: ListeningSocket) -> list[tuple[int, tuple[Any, ...]]]:
@@ -195,8 +199,7 @@ def _bind_all(targets: list[tuple[int, tuple[Any, ...]]], listener: ListeningSoc
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT and (family, exc.errno) != (socket.AF_INET6, errno.EADDRNOTAVAIL):
                     raise
-                # This machine has IPv4 only, or IPv6 only.
-                skipped = exc
+                skipped = exc  # this machine has IPv4 only, or IPv6 only
                 continue
             port = sockets[0].getsockname()[1]
         if skipped is not None and not sockets:
@@ -212,7 +215,7 @@ def _bind_one(family: int, sockaddr: tuple[Any, ...], listener: ListeningSocket)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # Elsewhere it would let two servers share a port.
+            # On Windows the option would allow two servers on one port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -231,9 +234,9 @@ def _explain(exc: OSError) -> str:
     if exc.errno == errno.EADDRINUSE:
         return "the address is in use; stop the other server, choose another port, or use port 0 for a free one"
     if exc.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have the address; use one of its own, or '' for all of them"
+        return "this machine does not have the address; use one of its addresses, or '' for all of them"
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied; choose a port from 1024 up, or run with the right to open lower ones"
+        return "permission denied; choose a port from 1024 up, or run with the permission to open lower ports"
     return exc.strerror or str(exc)
 
 

@@ -1,4 +1,4 @@
-"""The client's way out: a link connected to a server, on every event loop."""
+"""Connect a client to a server, on every event loop."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ async def open_connection(
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
     task_group: TaskGroup,
-    timeout: float,  # noqa: ASYNC109 - a client's option, handed through
+    timeout: float,  # noqa: ASYNC109 - a client's option, passed through
 ) -> Transport:
-    """Connect a link to a server; `connection_made` has been called when this returns.
+    """Connect to a server; when this returns, `connection_made` of the protocol has been called.
 
     Args:
-        make_protocol: called once there is a connection.
+        make_protocol: returns the protocol; called when the connection is established.
         host: the server's name or IP address.
-        port: its port.
-        unix_path: its Unix socket, instead of host and port.
+        port: the server's port.
+        unix_path: the path of the server's Unix socket, instead of host and port.
         tls: the context of a TLS connection, or None for a plain one.
-        server_hostname: the name the certificate must have; host when left out.
-        task_group: where the tasks of the connection run; asyncio needs none.
-        timeout: seconds for all of it.
+        server_hostname: the name that the certificate must have; by default the host.
+        task_group: runs the tasks of the connection; asyncio needs none.
+        timeout: seconds for the whole connection attempt, TLS included.
 
     Raises:
-        OSError: not reachable, not in time (TimeoutError) or no TLS (ssl.SSLError).
+        OSError: the server is not reachable, or not in time (TimeoutError), or TLS failed (ssl.SSLError).
     """
     name = (server_hostname or host) if tls is not None else None
     loop = asyncio.get_running_loop() if on_asyncio() else None
@@ -48,7 +48,7 @@ async def open_connection(
         if loop is not None:
             factory = cast("Any", make_protocol)
             if unix_path is not None:
-                pair = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
+                pair: Any = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
             else:
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
             return cast("Transport", pair[0])

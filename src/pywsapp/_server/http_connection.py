@@ -1,19 +1,32 @@
-"""A connection before it is a WebSocket: one bounded request head, one decision, one answer.
+"""A connection before its upgrade to a WebSocket: one request head, one decision, one answer.
 
-A link reads one head. It then asks the component and either writes 101 and hands its transport over to a `Lifecycle`,
-or writes a response and closes: there is no keep-alive for plain HTTP, which serves a page, a health check and a few
+An HTTP connection reads one request head of bounded size. It asks the component for a decision. If the component
+accepts a handshake, the connection writes the 101 response and passes its transport to a `Lifecycle`. Otherwise it
+writes a response and closes. There is no keep-alive, because plain HTTP only serves pages, health checks and a few
 files.
 
-    READING -> DECIDING -> 101, the transport belongs to a Lifecycle
-       |          |
-       |          +-> STREAMING -> LINGERING -> CLOSING
-       +----------------------------^             ^
-                                    +-------------+  a GET has nothing behind it
+States
 
-While a decision is awaited, bytes behind the head are kept for the WebSocket, up to a bound above which TCP has to
-keep them; reading goes on below it, because only who reads learns that the peer has left, and then the decision is
-cancelled. Behind an answer, what else comes of the request is read and dropped for a while: a socket that is closed
-with unread input is reset, and a reset may overtake the answer.
+    state      input from the peer is     the connection waits for         next state
+    ---------  -------------------------  -------------------------------  ----------------------------------------
+    READING    the request head           the end of the head              DECIDING, or directly one of those below
+                                                                           if the component answers without waiting
+    DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
+    STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
+                                          is an async iterator
+    LINGERING  discarded                  the rest of the request, or for  CLOSING
+                                          a time limit
+    CLOSING    discarded                  the transport to send the rest   none
+    UPGRADED   the lifecycle's            nothing                          none
+
+`connection_lost` and `abort` can come in every state and end the connection.
+
+Trailing data is what the peer sends after the request head: the first frames of a WebSocket, or the body of a request.
+Below a bound the connection continues to read during a decision, because only a reader notices that the peer is gone;
+the decision is then cancelled. Above the bound it stops reading, and TCP holds the data.
+
+LINGERING exists because the kernel resets a connection that is closed with unread input, and the reset can overtake the
+response. A GET request has no body, so its connection goes to CLOSING without LINGERING.
 """
 
 from __future__ import annotations
@@ -27,14 +40,16 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.lowlevel
 
+from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._server.connection_log import request_line
 from pywsapp._server.proxies import address_of_peer
-from pywsapp.component import Accept, is_awaited
+from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
 
@@ -46,6 +61,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
+#: What asyncio, uvloop and our own transports use without `set_write_buffer_limits`, in bytes.
 _DEFAULT_HIGH_WATER = 64 * 1024
 _MAX_TRAILING = 64 * 1024
 _LINGER_SECONDS = 2.0
@@ -54,117 +70,137 @@ _ACLOSE_SECONDS = 2.0
 
 
 class _State(Enum):
-    READING = "the head is not complete"
-    DECIDING = "the component is asked"
-    STREAMING = "a body is sent piece by piece"
-    LINGERING = "all is written, and the rest of the request is dropped"
-    CLOSING = "all is written, and the transport sends it"
+    """The states of the table above."""
+
+    READING = "the request head is not complete"
+    DECIDING = "an async decision of the component is pending"
+    STREAMING = "the body of a response is sent piece by piece"
+    LINGERING = "the response is written, the rest of the request is discarded"
+    CLOSING = "the response is written, the transport sends the rest and closes"
+    UPGRADED = "the transport belongs to a Lifecycle"
+
+
+_ANSWERED = {_State.STREAMING, _State.LINGERING, _State.CLOSING}
+#: The states that can follow a state; the last column of the table above.
+_NEXT: dict[_State, set[_State]] = {
+    _State.READING: {_State.DECIDING, _State.UPGRADED, *_ANSWERED},
+    _State.DECIDING: {_State.UPGRADED, *_ANSWERED},
+    _State.STREAMING: {_State.LINGERING, _State.CLOSING},
+    _State.LINGERING: {_State.CLOSING},
+    _State.CLOSING: set(),
+    _State.UPGRADED: set(),
+}
 
 
 class HttpConnection:
-    """The link of a fresh connection.
+    """A connection before its upgrade; the server creates one for each connection that it accepts.
+
+    It is the `TransportProtocol` of its transport.
 
     Args:
-        server: whose connection it is.
-        header: what a balancer has said before.
+        server: the server that accepted the connection.
+        header: the PROXY header that a load balancer sent, or None.
     """
 
     __slots__ = (
-        "_body_came",
+        "_body_complete",
         "_body_size",
-        "_buffer",
-        "_drained",
-        "_dropped",
-        "_glued",
+        "_cancel_scope",
+        "_discarded",
+        "_head_buffer",
         "_header",
+        "_is_handshake",
         "_lost",
-        "_paused",
+        "_progress_at",
+        "_reading_paused",
         "_request",
-        "_scope",
         "_server",
-        "_since",
         "_state",
+        "_trailing",
         "_transport",
         "_unsent",
-        "_upgrade",
+        "_writable",
     )
 
     def __init__(self, server: Server, header: ProxyHeader | None = None) -> None:
         self._server = server
         self._header = header
         self._state = _State.READING
-        self._buffer = HeadBuffer(server.options.max_header_size)
+        self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
         self._request: Request | None = None
-        self._upgrade = False  # it is to become a WebSocket
-        self._glued = b""
-        self._body_size = 0  # of what is read of it; it is among what is glued behind the head
-        self._body_came: anyio.Event | None = None
-        self._dropped = 0
-        self._paused = False
-        self._since: float | None = None
-        self._unsent = 0
+        self._is_handshake = False
+        self._trailing = b""
+        self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
+        self._body_complete: anyio.Event | None = None
+        self._discarded = 0  # bytes
+        self._reading_paused = False
+        self._progress_at: float | None = None  # when `tick` saw progress last
+        self._unsent = 0  # bytes in the transport's buffer at that time
         self._lost = False
-        self._scope: anyio.CancelScope | None = None
-        self._drained: anyio.Event | None = None
+        self._cancel_scope: anyio.CancelScope | None = None  # of the decision or of the streamed body
+        self._writable: anyio.Event | None = None  # exists while a streamed body waits for the peer
 
     # -- events of the transport -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Take the transport."""
+        """Store the transport."""
         self._transport = transport
         self._server.runtime.connections.add(self)
-        if self._server.draining:  # it was accepted before, but its TLS handshake took until now
+        if self._server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the head, or what comes behind it."""
+        """Handle a part of the request head, or the data after it."""
         if self._state is _State.READING:
             try:
-                head = self._buffer.receive(data)
+                head = self._head_buffer.receive(data)
                 if head is not None:
-                    self._glued = self._buffer.rest
-                    self._take(head)
+                    self._trailing = self._head_buffer.rest
+                    self._handle_request(head)
             except Exception as exc:
                 self._refuse(exc)
         elif self._state is _State.DECIDING:
-            self._glued += data
-            if len(self._glued) > max(_MAX_TRAILING, self._body_size):
-                self._pause()
-            if self._body_came is not None and len(self._glued) >= self._body_size:
-                self._body_came.set()
+            self._trailing += data
+            if len(self._trailing) > max(_MAX_TRAILING, self._body_size):
+                self._pause_reading()
+            if self._body_complete is not None and len(self._trailing) >= self._body_size:
+                self._body_complete.set()
         else:
-            self._dropped += len(data)
-            if self._dropped > _LINGER_BYTES:
+            self._discarded += len(data)
+            if self._discarded > _LINGER_BYTES:
                 if self._state is _State.STREAMING:
-                    self._pause()
+                    self._pause_reading()
                 else:
                     self._close()
 
     def eof_received(self) -> bool:
-        """Take the peer's end of stream: a plain request may be answered all the same, a WebSocket needs both ways."""
+        """Return whether the connection stays open after the peer's end of stream.
+
+        A plain request still gets its response. A WebSocket needs both directions.
+        """
         return (
             self._state in (_State.DECIDING, _State.STREAMING)
-            and not self._over_tls()  # TLS as the loops have it knows no half of a stream
-            and not self._upgrade
+            and not self._over_tls()  # the loops' TLS cannot close one direction only
+            and not self._is_handshake
         )
 
     def pause_writing(self) -> None:
-        """Learn that a streamed body waits for the peer."""
-        self._drained = anyio.Event()
+        """Make a streamed body wait for the peer."""
+        self._writable = anyio.Event()
 
     def resume_writing(self) -> None:
-        """Learn that the peer has caught up."""
-        if self._drained is not None:
-            self._drained.set()
-            self._drained = None
+        """Continue a streamed body."""
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end of the transport."""
+        """Handle the loss of the transport: cancel the decision or the streamed body."""
         self._lost = True
-        self._transport.close()  # Python 3.10 has TLS transports that else complain of not having been closed
-        if self._scope is not None:
-            self._scope.cancel()
+        self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
+        if self._cancel_scope is not None:
+            self._cancel_scope.cancel()
         self._server.runtime.discard(self)
 
     def abort(self) -> None:
@@ -172,29 +208,33 @@ class HttpConnection:
         self._transport.abort()
 
     def stop(self) -> None:
-        """Close unless an answer is on its way; called when the server drains."""
+        """Close the connection if it has no complete request; the server calls this when it drains."""
         if self._state is _State.READING:
             self._close()
 
     def tick(self, now: float) -> None:
-        """Learn the time: ends what takes too long. While something of an answer leaves, the peer is not too slow."""
+        """Enforce the time limits. A peer that takes some bytes of a response is not too slow.
+
+        Args:
+            now: seconds of a monotonic clock.
+        """
         state = self._state
         if state is _State.DECIDING:
             return
         unsent = self._transport.get_write_buffer_size()
-        if self._since is None or unsent != self._unsent or (state is _State.STREAMING and not unsent):
-            self._since, self._unsent = now, unsent
-        elif state is _State.LINGERING and now - self._since >= _LINGER_SECONDS:
+        if self._progress_at is None or unsent != self._unsent or (state is _State.STREAMING and not unsent):
+            self._progress_at, self._unsent = now, unsent
+        elif state is _State.LINGERING and now - self._progress_at >= _LINGER_SECONDS:
             self._close()
         elif state is _State.READING:
-            if now - self._since >= self._server.options.handshake_timeout:
+            if now - self._progress_at >= self._server.options.handshake_timeout:
                 self._refuse(Refuse(408, body="no complete request in time"))
-        elif now - self._since >= self._server.options.ping_timeout:
+        elif now - self._progress_at >= self._server.options.ping_timeout:
             self._transport.abort()
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
-    def _take(self, head: bytes) -> None:
+    def _handle_request(self, head: bytes) -> None:
         server, header = self._server, self._header
         request = parse_request(
             head,
@@ -202,21 +242,22 @@ class HttpConnection:
             scheme="https" if self._over_tls() or (header is not None and header.secure) else "http",
             remote_address=self._remote_address(),
         )
+        request.app = server.app
         if server.proxies:
-            server.proxies.settle(request, self._transport.get_extra_info("peername"), header)
+            server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
         self._request = request
-        self._server.check_room()
+        server.check_capacity()
         answer: Accept | Response | Awaitable[Accept | Response]
-        self._upgrade = is_upgrade(request)
-        if self._upgrade:
+        self._is_handshake = is_upgrade(request)
+        if self._is_handshake:
             check_upgrade(request)
-            answer = ask_handshake(self._server.component, request)
+            answer = ask_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
-            answer = ask_request(self._server.component, request)
-        if is_awaited(answer):
-            self._state = _State.DECIDING
-            self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
+            answer = ask_request(server.component, request)
+        if must_await(answer):
+            self._enter(_State.DECIDING)
+            server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
         else:
             self._answer(cast("Accept | Response", answer))
 
@@ -228,17 +269,18 @@ class HttpConnection:
         return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
+        decided: Accept | Response | None = None
         try:
-            with anyio.move_on_after(self._server.options.handshake_timeout) as self._scope:
+            with anyio.move_on_after(self._server.options.handshake_timeout) as self._cancel_scope:
                 if self._lost:
-                    self._scope.cancel()
+                    self._cancel_scope.cancel()
                 decided = await answer
-            if self._scope.cancelled_caught:
+            if self._cancel_scope.cancelled_caught:
                 raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
             if not self._lost:
                 if isinstance(decided, Accept):
-                    self._server.check_room()  # a drain may have begun meanwhile
-                self._answer(decided)
+                    self._server.check_capacity()  # a drain can have begun during the decision
+                self._answer(cast("Accept | Response", decided))
         except Exception as exc:
             self._refuse(exc)
 
@@ -251,18 +293,20 @@ class HttpConnection:
         if size > max_size:
             raise Refuse(413, body=f"the body is longer than {max_size} bytes")
         self._body_size = size
-        self._resume()
-        if len(self._glued) < size:
-            self._body_came = anyio.Event()
-            await self._body_came.wait()  # a peer that is lost cancels it, and one that is slow the handshake timeout
-        return self._glued[:size]
+        self._resume_reading()
+        if len(self._trailing) < size:
+            self._body_complete = anyio.Event()
+            await self._body_complete.wait()  # the loss of the peer and the handshake timeout cancel this
+        return self._trailing[:size]
 
     def _answer(self, answer: Accept | Response) -> None:
         assert self._request is not None
         if isinstance(answer, Response):
             self._respond(answer)
-        elif isinstance(answer, Accept) and self._upgrade:
+        elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
+            self._enter(_State.UPGRADED)
+            self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
@@ -285,29 +329,27 @@ class HttpConnection:
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
-        logger.debug("%r opened", lifecycle.conn)
-        self._resume()  # first, since from here on the connection pauses as it needs
+        self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        lifecycle.open(self._glued)
+        lifecycle.open(self._trailing)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception) -> None:
-        what = self._what()
-        refuse = refusal_for(exc, what)
+        line = request_line(self._request)
+        refuse = refusal_for(exc, line)
         if self._lost:
             return
         try:
             self._respond(Response.refusal(refuse))
-        except Exception as fault:  # what the component gave cannot be sent
-            refuse = refusal_for(fault, what)
+        except Exception as fault:  # the component's refusal cannot be encoded
+            refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
-        peer = self._request.remote_address if self._request is not None else self._remote_address()
-        logger.info("%s: %s answered with %s", peer or "local", what, one_line(str(refuse)))
+        logger.info("%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 
-    def _what(self) -> str:
-        request = self._request
-        return one_line(f"{request.method} {request.path}") if request is not None else "no valid request"
+    def _peer(self) -> str:
+        """Return the peer's address, for a log."""
+        return (self._request.remote_address if self._request is not None else self._remote_address()) or "local"
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
@@ -316,66 +358,79 @@ class HttpConnection:
         content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
-        self._resume()
-        self._since = None
+        self._resume_reading()
+        self._progress_at = None
         self._transport.write(data)
         if head_only or stream is None:
+            self._log_response(response.status)
             self._finish()
         else:
-            self._state = _State.STREAMING
-            self._server.runtime.start_soon(functools.partial(self._stream, stream, size))
+            self._enter(_State.STREAMING)
+            self._server.runtime.start_soon(functools.partial(self._stream, stream, size, response.status))
 
-    async def _stream(self, body: AsyncIterator[bytes], size: int) -> None:
+    async def _stream(self, body: AsyncIterator[bytes], size: int, status: int) -> None:
         sent = 0
         try:
-            with anyio.CancelScope() as self._scope:
+            with anyio.CancelScope() as self._cancel_scope:
                 if self._lost:
-                    self._scope.cancel()
+                    self._cancel_scope.cancel()
                 async for piece in body:
                     sent += len(piece)
                     if sent > size:
                         break
                     self._transport.write(piece)
-                    await (self._drained.wait() if self._drained is not None else anyio.lowlevel.checkpoint())
+                    await (self._writable.wait() if self._writable is not None else anyio.lowlevel.checkpoint())
             if sent != size and not self._lost:
-                logger.error("the body for %s gave %d bytes, not the %d it announced", self._what(), sent, size)
+                line = request_line(self._request)
+                logger.error("the response to %s has a body of %d bytes, but content_length=%d", line, sent, size)
         except Exception:
-            logger.exception("sending the body for %s failed", self._what())
+            logger.exception("sending the body of the response to %s failed", request_line(self._request))
         finally:
-            await _end(body)
+            await _close_body(body)
+        self._log_response(status, complete=sent == size)
         if sent == size:
             self._finish()
         else:
-            self._transport.abort()  # the announced length does not hold: the peer has to notice
+            self._transport.abort()  # without its last bytes, so the peer notices that the body is not complete
+
+    def _log_response(self, status: int, *, complete: bool = True) -> None:
+        log = self._server.connection_log
+        if log.has_access_log:
+            log.responded(self._peer(), request_line(self._request), status, complete=complete)
 
     def _finish(self) -> None:
-        """Close behind an answer, when nothing of the request can be on its way any more."""
+        """Close after a response, but not before the rest of the request has come."""
         request = self._request
-        bare = request is not None and (request.method in ("GET", "HEAD") or self._body_size > 0)
-        quiet = bare and len(self._glued) == self._body_size and not self._dropped
-        if quiet or self._paused:
+        size_known = request is not None and (request.method in ("GET", "HEAD") or self._body_size > 0)
+        complete = size_known and len(self._trailing) == self._body_size and not self._discarded
+        if complete or self._reading_paused:
             self._close()
         else:
-            self._state = _State.LINGERING
-            self._since = None
+            self._enter(_State.LINGERING)
+            self._progress_at = None
 
     def _close(self) -> None:
-        self._state = _State.CLOSING
+        if self._state is not _State.CLOSING:
+            self._enter(_State.CLOSING)
         self._transport.close()
 
-    def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
+    def _enter(self, state: _State) -> None:
+        assert state in _NEXT[self._state], f"{state} cannot follow {self._state}"
+        self._state = state
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
             self._transport.pause_reading()
 
-    def _resume(self) -> None:
-        if self._paused and not self._transport.is_closing():
-            self._paused = False
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = False
             self._transport.resume_reading()
 
 
-async def _end(body: AsyncIterator[bytes]) -> None:
-    """End an async generator that may have been left halfway, also while the task is being cancelled."""
+async def _close_body(body: AsyncIterator[bytes]) -> None:
+    """Close an async generator that did not reach its end; works in a cancelled task too."""
     aclose = getattr(body, "aclose", None)
     if aclose is None:
         return
@@ -383,4 +438,4 @@ async def _end(body: AsyncIterator[bytes]) -> None:
         try:
             await aclose()
         except Exception:
-            logger.exception("ending the body of a response failed")
+            logger.exception("closing the body of a response failed")

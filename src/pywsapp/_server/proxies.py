@@ -1,12 +1,16 @@
-"""Who is at the other end when a proxy or a balancer stands between.
+"""Determine the client's address when a proxy or a load balancer is in front of the server.
 
-Two things can tell: the fields of a request that passed an HTTP proxy (`protocol.forwarded`), and a header in front of
-everything that a TCP balancer writes (`protocol.proxy_protocol`). Both are only words, and a client can write them as
-well. So the first is taken from peers that are listed, and the second on listeners that are said to be for balancers,
-from those that are listed or, if none are, from all.
+There are two sources: the forwarding fields of a request that passed an HTTP proxy (`_protocol.forwarded`), and the
+PROXY header that a TCP load balancer writes before all other data (`_protocol.proxy_protocol`). A client can send both
+as well, so the server reads them from trusted peers only:
 
-Where both are there, the header speaks first: it gives the peer of the balancer, and if that one is listed too (a CDN
-in front of the balancer), its fields are read. Of a client that a balancer does not name, no field is read.
+- It reads forwarding fields from the peers in `trusted_proxies`.
+- It reads PROXY headers on listeners with `proxy_protocol`, from the peers in `trusted_proxies`, or from all peers if
+  that list is empty.
+
+If a connection has both, the PROXY header comes first. It names the peer of the load balancer. If that peer is trusted
+too (a CDN in front of the load balancer), the server reads its forwarding fields. If the header names no peer, the
+server reads no forwarding fields.
 """
 
 from __future__ import annotations
@@ -34,18 +38,18 @@ _UNIX = "unix"
 
 
 class Proxies:
-    """The peers whose word is taken about whom they speak for; false if there are none.
+    """The trusted proxies and load balancers; false if there are none.
 
     Args:
-        trusted: IP addresses and networks, and `"unix"` for whoever can connect to a Unix socket.
+        trusted: IP addresses and networks; `"unix"` for every peer of a Unix socket.
 
     Raises:
-        ConfigurationError: one of them is none of that.
+        ConfigurationError: an entry is none of these.
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         if isinstance(trusted, str):
-            raise ConfigurationError(f"trusted_proxies is a list: write [{trusted!r}]")
+            raise ConfigurationError(f"trusted_proxies must be a list: write [{trusted!r}]")
         self._networks = Networks()
         self._unix = False
         for entry in trusted:
@@ -58,21 +62,21 @@ class Proxies:
         return self._unix or len(self._networks) > 0
 
     def trust(self, peer: Any) -> bool:
-        """Tell whether a peer is one of them; `peer` is its name as sockets have it, None if it cannot be known."""
+        """Return whether a peer is trusted; `peer` is what `socket.getpeername` returns, or None if it is unknown."""
         if isinstance(peer, tuple):
             return address_of_peer(peer) in self._networks
         return self._unix and peer is not None
 
     async def receive_header(self, sock: socket.socket) -> ProxyHeader:
-        """Take the PROXY header from a fresh connection, and not a byte of what is behind it.
+        """Read the PROXY header of a new connection, and no byte after it.
 
         Raises:
-            ProtocolError: the peer is not trusted, or sends something else.
-            OSError: the peer has left.
+            ProtocolError: the peer is not trusted, or sends other data.
+            OSError: the connection is lost.
         """
         peer = sock.getpeername()
         if self and not self.trust(peer):
-            raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"a PROXY header from {peer!r}, who is not trusted")
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"a PROXY header from {peer!r}, which is not trusted")
         buffer = ProxyHeaderBuffer()
         while True:
             await anyio.wait_readable(sock)
@@ -81,22 +85,22 @@ class Proxies:
             except (BlockingIOError, InterruptedError):
                 continue
             if not data:
-                raise ConnectionResetError("the peer went away before its PROXY header")
+                raise ConnectionResetError("the peer closed the connection before its PROXY header")
             header = buffer.receive(data)
-            # What is behind it stays in the kernel, where TLS or the transport will find it.
+            # The data after the header stays in the kernel, for TLS or the transport.
             left = len(data) - len(buffer.rest)
             while left:
                 left -= len(sock.recv(left))
             if header is not None:
                 return header
 
-    def settle(self, request: Request, peer: Any, header: ProxyHeader | None) -> None:
-        """Put into a request what trusted proxies say of it: the client's address, and the scheme.
+    def apply_forwarded(self, request: Request, peer: Any, header: ProxyHeader | None) -> None:
+        """Set the address and the scheme of a request to what trusted proxies report in its forwarding fields.
 
         Args:
-            request: with the address and scheme of the connection, or of the PROXY header.
-            peer: the name of the connection's peer as sockets have it.
-            header: what came in front of the request.
+            request: its address and scheme are those of the connection, or of the PROXY header.
+            peer: what `socket.getpeername` returns for the connection.
+            header: the PROXY header before the request, or None.
         """
         speaker = (header.address, 0) if header is not None and header.relayed else peer
         if not self.trust(speaker):
@@ -104,7 +108,7 @@ class Proxies:
         hops = request.headers.getlist("x-forwarded-for")
         for hop in forwarded_hops(hops) if hops else ():
             if hop is None:
-                logger.debug("%s sent an X-Forwarded-For with something else than addresses in it", request)
+                logger.debug("X-Forwarded-For of %s has entries that are not addresses", request)
                 break
             request.remote_address = hop
             if hop not in self._networks:
@@ -113,7 +117,11 @@ class Proxies:
 
 
 def address_of_peer(peer: Any) -> str:
-    """Give the IP address in a peer's name, `""` if it has none; an IPv4 one also where an IPv6 socket took it."""
+    """Return the IP address of a peer, or `""` if it has none; IPv4 addresses on IPv6 sockets are unmapped.
+
+    Args:
+        peer: what `socket.getpeername` returns.
+    """
     if not isinstance(peer, tuple):
         return ""
     address = str(peer[0])

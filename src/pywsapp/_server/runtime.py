@@ -1,4 +1,4 @@
-"""What connections share in one event loop: flushing, time, and the tasks that handlers run in."""
+"""What the connections of one event loop share: flushing, time limits and the tasks of handlers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-#: Links that are told the time before other tasks get their turn.
+#: `tick` is called for so many connections before other tasks get their turn.
 _TICKS_A_TURN = 200
 
 
 class Timed(Protocol):
-    """A connection that wants to know the time."""
+    """A connection that has time limits."""
 
     def tick(self, now: float) -> None:
-        """Learn the time, in seconds of a monotonic clock."""
+        """Enforce the time limits.
+
+        Args:
+            now: seconds of a monotonic clock.
+        """
 
 
 class TaskFlusher(TurnFlusher):
-    """The same by a task, for loops that have no `call_soon`."""
+    """A flusher that flushes in a task, for event loops without `call_soon` (trio)."""
 
     def __init__(self) -> None:
         super().__init__(lambda _: self._event.set())
@@ -48,27 +52,35 @@ class TaskFlusher(TurnFlusher):
 
 
 class Runtime:
-    """The surroundings of connections in one event loop; the `Host` of their lifecycles.
+    """The connections of one event loop and what they share; the `Host` of their lifecycles.
 
     Args:
-        options: the timings that decide how often connections are told the time.
+        options: its time limits decide how often `tick` is called for each connection.
+        on_ended: called with each connection that has ended; must not raise.
+
+    Attributes:
+        connections: the connections that have not ended: HTTP connections and lifecycles.
+        flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, on_ended: Callable[[Any], None] | None = None) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
         self._options = options
+        self._on_ended = on_ended
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a task for a handler."""
+        """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
         assert self._handlers is not None
         self._handlers.start_soon(work)
 
     def discard(self, connection: Any) -> None:
-        """Drop a connection that has ended."""
+        """Remove a connection that has ended."""
         self.connections.discard(connection)
+        if self._on_ended is not None:
+            self._on_ended(connection)
         if not self.connections and self._empty is not None:
             self._empty.set()
 
@@ -79,10 +91,10 @@ class Runtime:
             await self._empty.wait()
 
     async def run(self, body: Callable[[TaskGroup], Awaitable[None]]) -> None:
-        """Run `body` with a task group for transports; end all connections when it returns or is cancelled.
+        """Run `body` with a task group for transports; abort all connections when it returns or is cancelled.
 
         Raises:
-            Exception: what `body` raised, and not in a group.
+            Exception: the exception of `body`, not in an exception group.
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as self._handlers:
@@ -93,7 +105,7 @@ class Runtime:
                     else:
                         self.flusher = flusher = TaskFlusher()
                         transports.start_soon(flusher.run)
-                    transports.start_soon(self._tell_time)
+                    transports.start_soon(self._enforce_time_limits)
                     try:
                         await body(transports)
                     except Exception as exc:
@@ -112,7 +124,7 @@ class Runtime:
         for connection in list(self.connections):
             connection.abort()
 
-    async def _tell_time(self) -> None:
+    async def _enforce_time_limits(self) -> None:
         options = self._options
         shortest = min(
             options.handshake_timeout,
@@ -133,4 +145,4 @@ class Runtime:
             try:
                 connection.tick(anyio.current_time())
             except Exception:
-                logger.exception("telling %r the time failed", connection)
+                logger.exception("enforcing the time limits of %r failed", connection)

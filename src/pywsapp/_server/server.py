@@ -1,4 +1,4 @@
-"""The server: one component on any number of listeners, and its end in good order."""
+"""The server: it runs one component on any number of listening sockets, and drains when it stops."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, address_of, bind
+from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.runtime import Runtime
@@ -24,7 +25,7 @@ from pywsapp.exceptions import Refuse
 
 try:
     import resource
-except ImportError:  # not on Windows
+except ImportError:  # Windows has no such module
     resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
@@ -38,31 +39,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-#: File descriptors that are left for refusals, files and whatever else the program opens.
+#: File descriptors that are not used for connections, but for refusals, files and the program's other sockets.
 _RESERVED_FILES = 64
-#: Freed once, a block of this size tells glibc to keep as much for the next messages; else each large one costs its
-#: memory's page faults anew, several times what is done with it.
+#: Bytes. When a block of this size is freed, glibc keeps as much memory for the next messages. Without it, every large
+#: message pays for page faults again, which cost several times as much as the message.
 _KEPT_BY_MALLOC = 8 * 1024 * 1024
 _DRAIN_BATCH = 100
-_DRAIN_PAUSE = 0.05
-#: How often it is looked whether handshakes have ended; first, for what was accepted just now is no connection yet.
-_LOOK_SECONDS = 0.05
+_DRAIN_PAUSE = 0.05  # seconds between two batches, on average
+#: Seconds between two checks for unfinished handshakes. The first check comes after a pause too, because sockets that
+#: were accepted just now are not in `Runtime.connections` yet.
+_HANDSHAKE_CHECK_INTERVAL = 0.05
 
 
 class Server:
-    """Runs a component on listeners.
+    """Run a component on listening sockets.
 
     Args:
-        component: takes every handshake and request; usually a router.
-        options: the limits of connections that the component does not set others for.
-        max_connections: above it handshakes are answered with 503; by default what the limit of open files allows.
-        proxies: whose word is taken about where a connection comes from; nobody's by default.
-        patience: seconds for which a drain waits for handshakes of what was accepted before, so that nobody is refused
-            while somebody else accepts on the same sockets already.
+        component: handles every handshake and request; usually a router.
+        options: the limits of connections, unless the component returns other options.
+        max_connections: when the server has more connections, it refuses handshakes and requests with 503. By default
+            the limit of open files decides.
+        proxies: the proxies and load balancers that the server trusts; by default none.
+        handshake_grace: seconds that a drain waits for the handshakes of accepted connections. They are not refused
+            while another process already accepts on the same sockets.
+        app: becomes `Request.app`; the server does not use it.
+        access_log: whether to write one INFO line for each finished request and each closed WebSocket to the logger
+            `pywsapp.access`.
 
     Attributes:
-        sockets: what it listens on.
-        addresses: where it listens, each as `host:port` or `unix:path`; kept when it no longer does.
+        sockets: the listening sockets.
+        addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
     """
 
     def __init__(
@@ -71,20 +77,25 @@ class Server:
         options: Options,
         max_connections: int | None = None,
         proxies: Proxies | None = None,
-        patience: float = 0,
+        handshake_grace: float = 0,
+        *,
+        app: Any = None,
+        access_log: bool = False,
     ) -> None:
+        self.app = app
+        self.connection_log = ConnectionLog(access_log)
         self.component = component
         self.options = options
         self.proxies = proxies or Proxies()
-        self.runtime = Runtime(options)
+        self.runtime = Runtime(options, self._connection_ended)
         self.max_connections = max_connections or _connections_allowed()
         self.draining = False
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._stop: anyio.Event | None = None
-        self._patience = patience
-        self._in_haste = False
-        self._date = (0, "")
+        self._handshake_grace = handshake_grace
+        self._replaced = False
+        self._date = (0, "")  # a Unix time and the Date field's value for it
 
     async def run(
         self, listeners: Sequence[ListeningSocket], started: Callable[[TaskGroup], Awaitable[None]] | None = None
@@ -92,17 +103,17 @@ class Server:
         """Listen and serve until `stop` is called and the drain is over, or until cancelled.
 
         Args:
-            listeners: where to listen.
-            started: awaited when all of them listen, with a task group whose tasks end with the server.
+            listeners: the addresses to listen on.
+            started: awaited when all of them listen, with a task group that is cancelled when the server ends.
 
         Raises:
-            ConfigurationError: listening is not possible.
+            ConfigurationError: an address cannot be used; the message says why.
         """
         self._stop = anyio.Event()
         self.draining = False
         bytes(_KEPT_BY_MALLOC)
         with ExitStack() as opened:
-            bound = []
+            bound: list[tuple[ListeningSocket, list[socket.socket]]] = []
             for listener in listeners:
                 sockets = bind(listener)
                 for sock in sockets:
@@ -122,10 +133,10 @@ class Server:
                 await serve_sockets(
                     sockets,
                     listener.tls,
-                    self._make_link,
+                    self._make_connection,
                     transports,
                     handshake_timeout=self.options.handshake_timeout,
-                    on_accept_error=self._accept_failed,
+                    on_accept_error=self._log_accept_error,
                     backlog=listener.backlog,
                     greet=self.proxies.receive_header if listener.proxy_protocol else None,
                 )
@@ -137,12 +148,12 @@ class Server:
                     await started(transports)
                 assert self._stop is not None
                 await self._stop.wait()
-                if not self._in_haste:
+                if not self._replaced:
                     await self._delay()
                 for serving in servings:
                     serving.stop_accepting()
-                if self._patience:
-                    await self._finish_handshakes(unseen=any(listener.tls is not None for listener, _ in bound))
+                if self._handshake_grace:
+                    await self._finish_handshakes(any(listener.tls is not None for listener, _ in bound))
             finally:
                 self.draining = True
                 for serving in servings:
@@ -155,14 +166,14 @@ class Server:
         """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over.
 
         Args:
-            replaced: somebody else accepts on the same sockets, so that there is nothing to wait for.
+            replaced: another process accepts on the same sockets, so the server stops accepting without the delay.
         """
-        self._in_haste = replaced
+        self._replaced = replaced
         if self._stop is not None:
             self._stop.set()
 
-    def check_room(self) -> None:
-        """Refuse if there is no room for another connection.
+    def check_capacity(self) -> None:
+        """Refuse a request or handshake if the server drains or has too many connections.
 
         Raises:
             Refuse: with 503.
@@ -173,38 +184,46 @@ class Server:
             raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
 
     def date(self) -> str:
-        """Give the Date field's value, made once a second."""
+        """Return the value of the Date header field, which is formatted once a second."""
         now = int(time.time())
         if self._date[0] != now:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
 
-    def _make_link(self, header: ProxyHeader | None = None) -> HttpConnection:
+    def _make_connection(self, header: ProxyHeader | None = None) -> HttpConnection:
         return HttpConnection(self, header)
 
-    def _accept_failed(self, exc: OSError) -> None:
+    def _connection_ended(self, connection: object) -> None:
+        if isinstance(connection, Lifecycle):
+            self.connection_log.closed(connection.conn)
+
+    def _log_accept_error(self, exc: OSError) -> None:
         assert self._stop is not None
-        if not (self.draining or self._stop.is_set()):  # a socket may be closed while somebody accepts
+        if not (self.draining or self._stop.is_set()):  # a stop closes sockets during a call of accept
             logger.warning("accepting a connection failed, trying again: %s", exc)
 
     async def _delay(self) -> None:
-        """Go on as before for the time that balancers need to notice that the health check fails."""
+        """Continue to accept until load balancers have seen the failing health check."""
         if self.options.drain_delay:
             logger.info("accepting connections for %g s more", self.options.drain_delay)
             await anyio.sleep(self.options.drain_delay)
 
-    async def _finish_handshakes(self, *, unseen: bool) -> None:
-        """Wait for handshakes that have begun; in full if some cannot be seen, as those of TLS."""
-        with anyio.move_on_after(self._patience):
+    async def _finish_handshakes(self, has_tls: bool) -> None:
+        """Wait until the accepted connections have finished their handshakes, or the grace period is over.
+
+        Args:
+            has_tls: whether a listener uses TLS. The server cannot see TLS handshakes, so it waits for the
+                whole period.
+        """
+        with anyio.move_on_after(self._handshake_grace):
             while True:
-                await anyio.sleep(_LOOK_SECONDS)
-                if not unseen and not any(
-                    isinstance(connection, HttpConnection) for connection in self.runtime.connections
-                ):
+                await anyio.sleep(_HANDSHAKE_CHECK_INTERVAL)
+                pending = any(isinstance(connection, HttpConnection) for connection in self.runtime.connections)
+                if not (has_tls or pending):
                     return
 
     async def _drain(self) -> None:
-        """Close every connection with 1012, spread over a while so that not all clients reconnect at once."""
+        """Close every connection with 1012, in batches with pauses, so the clients do not reconnect all at once."""
         connections = list(self.runtime.connections)
         open_connections = [connection for connection in connections if isinstance(connection, Lifecycle)]
         for connection in connections:
@@ -221,7 +240,7 @@ class Server:
                 await anyio.sleep(random.uniform(0, 2 * pause))
             await self.runtime.wait_empty()
         if scope.cancelled_caught:
-            logger.warning("%d connections did not end in time and are cut off", len(self.runtime.connections))
+            logger.warning("%d connections did not end in time and are aborted", len(self.runtime.connections))
 
 
 def _connections_allowed() -> int:

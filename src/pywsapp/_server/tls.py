@@ -1,6 +1,6 @@
-"""TLS contexts out of files, with errors that name the file that is wrong.
+"""Create TLS contexts from files; error messages name the file that is wrong.
 
-Minimum TLS 1.2 (RFC 9325), ALPN `http/1.1` (RFC 7301), since a WebSocket begins as HTTP/1.1.
+The minimum is TLS 1.2 (RFC 9325). ALPN is `http/1.1` (RFC 7301), because a WebSocket begins as HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Password = str | bytes | Callable[[], str | bytes]
 def server_context(
     certificate: FilePath, key: FilePath | None = None, password: Password | None = None
 ) -> ssl.SSLContext:
-    """Make the TLS context of a server; reads the files at once, and so blocks.
+    """Create the TLS context of a server; reads the files, so it blocks.
 
     Args:
-        certificate: PEM file with the certificate and the chain behind it.
-        key: PEM file with the private key; the certificate's own file when left out.
-        password: what an encrypted key is opened with, or what gives it.
+        certificate: PEM file with the certificate, followed by its chain.
+        key: PEM file with the private key; by default the certificate's file.
+        password: the password of an encrypted key, or a function that returns it.
 
     Raises:
         ConfigurationError: a file is missing, unreadable or not PEM, or the key does not belong to the certificate.
@@ -33,7 +33,7 @@ def server_context(
         _read_pem(key, "key", b"PRIVATE KEY-----")
     elif b"PRIVATE KEY-----" not in pem:
         raise ConfigurationError(
-            f"the TLS certificate file {_name(certificate)} holds no private key: give the key's file too"
+            f"the TLS certificate file {_name(certificate)} has no private key: pass the file of the key too"
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -43,16 +43,16 @@ def server_context(
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ConfigurationError(f"TLS certificate and key do not belong together: {names}") from exc
         raise ConfigurationError(f"TLS certificate or key is damaged, or the password is wrong: {names}") from exc
-    # A peer of TLS 1.2 could keep a processor busy with nothing but renegotiations.
+    # With renegotiations alone, a peer of TLS 1.2 could keep a processor busy.
     context.options |= ssl.OP_NO_RENEGOTIATION
     return _harden(context)
 
 
 def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
-    """Make the TLS context of a client, which verifies the server's certificate and name; reads files, and so blocks.
+    """Create the TLS context of a client, which verifies the server's certificate and name; reads files, so it blocks.
 
     Args:
-        ca: PEM file with the authorities to trust; the system's when left out.
+        ca: PEM file with the trusted authorities; by default the system's.
 
     Raises:
         ConfigurationError: the file is missing, unreadable or not PEM.
@@ -67,16 +67,16 @@ def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
 
 
 def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]) -> ssl.SSLContext:
-    """Give a ready context back unchanged, or make one of a file or a pair (certificate, key).
+    """Return an SSLContext unchanged, or create one from a file or a pair (certificate, key).
 
     Raises:
-        ConfigurationError: the files are unfit, or it is neither of these, or the context is a client's.
+        ConfigurationError: a file is wrong, or the value is none of these, or the context is a client's.
     """
     if isinstance(tls, ssl.SSLContext):
         if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ConfigurationError(
-                "this SSLContext is a client's and cannot serve: make it with ssl.Purpose.CLIENT_AUTH, or give"
-                " (certificate file, key file) instead"
+                "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
+                "(certificate file, key file) instead"
             )
         return tls
     if isinstance(tls, (str, os.PathLike)):
@@ -84,7 +84,7 @@ def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]
     if isinstance(tls, tuple) and len(tls) == 2:
         return server_context(*tls)
     raise ConfigurationError(
-        f"tls takes an SSLContext, a PEM file or (certificate file, key file), not {type(tls).__name__}"
+        f"tls must be an SSLContext, a PEM file or (certificate file, key file), not {type(tls).__name__}"
     )
 
 
@@ -95,7 +95,7 @@ def _harden(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 def _read_pem(path: FilePath, what: str, marker: bytes) -> bytes:
-    """Read a file only to name what is wrong with it; OpenSSL's own errors name no file."""
+    """Read a file to find out what is wrong with it, because OpenSSL's errors name no file."""
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -104,15 +104,13 @@ def _read_pem(path: FilePath, what: str, marker: bytes) -> bytes:
     except OSError as exc:
         raise ConfigurationError(f"the TLS {what} file {_name(path)} cannot be read: {exc.strerror}") from exc
     if marker not in content:
-        raise ConfigurationError(
-            f"the TLS {what} file {_name(path)} holds no PEM {marker.strip(b'-').decode().lower()}"
-        )
+        raise ConfigurationError(f"the TLS {what} file {_name(path)} has no PEM {marker.strip(b'-').decode().lower()}")
     return content
 
 
 def _refuse_to_ask() -> str:
-    # Without this OpenSSL would ask at the terminal, and a server without one would hang.
-    raise ConfigurationError("the TLS key is encrypted: give its password")
+    # Without this function OpenSSL asks for the password at the terminal, and a server without a terminal hangs.
+    raise ConfigurationError("the TLS key is encrypted: pass its password")
 
 
 def _name(path: FilePath) -> str:

@@ -1,8 +1,8 @@
-"""Names the handler that blocks the event loop.
+"""Detect handlers that block the event loop, and log their names.
 
-A task in the loop notes the time every 50 ms; a thread beside it looks whether the note is fresh. If it is not for
-100 ms, the thread reads the loop thread's stack, and looks from its inner end for code of the person's that was called
-by ours. Nothing is measured per message, so it costs nothing per message.
+A task in the event loop stores the time every 50 ms. A thread checks the stored time; if the task has been late for
+100 ms, the thread reads the stack of the event loop's thread. It starts at the innermost frame and searches for code of
+the application that pywsapp has called. Nothing is measured for each message, so a message costs nothing.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from types import CodeType, FrameType
 
 import anyio
 
+from pywsapp._hooks import HOOKS
 from pywsapp.component import MessageComponent
 
 logger = logging.getLogger("pywsapp")
 
-_HANDLERS = frozenset({"on_handshake", "on_open", "on_message", "on_close", "on_error", "on_request"})
-#: Where no handler is: the standard library, and what event loops and this package are built on.
-_NO_HANDLERS = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
+#: Packages that contain no handlers: the standard library, the event loops and the dependencies of pywsapp.
+_LIBRARIES = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
 
 
 class Watchdog:
-    """Warns when one step of a handler takes longer than it should.
+    """Log a warning when one step of a handler takes too long.
 
     Args:
-        limit: seconds.
-        repeat_after: seconds for which the same handler is not named again.
+        limit: seconds that a step can take.
+        repeat_after: seconds until the log can name the same handler again.
     """
 
     def __init__(self, limit: float = 0.1, repeat_after: float = 60.0) -> None:
         self._limit = limit
         self._repeat_after = repeat_after
-        self._beat = time.monotonic()
+        self._stored_at = time.monotonic()
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
         self._warned: dict[CodeType, float] = {}
@@ -43,24 +43,24 @@ class Watchdog:
     async def run(self) -> None:
         """Watch until cancelled."""
         thread = threading.Thread(target=self._watch, name="pywsapp watchdog", daemon=True)
-        self._beat = time.monotonic()
+        self._stored_at = time.monotonic()
         thread.start()
         try:
             while True:
                 await anyio.sleep(self._limit / 2)
-                self._beat = time.monotonic()
+                self._stored_at = time.monotonic()
         finally:
             self._stop.set()
 
     def _watch(self) -> None:
         reported = 0.0
         while not self._stop.wait(self._limit / 2):
-            beat = self._beat
-            if beat == reported or time.monotonic() - beat < self._limit * 1.5:
+            stored_at = self._stored_at
+            if stored_at == reported or time.monotonic() - stored_at < self._limit * 1.5:
                 continue
             frame = _handler(sys._current_frames().get(self._loop_thread))
             if frame is not None:
-                reported = beat
+                reported = stored_at
                 self._warn(frame)
 
     def _warn(self, frame: FrameType) -> None:
@@ -80,19 +80,22 @@ class Watchdog:
 
 
 def _handler(frame: FrameType | None) -> FrameType | None:
-    """Find, from the inner end of a stack, a component's handler, or what code of ours has called of the person's.
+    """Return the frame of a component's handler, or of the application's code that pywsapp called, or None.
 
-    The compiled twin leaves no frames, so a handler cannot only be known by who called it.
+    Extension modules have no frames, so a search for pywsapp's frames alone would not find every handler.
+
+    Args:
+        frame: the innermost frame of the event loop's thread.
     """
-    theirs = None
+    application = None
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("pywsapp.") and not module.startswith("pywsapp._demo"):
-            if theirs is not None:
-                return theirs
-        elif module.partition(".")[0] not in _NO_HANDLERS:
-            theirs = frame
-            if frame.f_code.co_name in _HANDLERS and isinstance(_first_argument(frame), MessageComponent):
+            if application is not None:
+                return application
+        elif module.partition(".")[0] not in _LIBRARIES:
+            application = frame
+            if frame.f_code.co_name in HOOKS and isinstance(_first_argument(frame), MessageComponent):
                 return frame
         frame = frame.f_back
     return None

@@ -1,10 +1,10 @@
-"""The port to what carries messages between processes and machines; `pywsapp.brokers.urls` has implementations.
+"""The port to what carries messages between processes and machines.
 
-A `Broker` is what a person chooses, by URL or as an object; it connects, and that is all. A `BrokerConnection` is one
-connection of one process, good until it is lost. What has to be remembered and repeated when that happens, the `Relay`
-does, once for all brokers. Both are used from one task group of one event loop, and everything in here is at most once:
-a message may be lost with a connection, and never comes twice over one. Only what a topic's history keeps is handed
-over again; the broker knows it by its `Keep.id` and takes it once.
+A `Broker` is what an application names, by a URL or as an object; it only connects. A `BrokerConnection` is one
+connection of one process, usable until it is lost. The `Relay` remembers what has to be subscribed and published again
+after that, for all brokers alike. Both are used from one task group of one event loop. Messages are delivered at most
+once: a message can be lost with a connection, and never comes twice over one. Only a kept message, one of a topic with
+a history, is published again; the broker recognises it by its `Keep.id` and accepts it once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MIB = 1024 * 1024
 
 
 class Position(NamedTuple):
-    """Where a message stands in the history of its topic.
+    """The position of a message in the history of its topic.
 
     Args:
-        epoch: changes when the history was lost and begins anew.
+        epoch: a name that changes when the history was lost and begins anew.
         offset: counts from 1 in an epoch, without gaps.
     """
 
@@ -32,7 +32,7 @@ class Position(NamedTuple):
     offset: int
 
     def covers(self, other: Position) -> bool:
-        """Tell whether whoever is here has seen what stands there."""
+        """Return whether a reader at this position has the message at another position."""
         return self.epoch == other.epoch and self.offset >= other.offset
 
     def __str__(self) -> str:
@@ -40,28 +40,28 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: object) -> Position:
-        """Read what `str` made of one; it mostly comes from a client.
+        """Parse what `str` made of a position; it mostly comes from a client.
 
         Raises:
-            TopicError: it is none.
+            TopicError: the text is not a position.
         """
         found = _POSITION.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise TopicError(f"{reprlib.repr(text)} is no position in a topic, such as '17-5f3c'")
+            raise TopicError(f"{reprlib.repr(text)} is not a position in a topic, such as '17-5f3c'")
         return cls(found[2], int(found[1]))
 
 
-#: An offset that other languages, which count in doubles, can say, and an epoch.
+#: An offset that is exact in languages whose numbers are doubles, and an epoch.
 _POSITION = re.compile(r"([0-9]{1,15})-([0-9A-Za-z]{1,48})")
 
 
 class Keep(NamedTuple):
-    """That a message is kept in its topic's history, and for how long.
+    """How a message is kept in the history of its topic.
 
     Args:
-        id: names the message among all that this process publishes on the topic: `(process, count)`, counting up.
-        size: how many messages of the topic are kept.
-        seconds: for how long, counted from the last one.
+        id: identifies the message among all messages of its publisher on the topic: `(process, number)`. Numbers grow.
+        size: the number of messages that the topic keeps.
+        seconds: how long it keeps them, counted from the last one.
     """
 
     id: tuple[str, int]
@@ -70,7 +70,13 @@ class Keep(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """Something to be published."""
+    """A message to be published.
+
+    Args:
+        topic: the topic's name.
+        data: the encoded envelope.
+        keep: how it is kept; None for a plain message, which is not.
+    """
 
     topic: str
     data: bytes
@@ -78,12 +84,12 @@ class Outgoing(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a history has.
+    """What a history keeps after a position.
 
     Args:
-        position: of the last message that it took; the offset is 0 if there was none in this epoch.
-        messages: the kept ones behind the position asked for, in order, each with its offset.
-        complete: whether these are all behind the position asked for.
+        position: of the last message that the history has accepted; the offset is 0 if there was none in this epoch.
+        messages: the kept messages after the position asked for, in order, each with its offset.
+        complete: whether these are all messages after the position asked for.
     """
 
     position: Position
@@ -91,49 +97,49 @@ class Kept(NamedTuple):
     complete: bool
 
 
-#: Takes a topic, an encoded envelope, and its position if it is kept. Called in the loop's thread; does not raise.
+#: Takes a topic, an encoded envelope, and its position if it is kept. Called in the loop's thread; raises nothing.
 Receive = Callable[[str, bytes, "Position | None"], None]
 
 
 class BrokerConnection(ABC):
-    """One connection to a broker. Every method may raise anything when the connection is, or gets, lost."""
+    """One connection to a broker. Every method may raise any exception when the connection is lost."""
 
     @abstractmethod
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish messages in their order; returns when the broker has taken them. Never called twice at once."""
+        """Publish messages in their order; return when the broker has accepted them. Never called twice at once."""
 
     @abstractmethod
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """Receive what is published on these topics; returns when that is so. None of them is subscribed already."""
+        """Subscribe to topics, none of which is subscribed; return when their messages are delivered."""
 
     @abstractmethod
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """Undo `subscribe`; what is on its way may still come. Neither is called while the other runs."""
+        """Undo `subscribe`; messages on their way may still be delivered. Never called while the other one runs."""
 
     @abstractmethod
     async def wait_lost(self) -> None:
-        """Wait until the connection is lost; returns then, or raises why."""
+        """Wait until the connection is lost; return then, or raise the reason."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close it, lost or not; must not raise nor take long, also when it is being cancelled."""
+        """Close the connection, lost or not. Must not raise or take long, even when it is being cancelled."""
 
     async def read_history(self, topic: str, since: Position | None) -> Kept:
-        """Give what is kept behind a position; behind None nothing, only the position of the last message.
+        """Return what is kept after a position; for None no messages, only the position of the last one.
 
-        A broker that `keeps_history` has this.
+        Only for a broker that `keeps_history`.
         """
         raise NotImplementedError
 
 
 class Broker(ABC):
-    """A way between processes.
+    """A way for messages between processes.
 
     Attributes:
-        name: what it is called in logs, without a password.
-        max_size: bytes of a message that it carries.
-        keeps_history: whether it knows `Keep` and `read_history`.
-        is_internal: whether nobody needs to be told that it is there.
+        name: what logs call it, without a password.
+        max_size: bytes of the largest envelope that it carries.
+        keeps_history: whether it supports `Keep` and `read_history`.
+        is_internal: whether the log need not mention that it is connected.
     """
 
     is_internal: bool = False
@@ -146,14 +152,17 @@ class Broker(ABC):
         """Connect.
 
         Args:
-            receive: is called for every message that somebody publishes on a topic that was subscribed, or that
-                matches a pattern; once, also if both are so; in the publisher's order for one topic. What this
-                connection publishes comes back to it as well.
+            receive: is called for every message that is published, by any connection, on a subscribed topic or on one
+                that a pattern matches: once, also if both are the case, and in the publisher's order for one topic.
+                A broker may leave out the plain messages that this connection has published itself. It must not leave
+                out its kept messages: they come in the order of the history, like those of all others. The broker need
+                not carry such a message back, only its position, if the connection passes its own copy of the
+                published bytes to `receive`.
             patterns: subscribed from the beginning, see `pywsapp.topics.names`.
 
         Raises:
-            Exception: it cannot be reached.
+            Exception: the broker cannot be reached.
         """
 
-    def close(self) -> None:  # noqa: B027 - there is mostly nothing to do
-        """Let go of what is not a connection's, when the app that has it has ended."""
+    def close(self) -> None:  # noqa: B027 - most brokers have nothing to do here
+        """Release what does not belong to a connection, when the app of this broker has ended."""

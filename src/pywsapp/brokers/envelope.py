@@ -1,15 +1,15 @@
-"""What travels through a broker: one message in a JSON object, which any language can write and read.
+"""The envelope: what travels through a broker. It is one JSON object, which any language can write and read.
 
     {"v": 1, "topic": "room:42", "from": "b9f0c1d2", "text": "hello"}
 
-`v` is the version, and what it is not known for is dropped. `topic` must be the one it came on. `from` names the
-process that published, so that it does not deliver its own messages twice; leave it out when publishing from elsewhere.
-Then exactly one of `text` for a text message, `base64` for a binary one, or `event`, an object by which processes talk
-to each other (presence). Fields that are not known are ignored.
+`v` is the version; envelopes of other versions are dropped. `topic` must be the topic that the envelope came on. `from`
+names the process that published it, so that this process does not deliver it twice; other publishers leave it out.
+Then there is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
+processes talk to each other (presence). Unknown fields are ignored.
 
-With a shared key, 64 hexadecimal digits and a space stand before the object: the HMAC-SHA256 of its bytes. Then nothing
-without them is taken. That keeps out those who may write to the broker and do not have the key; it does not stop them
-from repeating on the same topic what they have seen there.
+With a shared key, 64 hexadecimal digits and a space precede the object: the HMAC-SHA256 of its bytes. An envelope
+without a valid signature is then dropped. That keeps out everyone who can write to the broker and does not have the
+key. It does not keep them from repeating on the same topic what they have seen there.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from typing import Any
 from pywsapp.exceptions import PywsappError
 
 VERSION = 1
-_SIGNED = 64 + 1
+#: Bytes of a signature, with the space behind it.
+SIGNATURE_BYTES = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-# What an encoder makes of a text is made by this. Most of the time that it takes for an object goes elsewhere.
+# The encoder writes a str by this function. Encoding a whole object takes several times as long.
 _quoted = encode_basestring
 
 
 class EnvelopeError(PywsappError):
-    """What came from the broker is not an envelope, or not from somebody who has the key."""
+    """What came from the broker is not an envelope, or its signature is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message on its way, or an event.
+    """A message or an event on its way through a broker.
 
     Args:
-        topic: where it goes.
+        topic: the name of its topic.
         message: text or bytes; None for an event.
-        origin: the process that published it; empty for a publisher elsewhere.
-        event: what processes tell each other.
+        origin: the process that published it; empty for another publisher.
+        event: what processes tell each other; None for a message.
     """
 
     topic: str
@@ -54,61 +55,66 @@ class Envelope:
 
 
 def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
-    """Write an envelope, signed if there is a key."""
-    topic, message, origin = envelope.topic, envelope.message, envelope.origin
+    """Encode an envelope, and sign it if there is a key."""
     if envelope.event is not None:
-        data = _encode_event(topic, origin, envelope.event)
+        data = _encode_event(envelope.topic, envelope.origin, envelope.event)
     else:
-        sender = f',"from":{_quoted(origin)}' if origin else ""
+        message = envelope.message
         if isinstance(message, str):
-            content = f'"text":{_quoted(message)}'
+            content = f'"text":{_quoted(message)}}}'
         else:
-            content = f'"base64":"{b64encode(message or b"").decode()}"'
-        data = f'{{"v":{VERSION},"topic":{_quoted(topic)}{sender},{content}}}'.encode()
+            content = f'"base64":"{b64encode(message or b"").decode()}"}}'
+        data = envelope_start(envelope.topic, envelope.origin) + content.encode()
     return data if key is None else _signature(key, data) + data
+
+
+def envelope_start(topic: str, origin: str) -> bytes:
+    """Return the bytes that the envelopes of a process on a topic begin with, behind the signature."""
+    sender = f'"from":{_quoted(origin)},' if origin else ""
+    return f'{{"v":{VERSION},"topic":{_quoted(topic)},{sender}'.encode()
 
 
 def _encode_event(topic: str, origin: str, event: dict[str, Any]) -> bytes:
     fields = {"v": VERSION, "topic": topic, **({"from": origin} if origin else {}), "event": event}
     try:
         return _encode(fields).encode()
-    except UnicodeEncodeError:  # an event may hold half a surrogate pair, which JSON can only say escaped
+    except UnicodeEncodeError:  # an event may contain half a surrogate pair, which JSON can only express escaped
         return json.dumps(fields).encode()
 
 
 def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelope:
-    """Read an envelope.
+    """Decode an envelope.
 
     Args:
-        data: what came.
-        topic: where it came.
-        key: the shared key, or None if nothing is signed here.
+        data: the bytes from the broker.
+        topic: the topic that they came on.
+        key: the shared key; None if envelopes are not signed.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: this is not an envelope, it belongs to another topic, or its signature is wrong.
     """
     if key is not None:
-        signature, data = data[:_SIGNED], data[_SIGNED:]
+        signature, data = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, _signature(key, data)):
             raise EnvelopeError("the signature is missing or wrong")
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise EnvelopeError(f"it is no JSON: {exc}") from None
+        raise EnvelopeError(f"it is not JSON: {exc}") from None
     if not isinstance(fields, dict):
-        raise EnvelopeError("it is no JSON object")
+        raise EnvelopeError("it is not a JSON object")
     if fields.get("v") != VERSION:
         raise EnvelopeError(f"its version is {reprlib.repr(fields.get('v')):.80}, not {VERSION}")
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
     if not isinstance(origin, str) or not _has_utf8(origin):
-        raise EnvelopeError("its `from` is no text")
+        raise EnvelopeError("its `from` is not text")
     return _with_content(fields, topic, origin)
 
 
 def _has_utf8(text: str) -> bool:
-    """Tell whether there is no half of a surrogate pair in it, which JSON can say."""
+    """Return whether a text has a UTF-8 form. Half a surrogate pair, which JSON can express, has none."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -119,22 +125,22 @@ def _has_utf8(text: str) -> bool:
 def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
     found = [name for name in ("text", "base64", "event") if name in fields]
     if len(found) != 1:
-        raise EnvelopeError("it has not exactly one of text, base64 and event")
+        raise EnvelopeError("it does not have exactly one of text, base64 and event")
     content = fields[found[0]]
     if found == ["event"]:
         if not isinstance(content, dict):
-            raise EnvelopeError("its event is no object")
+            raise EnvelopeError("its event is not an object")
         return Envelope(topic, None, origin, content)
     if not isinstance(content, str):
-        raise EnvelopeError(f"its {found[0]} is no text")
+        raise EnvelopeError(f"its {found[0]} is not text")
     if found == ["text"]:
         if not _has_utf8(content):
-            raise EnvelopeError("its text cannot be read: it has half of a surrogate pair")
+            raise EnvelopeError("its text has half of a surrogate pair and no UTF-8 form")
         return Envelope(topic, content, origin)
     try:
         return Envelope(topic, b64decode(content, validate=True), origin)
     except ValueError as exc:
-        raise EnvelopeError(f"its base64 cannot be read: {exc}") from None
+        raise EnvelopeError(f"its base64 cannot be decoded: {exc}") from None
 
 
 def _signature(key: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A broker within one process: between the apps of a test, or of a program that runs several."""
+"""A broker within one process: between the apps of a test, or of a program that runs several apps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from pywsapp.topics.names import TopicPattern
 
 
 class MemoryBroker(Broker):
-    """Carries messages between all that connect to this object, in one event loop.
+    """Carries messages between all connections to this object, in one event loop.
 
     Attributes:
-        available: set it to False to refuse connections, as a broker that is down.
+        available: False refuses connections, like a broker that is down.
+        connections: the open connections.
+        history: what the topics keep.
     """
 
     name = "the memory broker"
@@ -30,7 +32,11 @@ class MemoryBroker(Broker):
         self.history = MemoryHistory(time.monotonic)
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
-        """Connect."""
+        """Connect, see `Broker.connect`.
+
+        Raises:
+            BrokerUnavailable: `available` is False.
+        """
         await anyio.lowlevel.checkpoint()
         if not self.available:
             raise BrokerUnavailable("it is not available")
@@ -39,7 +45,7 @@ class MemoryBroker(Broker):
         return connection
 
     def disconnect(self) -> None:
-        """Lose all connections, as when a broker is restarted."""
+        """Break all connections, like a broker that restarts."""
         for connection in list(self.connections):
             connection.lose()
 
@@ -66,7 +72,7 @@ class MemoryConnection(BrokerConnection):
                 connection.deliver(topic, data, position)
 
     def deliver(self, topic: str, data: bytes, position: Position | None) -> None:
-        """Take a message if it is listened to."""
+        """Hand over a message if its topic is subscribed. Called by the broker's connections."""
         if topic in self._topics or any(pattern.matches(topic) for pattern in self._patterns):
             self._receive(topic, data, position)
 
@@ -89,7 +95,7 @@ class MemoryConnection(BrokerConnection):
         self.lose()
 
     def lose(self) -> None:
-        """Be lost."""
+        """Break the connection; safe to call again."""
         self._lost.set()
         if self in self._broker.connections:
             self._broker.connections.remove(self)

@@ -33,7 +33,7 @@ from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.topics.names import TopicPattern
+from pywsapp.topics.names import TopicPattern, without_included
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2
@@ -108,7 +108,7 @@ class NatsConnection(BrokerConnection):
         self._prefix = prefix
         self._requires_tls = requires_tls
         self._receive = receive
-        self._patterns = [TopicPattern(text) for text in dict.fromkeys(patterns)]
+        self._patterns = without_included(map(TopicPattern, patterns))
         self._subscriptions: dict[str, Subscription] = {}
         self._message_future = _MessageFuture(self._on_message)
         self._is_open = False
@@ -146,8 +146,7 @@ class NatsConnection(BrokerConnection):
         self._check_tls()
         self._is_open = True
         for pattern in self._patterns:
-            if not any(other.matches(pattern.text) for other in self._patterns if other is not pattern):
-                await self._subscribe(pattern.text)
+            await self._subscribe(pattern.text)
         await self._flush()
         return self._client.max_payload
 

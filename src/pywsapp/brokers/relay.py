@@ -1,15 +1,15 @@
-"""This process's side of a broker: what has to be published, what is listened to, and what happens when it goes away.
+"""A process's side of a broker: what it publishes and subscribes, and what happens when the broker is unavailable.
 
-One task keeps a connection. While there is one, two more work: one publishes everything that was queued meanwhile as
-one batch, in order, so that a broker that needs a millisecond for an answer still takes tens of thousands of messages
-a second; one tells the broker which topics this process wants, in batches too. If any of them fails, all end, the
-connection is closed, and after a pause that grows and is random the next one is tried; it begins with all topics that
-are wanted by then.
+One task keeps a connection. While there is one, two more tasks work. The first publishes everything that was queued
+meanwhile as one batch, in order, so that a broker that needs a millisecond for an answer still accepts tens of
+thousands of messages a second. The second subscribes and unsubscribes topics, also in batches. If one of the tasks
+fails, all end and the connection is closed. After a pause that grows and is random, the next connection is tried. It
+begins with all topics that are wanted by then.
 
-What was queued when the connection broke may or may not have arrived. A plain message is not repeated, for it might
-come twice: whoever awaits its `Acknowledgement` is told. A kept one is, since the broker knows it by its id; it waits
-for the next connection. So does it if it is published meanwhile, while a plain one fails at once. What waits is
-bounded.
+A message that was queued when the connection broke may or may not have arrived. A plain message is not repeated, since
+it could arrive twice; awaiting its `Acknowledgement` raises. A kept message is repeated, since the broker recognises it
+by its id: it waits for the next connection. A message that is published while there is no connection fails at once if
+it is plain, and waits if it is kept. The number of waiting messages is bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
-from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Receive
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Position, Receive
 from pywsapp.exceptions import BrokerUnavailable, TopicError
 
 logger = logging.getLogger("pywsapp")
@@ -35,21 +35,21 @@ PUBLISH_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
-#: A connection that lasted this long was a good one, and the next pause is a short one again.
+#: After a connection that lasted this long, the pauses begin short again.
 GOOD_SECONDS = 10.0
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * MIB
-#: How often a kept message is on its way when the connection breaks, until it is taken for the cause of that.
+#: A kept message is dropped after this many failed attempts to publish it, since it may be the cause of the failures.
 MAX_TRIES = 5
 _BATCH = 500
 _BATCH_BYTES = MIB
 
 
 class Acknowledgement:
-    """Whether a broker has taken a message; to be awaited, or not.
+    """A queued message; awaiting it waits until the broker has accepted the message. It need not be awaited.
 
     Raises:
-        BrokerUnavailable: on awaiting, if it has not.
+        BrokerUnavailable: on awaiting, if the broker has not accepted the message.
     """
 
     __slots__ = ("_done", "_event", "_failure", "message", "tries")
@@ -69,28 +69,28 @@ class Acknowledgement:
             if self._event is None:
                 self._event = anyio.Event()
             await self._event.wait()
-        else:  # or who tries again and again while the broker is away would block the loop
+        else:  # a task that tries again and again while the broker is unavailable must not block the loop
             await anyio.lowlevel.checkpoint()
         if self._failure is not None:
             raise BrokerUnavailable(self._failure)
 
     def settle(self, failure: str | None = None) -> None:
-        """Note that it was taken, or why not."""
+        """Note that the broker has accepted the message, or why it has not."""
         self._done, self._failure = True, failure
         if self._event is not None:
             self._event.set()
 
 
 class RelayStats(NamedTuple):
-    """What a relay has done, all counted from the start of the process.
+    """What a relay has done, counted from the start of the process.
 
     Args:
         connected: whether there is a connection now.
         connects: connections that were made.
-        published: messages that the broker has taken.
-        failed: messages that it has not.
-        received: messages that came from it, one's own included.
-        pending: messages that wait now.
+        published: messages that the broker has accepted.
+        failed: messages that it has not accepted.
+        received: messages that the broker has delivered, own ones that it sent back included.
+        pending: messages that are queued now.
     """
 
     connected: bool
@@ -102,13 +102,16 @@ class RelayStats(NamedTuple):
 
 
 class Relay:
-    """Keeps a connection to a broker, and does through it what is asked.
+    """Keeps a connection to a broker, and publishes and subscribes over it. Topic registries and publishers create it.
 
     Args:
-        broker: what to connect to.
-        receive: takes what comes, as `Broker.connect` says.
-        patterns: what is listened to all the time.
-        on_connect: awaited after each connect, when all that is wanted is subscribed.
+        broker: the broker to connect to.
+        receive: takes what the broker delivers, see `Broker.connect`.
+        patterns: subscribed all the time.
+        on_connect: awaited after each connect, when all wanted topics are subscribed.
+
+    Attributes:
+        connection: the connection; None while there is none.
     """
 
     def __init__(
@@ -131,17 +134,17 @@ class Relay:
         self._active: set[str] = set()
         self._changed: dict[str, None] = {}
         self._awaited: dict[str, anyio.Event] = {}
-        self._work = anyio.Event()  # there is something to publish
-        self._change = anyio.Event()  # there is something to subscribe
+        self._work = anyio.Event()  # set when there is something to publish
+        self._change = anyio.Event()  # set when there is something to subscribe or unsubscribe
         self._idle: anyio.Event | None = None
         self._connects = self._published = self._failed = self._received = self._refused = 0
-        self._since = 0.0  # when the connection was made
-        self._failed_before: int | None = None  # while the broker is away
-        self._tried: TaskStatus[None] | None = None
+        self._since = 0.0  # when the connection was made, in seconds of the loop's clock
+        self._failed_before: int | None = None  # while the broker is unavailable: the failures up to then
+        self._starting: TaskStatus[None] | None = None  # until the first attempt has succeeded or failed
 
     @property
     def stats(self) -> RelayStats:
-        """What it has done so far."""
+        """What the relay has done so far."""
         pending = len(self._pending) + len(self._in_flight)
         return RelayStats(
             self.connection is not None, self._connects, self._published, self._failed, self._received, pending
@@ -153,7 +156,7 @@ class Relay:
         """Queue a message. Never blocks.
 
         Raises:
-            TopicError: it is larger than what the broker carries.
+            TopicError: it is larger than the broker's limit.
         """
         if len(data) > self.broker.max_size:
             raise TopicError(f"a message of {len(data)} bytes is more than {self.broker.name} carries")
@@ -164,7 +167,7 @@ class Relay:
             self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
             self._refused += 1
             if self._refused & (self._refused - 1) == 0:
-                logger.warning("%s is too slow: left %d messages out so far", self.broker.name, self._refused)
+                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._refused)
         else:
             if not self._pending:
                 self._work.set()
@@ -172,13 +175,13 @@ class Relay:
             self._pending_bytes += len(data)
         return acknowledgement
 
-    def _fail(self, handovers: Iterable[Acknowledgement], reason: str) -> None:
-        for acknowledgement in handovers:
+    def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
+        for acknowledgement in acknowledgements:
             self._failed += 1
             acknowledgement.settle(reason)
 
     async def flush(self) -> None:
-        """Wait until nothing waits to be published."""
+        """Wait until all queued messages have been published or have failed."""
         while self._pending or self._in_flight:
             if self._idle is None:
                 self._idle = anyio.Event()
@@ -214,7 +217,7 @@ class Relay:
         return batch
 
     def _put_back(self, reason: str) -> None:
-        """Keep for the next connection what may be repeated; the rest has failed."""
+        """Keep the messages that may be repeated for the next connection; the others fail."""
         waiting, self._in_flight, self._pending = [*self._in_flight, *self._pending], [], deque()
         for acknowledgement in waiting:
             if acknowledgement.message.keep is None or acknowledgement.tries >= MAX_TRIES:
@@ -228,14 +231,16 @@ class Relay:
     # -- subscribing -------------------------------------------------------------------------------------------------
 
     def subscribe(self, topic: str) -> None:
-        """Want what is published on a topic; safe to call again."""
-        self._wanted.add(topic)
-        self._note_change(topic)
+        """Have the messages of a topic delivered, now and after each reconnect; safe to call again."""
+        if topic not in self._wanted:
+            self._wanted.add(topic)
+            self._note_change(topic)
 
     def unsubscribe(self, topic: str) -> None:
-        """Want it no more."""
-        self._wanted.discard(topic)
-        self._note_change(topic)
+        """Undo `subscribe`; safe to call again."""
+        if topic in self._wanted:
+            self._wanted.discard(topic)
+            self._note_change(topic)
 
     def _note_change(self, topic: str) -> None:
         if not self._changed:
@@ -243,9 +248,9 @@ class Relay:
         self._changed[topic] = None
 
     def subscribed(self, topic: str) -> Awaitable[None]:
-        """Give something that waits until the broker sends what is published on a topic; not while it is away."""
-        is_so = topic in self._active and topic not in self._changed
-        if self.connection is None or topic not in self._wanted or is_so:
+        """Return what waits until the broker delivers a topic's messages; without a connection it does not wait."""
+        is_subscribed = topic in self._active and topic not in self._changed
+        if self.connection is None or topic not in self._wanted or is_subscribed:
             return ALREADY_DONE  # type: ignore[no-any-return]
         event = self._awaited.get(topic)
         if event is None:
@@ -279,19 +284,19 @@ class Relay:
     # -- the connection ----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Keep a connection until cancelled; it has started when the first attempt has succeeded or failed."""
-        self._running, self._tried = True, task_status
+        """Keep a connection until cancelled. It has started when the first attempt has succeeded or failed."""
+        self._running, self._starting = True, task_status
         attempts = 0
         try:
             while True:
                 try:
-                    await self._keep_one()
+                    await self._connect_and_work()
                     reason = "the connection was closed"
                 except Exception as exc:
                     reason = _reason(exc)
-                was_good = self.connection is not None and anyio.current_time() - self._since > GOOD_SECONDS
-                attempts = 1 if was_good else attempts + 1
-                self._lost(reason)
+                was_stable = self.connection is not None and anyio.current_time() - self._since > GOOD_SECONDS
+                attempts = 1 if was_stable else attempts + 1
+                self._note_lost(reason)
                 await anyio.sleep(pause_before(attempts))
         finally:
             self._running, self.connection = False, None
@@ -299,24 +304,24 @@ class Relay:
             self._fail(self._pending, "the app has stopped")
             self._pending.clear()
 
-    async def _keep_one(self) -> None:
-        """Connect and work; raises, or returns, when the connection is lost."""
+    async def _connect_and_work(self) -> None:
+        """Connect and work; return, or raise, when the connection is lost."""
         with anyio.fail_after(CONNECT_SECONDS):
-            connection = await self.broker.connect(self._note, self._patterns)
+            connection = await self.broker.connect(self._count_and_receive, self._patterns)
         try:
             self._active.clear()
             self._changed = dict.fromkeys(self._wanted)
             await self._subscribe_changed(connection)
             if self._on_connect is not None:
                 await self._on_connect(connection)
-            self._connected(connection)
+            self._note_connected(connection)
             await self._work_on(connection)
         finally:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await connection.aclose()
 
     async def _work_on(self, connection: BrokerConnection) -> None:
-        """Do all there is to do at once; the first that fails, or ends, ends the others, and only it is told of."""
+        """Publish and subscribe until one of the tasks ends or fails; it ends the others, and its failure is raised."""
         failures: list[Exception] = []
 
         async def work(function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
@@ -333,7 +338,7 @@ class Relay:
         if failures:
             raise failures[0]
 
-    def _connected(self, connection: BrokerConnection) -> None:
+    def _note_connected(self, connection: BrokerConnection) -> None:
         self.connection = connection
         self._since = anyio.current_time()
         self._connects += 1
@@ -341,34 +346,34 @@ class Relay:
             logger.log(logging.DEBUG if self.broker.is_internal else logging.INFO, "connected to %s", self.broker.name)
         else:
             failed = self._failed - self._failed_before
-            logger.warning("connected to %s again; %d messages were not handed over", self.broker.name, failed)
+            logger.warning("connected to %s again; %d messages were not published", self.broker.name, failed)
             self._failed_before = None
-        self._has_tried()
+        self._note_attempt()
 
-    def _lost(self, reason: str) -> None:
+    def _note_lost(self, reason: str) -> None:
         self.connection = None
         if self._failed_before is None:
             self._failed_before = self._failed
-            logger.error("%s is away (%s); local delivery goes on, trying again", self.broker.name, reason)
-        self._put_back(f"{self.broker.name} is away: {reason}")
-        self._changed.clear()  # all that is wanted will be subscribed
+            logger.error("%s is unavailable (%s); local delivery goes on, trying again", self.broker.name, reason)
+        self._put_back(f"{self.broker.name} is unavailable: {reason}")
+        self._changed.clear()  # the next connection subscribes all wanted topics
         awaited, self._awaited = self._awaited, {}
         for event in awaited.values():
             event.set()
-        self._has_tried()
+        self._note_attempt()
 
-    def _has_tried(self) -> None:
-        if self._tried is not None:
-            self._tried.started()
-            self._tried = None
+    def _note_attempt(self) -> None:
+        if self._starting is not None:
+            self._starting.started()
+            self._starting = None
 
-    def _note(self, topic: str, data: bytes, position: Any) -> None:
+    def _count_and_receive(self, topic: str, data: bytes, position: Position | None) -> None:
         self._received += 1
         self._receive(topic, data, position)
 
 
 def pause_before(attempt: int) -> float:
-    """Give how many seconds to wait before the attempt of this number, from 1: growing, and random."""
+    """Return the random pause in seconds before an attempt; it grows with the attempt's number, which begins at 1."""
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 30))
     return random.uniform(longest / 2, longest)
 

@@ -1,1 +1,7 @@
-"""Components around components."""
+"""Middleware: components around components."""
+
+from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
+from pywsapp.middleware.ip_filter import IpBlackList
+from pywsapp.middleware.origin import OriginCheck
+
+__all__ = ("ComponentMiddleware", "HandshakeMiddleware", "IpBlackList", "OriginCheck")

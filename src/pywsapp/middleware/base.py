@@ -1,4 +1,4 @@
-"""Middleware: components around components (Ratchet's decorators)."""
+"""Middleware: components around components (Ratchet calls them decorators)."""
 
 from __future__ import annotations
 
@@ -7,64 +7,82 @@ import dataclasses
 from collections.abc import Awaitable
 from typing import Any
 
-from pywsapp.component import (
-    Accept,
-    ComponentFactory,
-    MessageComponent,
-    check_component,
-    make_component,
-    normalized,
-    then,
-)
+from pywsapp._hooks import as_accept, check_component, make_component, then
+from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
 
 
 class HandshakeMiddleware(MessageComponent):
-    """A component around a component that acts only before a connection is open, and then hands it over.
+    """Middleware that acts only at the handshake: override `check`.
 
-    Override `check`. It costs nothing per message, for it is gone by then.
+    The connection then belongs to the component inside, so this middleware costs nothing for a message.
 
     Args:
-        component: what is behind it: a component, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
 
     Raises:
-        ConfigurationError: no component.
+        ConfigurationError: `component` cannot be routed; see `App.route`.
     """
 
     def __init__(self, component: MessageComponent | ComponentFactory) -> None:
         self.component = check_component(component)
 
-    def check(self, request: Request) -> None:
-        """Look at a handshake before the component does.
+    def check(self, request: Request) -> Awaitable[None] | None:
+        """Check a handshake before the component inside sees it: a `def`, an `async def`, or marked with `in_thread`.
+
+        Returns:
+            None. Any other result is a mistake, and the handshake is answered with status 500.
 
         Raises:
-            Refuse: to answer it with that status instead.
+            Refuse: the server answers with that status.
         """
+        return None
+
+    def run_check(self, request: Request) -> Awaitable[None] | None:
+        """Call `check`; raises what it raises, at once or when the result is awaited.
+
+        Raises:
+            TypeError: `check` returned something else than None.
+        """
+        return then(self.check(request), self._refuse_results)
+
+    def _refuse_results(self, result: object) -> None:
+        if result is not None:
+            raise TypeError(
+                f"{type(self).__name__}.check returned {result!r}, which has no meaning: "
+                "raise Refuse(403) to refuse a handshake, and return nothing to accept it"
+            )
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Check a handshake and hand it over."""
-        self.check(request)
-        inner = make_component(self.component)
-        return then(inner.on_handshake(request), lambda answer: normalized(answer, inner))
+        """Check a handshake, and return what the component inside decides."""
+        return then(self.run_check(request), lambda _: self._ask_inside(request))
+
+    def _ask_inside(self, request: Request) -> Accept | Awaitable[Accept]:
+        inside = make_component(self.component)
+        return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain HTTP request over, unchecked."""
+        """Let the component inside answer a plain HTTP request, without a check."""
         return make_component(self.component).on_request(request)
 
 
 class ComponentMiddleware(HandshakeMiddleware):
-    """A component around a component (Ratchet's decorators): override what you want to change, the rest goes through.
+    """Middleware for a whole connection: override the hooks that you want to change, the others call `self.inner`.
 
-    Both see the same Connection. Each connection gets a shallow copy of the decorator, whose `inner` is the component
-    that this connection is for; what the copies share, a set or a lock for instance, is made in `__init__`.
+    The middleware and the component inside see the same Connection. Each connection has a shallow copy of the
+    middleware, whose `inner` is the component for this connection. What the copies share, such as a set or a lock,
+    is made in `__init__`.
+
+    Attributes:
+        inner: the component inside; set from `on_open` on.
     """
 
     inner: MessageComponent
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Check a handshake, hand it over, and stay in between."""
+        """Check a handshake, and return what the component inside decides, with this middleware around it."""
         return then(super().on_handshake(request), self._around)
 
     def _around(self, accept: Accept) -> Accept:
@@ -75,25 +93,25 @@ class ComponentMiddleware(HandshakeMiddleware):
         return dataclasses.replace(accept, component=around, subprotocols=subprotocols)
 
     def on_open(self, conn: Connection) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_open(conn)
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_message(conn, message)
 
     def on_close(self, conn: Connection) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_close(conn)
 
     def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_subscribe(conn, topic)
 
     def on_unsubscribe(self, conn: Connection, topic: Topic) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_unsubscribe(conn, topic)
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        """Pass it on."""
+        """Call the hook of the component inside."""
         return self.inner.on_error(conn, exc)

@@ -1,7 +1,7 @@
-"""Addresses that are refused.
+"""Middleware that refuses listed IP addresses.
 
-How addresses are compared is told in `values.networks`. Names are not looked up; `"localhost"` is refused as a mistake,
-where Ratchet took it and never matched it.
+`pywsapp._addresses` documents how addresses are compared. Names are not looked up: `"localhost"` is refused as a
+mistake, where Ratchet accepted it and never matched it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 
 from pywsapp._addresses import Networks
+from pywsapp._hooks import then
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
@@ -16,17 +17,17 @@ from pywsapp.middleware.base import HandshakeMiddleware
 
 
 class IpBlackList(HandshakeMiddleware):
-    """Refuses handshakes and plain requests of listed addresses with 403 (Ratchet's IpBlackList).
+    """Refuses handshakes and plain HTTP requests of listed addresses with status 403 (Ratchet's IpBlackList).
 
-    It decides at the handshake and then hands over, so it costs nothing per message; connections that are open
-    when their address is blocked stay open. It goes by `request.remote_address`.
+    The address is `request.remote_address`. The list is checked at the handshake only: it costs nothing for a message,
+    and connections that are open when their address is blocked stay open.
 
     Args:
-        component: what the others reach: a component, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
         blocked: addresses and networks, as in `block`.
 
     Raises:
-        ConfigurationError: no component, or no address.
+        ConfigurationError: `component` cannot be routed, or an entry of `blocked` is no address or network.
     """
 
     def __init__(self, component: MessageComponent | ComponentFactory, blocked: Iterable[str] = ()) -> None:
@@ -41,30 +42,30 @@ class IpBlackList(HandshakeMiddleware):
         """Block an address (`"192.0.2.1"`, `"2001:db8::1"`, `"192.0.2.1:8080"`) or a network (`"10.0.0.0/8"`).
 
         Returns:
-            the list itself.
+            This IpBlackList, so that calls can be chained.
 
         Raises:
-            ConfigurationError: it is neither.
+            ConfigurationError: `address` is neither an address nor a network.
         """
         self._blocked.add(address)
         return self
 
     def unblock(self, address: str) -> IpBlackList:
-        """Take an entry off the list, in any spelling; nothing happens if there is no such entry.
+        """Remove an entry, in any spelling; an entry that is not listed is ignored.
 
-        Only that entry: an address stays blocked while a network that holds it is listed.
+        Only this entry is removed: an address stays blocked while a network that contains it is listed.
 
         Returns:
-            the list itself.
+            This IpBlackList, so that calls can be chained.
 
         Raises:
-            ConfigurationError: it is neither an address nor a network.
+            ConfigurationError: `address` is neither an address nor a network.
         """
         self._blocked.discard(address)
         return self
 
     def is_blocked(self, address: str) -> bool:
-        """Tell whether an address is on the list or in a listed network; what is no address never is."""
+        """Return whether an address is listed, or in a listed network; False for text that is no address."""
         return address in self._blocked
 
     @property
@@ -72,12 +73,13 @@ class IpBlackList(HandshakeMiddleware):
         """The entries in the order in which they were blocked, in their usual spelling."""
         return list(self._blocked)
 
-    def check(self, request: Request) -> None:
-        """Refuse a handshake with 403 if the address is blocked."""
+    def check(self, request: Request) -> Awaitable[None] | None:
+        """Refuse a request with status 403 if its address is blocked."""
         if self.is_blocked(request.remote_address):
             raise Refuse(403, body="your address is blocked")
+        return None
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain request over, unless the address is blocked."""
-        self.check(request)
-        return super().on_request(request)
+        """Let the component inside answer a plain HTTP request, unless the address is blocked."""
+        inside = super().on_request
+        return then(self.run_check(request), lambda _: inside(request))

@@ -1,34 +1,35 @@
-"""Which web pages may connect.
+"""Middleware that checks which web pages may connect.
 
-A browser lets any page open a WebSocket to any server and sends the user's cookies along; the same-origin policy does
-not hold for WebSockets. What protects the user is the Origin field, which names the page's origin and which the page
-cannot change (RFC 6455 section 10.2). A server that does not look at it can be driven by every page its users visit:
-cross-site WebSocket hijacking (CWE-1385). A client that is not a browser can send any Origin or none, so this check
-says nothing about who a client is.
+A browser lets every page open a WebSocket to every server, and sends the user's cookies along: the same-origin policy
+does not apply to WebSockets. The Origin field protects the user: it names the origin of the page, and the page cannot
+change it (RFC 6455, section 10.2). A server that ignores the field can be used by every page that its users visit:
+cross-site WebSocket hijacking (CWE-1385). Clients other than browsers can send any Origin or none, so this check does
+not authenticate a client.
 
-Without a list the page must be of the same origin as the server: the host and port of its origin are those of the
-Host field. A default port counts as that of the origin's own scheme, so https://example.com is example.com:443. The
-scheme itself is compared in one direction only. Over TLS the page must be https, for a page loaded over plain http
-may have been changed on its way. Over plain TCP it may be either: when TLS ends at a proxy, the page is https and
-what reaches this server is not, and nothing in the request that could be trusted says which it was.
+Without a list the page must have the same origin as the server: the host and port of its origin are those of the Host
+field. A missing port counts as the default port of the origin's own scheme, so https://example.com is example.com:443.
+`localhost`, `127.0.0.1` and `::1` count as one host, because developers open the same server under any of them.
+The scheme is compared in one direction only. Over TLS the page must be https, because a page that was loaded over plain
+HTTP can have been changed on its way. Over plain TCP the page may be either: when a proxy ends TLS, the page is https
+and the request that reaches this server is not, and nothing in the request that can be trusted tells which it was.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Awaitable, Iterable, MutableSequence
 from typing import NamedTuple, overload
 
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request
 from pywsapp.middleware.base import HandshakeMiddleware
-from pywsapp.routing.host_pattern import HostPattern
+from pywsapp.routing.host_pattern import HostPattern, is_loopback
 
-_FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would be a "k"
+_FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would match "k"
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-# RFC 6454 section 6.2: what a browser makes of an origin; no user, no path, no blanks.
+# The serialization of an origin (RFC 6454, section 6.2): no user, no path, no blanks.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", _FLAGS)
 _ENTRY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?([^\[\]:/?#@]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", _FLAGS)
 _MAX_ORIGIN = 1024  # a host name has 253 characters at most
@@ -37,7 +38,7 @@ logger = logging.getLogger("pywsapp")
 
 
 class Origin(NamedTuple):
-    """An origin in lower case; the port is the scheme's own if none was written, None if the scheme has none."""
+    """An origin in lower case; a missing port is the default port of the scheme, None if the scheme has none."""
 
     scheme: str
     host: str
@@ -45,7 +46,7 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Parse the value of an Origin field; None if it is not one. `"null"` is not one either."""
+    """Parse the value of an Origin field; return None if it is no origin, which includes `"null"`."""
     found = _ORIGIN.fullmatch(text) if len(text) <= _MAX_ORIGIN else None
     if found is None:
         return None
@@ -60,7 +61,7 @@ def _is_port(text: str | None) -> bool:
 
 
 class _Entry:
-    """An origin or several that may connect, as a person writes it."""
+    """One entry of `allowed_origins`: an origin, or several by a wildcard or a missing scheme or port."""
 
     __slots__ = ("hosts", "port", "scheme", "text")
 
@@ -93,10 +94,10 @@ class _Entry:
 
 
 class AllowedOrigins(MutableSequence[str]):
-    """A list of origins that checks what is put into it.
+    """A list of origins that checks its entries.
 
     Raises:
-        ConfigurationError: on every way in, what is put in is no origin.
+        ConfigurationError: something that is no origin is put into the list, by any method.
     """
 
     __slots__ = ("_entries",)
@@ -137,29 +138,29 @@ class AllowedOrigins(MutableSequence[str]):
         return repr(list(self))
 
     def insert(self, index: int, value: str) -> None:
-        """Put an origin before the one at an index."""
+        """Insert an origin before the one at `index`."""
         self._entries.insert(index, _Entry(value))
 
     def match(self, origin: Origin) -> bool:
-        """Tell whether an origin is among them."""
+        """Return whether an entry matches the origin."""
         return any(entry.match(origin) for entry in self._entries)
 
 
 class OriginCheck(HandshakeMiddleware):
-    """Refuses handshakes of pages of other origins with 403 (Ratchet's OriginCheck).
+    """Refuses handshakes of pages of other origins with status 403 (Ratchet's OriginCheck).
 
-    It decides at the handshake and then hands over, so it costs nothing per message. Plain HTTP passes unchecked:
-    browsers guard that themselves.
+    The origin is checked at the handshake only, so it costs nothing for a message. Plain HTTP requests are not checked:
+    browsers protect them by the same-origin policy.
 
     Args:
-        component: what the others reach: a component, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection.
         allowed_origins: `"https://example.com"`, also with a port; `"https://*.example.com"` for every subdomain but
             not example.com; without `https://`, of any scheme and, unless one is written, any port (what Ratchet
             compared); `"null"` for sandboxed pages and files; `"*"` for all. None or empty is the same origin only.
-        require_origin: refuse those without an Origin field, who are no browsers, as well.
+        require_origin: also refuse handshakes without an Origin field, which no browser sends.
 
     Raises:
-        ConfigurationError: no component, or an origin that is not one.
+        ConfigurationError: `component` cannot be routed, or an entry of `allowed_origins` is no origin.
     """
 
     def __init__(
@@ -175,22 +176,22 @@ class OriginCheck(HandshakeMiddleware):
 
     @property
     def allowed_origins(self) -> AllowedOrigins:
-        """The list that each handshake is checked against; it may be changed at any time, or replaced."""
+        """The list that each handshake is checked against; it can be changed or replaced at any time."""
         return self._allowed_origins
 
     @allowed_origins.setter
     def allowed_origins(self, origins: Iterable[str] | None) -> None:
         self._allowed_origins = AllowedOrigins(origins)
 
-    def check(self, request: Request) -> None:
-        """Refuse a handshake with 403 if its origin is not allowed."""
+    def check(self, request: Request) -> Awaitable[None] | None:
+        """Refuse a handshake with status 403 if its origin is not allowed."""
         sent = request.headers.getlist("origin")
         if not sent:
             if self.require_origin:
                 raise Refuse(403, body="an Origin field is required here")
-            return
+            return None
         if self._allows(sent, request):
-            return
+            return None
         allowed = ", ".join(self.allowed_origins) or f"the same as of host {request.host!r}, port {request.port}"
         logger.info("refused a handshake of origin %r; allowed is %s", ", ".join(sent)[:_MAX_LOGGED], allowed)
         raise Refuse(403, body="this origin is not allowed here")
@@ -211,4 +212,5 @@ def _same_origin(origin: Origin, request: Request) -> bool:
     if origin.scheme != "https" and (origin.scheme != "http" or request.scheme == "https"):
         return False
     port = _DEFAULT_PORTS[origin.scheme] if request.port is None else request.port
-    return (origin.host, origin.port) == (request.host, port)
+    same_host = origin.host == request.host or (is_loopback(origin.host) and is_loopback(request.host))
+    return same_host and origin.port == port

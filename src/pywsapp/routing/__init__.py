@@ -1,1 +1,1 @@
-"""Routes: which component, page or folder is on which path."""
+"""Routing: which component, HTTP handler or folder answers which path and host."""

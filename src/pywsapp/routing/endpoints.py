@@ -1,12 +1,12 @@
-"""Endpoints that every application can switch on: the health check, and publishing on topics by signed HTTP requests.
+"""Endpoints that every App can add: the health check, and publishing on topics by signed HTTP requests.
 
     POST /publish
     X-Signature: t=1767225600,v1=<HMAC-SHA256 of "1767225600." and the body, hexadecimal>
 
     {"topic": "room:42", "text": "hello"}          or "base64" for a binary message
 
-The time in the signature may be five minutes off, and each signature is good once in each process: so a request that
-somebody has overheard can be sent again for a few minutes, and only to another worker or machine.
+The time in the signature may be up to five minutes wrong, and each process accepts a signature once. An attacker who
+records a request can therefore repeat it for a few minutes, but only at another worker or machine.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, Refuse, To
 from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
 
-#: How many seconds the clock of whoever signs may be off.
+#: By how many seconds the clock of the signing program may be wrong.
 TOLERANCE_SECONDS = 300
-#: Signatures that are remembered; more in five minutes are answered with 503.
+#: Signatures that are remembered; further requests in the same five minutes are refused with status 503.
 MAX_REMEMBERED = 100_000
 _FRESH = {"Cache-Control": "no-store"}
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
 
 def sign(key: str | bytes, body: bytes, now: float) -> str:
-    """Give the X-Signature of a request.
+    """Return the X-Signature of a request.
 
     Args:
         key: the key shared with the server.
-        body: of the request.
+        body: the body of the request.
         now: seconds since 1970.
     """
     secret = key.encode() if isinstance(key, str) else key
@@ -47,13 +47,13 @@ def sign(key: str | bytes, body: bytes, now: float) -> str:
 
 
 class PublishEndpoint(MessageComponent):
-    """Answers signed POST requests by broadcasting what they carry; to be mounted.
+    """Broadcasts the message of each signed POST request; `App.publish_endpoint` mounts it.
 
     Args:
-        topic: gives the topic of a name; `App.topic`.
-        key: a secret of at least 16 bytes, shared with whoever publishes.
-        max_size: bytes of a request's body.
-        clock: gives the time in seconds since 1970.
+        topic: returns the topic of a name; `App.topic`.
+        key: a secret of at least 16 bytes, shared with the programs that publish.
+        max_size: the bytes that the body of a request may have.
+        clock: returns the time in seconds since 1970.
 
     Raises:
         ConfigurationError: the key is too short.
@@ -75,14 +75,14 @@ class PublishEndpoint(MessageComponent):
             raise ConfigurationError("the key needs at least 16 bytes; secrets.token_hex() makes a good one")
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Publish.
+        """Broadcast the message of a request.
 
         Raises:
-            Refuse: 400 for what is no message, 401 without a good signature, 405 for what is no POST, 413 for too
-                much, 503 if the broker does not take it.
+            Refuse: the body is no message (400), the signature is wrong or missing (401), the method is not POST (405),
+                the body is too large (413), or the broker is not available (503).
         """
         if request.method != "POST":
-            raise Refuse(405, {"Allow": "POST"}, "publishing is a POST request")
+            raise Refuse(405, {"Allow": "POST"}, "the method here is POST")
         return self._publish(request)
 
     async def _publish(self, request: Request) -> Response:
@@ -103,18 +103,18 @@ class PublishEndpoint(MessageComponent):
             raise Refuse(401, body="the signature is missing or wrong")
         now = self._clock()
         if abs(now - int(found[1])) > TOLERANCE_SECONDS:
-            raise Refuse(401, body="the signature is too old, or of the future")
+            raise Refuse(401, body="the signature's time is more than five minutes wrong")
         while self._seen and next(iter(self._seen.values())) < now:
             del self._seen[next(iter(self._seen))]
         if found[2] in self._seen:
-            raise Refuse(401, body="the signature has been used")
+            raise Refuse(401, body="the signature was used already")
         if len(self._seen) >= MAX_REMEMBERED:
-            raise Refuse(503, {"Retry-After": "10"}, "too much is published here; use a broker")
+            raise Refuse(503, {"Retry-After": "10"}, "too many requests; publish through the broker instead")
         self._seen[found[2]] = now + 2 * TOLERANCE_SECONDS
 
 
 def _message(body: bytes) -> tuple[str, str | bytes]:
-    """Read the topic and the message of a body."""
+    """Return the topic and the message in a body."""
     try:
         fields: Any = json.loads(body)
         if not isinstance(fields, dict) or ("text" in fields) == ("base64" in fields):
@@ -132,7 +132,7 @@ def _digest(key: bytes, moment: str, body: bytes) -> str:
 
 
 def health(*, stopping: bool) -> Response:
-    """Make the answer: 200 if clients are welcome, 503 if the server is about to end."""
+    """Return the response to a health check: 200, or 503 while the server shuts down."""
     if stopping:
         return Response.json({"status": "stopping"}, 503, _FRESH)
     return Response.json({"status": "ok"}, headers=_FRESH)

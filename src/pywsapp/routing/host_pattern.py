@@ -1,4 +1,4 @@
-"""Host patterns: the names in the Host header that a route answers to."""
+"""Host patterns: the names in the Host field that a route answers to."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from collections.abc import Iterable
 
 from pywsapp.exceptions import ConfigurationError
 
+#: The names of the machine itself that browsers send; one stands for all three by default.
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
 class HostPattern:
-    """The names in the Host field that something answers to; case and port do not matter.
+    """The names in the Host field that a router or a route answers to; case and port are ignored.
 
     Args:
-        names: a name or several: `"example.com"`, `"*.example.com"` (every subdomain, however deep, but not
+        names: a name or several: `"example.com"`, `"*.example.com"` (every subdomain, of any depth, but not
             example.com), an IP address; None or `"*"` is any host.
-        or_address: also answer to every IP address, if one of the names is not itself an address.
+        or_address: also answer to every IP address, unless all of the names are addresses. One of `localhost`,
+            `127.0.0.1` and `::1` then stands for all three.
 
     Raises:
-        ConfigurationError: a name is not one.
+        ConfigurationError: a name is no host name.
 
     Attributes:
-        text: the names, for people.
-        specificity: sorts so that the closest comes first.
+        text: the names as a text for messages.
+        specificity: a sort key; the most specific pattern comes first.
     """
 
     __slots__ = ("_addresses", "_names", "_suffixes", "any", "specificity", "text")
@@ -33,10 +36,11 @@ class HostPattern:
     def __init__(self, names: str | Iterable[str] | None, *, or_address: bool = False) -> None:
         given = ("*",) if names is None else (names,) if isinstance(names, str) else tuple(names)
         if not given:
-            raise ConfigurationError("an empty list of hosts would answer to nobody; leave it out to answer to any")
+            raise ConfigurationError("an empty list of hosts would answer to no request; use '*' to answer to any host")
         self.any = "*" in given
         normal = ["*"] if self.any else [host_name(name) for name in given]
-        self._names = frozenset(name for name in normal if not name.startswith("*"))
+        names_alone = frozenset(name for name in normal if not name.startswith("*"))
+        self._names = names_alone | _LOOPBACK if or_address and names_alone & _LOOPBACK else names_alone
         self._suffixes = tuple(name[1:] for name in normal if name.startswith("*."))
         self._addresses = or_address and any(not is_address(name) for name in normal)
         self.text = ", ".join(normal)
@@ -47,7 +51,7 @@ class HostPattern:
         return f"HostPattern({self.text!r})"
 
     def match(self, host: str) -> bool:
-        """Tell whether a host is among them; it is lower case and has neither port nor brackets."""
+        """Return whether the pattern includes a host, which is in lower case without port and brackets."""
         return (
             self.any
             or host in self._names
@@ -57,28 +61,54 @@ class HostPattern:
 
 
 def host_name(text: str) -> str:
-    """Give a host's name as requests carry it: lower case, an IPv6 address without brackets.
+    """Return a host's name as `Request.host` has it: in lower case, an IPv6 address without brackets.
 
     Raises:
-        ConfigurationError: it is no host name, IP address or `*.` before a name.
+        ConfigurationError: the text is no host name, IP address, or `*.` before a name.
     """
     if not isinstance(text, str):
-        raise ConfigurationError(f"a host is a str, not {text!r}")
+        raise ConfigurationError(f"a host must be a str, not {text!r}")
     name = text.lower()
     if name.startswith("[") and name.endswith("]"):
         name = name[1:-1]
     if is_address(name) or _HOST_NAME.fullmatch(name.removeprefix("*.")):
         return name
     if not name.isascii():
-        raise ConfigurationError(f"the host {text!r} must be written as browsers send it, in ASCII: xn--...")
+        raise ConfigurationError(f"the host {text!r} must be written in ASCII, as browsers send it: xn--...")
     raise ConfigurationError(f"{text!r} is no host: write 'example.com' or '*.example.com', without scheme, port, path")
 
 
 @functools.lru_cache(1024)
 def is_address(host: str) -> bool:
-    """Tell whether a host is an IP address rather than a name."""
+    """Return whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost`, `127.0.0.1` or `::1`."""
+    return host in _LOOPBACK
+
+
+def check_not_bind_all(name: object) -> None:
+    """Check that a text is not an address to listen on for all interfaces, which no client uses as a name.
+
+    Raises:
+        ConfigurationError: it is one; the message names `address`, the argument that binds.
+    """
+    if not isinstance(name, str):
+        return
+    if name not in ("", "0"):
+        try:
+            if not ipaddress.ip_address(name.strip("[]")).is_unspecified:
+                return
+        except ValueError:
+            return
+    raise ConfigurationError(
+        f"http_host, the first argument of App, is the name that clients write in the URL, not {name!r}: "
+        f"to listen on all interfaces, write App('chat.example', address={name.strip('[]')!r}), "
+        "or App('*', address=...) for any name"
+    )

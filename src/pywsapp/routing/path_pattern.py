@@ -1,14 +1,14 @@
-"""What a route is matched by: the pattern of its path, and the hosts it answers to.
+"""Path patterns: the paths that a route matches.
 
-A path pattern is text with parameters in braces: `/rooms/{name}`, `/v{version:int}/users/{id:uuid}`. Matching has
-to stay linear in the path, whatever the pattern and whatever a peer sends, and two rules give that. A part between
-slashes holds one parameter at most, so no two repetitions ever compete for the same characters; and a `path`
-parameter, the only one that crosses slashes, stands alone at the end. Under these rules the regular expression that a
-pattern becomes backtracks only within one part, and there only over its fixed text.
+A path pattern is text with parameters in braces: `/rooms/{name}`, `/v{version:int}/users/{id:uuid}`. The time for
+matching must be linear in the length of the path, for every pattern and every path. Two rules ensure this. A part
+between slashes holds one parameter at most, so two repetitions never compete for the same characters. A `path`
+parameter, the only one that matches slashes, stands alone at the end. Under these rules the regular expression of a
+pattern backtracks only within one part, and there only over its fixed text.
 
-Patterns are ordered by how much they leave open, part by part from the left: fixed text, then uuid, int, float, str,
-path; of two parameters of one type, the one with more fixed text around it comes first. `/rooms/new` comes before
-`/rooms/{name}`, whichever was added first.
+Patterns are sorted part by part from the left: fixed text, then uuid, int, float, str, path; of two parameters of one
+type, the one with more fixed text around it comes first. `/rooms/new` comes before `/rooms/{name}` in either order of
+adding them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TYPES = {
     "str": _Type(4, "[^/]+", str),
     "path": _Type(5, ".*", str),
 }
-#: How specific a part is that takes the whole rest of the path.
+#: The rank of a part that matches the whole rest of the path.
 REST_OF_PATH = (_TYPES["path"].rank, 0)
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 
@@ -44,29 +44,29 @@ class PathPattern:
     """A path with parameters, as `App.route` and `App.http` take it.
 
     Parameters are `{name}` (one part, without slashes), `{name:int}`, `{name:float}`, `{name:uuid}` and
-    `{name:path}` (the whole rest, slashes included, possibly empty). Text may stand before and behind a parameter.
+    `{name:path}` (the whole rest, slashes included, possibly empty). Text may stand before and after a parameter.
 
     Args:
         text: the pattern; it begins with a slash.
 
     Raises:
-        ConfigurationError: it is none; the text says why.
+        ConfigurationError: the text is no path pattern; the message says why.
 
     Attributes:
         text: the pattern as written.
-        shape: the pattern without the names; two patterns of one shape match the same paths.
-        specificity: sorts patterns so that the first that matches is the closest.
+        shape: the pattern without the names of its parameters; patterns of one shape match the same paths.
+        specificity: a sort key; the most specific pattern comes first.
     """
 
     __slots__ = ("_converters", "_prefix", "_whole", "shape", "specificity", "text")
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            raise ConfigurationError(f"a path is a str, not {text!r}")
+            raise ConfigurationError(f"a path must be a str, not {text!r}")
         if not text.startswith("/"):
             raise ConfigurationError(f"a path must begin with '/', but is {text!r}")
         if "?" in text or "#" in text:
-            raise ConfigurationError(f"{text!r}: a query is no part of a path; read it from request.query_params")
+            raise ConfigurationError(f"{text!r}: a path pattern has no query; read it from request.query_params")
         self.text = text
         self._converters: dict[str, Callable[[str], Any]] = {}
         parts = text.split("/")[1:]
@@ -81,12 +81,12 @@ class PathPattern:
         return f"PathPattern({self.text!r})"
 
     def match(self, path: str) -> dict[str, Any] | None:
-        """Give the parameters of a decoded path, converted; None if it does not match."""
+        """Return the converted parameters of a decoded path, or None if the path does not match."""
         found = self._whole.fullmatch(path)
         return None if found is None else self._convert(found)
 
     def match_prefix(self, path: str) -> tuple[dict[str, Any], str] | None:
-        """Match the beginning of a path up to a slash: its parameters, and the rest (`""` or from the slash on)."""
+        """Match the beginning of a path; return its parameters and the rest (`""` or from a slash on), or None."""
         found = self._prefix.fullmatch(path)
         return None if found is None else (self._convert(found), found[len(self._converters) + 1] or "")
 
@@ -94,29 +94,29 @@ class PathPattern:
         return {name: convert(found[name]) for name, convert in self._converters.items()}
 
     def _part(self, part: str, *, last: bool) -> tuple[str, tuple[int, int], str]:
-        """Parse what stands between two slashes: its shape, its rank and its regular expression."""
+        """Parse the text between two slashes; return its shape, its rank and its regular expression."""
         found = _PARAMETER.search(part)
-        before, behind = (part[: found.start()], part[found.end() :]) if found else (part, "")
-        if _PARAMETER.search(behind):
+        before, after = (part[: found.start()], part[found.end() :]) if found else (part, "")
+        if _PARAMETER.search(after):
             raise ConfigurationError(f"{self.text!r}: only one parameter may stand between two slashes")
-        if any(brace in before + behind for brace in "{}"):
-            raise ConfigurationError(f"{self.text!r}: a brace without its partner; write {{name}} or {{name:type}}")
+        if any(brace in before + after for brace in "{}"):
+            raise ConfigurationError(f"{self.text!r}: unmatched brace; write {{name}} or {{name:type}}")
         if found is None:
             return part, (0, 0), re.escape(part)
         name, type_name = found[1], found[2] if found[2] is not None else "str"
-        self._check_parameter(name, type_name, alone=last and not before and not behind)
+        self._check_parameter(name, type_name, alone=last and not before and not after)
         kind = _TYPES[type_name]
         self._converters[name] = kind.convert
-        regex = f"{re.escape(before)}(?P<{name}>{kind.regex}){re.escape(behind)}"
-        return f"{before}{{{type_name}}}{behind}", (kind.rank, -len(before + behind)), regex
+        regex = f"{re.escape(before)}(?P<{name}>{kind.regex}){re.escape(after)}"
+        return f"{before}{{{type_name}}}{after}", (kind.rank, -len(before + after)), regex
 
     def _check_parameter(self, name: str, type_name: str, *, alone: bool) -> None:
         if not (name.isidentifier() and name.isascii()):
-            raise ConfigurationError(f"{self.text!r}: {name!r} is no name for a parameter; use a Python identifier")
+            raise ConfigurationError(f"{self.text!r}: {name!r} cannot name a parameter; use a Python identifier")
         if name in self._converters:
             raise ConfigurationError(f"{self.text!r}: two parameters are called {name!r}")
         if type_name not in _TYPES:
             known = ", ".join(sorted(_TYPES))
-            raise ConfigurationError(f"{self.text!r}: {type_name!r} is no type of parameter; known are {known}")
+            raise ConfigurationError(f"{self.text!r}: {type_name!r} is no type of a parameter; the types are {known}")
         if type_name == "path" and not alone:
-            raise ConfigurationError(f"{self.text!r}: a path parameter must stand alone behind the last slash")
+            raise ConfigurationError(f"{self.text!r}: a path parameter must stand alone after the last slash")

@@ -1,17 +1,17 @@
-"""Which component or handler a request goes to, by its path and its host.
+"""The router: which component or handler a request goes to, by its path and its host.
 
-Three kinds of routes share one table: WebSocket components, handlers of plain HTTP, and mounts, which take everything
-below a prefix. The table is sorted so that the first route that fits is the right one: a route of its own host before
-one of any host, then by the specificity of the path. A mount is as specific as its prefix followed by a `path`
-parameter, so one at "/" takes what no other route took.
+One table holds three kinds of routes: WebSocket components, handlers of plain HTTP, and mounts, which match every path
+below a prefix. The table is sorted so that the first route that matches is the right one: a route with a host of its
+own before one for any host, then by the specificity of the path. A mount is as specific as its prefix followed by a
+`path` parameter, so a mount at "/" matches only what no other route matches.
 
-HostPattern. A router answers to the hosts it is told; the App's is "localhost" unless told otherwise. Without that, DNS
-rebinding reaches even a server that listens on 127.0.0.1 only: a page at evil.example lets its own name resolve to
-127.0.0.1, connects to itself, and is of the same origin as what answers. But the browser sends `Host: evil.example`,
-and no route answers to that. The router's default lets any IP address pass as Host, too. That opens nothing: a
-rebound page is at a name and so sends the name, while a page that asks for an address in so many words has another
-origin than the server, which the origin check sees. And health checks, and people who type http://127.0.0.1:8080, get
-through. A host that is given to a single route means that host and nothing else.
+Hosts. A router answers only to the hosts that it is configured for; the default of an App is "localhost". Without this
+check, DNS rebinding reaches even a server that listens on 127.0.0.1 only: a page at evil.example makes its own name
+resolve to 127.0.0.1, connects to itself, and then has the same origin as the server. But the browser sends `Host:
+evil.example`, and no route answers to that. The router's default also accepts any IP address as Host. This is safe: a
+rebound page was loaded by a name and so sends the name, while a page that connects to an address in its URL has another
+origin than the server, which the origin check refuses. Health checks need it, and developers who open
+http://127.0.0.1:8080. A host that is given for a single route means exactly that host.
 """
 
 from __future__ import annotations
@@ -20,39 +20,35 @@ import copy
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp._protocol.http import TOKEN
-from pywsapp.component import (
-    Accept,
-    ComponentFactory,
-    HandshakeAnswer,
-    MessageComponent,
-    check_component,
-    make_component,
-    normalized,
-    then,
-)
+from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options
-from pywsapp.routing.host_pattern import HostPattern
+from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 
-#: Takes a request, is a def or an async def, and returns a Response, str, bytes, dict, list or None.
+#: A def or async def that takes a request and returns a Response, str, bytes, dict, list or None.
 HttpHandler = Callable[[Request], Any]
 
-_MAX_NAMED_HOSTS = 100  # a peer may invent hosts without end; after so many they are refused without a log line
+#: Options that only the server reads, before it knows the route or for all connections at once.
+SERVER_WIDE = ("max_header_size", "max_headers", "handshake_timeout", "drain_delay", "drain_timeout")
+_READING = ("GET", "HEAD")
+
+_MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line
 _MAX_HOST_CHARACTERS = 100
 logger = logging.getLogger("pywsapp")
 
 
 class RouteKind(str, Enum):
-    """What a route leads to."""
+    """The kind of a route."""
 
     WEBSOCKET = "websocket"
     HTTP = "http"
@@ -60,12 +56,21 @@ class RouteKind(str, Enum):
 
 
 class RouteInfo(NamedTuple):
-    """A line of `Router.routes()`."""
+    """A line of `Router.routes()`.
+
+    Attributes:
+        kind: "websocket", "http" or "mount".
+        host: the hosts that the route answers to.
+        path: the path pattern, or the prefix of a mount.
+        component: the name of the component or handler.
+        methods: the HTTP methods of a handler.
+    """
 
     kind: str
     host: str
     path: str
     component: str
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +78,14 @@ class _Route:
     kind: RouteKind
     hosts: HostPattern
     pattern: PathPattern
-    target: Any  # an HttpHandler, or else what make_component takes
+    target: Any  # an HttpHandler, or an argument of make_component
+    methods: tuple[str, ...] = ()
     subprotocols: Sequence[str] | None = None
     require_subprotocol: bool = False
     options: Options | None = None
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
-        """Give the path's parameters and what a mount leaves of the path."""
+        """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""
         if self.kind is RouteKind.MOUNT:
             return self.pattern.match_prefix(path)
         params = self.pattern.match(path)
@@ -92,23 +98,44 @@ class _Route:
         return self.hosts.specificity, parts, self.pattern.shape
 
     def info(self) -> RouteInfo:
-        return RouteInfo(self.kind.value, self.hosts.text, self.pattern.text, _label(self.target))
+        return RouteInfo(self.kind.value, self.hosts.text, self.pattern.text, _label(self.target), self.methods)
+
+    def conflicts_with(self, other: _Route) -> bool:
+        """Return whether both match the same requests."""
+        return (self.kind, self.hosts.text, self.pattern.shape) == (
+            other.kind,
+            other.hosts.text,
+            other.pattern.shape,
+        ) and (self.kind is not RouteKind.HTTP or not set(self.methods).isdisjoint(other.methods))
 
 
 class Router(MessageComponent):
-    """Hands every request to the route that its path and host fit best (Ratchet's Http\\Router).
+    """Hands each request to the most specific route for its path and host (Ratchet's Http\\Router).
 
     Args:
-        http_host: the host or hosts that routes answer to which name none themselves; None or `"*"` is any.
+        http_host: the host or hosts for routes that have none of their own; None or `"*"` is any host.
+        server_options: the options of the server; see `route`.
 
     Raises:
-        ConfigurationError: no valid host.
+        ConfigurationError: `http_host` is no valid host.
     """
 
-    def __init__(self, http_host: str | Iterable[str] | None = None) -> None:
-        self._default = HostPattern(http_host, or_address=True)
+    def __init__(self, http_host: str | Iterable[str] | None = None, *, server_options: Options | None = None) -> None:
+        self._default = _default_hosts(http_host)
+        self._server_options = server_options or Options()
         self._routes: list[_Route] = []
         self._named_hosts: set[str] = set()
+
+    def set_http_host(self, http_host: str | Iterable[str] | None) -> None:
+        """Change the host or hosts for routes that have none of their own, also for existing routes.
+
+        Raises:
+            ConfigurationError: `http_host` is no valid host, or two routes would then match the same requests.
+        """
+        before, self._default = self._default, _default_hosts(http_host)
+        routes, self._routes = self._routes, []
+        for route in routes:
+            self._add(replace(route, hosts=self._default) if route.hosts is before else route)
 
     def route(
         self,
@@ -124,17 +151,18 @@ class Router(MessageComponent):
 
         Args:
             path: a `PathPattern`; its parameters are in `request.path_params`.
-            component: one for all connections, or a class or function that makes one for each.
+            component: an instance for all connections, or a class or function that makes one for each.
             http_host: only this host, `"*.example.com"` for subdomains, `"*"` for any; None is the router's.
             subprotocols: choose among these instead of the component's own, the preferred one first.
-            require_subprotocol: refuse with 426 whoever offers none of them.
-            options: limits for these connections instead of the server's.
+            require_subprotocol: refuse clients that offer none of the subprotocols with status 426.
+            options: limits for these connections instead of the server's. Options that only the server reads
+                (`SERVER_WIDE`) must have their defaults or the values of `server_options`.
 
         Raises:
-            ConfigurationError: one of these is not valid, or another route has the same shape.
+            ConfigurationError: an argument is not valid, or another route has the same shape.
         """
-        if not isinstance(options, Options | None):
-            raise ConfigurationError(f"options must be an Options, not {options!r}")
+        if options is not None:
+            _check_options(options, self._server_options)
         self._add(
             _Route(
                 kind=RouteKind.WEBSOCKET,
@@ -147,57 +175,73 @@ class Router(MessageComponent):
             )
         )
 
-    def http(self, path: str, handler: HttpHandler, *, http_host: str | None = None) -> None:
-        """Route plain GET and HEAD requests to a handler.
+    def http(
+        self,
+        path: str,
+        handler: HttpHandler,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+    ) -> None:
+        """Route plain HTTP requests to a handler.
 
         Args:
             path: a `PathPattern`.
-            handler: takes the request, `def` or `async def`; returns a `Response`, or a str (text/plain), bytes,
-                a dict or list (JSON) or None (204).
+            handler: a `def` or `async def` that takes the request and returns a `Response`, or a str (text/plain),
+                bytes, a dict or list (JSON) or None (204).
+            methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: as in `route`.
 
         Raises:
-            ConfigurationError: no valid path or handler, or another route has the same shape.
+            ConfigurationError: an argument is not valid, or another route has the same shape and method.
         """
         _check_http_handler(handler)
-        self._add(_Route(kind=RouteKind.HTTP, hosts=self._hosts(http_host), pattern=PathPattern(path), target=handler))
+        self._add(
+            _Route(
+                kind=RouteKind.HTTP,
+                hosts=self._hosts(http_host),
+                pattern=PathPattern(path),
+                target=handler,
+                methods=_checked_methods(methods),
+            )
+        )
 
     def mount(self, path: str, component: MessageComponent | ComponentFactory, *, http_host: str | None = None) -> None:
-        """Hand everything below a path to another component: a Router, a StaticFolder.
+        """Route every request below a path to another component, such as a Router or a StaticFolder.
 
-        It sees the request with the prefix removed from `request.path`, and the parameters of both paths; the
-        connection's own `request` keeps the whole path.
+        The component sees the request with the prefix removed from `request.path`, and the parameters of both paths;
+        `request` of the connection keeps the whole path.
 
         Args:
-            path: the prefix, a `PathPattern` without a path parameter; `""` or `"/"` takes what no route took.
+            path: the prefix, a `PathPattern` without a path parameter; `""` or `"/"` matches what no route matches.
             component: as in `route`.
             http_host: as in `route`.
 
         Raises:
-            ConfigurationError: one of these is not valid, or another mount has the same shape.
+            ConfigurationError: an argument is not valid, or another mount has the same shape.
         """
         if component is self:
             raise ConfigurationError("a router cannot be mounted on itself")
         pattern = PathPattern(PathPattern(path or "/").text.rstrip("/") or "/")
         if pattern.specificity[-1] == REST_OF_PATH:
             raise ConfigurationError(
-                f"{path!r}: a mount takes the whole rest of the path anyway; leave the last part out"
+                f"{path!r}: a mount matches the whole rest of the path anyway; leave the last part out"
             )
         target = check_component(component)
         self._add(_Route(kind=RouteKind.MOUNT, hosts=self._hosts(http_host), pattern=pattern, target=target))
 
     def routes(self) -> list[RouteInfo]:
-        """List the routes in the order in which they are tried."""
+        """Return the routes in the order in which they are tried."""
         return [route.info() for route in self._routes]
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
-        """Hand a handshake over to the component of its route.
+        """Return the decision of the component at the request's path and host.
 
         Raises:
-            Refuse: with 404 if there is no WebSocket of that path and host.
+            Refuse: no WebSocket component has this path and host; status 404.
         """
         known = False
-        for route, params, rest in self._fitting(request):
+        for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
                 component = make_component(route.target)
                 answer = component.on_handshake(_routed(request, route, params, rest))
@@ -205,47 +249,46 @@ class Router(MessageComponent):
             known = True
         if known:
             raise Refuse(404, body="there is no WebSocket here, only plain HTTP")
-        raise self._nothing(request)
+        raise self._not_found(request)
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Hand a plain HTTP request to the handler or component of its route.
+        """Return the answer of the handler or component at the request's path and host.
+
+        A handler of plain HTTP comes before a WebSocket component, even if the component's path is more specific.
 
         Raises:
-            Refuse: with 404 if there is no route of that path and host, with 405 if the method is neither GET nor HEAD.
+            Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
-        found = None
-        for fitting in self._fitting(request):
-            kind = fitting[0].kind
-            if kind is RouteKind.WEBSOCKET:
-                found = found or fitting  # unless a less specific route is a handler: that one was meant
+        websocket: tuple[_Route, dict[str, Any], str] | None = None
+        allowed: tuple[str, ...] = ()
+        for route, params, rest in self._matching(request):
+            if route.kind is RouteKind.WEBSOCKET:
+                websocket = websocket or (route, params, rest)
+            elif route.kind is RouteKind.HTTP:
+                if request.method in route.methods:
+                    answer = route.target(_routed(request, route, params, rest))
+                    return then(answer, partial(_response, route.target))
+                allowed += route.methods
+            elif websocket is None and not allowed:
+                return _ask_mounted(request, route, params, rest)
             else:
-                found = fitting if kind is RouteKind.HTTP or found is None else found
                 break
-        if found is None:
-            raise self._nothing(request)
-        return self._answer(request, *found)
+        if websocket is not None:
+            if request.method in _READING:
+                return make_component(websocket[0].target).on_request(_routed(request, *websocket))
+            allowed = (*_READING, *allowed)
+        if allowed:
+            names = ", ".join(dict.fromkeys(allowed))
+            raise Refuse(405, {"Allow": names}, f"the methods here are {names}")
+        raise self._not_found(request)
 
-    def _answer(
-        self, request: Request, route: _Route, params: dict[str, Any], rest: str
-    ) -> Response | Awaitable[Response]:
-        if route.kind is RouteKind.MOUNT:
-            if not rest and request.method in ("GET", "HEAD"):
-                return with_slash(request)
-            return make_component(route.target).on_request(_routed(request, route, params, rest))
-        if request.method not in ("GET", "HEAD"):
-            raise Refuse(405, {"Allow": "GET, HEAD"}, "only GET and HEAD are answered here")
-        routed = _routed(request, route, params, rest)
-        if route.kind is RouteKind.HTTP:
-            return then(route.target(routed), partial(_response, route.target))
-        return make_component(route.target).on_request(routed)
-
-    def _fitting(self, request: Request) -> Iterator[tuple[_Route, dict[str, Any], str]]:
+    def _matching(self, request: Request) -> Iterator[tuple[_Route, dict[str, Any], str]]:
         for route in self._routes:
             if route.hosts.match(request.host) and (found := route.match(request.path)) is not None:
                 yield route, *found
 
-    def _nothing(self, request: Request) -> Refuse:
-        """Tell why nothing fits; a wrong host is the mistake that costs people hours, so it is spelled out."""
+    def _not_found(self, request: Request) -> Refuse:
+        """Return why no route matches; a wrong host is hard to find, so the log and the client name it."""
         served = list(dict.fromkeys(route.hosts.text for route in self._routes if route.match(request.path)))
         if not served:
             return Refuse(404, body="there is nothing at this path")
@@ -261,27 +304,26 @@ class Router(MessageComponent):
         return Refuse(404, body=f"host {host} is not served here, only {names}; the server sets it with http_host")
 
     def _hosts(self, http_host: str | None) -> HostPattern:
-        return self._default if http_host is None else HostPattern(http_host)
+        if http_host is None:
+            return self._default
+        check_not_bind_all(http_host)
+        return HostPattern(http_host)
 
     def _add(self, route: _Route) -> None:
         for other in self._routes:
-            if (route.kind, route.hosts.text, route.pattern.shape) == (
-                other.kind,
-                other.hosts.text,
-                other.pattern.shape,
-            ):
+            if route.conflicts_with(other):
                 raise ConfigurationError(
                     f"route twice: {route.pattern.text!r} ({_label(route.target)}) and {other.pattern.text!r} "
-                    f"({_label(other.target)}) take the same {route.kind.value} requests of host {route.hosts.text}"
+                    f"({_label(other.target)}) match the same {route.kind.value} requests of host {route.hosts.text}"
                 )
         self._routes.append(route)
         self._routes.sort(key=_Route.sort_key)
 
 
 def with_slash(request: Request) -> Response:
-    """Send the client to the same path with a slash behind it, so that relative links below it work.
+    """Return a redirect to the same path with a slash at the end, so that relative links of the page work.
 
-    The Location is relative (RFC 9110 section 10.2.2): a mount may have cut the path, and one that begins with two
+    The Location is relative (RFC 9110, section 10.2.2): a mount can have cut the path, and a path that begins with two
     slashes would name another host.
     """
     location = quote(request.path.rpartition("/")[2], safe="", errors="replace") + "/"
@@ -293,14 +335,20 @@ def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) 
     request.path_params.update(params)
     if route.kind is not RouteKind.MOUNT:
         return request
-    inner = copy.copy(request)  # shares path_params, so that conn.request has those of the inner routes too
+    inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too
     inner.path = rest or "/"
     return inner
 
 
+def _ask_mounted(request: Request, route: _Route, params: dict[str, Any], rest: str) -> Response | Awaitable[Response]:
+    if not rest and request.method in _READING:
+        return with_slash(request)
+    return make_component(route.target).on_request(_routed(request, route, params, rest))
+
+
 def _accepted(route: _Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
-    """Fill in what the route says where the component's own answer says nothing."""
-    accept = normalized(answer, component)
+    """Add the route's settings to the component's answer, which takes precedence."""
+    accept = as_accept(answer, component)
     if route.subprotocols is None and route.options is None and not route.require_subprotocol:
         return accept
     return replace(
@@ -323,6 +371,40 @@ def _response(handler: HttpHandler, value: Any) -> Response:
     raise TypeError(f"{_label(handler)} must return a Response, str, bytes, dict, list or None, not {value!r}")
 
 
+def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
+    names = http_host if http_host is None or isinstance(http_host, str) else tuple(http_host)
+    for name in (names,) if isinstance(names, str) else names or ():
+        check_not_bind_all(name)
+    return HostPattern(names, or_address=True)
+
+
+def _check_options(options: Options, server_options: Options) -> None:
+    if not isinstance(options, Options):
+        raise ConfigurationError(f"options must be an Options, not {options!r}")
+    defaults = {field.name: field.default for field in fields(Options)}
+    ignored = [
+        name for name in SERVER_WIDE if getattr(options, name) not in (defaults[name], getattr(server_options, name))
+    ]
+    if ignored:
+        raise ConfigurationError(
+            f"options of a route cannot set {', '.join(ignored)}, which the server reads for all connections: "
+            "set this in the options of the App"
+        )
+
+
+def _checked_methods(methods: Any) -> tuple[str, ...]:
+    if isinstance(methods, str):
+        raise ConfigurationError(f"methods is a list: write [{methods!r}]")
+    names = [name.upper() if isinstance(name, str) else name for name in methods]
+    if not names:
+        raise ConfigurationError("methods is empty; leave it out for GET")
+    for name in names:
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
+    read = _READING if "GET" in names else ()
+    return tuple(dict.fromkeys((*read, *names)))
+
+
 def _checked_subprotocols(subprotocols: Any) -> tuple[str, ...] | None:
     if subprotocols is None:
         return None
@@ -330,7 +412,7 @@ def _checked_subprotocols(subprotocols: Any) -> tuple[str, ...] | None:
         raise ConfigurationError(f"subprotocols is a list: write [{subprotocols!r}]")
     for name in subprotocols:
         if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ConfigurationError(f"{name!r} is no name for a subprotocol: letters, digits and !#$%&'*+-.^_`|~ only")
+            raise ConfigurationError(f"{name!r} cannot be a subprotocol: use letters, digits and !#$%&'*+-.^_`|~ only")
     return tuple(subprotocols)
 
 
@@ -346,7 +428,7 @@ def _check_http_handler(handler: HttpHandler) -> None:
 
 
 def _label(target: object) -> str:
-    """Name a component, class or function for people: `Chat`, `OriginCheck(Chat)`."""
+    """Return the name of a component, class or function for messages: `Chat`, `OriginCheck(Chat)`."""
     if not isinstance(target, MessageComponent):
         return getattr(target, "__qualname__", type(target).__name__)
     inner = getattr(target, "component", None)

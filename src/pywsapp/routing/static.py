@@ -1,12 +1,12 @@
-"""Files of a folder over plain HTTP: the page that opens the WebSocket, its scripts and pictures.
+"""Static files over plain HTTP: the page that opens the WebSocket, its scripts and pictures.
 
-What may go out is decided twice. The path must be made of plain names: nothing that begins with a dot (so neither
-`..` nor hidden files), no empty part, no backslash, no NUL. Then every symbolic link is followed, and the file found
-must still lie inside the folder. All questions to the file system are asked in a worker thread.
+Two checks decide whether a file may be sent. The path must consist of plain names: nothing that begins with a dot (so
+neither `..` nor hidden files), no empty part, no backslash, no NUL. Then every symbolic link is resolved, and the file
+must still be inside the folder. All calls of the file system run in a thread.
 
 Validators. The ETag is made of size and modification time, so two versions written within one tick of the file
-system's clock could share it; such a validator has to be marked weak (RFC 9110 section 8.8.1). Byte ranges are the one
-thing a strong one would be needed for, and they are not offered.
+system's clock can share it; such a validator must be marked weak (RFC 9110, section 8.8.1). Only byte ranges need a
+strong one, and they are not supported.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.routing.router import with_slash
 
-_PIECE = 64 * 1024  # smaller files are one piece and read at once
+_PIECE = 64 * 1024  # bytes; a smaller file is read at once
 _ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
-_MAX_DATE = 64  # characters; the longest of the three forms of RFC 9110 section 5.6.7 has 33
+_MAX_DATE = 64  # characters; the longest of the three forms of RFC 9110, section 5.6.7, has 33
 _ABSENT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
 
-# The built-in table only, for the operating system's differs between machines, and then what it lacks or has old.
+# Only Python's built-in table, because the operating system's table differs between machines; and the types that it
+# lacks, or has in an old form.
 _TYPES = MimeTypes()
 for _type, _suffix in (
     ("text/javascript", ".js"),
@@ -56,16 +57,16 @@ _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz":
 
 
 class StaticFolder(MessageComponent):
-    """Serves the files of a folder; mount it on a router. It takes no WebSockets.
+    """Serves the files of a folder; mount it on an App or a router. It accepts no WebSockets.
 
     Args:
-        directory: the folder; it may be a symbolic link that is exchanged while the server runs.
-        index: the file that stands for a folder.
-        cache_seconds: how long browsers and proxies use a file without asking; None lets them ask each time, which
-            costs an answer of 304 without a body while the file is unchanged.
+        directory: the folder; it may be a symbolic link that is replaced while the server runs.
+        index: the file that is sent for a folder.
+        cache_seconds: for how many seconds browsers and proxies may use a file without asking; None makes them ask
+            each time, which costs a response with status 304 and no body while the file is unchanged.
 
     Raises:
-        ConfigurationError: there is no such folder, or cache_seconds is negative.
+        ConfigurationError: there is no such folder, or `cache_seconds` is negative.
     """
 
     def __init__(
@@ -80,17 +81,17 @@ class StaticFolder(MessageComponent):
         self._cache_control = "no-cache" if cache_seconds is None else f"public, max-age={cache_seconds}"
 
     def on_handshake(self, request: Request) -> Accept:
-        """Refuse a WebSocket with 404."""
+        """Refuse every WebSocket with status 404."""
         raise Refuse(404, body="there is no WebSocket here, only files")
 
     async def on_request(self, request: Request) -> Response:
-        """Answer with a file, with 304 if the client has it already, or with 308 to the folder's path with a slash.
+        """Return a file, 304 if the client has it already, or a redirect to the folder's path with a slash (308).
 
         Raises:
-            Refuse: with 404 if there is no such file, with 405 if the method is neither GET nor HEAD.
+            Refuse: there is no such file, status 404; or the method is neither GET nor HEAD, status 405.
         """
         if request.method not in ("GET", "HEAD"):
-            raise Refuse(405, {"Allow": "GET, HEAD"}, "only GET and HEAD are answered here")
+            raise Refuse(405, {"Allow": "GET, HEAD"}, "the methods here are GET, HEAD")
         return await anyio.to_thread.run_sync(self._answer, request)
 
     def _answer(self, request: Request) -> Response:
@@ -113,11 +114,11 @@ class StaticFolder(MessageComponent):
             raise
 
     def _inside(self, *names: str) -> str:
-        """Give the real path of what the names lead to.
+        """Return the real path for the names.
 
         Raises:
-            Refuse: with 404 if that is outside of the folder.
-            OSError, ValueError: if there is nothing.
+            Refuse: the path is outside of the folder; status 404.
+            OSError, ValueError: there is no such file.
         """
         root = os.path.realpath(self.directory, strict=True)
         real = os.path.realpath(os.path.join(root, *names), strict=True)
@@ -127,7 +128,7 @@ class StaticFolder(MessageComponent):
 
     def _file(self, request: Request, file: str, name: str) -> Response:
         if not stat.S_ISREG(os.stat(file).st_mode):
-            _absent()  # a pipe, for instance, which could be opened only after someone wrote to it
+            _absent()  # opening a pipe, for instance, would block until another program writes to it
         with open(file, "rb") as opened:
             status = os.fstat(opened.fileno())
             data = opened.read(status.st_size) if status.st_size < _PIECE else None
@@ -152,7 +153,11 @@ def _absent() -> NoReturn:
 
 
 def _plain_names(path: str) -> list[str]:
-    """Split a path into the names of folders and of the file, if they are nothing but names."""
+    """Split a path into the names of folders and of the file.
+
+    Raises:
+        Refuse: a part is no plain name; status 404.
+    """
     names = path.removeprefix("/").removesuffix("/").split("/") if path.strip("/") else []
     for name in names:
         if not name or name.startswith(".") or "\\" in name or "\0" in name:
@@ -161,7 +166,7 @@ def _plain_names(path: str) -> list[str]:
 
 
 def _is_unchanged(request: Request, tag: str, modified: int) -> bool:
-    """Evaluate If-None-Match, or else If-Modified-Since (RFC 9110 section 13.2.2)."""
+    """Return the result of If-None-Match, or else of If-Modified-Since (RFC 9110, section 13.2.2)."""
     if "if-none-match" in request.headers:
         field = ",".join(request.headers.getlist("if-none-match"))
         return field.strip() == "*" or tag in _ENTITY_TAG.findall(field)
@@ -173,8 +178,8 @@ def _is_unchanged(request: Request, tag: str, modified: int) -> bool:
 
 
 def _content_type(name: str) -> str:
-    kind, encoding = _TYPES.guess_type(f"/{name}")  # the slash, lest a name with a colon be read as a URL
-    if encoding is not None:  # the file is its compressed form; Content-Encoding would make the browser undo it
+    kind, encoding = _TYPES.guess_type(f"/{name}")  # the slash keeps a name with a colon from being read as a URL
+    if encoding is not None:  # the file itself is compressed; with Content-Encoding the browser would store it inflated
         return _COMPRESSED.get(encoding, "application/octet-stream")
     if kind is None:
         return "application/octet-stream"
@@ -183,35 +188,35 @@ def _content_type(name: str) -> str:
 
 
 class _Pieces(AsyncIterator[bytes]):
-    """As many bytes of a file as were announced, whatever happens to it meanwhile; opened when first asked.
+    """The content of a file in pieces, exactly as long as announced; the file is opened for the first piece.
 
-    A host that leaves it halfway, because the peer is gone, awaits `aclose`.
+    If the peer disconnects before the end, the server awaits `aclose`.
     """
 
     def __init__(self, file: str, size: int) -> None:
         self._path = file
-        self._left = size
+        self._remaining = size
         self._opened: BinaryIO | None = None
 
     async def __anext__(self) -> bytes:
-        if not self._left:
+        if not self._remaining:
             self.close()
             raise StopAsyncIteration
         return await anyio.to_thread.run_sync(self._read)
 
     def _read(self) -> bytes:
-        """Read a piece, in a worker thread.
+        """Read a piece, in a thread.
 
         Raises:
-            OSError: the file became shorter, so that the response cannot be finished.
+            OSError: the file became shorter, so the response cannot be finished.
         """
         if self._opened is None:
             self._opened = open(self._path, "rb")  # noqa: SIM115 - closed at the end of the iteration
-        piece = self._opened.read(min(self._left, _PIECE))
+        piece = self._opened.read(min(self._remaining, _PIECE))
         if not piece:
             self.close()
             raise OSError(errno.EIO, "the file became shorter while it was sent", self._path)
-        self._left -= len(piece)
+        self._remaining -= len(piece)
         return piece
 
     async def aclose(self) -> None:

@@ -1,1 +1,19 @@
-"""Who listens to what: topics in this process, and the way of their messages to other processes and machines."""
+"""Topics: publish and subscribe within a process, and across processes and machines."""
+
+from pywsapp.topics.history.recovery import Recovery
+from pywsapp.topics.history.rules import Publication
+from pywsapp.topics.names import TopicPattern
+from pywsapp.topics.presence.view import PresenceDiff, Present
+from pywsapp.topics.registry import TopicRegistry, TopicStats
+from pywsapp.topics.topic import Topic
+
+__all__ = [
+    "PresenceDiff",
+    "Present",
+    "Publication",
+    "Recovery",
+    "Topic",
+    "TopicPattern",
+    "TopicRegistry",
+    "TopicStats",
+]

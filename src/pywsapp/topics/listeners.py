@@ -1,7 +1,8 @@
-"""Functions of the server that listen to topics, by patterns.
+"""Functions of the application that are called for the topics of a pattern: broadcast listeners, presence watchers.
 
-A def is called right where a message is delivered. An async def has a task of its own, which takes what waits for it in
-order; what waits is bounded, and what does not fit any more is left out and said so.
+A def is called at once, while the message is delivered. An async def, or a def marked with `in_thread`, has a task of
+its own that calls it once for each message, in order. Up to `MAX_WAITING` calls wait for that task. When the queue is
+full, the newest call is skipped: the *skip newest* policy, which is counted and logged.
 """
 
 from __future__ import annotations
@@ -15,89 +16,121 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics.names import TopicPattern, without_included
+
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from pywsapp.topics.names import TopicPattern
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
 
-#: Messages that may wait for one async listener.
+#: Calls that wait for the task of one async function.
 MAX_WAITING = 10_000
 
-Handler = Callable[["Topic", Any], Any]
+Function = Callable[["Topic", Any], Any]
 _Call = tuple["Topic", Any]
 
 
 class TopicListeners:
-    """The listeners of one app in one process."""
+    """The functions for one kind of event, for instance for broadcasts. Each service of the registry creates one.
 
-    def __init__(self) -> None:
+    Args:
+        hook: the method of App that registers them, for messages.
+        calls: what the calls carry, for logs: "messages".
+    """
+
+    def __init__(self, hook: str, calls: str) -> None:
+        self._hook = hook
+        self._calls = calls
         self._listeners: list[_Listener] = []
+        self._running = False
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
 
     @property
     def patterns(self) -> list[str]:
-        """What is listened to: the fewest patterns that match all of it, and no two of them the same name."""
-        patterns = {listener.pattern.text: listener.pattern for listener in self._listeners}.values()
-        return [
-            one.text
-            for one in patterns
-            if not any(other is not one and other.matches(one.prefix or one.text) for other in patterns)
-        ]
+        """The smallest set of patterns that matches the same topics; no two of them match the same name."""
+        return [pattern.text for pattern in without_included(listener.pattern for listener in self._listeners)]
 
-    def add(self, pattern: TopicPattern, handler: Handler) -> None:
-        """Add one."""
-        self._listeners.append(_Listener(pattern, handler))
+    @property
+    def skipped(self) -> int:
+        """The number of calls that were skipped because the queue of an async function was full."""
+        return sum(listener.skipped for listener in self._listeners)
 
-    def cover(self, name: str) -> bool:
-        """Tell whether a topic is listened to."""
+    def add(self, pattern: str, function: Function) -> None:
+        """Register a function.
+
+        Raises:
+            ConfigurationError: the pattern is invalid, or the app is running already.
+        """
+        if self._running:
+            raise ConfigurationError(f"App.{self._hook} must be called before the app runs")
+        self._listeners.append(_Listener(TopicPattern(pattern), function, self._calls))
+
+    def include(self, other: TopicListeners) -> None:
+        """Register the functions of another app as well."""
+        self._listeners += other._listeners
+
+    def covers(self, name: str) -> bool:
+        """Return whether a function is registered for a topic."""
         return any(listener.pattern.matches(name) for listener in self._listeners)
 
-    def tell(self, topic: Topic, message: str | bytes) -> None:
-        """Call whoever listens to the topic; what a listener raises is logged."""
+    def call(self, topic: Topic, event: Any) -> None:
+        """Call the functions that are registered for a topic; their exceptions are logged."""
         for listener in self._listeners:
             if listener.pattern.matches(topic.name):
-                listener.take((topic, message))
+                listener.call((topic, event))
 
     def start(self, tasks: TaskGroup) -> None:
-        """Let async listeners run."""
+        """Start the tasks of async functions."""
+        self._running = True
         for listener in self._listeners:
             if listener.is_async:
                 listener.queue = deque()
                 tasks.start_soon(listener.run)
 
     def stop(self) -> None:
-        """Let them take nothing more."""
+        """Accept no more calls of async functions; their tasks end with the task group."""
+        self._running = False
         for listener in self._listeners:
             listener.queue = None
 
 
 class _Listener:
-    def __init__(self, pattern: TopicPattern, handler: Handler) -> None:
-        self.pattern = pattern
-        self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
-        self.queue: deque[_Call] | None = None
-        self._handler = handler
-        self._event: anyio.Event | None = None
-        self._left_out = 0
+    """One function with its pattern, and the queue of its calls if it is async."""
 
-    def take(self, call: _Call) -> None:
-        if not self.is_async:
-            try:
-                self._handler(*call)
-            except Exception:
-                self._log()
-        elif self.queue is None:
-            return  # the app does not run
-        elif len(self.queue) < MAX_WAITING:
-            self.queue.append(call)
-            if self._event is not None:
-                self._event.set()
-        else:
-            self._left_out += 1
-            if self._left_out & (self._left_out - 1) == 0:
-                logger.warning("%s is too slow: left %d messages out so far", self._name, self._left_out)
+    def __init__(self, pattern: TopicPattern, function: Function, calls: str) -> None:
+        self.pattern = pattern
+        self.is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        self.queue: deque[_Call] | None = None  # None while the app does not run
+        self.skipped = 0
+        self._function = function
+        self._calls = calls
+        self._event: anyio.Event | None = None
+
+    def call(self, call: _Call) -> None:
+        if self.is_async:
+            self._enqueue(call)
+            return
+        try:
+            self._function(*call)
+        except Exception:
+            self._log_failure()
+
+    def _enqueue(self, call: _Call) -> None:
+        if self.queue is None:
+            return
+        if len(self.queue) >= MAX_WAITING:
+            self.skipped += 1
+            if self.skipped & (self.skipped - 1) == 0:  # at 1, 2, 4, 8, ...
+                logger.warning("%s is too slow: skipped %d %s so far", self._name, self.skipped, self._calls)
+            return
+        self.queue.append(call)
+        if self._event is not None:
+            self._event.set()
 
     async def run(self) -> None:
         queue = self.queue
@@ -109,14 +142,14 @@ class _Listener:
                 self._event = None
             call = queue.popleft()
             try:
-                await self._handler(*call)
+                await self._function(*call)
             except Exception:
-                self._log()
-            await anyio.lowlevel.checkpoint()  # it may not wait for anything, and find more to do for ever
+                self._log_failure()
+            await anyio.lowlevel.checkpoint()  # a function that awaits nothing could keep the loop busy for ever
 
     @property
     def _name(self) -> str:
-        return str(getattr(self._handler, "__qualname__", self._handler))
+        return str(getattr(self._function, "__qualname__", self._function))
 
-    def _log(self) -> None:
+    def _log_failure(self) -> None:
         logger.exception("%s failed", self._name)

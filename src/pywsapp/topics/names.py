@@ -1,25 +1,28 @@
-"""The names of topics, and patterns over them.
+"""The names of topics, and patterns that match them.
 
-A name is made of segments with `:` between them, "room:42" for instance. They become the words of a RabbitMQ routing
-key and the tokens of a NATS subject, so a name holds nothing that means something else there: `*`, whitespace, a
-segment that is empty, or one that is just `#` or `>`. A pattern is a name whose last segment is `*`, which stands for
-everything below: "room:*" matches "room:42" and "room:42:typing"; "*" alone matches all.
+A name consists of segments with `:` between them, for instance "room:42". The segments become the words of a RabbitMQ
+routing key and the tokens of a NATS subject. A name therefore contains nothing that has a meaning there: no `*`, no
+whitespace, no empty segment, and no segment that is just `#` or `>`. A pattern is a name whose last segment is `*`,
+which matches one or more segments: "room:*" matches "room:42" and "room:42:typing"; "*" alone matches all names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pywsapp.exceptions import ConfigurationError, TopicError
 
-#: Bytes of UTF-8; RabbitMQ's routing keys end at 255, and some are left for a prefix.
+#: Bytes of UTF-8. RabbitMQ limits routing keys to 255 bytes; the rest is for a prefix.
 MAX_NAME_BYTES = 200
+#: Characters of an invalid name that an error message quotes.
 _SHOWN = 40
 
 
 def check_name(name: object) -> str:
-    """Give a topic's name if it is one; of a member of a str Enum its text, which `str` and f-strings do not give.
+    """Return a valid topic name as a str; for a member of a str Enum this is its value.
 
     Raises:
-        TopicError: it is none; names often come from clients, so the text is fit for them.
+        TopicError: the name is invalid. Names often come from clients, so the text is fit to be sent to them.
     """
     if not isinstance(name, str):
         raise TopicError(f"a topic's name is a str, not {type(name).__name__}")
@@ -30,7 +33,7 @@ def check_name(name: object) -> str:
 
 
 def _fault(name: str) -> str | None:
-    # the length first, for everything else costs time in proportion to it
+    # The length is checked first, since the other checks take time in proportion to it.
     if not 0 < len(name) <= MAX_NAME_BYTES or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
         return f"it needs 1 to {MAX_NAME_BYTES} bytes of UTF-8"
     if not name.isprintable() or " " in name or "*" in name:
@@ -41,17 +44,17 @@ def _fault(name: str) -> str | None:
 
 
 class TopicPattern:
-    """A pattern over names of topics: a name, or one that ends in `*`.
+    """A pattern that matches topic names: a name, or a pattern that ends in `*`.
 
     Args:
         text: "room:*", "*", or a plain name, which matches itself.
 
     Attributes:
-        text: what it was made from.
-        prefix: what the names that it matches begin with, up to a colon; None for a plain name.
+        text: the pattern as it was given.
+        prefix: the beginning of the matched names, up to a colon; None for a plain name.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: the pattern is invalid.
     """
 
     __slots__ = ("prefix", "text")
@@ -60,17 +63,27 @@ class TopicPattern:
         self.text = text
         self.prefix: str | None = None
         if not isinstance(text, str):
-            raise ConfigurationError(f"a pattern is a str such as 'room:*', not {text!r}")
+            raise ConfigurationError(f"a topic pattern is a str such as 'room:*', not {text!r}")
         if text == "*" or text.endswith(":*"):
             self.prefix = text[:-1]
         try:
             check_name(text if self.prefix is None else f"{self.prefix}x")
         except TopicError as exc:
-            raise ConfigurationError(f"{text!r} is no pattern such as 'room:*': {exc}") from None
+            raise ConfigurationError(f"{text!r} is not a topic pattern such as 'room:*': {exc}") from None
 
     def __repr__(self) -> str:
         return f"TopicPattern({self.text!r})"
 
     def matches(self, name: str) -> bool:
-        """Tell whether a name is one of those meant."""
+        """Return whether the pattern matches a name."""
         return name == self.text if self.prefix is None else name.startswith(self.prefix)
+
+    def includes(self, other: TopicPattern) -> bool:
+        """Return whether the pattern matches every name that another pattern matches."""
+        return self.matches(other.text if other.prefix is None else other.prefix)
+
+
+def without_included(patterns: Iterable[TopicPattern]) -> list[TopicPattern]:
+    """Return the patterns that no other one includes: they match the same names, and each name matches only one."""
+    distinct = list({pattern.text: pattern for pattern in patterns}.values())
+    return [one for one in distinct if not any(other.includes(one) for other in distinct if other is not one)]

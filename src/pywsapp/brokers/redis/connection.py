@@ -15,7 +15,7 @@ from pywsapp.brokers.redis.history import append_command, decode_payload, parse_
 from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.redis.nodes import RedisNode, RedisNodes
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.topics.names import TopicPattern
+from pywsapp.topics.names import TopicPattern, without_included
 
 #: The types of replies that are published messages.
 _MESSAGE_TYPES = (b"message", b"smessage", b"pmessage")
@@ -49,7 +49,8 @@ class RedisBrokerConnection(BrokerConnection):
             ConfigurationError: there are patterns, and sharded pub/sub is used, which has none.
             Exception: a server cannot be reached, or refuses the login.
         """
-        self._patterns = _without_covered(patterns)
+        # Redis sends a message once for each pattern that matches.
+        self._patterns = without_included(map(TopicPattern, patterns))
         prefixes = [pattern.prefix for pattern in self._patterns if pattern.prefix is not None]
         if self._names.sharded:
             if prefixes:
@@ -146,17 +147,6 @@ class RedisBrokerConnection(BrokerConnection):
         else:
             self._lost.set_exception(reason)
             self._lost.exception()  # no warning when no task awaits it
-
-
-def _without_covered(patterns: Sequence[str]) -> list[TopicPattern]:
-    """Return the patterns that no other pattern includes, because Redis sends a message once for each match."""
-    found = [TopicPattern(text) for text in dict.fromkeys(patterns)]
-
-    def includes(other: TopicPattern, pattern: TopicPattern) -> bool:
-        beginning = pattern.text if pattern.prefix is None else pattern.prefix
-        return other is not pattern and other.prefix is not None and beginning.startswith(other.prefix)
-
-    return [pattern for pattern in found if not any(includes(other, pattern) for other in found)]
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, object]]) -> None:

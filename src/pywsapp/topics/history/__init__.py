@@ -1,1 +1,1 @@
-"""HistoryService of topics: what is kept, and how clients recover what they missed."""
+"""The histories of topics: what is kept, and how clients recover the messages that they have missed."""

@@ -1,8 +1,8 @@
-"""What topics keep of their messages, in memory.
+"""The histories of topics in memory.
 
-A history keeps a topic's last messages, so many and for so long. Each has an offset, counted from 1 without gaps, in an
-epoch, a random name that changes when the history begins anew. So whoever has seen a `Position` can be told exactly
-what came behind it, or that this is not known any more.
+A history keeps the last messages of a topic: a limited number, for a limited time. Each message has an offset. Offsets
+count from 1 without gaps within an epoch, a random name that changes when the history begins anew. So a client that
+names a `Position` gets exactly the messages after it, or is told that they are not known any more.
 """
 
 from __future__ import annotations
@@ -13,52 +13,52 @@ from collections.abc import Callable
 
 from pywsapp.brokers.base import Keep, Kept, Position
 
-#: How much longer than its messages a topic's position is remembered: a client that comes back after all of them have
-#: expired, and nothing has been said since, has missed nothing.
+#: A topic's position is remembered this many times longer than its messages. A client that comes back after all of them
+#: have expired has missed nothing if nothing was published since.
 REMEMBERED = 10
-#: How long the position of a topic is remembered on which nothing has been published, in seconds.
+#: Seconds for which the position of a topic is remembered on which nothing has been published.
 UNUSED_SECONDS = 3600.0
-#: How many processes' last messages a topic remembers, to know one that comes again.
+#: Processes whose last message is remembered for each topic, to recognise a message that is published again.
 MAX_PUBLISHERS = 1000
 
 
 class MemoryHistory:
-    """The histories of all topics of a process, or of what is asked by several.
+    """The histories of all topics, in a process or in the router of the local bus.
 
     Args:
-        clock: gives the time in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._topics: dict[str, _TopicHistory] = {}
-        self._rounds: deque[str] = deque()  # the same topics; the next one to be looked at for its age first
+        self._round: deque[str] = deque()  # the same topics; the first one is the next to be checked for its age
 
     def topics(self) -> list[str]:
-        """Give the topics that are remembered."""
+        """Return the topics that are remembered."""
         return list(self._topics)
 
     def append(self, topic: str, data: bytes, keep: Keep) -> Position | None:
-        """Keep a message; gives where it stands, or None if one with its id, or a later one, was there already."""
+        """Keep a message and return its position; None if the publisher's message with this or a later id is kept."""
         now = self._clock()
         history = self._get(topic, now)
         publisher, number = keep.id
-        if history.seen.get(publisher, -1) >= number:
+        if history.last_numbers.get(publisher, -1) >= number:
             return None
-        history.seen.pop(publisher, None)
-        history.seen[publisher] = number  # as the last one
-        if len(history.seen) > MAX_PUBLISHERS:
-            del history.seen[next(iter(history.seen))]
+        history.last_numbers.pop(publisher, None)
+        history.last_numbers[publisher] = number  # at the end of the dict
+        if len(history.last_numbers) > MAX_PUBLISHERS:
+            del history.last_numbers[next(iter(history.last_numbers))]
         history.offset += 1
-        history.expires = now + keep.seconds
-        history.forgotten = now + keep.seconds * REMEMBERED
+        history.messages_expire = now + keep.seconds
+        history.expires = now + keep.seconds * REMEMBERED
         history.messages.append((history.offset, data))
         while len(history.messages) > keep.size:
             history.messages.popleft()
         return Position(history.epoch, history.offset)
 
     def read(self, topic: str, since: Position | None) -> Kept:
-        """Give what is kept behind a position; behind None nothing, only the position of the last message."""
+        """Return the messages after a position; for None no messages, only the position of the last one."""
         now = self._clock()
         history = self._get(topic, now)
         position = Position(history.epoch, history.offset)
@@ -70,33 +70,41 @@ class MemoryHistory:
         return Kept(position, messages, len(messages) == history.offset - since.offset)
 
     def _get(self, topic: str, now: float) -> _TopicHistory:
-        self._sweep(now)
+        self._remove_expired(now)
         history = self._topics.get(topic)
         if history is None:
             history = self._topics[topic] = _TopicHistory(now)
-            self._rounds.append(topic)
-        elif history.forgotten <= now:
-            history = self._topics[topic] = _TopicHistory(now)
+            self._round.append(topic)
         elif history.expires <= now:
+            history = self._topics[topic] = _TopicHistory(now)
+        elif history.messages_expire <= now:
             history.messages.clear()
         return history
 
-    def _sweep(self, now: float) -> None:
-        """Look at the next two topics, and forget those whose time is over: more than what one call can add."""
-        for _ in range(min(2, len(self._rounds))):
-            topic = self._rounds.popleft()
-            if self._topics[topic].forgotten <= now:
+    def _remove_expired(self, now: float) -> None:
+        """Check the next two topics and remove those that have expired. One call adds one topic at most."""
+        for _ in range(min(2, len(self._round))):
+            topic = self._round.popleft()
+            if self._topics[topic].expires <= now:
                 del self._topics[topic]
             else:
-                self._rounds.append(topic)
+                self._round.append(topic)
 
 
 class _TopicHistory:
-    __slots__ = ("epoch", "expires", "forgotten", "messages", "offset", "seen")
+    """The history of one topic.
+
+    Attributes:
+        last_numbers: the number of each publisher's last message; the publisher that was silent longest is first.
+        messages_expire: when the messages expire, in seconds of the clock.
+        expires: when all of it expires, the position included.
+    """
+
+    __slots__ = ("epoch", "expires", "last_numbers", "messages", "messages_expire", "offset")
 
     def __init__(self, now: float) -> None:
         self.epoch = secrets.token_hex(4)
         self.offset = 0
         self.messages: deque[tuple[int, bytes]] = deque()
-        self.seen: dict[str, int] = {}
-        self.expires = self.forgotten = now + UNUSED_SECONDS
+        self.last_numbers: dict[str, int] = {}
+        self.messages_expire = self.expires = now + UNUSED_SECONDS

@@ -1,26 +1,28 @@
-"""How nobody misses a message of a topic that keeps a history, and how it is told when that cannot be.
+"""How every subscriber of a topic with a history gets every message once, or is told that messages are lost.
 
 Theory
 
-The history gives each message an offset, one more than the last one's, and only what has an offset is delivered: a
-process that broadcasts sends to the broker alone, and delivers when its message comes back, as all others do. So all
-subscribers everywhere see the same messages in the same order.
+The history gives each message an offset, which is the last message's offset plus one. Only a message with an offset is
+delivered: a process that broadcasts publishes to the broker, and delivers its message when the broker sends it back
+with its position, as all other processes do. So all subscribers everywhere see the same messages in the same order.
 
-A broker's pub/sub may lose messages, with a connection for instance. A `Follower` stands between it and the
-subscribers of one topic in one process. It knows the position up to which everything has been delivered. What comes
-next to that is delivered; what is not behind it has been; and if something is missing between, or may be, because the
-connection is a new one, it reads the history from there on. Meanwhile what comes is held back. If the history does not
-reach that far any more, or has begun anew, the subscribers are told that messages are lost, and go on from there.
+A broker's pub/sub can lose messages, for instance with a connection. A `Follower` stands between the broker and the
+subscribers of one topic in one process. It knows the position up to which everything has been delivered. A message at
+the next offset is delivered; one at a lower offset has been delivered already. If messages are missing, or may be
+missing because the connection is new, the follower reads the history after its position, and holds back what comes
+meanwhile. If the history does not reach back to the position any more, or has begun anew, the subscribers are told that
+messages are lost, and the follower continues from there.
 
-Its first position is read before the topic is subscribed, and the history is read once more behind that: so there is no
-moment in which a message could fall between.
+The follower reads its first position before the topic is subscribed, and reads the history again afterwards. So there
+is no moment in which it could miss a message.
 
-A client that comes back says what it saw last. It is given what came since from the history, and what was delivered
-here while that was read; and what it was given is noted with its subscription, for the follower may have some of that
-still before it. It gets no more at once than it reads; when it has caught up with what was read, it is read again.
+A client that comes back names its last position. It gets the messages after that from the history, and the messages
+that were delivered here while the history was read. The position that it has reached is stored with its subscription,
+because the follower may deliver some of those messages later. The client gets no more at once than it reads; when it
+has received what was read, the history is read again.
 
-A follower whose reading fails gives up until somebody lets it catch up: `histories` does, when the broker is back, or a
-little later if it was not away.
+A follower that cannot read the history waits until `catch_up` is called: the history service calls it when the broker
+is connected again, or after a short time if it is still connected.
 """
 
 from __future__ import annotations
@@ -34,18 +36,18 @@ from pywsapp.brokers.base import MIB, Kept, Position
 
 logger = logging.getLogger("pywsapp")
 
-#: Messages that are held back while the history is read; what is more, will be read there.
+#: Messages that are held back while the history is read; further ones are read from the history.
 _MAX_HELD = 1000
 _MAX_HELD_BYTES = 4 * MIB
 
 
 class Recovery(NamedTuple):
-    """What a connection was given when it subscribed.
+    """What a connection got when it subscribed by `Topic.recover`.
 
     Args:
-        position: it has everything up to here.
-        complete: whether it has everything since the position it named.
-        messages: how many it was given.
+        position: the connection has all messages up to this position.
+        complete: whether it has all messages since the position that it named.
+        messages: the number of messages that were sent.
     """
 
     position: str
@@ -54,13 +56,13 @@ class Recovery(NamedTuple):
 
 
 class Follower:
-    """Puts in order what comes of one topic, and fetches what does not.
+    """Puts the messages of one topic in order and reads missing ones from its history.
 
     Args:
-        topic: its name, for logs.
-        read: reads the history behind a position.
+        topic: the topic's name, for logs.
+        read: reads the history after a position.
         deliver: takes a message and its position.
-        lose: told that messages up to a position are lost.
+        report_lost: takes the position up to which messages are lost.
         start_soon: starts a task.
     """
 
@@ -69,29 +71,29 @@ class Follower:
         topic: str,
         read: Callable[[Position | None], Awaitable[Kept]],
         deliver: Callable[[bytes, Position], None],
-        lose: Callable[[Position], None],
+        report_lost: Callable[[Position], None],
         start_soon: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.position: Position | None = None
         self._topic = topic
         self._read = read
         self._deliver = deliver
-        self._lose = lose
+        self._report_lost = report_lost
         self._start_soon = start_soon
         self._recordings: list[list[tuple[Position, bytes]]] = []
         self._held: dict[Position, bytes] = {}
         self._held_bytes = 0
         self._reading = False
-        self._again = False
+        self._read_again = False
         self._closed = False
 
     def close(self) -> None:
-        """Deliver nothing any more, also if the history is being read."""
+        """Deliver nothing any more, even if the history is being read."""
         self._closed = True
 
     @contextmanager
     def recording(self) -> Iterator[list[tuple[Position, bytes]]]:
-        """Give a list of what is delivered meanwhile, and where it stands."""
+        """Return a list that collects the messages which are delivered inside the block, with their positions."""
         recording: list[tuple[Position, bytes]] = []
         self._recordings.append(recording)
         try:
@@ -100,10 +102,10 @@ class Follower:
             self._recordings = [one for one in self._recordings if one is not recording]
 
     def receive(self, data: bytes, position: Position) -> None:
-        """Take a message that came."""
+        """Handle a message from the broker."""
         if self._reading:
             self._hold(data, position)
-        elif self._follows(position):
+        elif self._has_no_gap_before(position):
             self._advance(data, position)
         else:
             self._hold(data, position)
@@ -114,14 +116,15 @@ class Follower:
             self._held[position] = data
             self._held_bytes += len(data)
         else:
-            self._again = True
+            self._read_again = True
 
-    def _follows(self, position: Position) -> bool:
-        """Tell whether nothing is missing before it."""
+    def _has_no_gap_before(self, position: Position) -> bool:
+        """Return whether all messages before a position have been delivered."""
         here = self.position
         return here is not None and here.epoch == position.epoch and here.offset + 1 >= position.offset
 
     def _advance(self, data: bytes, position: Position) -> None:
+        """Deliver the message at the next position; one before it has been delivered already."""
         assert self.position is not None
         if position.offset == self.position.offset + 1:
             self.position = position
@@ -130,7 +133,7 @@ class Follower:
             self._deliver(data, position)
 
     async def begin(self) -> None:
-        """Take the present position as the first one, if there is none yet.
+        """Take the history's present position as the first one, if there is none yet.
 
         Raises:
             Exception: the history cannot be read.
@@ -141,8 +144,8 @@ class Follower:
                 self.position = kept.position
 
     def catch_up(self) -> None:
-        """Read the history for what may be missing."""
-        self._again = True
+        """Read the messages from the history that may be missing."""
+        self._read_again = True
         if not self._reading:
             self._reading = True
             self._start_soon(self._catch_up)
@@ -150,20 +153,20 @@ class Follower:
     async def _catch_up(self) -> None:
         try:
             await self.begin()
-            while self._again and not self._closed:
-                self._again = False
-                before = set(self._held)
-                self._take(await self._read(self.position), before)
-        except Exception as exc:  # the connection; with the next one this is begun anew
+            while self._read_again and not self._closed:
+                self._read_again = False
+                held_before = set(self._held)
+                self._apply(await self._read(self.position), held_before)
+        except Exception as exc:  # mostly a lost connection; the next one calls `catch_up`
             logger.debug("reading the history of %r failed: %r", self._topic, exc)
         finally:
             self._reading = False
 
-    def _take(self, kept: Kept, before: set[Position]) -> None:
-        """Deliver what a history has, then what was held back and follows.
+    def _apply(self, kept: Kept, held_before: set[Position]) -> None:
+        """Deliver what was read from the history, then the held messages that follow it.
 
-        What was held back before it was read and does not follow is of an epoch that is over, or else we would read on
-        for ever.
+        A message that was held before the history was read, and does not follow it, belongs to an epoch that has ended.
+        It is dropped, since otherwise the history would be read again for ever.
         """
         if self._closed:
             return
@@ -171,13 +174,13 @@ class Follower:
         if not kept.complete:
             first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
             self.position = Position(kept.position.epoch, first - 1)
-            self._lose(self.position)
+            self._report_lost(self.position)
         for offset, data in kept.messages:
             self._advance(data, Position(kept.position.epoch, offset))
         held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
-            if self._follows(position):
+            if self._has_no_gap_before(position):
                 self._advance(held[position], position)
-            elif position not in before:
+            elif position not in held_before:
                 self._hold(held[position], position)
-                self._again = True
+                self._read_again = True

@@ -1,25 +1,29 @@
-"""Which topics keep a history, and how much of it."""
+"""Which topics keep a history, how much of it, and what clients get of a kept message."""
 
 from __future__ import annotations
 
 import json
+import logging
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pywsapp._protocol.prepared import Sendable
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.brokers.base import Position
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern
 
+logger = logging.getLogger("pywsapp")
+
 
 class Publication(NamedTuple):
-    """A message of a topic with a history, before it is made into what clients get.
+    """A message of a topic with a history, from which `wrap` makes what clients get.
 
     Args:
         topic: the topic's name.
-        position: where it stands; what a client sends back to go on from there.
-        message: text or bytes; None tells that messages up to this position are lost.
+        position: its position in the history; a client sends it back to recover from there.
+        message: text or bytes; None if it says that the messages up to this position are lost.
     """
 
     topic: str
@@ -28,7 +32,7 @@ class Publication(NamedTuple):
 
 
 def wrap_as_json(publication: Publication) -> str:
-    """Give `{"topic": ..., "position": ...}` with `"message"` for text, `"base64"` for bytes, or `"lost": true`."""
+    """Return `{"topic": ..., "position": ...}` with `"message"` for text, `"base64"` for bytes, or `"lost": true`."""
     fields: dict[str, object] = {"topic": publication.topic, "position": publication.position}
     message = publication.message
     if message is None:
@@ -45,12 +49,12 @@ Wrap = Callable[[Publication], Sendable]
 
 @dataclass(frozen=True, slots=True)
 class HistoryRule:
-    """Which topics keep how much.
+    """What the topics of a pattern keep.
 
     Args:
-        pattern: of their names.
-        size: messages.
-        seconds: how long, counted from the last one.
+        pattern: of the topics.
+        size: the number of messages that a topic keeps.
+        seconds: how long it keeps them, counted from the last one.
         wrap: makes what clients get of a publication.
 
     Raises:
@@ -67,3 +71,11 @@ class HistoryRule:
             raise ConfigurationError(f"a history keeps 1 message or more, not {self.size!r}")
         if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
             raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
+
+    def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
+        """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""
+        try:
+            return PreparedMessage(self.wrap(Publication(name, str(position), content)))
+        except Exception:
+            logger.exception("the message %s on %r could not be wrapped", position, name)
+            return None

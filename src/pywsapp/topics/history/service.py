@@ -1,8 +1,12 @@
-"""The topics of one process that keep a history: which they are, and what follows them; the theory is in `recovery`."""
+"""The topics of one process that keep a history: their rules, publishing, following, and reading for recoveries.
+
+`recovery` has the theory.
+"""
 
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import BrokerUnavailable
+from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.history.memory_store import MemoryHistory
 from pywsapp.topics.history.recovery import Follower
 from pywsapp.topics.history.rules import HistoryRule
@@ -24,36 +30,38 @@ if TYPE_CHECKING:
     from pywsapp.brokers.base import BrokerConnection
     from pywsapp.brokers.relay import Relay
 
-#: Seconds that a history may take to be read.
+logger = logging.getLogger("pywsapp")
+
+#: Seconds that reading a history may take.
 _READ_SECONDS = 5.0
-#: Seconds until a history is read again that could not be, though the broker is there.
+#: Seconds until a failed reading is repeated if the broker is still connected.
 _RETRY_SECONDS = 1.0
+#: How often a history is read for a recovery while newer messages are delivered meanwhile.
 _MAX_ROUNDS = 20
-#: How many are read at once: after a reconnect, all have to be.
+#: Histories that are read at once; after a reconnect, all of them have to be read.
 _MAX_READING = 100
 
 
 class HistoryService:
-    """Rules, followers, and a history of its own for as long as there is no broker.
+    """Rules, followers, and the histories themselves if there is no broker. The topic registry creates it.
 
     Args:
-        origin: this process's name on the broker.
-        deliver: takes a topic's name, an envelope and its position, in order.
-        lose: takes a topic's name and the position up to which messages are lost.
+        codec: encodes and decodes the kept messages.
+        deliver: takes a topic's name, the position and the content of a message, in the order of the history. The
+            content is None if the messages up to the position are lost.
+
+    Attributes:
+        rules: which topics keep a history, the most important first.
+        lost: how often messages were lost and the subscribers of a topic were told.
     """
 
-    def __init__(
-        self,
-        origin: str,
-        deliver: Callable[[str, bytes, Position], None],
-        lose: Callable[[str, Position], None],
-    ) -> None:
-        self.memory = MemoryHistory(time.monotonic)
+    def __init__(self, codec: EnvelopeCodec, deliver: Callable[[str, Position, Content | None], None]) -> None:
         self.rules: list[HistoryRule] = []
-        self._origin = origin
-        self._numbers = count(1)
+        self.lost = 0
+        self._codec = codec
         self._deliver = deliver
-        self._lose = lose
+        self._memory = MemoryHistory(time.monotonic)
+        self._numbers = count(1)
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None
         self._followers: dict[str, Follower] = {}
@@ -62,15 +70,11 @@ class HistoryService:
         self._reading: anyio.Semaphore
 
     def rule(self, name: str) -> HistoryRule | None:
-        """Give what is kept of a topic: the first rule that matches."""
+        """Return the first rule that matches a topic; None if the topic keeps nothing."""
         return next((rule for rule in self.rules if rule.pattern.matches(name)), None)
 
-    def keep(self, rule: HistoryRule) -> Keep:
-        """Give what goes with the next message of a topic with this rule."""
-        return Keep((self._origin, next(self._numbers)), rule.size, rule.seconds)
-
     def start(self, relay: Relay, tasks: TaskGroup) -> None:
-        """Follow over a broker from now on."""
+        """Use a broker from now on."""
         self._relay, self._tasks = relay, tasks
         self._retrying.clear()
         self._reading = anyio.Semaphore(_MAX_READING)
@@ -80,20 +84,54 @@ class HistoryService:
         self._relay = self._tasks = None
         for name in list(self._followers):
             self.unfollow(name)
+        self._codec.forget_all()
 
-    async def connected(self, connection: BrokerConnection) -> None:
-        """Catch up on all topics, for the connection is a new one."""
+    def connected(self) -> None:
+        """Let all followers catch up, because the connection to the broker is new."""
         for follower in self._followers.values():
             follower.catch_up()
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> Awaitable[None]:
+        """Publish a message to the broker, which sends it back with its position.
+
+        Args:
+            name: the topic's name.
+            content: the message.
+            rule: how the topic keeps it.
+            comes_back: whether this process receives the topic's messages.
+
+        Returns:
+            what waits until the broker has accepted it.
+
+        Raises:
+            TopicError: it is larger than the broker's limit.
+        """
+        assert self._relay is not None
+        data = self._codec.encode(name, content)
+        acknowledgement = self._relay.publish(name, data, self._keep(rule))
+        if comes_back:
+            self._codec.remember(data, content)
+        return acknowledgement
+
+    def append(self, name: str, content: Content, rule: HistoryRule) -> None:
+        """Keep a message in memory and deliver it; for an app without a broker."""
+        position = self._memory.append(name, self._codec.encode(name, content), self._keep(rule))
+        assert position is not None
+        self._deliver(name, position, content)
+
+    def _keep(self, rule: HistoryRule) -> Keep:
+        return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds)
 
     # -- following ---------------------------------------------------------------------------------------------------
 
     def follow(self, name: str, *, subscribe: bool) -> Awaitable[None]:
-        """Begin to follow a topic, if that is not so yet; give what waits until it is subscribed.
+        """Begin to follow a topic, if it is not followed yet; return what waits until it is subscribed.
 
         Args:
-            name: of the topic.
-            subscribe: whether it is not listened to already.
+            name: the topic's name.
+            subscribe: whether to subscribe to it on the broker; not if a listener's pattern covers it.
         """
         assert self._tasks is not None
         ready = self._ready.get(name)
@@ -102,8 +140,8 @@ class HistoryService:
             follower = self._followers[name] = Follower(
                 name,
                 functools.partial(self._read_or_retry, name),
-                functools.partial(self._deliver, name),
-                functools.partial(self._lose, name),
+                functools.partial(self._deliver_next, name),
+                functools.partial(self._report_lost, name),
                 self._start_soon,
             )
             self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
@@ -121,7 +159,7 @@ class HistoryService:
             self._tasks.start_soon(task)
 
     async def _begin(self, name: str, follower: Follower, ready: anyio.Event, subscribe: bool) -> None:
-        with suppress(Exception):  # the broker is away; when it is there again, `connected` sees to it
+        with suppress(Exception):  # the broker is unavailable; `connected` lets the follower catch up later
             await follower.begin()
         if self._followers.get(name) is follower and self._relay is not None:
             if subscribe:
@@ -131,24 +169,78 @@ class HistoryService:
         ready.set()
 
     def receive(self, name: str, data: bytes, position: Position) -> None:
-        """Take what came of a topic, for those who follow it."""
+        """Handle an envelope from the broker; it goes to the topic's follower, if the topic has subscribers here."""
         follower = self._followers.get(name)
         if follower is not None:
             follower.receive(data, position)
+        else:
+            self._codec.forget(data)
+
+    def _deliver_next(self, name: str, data: bytes, position: Position) -> None:
+        content = self._codec.decode_or_drop(name, data)
+        self._codec.forget(data)
+        if content is not None:
+            self._deliver(name, position, content)
+
+    def _report_lost(self, name: str, position: Position) -> None:
+        self.lost += 1
+        if self.lost & (self.lost - 1) == 0:  # at 1, 2, 4, 8, ...
+            logger.error(
+                "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self.lost
+            )
+        self._deliver(name, position, None)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read(self, name: str, since: Position | None) -> Kept:
-        """Read a topic's history.
+    async def read_missed(self, name: str, since: Position | None) -> tuple[Kept, list[PreparedMessage]]:
+        """Return what a history keeps after a position, for None all of it, and the messages that a client gets of it.
 
         Raises:
-            BrokerUnavailable: it cannot be read.
+            BrokerUnavailable: the history cannot be read.
         """
+        rule = self.rule(name)
+        assert rule is not None
+        if since is None:
+            start = (await self._read(name, None)).position._replace(offset=0)
+            kept = (await self._read_current(name, start))._replace(complete=True)
+        else:
+            kept = await self._read_current(name, since)
+        found = []
+        if not kept.complete:
+            first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
+            found.append(rule.prepare(name, kept.position._replace(offset=first - 1), None))
+        for offset, data in kept.messages:
+            content = self._codec.decode_or_drop(name, data)
+            if content is not None:
+                found.append(rule.prepare(name, Position(kept.position.epoch, offset), content))
+        return kept, [message for message in found if message is not None]
+
+    async def _read_current(self, name: str, since: Position | None) -> Kept:
+        """Read a topic's history up to what has been delivered in this process when this returns."""
+        follower = self._followers.get(name)
+        if follower is None:
+            return await self._read(name, since)
+        for _ in range(_MAX_ROUNDS):
+            before = follower.position
+            with follower.recording() as delivered:
+                kept = await self._read(name, since)
+            here, (epoch, last) = follower.position, kept.position
+            if here is None or here == before or kept.position.covers(here):
+                return kept
+            later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
+            if here.epoch == epoch and len(later) == here.offset - last:
+                return Kept(here, [*kept.messages, *later], kept.complete)
+        raise BrokerUnavailable(f"the history of {name!r} stays behind what is delivered")
+
+    async def _read(self, name: str, since: Position | None) -> Kept:
         if self._relay is None:
-            return self.memory.read(name, since)
+            return self._memory.read(name, since)
         connection = self._relay.connection
         if connection is None:
             raise BrokerUnavailable(f"{self._relay.broker.name} is not connected")
+        return await self._read_from(connection, name, since)
+
+    async def _read_from(self, connection: BrokerConnection, name: str, since: Position | None) -> Kept:
         try:
             async with self._reading:
                 with anyio.fail_after(_READ_SECONDS):
@@ -157,9 +249,9 @@ class HistoryService:
             raise BrokerUnavailable(f"reading the history of {name!r} failed: {exc!r}") from exc
 
     async def _read_or_retry(self, name: str, since: Position | None) -> Kept:
-        """Read for a follower; if that fails though the broker is there, let it catch up a little later."""
+        """Read for a follower; if that fails although the broker is connected, let it catch up after a short time."""
         try:
-            return await self.read(name, since)
+            return await self._read(name, since)
         except BrokerUnavailable:
             if self._relay is not None and self._relay.connection is not None and name not in self._retrying:
                 self._retrying.add(name)
@@ -172,20 +264,3 @@ class HistoryService:
         follower = self._followers.get(name)
         if follower is not None:
             follower.catch_up()
-
-    async def read_current(self, name: str, since: Position | None) -> Kept:
-        """Read a topic's history up to what has been delivered here when this returns."""
-        follower = self._followers.get(name)
-        if follower is None:
-            return await self.read(name, since)
-        for _ in range(_MAX_ROUNDS):
-            before = follower.position
-            with follower.recording() as delivered:
-                kept = await self.read(name, since)
-            here, (epoch, last) = follower.position, kept.position
-            if here is None or here == before or kept.position.covers(here):
-                return kept
-            later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
-            if here.epoch == epoch and len(later) == here.offset - last:
-                return Kept(here, [*kept.messages, *later], kept.complete)
-        raise BrokerUnavailable(f"the history of {name!r} stays behind what comes")

@@ -1,4 +1,4 @@
-"""What an app does beside its connections: hooks, timers, and tasks of its own."""
+"""The tasks of an App beside its connections: hooks, timers and background tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Background:
-    """Tasks that run for as long as an app does; those asked for before it runs begin anew each time it does."""
+    """The background tasks of one App; tasks that are added before it runs start again each time that it runs."""
 
     def __init__(self) -> None:
         self._permanent: list[_Task] = []
@@ -27,34 +27,38 @@ class Background:
         self._tasks: TaskGroup | None = None
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
-        """Run an async def, now or when the app runs; an exception of it is logged."""
+        """Run an async def, now or when the App runs; an exception is logged."""
         if self._tasks is not None:
             self._tasks.start_soon(run_logged, task, *arguments)
         elif self._waiting is not None:
-            self._waiting.append((task, arguments))  # a startup hook asks, and will ask again the next time
+            self._waiting.append((task, arguments))  # a startup hook adds it, and will add it again next time
         else:
             self._permanent.append((task, arguments))
 
     def every(self, seconds: float, hook: Hook) -> None:
-        """Call a def or async def every so many seconds."""
+        """Call a def or async def periodically."""
         self.start_soon(_repeat, seconds, hook)
 
+    def include(self, other: Background) -> None:
+        """Add the tasks of another App that does not run."""
+        self._permanent += other._permanent
+
     def prepare(self) -> None:
-        """Take note that the app is starting."""
+        """Collect tasks until `begin`: the App is starting, and its startup hooks can add tasks for this run."""
         self._waiting = list(self._permanent)
 
     def begin(self, tasks: TaskGroup) -> None:
-        """Start what was asked for, in a task group that ends with the app."""
+        """Start the collected tasks, in a task group that ends with the App."""
         self._tasks = tasks
         for task, arguments in self._waiting or ():
             tasks.start_soon(run_logged, task, *arguments)
 
     def end(self) -> None:
-        """Take note that the app has stopped, or has not started."""
+        """Handle the end of the task group, also if it never began."""
         self._tasks = None
 
-    def forget(self) -> None:
-        """Take note that the last of its hooks has run."""
+    def reset(self) -> None:
+        """Forget the tasks of this run; called after the last shutdown hook."""
         self._waiting = None
 
 

@@ -1,0 +1,187 @@
+"""What calls a component needs to know: the names of the hooks, the checks of a component, and its results.
+
+A hook is a method of `MessageComponent` that the library calls. This module is the only place that lists them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+from weakref import WeakSet
+
+from pywsapp.component import HANDLER_MARK, Accept, ComponentFactory, HandshakeAnswer, MessageComponent
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.http import Response
+
+T = TypeVar("T")
+R = TypeVar("R")
+logger = logging.getLogger("pywsapp")
+
+#: The hooks of a component with their arguments.
+HOOKS = {
+    "on_handshake": ("request",),
+    "on_open": ("conn",),
+    "on_message": ("conn", "message"),
+    "on_close": ("conn",),
+    "on_error": ("conn", "exc"),
+    "on_subscribe": ("conn", "topic"),
+    "on_unsubscribe": ("conn", "topic"),
+    "on_request": ("request",),
+}
+#: `difflib.SequenceMatcher.ratio` from which a name counts as a misspelt hook: `on_mesage`, `on_opened` and `on_err`
+#: are above it; `on_reset`, `on_pong` and `on_connect` are below it.
+_NEARLY = 0.75
+_checked: WeakSet[type[MessageComponent]] = WeakSet()
+
+
+# -- checking a component ----------------------------------------------------------------------------------------------
+
+
+def check_component(component: object) -> MessageComponent | ComponentFactory:
+    """Check that something can be routed: a component, or a class or function that makes one.
+
+    Raises:
+        ConfigurationError: it cannot be routed, a hook takes the wrong arguments, or a method has nearly the name of a
+            hook.
+    """
+    if isinstance(component, MessageComponent):
+        _check_hooks(component, type(component), ())
+        return component
+    if isinstance(component, type):
+        if not issubclass(component, MessageComponent):
+            raise ConfigurationError(f"{component.__name__} must be a subclass of MessageComponent")
+        _check_hooks(component, component, ("self",))
+        return component
+    if callable(component):
+        return component
+    raise ConfigurationError(
+        f"a route needs a MessageComponent (or a class or function that makes one), not {component!r}"
+    )
+
+
+def make_component(source: MessageComponent | ComponentFactory) -> MessageComponent:
+    """Return the component for a new connection: the shared instance, or a new one from the factory.
+
+    Raises:
+        TypeError: the factory returned something else than a component.
+        ConfigurationError: the factory returned a component that `check_component` refuses.
+    """
+    if isinstance(source, MessageComponent):
+        return source
+    component = source()
+    if not isinstance(component, MessageComponent):
+        raise TypeError(f"{source!r} must return a MessageComponent, but returned {component!r}")
+    if type(component) not in _checked:
+        check_component(component)
+    return component
+
+
+def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
+    for name, arguments in HOOKS.items():
+        _check_arguments(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
+    if kind not in _checked:
+        _check_names(kind)
+        _checked.add(kind)
+
+
+def _check_arguments(hook: object, label: str, arguments: tuple[str, ...], before: tuple[str, ...]) -> None:
+    if not callable(hook):
+        raise ConfigurationError(f"{label} must be a method, not {hook!r}")
+    try:
+        inspect.signature(hook).bind(*before, *arguments)
+    except TypeError as exc:
+        raise ConfigurationError(f"{label} must take ({', '.join(('self', *arguments))}): {exc}") from None
+    except ValueError:
+        return  # a builtin without a signature
+
+
+def _check_names(kind: type[MessageComponent]) -> None:
+    """Refuse methods that nearly have a hook's name, and warn about other methods that look like hooks.
+
+    Methods that a mixin (a base class that is no component) declares, or that are marked with `handler`, are not
+    checked. A method that a base class declares is no surprise to the reader, so only its spelling is checked.
+    """
+    for name in dir(kind):
+        if not name.startswith("on") or name in HOOKS or not callable(getattr(kind, name, None)):
+            continue
+        declaring = [base for base in kind.__mro__ if name in vars(base)]
+        if not all(issubclass(base, MessageComponent) for base in declaring):
+            continue
+        if any(_is_marked(vars(base)[name]) for base in declaring):
+            continue
+        meant = _hook_meant_by(name)
+        if meant is not None:
+            raise ConfigurationError(
+                f"{declaring[0].__name__}.{name} is never called: did you mean {meant}? "
+                "Rename it, or mark it with @pywsapp.component.handler if you call it yourself"
+            )
+        if name.startswith("on_") and declaring == [kind]:
+            logger.warning(
+                "%s.%s is never called by pywsapp, which calls %s; mark it with @pywsapp.component.handler "
+                "if you call it yourself",
+                kind.__name__,
+                name,
+                ", ".join(HOOKS),
+            )
+
+
+def _is_marked(member: object) -> bool:
+    function = getattr(member, "__func__", member)  # of a classmethod or staticmethod
+    return hasattr(member, HANDLER_MARK) or hasattr(function, HANDLER_MARK)
+
+
+def _hook_meant_by(name: str) -> str | None:
+    """Return the hook that a misspelt name, such as `on_mesage` or `onMessage`, stands for; None if there is none."""
+    plain = {hook.replace("_", ""): hook for hook in HOOKS}
+    if name.replace("_", "").lower() in plain:
+        return plain[name.replace("_", "").lower()]
+    if not name.startswith("on_"):
+        return None
+    near = difflib.get_close_matches(name[3:], [hook[3:] for hook in HOOKS], 1, _NEARLY)
+    return f"on_{near[0]}" if near else None
+
+
+# -- what hooks return -------------------------------------------------------------------------------------------------
+
+
+def as_accept(answer: HandshakeAnswer, component: MessageComponent) -> Accept:
+    """Return the `Accept` for what `on_handshake` returned, with its component filled in.
+
+    Raises:
+        TypeError: `on_handshake` returned something else than None, a str or an Accept.
+    """
+    if answer is None:
+        return Accept(component=component)
+    if isinstance(answer, str):
+        return Accept(component=component, subprotocol=answer)
+    if isinstance(answer, Accept):
+        if answer.component is not None:
+            return answer
+        return dataclasses.replace(answer, component=component)
+    raise TypeError(
+        f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}"
+    )
+
+
+def must_await(result: object) -> bool:
+    """Return whether `result` must be awaited; the usual results of hooks are recognised first, which is fast."""
+    return result is not None and not isinstance(result, (Accept, str, Response)) and inspect.isawaitable(result)
+
+
+def then(result: T | Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R | Awaitable[R]:
+    """Apply `step` to a result, after awaiting the result if that is needed; what `step` returns is awaited then too.
+
+    No coroutine is made for a result that need not be awaited.
+    """
+    if must_await(result):
+        return _then(cast("Awaitable[T]", result), step)
+    return step(cast("T", result))
+
+
+async def _then(result: Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R:
+    value = step(await result)
+    return await cast("Awaitable[R]", value) if must_await(value) else cast("R", value)

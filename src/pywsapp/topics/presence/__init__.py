@@ -1,0 +1,1 @@
+"""Presence: which users are in a topic, in all processes and on all machines."""

@@ -1,0 +1,156 @@
+"""The presence of an application's topics in one process: events over the broker, time, and watchers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp.brokers.envelope import Envelope
+from pywsapp.topics.codec import EnvelopeCodec
+from pywsapp.topics.listeners import TopicListeners
+from pywsapp.topics.presence.view import ALIVE_TOPIC, Event, PresenceDiff, PresenceView, Present
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pywsapp.brokers.relay import Relay
+    from pywsapp.connection import Connection
+    from pywsapp.topics.topic import Topic
+
+logger = logging.getLogger("pywsapp")
+
+#: Seconds between two ticks, which send and report changes.
+_TICK_SECONDS = 0.1
+#: Seconds that other processes have to answer with their state.
+_SETTLE_SECONDS = 0.3
+
+
+class PresenceService:
+    """Keeps the presence of the topics that have watchers. The topic registry creates it.
+
+    Args:
+        codec: encodes events.
+        topic: returns the topic of a name.
+
+    Attributes:
+        watchers: the functions of `App.on_presence`.
+    """
+
+    def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic]) -> None:
+        self.watchers = TopicListeners("on_presence", "presence changes")
+        self._codec = codec
+        self._topic = topic
+        self._view = PresenceView(codec.origin, self._send, self._report)
+        self._relay: Relay | None = None
+        self._tasks: TaskGroup | None = None
+        self._settled: dict[str, anyio.Event] = {}
+
+    def covers(self, name: str) -> bool:
+        """Return whether a topic has presence, which needs a watcher."""
+        return self.watchers.covers(name)
+
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    def open(self, name: str, received: Awaitable[None]) -> None:
+        """Begin with a topic, because it has its first subscriber.
+
+        Args:
+            name: of a topic with presence.
+            received: awaited before the other processes are asked for their users: it is done when the broker delivers
+                the topic's messages.
+        """
+        self._view.open(name, settled=self._relay is None)
+        if self._relay is not None and self._tasks is not None:
+            settled = self._settled[name] = anyio.Event()
+            self._tasks.start_soon(self._settle, name, received, settled)
+
+    def settled(self, name: str) -> Awaitable[None] | None:
+        """Return what waits until the users of a topic are known; None if the service does not wait for them."""
+        settled = self._settled.get(name)
+        return None if settled is None else LazyAwaitable(settled.wait)
+
+    async def _settle(self, name: str, received: Awaitable[None], settled: anyio.Event) -> None:
+        await received
+        self._view.ask(name)
+        await anyio.sleep(_SETTLE_SECONDS)
+        if self._settled.get(name) is settled:
+            self._view.settle(name)
+        settled.set()
+
+    def close(self, name: str) -> None:
+        """End with a topic, because its last subscriber has unsubscribed."""
+        self._view.close(name)
+        self._settled.pop(name, None)
+
+    def track(self, name: str, conn: Connection, key: str, meta: Any) -> None:
+        """Mark a subscriber as a user, see `Topic.track`.
+
+        Raises:
+            TopicError: the key or the meta is invalid.
+        """
+        self._view.track(name, conn, key, meta, time.time())
+
+    def untrack(self, name: str, conn: Connection) -> None:
+        """Mark a subscriber as no user any more."""
+        self._view.untrack(name, conn)
+
+    def present(self, name: str) -> dict[str, Present]:
+        """Return the users of a topic by their keys."""
+        return self._view.present(name)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope) -> None:
+        """Handle an event of another process."""
+        self._view.receive(envelope.topic, envelope.origin, envelope.event or {}, time.monotonic())
+
+    def connected(self) -> None:
+        """Handle a new connection to the broker."""
+        self._view.connected()
+
+    def _send(self, name: str, event: Event) -> None:
+        if self._relay is not None:
+            self._relay.publish(name, self._codec.encode_event(name, event))
+
+    def _report(self, name: str, diff: PresenceDiff) -> None:
+        self.watchers.call(self._topic(name), diff)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def start(self, tasks: TaskGroup, relay: Relay | None) -> None:
+        """Start with a broker, if there is one; the service has something to do if there are watchers."""
+        self._tasks, self._relay = tasks, relay
+        self.watchers.start(tasks)
+        if self.watchers and relay is not None:
+            relay.subscribe(ALIVE_TOPIC)
+
+    def start_ticking(self, tasks: TaskGroup) -> None:
+        """Send and report changes from now on; the relay has tried to connect by now."""
+        if self.watchers:
+            tasks.start_soon(self._tick)
+
+    def say_goodbye(self) -> None:
+        """Send to the other processes that this one shuts down."""
+        if self.watchers:
+            self._view.stop()
+
+    def stop(self) -> None:
+        """Stop; the tasks end with their task group."""
+        self._relay = self._tasks = None
+        self.watchers.stop()
+        for settled in self._settled.values():
+            settled.set()
+        self._settled.clear()
+
+    async def _tick(self) -> None:
+        while True:
+            try:
+                self._view.tick(time.monotonic())
+            except Exception:
+                logger.exception("updating presence failed")
+            await anyio.sleep(_TICK_SECONDS)

@@ -1,0 +1,420 @@
+"""Which users are in a topic, in all processes and on all machines, as one process sees it. No I/O and no clock here.
+
+Theory
+
+There is no central list. Each process publishes on the topic itself which users are connected to it, and remembers what
+the others publish. So presence works over every broker, reading the list needs no request, and the entries of a dead
+process expire with its lease. These are the events:
+
+    diff    numbered for each topic: the users that came, changed or left since the last diff; at most every 0.1 s
+    state   all users of this process, with the number of the last diff; in parts if they are many
+    ask     a request to all processes, or to one, to publish their state
+    alive   on a topic that all processes subscribe to, every few seconds; a process that is silent for longer than
+            its lease is taken for dead
+    bye     on the same topic: this process shuts down
+
+A process that opens a topic asks all others for their state. A broker that loses messages also loses the connection. So
+after each connect a process publishes its state and asks the others for theirs. A diff that does not follow the last
+one is not applied; the state is asked for instead. A process that was silent for longer than its lease and is heard
+again was suspended or disconnected, so its state is asked for, too.
+
+A user, identified by a key, has one entry for all its connections in all processes. The entry shows the meta that was
+set last. A user that leaves and comes back within a tenth of a second, by reloading a page, has not left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from pywsapp.exceptions import TopicError
+
+#: The topic of the events alive and bye.
+ALIVE_TOPIC = "$pywsapp:alive"
+#: Seconds between two alive events of a process, and until a silent process is taken for dead.
+HEARTBEAT_SECONDS = 5.0
+LEASE_SECONDS = 15.0
+#: Characters of a user's key.
+MAX_KEY = 200
+#: Bytes of a user's meta as JSON.
+MAX_META_BYTES = 4096
+#: Seconds between two checks of the leases.
+_CHECK_SECONDS = 0.5
+#: Users in one event.
+_PART = 100
+#: Processes whose lease has expired that are remembered.
+_MAX_EXPIRED = 1000
+
+Event = dict[str, Any]
+_Entry = tuple[float, int, Any]  # when the meta was set, the number of connections, the meta
+
+
+class Present(NamedTuple):
+    """A user who is in a topic.
+
+    Args:
+        meta: the user's meta that was set last.
+        connections: the number of the user's connections.
+    """
+
+    meta: Any
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceDiff:
+    """The changes of presence in a topic.
+
+    Args:
+        joined: users who came, with their meta.
+        left: users who left, with their last meta.
+        changed: users whose meta changed, with the old and the new meta.
+    """
+
+    joined: dict[str, Any] = field(default_factory=dict)
+    left: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+class _TopicPresence:
+    """The presence of one topic: users of this process, users of others, and what was reported to the app.
+
+    Attributes:
+        settled: whether the users of other processes are known, so that changes are reported.
+        connections: the connections of each user of this process, with the time and the meta of `track`.
+        keys: the user of each connection.
+        others: for each other process the number of its last event and its users.
+        reported: the users that the app knows of, with their meta.
+        unreported: users whose change is not reported to the app yet.
+        unsent: users whose change is not sent to other processes yet.
+        number: of the last diff or state of this process.
+        ask: the processes whose state is to be asked for; None for all of them.
+        send_state: whether to send the state instead of a diff. True at first, since others may remember entries from
+            before the topic was closed here.
+    """
+
+    __slots__ = (
+        "ask",
+        "connections",
+        "keys",
+        "number",
+        "others",
+        "reported",
+        "send_state",
+        "settled",
+        "unreported",
+        "unsent",
+    )
+
+    def __init__(self, *, settled: bool) -> None:
+        self.settled = settled
+        self.connections: dict[str, dict[Hashable, tuple[float, Any]]] = {}
+        self.keys: dict[Hashable, str] = {}
+        self.others: dict[str, tuple[int, dict[str, _Entry]]] = {}
+        self.reported: dict[str, Any] = {}
+        self.unreported: dict[str, None] = {}
+        self.unsent: dict[str, None] = {}
+        self.number = 0
+        self.ask: dict[str | None, None] = {}
+        self.send_state = True
+
+    def local_entry(self, key: str) -> _Entry | None:
+        """Return the entry of a user for the connections of this process; None without any."""
+        connections = self.connections.get(key)
+        if not connections:
+            return None
+        set_at, meta = max(connections.values(), key=lambda one: one[0])
+        return set_at, len(connections), meta
+
+    def present(self, key: str) -> Present | None:
+        """Return a user with the connections of all processes; None if the user is not present."""
+        entries = [(entry, process) for process, (_, users) in self.others.items() if (entry := users.get(key))]
+        local = self.local_entry(key)
+        if local is not None:
+            entries.append((local, ""))
+        if not entries:
+            return None
+        latest = max(entries, key=lambda one: (one[0][0], one[1]))
+        return Present(latest[0][2], sum(entry[1] for entry, _ in entries))
+
+
+class PresenceView:
+    """The presence of all topics, as one process sees it. The presence service creates it.
+
+    Args:
+        process: the name of this process.
+        send: sends an event on a topic to all other processes.
+        report: reports changes to the app.
+    """
+
+    def __init__(
+        self, process: str, send: Callable[[str, Event], None], report: Callable[[str, PresenceDiff], None]
+    ) -> None:
+        self._process = process
+        self._send = send
+        self._report = report
+        self._topics: dict[str, _TopicPresence] = {}
+        self._last_event: dict[str, float] = {}  # when each other process was last heard, in seconds
+        self._expired: dict[str, None] = {}  # processes whose lease has expired
+        self._changed: dict[str, None] = {}  # topics with something to send or to report
+        self._next_alive = self._next_check = float("-inf")
+
+    # -- this process ------------------------------------------------------------------------------------------------
+
+    def open(self, name: str, *, settled: bool) -> None:
+        """Begin with a topic, because it has a subscriber in this process.
+
+        Args:
+            name: the topic's name.
+            settled: whether there are no other processes, so that all users are known.
+        """
+        if name not in self._topics:
+            self._topics[name] = _TopicPresence(settled=settled)
+
+    def ask(self, name: str) -> None:
+        """Ask all other processes for their state; call it when their events on the topic are received."""
+        topic = self._topics.get(name)
+        if topic is not None:
+            topic.ask[None] = None
+            self._changed[name] = None
+
+    def settle(self, name: str) -> None:
+        """Take the users of other processes as known; from now on changes are reported to the app."""
+        topic = self._topics.get(name)
+        if topic is not None and not topic.settled:
+            topic.settled = True
+            for key in topic.unreported.keys() - topic.connections.keys():
+                present = topic.present(key)
+                if present is not None:
+                    topic.reported[key] = present.meta
+            self._changed[name] = None
+
+    def close(self, name: str) -> None:
+        """End with a topic, because its last subscriber in this process has unsubscribed."""
+        topic = self._topics.pop(name, None)
+        if topic is not None and topic.number:
+            self._send(name, {"presence": "state", "n": 0, "all": {}})
+
+    def track(self, name: str, conn: Hashable, key: str, meta: Any, set_at: float) -> None:
+        """Mark a connection as a user's, or change the user's meta.
+
+        Args:
+            name: of a topic that is open.
+            conn: the connection.
+            key: the user.
+            meta: serialisable as JSON, at most 4 KiB.
+            set_at: the time in seconds, of a clock that all processes share.
+
+        Raises:
+            TopicError: the key is not a text of 1 to 200 characters, or the meta is invalid.
+        """
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+            raise TopicError(f"the key of a user is a text of 1 to {MAX_KEY} characters")
+        try:
+            size = len(json.dumps(meta))
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise TopicError(f"the meta of a user must be serialisable as JSON: {exc}") from None
+        if size > MAX_META_BYTES:
+            raise TopicError(f"the meta of a user is limited to {MAX_META_BYTES} bytes of JSON; this has {size}")
+        topic = self._topics[name]
+        before = topic.keys.get(conn)
+        if before is not None and before != key:
+            self.untrack(name, conn)
+        topic.keys[conn] = key
+        topic.connections.setdefault(key, {})[conn] = (set_at, meta)
+        self._note_local_change(name, topic, key)
+
+    def untrack(self, name: str, conn: Hashable) -> None:
+        """Mark a connection as no user's any more; nothing if it is none's."""
+        topic = self._topics.get(name)
+        key = topic.keys.pop(conn, None) if topic is not None else None
+        if topic is None or key is None:
+            return
+        connections = topic.connections[key]
+        del connections[conn]
+        if not connections:
+            del topic.connections[key]
+        self._note_local_change(name, topic, key)
+
+    def _note_local_change(self, name: str, topic: _TopicPresence, key: str) -> None:
+        topic.unreported[key] = topic.unsent[key] = None
+        self._changed[name] = None
+
+    def present(self, name: str) -> dict[str, Present]:
+        """Return the users of a topic. Changes are reported first, so that the next report is a change to this."""
+        topic = self._topics.get(name)
+        if topic is None:
+            return {}
+        self._report_changes(name, topic)
+        keys = dict.fromkeys(topic.connections)
+        for _, users in topic.others.values():
+            keys.update(dict.fromkeys(users))
+        return {key: entry for key in keys if (entry := topic.present(key))}
+
+    # -- other processes ---------------------------------------------------------------------------------------------
+
+    def receive(self, name: str, process: str, event: Event, now: float) -> None:
+        """Handle an event of another process; an invalid one is ignored."""
+        if process == self._process or not process:
+            return
+        kind = event.get("presence")
+        self._last_event[process] = now
+        if name == ALIVE_TOPIC:
+            self._receive_for_all(process, kind, event)
+        elif name in self._topics:
+            topic = self._topics[name]
+            if kind == "ask" and event.get("of") in (None, self._process):
+                self._send_state_soon(name, topic)
+            elif kind in ("diff", "state"):
+                self._apply(name, topic, process, event)
+
+    def _receive_for_all(self, process: str, kind: Any, event: Event) -> None:
+        if kind == "bye":
+            self._remove_process(process)
+        elif kind == "ask" and event.get("of") == self._process:
+            for name, topic in self._topics.items():
+                self._send_state_soon(name, topic)
+        elif process in self._expired:
+            del self._expired[process]
+            self._send(ALIVE_TOPIC, {"presence": "ask", "of": process})
+
+    def _send_state_soon(self, name: str, topic: _TopicPresence) -> None:
+        if topic.connections:
+            topic.send_state = True
+            self._changed[name] = None
+
+    def _apply(self, name: str, topic: _TopicPresence, process: str, event: Event) -> None:
+        number, entries = event.get("n"), _entries(event.get("all" if event["presence"] == "state" else "set"))
+        gone = event.get("gone", [])
+        if type(number) is not int or entries is None or not isinstance(gone, list):
+            return
+        last: int
+        users: dict[str, _Entry]
+        last, users = topic.others.get(process, (-1, {}))
+        self._changed[name] = None
+        if event["presence"] == "state":
+            if not event.get("more"):
+                topic.unreported.update(dict.fromkeys(users))
+                users = {}
+        elif last < 0 or number > last + 1:
+            topic.ask[process] = None
+            return
+        elif number <= last:
+            return
+        for key in gone:
+            if isinstance(key, str) and users.pop(key, None) is not None:
+                topic.unreported[key] = None
+        users.update(entries)
+        topic.unreported.update(dict.fromkeys(entries))
+        topic.others[process] = (number, users)
+
+    def _remove_process(self, process: str) -> None:
+        self._last_event.pop(process, None)
+        for name, topic in self._topics.items():
+            removed = topic.others.pop(process, None)
+            if removed is not None:
+                topic.unreported.update(dict.fromkeys(removed[1]))
+                self._changed[name] = None
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Send and report what has changed; call it about every tenth of a second with the time in seconds."""
+        if now >= self._next_alive:
+            self._next_alive = now + HEARTBEAT_SECONDS
+            self._send(ALIVE_TOPIC, {"presence": "alive"})
+        if now >= self._next_check:
+            self._next_check = now + _CHECK_SECONDS
+            for process in [process for process, at in self._last_event.items() if now - at > LEASE_SECONDS]:
+                self._remove_process(process)
+                self._expired[process] = None
+                while len(self._expired) > _MAX_EXPIRED:
+                    del self._expired[next(iter(self._expired))]
+        changed, self._changed = self._changed, {}
+        for name in changed:
+            topic = self._topics.get(name)
+            if topic is not None:
+                self._send_changes(name, topic)
+                self._report_changes(name, topic)
+
+    def connected(self) -> None:
+        """Handle a new connection to the broker: send the state of all topics, and ask for that of the others."""
+        self._next_alive = float("-inf")
+        for name, topic in self._topics.items():
+            topic.ask[None] = None
+            self._send_state_soon(name, topic)
+            self._changed[name] = None
+
+    def stop(self) -> None:
+        """Send to the other processes that this one shuts down."""
+        self._send(ALIVE_TOPIC, {"presence": "bye"})
+
+    def _send_changes(self, name: str, topic: _TopicPresence) -> None:
+        if topic.send_state and topic.unsent.keys() | topic.connections.keys():
+            topic.send_state, topic.unsent = False, {}
+            topic.number += 1
+            for number, part in enumerate(_parts(topic.connections) or [[]]):
+                entries = {key: topic.local_entry(key) for key in part}
+                event = {"presence": "state", "n": topic.number, "all": entries}
+                self._send(name, {**event, "more": True} if number else event)
+        for part in _parts(topic.unsent):
+            self._send(name, self._diff(topic, part))
+        topic.unsent = {}
+        for process in topic.ask:
+            self._send(name, {"presence": "ask"} if process is None else {"presence": "ask", "of": process})
+        topic.ask = {}
+
+    def _diff(self, topic: _TopicPresence, keys: list[str]) -> Event:
+        topic.number += 1
+        entries = {key: topic.local_entry(key) for key in keys}
+        gone = [key for key, entry in entries.items() if entry is None]
+        return {
+            "presence": "diff",
+            "n": topic.number,
+            "set": {key: entry for key, entry in entries.items() if entry is not None},
+            "gone": gone,
+        }
+
+    def _report_changes(self, name: str, topic: _TopicPresence) -> None:
+        if not topic.settled:
+            return
+        unreported, topic.unreported = topic.unreported, {}
+        reported = topic.reported
+        diff = PresenceDiff()
+        for key in unreported:
+            present = topic.present(key)
+            if present is None:
+                if key in reported:
+                    diff.left[key] = reported.pop(key)
+            elif key not in reported:
+                diff.joined[key] = reported[key] = present.meta
+            elif reported[key] != present.meta:
+                diff.changed[key] = (reported[key], present.meta)
+                reported[key] = present.meta
+        if diff.joined or diff.left or diff.changed:
+            self._report(name, diff)
+
+
+def _parts(keys: Iterable[str]) -> list[list[str]]:
+    found, iterator = [], iter(keys)
+    while part := list(islice(iterator, _PART)):
+        found.append(part)
+    return found
+
+
+def _entries(found: Any) -> dict[str, _Entry] | None:
+    """Parse `{key: [set_at, connections, meta]}`; return None if it is something else."""
+    if not isinstance(found, dict):
+        return None
+    entries: dict[str, _Entry] = {}
+    for key, entry in found.items():
+        if not isinstance(entry, (list, tuple)) or len(entry) != 3:
+            return None
+        set_at, connections, meta = entry
+        if not isinstance(set_at, (int, float)) or type(connections) is not int or connections < 1:
+            return None
+        entries[key] = (float(set_at), connections, meta)
+    return entries

@@ -1,0 +1,246 @@
+"""Routes of an App: WebSockets, plain HTTP, static files, hosts and origins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from support.app_client import Names, asked, greeting, status
+from support.serving import TEXT, frame
+from support.wire import get, peer_of, running
+
+from pywsapp import (
+    App,
+    Connection,
+    EchoServer,
+    MessageComponent,
+    Options,
+    Request,
+    Response,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_routes_of_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "app.js").write_text("1")
+    app, inner = App("*", 0), App("*")
+    shared = app.route("/shared", Names("shared"))
+    app.route("/rooms/{name}/{number:int}", Names("rooms"))
+    app.route("/fresh", Names)
+
+    @app.route("/decorated")
+    class Decorated(Names):
+        def __init__(self) -> None:
+            super().__init__("decorated")
+
+    @app.http("/page")
+    def page(request: Request) -> str:
+        return "page"
+
+    @app.http("/items/{number:int}")
+    async def item(request: Request) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return {"number": request.path_params["number"], "q": request.query_params.get("q")}
+
+    app.http("/teapot", lambda request: Response("short and stout", status=418))
+    app.static("/files", tmp_path)
+    inner.route("/ws", Names("inner"))
+    inner.http("/", lambda request: "inner page")
+    app.mount("/inner", inner)
+
+    assert isinstance(shared, Names)
+    assert Decorated().name == "decorated"
+    assert page(Request()) == "page"
+    async with running(app):
+        assert await greeting(app, "/shared") == "shared"
+        assert await greeting(app, "/rooms/lobby/7") == "rooms name='lobby' number=7"
+        assert await greeting(app, "/fresh") == "default"
+        assert await greeting(app, "/decorated") == "decorated"
+        assert await greeting(app, "/inner/ws") == "inner"
+        assert (await asked(app, get("/page"))).body == b"page"
+        assert (await asked(app, get("/items/7?q=x"))).body == b'{"number":7,"q":"x"}'
+        assert (await asked(app, get("/teapot"))).status == 418
+        assert (await asked(app, get("/files/app.js"))).body == b"1"
+        assert (await asked(app, get("/inner/"))).body == b"inner page"
+        assert (await asked(app, get("/nothing"))).status == 404
+
+
+async def test_class_gives_every_connection_a_component_of_its_own() -> None:
+    class Counts(MessageComponent):
+        def __init__(self) -> None:
+            self.count = 0
+
+        def on_message(self, conn: Connection, message: str) -> None:
+            self.count += 1
+            conn.send(str(self.count))
+
+    app = App("*", 0)
+    app.route("/", Counts)
+    async with running(app), peer_of(app) as one, peer_of(app) as two:
+        await one.open()
+        await two.open()
+        await one.send(frame(TEXT) + frame(TEXT))
+        await two.send(frame(TEXT))
+        assert [(await peer.frame())[1] for peer in (one, one, two)] == [b"1", b"2", b"1"]
+
+
+async def test_several_apps_on_one_port_by_host() -> None:
+    app, blog, rest = App("shop.example", 0), App("blog.example"), App("*")
+    app.route("/", Names("shop"))
+    blog.route("/", Names("blog"))
+    rest.route("/", Names("rest"))
+    app.mount("", blog, http_host="blog.example")
+    app.mount("", rest, http_host="*")
+    app.route("/", Names("news"), http_host="news.example")
+    async with running(app):
+        for host in ("shop", "blog", "news"):
+            assert await greeting(app, "/", host=f"{host}.example:{app.port}") == host
+        assert await greeting(app, "/", host="other.example") == "rest"
+
+
+async def test_default_host_is_localhost_or_an_address() -> None:
+    app = App(port=0)
+    app.route("/", EchoServer())
+    async with running(app):
+        for host in ("localhost", f"LOCALHOST:{app.port}", "127.0.0.1", "[::1]:8080"):
+            assert await status(app, host=host) == 101
+        assert await status(app, host="evil.example") == 404
+
+
+async def test_origins() -> None:
+    app = App("*", 0)
+    app.route("/same", EchoServer())
+    app.route("/any", EchoServer(), ["*"])
+    app.route("/some", EchoServer(), ["https://page.example"])
+    app.route("/page", EchoServer(), ["*"], require_origin=True)
+    async with running(app):
+        tried = {
+            "same, same": await status(app, "/same", host="here.example", origin="http://here.example"),
+            "same, other": await status(app, "/same", host="here.example", origin="http://there.example"),
+            "same, none": await status(app, "/same"),
+            "any": await status(app, "/any", origin="http://there.example"),
+            "some, it": await status(app, "/some", origin="https://page.example"),
+            "some, other": await status(app, "/some", origin="https://other.example"),
+            "page, none": await status(app, "/page"),
+        }
+    assert tried == {
+        "same, same": 101,
+        "same, other": 403,
+        "same, none": 101,
+        "any": 101,
+        "some, it": 101,
+        "some, other": 403,
+        "page, none": 403,
+    }
+
+
+async def test_subprotocols() -> None:
+    class Two(EchoServer):
+        subprotocols = ("v2", "v1")
+
+    app = App("*", 0)
+    app.route("/own", Two())
+    app.route("/route", Two(), subprotocols=["v1", "v2"])
+    app.route("/needed", Two(), require_subprotocol=True)
+
+    async def chosen(path: str, **fields: Any) -> str | None:
+        async with peer_of(app) as peer:
+            return (await peer.open(path, **fields)).get("sec-websocket-protocol")
+
+    async with running(app):
+        assert await chosen("/own", sec_websocket_protocol="v1, v2") == "v2", "the server's order"
+        assert await chosen("/route", sec_websocket_protocol="v2, v1") == "v1"
+        assert await chosen("/own", sec_websocket_protocol="v3") is None
+        assert await chosen("/own") is None
+        assert await status(app, "/needed") == 426
+        assert await status(app, "/needed", sec_websocket_protocol="v1") == 101
+
+
+async def test_options_of_app_and_route() -> None:
+    app = App("*", 0, options=Options(max_message_size=10))
+    app.route("/small", EchoServer())
+    app.route("/large", EchoServer(), options=Options(max_message_size=100))
+    async with running(app), peer_of(app) as small, peer_of(app) as large:
+        await small.open("/small", glued=frame(TEXT, b"x" * 50))
+        assert (await small.closing())[0] == 1009
+        await large.open("/large", glued=frame(TEXT, b"x" * 50))
+        assert await large.frame() == (TEXT, b"x" * 50)
+
+
+async def test_health_check_without_a_host() -> None:
+    app = App("*", 0)
+    app.http("/health", lambda request: "ok")
+    async with running(app):
+        assert (await asked(app, b"GET /health HTTP/1.0\r\n\r\n")).body == b"ok"
+
+
+# -- methods and bodies of plain HTTP ----------------------------------------------------------------------------------
+
+
+async def test_http_handler_reads_the_body_of_a_post() -> None:
+    app = App("*", 0)
+
+    @app.http("/hook", methods=["POST", "put"])
+    async def hook(request: Request) -> str:
+        return f"{request.method} {(await request.read(10)).decode()}"
+
+    @app.http("/hook")
+    def page(request: Request) -> str:
+        return "page"
+
+    def with_body(method: str, body: bytes) -> bytes:
+        return f"{method} /hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async with running(app):
+        assert (await asked(app, with_body("POST", b"hello"))).body == b"POST hello"
+        assert (await asked(app, with_body("PUT", b""))).body == b"PUT "
+        assert (await asked(app, with_body("POST", b"x" * 11))).status == 413
+        assert (await asked(app, get("/hook"))).body == b"page"
+        refused = await asked(app, with_body("DELETE", b""))
+    assert (refused.status, refused.headers["allow"]) == (405, "POST, PUT, GET, HEAD")
+
+
+async def test_http_handler_reads_a_body_that_comes_later() -> None:
+    app = App("*", 0)
+
+    @app.http("/hook", methods=["POST"])
+    async def hook(request: Request) -> bytes:
+        return await request.read()
+
+    async with running(app), peer_of(app) as peer:
+        await peer.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+        await anyio.wait_all_tasks_blocked()
+        await peer.send(b"def")
+        assert (await peer.answer()).body == b"abcdef"
+
+
+# -- names of this machine ---------------------------------------------------------------------------------------------
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@pytest.mark.parametrize("http_host", [*LOOPBACK, ["chat.example", "127.0.0.1"]])
+async def test_names_of_this_machine_are_one_name(http_host: Any) -> None:
+    app = App(http_host, 0)
+    app.route("/", EchoServer())
+    async with running(app):
+        for host in LOOPBACK:
+            for page in LOOPBACK:
+                origin = f"http://{page}:{app.port}"
+                assert await status(app, host=f"{host}:{app.port}", origin=origin) == 101, (host, page)
+            assert await status(app, host=f"{host}:{app.port}", origin=f"http://{host}:{app.port + 1}") == 403
+            assert await status(app, host=f"{host}:{app.port}", origin=f"http://evil.example:{app.port}") == 403
+        assert await status(app, host="evil.example") == 404
+
+
+async def test_pages_of_this_machine_are_no_pages_of_another_name() -> None:
+    app = App("chat.example", 0)
+    app.route("/", EchoServer())
+    async with running(app):
+        for page in LOOPBACK:
+            assert await status(app, host=f"chat.example:{app.port}", origin=f"http://{page}:{app.port}") == 403
