@@ -328,7 +328,10 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "a place before it": (ValueError, lambda: gathered().since(-1)),
     "more after the end": (MemoryError, lambda: given_out().add(b"data", 0, 4, b"")),
     "the end twice": (MemoryError, lambda: given_out().payload()),
-    "a gathering without __init__": (MemoryError, lambda: extension.PayloadBuffer.__new__(extension.PayloadBuffer).payload()),
+    "a gathering without __init__": (
+        MemoryError,
+        lambda: extension.PayloadBuffer.__new__(extension.PayloadBuffer).payload(),
+    ),
 }
 
 

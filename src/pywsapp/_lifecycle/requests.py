@@ -6,8 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
 from pywsapp._hooks import as_accept, must_await, then
+from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
 from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
