@@ -4,7 +4,7 @@ The rest of Ratchet's App is proven elsewhere:
 
     App [src]  tests/middleware/test_origin.py  test_without_a_list_the_origin_must_be_the_same
     App [src]  tests/middleware/test_origin.py  test_an_entry_allows
-    App [src]  tests/routing/test_router.py  test_a_wrong_host_is_explained_to_the_peer_and_once_in_the_log
+    App [src]  tests/routing/test_router.py  test_a_wrong_host_is_explained_to_the_client_and_once_in_the_log
 """
 
 from __future__ import annotations

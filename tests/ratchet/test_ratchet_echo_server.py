@@ -2,7 +2,7 @@
 
 Its two cases are proven elsewhere:
 
-    EchoServer 1  tests/component/test_echo.py  test_a_message_comes_back_once_and_as_what_it_was
+    EchoServer 1  tests/component/test_echo.py  test_a_message_comes_back_once_with_its_type
     EchoServer 2  tests/component/test_echo.py  test_an_error_closes_the_connection_once
 """
 

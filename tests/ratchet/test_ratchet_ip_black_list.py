@@ -2,16 +2,16 @@
 
 Mostly proven elsewhere:
 
-    IpBlackList 1  tests/middleware/test_ip_filter.py  test_others_reach_the_component_every_time
-    IpBlackList 2  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_runs
-    IpBlackList 3  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_runs
-    IpBlackList 4  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
-    IpBlackList 5  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
-    IpBlackList 7  tests/middleware/test_ip_filter.py  test_block_and_unblock_are_fluent_and_keep_the_order
-    IpBlackList 8  tests/middleware/test_ip_filter.py  test_messages_close_and_errors_go_to_the_component_itself
+    IpBlackList 1  tests/middleware/test_ip_filter.py  test_other_addresses_reach_the_component_every_time
+    IpBlackList 2  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_is_called
+    IpBlackList 3  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_is_called
+    IpBlackList 4  tests/middleware/test_ip_filter.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
+    IpBlackList 5  tests/middleware/test_ip_filter.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
+    IpBlackList 7  tests/middleware/test_ip_filter.py  test_block_and_unblock_can_be_chained_and_keep_the_order
+    IpBlackList 8  tests/middleware/test_ip_filter.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
     IpBlackList 9  tests/middleware/test_ip_filter.py  test_addresses_are_compared_by_value_in_any_spelling
-    IpBlackList 10  tests/middleware/test_ip_filter.py  test_unblocking_what_is_not_blocked_is_silent
-    IpBlackList [src]  tests/middleware/test_ip_filter.py  test_what_is_no_address_is_refused
+    IpBlackList 10  tests/middleware/test_ip_filter.py  test_unblocking_an_unknown_address_is_ignored
+    IpBlackList [src]  tests/middleware/test_ip_filter.py  test_an_invalid_address_is_refused
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 Mostly proven elsewhere:
 
-    OriginCheck 1  tests/middleware/test_origin.py  test_another_origin_is_refused_and_the_component_not_asked
+    OriginCheck 1  tests/middleware/test_origin.py  test_another_origin_is_refused_and_the_component_is_not_called
     OriginCheck 2  tests/middleware/test_origin.py  test_a_listed_origin_reaches_the_component_once
-    OriginCheck 3  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 4  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 5  tests/middleware/test_origin.py  test_messages_close_and_errors_go_to_the_component_itself
-    OriginCheck 6  tests/middleware/test_origin.py  test_the_list_may_be_changed_at_any_time
+    OriginCheck 3  tests/middleware/test_origin.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
+    OriginCheck 4  tests/middleware/test_origin.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
+    OriginCheck 5  tests/middleware/test_origin.py  test_the_hooks_of_a_connection_are_those_of_the_component_inside
+    OriginCheck 6  tests/middleware/test_origin.py  test_the_list_can_be_changed_at_any_time
     OriginCheck [src]  tests/middleware/test_origin.py  test_an_entry_allows
-    OriginCheck [src]  tests/middleware/test_origin.py  test_no_origin_is_no_browser_and_passes_unless_one_is_required
+    OriginCheck [src]  tests/middleware/test_origin.py  test_a_handshake_without_an_origin_passes_unless_one_is_required
 """
 
 from __future__ import annotations

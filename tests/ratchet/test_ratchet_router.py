@@ -3,10 +3,10 @@
 In part proven elsewhere:
 
     Router 1  tests/routing/test_router.py  test_an_unknown_path_is_404
-    Router 3  tests/routing/test_router.py  test_what_is_no_component_is_refused_when_it_is_routed
-    Router 8  tests/routing/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
-    Router 9  tests/routing/test_router.py  test_path_parameters_are_converted_and_stay_apart_from_the_query
-    Router [src]  tests/routing/test_router.py  test_other_methods_are_405_where_something_is_and_404_elsewhere
+    Router 3  tests/routing/test_router.py  test_an_invalid_component_is_refused_when_it_is_routed
+    Router 8  tests/routing/test_router.py  test_path_parameters_are_converted_and_separate_from_the_query
+    Router 9  tests/routing/test_router.py  test_path_parameters_are_converted_and_separate_from_the_query
+    Router [src]  tests/routing/test_router.py  test_other_methods_are_405_at_a_route_and_404_elsewhere
 
 Routes say more than Ratchet's: parameters have types, and stay apart from the query, in which a client could
 overrule them there (Router 9).
