@@ -38,8 +38,9 @@ lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/dev.stamp ## Check types
+types: $(VENV)/dev.stamp ## Check types with mypy and basedpyright
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 format: $(VENV)/dev.stamp ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .

@@ -6,16 +6,17 @@
     autobahn.py client --cmd 'python client.py {url} {agent}'
     autobahn.py show REPORT_DIR
 
-server: the peer is an echo server: it returns every message unchanged.  Give the URL of a running one, or --cmd to
-        have one started and stopped here ({port} is replaced by a free loopback port).
-client: the peer is an echo client.  A fuzzing server is started, then the command is run once.  It has to ask
-        {url}/getCaseCount for the number of cases N (one text message), then for every n in 1..N connect to
-        {url}/runCase?case=n&agent={agent} and echo until closed, then to connect to {url}/updateReports?agent={agent}.
+server: the peer is an echo server, which returns every message unchanged. Pass the URL of a running server, or a
+        command that starts one ({port} is replaced by a free loopback port). A started server is stopped at the end.
+client: the peer is an echo client. This program starts a fuzzing server, then runs the command once. The client must
+        read the number of cases N from {url}/getCaseCount (one text message). For every n in 1..N it must connect to
+        {url}/runCase?case=n&agent={agent} and echo until the connection is closed. At the end it must connect to
+        {url}/updateReports?agent={agent}.
 
-Exit status: 1 if a case ended differently from expected.json, 2 if the run could not be made.  A peer that bounds the
-number of fragments of a message has to allow 65,537 for 9.3.* and 9.4.*, and messages of 16 MiB for all of 9.*.
+Exit status: 1 if an outcome differs from expected.json, 2 if the suite could not run. A peer that limits the number of
+fragments of a message must allow 65,537 for 9.3.* and 9.4.*, and messages of 16 MiB for all of 9.*.
 
-Everything listens on and talks to loopback only.  Standard library only; see environment.py for what the suite needs.
+All sockets are on loopback. The program needs the standard library only, the suite needs what environment.py installs.
 """
 
 from __future__ import annotations
@@ -38,21 +39,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import environment
-from environment import Unable
+from environment import CannotRun
 from report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Everything but the slow sections 9 (limits), 12 and 13 (permessage-deflate, 1000 messages a case), and of the last
-#: two a case for each mode (text and binary, whole and fragmented) and each negotiation.
+#: All sections except the slow ones: 9 (limits), 12 and 13 (permessage-deflate, 1000 messages for each case). Of 12 and
+#: 13 it has one case for each mode (text and binary, whole and fragmented) and each negotiation.
 QUICK = [
     *("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"),
     *("12.1.1", "12.1.11", "12.2.2", "12.3.3", "12.4.4", "12.5.5"),
     *("13.1.1", "13.2.2", "13.3.3", "13.4.4", "13.5.5", "13.6.6", "13.7.7"),
 ]
 
-#: Run by the Python 2.7 of the environment: wstest, but on loopback only and with line-by-line output.
+#: A program for the Python 2.7 of the environment: wstest, but on loopback only and with line buffering.
 LAUNCH = """
 import os, sys
 sys.stdout = os.fdopen(sys.stdout.fileno(), "w", 1)
@@ -71,10 +72,10 @@ class Run:
     """One run of the suite.
 
     Args:
-        agent: what the peer is called in the report.
-        cases: patterns of case ids.
-        outdir: where the report goes.
-        seconds: how long it may take; cases that are left over count as missing.
+        agent: the peer's name in the report.
+        cases: patterns of case IDs.
+        outdir: the directory for the report.
+        seconds: the time limit; cases without a result count as missing.
     """
 
     agent: str
@@ -87,10 +88,10 @@ class Run:
         return self.outdir / "wstest.log"
 
     def against_server(self, command: str | None = None, url: str | None = None) -> Report:
-        """Let the suite be the client of an echo server, which a command starts or which runs at a URL.
+        """Run the suite as the client of an echo server, which a command starts or which runs at a URL.
 
         Raises:
-            Unable: the run could not be made.
+            CannotRun: the suite could not run.
         """
         with contextlib.ExitStack() as stack:
             if command is not None:
@@ -105,10 +106,10 @@ class Run:
         return self._report(time.monotonic() - began)
 
     def against_client(self, command: str) -> Report:
-        """Let the suite be the server of an echo client, which a command starts.
+        """Run the suite as the server of an echo client, which a command starts.
 
         Raises:
-            Unable: the run could not be made.
+            CannotRun: the suite could not run.
         """
         port = free_port()
         url = f"ws://127.0.0.1:{port}"
@@ -137,16 +138,16 @@ class Run:
             yield process
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a process, and show how far the suite is if anybody watches."""
-        watched = sys.stderr.isatty()
+        """Wait for a process, and show the progress on a terminal."""
+        on_terminal = sys.stderr.isatty()
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < self.seconds:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
-            begun = re.findall(r"Running test case ID ([\d.]+)", self.log.read_text(errors="replace"))
-            if watched and begun:
-                print(f"\r{begun[-1]:<8} {len(begun):4} cases", end="", file=sys.stderr)
-        if watched:
+            running = re.findall(r"Running test case ID ([\d.]+)", self.log.read_text(errors="replace"))
+            if on_terminal and running:
+                print(f"\r{running[-1]:<8} {len(running):4} cases", end="", file=sys.stderr)
+        if on_terminal:
             print(file=sys.stderr)
         if process.returncode is None:
             print(f"not done after {self.seconds:.0f} s", file=sys.stderr)
@@ -156,7 +157,7 @@ class Run:
     def _report(self, wall: float) -> Report:
         found = re.search(r"^Cases = (\[.*\])$", self.log.read_text(errors="replace"), re.MULTILINE)
         if not found:
-            raise Unable(f"the suite did not start, see {self.log}")
+            raise CannotRun(f"the suite did not start, see {self.log}")
         cases = re.findall(r"'([\d.]+)'", found.group(1))
         run = {"agent": self.agent, "suite": environment.SUITE, "cases": cases, "wall": round(wall, 1)}
         (self.outdir / "run.json").write_text(json.dumps(run))
@@ -173,19 +174,19 @@ def wait_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> No
     end = time.monotonic() + 20
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise Unable(f"status {process.returncode} before anything listened:\n{log.read_text(errors='replace')}")
+            raise CannotRun(f"status {process.returncode} before the port was open:\n{log.read_text(errors='replace')}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             time.sleep(0.1)
         else:
             return
-    raise Unable(f"nothing listens on port {port}")
+    raise CannotRun(f"nothing listens on port {port}")
 
 
 @contextlib.contextmanager
 def started(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a process group of its own, and end that group afterwards."""
+    """Run a command in its own process group, and end the group afterwards."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
@@ -200,7 +201,7 @@ def started(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM unwind the stack, so that what was started is stopped."""
+    """Raise SystemExit at SIGTERM, so that started processes are stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -210,13 +211,15 @@ def arguments() -> argparse.ArgumentParser:
     running = argparse.ArgumentParser(add_help=False)
     running.add_argument("--cases", default="*", help="patterns, e.g. '1.*,7.1.1' (default: all 517)")
     running.add_argument("--quick", action="store_true", help="the quick subset")
-    running.add_argument("--outdir", type=Path, help="where the report goes (default: a new temporary directory)")
+    running.add_argument(
+        "--outdir", type=Path, help="the directory for the report (default: a new temporary directory)"
+    )
     server = commands.add_parser("server", parents=[running], help="test an echo server")
     peer = server.add_mutually_exclusive_group(required=True)
-    peer.add_argument("--url", help="of a running echo server")
-    peer.add_argument("--cmd", help="start the server with this; {port} is replaced")
+    peer.add_argument("--url", help="the URL of a running echo server")
+    peer.add_argument("--cmd", help="the command that starts the server; {port} is replaced")
     client = commands.add_parser("client", parents=[running], help="test an echo client")
-    client.add_argument("--cmd", required=True, help="{url} and {agent} are replaced")
+    client.add_argument("--cmd", required=True, help="the command that runs the client; {url} and {agent} are replaced")
     show = commands.add_parser("show", help="print a report again")
     show.add_argument("outdir", type=Path)
     return parser
@@ -231,7 +234,7 @@ def report_of(args: argparse.Namespace) -> Report:
     if args.role == "client":
         return run.against_client(args.cmd)
     if args.url is not None and urlsplit(args.url).hostname not in {"127.0.0.1", "localhost", "::1"}:
-        raise Unable("only loopback is tested")
+        raise CannotRun("the URL must be on loopback")
     return run.against_server(command=args.cmd, url=args.url)
 
 
@@ -240,7 +243,7 @@ def main() -> int:
     exit_on_sigterm()
     try:
         report = report_of(args)
-    except Unable as exc:
+    except CannotRun as exc:
         print(f"autobahn.py: {exc}", file=sys.stderr)
         return 2
     report.write()

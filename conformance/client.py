@@ -15,7 +15,7 @@ logger = logging.getLogger("conformance.client")
 
 
 class CaseCount(MessageComponent):
-    """Takes the one message that says how many cases there are."""
+    """Stores the number of cases, which comes in one message."""
 
     def __init__(self) -> None:
         self.cases = 0
@@ -32,7 +32,7 @@ async def run(url: str, agent: str) -> None:
         try:
             await run_client(echo, f"{url}/runCase?case={case}&agent={agent}", options=OPTIONS)
         except Exception:
-            # A case that cannot be run fails in the report; the others still have to be.
+            # This case fails in the report; the other cases must still run.
             logger.exception("case %d of the list", case)
     await run_client(MessageComponent(), f"{url}/updateReports?agent={agent}", options=OPTIONS)
 

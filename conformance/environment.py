@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The environment the Autobahn suite runs in: made on first use, checked on every other.
+"""The environment of the Autobahn suite: created at the first use, checked at every further use.
 
-The suite (autobahntestsuite, on PyPI) needs Python 2.7, a C compiler and that Python's headers for its wsaccel.
-Run as a program, this prints the environment's Python.  Exit status: 2 if it could not be made, 3 if there is no
-Python 2.7 here at all.
+The suite (autobahntestsuite, on PyPI) needs Python 2.7, and a C compiler and the headers of that Python for its
+wsaccel. As a program, this module prints the path of the environment's Python. Exit status: 2 if the environment could
+not be created, 3 if this machine has no Python 2.7.
 
 Environment variables:
-    AUTOBAHN_ENV      where it lives (default: pywsapp-autobahn in $XDG_CACHE_HOME or ~/.cache)
+    AUTOBAHN_ENV      the directory (default: pywsapp-autobahn in $XDG_CACHE_HOME or ~/.cache)
     AUTOBAHN_PYTHON2  a Python 2.7 (default: python2.7 or PyPy on PATH, then pyenv's)
 """
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUITE = "autobahntestsuite==25.10.1"
-VIRTUALENV = "virtualenv<20.22"  # the last line that can make a Python 2.7 environment
+VIRTUALENV = "virtualenv<20.22"  # the last version that can create a Python 2.7 environment
 
 
-class Unable(Exception):
-    """A run could not be made, as opposed to: the peer failed cases."""
+class CannotRun(Exception):
+    """The suite could not run; this is not a failure of the peer."""
 
 
-class NoPython2(Unable):
-    """There is no Python 2.7 on this machine, and Debian has none to install."""
+class NoPython2(CannotRun):
+    """This machine has no Python 2.7, and Debian has no package for it."""
 
 
 def ensure() -> Path:
-    """Give the environment's Python, made first if it is missing.
+    """Create the environment if it is missing; return the path of its Python.
 
     Raises:
-        Unable: it could not be made.
+        CannotRun: it could not be created.
     """
     root = _root()
     python = root / "py27" / "bin" / "python"
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making it right now
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run can be creating it
         stamp = root / "installed"
         if not (stamp.exists() and stamp.read_text().strip() == SUITE and python.exists()):
-            _make(root, python)
+            _create(root, python)
             stamp.write_text(f"{SUITE}\n")
     return python
 
@@ -61,10 +61,10 @@ def _root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pywsapp-autobahn"
 
 
-def _make(root: Path, python: Path) -> None:
+def _create(root: Path, python: Path) -> None:
     python2 = _find_python2()
     log = root / "install.log"
-    print(f"making the Autobahn environment in {root} (log: {log})", file=sys.stderr)
+    print(f"creating the Autobahn environment in {root} (log: {log})", file=sys.stderr)
     tool = root / "virtualenv"
     if not (tool / "bin" / "virtualenv").exists():
         _call(log, sys.executable, "-m", "venv", "--clear", tool)
@@ -81,7 +81,7 @@ def _call(log: Path, *argv: str | Path) -> None:
         out.flush()
         status = subprocess.call(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     if status != 0:
-        raise Unable(f"{command} failed, see {log}")
+        raise CannotRun(f"{command} failed, see {log}")
 
 
 def _find_python2() -> str:
@@ -110,7 +110,7 @@ def _python2_candidates() -> Iterator[str]:
 def _is_python2(candidate: str) -> bool:
     probe = [candidate, "-c", "import sys; sys.stdout.write('%d.%d' % sys.version_info[:2])"]
     try:
-        # From /, so that a pyenv shim does not follow the caller's .python-version.
+        # In /, so that a pyenv shim does not follow a .python-version of the project.
         done = subprocess.run(probe, cwd="/", timeout=30, capture_output=True)
     except (OSError, subprocess.SubprocessError):
         return False
@@ -120,7 +120,7 @@ def _is_python2(candidate: str) -> bool:
 def main() -> int:
     try:
         print(ensure())
-    except Unable as exc:
+    except CannotRun as exc:
         print(f"environment.py: {exc}", file=sys.stderr)
         return 3 if isinstance(exc, NoPython2) else 2
     return 0

@@ -1,8 +1,8 @@
-"""What a run of the suite found, and how that differs from what is expected.
+"""The outcomes of a run of the suite, compared with the expected ones.
 
-expected.json names the cases whose outcome is not plain OK; of every other case both the behaviour and the closing
-behaviour have to be OK.  NON-STRICT (a violation found late) and UNIMPLEMENTED (an extension not negotiated) count as
-failures, for no case needs them.
+expected.json lists the cases with an expected outcome other than OK. In all other cases the behaviour and the closing
+behaviour must be OK. NON-STRICT (a violation found late) and UNIMPLEMENTED (an extension that was not negotiated) count
+as failures, because no case needs them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from environment import Unable
+from environment import CannotRun
 
 EXPECTED = Path(__file__).parent / "expected.json"
-MISSING = "MISSING"  # asked for, but the suite wrote no result
+MISSING = "MISSING"  # a selected case without a result of the suite
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one case ended: the suite's word for the messages, and its word for the closing."""
+    """The outcome of one case: the suite's words for the messages and for the closing."""
 
     behaviour: str
     close: str
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished run: the outcome of each case that was asked for."""
+    """A finished run: the outcome of each selected case."""
 
     agent: str
     suite: str
@@ -44,21 +44,21 @@ class Report:
 
     @classmethod
     def load(cls, outdir: Path) -> Report:
-        """Read what the suite and the runner wrote into a report directory.
+        """Read the report directory that the suite and the runner wrote.
 
         Raises:
-            Unable: the suite wrote no report.
+            CannotRun: the suite wrote no report.
         """
         try:
             run = json.loads((outdir / "run.json").read_text())
             results = json.loads((outdir / "index.json").read_text())[run["agent"]]
         except (OSError, KeyError) as exc:
-            raise Unable(f"no report was written, see {outdir / 'wstest.log'}") from exc
+            raise CannotRun(f"no report was written, see {outdir / 'wstest.log'}") from exc
         outcomes = {case: _outcome(outdir, results.get(case)) for case in sorted(run["cases"], key=_case_key)}
         return cls(run["agent"], run["suite"], run["wall"], outcomes)
 
     def unexpected(self) -> dict[str, Outcome]:
-        """Give the cases whose outcome is another than the expected one."""
+        """Return the cases with an unexpected outcome."""
         expected = {case: tuple(verdict) for case, verdict in json.loads(EXPECTED.read_text()).items()}
         return {
             case: outcome
@@ -67,7 +67,7 @@ class Report:
         }
 
     def write(self) -> None:
-        """Print the outcomes, the slowest cases and each unexpected one with the suite's reason."""
+        """Print the outcomes, the slowest cases, and each unexpected outcome with the suite's reason."""
         print(f"agent       {self.agent} ({self.suite})")
         print(f"cases       {len(self.outcomes)} in {self.wall:.1f} s")
         print(f"behaviour   {_tally(outcome.behaviour for outcome in self.outcomes.values())}")

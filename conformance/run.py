@@ -2,10 +2,10 @@
 """Run the Autobahn suite against pywsapp in both roles on every backend, and compare with expected.json.
 
     run.py                                      all 517 cases, six times
-    run.py --quick                              260 cases in place of 517
+    run.py --quick                              260 cases instead of 517
     run.py --role server --backend trio         one of the six
 
-Exit status: 1 if a case ended differently from what is expected, 2 if a run could not be made.
+Exit status: 1 if an outcome is unexpected, 2 if a run was not possible.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from autobahn import QUICK, Run, exit_on_sigterm
-from environment import Unable
+from environment import CannotRun
 from report import Report
 
 HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ def run(role: str, backend: str, *, quick: bool, outdir: Path) -> Report:
     """Run one of the six combinations.
 
     Raises:
-        Unable: it could not be made.
+        CannotRun: the suite could not run.
     """
     agent = f"{role}-{backend}"
     run = Run(agent=agent, cases=QUICK if quick else ["*"], outdir=outdir / agent)
@@ -50,7 +50,7 @@ def table(reports: list[Report]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="leave most of the slow sections 9, 12 and 13 out")
+    parser.add_argument("--quick", action="store_true", help="skip most of the slow sections 9, 12 and 13")
     parser.add_argument("--role", choices=ROLES, action="append", help="default: both")
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all three")
     parser.add_argument("--outdir", type=Path, default=HERE / "reports", help="default: %(default)s")
@@ -62,7 +62,7 @@ def main() -> int:
             print(f"running     {role} on {backend}", flush=True)
             try:
                 report = run(role, backend, quick=args.quick, outdir=args.outdir)
-            except Unable as exc:
+            except CannotRun as exc:
                 print(f"run.py: {role} on {backend}: {exc}", file=sys.stderr)
                 return 2
             report.write()

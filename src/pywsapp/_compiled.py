@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 
-#: The compiled build echoes a small message in 0.5 µs, the pure Python build in 2.2 µs (docs/performance.md).
+#: The compiled build echoes a small message in 0.5 µs, the pure Python build in 2.2 µs (explanation/performance.md).
 _SPEED_UP = 4
 #: pip keeps a wheel that it built without a compiler, so its cache must not be used.
 _INSTALL = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary pywsapp pywsapp"

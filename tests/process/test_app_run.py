@@ -226,7 +226,7 @@ print("joined")
     assert program.output.endswith("joined\n")
 
 
-# -- what a person reads -----------------------------------------------------------------------------------------------
+# -- output and messages -----------------------------------------------------------------------------------------------
 
 
 def last_line(source: str, status: int = 1) -> str:

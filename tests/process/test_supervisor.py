@@ -15,7 +15,8 @@ import pytest
 from support.serving import GUARD
 
 from pywsapp._process import supervisor as module
-from pywsapp._process.supervisor import LONGEST_PAUSE, Supervisor, WorkerProcess, share
+from pywsapp._process.supervisor import LONGEST_PAUSE, Supervisor, share
+from pywsapp._process.worker_process import WorkerProcess
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp.exceptions import ConfigurationError
 

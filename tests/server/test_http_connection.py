@@ -31,10 +31,10 @@ def lines(log: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in log.records if record.name == "pywsapp"]
 
 
-# -- the head and what is glued to it ----------------------------------------------------------------------------------
+# -- the head and trailing data ----------------------------------------------------------------------------------------
 
 
-async def test_frames_glued_to_the_handshake_are_kept() -> None:
+async def test_frames_right_after_the_handshake_are_kept() -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
         await peer.open(glued=frame(TEXT, b"one") + frame(TEXT, b"two"))
         assert [await peer.frame(), await peer.frame()] == [(TEXT, b"one"), (TEXT, b"two")]
@@ -57,7 +57,7 @@ async def test_frames_that_come_during_a_slow_decision_are_kept() -> None:
         assert [(await peer.frame())[1] for _ in range(3)] == [b"glued", b"early", b"late"]
 
 
-async def test_head_may_come_byte_by_byte() -> None:
+async def test_head_can_come_byte_by_byte() -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
         for byte in handshake() + frame(TEXT, b"slow"):
             await peer.send(bytes([byte]))
@@ -66,7 +66,7 @@ async def test_head_may_come_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize("slow", ["on_handshake", "on_open"])
-async def test_flood_before_acceptance_is_left_to_tcp(slow: str) -> None:
+async def test_flood_before_acceptance_is_held_by_tcp(slow: str) -> None:
     go_on = anyio.Event()
 
     class Slow(MessageComponent):
@@ -262,7 +262,7 @@ async def test_wrong_answer_of_a_component_is_explained(
         assert mistake in str(record.exc_info[1] if record.exc_info else None)
 
 
-async def test_refusal_that_cannot_be_sent_becomes_a_500(log: pytest.LogCaptureFixture) -> None:
+async def test_refusal_that_cannot_be_encoded_becomes_a_500(log: pytest.LogCaptureFixture) -> None:
     def decide(request: Any) -> None:
         raise Refuse(403, {"X-Why": "two\nlines"})
 
@@ -296,12 +296,12 @@ async def test_path_cannot_forge_the_traceback(log: pytest.LogCaptureFixture) ->
         assert all(line.isprintable() and len(line) < 1000 for line in lines(log))
 
 
-# -- peers that leave --------------------------------------------------------------------------------------------------
+# -- lost peers --------------------------------------------------------------------------------------------------------
 
 
-# Of a plain request whose stream ends one cannot tell whether only half of it has ended.
+# After the end of stream of a plain request, the client can still wait for the response.
 @pytest.mark.parametrize(("request_", "how"), [(handshake(), "end"), (handshake(), "reset"), (get(), "reset")])
-async def test_decision_is_cancelled_when_the_peer_leaves(request_: bytes, how: str) -> None:
+async def test_decision_is_cancelled_when_the_peer_is_lost(request_: bytes, how: str) -> None:
     asked, ended = anyio.Event(), anyio.Event()
 
     async def decide(request: Any) -> None:
@@ -323,7 +323,7 @@ async def test_decision_is_cancelled_when_the_peer_leaves(request_: bytes, how: 
             await server.runtime.wait_empty()
 
 
-async def test_peer_that_leaves_before_its_head_is_forgotten(log: pytest.LogCaptureFixture) -> None:
+async def test_peer_that_is_lost_before_its_head_is_removed(log: pytest.LogCaptureFixture) -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
         await peer.send(b"GET / HT")
         peer.leave()
@@ -339,7 +339,7 @@ async def test_peer_that_leaves_before_its_head_is_forgotten(log: pytest.LogCapt
 
 
 @pytest.mark.parametrize("request_", [handshake(), get()])
-async def test_decision_is_cancelled_when_a_tls_peer_leaves(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_decision_is_cancelled_when_a_tls_peer_is_lost(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
     asked, ended = anyio.Event(), anyio.Event()
 
     async def decide(request: Any) -> None:

@@ -35,7 +35,7 @@ def page() -> Router:
 async def test_refused_upload_still_gets_its_answer(size: int) -> None:
     head = f"POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
     async with serving(page()) as server, peer_of(server) as peer:
-        # First everything is sent and then everything read, as simple clients do.
+        # Simple clients send everything before they read.
         await peer.send(head + bytes(size))
         answer = await peer.answer()
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
@@ -79,12 +79,12 @@ async def test_health_check_of_http_1_0() -> None:
         await peer.send(b"GET /health HTTP/1.0\r\n\r\n")
         answer = await peer.answer()
         assert (answer.status, answer.body) == (200, b"ok")
-        assert await peer.rest() == b"", "a plain GET is closed behind its answer"
+        assert await peer.rest() == b"", "the connection of a GET is closed after the response"
 
 
-async def test_health_check_that_ends_its_half_of_the_stream() -> None:
+async def test_health_check_that_shuts_down_its_sending_direction() -> None:
     async def respond(request: Any) -> Response:
-        await anyio.wait_all_tasks_blocked()  # the end of the stream has been seen
+        await anyio.wait_all_tasks_blocked()  # the server has seen the end of the stream
         return Response("ok")
 
     async with serving(Site(respond)) as server, peer_of(server) as peer:
@@ -97,7 +97,7 @@ async def test_health_check_that_ends_its_half_of_the_stream() -> None:
 
 
 class Stream:
-    """A body of pieces that remembers how far it came and whether it was ended."""
+    """A body of pieces that stores how many bytes it has yielded and whether it was closed."""
 
     def __init__(self, *pieces: Any) -> None:
         self.pieces = pieces
@@ -138,7 +138,7 @@ async def test_streamed_body_waits_for_a_slow_reader() -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_reader_that_stands_still_is_dropped(streamed: bool) -> None:
+async def test_reader_that_reads_nothing_is_dropped(streamed: bool) -> None:
     size = 64 * MIB
     stream = Stream(*[bytes(MIB)] * 64)
     site = Site(stream.respond(size) if streamed else lambda request: Response(bytes(size)))
@@ -151,7 +151,7 @@ async def test_reader_that_stands_still_is_dropped(streamed: bool) -> None:
 
 
 class SlowReader:
-    """The other end of a memory pipe; it takes one piece and then waits to be told to go on."""
+    """The client's end of a memory pipe, which pauses after each piece."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -195,7 +195,7 @@ async def test_reader_that_is_only_slow_is_not_dropped() -> None:
     assert server.runtime.connections == set()
 
 
-async def test_slow_iterator_is_waited_for() -> None:
+async def test_slow_iterator_has_no_time_limit() -> None:
     go_on = anyio.Event()
     stream = Stream(b"one", go_on, b"two")
     async with (
@@ -221,7 +221,7 @@ async def test_slow_iterator_is_waited_for() -> None:
     ],
     ids=["right", "too short", "too long", "failing", "text"],
 )
-async def test_body_of_a_wrong_length_is_cut_off(
+async def test_body_of_a_wrong_length_is_aborted(
     pieces: list[Any], mistake: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = Stream(*pieces)
@@ -243,7 +243,7 @@ async def test_body_of_a_wrong_length_is_cut_off(
         assert right or mistake in errors[0]
 
 
-async def test_streamed_body_ends_when_the_reader_leaves() -> None:
+async def test_streamed_body_is_closed_when_the_reader_is_lost() -> None:
     stream = Stream(b"one", anyio.Event(), b"two")
     async with serving(Site(stream.respond(6))) as server, peer_of(server) as peer:
         await peer.send(get())

@@ -1,4 +1,4 @@
-"""Who the client is behind a proxy: by fields of the request, by a PROXY header, by both, and by nobody's lies."""
+"""The client's address behind a proxy: from the request, from a PROXY header, never from untrusted peers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def answer_to(app: App, data: bytes) -> str:
 
 
 async def is_closed(peer: Peer) -> None:
-    """Wait until the server has closed, in whatever way; nothing may have been answered."""
+    """Wait until the server has closed the connection, with or without a reset; it must not have answered."""
     received = b""
     with suppress(ConnectionResetError):
         received = await peer.rest()
@@ -81,14 +81,14 @@ async def is_closed(peer: Peer) -> None:
         (["127.0.0.1"], {"x_forwarded_proto": "gopher"}, "http 127.0.0.1"),
     ],
 )
-async def test_the_client_is_the_rightmost_that_is_not_trusted(
+async def test_the_client_is_the_rightmost_untrusted_address(
     trusted: list[str], fields: dict[str, str], seen: str
 ) -> None:
     async with running(made(trusted_proxies=trusted)) as app:
         assert await answer_to(app, asking(**fields)) == seen
 
 
-async def test_junk_is_logged_at_debug_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_junk_is_logged_at_debug_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "pywsapp")
     async with running(made(trusted_proxies=["127.0.0.1"])) as app:
         await answer_to(app, asking(x_forwarded_for="unknown"))
@@ -134,7 +134,7 @@ async def test_the_same_origin_follows_the_forwarded_scheme() -> None:
                 assert (await peer.head())[0] == status, (proto, origin)
 
 
-async def test_half_a_close_is_fine_behind_tls_that_ended_elsewhere() -> None:
+async def test_half_closed_connections_work_behind_a_tls_proxy() -> None:
     go_on = anyio.Event()
 
     async def slow(request: Any) -> Response:
@@ -154,7 +154,7 @@ async def test_half_a_close_is_fine_behind_tls_that_ended_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("trusted", ["127.0.0.1", ["localhost"], ["10.0.0.0/33"], [""], [7]])
-def test_what_cannot_be_trusted_is_said_at_once(trusted: Any) -> None:
+def test_invalid_trusted_proxies_raise(trusted: Any) -> None:
     with pytest.raises(ConfigurationError):
         App(trusted_proxies=trusted)
 
@@ -178,7 +178,7 @@ async def test_a_header_gives_the_address(header: bytes, seen: str) -> None:
 
 
 @pytest.mark.parametrize("header", [V1, V2_TLS], ids=["v1", "v2"])
-async def test_a_header_may_come_byte_by_byte_and_nothing_behind_it_is_lost(header: bytes) -> None:
+async def test_a_header_can_come_byte_by_byte_and_no_data_after_it_is_lost(header: bytes) -> None:
     async with running(made(proxy_protocol=True)) as app:
         async with peer_of(app) as peer:
             await peer.send(header + handshake("/echo") + frame(TEXT, b"glued"))
@@ -205,7 +205,7 @@ async def test_without_a_header_the_connection_is_closed_at_once(junk: bytes, ca
     assert record.levelname == "DEBUG"
 
 
-async def test_a_header_has_to_come_in_time() -> None:
+async def test_a_header_must_come_in_time() -> None:
     async with running(made(proxy_protocol=True, options=Options(handshake_timeout=0.2))) as app:
         for part in b"", V2[:10]:
             async with peer_of(app) as peer:
@@ -213,7 +213,7 @@ async def test_a_header_has_to_come_in_time() -> None:
                 await is_closed(peer)
 
 
-async def test_who_leaves_before_the_header_leaves_nothing() -> None:
+async def test_a_peer_that_is_lost_before_its_header_leaves_no_connection() -> None:
     async with running(made(proxy_protocol=True)) as app:
         for part in b"", V1[:20]:
             peer = peer_of(app)
@@ -222,7 +222,7 @@ async def test_who_leaves_before_the_header_leaves_nothing() -> None:
         assert await answer_to(app, V1 + get()) == "http 203.0.113.9"
 
 
-async def test_a_header_is_taken_from_the_trusted_only_if_there_are_any() -> None:
+async def test_with_trusted_proxies_only_they_can_send_a_header() -> None:
     async with running(made(proxy_protocol=True, trusted_proxies=["127.0.0.1"])) as app:
         assert await answer_to(app, V2 + get()) == "http 203.0.113.9"
     async with running(made(proxy_protocol=True, trusted_proxies=["10.0.0.1"])) as app, peer_of(app) as peer:
@@ -235,17 +235,19 @@ async def test_a_header_is_taken_from_the_trusted_only_if_there_are_any() -> Non
         (["127.0.0.1"], V2, "http 203.0.113.9"),  # a client's own words
         (["127.0.0.1", "203.0.113.9"], V2, "https 192.0.2.5"),  # a CDN's words
         (["127.0.0.1"], V2_LOCAL, "https 192.0.2.5"),  # the balancer's own words
-        (["127.0.0.1"], V1_UNKNOWN, "http 127.0.0.1"),  # nobody knows whose
+        (["127.0.0.1"], V1_UNKNOWN, "http 127.0.0.1"),  # the header names no client
         ([], V2, "http 203.0.113.9"),
     ],
 )
-async def test_fields_behind_a_header_are_those_of_whom_it_names(trusted: list[str], header: bytes, seen: str) -> None:
+async def test_forwarding_fields_are_read_if_the_address_in_the_header_is_trusted(
+    trusted: list[str], header: bytes, seen: str
+) -> None:
     async with running(made(proxy_protocol=True, trusted_proxies=trusted)) as app:
         asked = asking(x_forwarded_for="192.0.2.5", x_forwarded_proto="https")
         assert await answer_to(app, header + asked) == seen
 
 
-async def test_a_header_in_front_of_tls() -> None:
+async def test_a_header_before_tls() -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     trusting = ssl.create_default_context()
@@ -291,7 +293,7 @@ async def test_listeners_with_and_without_it_side_by_side(tmp_path: Path) -> Non
             assert (await peer.answer()).body == b"http local"
 
 
-async def test_a_connection_that_still_owes_its_header_does_not_hold_up_the_end() -> None:
+async def test_a_connection_without_its_header_does_not_delay_the_end() -> None:
     async with running(made(proxy_protocol=True)) as app, peer_of(app) as peer:
         await peer.send(V2[:5])
         await anyio.wait_all_tasks_blocked()

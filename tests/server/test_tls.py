@@ -1,4 +1,4 @@
-"""TLS: what is said of unfit files, and connections that are served, refused or outwaited on every event loop."""
+"""TLS: messages about wrong files, and connections that are served, refused or time out, on every event loop."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_client_context(files: Files) -> None:
         (lambda f: as_server_context(cast("Any", True)), "(certificate file, key file), not bool"),
     ],
 )
-def test_unfit_files(make: Callable[[Files], object], text: str, files: Files) -> None:
+def test_wrong_files(make: Callable[[Files], object], text: str, files: Files) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(text)):
         make(files)
 
@@ -142,7 +142,7 @@ def test_as_server_context(files: Files) -> None:
 
 
 class Echo:
-    """A link that sends back what it gets."""
+    """A protocol that sends back what it receives."""
 
     made: list[Echo]
 
@@ -170,7 +170,7 @@ class Echo:
 
 
 class Collector(Echo):
-    """A link that keeps what it gets."""
+    """A protocol that keeps what it receives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,20 +185,20 @@ class Collector(Echo):
 
 @dataclass
 class Running:
-    """A TLS server, its links in the order of their making, and the task group for it and its clients."""
+    """A TLS server, its protocols in the order of their creation, and the task group for it and its clients."""
 
     address: tuple[str, int]
-    links: list[Echo]
+    protocols: list[Echo]
     tasks: TaskGroup
 
 
 @asynccontextmanager
 async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterator[Running]:
-    links: list[Echo] = []
+    protocols: list[Echo] = []
 
     def make_protocol() -> Echo:
-        links.append(Echo())
-        return links[-1]
+        protocols.append(Echo())
+        return protocols[-1]
 
     def fail(exc: OSError) -> None:
         raise AssertionError(exc)
@@ -212,14 +212,14 @@ async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterato
                 sockets, context, make_protocol, tasks, handshake_timeout=handshake_timeout, on_accept_error=fail
             )
             try:
-                yield Running(address, links, tasks)
+                yield Running(address, protocols, tasks)
             finally:
                 serving.stop_accepting()
                 tasks.cancel_scope.cancel()
-                for link in links:
-                    if link.transport is not None:
-                        link.transport.abort()
-        # uvloop closes in its own time, and must be done before its loop is closed.
+                for protocol in protocols:
+                    if protocol.transport is not None:
+                        protocol.transport.abort()
+        # uvloop closes transports later; it must finish before its event loop is closed.
         await anyio.wait_all_tasks_blocked()
 
 
@@ -267,33 +267,31 @@ async def test_echo_over_tls(files: Files) -> None:
             assert await echoes(client, 1)
             assert await echoes(client, 8 * MIB)
             assert client.extra(TLSAttribute.alpn_protocol) == "http/1.1"
-            transport = server.links[0].transport
+            transport = server.protocols[0].transport
             assert transport.get_extra_info("ssl_object").version() == client.extra(TLSAttribute.tls_version)
             assert transport.get_extra_info("peername")[0] == "127.0.0.1"
-        await server.links[0].lost.wait()
+        await server.protocols[0].lost.wait()
 
 
 @pytest.mark.anyio
-async def test_close_says_so_in_tls(files: Files) -> None:
-    """A client that asks for the closing handshake learns that nothing was cut off."""
+async def test_close_sends_the_tls_closing_alert(files: Files) -> None:
+    """A client that requires the closing handshake sees that no data is missing."""
     async with served(files) as server:
         client = await anyio.connect_tcp(
             *server.address, ssl_context=client_context(files.authority), tls_hostname="localhost"
         )
         assert await echoes(client, 1)
-        server.links[0].transport.write(b"bye")
-        server.links[0].transport.close()
+        server.protocols[0].transport.write(b"bye")
+        server.protocols[0].transport.close()
         assert await client.receive() == b"bye"
         with pytest.raises(anyio.EndOfStream):
             await client.receive()
         await client.aclose()
-        await server.links[0].lost.wait()
+        await server.protocols[0].lost.wait()
 
 
 @pytest.mark.anyio
-async def test_silent_peers_do_not_block_others_and_end_after_the_timeout(
-    files: Files, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_silent_peers_do_not_block_others_and_time_out(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     async with served(files, handshake_timeout=0.5) as server:
         silent = [silent_client(server) for _ in range(20)]
         async with await connect(server, files) as client:
@@ -302,7 +300,7 @@ async def test_silent_peers_do_not_block_others_and_end_after_the_timeout(
                 assert await read_to_end(sock) == b""
                 sock.close()
             assert await echoes(client, 100)
-        made = [link for link in server.links if link.transport is not None]
+        made = [protocol for protocol in server.protocols if protocol.transport is not None]
         assert len(made) == 1
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
@@ -324,12 +322,12 @@ async def test_a_client_without_tls_does_no_harm(
         sock.close()
         async with await connect(server, files) as client:
             assert await echoes(client, 100)
-        assert len([link for link in server.links if link.transport is not None]) == 1
+        assert len([protocol for protocol in server.protocols if protocol.transport is not None]) == 1
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
 @pytest.mark.anyio
-async def test_a_client_that_trusts_nobody_does_no_harm(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_trusts_no_authority_does_no_harm(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     async with served(files) as server:
         with pytest.raises(ssl.SSLError):
             await anyio.connect_tcp(*server.address, ssl_context=client_context(), tls_hostname="localhost")
@@ -352,12 +350,12 @@ async def test_old_tls_is_refused(files: Files) -> None:
 
 
 @pytest.mark.anyio
-async def test_connect_link_over_tls(files: Files) -> None:
-    link, message = Collector(), os.urandom(MIB)
+async def test_connect_over_tls(files: Files) -> None:
+    protocol, message = Collector(), os.urandom(MIB)
     async with served(files) as server:
         host, port = server.address
         transport = await open_connection(
-            lambda: link,
+            lambda: protocol,
             host=host,
             port=port,
             tls=client_context(files.authority),
@@ -365,19 +363,19 @@ async def test_connect_link_over_tls(files: Files) -> None:
             task_group=server.tasks,
             timeout=GUARD,
         )
-        assert link.transport is not None
+        assert protocol.transport is not None
         assert transport.get_extra_info("ssl_object") is not None
         transport.write(message)
-        while len(link.received) < len(message):
-            await link.changed.wait()
-        assert link.received == message
+        while len(protocol.received) < len(message):
+            await protocol.changed.wait()
+        assert protocol.received == message
         transport.close()
-        await link.lost.wait()
-        await server.links[0].lost.wait()
+        await protocol.lost.wait()
+        await server.protocols[0].lost.wait()
 
 
 @pytest.mark.anyio
-async def test_connect_link_verifies_the_name(files: Files) -> None:
+async def test_connect_verifies_the_name(files: Files) -> None:
     async with served(files) as server:
         host, port = server.address
         for name in ("example.com", None):
@@ -396,8 +394,8 @@ async def test_connect_link_verifies_the_name(files: Files) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-async def test_connect_link_to_a_server_without_tls(answer: bytes | None, files: Files) -> None:
-    """A server that is silent is waited for until the timeout; one that goes away or talks plainly is an error."""
+async def test_connect_to_a_server_without_tls(answer: bytes | None, files: Files) -> None:
+    """A silent server makes the connection time out; one that closes or answers without TLS makes it fail."""
     with socket.create_server(("127.0.0.1", 0)) as server, anyio.fail_after(GUARD):
         host, port = server.getsockname()
         async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""The Autobahn suite against our echo server; `make conformance` runs all of it, in both roles and on every backend."""
+"""The quick Autobahn subset against our echo server; `make conformance` runs all cases, roles and event loops."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = [pytest.mark.conformance, pytest.mark.slow, pytest.mark.timeout(600
 
 @pytest.fixture(scope="module")
 def suite() -> None:
-    """The suite's environment, made if it is missing."""
+    """The environment of the suite, created if it is missing."""
     done = subprocess.run([sys.executable, CONFORMANCE / "environment.py"], capture_output=True, text=True)
     if done.returncode == NO_PYTHON2:
-        # Debian has none, so CI cannot be asked to install it; what runs CI says so aloud.
+        # Debian has no Python 2.7, so this is skipped in CI too; `make test` prints a warning.
         pytest.skip(f"CONFORMANCE NOT TESTED: {done.stderr.strip()}; with pyenv: pyenv install 2.7.18")
     if done.returncode != 0:
         if os.environ.get("CI"):
-            pytest.fail(f"the Autobahn environment could not be made: {done.stderr}")
+            pytest.fail(f"the Autobahn environment could not be created: {done.stderr}")
         pytest.skip(f"{done.stderr.strip()}; try: python conformance/environment.py")
 
 

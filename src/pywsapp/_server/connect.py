@@ -48,15 +48,16 @@ async def open_connection(
         if loop is not None:
             factory = cast("Any", make_protocol)
             if unix_path is not None:
-                pair: Any = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
+                pair = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
             else:
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
-            return cast("Transport", pair[0])
+            transport: Any = pair[0]
+            return cast("Transport", transport)
         stream = await (anyio.connect_tcp(host, port) if unix_path is None else anyio.connect_unix(unix_path))
-        transport: SocketTransport | StreamTransport
+        own_transport: SocketTransport | StreamTransport
         if tls is None:
-            transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_protocol(), task_group)
+            own_transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_protocol(), task_group)
         else:
-            transport = StreamTransport(await secure(stream, tls, name), make_protocol())
-        await task_group.start(transport.run)
-        return transport
+            own_transport = StreamTransport(await secure(stream, tls, name), make_protocol())
+        await task_group.start(own_transport.run)
+        return own_transport
