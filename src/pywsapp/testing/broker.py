@@ -74,6 +74,14 @@ class Peer:
                 await self._event.wait()
         assert not scope.cancelled_caught, f"{len(self.received)} messages came, not {number}"
 
+    async def wait_for_last(self, message: tuple[str, bytes]) -> None:
+        """Wait until the last message that came is this one."""
+        with anyio.move_on_after(PATIENCE) as scope:
+            while not self.received or self.received[-1][:2] != message:
+                self._event = anyio.Event()
+                await self._event.wait()
+        assert not scope.cancelled_caught, f"{message!r} did not come"
+
     async def expect(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Wait until as many messages came, and compare."""
         await self.wait_for(len(messages))
@@ -109,9 +117,9 @@ def fresh(name: str = "t") -> str:
     return f"{name}:{secrets.token_hex(6)}"
 
 
-async def _nothing_more(topic: str, *listening: Peer) -> None:
-    """Check that nothing came, by something that comes behind it."""
-    await listening[0].publish(topic, b"the end")
+async def _nothing_more(topic: str, publisher: Peer, *listening: Peer) -> None:
+    """Check that nothing came, by something that another connection publishes behind it."""
+    await publisher.publish(topic, b"the end")
     for peer in listening:
         await peer.expect([(topic, b"the end")])
 
@@ -123,9 +131,15 @@ async def what_is_published_reaches_all_that_subscribe_once(make: Make) -> None:
         for peer in (one, two, three):
             await peer.connection.subscribe([topic])
         await one.publish(topic, b"hello")
-        for peer in (one, two, three):
+        for peer in (two, three):
             await peer.expect([(topic, b"hello")])
-        await _nothing_more(topic, two, one, three)
+        await _nothing_more(topic, one, two, three)
+        await two.publish(topic, b"answer")
+        for peer in (one, three):
+            await peer.wait_for_last((topic, b"answer"))
+        own = [(topic, b"hello"), (topic, b"the end")]
+        found = [(topic, data) for topic, data, _ in one.received]
+        assert found in ([(topic, b"answer")], [*own, (topic, b"answer")]), f"{_short(found)} came to the publisher"
 
 
 @_check
@@ -134,7 +148,7 @@ async def what_was_published_before_subscribing_does_not_come(make: Make) -> Non
     async with peers(make, 2) as (one, two):
         await one.publish(topic, b"early")
         await two.connection.subscribe([topic])
-        await _nothing_more(topic, two)
+        await _nothing_more(topic, one, two)
 
 
 @_check
@@ -178,7 +192,7 @@ async def unsubscribing_ends_it_and_subscribing_again_works(make: Make) -> None:
         await two.connection.subscribe([topic, other])
         await two.connection.unsubscribe([topic])
         await one.publish(topic, b"unheard")
-        await _nothing_more(other, two)
+        await _nothing_more(other, one, two)
         await two.connection.subscribe([topic])
         await one.publish(topic, b"heard")
         await two.expect([(topic, b"heard")])
@@ -321,6 +335,31 @@ async def a_history_gives_positions_with_messages(make: Make) -> None:
         positions = [position for _, _, position in two.received]
         epoch = (await one.connection.read_history(topic, None)).position.epoch
         assert positions == [(epoch, 4), (epoch, 5), None], f"the positions are {positions}"
+
+
+@_check
+async def a_publisher_gets_its_own_kept_messages_in_the_order_of_the_history(make: Make) -> None:
+    if not make().keeps_history:
+        return
+    topic = fresh()
+    async with peers(make, 3) as (one, two, three):
+        for peer in (one, two, three):
+            await peer.connection.subscribe([topic])
+
+        async def publish(peer: Peer, process: str) -> None:
+            for first in range(1, 50, 10):
+                keeps = [Keep((process, number), 100, 60) for number in range(first, first + 10)]
+                await peer.connection.publish([Outgoing(topic, f"{keep.id}".encode(), keep) for keep in keeps])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish, one, "one")
+            tasks.start_soon(publish, two, "two")
+        for peer in (one, two, three):
+            await peer.wait_for(100)
+        offsets = [position.offset if position is not None else 0 for _, _, position in three.received]
+        assert offsets == list(range(1, 101)), f"the offsets are {offsets}"
+        for peer in (one, two):
+            assert peer.received == three.received, "a publisher gets other messages than a subscriber"
 
 
 @_check
