@@ -247,6 +247,8 @@ def test_two_processes_have_different_names() -> None:
     assert not two.is_own("t", one.encode("t", "x"))
     assert not one.is_own("u", one.encode("t", "x"))
     assert one.is_own("t", one.encode_event("t", {"presence": "ask"}))
+    for longest in ("x" * 200, '"' * 200, "\\" * 200, "ü" * 100):
+        assert one.is_own(longest, one.encode(longest, "x"))
     signed = EnvelopeCodec(b"key")
     assert signed.is_own("t", signed.encode("t", "x"))
     assert not signed.is_own("t", signed.encode("t", "x")[1:])
