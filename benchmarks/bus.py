@@ -152,7 +152,7 @@ def _bus_receiver(end: socket.socket, topics: Sequence[str]) -> Receiver:
         await connection.subscribe(topics)
         yield
         await connection.aclose()
-        if broker.missing:
+        if broker.missed:
             sys.exit("a receiver did not read fast enough; take fewer seconds")
 
     return receiving

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pywsapp.brokers.base import Keep, Outgoing
 from pywsapp.brokers.local.frames import (
-    ASK,
+    CONFIRM,
     HEAD,
     KEEP,
     MAX_FRAME,
@@ -21,7 +21,7 @@ from pywsapp.brokers.local.frames import (
     MESSAGES,
     SUBSCRIBE,
     BusError,
-    FrameCutter,
+    FrameReader,
     decode_keep,
     decode_text,
     encode,
@@ -48,8 +48,8 @@ keeps = st.none() | st.builds(
 messages = st.lists(st.builds(Outgoing, topics, st.binary(max_size=200), keeps), max_size=30)
 
 
-def read(cutter: FrameCutter, data: bytes) -> list[Frame]:
-    return [(cut[0], cut[2], items_of(cutter.buffer, cut)) for cut in cutter.cut(data)]
+def read(reader: FrameReader, data: bytes) -> list[Frame]:
+    return [(cut[0], cut[2], items_of(reader.buffer, cut)) for cut in reader.read(data)]
 
 
 def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
@@ -61,31 +61,31 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
 @patient
 @given(frames, st.lists(st.integers(0, 10_000), max_size=20))
 def test_frames_are_read_as_they_were_written(written: list[Frame], cuts: list[int]) -> None:
-    cutter = FrameCutter()
+    reader = FrameReader()
     data = b"".join(encode(*frame) for frame in written)
-    assert [frame for piece in pieces(data, cuts) for frame in read(cutter, piece)] == written
+    assert [frame for piece in pieces(data, cuts) for frame in read(reader, piece)] == written
 
 
 @patient
 @given(frames)
 def test_a_frame_is_given_with_its_last_byte_and_where_it_is(written: list[Frame]) -> None:
-    cutter = FrameCutter()
+    reader = FrameReader()
     for frame in written:
         data = encode(*frame)
         for number in range(len(data) - 1):
-            assert list(cutter.cut(data[number : number + 1])) == []
-        (cut,) = cutter.cut(data[-1:])
-        assert cutter.buffer[cut[3] : cut[5]] == data
+            assert list(reader.read(data[number : number + 1])) == []
+        (cut,) = reader.read(data[-1:])
+        assert reader.buffer[cut[3] : cut[5]] == data
 
 
 def check_that_nothing_else_is_read(data: bytes, cuts: list[int]) -> None:
-    cutter = FrameCutter()
+    reader = FrameReader()
     found = []
     try:
         for piece in pieces(data, cuts):
-            for cut in cutter.cut(piece):
-                found.append(cutter.buffer[cut[3] : cut[5]])
-                assert encode(cut[0], cut[2], items_of(cutter.buffer, cut)) == found[-1]
+            for cut in reader.read(piece):
+                found.append(reader.buffer[cut[3] : cut[5]])
+                assert encode(cut[0], cut[2], items_of(reader.buffer, cut)) == found[-1]
     except BusError:
         pass
     assert data.startswith(b"".join(found))
@@ -107,12 +107,12 @@ def test_a_frame_with_one_wrong_byte_is_another_or_refused(written: list[Frame],
 
 def test_a_large_frame_is_refused_before_it_comes() -> None:
     good = encode(MESSAGES, b"a", [b"x"])
-    cutter = FrameCutter()
-    cuts = cutter.cut(good + HEAD.pack(MAX_FRAME + 1, MESSAGES, 1, 1))
+    reader = FrameReader()
+    cuts = reader.read(good + HEAD.pack(MAX_FRAME + 1, MESSAGES, 1, 1))
     assert next(cuts)[0] == MESSAGES
     with pytest.raises(BusError, match="larger than"):
         next(cuts)
-    assert list(FrameCutter().cut(HEAD.pack(MAX_FRAME, MESSAGES, 1, 1))) == []
+    assert list(FrameReader().read(HEAD.pack(MAX_FRAME, MESSAGES, 1, 1))) == []
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_large_frame_is_refused_before_it_comes() -> None:
     ],
 )
 def test_a_frame_of_another_size_than_its_items_is_refused(data: bytes) -> None:
-    with pytest.raises(BusError, match="does not have the size"):
-        list(FrameCutter().cut(data))
+    with pytest.raises(BusError, match="does not have the length"):
+        list(FrameReader().read(data))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_no_frame_holds_is_not_written(name: bytes, items: list[bytes]) -> 
 
 def outgoing(frame: Frame) -> list[Outgoing]:
     kind, name, items = frame
-    if kind & ~ASK == KEEP:
+    if kind & ~CONFIRM == KEEP:
         return [Outgoing(name.decode(), items[2], decode_keep(items[0], items[1]))]
     return [Outgoing(name.decode(), item) for item in items]
 
@@ -149,11 +149,11 @@ def outgoing(frame: Frame) -> list[Outgoing]:
 @patient
 @given(messages)
 def test_messages_stay_in_order_on_their_topics_and_the_last_frame_asks(written: list[Outgoing]) -> None:
-    found = read(FrameCutter(), b"".join(encode_messages(written)))
+    found = read(FrameReader(), b"".join(encode_messages(written)))
     came = [message for frame in found for message in outgoing(frame)]
     for name in {message.topic for message in came + written}:
         assert [message for message in came if message.topic == name] == [m for m in written if m.topic == name]
-    assert [frame[0] & ASK for frame in found] == [0] * (len(found) - 1) + [ASK] * bool(found)
+    assert [frame[0] & CONFIRM for frame in found] == [0] * (len(found) - 1) + [CONFIRM] * bool(found)
 
 
 def test_messages_on_one_topic_share_frames_of_moderate_size() -> None:
@@ -170,9 +170,9 @@ def test_messages_on_one_topic_share_frames_of_moderate_size() -> None:
 @pytest.mark.parametrize(("count", "number"), [(0, 0), (1, 1), (1000, 1), (1001, 2), (2500, 3)])
 def test_lists_are_divided_and_the_last_frame_asks(count: int, number: int) -> None:
     written = [b"%d" % item for item in range(count)]
-    found = read(FrameCutter(), b"".join(encode_lists(SUBSCRIBE, written)))
+    found = read(FrameReader(), b"".join(encode_lists(SUBSCRIBE, written)))
     assert [item for _, _, items in found for item in items] == written
-    assert [kind for kind, _, _ in found] == [SUBSCRIBE] * (number - 1) + [SUBSCRIBE | ASK] * bool(number)
+    assert [kind for kind, _, _ in found] == [SUBSCRIBE] * (number - 1) + [SUBSCRIBE | CONFIRM] * bool(number)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e300])
@@ -193,5 +193,5 @@ def test_how_to_keep_is_read_or_refused(process: bytes, how: bytes) -> None:
 
 
 def test_a_name_is_utf8() -> None:
-    with pytest.raises(BusError, match="no UTF-8"):
+    with pytest.raises(BusError, match="is not UTF-8"):
         decode_text(b"\xff")

@@ -250,7 +250,7 @@ async def test_names_that_nobody_subscribes_to_cost_nothing() -> None:
 
 
 class NotWalked(dict[Any, Any]):
-    """A dict over which nobody iterates."""
+    """A dict that cannot be iterated over."""
 
     def __iter__(self) -> Any:
         raise AssertionError("this costs what all subscribers do")
@@ -263,7 +263,7 @@ async def test_coming_and_going_costs_the_same_however_many_there_are() -> None:
     async with running(rooms) as clients:
         people = [await rooms.connect(clients) for _ in range(5)]
         topic = rooms.topic()
-        topic._subscribers.positions = NotWalked(topic._subscribers.positions)
+        topic._subscribers = NotWalked(topic._subscribers)
         await rooms.connect(clients)
         for client, _ in people:
             await client.close()

@@ -23,12 +23,15 @@ from pywsapp.brokers.envelope import (
     envelope_start,
 )
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics.names import MAX_NAME_BYTES
 
 logger = logging.getLogger("pywsapp")
 
 #: Own messages that are remembered until they come back: as many as a relay queues. More are decoded like all others.
 MAX_REMEMBERED = 10_000
 MAX_REMEMBERED_BYTES = 16 * MIB
+#: Bytes in which an own envelope names this process: in JSON, a topic's name is at most twice as long.
+_MAX_START = 2 * MAX_NAME_BYTES + 100
 
 Content = str | bytes
 
@@ -53,6 +56,7 @@ class EnvelopeCodec:
         self.origin = secrets.token_hex(8)
         self.dropped = 0
         self._key = key
+        self._origin_bytes = self.origin.encode()
         self._start_at = 0 if key is None else SIGNATURE_BYTES
         self._remembered: dict[bytes, tuple[Content, int]] = {}
         self._remembered_bytes = 0
@@ -82,7 +86,10 @@ class EnvelopeCodec:
 
     def is_own(self, topic: str, data: bytes) -> bool:
         """Return whether an envelope begins like one of this process; its signature is not checked."""
-        return data.startswith(envelope_start(topic, self.origin), self._start_at)
+        at = self._start_at
+        if data.find(self._origin_bytes, at, at + _MAX_START) < 0:  # faster, and enough for most messages of others
+            return False
+        return data.startswith(envelope_start(topic, self.origin), at)
 
     def decode(self, topic: str, data: bytes) -> Envelope:
         """Return what an envelope holds, without decoding it if its content is remembered.

@@ -26,13 +26,13 @@ from pywsapp.brokers.relay import Relay, RelayStats
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, PywsappError
 from pywsapp.topics.codec import Content, EnvelopeCodec
+from pywsapp.topics.delivery import Subscribers, deliver, deliver_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
 from pywsapp.topics.names import check_name
 from pywsapp.topics.presence.service import PresenceService
 from pywsapp.topics.presence.view import ALIVE_TOPIC, PresenceDiff
-from pywsapp.topics.subscribers import Subscribers
 from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
@@ -58,13 +58,6 @@ class TopicStats(NamedTuple):
     lost: int
     skipped: int
     broker: RelayStats | None
-
-
-class _Subscribed(NamedTuple):
-    """A topic that has subscribers in this process."""
-
-    topic: Topic
-    subscribers: Subscribers
 
 
 class TopicRegistry:
@@ -93,7 +86,7 @@ class TopicRegistry:
         self.presence = PresenceService(self.codec, self.topic)
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
-        self._subscribed: dict[str, _Subscribed] = {}
+        self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.
@@ -109,7 +102,7 @@ class TopicRegistry:
 
     def active(self) -> list[Topic]:
         """Return the topics that have subscribers in this process."""
-        return [subscribed.topic for subscribed in self._subscribed.values()]
+        return [topic for topic, _ in self._subscribed.values()]
 
     @property
     def stats(self) -> TopicStats:
@@ -179,29 +172,29 @@ class TopicRegistry:
 
     # -- what topics call --------------------------------------------------------------------------------------------
 
-    def start_receiving(self, topic: Topic, subscribers: Subscribers) -> Awaitable[None]:
-        """Have the broker deliver the messages of a topic, which has a new subscriber; safe to call again.
-
-        Returns:
-            an awaitable that waits until the broker delivers them and the topic's presence is known.
-        """
+    def start_receiving(self, topic: Topic, subscribers: Subscribers) -> None:
+        """Have the broker deliver the messages of a topic, which has its first subscriber."""
         name = topic.name
-        is_first = name not in self._subscribed
-        if is_first:
-            self._subscribed[name] = _Subscribed(topic, subscribers)
-        received = ALREADY_DONE if self.relay is None else self._subscribe(self.relay, topic)
-        if is_first and self.presence.covers(name):
+        self._subscribed[name] = topic, subscribers
+        received: Awaitable[None] = ALREADY_DONE
+        if self.relay is not None:
+            is_covered = self.listeners.covers(name)
+            if topic.history is not None:
+                self.history.follow(name, subscribe=not is_covered)
+            elif not is_covered:
+                self.relay.subscribe(name)
+            received = self._delivered(self.relay, topic)
+        if self.presence.covers(name):
             self.presence.open(name, received)
-        return self.presence.settled(name) or received
 
-    def _subscribe(self, relay: Relay, topic: Topic) -> Awaitable[None]:
-        is_covered = self.listeners.covers(topic.name)
-        if topic.history is not None:
-            return self.history.follow(topic.name, subscribe=not is_covered)
-        if is_covered:
+    def received(self, topic: Topic) -> Awaitable[None]:
+        """Return what waits until the broker delivers the messages of a topic and its presence is known."""
+        if self.relay is None:
             return ALREADY_DONE  # type: ignore[no-any-return]
-        relay.subscribe(topic.name)
-        return relay.subscribed(topic.name)
+        return self.presence.settled(topic.name) or self._delivered(self.relay, topic)
+
+    def _delivered(self, relay: Relay, topic: Topic) -> Awaitable[None]:
+        return relay.subscribed(topic.name) if topic.history is None else self.history.followed(topic.name)
 
     def stop_receiving(self, topic: Topic) -> None:
         """Have the broker stop to deliver the messages of a topic, which has no subscriber any more."""
@@ -238,11 +231,12 @@ class TopicRegistry:
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
         """Handle an envelope from the broker; raises nothing."""
+        subscribed = self._subscribed.get(name)
         is_covered = self.listeners.covers(name)
-        if name not in self._subscribed and name != ALIVE_TOPIC and not is_covered:
+        if subscribed is None and name != ALIVE_TOPIC and not is_covered:
             return
         try:
-            topic = self.topic(name)
+            topic = self.topic(name) if subscribed is None else subscribed[0]
             if position is None:
                 if not self.codec.is_own(name, data):
                     self._receive_plain(topic, self.codec.decode(name, data))
@@ -272,16 +266,17 @@ class TopicRegistry:
     def _deliver(self, name: str, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         subscribed = self._subscribed.get(name)
         if subscribed is not None:
-            subscribed.subscribers.deliver(message, exclude)
+            deliver(subscribed[1], message, exclude)
 
     def _deliver_kept(self, name: str, position: Position, content: Content | None) -> None:
         subscribed = self._subscribed.get(name)
         if subscribed is None:
             return
-        assert subscribed.topic.history is not None
-        message = subscribed.topic.history.prepare(name, position, content)
+        topic, subscribers = subscribed
+        assert topic.history is not None
+        message = topic.history.prepare(name, position, content)
         if message is not None:
-            subscribed.subscribers.deliver_kept(message, position)
+            deliver_kept(subscribers, message, position)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Position
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
+from pywsapp.topics.delivery import RECOVERING, Subscribers
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
-from pywsapp.topics.subscribers import RECOVERING, Subscribers
 
 if TYPE_CHECKING:
     from pywsapp.topics.registry import TopicRegistry
@@ -37,22 +37,22 @@ class Topic:
         self.name = name
         self.history = history
         self._registry = registry
-        self._subscribers = Subscribers()
+        self._subscribers: Subscribers = {}
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} with {len(self)} subscribers here>"
 
     def __len__(self) -> int:
-        return len(self._subscribers.positions)
+        return len(self._subscribers)
 
     def __bool__(self) -> bool:
         return True
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(list(self._subscribers.positions))
+        return iter(list(self._subscribers))
 
     def __contains__(self, conn: object) -> bool:
-        return conn in self._subscribers.positions
+        return conn in self._subscribers
 
     def has(self, conn: Connection) -> bool:
         """Return whether a connection subscribes to the topic (Ratchet's Topic::has)."""
@@ -75,7 +75,7 @@ class Topic:
             TopicError: the connection has `Options.max_topics` topics already.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
         """
-        if not conn.is_open or conn in self._subscribers.positions:
+        if not conn.is_open or conn in self._subscribers:
             return ALREADY_DONE  # type: ignore[no-any-return]
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
@@ -84,11 +84,11 @@ class Topic:
 
     def remove(self, conn: Connection) -> None:
         """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`."""
-        if conn not in self._subscribers.positions:
+        if conn not in self._subscribers:
             return
-        del self._subscribers.positions[conn]
+        del self._subscribers[conn]
         self._registry.presence.untrack(self.name, conn)
-        if not self._subscribers.positions:
+        if not self._subscribers:
             self._registry.stop_receiving(self)
         if conn._driver is not None:
             conn._driver.remove_topic(self)
@@ -101,15 +101,18 @@ class Topic:
         await self._add_if_open(conn)
 
     def _add_if_open(self, conn: Connection) -> Awaitable[None]:
-        if not conn.is_open or conn in self._subscribers.positions:  # by its on_subscribe, or meanwhile
+        if not conn.is_open or conn in self._subscribers:  # by its on_subscribe, or meanwhile
             return ALREADY_DONE  # type: ignore[no-any-return]
         return self._add(conn)
 
     def _add(self, conn: Connection, sent: Position | None = None) -> Awaitable[None]:
         if conn._driver is not None:
             conn._driver.add_topic(self)
-        self._subscribers.positions[conn] = sent
-        return self._registry.start_receiving(self, self._subscribers)
+        is_first = not self._subscribers
+        self._subscribers[conn] = sent
+        if is_first:
+            self._registry.start_receiving(self, self._subscribers)
+        return self._registry.received(self)
 
     # -- recovering --------------------------------------------------------------------------------------------------
 
@@ -137,12 +140,12 @@ class Topic:
         if self.history is None:
             raise ConfigurationError(f"{self.name!r} keeps no history; add App.history for it before the app runs")
         position = None if since is None else Position.parse(since)
-        if conn in self._subscribers.positions:
+        if conn in self._subscribers:
             raise TopicError(f"the connection subscribes to {self.name!r} already")
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             await asked
-        if not conn.is_open or conn in self._subscribers.positions:
+        if not conn.is_open or conn in self._subscribers:
             raise TopicError("the connection is closed, or subscribed meanwhile")
         try:
             await self._add(conn, RECOVERING)
@@ -159,15 +162,15 @@ class Topic:
             position, complete, has_more = kept.position, complete and kept.complete, False
             count -= not kept.complete  # the first message then only says that others are lost
             for message in messages:
-                if not self._subscribers.is_recovering(conn):
+                if self._subscribers.get(conn) is not RECOVERING:
                     break  # it has unsubscribed meanwhile
                 count += 1
                 sent = conn.send(message)
                 if sent is not ALREADY_DONE:
                     await sent
                     has_more = True
-        if self._subscribers.is_recovering(conn):
-            self._subscribers.positions[conn] = position
+        if self._subscribers.get(conn) is RECOVERING:
+            self._subscribers[conn] = position
         return Recovery(str(position), complete, count)
 
     # -- presence ----------------------------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ class Topic:
         """
         if not self._registry.presence.covers(self.name):
             raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
-        if conn not in self._subscribers.positions:
+        if conn not in self._subscribers:
             raise TopicError(f"only a subscriber of {self.name!r} can be present there")
         self._registry.presence.track(self.name, conn, key, meta)
 
@@ -247,6 +250,6 @@ class Topic:
         if eligible is None:
             return self._registry.broadcast(self, prepared, left_out)
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
-            if conn in self._subscribers.positions and conn not in left_out:
+            if conn in self._subscribers and conn not in left_out:
                 conn.send(prepared)
         return ALREADY_DONE  # type: ignore[no-any-return]

@@ -1,1 +1,1 @@
-"""The local bus: workers of one machine exchange messages over Unix sockets."""
+"""The local bus: the worker processes of one machine exchange messages over Unix sockets."""

@@ -1,12 +1,16 @@
-"""A worker's end of the local bus: a broker over the socket that the supervisor gave it.
+"""A worker's end of the local bus: a broker over the socket that the worker has from the supervisor.
 
-There is one socket, and there will be no other: whoever is without the router is without the supervisor, and about to
-end. But a connection may be closed because something took too long, a handler that held up the loop for instance, and
-another is wanted then. So connections follow each other on the same socket: each begins with a BEGIN, which lets the
-router forget what was before, and takes nothing until that is answered. It is lost too when the router says that it has
-left messages out, for whoever keeps count of them, a history or presence, begins anew with each connection.
+There is only this one socket: a worker that cannot reach the router has lost its supervisor and is about to end. But a
+connection can be closed because something took too long, for instance a handler that blocked the loop, and the relay
+then wants another one. So connections follow each other on the same socket. Each begins with BEGIN, which replaces all
+earlier subscriptions, and ignores everything before the answer. A connection is also lost when the router reports
+missed messages, since histories and presence begin anew with each connection.
 
-The socket's transport runs by itself, see `hosting.attaching`, since `Broker.connect` has no task group for it.
+The router sends no plain message back to the worker that published it. Of a kept message it sends the position only, in
+the order of the history. The connection then hands over its own copy of the message, which it holds until the router
+has confirmed the request. By then the position has come, unless the router left it out and reports missed messages.
+
+The socket's transport runs by itself, see `pywsapp._transports.adopt`, since `Broker.connect` has no task group for it.
 """
 
 from __future__ import annotations
@@ -24,24 +28,25 @@ from pywsapp._alarm import Alarm, alarm_type
 from pywsapp._transports.adopt import adopt_socket
 from pywsapp.brokers.base import Broker, BrokerConnection, Kept, Outgoing, Position, Receive
 from pywsapp.brokers.local.frames import (
-    ASK,
     BEGIN,
     BEGUN,
+    CONFIRM,
+    CONFIRMED,
     COUNT,
-    GAP,
     HISTORY,
     HISTORY_END,
     KEPT,
     LONG_COUNT,
     MAX_MESSAGE,
     MESSAGES,
+    MISSED,
+    PLACED,
     READ,
     SUBSCRIBE,
-    TAKEN,
     UNSUBSCRIBE,
     BusError,
-    Cut,
-    FrameCutter,
+    Frame,
+    FrameReader,
     decode_text,
     encode,
     encode_lists,
@@ -50,15 +55,18 @@ from pywsapp.brokers.local.frames import (
 )
 from pywsapp.exceptions import BrokerUnavailable, PywsappError
 
+#: Topic, process and number of a kept message.
+_KeptId = tuple[bytes, bytes, int]
+
 
 class LocalBroker(Broker):
-    """The way to the other workers of this machine, through the supervisor; on asyncio, uvloop and trio.
+    """Carries messages to the other workers of this machine, through the supervisor; on asyncio, uvloop and trio.
 
     Args:
-        sock: this process's end of the pair of stream sockets.
+        sock: the worker's end of a pair of stream sockets.
 
     Attributes:
-        missing: messages that did not come, because this process did not read for too long.
+        missed: messages that the router left out because this process did not read.
     """
 
     name = "the local bus"
@@ -69,13 +77,13 @@ class LocalBroker(Broker):
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._wire: _Wire | None = None
-        self.missing = 0
+        self.missed = 0
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> LocalConnection:
-        """Connect, see `Broker.connect`; a connection that there was before is lost.
+        """Connect, see `Broker.connect`; an earlier connection is lost.
 
         Raises:
-            BrokerUnavailable: the supervisor is gone.
+            BrokerUnavailable: the supervisor has ended.
         """
         await anyio.lowlevel.checkpoint()
         if self._wire is None:
@@ -91,7 +99,7 @@ class LocalBroker(Broker):
         return connection
 
     def close(self) -> None:
-        """Close the socket when the app is over, for closed connections leave it open; does not block."""
+        """Close the socket when the app has ended, since connections leave it open; does not block."""
         if self._wire is None:
             self._sock.close()
         else:
@@ -99,7 +107,7 @@ class LocalBroker(Broker):
 
 
 class _Wire:
-    """The link of the socket; hands what comes to the connection that there is."""
+    """The protocol of the socket's transport; passes frames to the current connection."""
 
     def __init__(self) -> None:
         self.made = anyio.Event()
@@ -108,7 +116,7 @@ class _Wire:
         self.connection: LocalConnection | None = None
         self.transport: Any = None
         self.names = itertools.count(1)
-        self._cutter = FrameCutter()
+        self._reader = FrameReader()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -117,28 +125,28 @@ class _Wire:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        cutter = self._cutter
+        reader = self._reader
         try:
-            for frame in cutter.cut(data):
+            for frame in reader.read(data):
                 if self.connection is not None:
-                    self.connection.take(frame, cutter.buffer)
+                    self.connection.receive_frame(frame, reader.buffer)
         except (PywsappError, UnicodeDecodeError) as exc:
             self.lose(exc)
 
     def eof_received(self) -> None:
-        self.lose(BusError("it has closed the connection"))
+        self.lose(BusError("the router has closed the connection"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose(exc or BusError("the connection is closed"))
 
     def pause_writing(self) -> None:
-        pass  # whoever publishes waits for the router anyway
+        pass  # every request waits for the router's confirmation anyway
 
     def resume_writing(self) -> None:
         pass
 
     def lose(self, exc: Exception | None) -> None:
-        """Be lost, for this reason if any; safe to call again."""
+        """Close the socket, with the reason if there is one; safe to call again."""
         if not self.lost:
             self.lost, self.failure = True, exc
             self.made.set()
@@ -160,11 +168,12 @@ class LocalConnection(BrokerConnection):
         self._lost = anyio.Event()
         self._failure: Exception | None = None
         self._make_alarm = alarm_type()
-        self._asked: deque[Alarm] = deque()
-        self._readers: deque[_Reader] = deque()
+        self._requests: deque[_Request] = deque()
+        self._unplaced: dict[_KeptId, bytes] = {}  # kept messages of this connection without a position
+        self._readers: deque[_HistoryReader] = deque()
 
     async def begin(self, patterns: Sequence[str]) -> None:
-        """Follow the connection before; returns when the patterns are listened to."""
+        """Replace the previous connection; return when the patterns are subscribed."""
         wire = self._wire
         if wire.connection is not None:
             wire.connection.lose(None)
@@ -172,22 +181,27 @@ class LocalConnection(BrokerConnection):
         await wire.made.wait()
         if wire.lost:
             self.lose(wire.failure)
-        # The first that is answered is BEGIN itself.
-        await self._ask([encode(BEGIN, self._name, [pattern.encode() for pattern in patterns])])
+        # BEGUN confirms this request.
+        await self._request([encode(BEGIN, self._name, [pattern.encode() for pattern in patterns])])
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        await self._ask(encode_messages(messages))
+        kept = {
+            (topic.encode(), keep.id[0].encode(), keep.id[1]): data
+            for topic, data, keep in messages
+            if keep is not None
+        }
+        await self._request(encode_messages(messages), kept)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        await self._ask(encode_lists(SUBSCRIBE, [topic.encode() for topic in topics]))
+        await self._request(encode_lists(SUBSCRIBE, [topic.encode() for topic in topics]))
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        await self._ask(encode_lists(UNSUBSCRIBE, [topic.encode() for topic in topics]))
+        await self._request(encode_lists(UNSUBSCRIBE, [topic.encode() for topic in topics]))
 
     async def read_history(self, topic: str, since: Position | None) -> Kept:
         self._check()
         frame = encode(READ, topic.encode(), [b"" if since is None else str(since).encode()])
-        reader = _Reader(self._make_alarm())
+        reader = _HistoryReader(self._make_alarm())
         self._readers.append(reader)
         self._wire.transport.write(frame)
         await reader.alarm.wait()
@@ -206,7 +220,7 @@ class LocalConnection(BrokerConnection):
         self.lose(None)
 
     def lose(self, exc: Exception | None) -> None:
-        """Be lost, for this reason if any, and let everybody know who waits; safe to call again."""
+        """End the connection, with the reason if there is one, and wake all waiting tasks; safe to call again."""
         if self._lost.is_set():
             return
         self._failure = exc
@@ -214,73 +228,114 @@ class LocalConnection(BrokerConnection):
         if self._wire.connection is self:
             self._wire.connection = None
             if self._wire.transport is not None and not self._wire.lost:
-                self._wire.transport.write(encode(BEGIN, b"", []))  # that nothing more is sent
-        for alarm in (*self._asked, *(reader.alarm for reader in self._readers)):
+                self._wire.transport.write(encode(BEGIN, b"", []))  # so that the router sends nothing more
+        alarms = [request.alarm for request in self._requests] + [reader.alarm for reader in self._readers]
+        for alarm in alarms:
             alarm.set()
+        self._unplaced.clear()
 
-    async def _ask(self, frames: Sequence[bytes]) -> None:
-        """Send frames, the last of which has ASK; returns when they are done."""
+    async def _request(self, frames: Sequence[bytes], kept: dict[_KeptId, bytes] | None = None) -> None:
+        """Send frames, the last of which has CONFIRM, and wait until they are confirmed.
+
+        Args:
+            frames: the frames.
+            kept: the messages in them that are kept.
+        """
         self._check()
         if not frames:
             await anyio.lowlevel.checkpoint()
             return
-        alarm = self._make_alarm()
-        self._asked.append(alarm)
+        request = _Request(self._make_alarm(), tuple(kept or ()))
+        self._requests.append(request)
+        if kept:
+            self._unplaced.update(kept)
         if len(frames) == 1:
             self._wire.transport.write(frames[0])
         else:
             self._wire.transport.writelines(frames)
-        await alarm.wait()
+        await request.alarm.wait()
         self._check()
 
     def _check(self) -> None:
         if self._lost.is_set():
             raise BrokerUnavailable("the connection is lost") from self._failure
 
-    # -- what the wire brings ----------------------------------------------------------------------------------------
+    # -- what the router sends ---------------------------------------------------------------------------------------
 
-    def take(self, frame: Cut, buffer: bytes) -> None:
-        """Take a frame; raises if it has no meaning."""
-        kind, count, name, _, sizes, end = frame
+    def receive_frame(self, frame: Frame, buffer: bytes) -> None:
+        """Handle a frame.
+
+        Raises:
+            BusError: the frame is invalid.
+        """
+        kind, count, name, _, lengths, end = frame
         if not self._begun:
-            if kind == BEGUN and name == self._name and self._asked:
+            if kind == BEGUN and name == self._name and self._requests:
                 self._begun = True
-                self._asked.popleft().set()
-        elif kind & ~ASK != MESSAGES:
-            self._obey(frame, items_of(buffer, frame))
+                self._confirm(1)
+        elif kind & ~CONFIRM != MESSAGES:
+            self._handle(frame, items_of(buffer, frame))
         elif count == 1:
-            self._receive(name.decode(), buffer[sizes:end], None)
+            self._receive(name.decode(), buffer[lengths:end], None)
         else:
             topic = name.decode()
             for message in items_of(buffer, frame):
                 self._receive(topic, message, None)
 
-    def _obey(self, frame: Cut, items: Sequence[bytes]) -> None:
+    def _handle(self, frame: Frame, items: Sequence[bytes]) -> None:
         kind, count, name, _, _, _ = frame
         lengths = [len(item) for item in items]
-        if kind == TAKEN and lengths == [COUNT.size]:
-            (number,) = COUNT.unpack(items[0])
-            for _ in range(min(number, len(self._asked))):
-                self._asked.popleft().set()
+        if kind == CONFIRMED and lengths == [COUNT.size]:
+            self._confirm(COUNT.unpack(items[0])[0])
         elif kind == KEPT and count == 2:
             self._receive(decode_text(name), items[1], Position.parse(decode_text(items[0])))
+        elif kind == PLACED and count == 3 and lengths[2] == LONG_COUNT.size:
+            self._place((name, items[1], LONG_COUNT.unpack(items[2])[0]), Position.parse(decode_text(items[0])))
         elif kind == HISTORY and count == 2 and lengths[0] == LONG_COUNT.size and self._readers:
             self._readers[0].messages.append((LONG_COUNT.unpack(items[0])[0], items[1]))
         elif kind == HISTORY_END and count == 2 and self._readers:
             self._readers[0].position = Position.parse(decode_text(items[0]))
             self._readers[0].complete = bool(items[1])
             self._readers.popleft().alarm.set()
-        elif kind == GAP and lengths == [LONG_COUNT.size]:
-            (missing,) = LONG_COUNT.unpack(items[0])
-            self._broker.missing += missing
-            reason = f"{missing} messages of other workers are missing, because this one did not read for long"
-            self.lose(BrokerUnavailable(reason))
+        elif kind == MISSED and lengths == [LONG_COUNT.size]:
+            self._note_missed(LONG_COUNT.unpack(items[0])[0])
         else:
-            raise BusError(f"no router sends frames of kind {kind} with {count} items")
+            raise BusError(f"routers do not send frames of kind {kind} with {count} items")
+
+    def _confirm(self, number: int) -> None:
+        """Wake the tasks of the oldest requests; the router has sent the positions of their messages by now."""
+        for _ in range(min(number, len(self._requests))):
+            request = self._requests.popleft()
+            for kept_id in request.kept:
+                self._unplaced.pop(kept_id, None)
+            request.alarm.set()
+
+    def _place(self, kept_id: _KeptId, position: Position) -> None:
+        """Hand over an own kept message, whose position has come."""
+        data = self._unplaced.pop(kept_id, None)
+        if data is None:
+            self.lose(BrokerUnavailable(f"the position {position} is that of an unknown message"))
+        else:
+            self._receive(decode_text(kept_id[0]), data, position)
+
+    def _note_missed(self, number: int) -> None:
+        self._broker.missed += number
+        reason = f"{number} messages of other workers are missing, because this worker did not read for too long"
+        self.lose(BrokerUnavailable(reason))
 
 
-class _Reader:
-    """Somebody who reads a history."""
+class _Request:
+    """Frames that are not confirmed yet, and the kept messages in them."""
+
+    __slots__ = ("alarm", "kept")
+
+    def __init__(self, alarm: Alarm, kept: tuple[_KeptId, ...]) -> None:
+        self.alarm = alarm
+        self.kept = kept
+
+
+class _HistoryReader:
+    """A task that reads a history, and what it has got so far."""
 
     __slots__ = ("alarm", "complete", "messages", "position")
 

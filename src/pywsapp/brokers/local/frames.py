@@ -1,32 +1,36 @@
-"""What is said on the local bus, as bytes; no I/O here.
+"""The frames of the local bus; no I/O here.
 
 Everything, in both directions, is a frame of one layout, little-endian:
 
-    +---------+------+-------+-------+------+-----------------+-------+
-    | 4 bytes |  1   |   1   |   2   |      | 4 bytes each:   |       |
-    | behind  | kind |  of   |  of   | name | the sizes of    | items |
-    | the head|      | name  | items |      | all but the last|       |
-    +---------+------+-------+-------+------+-----------------+-------+
+    +---------+------+---------+---------+------+-----------------+-------+
+    | 4 bytes |  1   |    1    |    2    |      | 4 bytes each:   |       |
+    | length  | kind | length  | number  | name | the lengths of  | items |
+    | of rest |      | of name | of items|      | all but the last|       |
+    +---------+------+---------+---------+------+-----------------+-------+
 
-The name is a topic's, or empty. A batch of messages on one topic is one frame, its messages are the items. The sizes
-stand in front, so that a frame is checked by one sum, whatever it holds, and can be passed on as it came; the last item
-is what remains, so that a frame with one message is nothing but a head, the topic and the message.
+The name is a topic's, or empty. A batch of messages on one topic is one frame, and its items are the messages. The
+lengths precede the items, so that a frame is checked by one sum whatever it contains, and can be passed on as it came.
+The last item is the remainder, so that a frame with one message consists of the head, the topic and the message only.
 
-    from a worker   BEGIN                     name: any; items: patterns. All that was subscribed before is forgotten
+    from a worker   BEGIN                     name: any; items: patterns. Replaces all earlier subscriptions
                     SUBSCRIBE, UNSUBSCRIBE    items: topics
-                    MESSAGES                  name: topic; items: messages
+                    MESSAGES                  name: topic; items: plain messages
                     KEEP                      name: topic; items: process, how to keep it, message
                     READ                      name: topic; items: position, empty for none
-    to a worker     BEGUN                     name: that of BEGIN. All in front of it belongs to what was before
-                    MESSAGES                  as it was published
-                    KEPT                      name: topic; items: position, message
-                    HISTORY                   items: offset and message, in turn; none or more for a READ, and then
+    to a worker     BEGUN                     name: that of BEGIN. Earlier frames belong to the previous connection
+                    MESSAGES                  as another worker published it
+                    KEPT                      name: topic; items: position, message. From another worker
+                    PLACED                    name: topic; items: position, process, number. A message of this worker
+                    HISTORY                   items: offset, message; zero or more for a READ, and then
                     HISTORY_END               items: position, b"1" if complete
-                    TAKEN                     items: how many frames with ASK are done, 4 bytes
-                    GAP                       items: how many messages were left out here, 8 bytes
+                    CONFIRMED                 items: the number of frames with CONFIRM that are done, 4 bytes
+                    MISSED                    items: the number of messages that were left out here, 8 bytes
 
-Frames are worked off in their order. A worker sets the bit ASK in the kind of the last frame of what it wants to be
-told of: then all in front of it is done as well. That bit stays in what is passed on, and means nothing there.
+A worker gets no plain message back that it has published itself. Of a message that it has published to be kept it gets
+the position in PLACED, at the place where the other workers get KEPT; the message is still in its own memory.
+
+Frames are processed in their order. A worker sets the bit CONFIRM in the kind of the last frame of a request: when this
+frame is confirmed, all frames before it are done as well. The bit has no meaning in a frame that is passed on.
 """
 
 from __future__ import annotations
@@ -38,16 +42,16 @@ from pywsapp.brokers.base import MIB, Keep, Outgoing
 from pywsapp.exceptions import PywsappError
 
 BEGIN, SUBSCRIBE, UNSUBSCRIBE, MESSAGES, KEEP, READ = range(1, 7)
-BEGUN, KEPT, HISTORY, HISTORY_END, TAKEN, GAP = range(16, 22)
-ASK = 0x80
+BEGUN, KEPT, PLACED, HISTORY, HISTORY_END, CONFIRMED, MISSED = range(16, 23)
+CONFIRM = 0x80
 
 #: Bytes of one message.
 MAX_MESSAGE = 16 * MIB
-#: Bytes of a frame behind its head: the largest message, and what stands around it.
+#: Bytes of a frame behind its head: the largest message with what surrounds it.
 MAX_FRAME = MAX_MESSAGE + 64 * 1024
 MAX_NAME = 255
 MAX_ITEMS = 65535
-#: A batch is divided into frames of about these many bytes, where each message counts for some more; lists by items.
+#: A batch is divided into frames of about this many bytes, where each message counts for some more; lists by items.
 _BATCH_BYTES = 256 * 1024
 _ITEM_BYTES = 256
 _BATCH_ITEMS = 1000
@@ -58,129 +62,130 @@ LONG_COUNT = Struct("<Q")
 _KEEP = Struct("<QIxxxxd")
 _MAX_SECONDS = 1e12
 
-#: kind with ASK, number of items, name; in the cutter's buffer: where the frame begins, where its sizes do, its end.
-Cut = tuple[int, int, bytes, int, int, int]
+#: kind with CONFIRM, number of items, name; in the reader's buffer: start of the frame, start of its lengths, its end.
+Frame = tuple[int, int, bytes, int, int, int]
 
 
 class BusError(PywsappError):
-    """What was said on the local bus, or was to be said, has no meaning there."""
+    """A frame of the local bus is invalid, or cannot be encoded."""
 
 
-class FrameCutter:
-    """Cuts a stream of bytes into frames, each of which has the right layout.
+class FrameReader:
+    """Splits a stream of bytes into frames and checks their layout.
 
     Attributes:
-        buffer: where the frames that `cut` gives are, until it is called again.
+        buffer: the bytes of the frames from `read`, until it is called again.
     """
 
-    __slots__ = ("_rest", "_wanted", "buffer")
+    __slots__ = ("_needed", "_rest", "buffer")
 
     def __init__(self) -> None:
         self.buffer = b""
         self._rest = bytearray()
-        self._wanted = 0
+        self._needed = 0  # bytes until the next frame, or its head, is complete
 
-    def cut(self, data: bytes) -> Iterator[Cut]:
-        """Give the frames that are complete with these bytes; to be used up before the next call.
+    def read(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that these bytes complete; use up the iterator before the next call.
 
         Raises:
-            BusError: these are no frames; the ones in front were given.
+            BusError: the bytes are not frames; the frames before them were yielded.
         """
         if self._rest:
             self._rest += data
-            if len(self._rest) < self._wanted:
+            if len(self._rest) < self._needed:
                 return
             data = bytes(self._rest)
             self._rest = bytearray()
         self.buffer = data
         size, at, unpack_head = len(data), 0, HEAD.unpack_from
-        self._wanted = HEAD.size
+        self._needed = HEAD.size
         while size - at >= HEAD.size:
-            length, kind, named, count = unpack_head(data, at)
+            length, kind, name_length, count = unpack_head(data, at)
             if length > MAX_FRAME:
                 raise BusError(f"a frame of {length} bytes is larger than {MAX_FRAME}")
             end = at + HEAD.size + length
             if end > size:
-                self._wanted = HEAD.size + length
+                self._needed = HEAD.size + length
                 break
-            sizes = at + HEAD.size + named
-            if sizes > end or (count != 1 and not _fits(data, sizes, count, end)):
-                raise BusError(f"a frame of kind {kind} does not have the size of what is in it")
-            yield kind, count, data[at + HEAD.size : sizes], at, sizes, end
+            lengths = at + HEAD.size + name_length
+            if lengths > end or (count != 1 and not _fits(data, lengths, count, end)):
+                raise BusError(f"a frame of kind {kind} does not have the length of its content")
+            yield kind, count, data[at + HEAD.size : lengths], at, lengths, end
             at = end
         if at < size:
             self._rest += memoryview(data)[at:]
 
 
-def _fits(buffer: bytes, sizes: int, count: int, end: int) -> bool:
+def _fits(buffer: bytes, lengths: int, count: int, end: int) -> bool:
     if not count:
-        return sizes == end
-    items = sizes + COUNT.size * (count - 1)
-    return items <= end and items + sum(unpack_from(f"<{count - 1}I", buffer, sizes)) <= end
+        return lengths == end
+    items = lengths + COUNT.size * (count - 1)
+    return items <= end and items + sum(unpack_from(f"<{count - 1}I", buffer, lengths)) <= end
 
 
-def items_of(buffer: bytes, frame: Cut) -> list[bytes]:
-    """Give the items of a frame that a `FrameCutter` gave."""
-    _, count, _, _, sizes, end = frame
+def items_of(buffer: bytes, frame: Frame) -> list[bytes]:
+    """Return the items of a frame that a `FrameReader` yielded."""
+    _, count, _, _, lengths, end = frame
     if count < 2:
-        return [buffer[sizes:end]] * count
+        return [buffer[lengths:end]] * count
     items = []
-    at = sizes + COUNT.size * (count - 1)
-    for size in unpack_from(f"<{count - 1}I", buffer, sizes):
-        items.append(buffer[at : at + size])
-        at += size
+    at = lengths + COUNT.size * (count - 1)
+    for length in unpack_from(f"<{count - 1}I", buffer, lengths):
+        items.append(buffer[at : at + length])
+        at += length
     items.append(buffer[at:end])
     return items
 
 
 def encode(kind: int, name: bytes, items: Sequence[bytes]) -> bytes:
-    """Write a frame.
+    """Encode a frame.
 
     Raises:
         BusError: something in it is too large.
     """
-    count, sizes = len(items), b""
+    count, lengths = len(items), b""
     if count > 1:
         *most, _ = map(len, items)
-        sizes = pack(f"<{count - 1}I", *most)
-    length = len(name) + len(sizes) + sum(map(len, items))
+        lengths = pack(f"<{count - 1}I", *most)
+    length = len(name) + len(lengths) + sum(map(len, items))
     if length > MAX_FRAME or len(name) > MAX_NAME or count > MAX_ITEMS:
         raise BusError(f"{length} bytes in {count} items, and {len(name)} of a name, do not fit into a frame")
     head = HEAD.pack(length, kind, len(name), count)
-    return b"".join((head, name, sizes, *items))
+    return b"".join((head, name, lengths, *items))
 
 
 def encode_lists(kind: int, items: Sequence[bytes]) -> list[bytes]:
-    """Write items without a name as frames of moderate size; the last one has ASK."""
+    """Encode items without a name as frames of moderate size; the last one has CONFIRM."""
     starts = range(0, len(items), _BATCH_ITEMS)
     return [
-        encode(kind | (ASK if start == starts[-1] else 0), b"", items[start : start + _BATCH_ITEMS]) for start in starts
+        encode(kind | (CONFIRM if start == starts[-1] else 0), b"", items[start : start + _BATCH_ITEMS])
+        for start in starts
     ]
 
 
 def encode_messages(messages: Sequence[Outgoing]) -> list[bytes]:
-    """Write messages as frames, in their order on each topic; the last one has ASK."""
+    """Encode messages as frames, in their order on each topic; the last one has CONFIRM."""
     frames: list[tuple[int, str, list[bytes]]] = []
-    runs: dict[str, list[bytes]] = {}
-    room: dict[str, int] = {}
+    batches: dict[str, list[bytes]] = {}
+    free: dict[str, int] = {}
     for topic, data, keep in messages:
         if keep is not None:
             frames.append((KEEP, topic, [keep.id[0].encode(), _encode_keep(keep), data]))
-            room[topic] = 0
+            free[topic] = 0
             continue
-        left = room.get(topic, 0) - len(data) - _ITEM_BYTES
+        left = free.get(topic, 0) - len(data) - _ITEM_BYTES
         if left < 0:
-            # What is large begins a frame of its own, and ends it: it is not copied into one with others.
+            # A large message begins and ends a frame of its own, so that it is not copied into one with others.
             left = _BATCH_BYTES - len(data)
-            runs[topic] = []
-            frames.append((MESSAGES, topic, runs[topic]))
-        runs[topic].append(data)
-        room[topic] = left
+            batches[topic] = []
+            frames.append((MESSAGES, topic, batches[topic]))
+        batches[topic].append(data)
+        free[topic] = left
     if not frames:
         return []
     kind, name, items = frames.pop()
     encoded = [encode(kind, name.encode(), items) for kind, name, items in frames]
-    return [*encoded, encode(kind | ASK, name.encode(), items)]
+    return [*encoded, encode(kind | CONFIRM, name.encode(), items)]
 
 
 def _encode_keep(keep: Keep) -> bytes:
@@ -188,31 +193,31 @@ def _encode_keep(keep: Keep) -> bytes:
 
 
 def decode_keep(process: bytes, how: bytes) -> Keep:
-    """Read how a message is to be kept.
+    """Decode how a message is to be kept.
 
     Raises:
-        BusError: it does not say so.
+        BusError: it is invalid.
     """
     if len(how) != _KEEP.size or len(process) > MAX_NAME:
-        raise BusError("a message is to be kept, and it does not say how")
+        raise BusError("a message is to be kept, but it is not said how")
     number, size, seconds = _KEEP.unpack(how)
     if not 0 <= seconds <= _MAX_SECONDS:
-        raise BusError(f"a message is to be kept for {seconds} seconds")
+        raise BusError(f"a message cannot be kept for {seconds} seconds")
     return Keep((decode_text(process), number), size, seconds)
 
 
 def decode_text(data: bytes) -> str:
-    """Read a name.
+    """Decode a name.
 
     Raises:
-        BusError: it is no UTF-8.
+        BusError: it is not UTF-8.
     """
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise BusError(f"{data[:MAX_NAME]!r} is no UTF-8") from None
+        raise BusError(f"{data[:MAX_NAME]!r} is not UTF-8") from None
 
 
 def encode_history(messages: Iterable[tuple[int, bytes]]) -> list[bytes]:
-    """Write what a history has kept, one frame for each message."""
+    """Encode kept messages with their offsets, one frame for each."""
     return [encode(HISTORY, b"", [LONG_COUNT.pack(offset), data]) for offset, data in messages]

@@ -1,18 +1,21 @@
-"""The local bus: what carries messages between the worker processes of one machine, with nothing else installed.
+"""The router of the local bus: carries messages between the worker processes of one machine, without other software.
 
     worker 1   LocalBroker --socket--+
     worker 2   LocalBroker --socket--+-- BusRouter    the supervisor
     worker 3   LocalBroker --socket--+
 
-The router knows which worker wants which topic, and passes on the bytes of what was published as they came. It looks
-at the heads of frames only; neighbours that go the same way go as one piece; and all that one read brings leaves in one
-write for each worker. It keeps histories, since it lives longer than any worker.
+The router knows which worker subscribes to which topic, and passes the bytes of published messages on as they came. It
+parses the heads of frames only. Adjacent frames for the same workers are passed on as one piece, and everything that
+one read brings leaves in one write for each worker. The router keeps the histories, since it outlives the workers.
 
-Who is slow pays for it alone. What a worker does not read is queued for it up to a limit. Then messages to it are left
-out and counted, nothing is read from it, and when it has read half of what is queued it is told how many are missing.
-The others, and those who publish, do not notice: publishing waits only for the router to take a message.
+A plain message is not sent back to the worker that published it. Of a kept message its publisher gets the position
+only.
 
-A worker that says what has no meaning loses its connection, and only that.
+A slow worker does not slow down others. What a worker does not read is queued for it up to a limit. Then further
+messages to it are left out and counted, and nothing is read from it. When it has read half of the queue, it is told how
+many messages it missed. Publishers and other workers do not notice: publishing waits until the router has the message.
+
+A worker that sends an invalid frame loses its connection; the others are not affected.
 """
 
 from __future__ import annotations
@@ -27,23 +30,24 @@ from pywsapp._outbox.outbox import write_all
 from pywsapp._transports.adopt import adopt_socket
 from pywsapp.brokers.base import MIB, Kept, Position
 from pywsapp.brokers.local.frames import (
-    ASK,
     BEGIN,
     BEGUN,
+    CONFIRM,
+    CONFIRMED,
     COUNT,
-    GAP,
     HISTORY_END,
     KEEP,
     KEPT,
     LONG_COUNT,
     MESSAGES,
+    MISSED,
+    PLACED,
     READ,
     SUBSCRIBE,
-    TAKEN,
     UNSUBSCRIBE,
     BusError,
-    Cut,
-    FrameCutter,
+    Frame,
+    FrameReader,
     decode_keep,
     decode_text,
     encode,
@@ -58,72 +62,72 @@ logger = logging.getLogger("pywsapp")
 
 #: Bytes that are queued for a worker that does not read.
 QUEUE_LIMIT = 64 * MIB
-#: Topics whose ways are remembered; then it begins anew.
+#: Topics whose routes are cached; when there are more, the cache is cleared.
 _MAX_ROUTES = 50_000
-_TAKEN_ONE = encode(TAKEN, b"", [COUNT.pack(1)])
+_ONE_CONFIRMED = encode(CONFIRMED, b"", [COUNT.pack(1)])
 
 
 class BusStats(NamedTuple):
     """What a router has done.
 
     Args:
-        workers: that are connected now.
-        topics: that some of them subscribe to.
-        taken: messages that were published.
+        workers: workers that are connected now.
+        topics: topics that a worker subscribes to.
+        accepted: messages that were published.
         dropped: messages that were left out for workers that did not read.
     """
 
     workers: int
     topics: int
-    taken: int
+    accepted: int
     dropped: int
 
 
 class BusRouter:
-    """Carries messages between workers; lives in the supervisor, on any event loop.
+    """Carries messages between workers. The supervisor creates it, on any event loop.
 
     Args:
-        queue_limit: bytes that are queued for each worker; one write may go beyond.
-        clock: gives the time in seconds, for the histories.
+        queue_limit: bytes that are queued for each worker; one write may exceed it.
+        clock: returns the time in seconds, for the histories.
     """
 
     def __init__(self, queue_limit: int = QUEUE_LIMIT, clock: Callable[[], float] = time.monotonic) -> None:
         self.queue_limit = queue_limit
         self.history = MemoryHistory(clock)
-        self._workers: dict[_Worker, None] = {}
-        self._subscribers: dict[bytes, dict[_Worker, None]] = {}
-        self._routes: dict[bytes, Sequence[_Worker]] = {}
-        self.taken = self.dropped = 0
+        self._workers: dict[_WorkerConnection, None] = {}
+        self._subscribers: dict[bytes, dict[_WorkerConnection, None]] = {}
+        self._routes: dict[bytes, Sequence[_WorkerConnection]] = {}
+        self.accepted = self.dropped = 0
 
     @property
     def stats(self) -> BusStats:
-        """What it has done so far."""
-        return BusStats(len(self._workers), len(self._subscribers), self.taken, self.dropped)
+        """What the router has done so far."""
+        return BusStats(len(self._workers), len(self._subscribers), self.accepted, self.dropped)
 
     def attach(self, number: int, sock: socket.socket) -> None:
-        """Serve a worker until its socket ends; to be called in a task, and does not block.
+        """Serve a worker until its socket is closed. Call it in a task; does not block.
 
         Args:
-            number: names the worker in logs.
-            sock: this end of a pair of stream sockets; the router owns it from now on.
+            number: the worker's number, for logs.
+            sock: the supervisor's end of a pair of stream sockets; the router owns it from now on.
         """
-        adopt_socket(sock, self.link(number))
+        adopt_socket(sock, self.connection(number))
 
-    def link(self, number: int) -> _Worker:
-        """Give the link for a worker, for any transport."""
-        worker = _Worker(self, number)
+    def connection(self, number: int) -> _WorkerConnection:
+        """Return the connection of a new worker, a protocol for any transport."""
+        worker = _WorkerConnection(self, number)
         self._workers[worker] = None
         return worker
 
     def close(self) -> None:
-        """End all connections; does not block."""
+        """Close all connections; does not block."""
         for worker in list(self._workers):
-            worker.end()
+            worker.close()
 
-    # -- what its links ask ------------------------------------------------------------------------------------------
+    # -- what connections call ---------------------------------------------------------------------------------------
 
-    def route(self, topic: bytes) -> Sequence[_Worker]:
-        """Give the workers that a message on a topic goes to."""
+    def route(self, topic: bytes) -> Sequence[_WorkerConnection]:
+        """Return the workers that subscribe to a topic."""
         route = self._routes.get(topic)
         if route is None:
             name = decode_text(topic)
@@ -136,26 +140,15 @@ class BusRouter:
             route = self._routes[topic] = tuple(found)
         return route
 
-    def put(self, route: Sequence[_Worker], piece: bytes, number: int, waiting: dict[_Worker, None]) -> None:
-        """Put a piece with so many messages into outboxes; `waiting` then has those to be flushed."""
-        self.taken += number
-        for worker in route:
-            if worker.full:
-                worker.missing += number
-                self.dropped += number
-            else:
-                worker.outbox.append(piece)
-                waiting[worker] = None
-
-    def subscribe(self, worker: _Worker, topics: Iterable[bytes]) -> None:
-        """Send a worker what is published on topics."""
+    def subscribe(self, worker: _WorkerConnection, topics: Iterable[bytes]) -> None:
+        """Send a worker what others publish on topics."""
         for topic in topics:
             worker.topics.add(topic)
             self._subscribers.setdefault(topic, {})[worker] = None
             self._routes.pop(topic, None)
 
-    def unsubscribe(self, worker: _Worker, topics: Iterable[bytes]) -> None:
-        """Undo that."""
+    def unsubscribe(self, worker: _WorkerConnection, topics: Iterable[bytes]) -> None:
+        """Undo `subscribe`."""
         for topic in topics:
             worker.topics.discard(topic)
             subscribers = self._subscribers.get(topic, {})
@@ -164,134 +157,174 @@ class BusRouter:
                 self._subscribers.pop(topic, None)
             self._routes.pop(topic, None)
 
-    def begin(self, worker: _Worker, patterns: list[TopicPattern]) -> None:
-        """Forget what a worker wanted, and send it what is published on the topics of patterns."""
+    def begin(self, worker: _WorkerConnection, patterns: list[TopicPattern]) -> None:
+        """Replace all subscriptions of a worker by patterns."""
         self.unsubscribe(worker, list(worker.topics))
         if worker.patterns or patterns:
             self._routes.clear()
         worker.patterns = patterns
 
-    def forget(self, worker: _Worker) -> None:
-        """Take note that a worker is gone."""
+    def remove(self, worker: _WorkerConnection) -> None:
+        """Remove a worker whose connection is closed; safe to call again."""
         if worker in self._workers:
             self.begin(worker, [])
             del self._workers[worker]
 
 
-class _Worker:
-    """The router's link to one worker."""
+class _WorkerConnection:
+    """The router's connection to one worker, a protocol of its transport.
+
+    Attributes:
+        number: the worker's number, for logs.
+        patterns: subscribed since BEGIN.
+        topics: subscribed since then.
+        outbox: what the next write sends.
+        missed: messages that were left out since the worker does not read.
+        is_full: whether the worker does not read.
+    """
 
     def __init__(self, router: BusRouter, number: int) -> None:
         self.number = number
         self.patterns: list[TopicPattern] = []
         self.topics: set[bytes] = set()
-        self.outbox: list[bytes] = []  # what leaves with the next write
-        self.missing = 0  # messages left out since the worker does not read; if it does, 0
-        self.full = False
-        self._asked = 0  # frames with ASK that it was not told of
-        self._read_bytes = 0  # of histories in the outbox
+        self.outbox: list[bytes] = []
+        self.missed = 0
+        self.is_full = False
+        self._unconfirmed = 0  # processed frames with CONFIRM
+        self._history_bytes = 0  # of kept messages in the outbox, for READ
         self._router = router
-        self._cutter = FrameCutter()
+        self._reader = FrameReader()
         self._transport: Any = None
-        self._ended = False
+        self._closed = False
+
+    # -- what the transport calls ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(self._router.queue_limit, self._router.queue_limit // 2)
-        if self._ended:
+        if self._closed:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        waiting: dict[_Worker, None] = {self: None}
+        receivers: dict[_WorkerConnection, None] = {self: None}
         try:
-            self._take(data, waiting)
+            self._process(data, receivers)
         except PywsappError as exc:
-            logger.error("worker %d is cut off from the bus, for what it says has no meaning: %s", self.number, exc)
-            self.end()
-        for worker in waiting:
+            logger.error(
+                "worker %d is disconnected from the bus, because it sent an invalid frame: %s", self.number, exc
+            )
+            self.close()
+        for worker in receivers:
             worker.flush()
 
     def eof_received(self) -> None:
-        self.end()
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.end()
+        self.close()
 
     def pause_writing(self) -> None:
-        self.full = True
+        self.is_full = True
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.full = False
-        if self._ended:
+        self.is_full = False
+        if self._closed:
             return
-        if self.missing:
-            logger.warning("worker %d did not read; %d messages to it were left out", self.number, self.missing)
-            self.outbox.append(encode(GAP, b"", [LONG_COUNT.pack(self.missing)]))
-            self.missing = 0
+        if self.missed:
+            logger.warning("worker %d did not read; %d messages to it were left out", self.number, self.missed)
+            self.outbox.append(encode(MISSED, b"", [LONG_COUNT.pack(self.missed)]))
+            self.missed = 0
         self.flush()
-        # That may have filled the queue again.
-        if not self.full and not self._transport.is_closing():
+        # The write may have filled the queue again.
+        if not self.is_full and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def end(self) -> None:
-        """End the connection; safe to call again."""
-        if not self._ended:
-            self._ended = True
-            self._router.forget(self)
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection; safe to call again."""
+        if not self._closed:
+            self._closed = True
+            self._router.remove(self)
             if self._transport is not None:
                 self._transport.abort()
 
+    def put(self, piece: bytes, number: int) -> None:
+        """Put a piece with some messages into the outbox, or count them as missed if the worker does not read."""
+        if self.is_full:
+            self.missed += number
+            self._router.dropped += number
+        else:
+            self.outbox.append(piece)
+
     def flush(self) -> None:
-        """Write what is in the outbox."""
-        if self._ended:
+        """Write the outbox."""
+        if self._closed:
             return
-        if self._asked:
-            self.outbox.append(_TAKEN_ONE if self._asked == 1 else encode(TAKEN, b"", [COUNT.pack(self._asked)]))
-            self._asked = 0
+        if self._unconfirmed:
+            count = self._unconfirmed
+            self.outbox.append(_ONE_CONFIRMED if count == 1 else encode(CONFIRMED, b"", [COUNT.pack(count)]))
+            self._unconfirmed = 0
         outbox = self.outbox
         if outbox:
             self.outbox = []
-            self._read_bytes = 0
+            self._history_bytes = 0
             if len(outbox) == 1:
                 self._transport.write(outbox[0])
             else:
                 write_all(self._transport, outbox)
 
-    def _take(self, data: bytes, waiting: dict[_Worker, None]) -> None:
-        """Work off what came; those whose outboxes get something are added to `waiting`."""
-        cutter, router = self._cutter, self._router
-        route: Sequence[_Worker] = ()
-        start = stop = number = 0  # the piece of the buffer that goes to these, and how many messages are in it
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    def _process(self, data: bytes, receivers: dict[_WorkerConnection, None]) -> None:
+        """Process the frames in the data; add the workers that something was put into the outbox of to `receivers`."""
+        reader, router = self._reader, self._router
+        route: Sequence[_WorkerConnection] = ()
+        start = stop = number = 0  # the piece of the buffer for the workers of this route, and its number of messages
         try:
-            for frame in cutter.cut(data):
+            for frame in reader.read(data):
                 kind, count, name, at, _, end = frame
-                if kind & ASK:
-                    self._asked += 1
-                    kind ^= ASK
+                if kind & CONFIRM:
+                    self._unconfirmed += 1
+                    kind ^= CONFIRM
                 if kind == MESSAGES:
                     found = router.route(name)
                     if found == route:
                         stop = end
                         number += count
                         continue
-                    self._pass(route, start, stop, number, waiting)
+                    self._pass_on(route, start, stop, number, receivers)
                     route, start, stop, number = found, at, end, count
                 else:
-                    self._pass(route, start, stop, number, waiting)
+                    self._pass_on(route, start, stop, number, receivers)
                     route, number = (), 0
-                    self._obey(kind, frame, waiting)
+                    self._execute(kind, frame, receivers)
         finally:
-            self._pass(route, start, stop, number, waiting)
+            self._pass_on(route, start, stop, number, receivers)
 
-    def _pass(self, route: Sequence[_Worker], start: int, stop: int, number: int, waiting: dict[_Worker, None]) -> None:
-        if number:
-            self._router.put(route, self._cutter.buffer[start:stop] if route else b"", number, waiting)
+    def _pass_on(
+        self,
+        route: Sequence[_WorkerConnection],
+        start: int,
+        stop: int,
+        number: int,
+        receivers: dict[_WorkerConnection, None],
+    ) -> None:
+        """Put a piece of the buffer into the outboxes of a route, except for that of this worker, the publisher."""
+        self._router.accepted += number
+        if not number or not route or route == (self,):
+            return
+        piece = self._reader.buffer[start:stop]
+        for worker in route:
+            if worker is not self:
+                worker.put(piece, number)
+                receivers[worker] = None
 
-    def _obey(self, kind: int, frame: Cut, waiting: dict[_Worker, None]) -> None:
+    def _execute(self, kind: int, frame: Frame, receivers: dict[_WorkerConnection, None]) -> None:
         _, count, name, _, _, _ = frame
-        items = items_of(self._cutter.buffer, frame)
+        items = items_of(self._reader.buffer, frame)
         if kind == BEGIN:
             self._router.begin(self, [TopicPattern(decode_text(item)) for item in items])
             self.outbox.append(encode(BEGUN, name, []))
@@ -300,26 +333,35 @@ class _Worker:
         elif kind == UNSUBSCRIBE:
             self._router.unsubscribe(self, items)
         elif kind == KEEP and count == 3:
-            self._keep(name, items, waiting)
+            self._keep(name, items, receivers)
         elif kind == READ and count == 1:
             self._read(decode_text(name), items[0])
         else:
-            raise BusError(f"no worker sends frames of kind {kind} with {count} items")
+            raise BusError(f"workers do not send frames of kind {kind} with {count} items")
 
-    def _keep(self, topic: bytes, items: Sequence[bytes], waiting: dict[_Worker, None]) -> None:
+    def _keep(self, topic: bytes, items: Sequence[bytes], receivers: dict[_WorkerConnection, None]) -> None:
         process, how, data = items
-        position = self._router.history.append(decode_text(topic), data, decode_keep(process, how))
-        if position is not None:
-            frame = encode(KEPT, topic, [str(position).encode(), data])
-            self._router.put(self._router.route(topic), frame, 1, waiting)
+        keep = decode_keep(process, how)
+        position = self._router.history.append(decode_text(topic), data, keep)
+        if position is None:
+            return
+        self._router.accepted += 1
+        at, frame = str(position).encode(), b""
+        for worker in self._router.route(topic):
+            if worker is self:
+                worker.put(encode(PLACED, topic, [at, process, LONG_COUNT.pack(keep.id[1])]), 1)
+            else:
+                frame = frame or encode(KEPT, topic, [at, data])
+                worker.put(frame, 1)
+                receivers[worker] = None
 
     def _read(self, topic: str, since: bytes) -> None:
         kept = self._router.history.read(topic, Position.parse(decode_text(since)) if since else None)
-        size = self._read_bytes + sum(len(data) for _, data in kept.messages)
+        size = self._history_bytes + sum(len(data) for _, data in kept.messages)
         if size + self._transport.get_write_buffer_size() > self._router.queue_limit:
-            # As one that has forgotten them: the limit holds, and who asks knows that something is missing.
+            # The limit holds: the messages count as expired, and the worker learns that something is missing.
             kept = Kept(kept.position, (), not kept.messages and kept.complete)
         else:
-            self._read_bytes = size
+            self._history_bytes = size
         self.outbox += encode_history(kept.messages)
         self.outbox.append(encode(HISTORY_END, b"", [str(kept.position).encode(), b"1" if kept.complete else b""]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import BrokerUnavailable
@@ -126,26 +126,28 @@ class HistoryService:
 
     # -- following ---------------------------------------------------------------------------------------------------
 
-    def follow(self, name: str, *, subscribe: bool) -> Awaitable[None]:
-        """Begin to follow a topic, if it is not followed yet; return what waits until it is subscribed.
+    def follow(self, name: str, *, subscribe: bool) -> None:
+        """Begin to follow a topic.
 
         Args:
             name: the topic's name.
             subscribe: whether to subscribe to it on the broker; not if a listener's pattern covers it.
         """
         assert self._tasks is not None
+        ready = self._ready[name] = anyio.Event()
+        follower = self._followers[name] = Follower(
+            name,
+            functools.partial(self._read_or_retry, name),
+            functools.partial(self._deliver_next, name),
+            functools.partial(self._report_lost, name),
+            self._start_soon,
+        )
+        self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
+
+    def followed(self, name: str) -> Awaitable[None]:
+        """Return what waits until the broker delivers the messages of a topic that is followed."""
         ready = self._ready.get(name)
-        if ready is None:
-            ready = self._ready[name] = anyio.Event()
-            follower = self._followers[name] = Follower(
-                name,
-                functools.partial(self._read_or_retry, name),
-                functools.partial(self._deliver_next, name),
-                functools.partial(self._report_lost, name),
-                self._start_soon,
-            )
-            self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
-        return LazyAwaitable(ready.wait)
+        return ALREADY_DONE if ready is None else LazyAwaitable(ready.wait)
 
     def unfollow(self, name: str) -> None:
         """Stop following a topic."""

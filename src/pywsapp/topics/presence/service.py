@@ -46,6 +46,8 @@ class PresenceService:
         self._codec = codec
         self._topic = topic
         self._view = PresenceView(codec.origin, self._send, self._report)
+        #: Marks a subscriber as no user any more. This is the view's method, since every unsubscribing calls it.
+        self.untrack = self._view.untrack
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None
         self._settled: dict[str, anyio.Event] = {}
@@ -94,10 +96,6 @@ class PresenceService:
             TopicError: the key or the meta is invalid.
         """
         self._view.track(name, conn, key, meta, time.time())
-
-    def untrack(self, name: str, conn: Connection) -> None:
-        """Mark a subscriber as no user any more."""
-        self._view.untrack(name, conn)
 
     def present(self, name: str) -> dict[str, Present]:
         """Return the users of a topic by their keys."""

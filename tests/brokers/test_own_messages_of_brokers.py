@@ -1,0 +1,55 @@
+"""Real brokers send a process its own messages back; it recognises them and does not decode them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.services import nats_server, rabbitmq_server, redis_server
+from support.topic_bench import until
+from support.topic_rooms import Rooms, expect, running, take
+
+from pywsapp.brokers.envelope import decode_envelope
+from pywsapp.brokers.urls import broker_for
+
+pytestmark = pytest.mark.anyio
+
+SERVICES: dict[str, Callable[[], Any]] = {"redis": redis_server, "rabbitmq": rabbitmq_server, "nats": nats_server}
+
+
+@pytest.fixture(scope="module", params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with SERVICES[request.param]() as running_service:
+        yield running_service
+
+
+@pytest.mark.parametrize("history", [False, True], ids=["plain", "kept"])
+async def test_own_messages_are_not_decoded(service: Any, history: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def decode(data: bytes, *arguments: Any) -> Any:
+        decoded.append(data)
+        return decode_envelope(data, *arguments)
+
+    monkeypatch.setattr("pywsapp.topics.codec.decode_envelope", decode)
+    one, two = Rooms(broker_for(service.url), broker_key="key"), Rooms(broker_for(service.url), broker_key="key")
+    if history:
+        if "redis" not in service.url:
+            pytest.skip("it keeps no history")
+        for rooms in (one, two):
+            rooms.app.history("t")
+    async with running(one, two) as clients:
+        (ana, _), (ben, _) = await one.connect(clients), await two.connect(clients)
+        for number in range(10):
+            await one.topic().broadcast(str(number))
+        if history:
+            for client in (ana, ben):
+                assert [message["message"] for message in await take(client, 10)] == [str(n) for n in range(10)]
+        else:
+            await expect(ana, *map(str, range(10)))
+            await expect(ben, *map(str, range(10)))
+        relay = one.app.topics.relay
+        assert relay is not None
+        await until(lambda: relay.stats.received >= 10)  # its own messages have come back
+    assert len(decoded) == 10, "the other process decodes them"
