@@ -7,7 +7,7 @@ for every event loop (`collections.abc.Coroutine`), so `create_task(conn.send(me
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -47,11 +47,14 @@ class LazyAwaitable(Coroutine[Any, Any, T_co]):
             self._started.close()
 
 
+_NOTHING = iter(())
+
+
 class _AlreadyDone(Coroutine[Any, Any, None]):
     __slots__ = ()
 
-    def __await__(self) -> Iterator[Any]:  # type: ignore[override]
-        return iter(())
+    def __await__(self) -> Generator[Any, Any, None]:
+        return _NOTHING  # type: ignore[return-value] # an iterator without values is all that await needs
 
     def send(self, value: Any) -> Any:
         raise StopIteration

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pywsapp._outbox.broadcast import send_prepared_to_all
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Position
-from pywsapp.connection import Connection
+from pywsapp.connection import Connection, send_prepared_to_all
 
 #: The connections that subscribe to a topic, in the order of subscribing; each with the position up to which its
 #: recovery has sent it the topic's history, None if it has not recovered.
@@ -24,4 +23,4 @@ def deliver_kept(subscribers: Subscribers, message: PreparedMessage, position: P
     """Send a message of the topic's history to the subscribers that do not have it from their recovery."""
     for conn, sent in list(subscribers.items()):
         if sent is None or (sent is not RECOVERING and (sent.epoch != position.epoch or sent.offset < position.offset)):
-            conn.send_prepared(message)
+            conn._outbox.send_prepared(message)

@@ -85,12 +85,13 @@ class RedisNodes:
         seed = await self._open_node()
         (slots,) = await seed.commands.execute([("CLUSTER", "SLOTS")])
         masters: dict[tuple[bytes, int], RedisNode] = {}
-        self._slots = [None] * _SLOTS
+        slots_of: list[RedisNode | None] = [None] * _SLOTS
         for first, last, (host, port, *_), *_ in slots:
             if (host, port) not in masters:
                 address = {"host": host.decode()} if host else {}  # no host means the host of the seed
                 masters[host, port] = await self._open_node(**address, port=port)
-            self._slots[first : last + 1] = [masters[host, port]] * (last + 1 - first)
+            slots_of[first : last + 1] = [masters[host, port]] * (last + 1 - first)
+        self._slots = slots_of
         self._nodes.remove(seed)
         await seed.aclose()
 
