@@ -106,10 +106,10 @@ async def test_awaiting_waits_while_the_peer_does_not_read() -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(3):
             tasks.start_soon(send, number)
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert done == []
         pipe.client.transport.resume_reading()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert sorted(done) == [0, 1, 2]
     assert sorted(pipe.messages()[1:]) == ["0", "1", "2"]
 
@@ -123,7 +123,7 @@ async def test_who_waits_is_released_when_the_connection_ends(how: str) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send)
-        await pipe.settle()
+        await pipe.run_until_blocked()
         if how == "peer closes":
             pipe.transport.resume_reading()
             pipe.write(close_frame())
@@ -132,7 +132,7 @@ async def test_who_waits_is_released_when_the_connection_ends(how: str) -> None:
         else:
             getattr(pipe.conn, how)()
         with anyio.fail_after(GUARD):
-            await pipe.settle()
+            await pipe.run_until_blocked()
 
 
 async def test_a_handler_that_awaits_is_as_fast_as_its_peer() -> None:
@@ -433,7 +433,7 @@ class Gate(Recorder):
         self.open = anyio.Event()
 
     async def on_message(self, conn: Connection, message: Any) -> None:
-        self.note("begun", message)
+        self.record("begun", message)
         await self.open.wait()
 
 
@@ -443,7 +443,7 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
 
     class Stepwise(Gate):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note(message)
+            self.record(message)
             await gates[int(message)].wait()
 
     component = Stepwise()
@@ -451,14 +451,14 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         pipe = Pipe(component, Options(max_queue=4), tasks)
         for number in range(20):
             pipe.send(str(number))
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert pipe.lifecycle.machine.pause_causes
         # one is being handled, four wait, and fifteen stay with the peer
         assert pipe.client.transport.get_write_buffer_size() == len(
             b"".join(message_frame(str(number)) for number in range(5, 20))
         )
         gates[0].set()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.names()[1:] == ["0", "1"]
         assert pipe.lifecycle.machine.pause_causes, "three still wait"
         gates[1].set()
@@ -466,7 +466,7 @@ async def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> Non
         assert not pipe.lifecycle.machine.pause_causes, "half of the queue is free"
         for gate in gates:
             gate.set()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.names()[1:] == [str(number) for number in range(20)]
         assert not pipe.lifecycle.machine.pause_causes
         tasks.cancel_scope.cancel()
@@ -512,7 +512,7 @@ async def test_who_closes_with_a_full_queue_still_hears_the_peers_close(how: str
         if how == "close":
             assert await client.close() == 1000
         else:
-            await client.gone()
+            await client.read_to_end()
         component.open.set()
         await component.until_called("close")
     assert component.calls[-1] == (("close", 1000, "", True) if how == "close" else ("close", 1006, "aborted", False))

@@ -246,7 +246,7 @@ async def test_awaiting_close_waits_until_it_is_gone() -> None:
     class Closing(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             await conn.close(4000)
-            self.note("gone", conn.was_clean)
+            self.record("gone", conn.was_clean)
             await conn.close()
 
     component = Closing()
@@ -255,7 +255,7 @@ async def test_awaiting_close_waits_until_it_is_gone() -> None:
         assert await client.receive() == (CLOSE, b"\x0f\xa0")
         assert component.names() == ["open"]
         await client.stream.send(close_frame(4000))
-        await client.gone()
+        await client.read_to_end()
         await component.until_called("close")
     assert component.calls == [("open",), ("gone", True), ("close", 4000, "", True)]
 
@@ -291,7 +291,7 @@ def test_closing_in_on_open_refuses_what_came_glued() -> None:
             conn.close(4000)
 
     component = Closing()
-    pipe = Pipe(component, glued=message_frame("1"))
+    pipe = Pipe(component, trailing=message_frame("1"))
     pipe.write(message_frame("2") + close_frame(4000))
     assert component.calls == [("close", 4000, "", True)]
 
@@ -307,7 +307,7 @@ async def test_everything_may_be_called_in_on_close(method: str) -> None:
                     await result
             elif method != "abort":
                 await result
-            self.note("close")
+            self.record("close")
 
     component = Late()
     async with serving(component) as server, server.client() as client:
@@ -321,7 +321,7 @@ async def test_everything_may_be_called_in_on_close(method: str) -> None:
 async def test_a_ping_gives_the_latency() -> None:
     class Asking(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("latency", await conn.ping())
+            self.record("latency", await conn.ping())
 
     component = Asking()
     async with serving(component) as server, server.client() as client:
@@ -475,7 +475,7 @@ async def test_handlers_may_change_what_is_broadcast_to() -> None:
         def on_close(self, conn: Connection) -> None:
             self.clients.discard(conn)
             broadcast(self.clients, "left")
-            self.note("close")
+            self.record("close")
 
     component = Chat()
     async with serving(component) as server, server.client() as ana:
@@ -547,7 +547,7 @@ async def test_a_closed_connection_is_let_go(kind: type[Light], how: str, anyio_
                     while (await client.receive())[0] != CLOSE:
                         pass
                     await client.stream.send(close_frame(1011))
-                    await client.gone()
+                    await client.read_to_end()
         if how == "drain":
             server.stop()
             await server.ended.wait()

@@ -56,5 +56,5 @@ async def test_a_handler_in_a_thread_goes_through_anyio() -> None:
     async with serving(component) as server, server.client() as client:
         await client.send("right", "wrong")
         assert await client.message() == "sent"
-        assert await client.closed() == 1011
+        assert await client.receive_close() == 1011
     assert ("error", "ConfigurationError") in component.calls

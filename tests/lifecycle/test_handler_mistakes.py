@@ -86,7 +86,7 @@ async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pyte
         pipe = Pipe(Replying(), tasks=tasks)
         for _ in range(3):
             pipe.send("1")
-            await pipe.settle()
+            await pipe.run_until_blocked()
         assert warnings(caplog) == [
             "a handler of Replying returned {'reply': '1'}, which goes nowhere; write conn.send(...) to send it"
         ]
@@ -97,12 +97,12 @@ async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pyte
 async def test_what_may_be_returned(caplog: pytest.LogCaptureFixture) -> None:
     class Returning(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("message", message)
+            self.record("message", message)
             return conn.ping() if message == "ping" else conn.send(message)
 
     class AlsoReturning(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("message", message)
+            self.record("message", message)
             return conn.send(message)
 
     class InThread(Recorder):
@@ -114,7 +114,7 @@ async def test_what_may_be_returned(caplog: pytest.LogCaptureFixture) -> None:
         for component in (Returning(), AlsoReturning(), InThread()):
             pipe = Pipe(component, tasks=tasks)
             pipe.send("1", "ping", "2")
-            await pipe.settle()
+            await pipe.run_until_blocked()
         assert warnings(caplog) == []
         tasks.cancel_scope.cancel()
 

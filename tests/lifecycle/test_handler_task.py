@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.handler_tasks import LOOPS, Acting, Slow, arrive, checkpoints, idle, play, send_each, warm, who
+from support.handler_tasks import LOOPS, Scripted, SlowAwaitable, call_from, checkpoints, wait_until_idle, run_messages, send_each, opened, current_name
 from support.serving import CLOSE, GUARD, PING, PONG, Pipe, Recorder, close_frame, frame, message_frame, serving
 
 from pywsapp._event_loop import on_asyncio
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["callback", "task"])
-def way(request: pytest.FixtureRequest) -> str:
+def origin(request: pytest.FixtureRequest) -> str:
     """How messages come in: in no task, as from a loop's transport, or inside the task of the test."""
     return str(request.param)
 
@@ -55,7 +55,7 @@ class Looking(Recorder):
 
     async def on_close(self, conn: Connection) -> None:
         await self.look()
-        self.note("close")
+        self.record("close")
 
     async def look(self) -> None:
         self.seen.append(anyio.get_current_task())
@@ -63,13 +63,13 @@ class Looking(Recorder):
         self.seen.append(anyio.get_current_task())
 
 
-async def test_one_task_runs_every_handler_of_a_connection(way: str) -> None:
+async def test_one_task_runs_every_handler_of_a_connection(origin: str) -> None:
     component = Looking()
-    async with warm(component) as pipe:
+    async with opened(component) as pipe:
         for message in ("1", "crash", "2"):
-            await arrive(way, pipe.send, message)
-            await idle(pipe)
-        await arrive(way, pipe.write, close_frame())
+            await call_from(origin, pipe.send, message)
+            await wait_until_idle(pipe)
+        await call_from(origin, pipe.write, close_frame())
         await component.until_called("close")
         assert len(component.seen) == 14
         assert len({info.id for info in component.seen}) == 1
@@ -92,34 +92,34 @@ async def test_no_task_is_left_as_the_current_one(message: str) -> None:
         await end(conn)
         raise LookupError
 
-    async with warm(Acting(end=end, wait=wait, crash=crash)) as pipe:
+    async with opened(Scripted(end=end, wait=wait, crash=crash)) as pipe:
 
         def come(message: str) -> list[object]:
             before = asyncio.current_task()
             pipe.send(message)
             return [before, asyncio.current_task()]
 
-        assert await arrive("callback", come, message) == [None, None]
-        await idle(pipe)
-        assert await arrive("callback", come, "end") == [None, None]
+        assert await call_from("callback", come, message) == [None, None]
+        await wait_until_idle(pipe)
+        assert await call_from("callback", come, "end") == [None, None]
         assert seen[0] not in (None, asyncio.current_task())
 
 
-async def test_a_handler_that_never_waits_ends_where_its_message_came_in(way: str) -> None:
+async def test_a_handler_that_never_waits_ends_where_its_message_came_in(origin: str) -> None:
     async def answer(conn: Connection) -> None:
         await conn.send("answer")
 
-    component = Acting(answer=answer)
-    async with warm(component) as pipe:
+    component = Scripted(answer=answer)
+    async with opened(component) as pipe:
 
         def come() -> tuple[bool, bool, list[Any]]:
             pipe.lifecycle.data_received(message_frame("answer") * 2)
             return bool(pipe.host.filled), pipe.lifecycle.is_busy, component.calls[1:]
 
-        lent = way == "callback" and on_asyncio()
+        lent = origin == "callback" and on_asyncio()
         done = [("done", "answer")] * 2
-        assert await arrive(way, come) == ((True, False, done) if lent else (False, True, []))
-        await idle(pipe)
+        assert await call_from(origin, come) == ((True, False, done) if lent else (False, True, []))
+        await wait_until_idle(pipe)
         assert pipe.messages() == ["answer", "answer"]
         assert component.calls[1:3] == done
 
@@ -128,15 +128,15 @@ async def test_a_handler_that_never_waits_ends_where_its_message_came_in(way: st
 async def test_so_it_does_on_real_sockets() -> None:
     class Turning(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("called")
-            asyncio.get_running_loop().call_soon(self.note, "turn")
+            self.record("called")
+            asyncio.get_running_loop().call_soon(self.record, "turn")
             return self.later(message)
 
         async def later(self, message: str) -> None:
-            self.note("begun", asyncio.current_task())
+            self.record("begun", asyncio.current_task())
             if message == "wait":
                 await checkpoints()
-                self.note("ended", asyncio.current_task())
+                self.record("ended", asyncio.current_task())
 
     component = Turning()
     async with serving(component) as server, server.client() as client:
@@ -152,29 +152,29 @@ async def test_so_it_does_on_real_sockets() -> None:
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
-async def test_messages_of_one_read_are_handled_in_order_and_one_at_a_time(way: str) -> None:
+async def test_messages_of_one_read_are_handled_in_order_and_one_at_a_time(origin: str) -> None:
     gates = {name: anyio.Event() for name in ("wait 2", "wait 4", "wait 5")}
 
     class Gated(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("begin", message)
+            self.record("begin", message)
             if message in gates:
                 await gates[message].wait()
-            self.note("end", message)
+            self.record("end", message)
 
     sent = ["1", "wait 2", "3", "wait 4", "wait 5", "6"]
     component = Gated()
-    async with warm(component) as pipe:
+    async with opened(component) as pipe:
         del component.calls[:]
-        await arrive(way, pipe.write, b"".join(map(message_frame, sent)) + frame(PING, b"?"))
+        await call_from(origin, pipe.write, b"".join(map(message_frame, sent)) + frame(PING, b"?"))
         assert pipe.client.frames == [(PONG, b"?")]
         for name, gate in gates.items():
             await component.until(lambda name=name: component.calls[-1:] == [("begin", name)])  # type: ignore[misc]
             await checkpoints()
-            await arrive(way, pipe.write, frame(PING, b"!"))
+            await call_from(origin, pipe.write, frame(PING, b"!"))
             assert component.calls[-1] == ("begin", name)
             gate.set()
-        await idle(pipe)
+        await wait_until_idle(pipe)
         assert component.calls == [(step, message) for message in sent for step in ("begin", "end")]
         assert pipe.client.frames[1:] == [(PONG, b"!")] * 3
 
@@ -184,15 +184,15 @@ async def test_messages_of_one_read_are_handled_in_order_and_one_at_a_time(way: 
 
 @pytest.mark.parametrize("on_error", ["def", "async", "waits"])
 @pytest.mark.parametrize("waits", [False, True])
-async def test_an_error_is_told_once_and_the_next_message_is_handled(way: str, waits: bool, on_error: str) -> None:
-    class Failing(Acting):
+async def test_an_error_is_told_once_and_the_next_message_is_handled(origin: str, waits: bool, on_error: str) -> None:
+    class Failing(Scripted):
         def on_error(self, conn: Connection, exc: Exception) -> Any:
-            return self.note("error", type(exc)) if on_error == "def" else self.later(exc)
+            return self.record("error", type(exc)) if on_error == "def" else self.later(exc)
 
         async def later(self, exc: Exception) -> None:
             if on_error == "waits":
                 await checkpoints()
-            self.note("error", type(exc))
+            self.record("error", type(exc))
 
     async def crash(conn: Connection) -> None:
         if waits:
@@ -203,44 +203,44 @@ async def test_an_error_is_told_once_and_the_next_message_is_handled(way: str, w
         await conn.send("open")
 
     component = Failing(crash=crash, send=send)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "crash", "send", "crash")
-        await idle(pipe)
-        await arrive(way, pipe.send, "send")
-        await idle(pipe)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "crash", "send", "crash")
+        await wait_until_idle(pipe)
+        await call_from(origin, pipe.send, "send")
+        await wait_until_idle(pipe)
         assert pipe.messages() == ["open"] * 2
         assert component.calls[1:] == [("error", LookupError), ("done", "send")] * 2
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_def_on_error_is_called_where_the_handler_ran(way: str, waits: bool) -> None:
+async def test_a_def_on_error_is_called_where_the_handler_ran(origin: str, waits: bool) -> None:
     """What is logged there can name what the handler has put into context variables."""
     tasks: list[anyio.TaskInfo] = []
 
-    class Failing(Acting):
+    class Failing(Scripted):
         def on_error(self, conn: Connection, exc: Exception) -> None:
             tasks.append(anyio.get_current_task())
-            self.note("error", who.get())
+            self.record("error", current_name.get())
 
     async def crash(conn: Connection) -> None:
         tasks.append(anyio.get_current_task())
-        who.set("crash")
+        current_name.set("crash")
         if waits:
             await checkpoints()
         raise LookupError
 
     component = Failing(crash=crash)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "crash")
-        await idle(pipe)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "crash")
+        await wait_until_idle(pipe)
         assert component.calls[1:] == [("error", "crash")]
         assert tasks[0] == tasks[1]
 
 
-async def test_an_error_does_not_drag_along_what_was_caught_before(way: str) -> None:
+async def test_an_error_does_not_drag_along_what_was_caught_before(origin: str) -> None:
     contexts: list[BaseException | None] = []
 
-    class Failing(Acting):
+    class Failing(Scripted):
         def on_error(self, conn: Connection, exc: Exception) -> None:
             contexts.append(exc.__context__)
 
@@ -249,28 +249,28 @@ async def test_an_error_does_not_drag_along_what_was_caught_before(way: str) -> 
             await anyio.sleep_forever()
         raise LookupError
 
-    async with warm(Failing(crash=crash)) as pipe:
-        await arrive(way, pipe.send, "crash")
-        await idle(pipe)
+    async with opened(Failing(crash=crash)) as pipe:
+        await call_from(origin, pipe.send, "crash")
+        await wait_until_idle(pipe)
         assert contexts == [None]
 
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("exc", [asyncio.CancelledError, BaseException])
 async def test_what_is_no_exception_ends_the_connection(
-    way: str, waits: bool, exc: type[BaseException], caplog: pytest.LogCaptureFixture
+    origin: str, waits: bool, exc: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stray(conn: Connection) -> None:
         if waits:
             await checkpoints()
         raise exc("on purpose")
 
-    component = Acting(stray=stray)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "stray", "2")
-        await idle(pipe)
+    component = Scripted(stray=stray)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "stray", "2")
+        await wait_until_idle(pipe)
         assert pipe.codes() == [1011]
-        await arrive(way, pipe.write, close_frame(1011))
+        await call_from(origin, pipe.write, close_frame(1011))
         await component.until_called("close")
     assert component.calls == [("open",), ("close", 1011, "internal error", True)]
     assert len(problems(caplog)) == 1
@@ -282,10 +282,10 @@ async def test_leaving_the_program_is_not_held_up(exc: type[BaseException]) -> N
     async def leave(conn: Connection) -> None:
         raise exc
 
-    component = Acting(leave=leave)
-    async with warm(component) as pipe:
+    component = Scripted(leave=leave)
+    async with opened(component) as pipe:
         with pytest.raises(exc):
-            await arrive("callback", pipe.send, "leave")
+            await call_from("callback", pipe.send, "leave")
         assert component.names() == ["open"]
         assert not pipe.lifecycle.is_busy
 
@@ -293,46 +293,46 @@ async def test_leaving_the_program_is_not_held_up(exc: type[BaseException]) -> N
 # -- context variables -------------------------------------------------------------------------------------------------
 
 
-async def test_context_variables_belong_to_a_connection(way: str) -> None:
+async def test_context_variables_belong_to_a_connection(origin: str) -> None:
     class Naming(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            before = who.get()
-            who.set(message)
+            before = current_name.get()
+            current_name.set(message)
             await checkpoints()
-            self.note(before, who.get())
+            self.record(before, current_name.get())
 
         async def on_close(self, conn: Connection) -> None:
-            self.note("close", who.get())
+            self.record("close", current_name.get())
 
     first, second = Naming(), Naming()
-    async with warm(first) as one, warm(second) as other:
+    async with opened(first) as one, opened(second) as other:
         for message in "ab":
-            await arrive(way, send_each, (one, message), (other, message * 2))
-            await idle(one)
-            await idle(other)
-        assert await arrive(way, who.get) == "nobody"
+            await call_from(origin, send_each, (one, message), (other, message * 2))
+            await wait_until_idle(one)
+            await wait_until_idle(other)
+        assert await call_from(origin, current_name.get) == "nobody"
     assert first.calls[1:] == [("nobody", "warm up"), ("warm up", "a"), ("a", "b"), ("close", "b")]
     assert second.calls[1:] == [("nobody", "warm up"), ("warm up", "aa"), ("aa", "bb"), ("close", "bb")]
 
 
-async def test_a_context_variable_is_reset_after_a_wait_and_by_another_handler(way: str) -> None:
+async def test_a_context_variable_is_reset_after_a_wait_and_by_another_handler(origin: str) -> None:
     tokens: list[Token[str]] = []
 
     async def both(conn: Connection) -> None:
-        token = who.set("both")
+        token = current_name.set("both")
         await checkpoints()
-        who.reset(token)
+        current_name.reset(token)
 
     async def put(conn: Connection) -> None:
-        tokens.append(who.set("put"))
+        tokens.append(current_name.set("put"))
 
     async def take(conn: Connection) -> None:
-        assert who.get() == "put"
-        who.reset(tokens.pop())
-        assert who.get() == "nobody"
+        assert current_name.get() == "put"
+        current_name.reset(tokens.pop())
+        assert current_name.get() == "nobody"
 
     sent = ["both", "put", "take", "put", "both", "take"]
-    assert await play(way, *sent, both=both, put=put, take=take) == [("done", name) for name in [*sent, "later"]]
+    assert await run_messages(origin, *sent, both=both, put=put, take=take) == [("done", name) for name in [*sent, "later"]]
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -341,15 +341,15 @@ async def test_a_context_variable_is_reset_after_a_wait_and_by_another_handler(w
 @pytest.mark.parametrize("step", ["first", "waits"])
 @pytest.mark.parametrize("end", ["cancelled", "lost", "aborted", "closed", "closed by us"])
 async def test_on_close_comes_once_whatever_a_handler_does_meanwhile(
-    way: str, step: str, end: str, caplog: pytest.LogCaptureFixture
+    origin: str, step: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = anyio.Event()
     calls: list[tuple[Any, ...]] = []
 
-    class Waiting(Acting):
+    class Waiting(Scripted):
         async def on_close(self, conn: Connection) -> None:
             await checkpoints()
-            self.note("close", conn.close_code)
+            self.record("close", conn.close_code)
 
     async def wait(conn: Connection) -> None:
         try:
@@ -379,15 +379,15 @@ async def test_on_close_comes_once_whatever_a_handler_does_meanwhile(
     component.calls = calls
     async with anyio.create_task_group() as tasks:
         pipe = Pipe(component, tasks=tasks)
-        await idle(pipe)
+        await wait_until_idle(pipe)
         pipe.send("warm up")
-        await idle(pipe)
-        await arrive(way, come, pipe)
+        await wait_until_idle(pipe)
+        await call_from(origin, come, pipe)
         if step == "waits":
             await checkpoints()
-            await arrive(way, stop, pipe)
+            await call_from(origin, stop, pipe)
         gate.set()
-        await idle(pipe)
+        await wait_until_idle(pipe)
         await component.until_called("close")
     code = 3000 if "closed" in end else 1006
     assert calls in [[("open",), ("end",), *done, ("close", code)] for done in ([("done", "wait")], [])]
@@ -401,12 +401,12 @@ async def test_on_close_comes_once_whatever_a_handler_does_meanwhile(
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 async def test_a_server_ends_in_good_order(how: str, caplog: pytest.LogCaptureFixture) -> None:
     async def wait(conn: Connection) -> None:
-        component.note("waiting")
+        component.record("waiting")
         getattr(server, how)()
         while conn.is_open:
             await anyio.lowlevel.checkpoint()
 
-    component = Acting(wait=wait)
+    component = Scripted(wait=wait)
     async with serving(component) as server, server.client() as client, server.client() as other:
         for one in (client, other):
             await one.send("warm up")
@@ -416,7 +416,7 @@ async def test_a_server_ends_in_good_order(how: str, caplog: pytest.LogCaptureFi
             for one in (client, other):
                 assert (await one.receive())[0] == CLOSE
                 await one.stream.send(close_frame(1012))
-                await one.gone()
+                await one.read_to_end()
         with anyio.fail_after(GUARD):
             await server.ended.wait()
     gc.collect()
@@ -427,12 +427,12 @@ async def test_a_server_ends_in_good_order(how: str, caplog: pytest.LogCaptureFi
 # -- other awaitables --------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_awaited_need_not_be_a_coroutine(way: str) -> None:
+async def test_what_is_awaited_need_not_be_a_coroutine(origin: str) -> None:
     class Various(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("message", message)
+            self.record("message", message)
             if message == "object":
-                return Slow()
+                return SlowAwaitable()
             if message == "sent":
                 return conn.send(message)
             if message == "future" and on_asyncio():
@@ -442,14 +442,14 @@ async def test_what_is_awaited_need_not_be_a_coroutine(way: str) -> None:
             return None
 
         def on_error(self, conn: Connection, exc: Exception) -> None:
-            self.note("error")
+            self.record("error")
 
     component = Various()
     sent = ["object", "future", "sent", "object"]
-    async with warm(component) as pipe:
+    async with opened(component) as pipe:
         for messages in (sent[:2], sent[2:]):
-            await arrive(way, pipe.send, *messages)
-            await idle(pipe)
+            await call_from(origin, pipe.send, *messages)
+            await wait_until_idle(pipe)
         assert pipe.messages() == ["sent"]
         assert [call[1] for call in component.calls if call[0] == "message"] == ["warm up", *sent]
         assert component.names().count("error") == on_asyncio()
@@ -483,16 +483,16 @@ class Several(Recorder):
 
 
 @pytest.mark.parametrize("how", ["send", "close", "abort"])
-async def test_a_first_step_may_act_on_other_connections(way: str, how: str) -> None:
+async def test_a_first_step_may_act_on_other_connections(origin: str, how: str) -> None:
     def act(conn: Connection, message: str) -> None:
         for pipe in (a, b) if message == "2" else (b,):
             pipe.conn.send("hello") if how == "send" else getattr(pipe.conn, how)()
 
     component = Several(act)
-    async with warm(component) as a, warm(component) as b, warm(component) as c:
-        await arrive(way, send_each, (a, "1"), (c, "2"))
+    async with opened(component) as a, opened(component) as b, opened(component) as c:
+        await call_from(origin, send_each, (a, "1"), (c, "2"))
         for pipe in (a, c, a, b):
-            await idle(pipe)
+            await wait_until_idle(pipe)
         assert c.messages() == ["answer 2"]
         if how == "send":
             assert sorted(map(str, a.messages())) == ["answer 1", "hello"]
@@ -502,17 +502,17 @@ async def test_a_first_step_may_act_on_other_connections(way: str, how: str) -> 
     component.check()
 
 
-async def test_messages_may_come_in_inside_a_first_step(way: str) -> None:
+async def test_messages_may_come_in_inside_a_first_step(origin: str) -> None:
     def act(conn: Connection, message: str) -> None:
         if message in following:
             following[message].lifecycle.data_received(message_frame(message + "+"))
 
     component = Several(act)
-    async with warm(component) as a, warm(component) as b, warm(component) as c:
+    async with opened(component) as a, opened(component) as b, opened(component) as c:
         following = {"1": b, "1+": c}
-        await arrive(way, a.send, "1")
+        await call_from(origin, a.send, "1")
         for pipe in (a, b, c):
-            await idle(pipe)
+            await wait_until_idle(pipe)
         assert [pipe.messages() for pipe in (a, b, c)] == [["answer 1"], ["answer 1+"], ["answer 1++"]]
     component.check()
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.handler_tasks import LOOPS, Acting, Slow, arrive, checkpoints, idle, play, send_each, warm
+from support.handler_tasks import LOOPS, Scripted, SlowAwaitable, call_from, checkpoints, wait_until_idle, run_messages, send_each, warm
 from support.serving import GUARD, Recorder
 
 from pywsapp._event_loop import on_asyncio
@@ -27,12 +27,12 @@ Wait = Callable[[], Awaitable[object]]
 
 SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has it since Python 3.11")
 ON_LOOPS = pytest.mark.parametrize("anyio_backend", LOOPS)
-#: What `play` gives when all went well.
+#: What `run_messages` gives when all went well.
 ALL_DONE = [("done", "act"), ("done", "later")]
 
 
 @pytest.fixture(params=["callback", "task"])
-def way(request: pytest.FixtureRequest) -> str:
+def origin(request: pytest.FixtureRequest) -> str:
     """How messages come in; see `test_worker`."""
     return str(request.param)
 
@@ -81,7 +81,7 @@ async def fail(seconds: float, wait: Wait) -> None:
 @SECONDS
 @pytest.mark.parametrize("limit", [move_on, fail])
 async def test_a_deadline_ends_a_wait(
-    way: str, limit: Callable[[float, Wait], Awaitable[None]], seconds: float, wait: Wait
+    origin: str, limit: Callable[[float, Wait], Awaitable[None]], seconds: float, wait: Wait
 ) -> None:
     async def act(conn: Connection) -> None:
         before = anyio.get_current_task()
@@ -90,14 +90,14 @@ async def test_a_deadline_ends_a_wait(
         assert anyio.current_effective_deadline() == float("inf")
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @SINCE_311
 @FOREVER
 @SECONDS
 @ON_LOOPS
-async def test_so_does_one_of_asyncio(way: str, seconds: float, wait: Wait) -> None:
+async def test_so_does_one_of_asyncio(origin: str, seconds: float, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -105,11 +105,11 @@ async def test_so_does_one_of_asyncio(way: str, seconds: float, wait: Wait) -> N
         assert task().cancelling() == 0
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @pytest.mark.parametrize("inner", [0, 30])
-async def test_deadlines_are_nested(way: str, inner: float) -> None:
+async def test_deadlines_are_nested(origin: str, inner: float) -> None:
     async def act(conn: Connection) -> None:
         with anyio.move_on_after(0.01) as outside:
             with anyio.move_on_after(inner) as inside:
@@ -120,10 +120,10 @@ async def test_deadlines_are_nested(way: str, inner: float) -> None:
         assert outside.cancelled_caught
         assert inside.cancelled_caught == (inner == 0)
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-async def test_a_shield_holds(way: str) -> None:
+async def test_a_shield_holds(origin: str) -> None:
     async def act(conn: Connection) -> None:
         with anyio.CancelScope() as outside:
             outside.cancel()
@@ -136,14 +136,14 @@ async def test_a_shield_holds(way: str) -> None:
             raise AssertionError("not cancelled behind the shield")
         assert outside.cancelled_caught
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 # -- scopes ------------------------------------------------------------------------------------------------------------
 
 
 @FOREVER
-async def test_a_scope_is_cancelled_by_its_handler(way: str, wait: Wait) -> None:
+async def test_a_scope_is_cancelled_by_its_handler(origin: str, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -151,12 +151,12 @@ async def test_a_scope_is_cancelled_by_its_handler(way: str, wait: Wait) -> None
         assert scope.cancelled_caught
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @FOREVER
 @pytest.mark.parametrize("when", ["at once", "later", "both at once"])
-async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, wait: Wait) -> None:
+async def test_a_scope_is_cancelled_by_another_connection(origin: str, when: str, wait: Wait) -> None:
     scopes: list[anyio.CancelScope] = []
 
     async def act(conn: Connection) -> None:
@@ -171,17 +171,17 @@ async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, w
             await anyio.lowlevel.checkpoint()
         scopes.pop().cancel()
 
-    first, second = Acting(act=act), Acting(cancel=cancel)
-    async with warm(first) as one, warm(second) as other:
+    first, second = Scripted(act=act), Scripted(cancel=cancel)
+    async with opened(first) as one, opened(second) as other:
         if when == "both at once":
-            await arrive(way, send_each, (one, "act"), (other, "cancel"))
+            await call_from(origin, send_each, (one, "act"), (other, "cancel"))
         else:
-            await arrive(way, one.send, "act")
+            await call_from(origin, one.send, "act")
             if when == "later":
                 await checkpoints()
-            await arrive(way, other.send, "cancel")
-        await idle(one)
-        await idle(other)
+            await call_from(origin, other.send, "cancel")
+        await wait_until_idle(one)
+        await wait_until_idle(other)
         assert first.calls[1:] == [("done", "act")]
         assert second.calls[1:] == [("done", "cancel")]
 
@@ -202,7 +202,7 @@ async def crash(steps: int) -> None:
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("body", ["ends", "waits"])
 @pytest.mark.parametrize("group", ["anyio", pytest.param("asyncio", marks=SINCE_311)])
-async def test_a_failing_child_ends_its_group_and_its_handler(way: str, group: str, body: str, steps: int) -> None:
+async def test_a_failing_child_ends_its_group_and_its_handler(origin: str, group: str, body: str, steps: int) -> None:
     async def act(conn: Connection) -> None:
         if group == "anyio" or not on_asyncio():
             async with anyio.create_task_group() as children:
@@ -217,20 +217,20 @@ async def test_a_failing_child_ends_its_group_and_its_handler(way: str, group: s
                 if body == "waits":
                     await anyio.sleep_forever()
 
-    class Telling(Acting):
+    class Telling(Scripted):
         async def on_error(self, conn: Connection, exc: Exception) -> None:
             assert isinstance(exc, ExceptionGroup)
-            self.note("error", *map(type, exc.exceptions))
+            self.record("error", *map(type, exc.exceptions))
             await checkpoints()
 
     component = Telling(act=act, later=checkpoints)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "act", "later")
-        await idle(pipe)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "act", "later")
+        await wait_until_idle(pipe)
         assert component.calls[1:] == [("error", Child), ("done", "later")]
 
 
-async def test_children_end_with_their_handler(way: str) -> None:
+async def test_children_end_with_their_handler(origin: str) -> None:
     results: list[int] = []
 
     async def child(number: int) -> None:
@@ -243,13 +243,13 @@ async def test_children_end_with_their_handler(way: str) -> None:
                 group.start_soon(child, number)
         assert sorted(results) == [0, 1, 2]
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 # -- what else knows the current task ----------------------------------------------------------------------------------
 
 
-async def test_a_lock_is_held_across_handlers(way: str) -> None:
+async def test_a_lock_is_held_across_handlers(origin: str) -> None:
     lock = anyio.Lock()
 
     async def take(conn: Connection) -> None:
@@ -265,11 +265,11 @@ async def test_a_lock_is_held_across_handlers(way: str) -> None:
             pass
 
     sent = ["take", "give", "both", "take", "give"]
-    calls = await play(way, *sent, take=take, give=give, both=both)
+    calls = await run_messages(origin, *sent, take=take, give=give, both=both)
     assert calls == [("done", name) for name in [*sent, "later"]]
 
 
-async def test_connections_pass_things_through_a_stream(way: str) -> None:
+async def test_connections_pass_things_through_a_stream(origin: str) -> None:
     put, take = anyio.create_memory_object_stream[int](1)
 
     async def give(conn: Connection) -> None:
@@ -280,18 +280,18 @@ async def test_connections_pass_things_through_a_stream(way: str) -> None:
         got = [await take.receive() for _ in range(4)]
         assert got == [0, 1, 2, 3]
 
-    one, other = Acting(give=give), Acting(get=get)
+    one, other = Scripted(give=give), Scripted(get=get)
     with put, take:
-        async with warm(one) as a, warm(other) as b:
-            await arrive(way, b.send, "get", "get")
-            await arrive(way, a.send, "give", "give")
-            await idle(a)
-            await idle(b)
+        async with opened(one) as a, opened(other) as b:
+            await call_from(origin, b.send, "get", "get")
+            await call_from(origin, a.send, "give", "give")
+            await wait_until_idle(a)
+            await wait_until_idle(b)
             assert one.calls[1:] == [("done", "give")] * 2
             assert other.calls[1:] == [("done", "get")] * 2
 
 
-async def test_threads_are_waited_for(way: str) -> None:
+async def test_threads_are_waited_for(origin: str) -> None:
     class Threaded(Recorder):
         @in_thread
         def on_message(self, conn: Connection, message: Any) -> None:
@@ -299,9 +299,9 @@ async def test_threads_are_waited_for(way: str) -> None:
             anyio.from_thread.run(checkpoints)
             anyio.from_thread.run_sync(conn.send, message)
 
-    async with warm(Threaded()) as pipe:
-        await arrive(way, pipe.send, "1", "2")
-        await idle(pipe)
+    async with opened(Threaded()) as pipe:
+        await call_from(origin, pipe.send, "1", "2")
+        await wait_until_idle(pipe)
         assert pipe.messages() == ["warm up", "warm up", "1", "1", "2", "2"]
 
 
@@ -349,7 +349,7 @@ async def in_a_done_future() -> None:
 
 
 async def in_an_object() -> None:
-    await Slow()
+    await SlowAwaitable()
 
 
 WAITS = pytest.mark.parametrize(
@@ -386,14 +386,14 @@ async def cancelled(wait: Wait, cancel: Callable[[], None]) -> asyncio.Cancelled
 @pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
 @ON_LOOPS
 async def test_a_cancelled_handler_is_interrupted_where_it_waits(
-    way: str, cancel: Callable[[], None], wait: Wait
+    origin: str, cancel: Callable[[], None], wait: Wait
 ) -> None:
     async def act(conn: Connection) -> None:
         await cancelled(wait, cancel)
         await checkpoints()  # once, and no more
         await limited()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 async def limited() -> None:
@@ -410,16 +410,16 @@ async def limited() -> None:
 @pytest.mark.parametrize("wait", [in_a_future, in_a_bare_yield, pytest.param(in_a_child_task, marks=SINCE_311)])
 @pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
 @ON_LOOPS
-async def test_a_cancellation_keeps_its_message(way: str, cancel: Callable[[], None], wait: Wait) -> None:
+async def test_a_cancellation_keeps_its_message(origin: str, cancel: Callable[[], None], wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         assert (await cancelled(wait, cancel)).args == ("why",)
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @WAITS
 @ON_LOOPS
-async def test_so_is_one_that_has_waited_for_long(way: str, wait: Wait) -> None:
+async def test_so_is_one_that_has_waited_for_long(origin: str, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         await checkpoints()
         await cancelled(wait, cancel_now)
@@ -427,21 +427,21 @@ async def test_so_is_one_that_has_waited_for_long(way: str, wait: Wait) -> None:
         await cancelled(wait, cancel_soon)
         await limited()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @ON_LOOPS
-async def test_two_cancellations_before_the_first_wait_are_one(way: str) -> None:
+async def test_two_cancellations_before_the_first_wait_are_one(origin: str) -> None:
     async def act(conn: Connection) -> None:
         await cancelled(in_a_future, cancel_sooner)
         await checkpoints()
         await limited()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @ON_LOOPS
-async def test_a_child_may_refuse_to_be_cancelled(way: str) -> None:
+async def test_a_child_may_refuse_to_be_cancelled(origin: str) -> None:
     async def refuse() -> str:
         with suppress(asyncio.CancelledError):
             await anyio.sleep_forever()
@@ -453,31 +453,31 @@ async def test_a_child_may_refuse_to_be_cancelled(way: str) -> None:
         cancel_soon()
         assert await child == "refused"
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="the cancellation stands before Python 3.13")
 @ON_LOOPS
-async def test_a_cancellation_that_is_taken_back_never_comes(way: str) -> None:
+async def test_a_cancellation_that_is_taken_back_never_comes(origin: str) -> None:
     async def act(conn: Connection) -> None:
         task().cancel()
         task().uncancel()
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @pytest.mark.parametrize("then", ["ends", "is not caught"])
 @ON_LOOPS
-async def test_a_cancellation_that_nobody_takes_ends_the_connection(way: str, then: str) -> None:
+async def test_a_cancellation_that_nobody_takes_ends_the_connection(origin: str, then: str) -> None:
     async def act(conn: Connection) -> None:
         task().cancel()
         if then == "is not caught":
             await anyio.sleep_forever()
 
-    component = Acting(act=act)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "act")
+    component = Scripted(act=act)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "act")
         with anyio.fail_after(GUARD):
             while pipe.conn.is_open:
                 await anyio.lowlevel.checkpoint()

@@ -91,7 +91,7 @@ STYLES = pytest.mark.parametrize("style", [Recorder, Async, Threaded], ids=["def
 async def test_calls_come_in_order(style: type[Recorder]) -> None:
     component = style()
     sent = [f"message {n}" if n % 3 else bytes((n,)) for n in range(100)]
-    async with serving(component) as server, server.client(glued=message_frame("glued")) as client:
+    async with serving(component) as server, server.client(trailing=message_frame("trailing")) as client:
         await client.send(*sent[:60])
         for message in sent[60:]:
             await client.send(message)
@@ -99,7 +99,7 @@ async def test_calls_come_in_order(style: type[Recorder]) -> None:
         await component.until_called("close")
     assert component.calls == [
         ("open",),
-        ("message", "glued"),
+        ("message", "trailing"),
         *(("message", message) for message in sent),
         ("close", 1000, "", True),
     ]
@@ -123,15 +123,15 @@ async def test_handlers_of_one_connection_never_overlap() -> None:
 
         async def on_message(self, conn: Connection, message: Any) -> None:
             await self.step(message)
-            self.note(message)
+            self.record(message)
 
         async def on_close(self, conn: Connection) -> None:
             await self.step("close")
-            self.note("close")
+            self.record("close")
 
     component = Slow()
     sent = [str(n) for n in range(40)]
-    async with serving(component) as server, server.client(glued=message_frame("0")) as client:
+    async with serving(component) as server, server.client(trailing=message_frame("0")) as client:
         for message in sent[1:]:
             await client.send(message)
         await client.close()
@@ -165,12 +165,12 @@ async def test_no_message_before_on_open_has_returned() -> None:
 
     class Opening(Recorder):
         async def on_open(self, conn: Connection) -> None:
-            self.note("opening")
+            self.record("opening")
             await gate.wait()
-            self.note("opened")
+            self.record("opened")
 
     component = Opening()
-    async with serving(component) as server, server.client(glued=message_frame("1")) as client:
+    async with serving(component) as server, server.client(trailing=message_frame("1")) as client:
         await client.send("2")
         await client.send_frame(PING, b"?")
         assert await client.receive() == (PONG, b"?")  # so "2" has arrived
@@ -184,7 +184,7 @@ async def test_no_message_before_on_open_has_returned() -> None:
 async def test_a_refused_handshake_calls_nothing_else(kind: str) -> None:
     class Refusing(Recorder):
         def on_handshake(self, request: Request) -> Any:
-            self.note("handshake")
+            self.record("handshake")
             if kind == "async":
                 return self.later()
             raise Refuse(403)
@@ -194,7 +194,7 @@ async def test_a_refused_handshake_calls_nothing_else(kind: str) -> None:
             raise Refuse(403)
 
     component = Refusing()
-    async with serving(component) as server, server.client(glued=message_frame("1"), expected=403):
+    async with serving(component) as server, server.client(trailing=message_frame("1"), expected=403):
         pass
     assert component.calls == [("handshake",)]
 
@@ -285,7 +285,7 @@ async def peer_closes_without_code(server: Serving, client: Client) -> None:
 
 async def peer_ends_the_stream(server: Serving, client: Client) -> None:
     await client.stream.send_eof()
-    await client.gone()
+    await client.read_to_end()
 
 
 async def peer_resets(server: Serving, client: Client) -> None:
@@ -296,52 +296,52 @@ async def we_close(server: Serving, client: Client) -> None:
     await client.send("close")
     assert await client.receive() == (CLOSE, b"\x0b\xb9enough")
     await client.stream.send(close_frame(3001))
-    await client.gone()
+    await client.read_to_end()
 
 
 async def we_close_and_get_no_answer(server: Serving, client: Client) -> None:
     await client.send("close")
-    assert await client.closed() == 3001
+    assert await client.receive_close() == 3001
 
 
 async def we_abort(server: Serving, client: Client) -> None:
     await client.send("abort")
-    assert await client.gone() == []
+    assert await client.read_to_end() == []
 
 
 async def a_handler_crashes(server: Serving, client: Client) -> None:
     await client.send("crash")
     assert (await client.receive())[0] == CLOSE
     await client.stream.send(close_frame(1011))
-    await client.gone()
+    await client.read_to_end()
 
 
 async def a_handler_raises_cancelled(server: Serving, client: Client) -> None:
     await client.send("stray")
     assert (await client.receive())[0] == CLOSE
     await client.stream.send(close_frame(1011))
-    await client.gone()
+    await client.read_to_end()
 
 
 async def a_handler_raises_no_exception(server: Serving, client: Client) -> None:
     await client.send("exit")
     assert (await client.receive())[0] == CLOSE
     await client.stream.send(close_frame(1011))
-    await client.gone()
+    await client.read_to_end()
 
 
 async def no_pong_comes(server: Serving, client: Client) -> None:
-    assert await client.gone() == [(PING, b"")]
+    assert await client.read_to_end() == [(PING, b"")]
 
 
 async def a_message_is_too_big(server: Serving, client: Client) -> None:
     await client.send(b"1" * 1001)
-    assert await client.closed() == 1009
+    assert await client.receive_close() == 1009
 
 
 async def the_peer_breaks_the_protocol(server: Serving, client: Client) -> None:
     await client.stream.send(b"\x81\x01?")  # not masked
-    assert await client.closed() == 1002
+    assert await client.receive_close() == 1002
 
 
 async def serving_is_cancelled(server: Serving, client: Client) -> None:
@@ -353,12 +353,12 @@ async def the_server_drains(server: Serving, client: Client) -> None:
     server.stop()
     assert (await client.receive())[0] == CLOSE
     await client.stream.send(close_frame(1012))
-    await client.gone()
+    await client.read_to_end()
 
 
 async def the_server_drains_and_gets_no_answer(server: Serving, client: Client) -> None:
     server.stop()
-    assert await client.closed() == 1012
+    assert await client.receive_close() == 1012
 
 
 End = Callable[[Serving, Client], Awaitable[None]]
@@ -415,10 +415,10 @@ async def test_on_close_comes_once_whatever_the_end(
 @pytest.mark.parametrize("component", [Ends, AsyncEnds], ids=["def", "async"])
 async def test_on_close_comes_also_when_on_open_has_failed(component: type[Ends]) -> None:
     recorder = component()
-    async with serving(recorder) as server, server.client("/crash", glued=message_frame("1")) as client:
+    async with serving(recorder) as server, server.client("/crash", trailing=message_frame("1")) as client:
         assert (await client.receive())[0] == CLOSE
         await client.stream.send(close_frame(1011))
-        await client.gone()
+        await client.read_to_end()
         await recorder.until_called("close")
     assert recorder.calls == [("open",), ("error", "LookupError"), ("close", 1011, "internal error", True)]
 
@@ -426,10 +426,10 @@ async def test_on_close_comes_also_when_on_open_has_failed(component: type[Ends]
 async def test_on_close_comes_when_the_peer_left_while_on_open_waited() -> None:
     class Opening(Recorder):
         async def on_open(self, conn: Connection) -> None:
-            self.note("opening")
+            self.record("opening")
             while conn.is_open:
                 await anyio.lowlevel.checkpoint()
-            self.note("opened")
+            self.record("opened")
 
     component = Opening()
     async with serving(component) as server:
@@ -444,9 +444,9 @@ async def test_a_running_handler_is_not_cancelled_when_the_peer_leaves() -> None
 
     class Working(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("working")
+            self.record("working")
             await gate.wait()
-            self.note("worked", not conn.is_open)
+            self.record("worked", not conn.is_open)
 
     component = Working()
     async with serving(component) as server:
@@ -473,17 +473,17 @@ class Endless(Recorder):
     """Its handlers end by cancellation only."""
 
     async def on_message(self, conn: Connection, message: Any) -> None:
-        self.note("begun")
+        self.record("begun")
         try:
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
-            self.note("cancelled")
+            self.record("cancelled")
             raise
 
     async def on_close(self, conn: Connection) -> None:
-        self.note("closing")
+        self.record("closing")
         await anyio.lowlevel.checkpoint()
-        self.note("close", conn.close_code)
+        self.record("close", conn.close_code)
 
 
 async def test_cancelled_serving_cancels_handlers_and_still_calls_on_close() -> None:
@@ -506,7 +506,7 @@ async def test_a_drain_waits_for_handlers_and_then_cancels_them() -> None:
         server.stop()
         assert await client.receive() == (CLOSE, b"\x03\xf4service restart")
         await client.stream.send(close_frame(1012))
-        await client.gone()
+        await client.read_to_end()
         with anyio.fail_after(GUARD):
             await server.ended.wait()
     assert component.calls == [("open",), ("begun",), ("cancelled",), ("closing",), ("close", 1012)]
@@ -526,7 +526,7 @@ async def test_who_cancels_a_connections_task_ends_that_connection(
             task = asyncio.current_task()
             assert task is not None
             tasks.append(task)
-            self.note("message", message)
+            self.record("message", message)
             if busy:
                 await anyio.sleep_forever()
 
@@ -537,7 +537,7 @@ async def test_who_cancels_a_connections_task_ends_that_connection(
             await component.until_called("message")
             await anyio.wait_all_tasks_blocked()
             tasks[0].cancel()
-            frames = await client.gone() if not busy else [await client.receive()]
+            frames = await client.read_to_end() if not busy else [await client.receive()]
         await component.until_called("close")
         async with server.client() as client:
             assert await client.close() == 1000
@@ -567,7 +567,7 @@ async def test_no_task_is_left_behind(style: type[Recorder]) -> None:
 async def test_an_on_close_that_does_not_end_is_cut_off_and_named(caplog: pytest.LogCaptureFixture) -> None:
     class Clinging(Recorder):
         async def on_close(self, conn: Connection) -> None:
-            self.note("closing")
+            self.record("closing")
             await anyio.sleep_forever()
 
     component = Clinging()
@@ -588,7 +588,7 @@ def test_cancelling_between_a_message_and_its_handler_still_ends_with_on_close()
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
             pipe = Pipe(component, tasks=tasks)
-            await pipe.settle()
+            await pipe.run_until_blocked()
             tasks.cancel_scope.cancel()
             pipe.send("late")
 
@@ -609,7 +609,7 @@ async def test_what_came_before_the_peers_close_is_delivered(style: type[Recorde
     sent = [str(n) for n in range(50)]
     async with serving(component) as server, server.client() as client:
         await client.stream.send(b"".join(map(message_frame, sent)) + close_frame(3000) + message_frame("late"))
-        assert await client.closed() == 3000
+        assert await client.receive_close() == 3000
         await component.until_called("close")
     assert [call[1] for call in component.calls if call[0] == "message"] == sent
 
@@ -620,7 +620,7 @@ async def test_what_came_before_an_error_of_the_peer_is_delivered(style: type[Re
     sent = [str(n) for n in range(10)]
     async with serving(component) as server, server.client() as client:
         await client.stream.send(b"".join(map(message_frame, sent)) + b"\x81\x01?" + message_frame("late"))
-        assert await client.closed() == 1002
+        assert await client.receive_close() == 1002
         await component.until_called("close")
     assert [call[1] for call in component.calls if call[0] == "message"] == sent
     assert component.calls[-1][1] == 1002
@@ -641,7 +641,7 @@ async def test_what_came_before_the_peers_close_is_answered(kind: str) -> None:
     sent = [str(n) for n in range(50)]
     async with serving(Echo()) as server, server.client() as client:
         await client.stream.send(b"".join(map(message_frame, sent)) + close_frame(3000))
-        assert await client.gone() == [*((TEXT, message.encode()) for message in sent), (CLOSE, b"\x0b\xb8")]
+        assert await client.read_to_end() == [*((TEXT, message.encode()) for message in sent), (CLOSE, b"\x0b\xb8")]
 
 
 async def test_the_answer_to_a_close_waits_for_a_handler_no_longer_than_close_timeout() -> None:
@@ -661,10 +661,10 @@ async def test_a_handler_may_await_the_end_that_the_peer_began() -> None:
             self.closing = anyio.Event()
 
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("message", message)
+            self.record("message", message)
             await self.closing.wait()
             await conn.close(4000)
-            self.note("gone")
+            self.record("gone")
 
     component = Closing()
     async with serving(component) as server, server.client() as client:
@@ -672,7 +672,7 @@ async def test_a_handler_may_await_the_end_that_the_peer_began() -> None:
         await client.send_frame(PING, b"never answered")
         await component.until_called("message")
         component.closing.set()
-        assert await client.closed() == 3000
+        assert await client.receive_close() == 3000
         await component.until_called("close")
     assert component.calls == [("open",), ("message", "1"), ("gone",), ("close", 3000, "", True)]
 
@@ -691,7 +691,7 @@ async def test_what_is_not_inflated_yet_when_the_peer_leaves_is_delivered(style:
         pipe.write(data + close_frame(3000) if end == "closed" else data)
         if end == "lost":
             pipe.transport.abort()  # as after a write that failed
-        await pipe.settle()
+        await pipe.run_until_blocked()
         await component.until_called("close")
         assert pipe.host.discarded == 1
     assert [call[1] for call in component.calls if call[0] == "message"] == sent
@@ -715,8 +715,8 @@ async def test_a_peer_that_closes_and_leaves_at_once_leaves_its_code() -> None:
 @STYLES
 async def test_nothing_is_delivered_after_our_close(style: type[Recorder], how: str) -> None:
     class Closing(style):  # type: ignore[valid-type,misc]
-        def note(self, *call: Any) -> None:
-            super().note(*call)
+        def record(self, *call: Any) -> None:
+            super().record(*call)
             if call == ("message", "2"):
                 getattr(self.conns[0], how)()
 
@@ -726,7 +726,7 @@ async def test_nothing_is_delivered_after_our_close(style: type[Recorder], how: 
         if how == "close":
             assert (await client.receive())[0] == CLOSE
             await client.stream.send(message_frame("5") + close_frame())
-        await client.gone()
+        await client.read_to_end()
         await component.until_called("close")
     assert component.names() == ["open", "message", "message", "close"]
 
@@ -829,7 +829,7 @@ async def test_by_default_an_error_is_logged_and_closes(
             else:
                 assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
                 await client.stream.send(close_frame(1011))
-                await client.gone()
+                await client.read_to_end()
             await component.until_called("error")
             await component.until_called("close")
         await bystander.send("still here")
@@ -858,12 +858,12 @@ async def test_an_own_on_error_decides(
         def on_error(self, conn: Connection, exc: Exception) -> Any:
             if kind == "async":
                 return self.later(conn, exc)
-            self.note("error", repr(exc))
+            self.record("error", repr(exc))
             return None
 
         async def later(self, conn: Connection, exc: Exception) -> None:
             await anyio.lowlevel.checkpoint()
-            self.note("error", repr(exc))
+            self.record("error", repr(exc))
 
     component = Deciding()
     async with serving(component) as server, server.client(f"/{where}") as client:
@@ -891,7 +891,7 @@ async def test_a_failing_on_error_is_called_once_logged_and_closes(
 ) -> None:
     class Hopeless(failing):  # type: ignore[valid-type,misc]
         def on_error(self, conn: Connection, exc: Exception) -> Any:
-            self.note("error", type(exc).__name__)
+            self.record("error", type(exc).__name__)
             return self.later() if kind == "async" else failure()
 
         async def later(self) -> None:
@@ -907,7 +907,7 @@ async def test_a_failing_on_error_is_called_once_logged_and_closes(
             else:
                 assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
                 await client.stream.send(close_frame(1011))
-                await client.gone()
+                await client.read_to_end()
             await component.until_called("close")
             await component.until_called("error")
         async with server.client() as client:
@@ -957,14 +957,14 @@ async def test_what_is_no_exception_is_logged_and_ends_one_connection(
             else:
                 assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
                 await client.stream.send(close_frame(1011))
-                await client.gone()
+                await client.read_to_end()
             await component.until_called("close")
         await bystander.send("still here")
         await component.until(lambda: ("message", "still here") in component.calls)
         server.stop()
         assert (await bystander.receive())[0] == CLOSE
         await bystander.stream.send(close_frame(1012))
-        await bystander.gone()
+        await bystander.read_to_end()
         await server.ended.wait()
     assert component.names().count("error") == 0
     assert component.names().count("close") == 2
@@ -1069,7 +1069,7 @@ async def test_no_ping_goes_out_and_nobody_is_dropped_while_reading_is_paused() 
         assert pings(pipe) == 1
         pipe.send("1", "2", "3")
         pipe.client.transport.write(frame(PONG))
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert pipe.lifecycle.machine.pause_causes
         for now in range(21, 200):
             tick(pipe, now)
@@ -1078,7 +1078,7 @@ async def test_no_ping_goes_out_and_nobody_is_dropped_while_reading_is_paused() 
         await anyio.wait_all_tasks_blocked()
         pipe.lifecycle.tick(200)  # before the pong, which waited all the time, is read
         assert pipe.conn.is_open
-        await pipe.settle()
+        await pipe.run_until_blocked()
         tick(pipe, 218)
         assert pings(pipe) == 1
         tick(pipe, 219)
@@ -1190,7 +1190,7 @@ async def test_waiting_pings_and_sends_end_with_the_connection() -> None:
             try:
                 await conn.ping()
             except ConnectionClosed:
-                self.note("no pong")
+                self.record("no pong")
 
     component = Asking()
     async with serving(component) as server, server.client() as client:

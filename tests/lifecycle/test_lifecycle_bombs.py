@@ -70,7 +70,7 @@ class Slow(Recorder):
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         await self.go_on.wait()
-        self.note("message", message)
+        self.record("message", message)
 
 
 async def test_a_message_is_not_late_while_a_slow_handler_keeps_us_from_reading_it() -> None:
@@ -79,14 +79,14 @@ async def test_a_message_is_not_late_while_a_slow_handler_keeps_us_from_reading_
         pipe = Pipe(component, Options(max_queue=1, message_timeout=30, ping_interval=None), tasks)
         late = message_frame("late")
         pipe.write(message_frame("first") + message_frame("second") + late[:-2])
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert pipe.lifecycle.machine.pause_causes
         for now in range(0, 300, 10):
             pipe.lifecycle.tick(float(now))
         component.go_on.set()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         pipe.write(late[-2:])
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert [call[1] for call in component.calls if call[0] == "message"] == ["first", "second", "late"]
         pipe.lifecycle.connection_lost(None)
-        await pipe.settle()
+        await pipe.run_until_blocked()

@@ -46,7 +46,7 @@ class Obedient(Recorder):
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         assert not self.running
-        self.note("message", message, self.closed_by_us)
+        self.record("message", message, self.closed_by_us)
         what = message.partition(" ")[2]
         if "w" in what:
             return self.obey(conn, what)
@@ -54,12 +54,12 @@ class Obedient(Recorder):
 
     def on_close(self, conn: Connection) -> Any:
         assert not self.running
-        self.note("close", conn.close_code)
+        self.record("close", conn.close_code)
         assert not conn.is_open
         return self.obey(conn, "w") if "close" in self.slow else None
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        self.note("error", type(exc))
+        self.record("error", type(exc))
 
     def obey(self, conn: Connection, what: str) -> Any:
         self.running += 1  # from the call on, not only from when the coroutine begins

@@ -48,10 +48,10 @@ async def test_http_server_2_bytes_behind_the_head_are_a_message() -> None:
     recorder = Recorder()
     app = routed(recorder)
     async with serving(app), connected(app) as peer:
-        frame = bytes(Connection(ConnectionType.CLIENT).send(TextMessage(data="glued")))
+        frame = bytes(Connection(ConnectionType.CLIENT).send(TextMessage(data="trailing")))
         await peer.write(handshake() + frame)
         await recorder.until("on_message")
-        assert recorder.of("on_message") == [(recorder.of("on_open")[0][0], "glued")]
+        assert recorder.of("on_message") == [(recorder.of("on_open")[0][0], "trailing")]
 
 
 async def test_http_server_3_a_long_head_closes_the_connection() -> None:
@@ -112,7 +112,7 @@ async def test_http_server_5_half_a_head_calls_nothing() -> None:
         await recorder.until("on_close")
         assert recorder.names == ["on_open", "on_close"]
         await late.write(head[20:])
-        assert (await late.answer()).status == 101
+        assert (await late.response()).status == 101
         await recorder.until("on_open", 2)
         assert recorder.of("on_open")[1][0].request.path == "/late"
 

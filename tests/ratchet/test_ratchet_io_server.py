@@ -95,8 +95,8 @@ async def test_io_server_7_and_8_an_exception_reaches_on_error_once(handler: str
     failure = RuntimeError("boom")
 
     class Failing(Recorder):
-        def note(self, *call: Any) -> None:
-            super().note(*call)
+        def record(self, *call: Any) -> None:
+            super().record(*call)
             if call[0] == handler:
                 raise failure
 

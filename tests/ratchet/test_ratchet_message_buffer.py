@@ -46,9 +46,9 @@ async def test_message_buffer_17_a_message_during_a_busy_handler() -> None:
 
     class Busy(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("on_message", conn, message)
+            self.record("on_message", conn, message)
             await go_on.wait()
-            self.note("done", message)
+            self.record("done", message)
 
     recorder = Busy()
     app = App(port=0)

@@ -110,7 +110,7 @@ async def test_router_10_bytes_behind_a_404_do_no_harm() -> None:
     app, first, _ = rooms()
     async with serving(app), opened(app, "/a") as other, connected(app) as peer:
         await peer.write(handshake("/nothing") + b"Silly body")
-        assert (await peer.answer()).status == 404
+        assert (await peer.response()).status == 404
         assert await peer.end() == b""
         await other.send("still here")
         await first.until("on_message")

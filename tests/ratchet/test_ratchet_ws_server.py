@@ -187,7 +187,7 @@ async def test_ws_server_src_a_ping_is_answered_while_a_handler_is_busy() -> Non
 
     class Slow(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("on_message", conn, message)
+            self.record("on_message", conn, message)
             await done.wait()
             conn.send("done")
 
@@ -209,7 +209,7 @@ async def test_ws_server_src_the_request_decides_before_the_handshake() -> None:
 
     class Guarded(Recorder):
         async def on_handshake(self, request: Request) -> str:
-            self.note("on_handshake", request.cookies.get("token"))
+            self.record("on_handshake", request.cookies.get("token"))
             return "v1"
 
     recorder = Guarded()

@@ -70,22 +70,22 @@ class Recorder(MessageComponent):
         while self.names.count(name) < times:
             await self._news.wait()
 
-    def note(self, *call: Any) -> None:
+    def record(self, *call: Any) -> None:
         self.calls.append(call)
         self._news.set()
         self._news = anyio.Event()
 
     def on_open(self, conn: Connection) -> None:
-        self.note("on_open", conn)
+        self.record("on_open", conn)
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        self.note("on_message", conn, message)
+        self.record("on_message", conn, message)
 
     def on_close(self, conn: Connection) -> None:
-        self.note("on_close", conn)
+        self.record("on_close", conn)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
-        self.note("on_error", conn, exc)
+        self.record("on_error", conn, exc)
 
 
 class Peer:
@@ -117,7 +117,7 @@ class Peer:
     async def shake(self, path: str = "/", *fields: str, host: str = "localhost", method: str = "GET") -> Answer:
         """Ask for a WebSocket and give the answer, whatever it is."""
         await self.write(handshake(path, *fields, host=host, method=method))
-        return await self.answer()
+        return await self.response()
 
     async def send(self, *messages: str | bytes) -> None:
         """Send messages, all in one write."""

@@ -129,7 +129,7 @@ KINDS = ("tcp", "unix", "stream", "tls")
 
 @asynccontextmanager
 async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
-    """Connect a transport to a protocol; check at the end that the protocol got the calls that a transport promises."""
+    """Connect a transport to a protocol; check at the end that the transport has kept the order of calls."""
     ours, theirs = socket.socketpair() if kind == "unix" else tcp_pair()
     for sock in (ours, theirs):
         sock.setblocking(False)
@@ -175,7 +175,7 @@ async def secured(server: ByteStream, client: ByteStream) -> tuple[TLSStream, TL
 
 
 async def end_of_stream(peer: ByteStream) -> None:
-    """Send the end of the TCP stream; with TLS this is the end without a close_notify, which most clients send."""
+    """Send the end of the TCP stream; with TLS there is no close_notify before it, as with most clients."""
     await (peer.transport_stream if isinstance(peer, TLSStream) else peer).send_eof()
 
 
@@ -196,7 +196,7 @@ async def receive_all(stream: ByteStream) -> bytes:
 
 
 def same(left: bytes, right: bytes) -> bool:
-    # pytest would need minutes for the difference of two long byte strings.
+    """Return whether two long byte strings are equal; pytest would spend minutes on their difference."""
     return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()
 
 
@@ -204,7 +204,7 @@ plain_kinds = pytest.mark.parametrize("kind", ["tcp", "unix", "stream"])
 
 
 def reset_kinds(test: Test) -> Test:
-    """Mark a test whose peer resets the connection by closing forcefully; before 4.16, anyio sent a FIN first."""
+    """Mark a test whose peer closes forcefully to reset the connection; before 4.16, anyio sent a FIN first."""
     old = Version(version("anyio")) < Version("4.16")
     skipped = pytest.mark.skipif(old, reason="the peer of this test resets a connection only with anyio 4.16 and newer")
     marked: Test = skipped(pytest.mark.parametrize("kind", ["tcp", "stream", "tls"])(test))

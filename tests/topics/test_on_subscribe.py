@@ -67,7 +67,7 @@ async def test_whom_on_subscribe_closes_does_not_subscribe(ask: Callable[[Connec
         assert conn.topics == ()
         with suppress(anyio.BrokenResourceError):
             await client.stream.send(close_frame())
-        await client.gone()
+        await client.read_to_end()
 
 
 async def test_an_async_on_subscribe_is_awaited_by_whoever_adds() -> None:
