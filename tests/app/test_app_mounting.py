@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.app_client import Greeter, response_to, greeting, status
+from support.app_client import Greeter, greeting, response_to, status
 from support.serving import GUARD, TEXT, frame
 from support.wire import get, peer_of, running
 

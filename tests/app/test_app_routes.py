@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from support.app_client import Greeter, response_to, greeting, status
+from support.app_client import Greeter, greeting, response_to, status
 from support.serving import TEXT, frame
 from support.wire import get, peer_of, running
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.register_assert_rewrite("support.browser")
 
-from support.browser import Page, ChatUsers, Server, expect  # noqa: E402 - not before the line above
+from support.browser import ChatUsers, Page, Server, expect  # noqa: E402 - not before the line above
 
 pytest_plugins = ["support.browser"]
 

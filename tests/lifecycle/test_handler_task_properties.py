@@ -1,4 +1,4 @@
-"""Whatever async handlers do, beginning where their message came in leads to the same as running in the task."""
+"""Async handlers do the same whether their first step runs in a callback or in the handler task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.handler_tasks import call_from, checkpoints, wait_until_idle, current_name
+from support.handler_tasks import call_from, checkpoints, current_name, wait_until_idle
 from support.serving import GUARD, Pipe, Recorder
 
 from pywsapp.connection import Connection
@@ -21,7 +21,7 @@ PROGRAMS = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), max_size=8)
 
 
 class Interpreter(Recorder):
-    """Does what its messages say."""
+    """Performs the steps that its messages list."""
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         for step in json.loads(message):
@@ -86,7 +86,7 @@ async def interpret(origin: str, programs: list[list[str]], at_once: int) -> tup
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 @settings(max_examples=60, deadline=None)
 @given(PROGRAMS, st.integers(1, 8))
-def test_both_ways_lead_to_the_same(backend: str, programs: list[list[str]], at_once: int) -> None:
+def test_a_first_step_in_a_callback_changes_nothing(backend: str, programs: list[list[str]], at_once: int) -> None:
     slow = anyio.run(interpret, "task", programs, at_once)
     options = {"use_uvloop": True} if backend == "uvloop" else {}
     name = "trio" if backend == "trio" else "asyncio"

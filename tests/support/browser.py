@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Page", "ChatUsers", "Server", "browser", "expect", "users", "pictures", "server"]
+__all__ = ["ChatUsers", "Page", "Server", "browser", "expect", "pictures", "server", "users"]
 
 MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
 

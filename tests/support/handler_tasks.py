@@ -22,15 +22,15 @@ T = TypeVar("T")
 Action = Callable[[Connection], Awaitable[object]]
 LOOPS = [pytest.param(("asyncio", {"use_uvloop": uvloop}), id=("asyncio", "uvloop")[uvloop]) for uvloop in (0, 1)]
 
-current_name: ContextVar[str] = ContextVar("who", default="none")
+current_name: ContextVar[str] = ContextVar("current_name", default="none")
 
 
 async def call_from(origin: str, call: Callable[..., T], *args: Any) -> T:
     """Call a function inside or outside of a task, and return its result.
 
     Args:
-        origin: "task" calls it in the task of the test; "callback" calls it in a callback of the event loop, where there
-            is no current task.
+        origin: "task" calls the function in the task of the test, "callback" in a callback of the event loop, where
+            there is no current task.
     """
     if origin == "task":
         return call(*args)

@@ -45,7 +45,9 @@ START_TIMEOUT = 30.0
 def find_program(package: str, *names: str) -> str:
     """Return the path of the first program that is installed; otherwise skip the test, or fail it in CI."""
     for name in names:
-        if path := shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])):
+        if path := shutil.which(
+            name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+        ):
             return path
     reason = f"needs {names[0]}: apt-get install {package}"
     if os.environ.get("CI"):
