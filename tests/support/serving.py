@@ -15,6 +15,7 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
+from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.deflate import DeflateParameters
@@ -367,6 +368,14 @@ def lifecycle_of(conn: Connection) -> Lifecycle:
     return conn._driver
 
 
+async def wait_all_tasks_blocked() -> None:
+    """Wait like anyio's function, which sleeps for 0.1 seconds on asyncio if a task is about to run."""
+    if on_asyncio():
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+    await anyio.wait_all_tasks_blocked()
+
+
 class Pipe:
     """One connection in memory: a lifecycle at one end, a raw client at the other; data moves only in `turn`.
 
@@ -415,7 +424,7 @@ class Pipe:
         """Take turns until no task waits for the pipe."""
         for _ in range(3):
             self.turn()
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         self.turn()
 
     def send(self, *messages: str | bytes) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
 from anyio.abc import ByteStream, SocketStream, TaskGroup
@@ -153,7 +154,7 @@ async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
                 await anyio.aclose_forcefully(peer)
                 # asyncio needs another turn or two of the event loop to close the socket of an aborted stream.
                 while ours.fileno() != -1:
-                    await anyio.wait_all_tasks_blocked()
+                    await anyio.lowlevel.checkpoint()
     assert ours.fileno() == -1
     protocol.check()
 
