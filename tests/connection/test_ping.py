@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -16,40 +16,32 @@ from support.serving import (
     Recorder,
     close_frame,
     frame,
-    serving,
 )
 
-from pywsapp.connection import Connection
+from pywsapp._outbox import pings
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_ping_returns_the_latency() -> None:
-    class Asking(Recorder):
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            self.record("latency", await conn.ping())
-
-    component = Asking()
-    async with serving(component) as server, server.client() as client:
-        await client.send("1")
-        opcode, payload = await client.receive()
-        assert opcode == PING
-        await anyio.sleep(0.05)
-        await client.send_frame(PONG, payload)
-        await component.until_called("latency")
-    [latency] = [call[1] for call in component.calls if call[0] == "latency"]
-    assert 0.04 <= latency < GUARD
+async def test_a_ping_returns_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(pings, "time", SimpleNamespace(perf_counter=lambda: now))
+    pipe = Pipe(Recorder())
+    ping = pipe.conn.ping(b"?")
+    now = 100.25
+    pipe.write(frame(PONG, b"?"))
+    assert await ping == 0.25
 
 
 async def test_a_pong_answers_its_ping_and_the_earlier_ones() -> None:
     pipe = Pipe(Recorder())
-    pings = [pipe.conn.ping(name) for name in (b"1", b"2", b"3")]
+    sent = [pipe.conn.ping(name) for name in (b"1", b"2", b"3")]
     pipe.write(frame(PONG, b"2") + frame(PONG, b"2") + frame(PONG, b"unasked"))
     with anyio.fail_after(GUARD):
-        assert 0 <= await pings[1] <= await pings[0]
+        assert 0 <= await sent[1] <= await sent[0]
     with anyio.move_on_after(0) as scope:
-        await pings[2]
+        await sent[2]
     assert scope.cancelled_caught
     assert pipe.client.frames == [(PING, b"1"), (PING, b"2"), (PING, b"3")]
 
