@@ -17,39 +17,44 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: These run on one build only: tests of tools and of both builds, and tests of a browser, a broker, a load balancer or
-#: a supervisor, which have no compiled modules.
+#: Files that run on one build only: tests of documents and tools, tests that build both builds themselves, and tests of
+#: brokers, load balancers and supervisors, which have no compiled modules.
 ONCE = {
     "test_app_run.py",
     "test_architecture.py",
-    "test_benchmarks.py",
     "test_asyncio_bridge.py",
     "test_asyncio_thread.py",
+    "test_benchmarks.py",
     "test_check_broker.py",
-    "test_log_filter.py",
-    "test_redis_connection.py",
+    "test_cli.py",
+    "test_compiled.py",
+    "test_faults.py",
+    "test_layout.py",
+    "test_links.py",
+    "test_load_balancers.py",
     "test_local_bus.py",
     "test_local_bus_faults.py",
     "test_local_bus_model.py",
     "test_local_bus_own_messages.py",
     "test_local_bus_slow_workers.py",
     "test_local_frames.py",
-    "test_cli.py",
-    "test_faults.py",
-    "test_load_balancers.py",
+    "test_log_filter.py",
     "test_nats.py",
     "test_own_messages_of_brokers.py",
     "test_packaging.py",
     "test_publishing.py",
     "test_rabbitmq.py",
+    "test_ratchet_cases.py",
+    "test_ratchet_docs.py",
     "test_redis.py",
+    "test_redis_connection.py",
     "test_redis_faults.py",
     "test_redis_history.py",
     "test_run_workers.py",
     "test_supervisor.py",
-    "test_compiled.py",
     "test_wsload.py",
 }
+#: A fixture whose tests run on one build only.
 ONCE_FIXTURE = "browser"
 
 
@@ -63,13 +68,13 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    # Only after the check above: extension modules that are out of date are perhaps not importable.
+    # This import follows the check above, because outdated extension modules can fail to import.
     from pywsapp._compiled import compiled, describe
 
     return f"pywsapp: {describe()}, {len(compiled())} extension modules"
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects by marks
+@pytest.hookimpl(tryfirst=True)  # -m selects by marks after this
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in ONCE or ONCE_FIXTURE in getattr(item, "fixturenames", ()):

@@ -1,4 +1,4 @@
-"""The rules of ARCHITECTURE.md, read off the source; each check is tried on a small bad example as well."""
+"""The source follows the rules of ARCHITECTURE.md, and each check finds a small bad example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pywsapp
 
 SRC = Path(__file__).parent.parent / "src"
 
-#: A module belongs to the layer that its name, or the name of a package around it, stands in.
+#: A module belongs to the layer that contains its name, or the name of a package around it.
 LAYERS: list[set[str]] = [
     {
         "pywsapp._addresses",
@@ -60,7 +60,7 @@ ON_DEMAND = (
     "pywsapp.isal",
 )
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
-DRAWERS = {"common", "helpers", "misc", "utils"}
+VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 LONG_FILES = {"pywsapp.app": 520}  # most of it is the documentation of the public class
 MAX_FUNCTION_LINES = 60
@@ -120,12 +120,12 @@ def _imports(node: ast.AST, known: set[str], *, for_types: bool = False, late: b
 
 
 def _source_of(base: str, name: str, known: set[str]) -> str:
-    """`from package import name` imports a module of that name if there is one, and else from the package itself."""
+    """Return the module that `from package import name` imports: a module of that name if there is one."""
     return f"{base}.{name}" if f"{base}.{name}" in known else base
 
 
 def layer_of(name: str) -> int | None:
-    """Give the number of a module's layer; None if it has none."""
+    """Return the number of a module's layer; None if it has none."""
     while name != "pywsapp":
         for number, layer in enumerate(LAYERS):
             if name in layer:
@@ -141,7 +141,7 @@ def without_layer(modules: dict[str, Module]) -> list[str]:
 
 
 def imports_up(modules: dict[str, Module]) -> list[str]:
-    """Find imports that do not point down, those for types included."""
+    """Find imports that point up, imports for types included."""
     return [
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
@@ -164,8 +164,8 @@ def impure_protocol(modules: dict[str, Module]) -> list[str]:
     return found
 
 
-def servers_that_choose(modules: dict[str, Module]) -> list[str]:
-    """Find hosts that know a particular component, for they run whatever they are given."""
+def servers_with_components(modules: dict[str, Module]) -> list[str]:
+    """Find imports of components in the server, which must run any component."""
     return [
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
@@ -179,7 +179,7 @@ def _is_on_demand(name: str) -> bool:
 
 
 def foreign_imports(modules: dict[str, Module]) -> list[str]:
-    """Find imports of what is neither ours, nor the standard library's, nor a declared dependency."""
+    """Find imports of packages that are not pywsapp, the standard library or a declared dependency."""
     allowed = {"pywsapp"} | DEPENDENCIES | sys.stdlib_module_names
     return [
         f"{name}:{found.line} imports {found.module}"
@@ -191,7 +191,7 @@ def foreign_imports(modules: dict[str, Module]) -> list[str]:
     ]
 
 
-def chosen_libraries(modules: dict[str, Module]) -> list[str]:
+def eager_libraries(modules: dict[str, Module]) -> list[str]:
     """Find imports at start-up of modules that need a third-party library."""
     return [
         f"{name}:{found.line} imports {found.module}"
@@ -211,15 +211,15 @@ def late_imports(modules: dict[str, Module]) -> list[str]:
 
 
 def import_cycle(modules: dict[str, Module]) -> list[str]:
-    """Give the modules of one cycle of imports at run time; none is the empty list."""
+    """Return the modules of one cycle of imports at run time; the list is empty if there is none."""
     finished: set[str] = set()
 
-    def visit(name: str, way: list[str]) -> list[str]:
-        if name in way:
-            return [*way[way.index(name) :], name]
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
         if name not in finished:
             for found in modules[name].imports:
-                if found.module in modules and not found.for_types and (cycle := visit(found.module, [*way, name])):
+                if found.module in modules and not found.for_types and (cycle := visit(found.module, [*path, name])):
                     return cycle
             finished.add(name)
         return []
@@ -227,17 +227,17 @@ def import_cycle(modules: dict[str, Module]) -> list[str]:
     return next(filter(None, (visit(name, []) for name in modules)), [])
 
 
-def drawers(modules: dict[str, Module]) -> list[str]:
-    """Find modules whose name says nothing, where unrelated things come to meet."""
-    return [name for name in modules if DRAWERS & {part.strip("_") for part in name.split(".")}]
+def vague_names(modules: dict[str, Module]) -> list[str]:
+    """Find modules with a vague name, which collect unrelated code."""
+    return [name for name in modules if VAGUE_NAMES & {part.strip("_") for part in name.split(".")}]
 
 
 def too_long(modules: dict[str, Module]) -> list[str]:
-    """Find files and functions, their docstrings not counted, that are longer than one idea."""
+    """Find files and functions that are too long; their docstrings do not count."""
     found = []
     for name, module in modules.items():
-        theory = ast.get_docstring(module.tree, clean=False) or ""
-        lines = module.text.count("\n") - theory.count("\n")
+        docstring = ast.get_docstring(module.tree, clean=False) or ""
+        lines = module.text.count("\n") - docstring.count("\n")
         if lines > LONG_FILES.get(name, MAX_FILE_LINES):
             found.append(f"{name}: {lines} lines")
         for node in ast.walk(module.tree):
@@ -254,7 +254,7 @@ def without_docstring(modules: dict[str, Module]) -> list[str]:
 
 
 def exported(module: Module) -> tuple[set[str], set[str]]:
-    """Give the names in a package's `__all__`, and the public names it really binds."""
+    """Return the names in a package's `__all__`, and the public names that it binds."""
     declared: set[str] = set()
     bound: set[str] = set()
     for node in module.tree.body:
@@ -277,12 +277,12 @@ CHECKS: list[Check] = [
     imports_up,
     relative_imports,
     impure_protocol,
-    servers_that_choose,
+    servers_with_components,
     foreign_imports,
-    chosen_libraries,
+    eager_libraries,
     late_imports,
     import_cycle,
-    drawers,
+    vague_names,
     too_long,
     without_docstring,
 ]
@@ -298,7 +298,7 @@ def test_source_keeps_the_rules(check: Check, modules: dict[str, Module]) -> Non
     assert check(modules) == []
 
 
-def test_all_modules_are_seen(modules: dict[str, Module]) -> None:
+def test_all_modules_are_read(modules: dict[str, Module]) -> None:
     assert {"pywsapp", "pywsapp.component", "pywsapp._protocol.websocket", "pywsapp.options"} <= set(modules)
 
 
@@ -320,8 +320,8 @@ GOOD = {
 }
 LONG_FUNCTION = "def f():\n    'Work.'\n" + "    x = 1\n" * (MAX_FUNCTION_LINES + 1)
 BAD: list[tuple[Check, str, str | None]] = [
-    (without_layer, "pywsapp/cellar.py", ""),
-    (without_layer, "pywsapp/cellar/wine.py", ""),
+    (without_layer, "pywsapp/unknown.py", ""),
+    (without_layer, "pywsapp/unknown/module.py", ""),
     (imports_up, "pywsapp/http.py", "from pywsapp.app import App"),
     (imports_up, "pywsapp/http.py", "import pywsapp"),
     (imports_up, "pywsapp/connection.py", "if TYPE_CHECKING:\n    from pywsapp import app"),
@@ -332,11 +332,11 @@ BAD: list[tuple[Check, str, str | None]] = [
     (impure_protocol, "pywsapp/_protocol/frames.py", "import asyncio.events"),
     (impure_protocol, "pywsapp/_lifecycle/lifecycle.py", "from wsproto.events import Ping"),
     (impure_protocol, "pywsapp/_server/transports/socket.py", "import h11"),
-    (servers_that_choose, "pywsapp/_server/server.py", "from pywsapp.routing.router import Router"),
+    (servers_with_components, "pywsapp/_server/server.py", "from pywsapp.routing.router import Router"),
     (foreign_imports, "pywsapp/app.py", "import uvloop"),
     (foreign_imports, "pywsapp/app.py", "from trio.socket import socket"),
     (foreign_imports, "pywsapp/app.py", "class C:\n    def f(self):\n        import redis"),
-    (chosen_libraries, "pywsapp/app.py", "from pywsapp.isal import compressor"),
+    (eager_libraries, "pywsapp/app.py", "from pywsapp.isal import compressor"),
     (late_imports, "pywsapp/app.py", "def f():\n    import json"),
     (
         late_imports,
@@ -345,8 +345,8 @@ BAD: list[tuple[Check, str, str | None]] = [
     ),
     (import_cycle, "pywsapp/exceptions.py", "from pywsapp.app import App"),
     (import_cycle, "pywsapp/exceptions.py", "import pywsapp.exceptions"),
-    (drawers, "pywsapp/topics/utils.py", ""),
-    (drawers, "pywsapp/_helpers/text.py", ""),
+    (vague_names, "pywsapp/topics/utils.py", ""),
+    (vague_names, "pywsapp/_helpers/text.py", ""),
     (too_long, "pywsapp/http.py", "x = 1\n" * (MAX_FILE_LINES + 1)),
     (too_long, "pywsapp/app.py", LONG_FUNCTION),
     (without_docstring, "pywsapp/app.py", None),
@@ -387,6 +387,6 @@ def test_type_checking_imports_make_no_cycle(tmp_path: Path) -> None:
         "public = 1\n__all__ = []",
     ],
 )
-def test_export_that_differs_from_all_is_seen(code: str, tmp_path: Path) -> None:
+def test_exports_that_differ_from_all_are_found(code: str, tmp_path: Path) -> None:
     declared, bound = exported(written(tmp_path, {"pywsapp/__init__.py": code})["pywsapp"])
     assert declared != bound

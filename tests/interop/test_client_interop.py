@@ -1,4 +1,4 @@
-"""Our client against the servers of `websockets` and `aiohttp`, on every event loop."""
+"""The client of pywsapp with the servers of `websockets` and `aiohttp`, on every event loop."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_websockets_chooses_a_subprotocol() -> None:
         assert conn.subprotocol == "b"
 
 
-async def test_websockets_that_floods_is_slowed_down() -> None:
+async def test_a_server_of_websockets_that_floods_is_slowed_down() -> None:
     count, limit = 1000, 8
     sent = 0
 
@@ -154,7 +154,7 @@ async def aiohttp_site(handler: Callable[[web.Request], Awaitable[web.StreamResp
 
 @asynccontextmanager
 async def aiohttp_server(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """Run the server in a thread of its own, because it needs asyncio."""
+    """Run the server in a thread of its own, because it needs asyncio; yield its URL."""
     with ExitStack() as stack, anyio.fail_after(GUARD):
         portal = stack.enter_context(start_blocking_portal("asyncio"))
         port = stack.enter_context(portal.wrap_async_context_manager(aiohttp_site(handler)))

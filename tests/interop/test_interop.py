@@ -18,7 +18,7 @@ from support.program import BACKENDS, Program
 from support.serving import GUARD
 from websockets.sync.client import connect
 
-#: Outside of the project directory; npm updates it.
+#: The directory of npm packages, outside of the project directory.
 NODE_MODULES = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pywsapp-node"
 NODE_PACKAGE = "ws@8"
 
@@ -49,7 +49,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @paths
-def test_websockets(url: str, path: str) -> None:
+def test_websockets_exchange(url: str, path: str) -> None:
     with connect(url + path, max_size=None, open_timeout=GUARD, close_timeout=GUARD) as client:
         names = [extension.name for extension in client.protocol.extensions]
         assert names == ([] if path == "/plain" else ["permessage-deflate"])
@@ -63,13 +63,13 @@ def test_websockets(url: str, path: str) -> None:
         assert client.close_code == 4000
 
 
-def test_websockets_subprotocol(url: str) -> None:
+def test_websockets_gets_a_subprotocol(url: str) -> None:
     with connect(f"{url}/plain", subprotocols=["other.example", "echo.example"], open_timeout=GUARD) as client:  # type: ignore[list-item]
         assert client.subprotocol == "echo.example"
 
 
 @paths
-def test_aiohttp(url: str, path: str) -> None:
+def test_aiohttp_exchange(url: str, path: str) -> None:
     async def exchange() -> None:
         bits = 0 if path == "/plain" else 15
         async with (
@@ -90,8 +90,8 @@ def test_aiohttp(url: str, path: str) -> None:
     asyncio.run(asyncio.wait_for(exchange(), GUARD))
 
 
-def test_websocket_client(url: str) -> None:
-    # This client does not offer compression, so the server must not use it.
+def test_websocket_client_exchange(url: str) -> None:
+    # This client offers no compression, so the server must not use it.
     for path in ("/plain", "/deflate"):
         client = websocket.create_connection(url + path, timeout=GUARD)
         for message in MESSAGES:
@@ -142,7 +142,7 @@ def node() -> str:
 
 
 @paths
-def test_ws_of_node(url: str, path: str, node: str, tmp_path: Path) -> None:
+def test_ws_of_node_exchange(url: str, path: str, node: str, tmp_path: Path) -> None:
     files = []
     for number, message in enumerate(MESSAGES):
         file = tmp_path / str(number)

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 import anyio
 import anyio.lowlevel
 import pytest
+from support.handler_tasks import LOOPS
 from support.serving import GUARD, PING, PONG, Pipe, Recorder, frame
 
-from pywsapp._event_loop import on_asyncio
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
 from pywsapp.connection import Connection, broadcast
 from pywsapp.options import Options
@@ -68,10 +68,9 @@ def pong_of(pipe: Pipe) -> bytes:
     return frame(PONG, [payload for opcode, payload in pipe.client.frames if opcode == PING][-1])
 
 
+@pytest.mark.parametrize("anyio_backend", LOOPS)
 @pytest.mark.parametrize("name", ["send", "broadcast"])
 async def test_create_task_accepts_a_result(name: str) -> None:
-    if not on_asyncio():
-        pytest.skip("trio has no create_task")
     async with anyio.create_task_group() as outer:
         for pipe in (Pipe(Recorder(), tasks=outer), full_connection(outer)):
             task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))  # type: ignore[arg-type]
