@@ -87,10 +87,13 @@ async def test_create_task_accepts_a_result(name: str) -> None:
 async def test_a_task_of_a_result_can_be_cancelled() -> None:
     async with anyio.create_task_group() as outer:
         pipe = full_connection(outer)
+        before = len(anyio.get_running_tasks())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pipe.conn.send, "y")  # type: ignore[arg-type]
             await anyio.wait_all_tasks_blocked()
+            assert len(anyio.get_running_tasks()) == before + 1, "send does not wait"
             tasks.cancel_scope.cancel()
+        assert len(anyio.get_running_tasks()) == before
         outer.cancel_scope.cancel()
 
 

@@ -115,7 +115,7 @@ async def run_messages(origin: str, *messages: str, **actions: Action) -> list[t
 
 
 async def checkpoints(conn: Connection | None = None) -> None:
-    """Let other tasks run a few times."""
+    """Yield to other tasks a few times."""
     for _ in range(3):
         await anyio.lowlevel.checkpoint()
 

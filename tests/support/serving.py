@@ -421,7 +421,7 @@ class Pipe:
         self.transport.pump()
 
     async def run_until_blocked(self) -> None:
-        """Take turns until no task waits for the pipe."""
+        """Run turns until no task waits for the pipe."""
         for _ in range(3):
             self.turn()
             await wait_all_tasks_blocked()
