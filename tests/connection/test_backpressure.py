@@ -371,6 +371,25 @@ async def test_the_policy_applies_to_a_slow_peer_and_not_to_others(
     assert len(warnings) == closes
 
 
+def test_several_reads_in_one_turn_pause_reading_before_the_policy_applies() -> None:
+    """libuv reads a socket many times before the end of a turn, until reading is paused."""
+
+    class Echo(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            conn.send(message)
+
+    pipe = Pipe(Echo(), Options(high_water=1000, max_outbox=8000))
+    pipe.client.transport.pause_reading()
+    one_read = b"".join(map(message_frame, numbered(4, size=996)))
+    reads = 0
+    while not pipe.lifecycle.machine.pause_causes and reads < 10:
+        pipe.lifecycle.data_received(one_read)
+        reads += 1
+    assert pipe.conn.is_open
+    resume_reading(pipe)
+    assert pipe.messages() == numbered(4, size=996) * reads
+
+
 @pytest.mark.parametrize("kind", ["def", "async"])
 async def test_a_peer_that_floods_an_echo_without_reading_is_slowed_down(
     kind: str, caplog: pytest.LogCaptureFixture

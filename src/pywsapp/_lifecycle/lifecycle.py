@@ -169,6 +169,8 @@ class Lifecycle:
                     self._pings.pong_received(event.payload)
             elif isinstance(event, Ended):
                 machine.peer_ended(event, is_busy=self.is_busy)
+        if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
+            machine.outbox.flush()
         if ws.has_pongs:
             self._host.flusher.add(self.machine.outbox)
         if ws.has_more:  # inflating it all at once could fill the memory and block all connections

@@ -14,13 +14,13 @@ cdef class Flusher:
 cdef class Outbox:
     cdef object _drained
     cdef Flusher _flusher
-    cdef Py_ssize_t _high_water
     cdef bint _is_lost
     cdef Py_ssize_t _max_size
     cdef object _owner
     cdef object _policy
     cdef WebSocket _ws
     cdef readonly list frames
+    cdef readonly Py_ssize_t high_water
     cdef public bint is_open
     cdef readonly bint is_writable
     cdef public bint reports_empty

@@ -90,6 +90,7 @@ class Outbox:
         frames: the waiting frames, in the order of sending.
         size: their bytes.
         transport: the transport.
+        high_water: the bytes above which `send` waits; `Options.high_water`.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
         reports_empty: whether the owner is told when the last frame has gone.
@@ -98,13 +99,13 @@ class Outbox:
     __slots__ = (
         "_drained",
         "_flusher",
-        "_high_water",
         "_is_lost",
         "_max_size",
         "_owner",
         "_policy",
         "_ws",
         "frames",
+        "high_water",
         "is_open",
         "is_writable",
         "reports_empty",
@@ -125,7 +126,7 @@ class Outbox:
         self._ws = ws
         self.transport = transport
         self._flusher = flusher
-        self._high_water = min(options.high_water, sys.maxsize)  # what the compiled build can hold
+        self.high_water = min(options.high_water, sys.maxsize)  # what the compiled build can hold
         self._max_size = min(options.max_outbox, sys.maxsize)
         self._policy = options.slow_consumer
         self._drained: anyio.Event | None = None
@@ -177,7 +178,7 @@ class Outbox:
             self._flusher.add(self)
         self.frames.append(frame)
         self.size += size
-        return self.is_writable and self.size <= self._high_water
+        return self.is_writable and self.size <= self.high_water
 
     def _make_room(self, size: int) -> bool:
         """Make room for `size` more bytes, or apply the policy; return whether the frame may be queued."""
@@ -206,7 +207,7 @@ class Outbox:
                 self.transport.write(pongs)
             return
         while self.frames and self.is_writable:
-            data = self.take(self._high_water)
+            data = self.take(self.high_water)
             if isinstance(data, tuple):
                 write_all(self.transport, (pongs, *data) if pongs else data)
             else:
@@ -259,7 +260,7 @@ class Outbox:
         while self.is_open:
             if self.is_writable:
                 self.flush()
-            if self.is_writable and self.size <= self._high_water:
+            if self.is_writable and self.size <= self.high_water:
                 return
             if self._drained is None:
                 self._drained = anyio.Event()
