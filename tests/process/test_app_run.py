@@ -24,6 +24,11 @@ from pywsapp import App, EchoServer, MessageComponent, Options, in_thread
 app = App("*", 0, options=Options({options}))
 """
 ECHO = APP + 'app.route("/", EchoServer())\n'
+#: Shortens the times that a process has to end, for handlers that do not end.
+SHORT_LIMITS = """
+from pywsapp._process import running, signals
+running._SPARE_SECONDS = signals._CANCEL_SECONDS = 0.3
+"""
 
 HANDLERS = {
     "waiting": """
@@ -86,7 +91,8 @@ def test_signal_closes_every_connection_and_exits_with_0(run: str, number: signa
 @every_backend
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
-    with Program(f"{hanging(handler)}app.run({run})") as program, BlockingClient(program.port) as client:
+    source = hanging(handler) if handler == "waiting" else f"{SHORT_LIMITS}{hanging(handler)}"
+    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         if handler == "blocking the loop":
             program.until("begun")
@@ -106,8 +112,8 @@ def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
 @every_backend
 @pytest.mark.parametrize("handler", ["not to be cancelled", "in a thread", "blocking the loop"])
 def test_first_signal_ends_in_time_even_if_a_handler_does_not_end(run: str, handler: str) -> None:
-    options = "drain_timeout=0.2, on_close_timeout=0.2"
-    with Program(f"{hanging(handler, options)}app.run({run})") as program, BlockingClient(program.port) as client:
+    source = f"{SHORT_LIMITS}{hanging(handler, 'drain_timeout=0.2, on_close_timeout=0.2')}"
+    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         program.until("begun") if handler == "blocking the loop" else client.frame()
         program.send(signal.SIGTERM)

@@ -42,6 +42,12 @@ app = App("*", 0, options=Options({options}))
 app.route("/", Who())
 """
 
+#: Shortens the times that a worker has to end, for handlers that do not end.
+SHORT_LIMITS = """
+from pywsapp._process import running, signals
+running._SPARE_SECONDS = signals._CANCEL_SECONDS = 0.3
+"""
+
 
 def who(options: str = "") -> str:
     return WHO.format(options=options)
@@ -170,7 +176,7 @@ app.run(workers=2)
 
 @every_backend
 def test_second_sigint_ends_at_once_with_130(run: str) -> None:
-    source = f"""{who()}
+    source = f"""{SHORT_LIMITS}{who()}
 class Hangs(Who):
     async def on_message(self, conn, message):
         with anyio.CancelScope(shield=True):
@@ -231,7 +237,7 @@ def test_signals_to_a_worker_itself_do_not_count_twice() -> None:
 
 
 def test_handler_that_does_not_end_does_not_stop_the_drain() -> None:
-    source = f"""{who("drain_timeout=0.2, on_close_timeout=0.2")}
+    source = f"""{SHORT_LIMITS}{who("drain_timeout=0.2, on_close_timeout=0.2")}
 class Hangs(Who):
     def on_message(self, conn, message):
         say("begun")
