@@ -35,7 +35,9 @@ ONCE = {
     "test_local_bus_slow_workers.py",
     "test_local_frames.py",
     "test_cli.py",
+    "test_fault_record.py",
     "test_faults.py",
+    "test_interleave.py",
     "test_load_balancers.py",
     "test_nats.py",
     "test_own_messages_of_brokers.py",
@@ -46,9 +48,13 @@ ONCE = {
     "test_redis_faults.py",
     "test_redis_history.py",
     "test_run_workers.py",
+    "test_sizing.py",
     "test_supervisor.py",
     "test_compiled.py",
     "test_wsload.py",
+    "test_wsload_command_line.py",
+    "test_wsload_probe.py",
+    "test_wsload_tls.py",
 }
 ONCE_FIXTURE = "browser"
 

@@ -14,6 +14,7 @@ from support.serving import BINARY, CLOSE, TEXT, frame
 from support.wire import Site, get, handshake, peer_of, secured, serving
 
 from pywsapp import Accept, EchoServer, MessageComponent, Options, Refuse, Response, Router
+from pywsapp._server import http_connection
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +89,7 @@ async def test_flood_before_acceptance_is_held_by_tcp(slow: str) -> None:
         data = memoryview(message * 200)
         tracemalloc.start()
         try:
-            sent = await peer.send_some(data, within=1)
+            sent = await peer.send_some(data, within=0.5)
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -158,7 +159,8 @@ async def test_incomplete_head_is_answered_with_408() -> None:
         assert (await peer.answer()).status == 408
 
 
-async def test_silent_connection_ends() -> None:
+async def test_silent_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_LINGER_SECONDS", 0.1)
     async with serving(Site(), Options(handshake_timeout=0.1)) as server, peer_of(server) as peer:
         await peer.rest()
 

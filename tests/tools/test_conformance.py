@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "conformance"))
+from autobahn import QUICK
+
 CONFORMANCE = Path(__file__).parent.parent.parent / "conformance"
 NO_PYTHON2 = 3
 
 pytestmark = [pytest.mark.conformance, pytest.mark.slow, pytest.mark.timeout(600)]
-
-sys.path.insert(0, str(CONFORMANCE))
-from autobahn import QUICK
 
 #: The suite and its server work in turn, so two of each need half of the time on two processors.
 HALVES = [
