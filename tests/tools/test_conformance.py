@@ -39,10 +39,10 @@ def suite() -> None:
 
 @pytest.mark.usefixtures("suite")
 def test_quick_subset(tmp_path: Path) -> None:
-    program = [sys.executable, CONFORMANCE / "run.py", "--role", "server", "--backend", "asyncio"]
+    program = [sys.executable, str(CONFORMANCE / "run.py"), "--role", "server", "--backend", "asyncio"]
     running = [
         subprocess.Popen(
-            [*program, "--cases", ",".join(cases), "--outdir", tmp_path / str(number)],
+            [*program, "--cases", ",".join(cases), "--outdir", str(tmp_path / str(number))],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

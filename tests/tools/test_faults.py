@@ -29,8 +29,8 @@ Results = dict[str, Future[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """The results of the selected runs, two of which run at a time, because a run mostly waits."""
-    selected = {item.callspec.params["name"] for item in request.session.items if item.path == request.path}
+    """The results of the selected runs, two of which run at a time, because a run uses one processor at most."""
+    selected = {item.name.partition("[")[2].rstrip("]") for item in request.session.items if item.path == request.path}
     with ThreadPoolExecutor(2) as pool:
         yield {
             name: pool.submit(perform, arguments([*options.split(), "--logs", str(tmp_path_factory.mktemp(name))]))
