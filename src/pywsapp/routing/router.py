@@ -332,7 +332,8 @@ def with_slash(request: Request) -> Response:
 
 
 def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) -> Request:
-    request.path_params.update(params)
+    if params:
+        request.path_params.update(params)
     if route.kind is not RouteKind.MOUNT:
         return request
     inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from pywsapp._outbox.awaitables import ALREADY_DONE
+from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
@@ -86,6 +87,7 @@ class TopicRegistry:
         self.presence = PresenceService(self.codec, self.topic)
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
+        self._thread: int | None = None  # of the event loop, while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
 
     def topic(self, name: str) -> Topic:
@@ -171,6 +173,15 @@ class TopicRegistry:
             self._topics[name] = topic
 
     # -- what topics call --------------------------------------------------------------------------------------------
+
+    def check_thread(self, what: str) -> None:
+        """Check that the caller runs in the thread of the event loop, if the app runs.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self._thread is not None and self._thread != current_thread():
+            raise wrong_thread(what)
 
     def start_receiving(self, topic: Topic, subscribers: Subscribers) -> None:
         """Have the broker deliver the messages of a topic, which has its first subscriber."""
@@ -288,6 +299,7 @@ class TopicRegistry:
             Exception: what was raised inside the block, not wrapped in a group.
         """
         failure: Exception | None = None
+        self._thread = current_thread()
         try:
             async with anyio.create_task_group() as tasks:
                 try:
@@ -300,6 +312,7 @@ class TopicRegistry:
                     self._stop()
                 tasks.cancel_scope.cancel()
         finally:
+            self._thread = None
             if self.broker is not None:
                 self.broker.close()
         if failure is not None:

@@ -75,6 +75,7 @@ class Topic:
             TopicError: the connection has `Options.max_topics` topics already.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
         """
+        self._registry.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
             return ALREADY_DONE  # type: ignore[no-any-return]
         asked = self._ask(conn)
@@ -84,6 +85,7 @@ class Topic:
 
     def remove(self, conn: Connection) -> None:
         """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`."""
+        self._registry.check_thread("topic.remove")
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
@@ -137,6 +139,7 @@ class Topic:
             TopicError: the position is invalid, or the connection cannot subscribe.
             BrokerUnavailable: the history cannot be read; the connection is not subscribed then.
         """
+        self._registry.check_thread("topic.recover")
         if self.history is None:
             raise ConfigurationError(f"{self.name!r} keeps no history; add App.history for it before the app runs")
         position = None if since is None else Position.parse(since)
@@ -189,6 +192,7 @@ class Topic:
             ConfigurationError: the topic has no presence.
             TopicError: the connection does not subscribe, or the key or the meta is invalid.
         """
+        self._registry.check_thread("topic.track")
         if not self._registry.presence.covers(self.name):
             raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
         if conn not in self._subscribers:
@@ -197,6 +201,7 @@ class Topic:
 
     def untrack(self, conn: Connection) -> None:
         """Mark a subscriber as no user any more; nothing if it is none."""
+        self._registry.check_thread("topic.untrack")
         self._registry.presence.untrack(self.name, conn)
 
     def present(self) -> dict[str, Present]:
@@ -240,6 +245,7 @@ class Topic:
             ConfigurationError: the text has no UTF-8 form; or `exclude` or `eligible` is given for a topic with a
                 history, which all subscribers see in full.
         """
+        self._registry.check_thread("topic.broadcast")
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
         left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
         if self.history is not None and (eligible is not None or left_out):
