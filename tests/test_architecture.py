@@ -30,11 +30,11 @@ LAYERS: list[set[str]] = [
         "pywsapp.options",
     },
     {"pywsapp._protocol", "pywsapp._transports"},
+    {"pywsapp._outbox"},
     {
         "pywsapp._clients",
-        "pywsapp._outbox",
-        "pywsapp.brokers",
         "pywsapp._hooks",
+        "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
         "pywsapp.topics",
