@@ -232,7 +232,7 @@ class HistoryService:
             later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
             if here.epoch == epoch and len(later) == here.offset - last:
                 return Kept(here, [*kept.messages, *later], kept.complete)
-        raise BrokerUnavailable(f"the history of {name!r} stays behind what is delivered")
+        raise BrokerUnavailable(f"the history of {name!r} does not reach the messages that were delivered meanwhile")
 
     async def _read(self, name: str, since: Position | None) -> Kept:
         if self._relay is None:
