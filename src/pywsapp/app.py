@@ -235,7 +235,7 @@ class App:
         self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
 
     def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
-        """Let other programs publish on topics by signed POST requests; `pywsapp.routing.endpoints` has the format.
+        """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
             path: the path of the requests.

@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Take the options that are not on the command line from the environment."""
+    """Set the options that are not on the command line from the environment."""
     given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
     excluded = {name for names in _SOCKETS for name in names if given and names not in given}
     for option in _OPTIONS:

@@ -245,7 +245,7 @@ app.run(workers=2)
         program.until("begun")
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
-    assert re.search(r"worker \d \(process \d+\) was told to end, and ended with status 1", program.output)
+    assert re.search(r"worker \d \(process \d+\) was stopped, and ended with status 1", program.output)
 
 
 def test_workers_drain_when_the_supervisor_is_killed() -> None:

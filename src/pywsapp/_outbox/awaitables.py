@@ -30,13 +30,13 @@ class LazyAwaitable(Coroutine[Any, Any, T_co]):
         return self._wait().__await__()
 
     def send(self, value: Any) -> Any:
-        """Take the next step; called by the task that this coroutine is."""
+        """Run to the next wait; the task that this coroutine is calls this."""
         if self._started is None:
             self._started = self._wait()
         return self._started.send(value)
 
     def throw(self, *exc: Any) -> Any:
-        """Raise an exception where the coroutine waits; called by the task that this coroutine is."""
+        """Raise an exception where the coroutine waits; the task that this coroutine is calls this."""
         if self._started is None:
             self._started = self._wait()
         return self._started.throw(*exc)

@@ -92,7 +92,7 @@ class Outbox:
         transport: the transport.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
-        reports_empty: whether the owner is told when the last frame has gone.
+        reports_empty: whether `outbox_emptied` of the owner is called when the last frame has gone.
     """
 
     __slots__ = (
@@ -268,7 +268,7 @@ class Outbox:
     # -- frames ------------------------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> Frame:
-        """Take frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
+        """Remove frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
         frames = self.frames
         number = len(frames)
         if number == 1:

@@ -49,7 +49,7 @@ class TopicStats(NamedTuple):
     Args:
         topics: topics that have subscribers in this process now.
         dropped: envelopes from the broker that could not be decoded.
-        lost: how often messages of a topic with a history were lost and its subscribers were told.
+        lost: how often messages of a topic with a history were lost, which its subscribers were notified of.
         skipped: calls of async listeners and presence watchers that were skipped because their queue was full.
         broker: what the relay to the broker has done; None while the app does not run, or without a broker.
     """
@@ -293,7 +293,7 @@ class TopicRegistry:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be connected to the other processes inside the block.
+        """Connect to the other processes for the length of the block.
 
         Raises:
             Exception: what was raised inside the block, not wrapped in a group.
