@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +13,13 @@ import pytest
 from support.serving import GUARD, Pipe, Recorder
 
 from pywsapp._event_loop import on_asyncio
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.connection import Connection, broadcast
 from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
 
-CALLS: dict[str, Callable[[Connection], Awaitable[object]]] = {
+CALLS: dict[str, Callable[[Connection], LazyCoroutine[object]]] = {
     "send": lambda conn: conn.send("x"),
     "close": lambda conn: conn.close(),
     "ping": lambda conn: conn.ping(),
@@ -51,7 +51,7 @@ async def test_a_task_group_can_start_the_method(name: str, is_full: bool) -> No
         pipe = full(outer) if is_full else Pipe(Recorder(), tasks=outer)
         with anyio.fail_after(GUARD):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(CALLS[name], pipe.conn)  # type: ignore[arg-type]
+                tasks.start_soon(CALLS[name], pipe.conn)
                 await anyio.lowlevel.checkpoint()
                 pipe.client.transport.resume_reading()
                 pipe.turn()
@@ -76,7 +76,7 @@ async def test_create_task_takes_it(name: str) -> None:
         pytest.skip("create_task is asyncio's")
     async with anyio.create_task_group() as outer:
         for pipe in (Pipe(Recorder(), tasks=outer), full(outer)):
-            task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))  # type: ignore[arg-type]
+            task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))
             await anyio.lowlevel.checkpoint()
             pipe.client.transport.resume_reading()
             pipe.turn()
@@ -91,7 +91,7 @@ async def test_a_task_that_is_one_can_be_cancelled() -> None:
     async with anyio.create_task_group() as outer:
         pipe = full(outer)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(pipe.conn.send, "y")  # type: ignore[arg-type]
+            tasks.start_soon(pipe.conn.send, "y")
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
         outer.cancel_scope.cancel()

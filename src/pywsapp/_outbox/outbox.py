@@ -11,13 +11,13 @@ already. That is why a transport never gets much more than it is willing to queu
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.sending import LARGE
@@ -132,7 +132,7 @@ class Outbox:
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
-    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> Awaitable[None]:
+    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> LazyCoroutine[None]:
         """Queue the frame of a message; see `Connection.send`."""
         if current_thread() != self._flusher.thread:
             raise wrong_thread("conn.send")

@@ -10,14 +10,14 @@ messages are published first and are delivered when they come back with a positi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
 
-from pywsapp._outbox.awaitables import ALREADY_DONE
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
@@ -187,7 +187,7 @@ class TopicRegistry:
         """Have the broker deliver the messages of a topic, which has its first subscriber."""
         name = topic.name
         self._subscribed[name] = topic, subscribers
-        received: Awaitable[None] = ALREADY_DONE
+        received = ALREADY_DONE
         if self.relay is not None:
             is_covered = self.listeners.covers(name)
             if topic.history is not None:
@@ -198,13 +198,13 @@ class TopicRegistry:
         if self.presence.covers(name):
             self.presence.open(name, received)
 
-    def received(self, topic: Topic) -> Awaitable[None]:
+    def received(self, topic: Topic) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers the messages of a topic and its presence is known."""
         if self.relay is None:
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         return self.presence.settled(topic.name) or self._delivered(self.relay, topic)
 
-    def _delivered(self, relay: Relay, topic: Topic) -> Awaitable[None]:
+    def _delivered(self, relay: Relay, topic: Topic) -> LazyCoroutine[None]:
         return relay.subscribed(topic.name) if topic.history is None else self.history.followed(topic.name)
 
     def stop_receiving(self, topic: Topic) -> None:
@@ -217,11 +217,11 @@ class TopicRegistry:
 
     def broadcast(
         self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
-    ) -> Awaitable[None]:
+    ) -> LazyCoroutine[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
         if topic.history is not None:
             return self._broadcast_kept(topic, _content(message), topic.history)
-        acknowledgement: Awaitable[None] = ALREADY_DONE
+        acknowledgement = ALREADY_DONE
         if self.relay is not None:
             acknowledgement = self.relay.publish(topic.name, self.codec.encode(topic.name, _content(message)))
         self._deliver(topic.name, message, exclude)
@@ -229,14 +229,14 @@ class TopicRegistry:
             self.listeners.call(topic, _content(message))
         return acknowledgement
 
-    def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> Awaitable[None]:
+    def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> LazyCoroutine[None]:
         name = topic.name
         if self.relay is not None:
             comes_back = name in self._subscribed or self.listeners.covers(name)
             return self.history.publish(name, content, rule, comes_back=comes_back)
         self.history.append(name, content, rule)
         self.listeners.call(topic, content)
-        return ALREADY_DONE  # type: ignore[no-any-return]
+        return ALREADY_DONE
 
     # -- what the broker delivers ------------------------------------------------------------------------------------
 

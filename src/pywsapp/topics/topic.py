@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Position
 from pywsapp.connection import Connection
@@ -60,7 +60,7 @@ class Topic:
 
     # -- subscribing -------------------------------------------------------------------------------------------------
 
-    def add(self, conn: Connection) -> Awaitable[None]:
+    def add(self, conn: Connection) -> LazyCoroutine[None]:
         """Subscribe a connection (Ratchet's Topic::add). Never blocks.
 
         The `on_subscribe` of its component is called first. A closed connection, or one that subscribes already, is
@@ -77,7 +77,7 @@ class Topic:
         """
         self._registry.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             return LazyAwaitable(lambda: self._add_when_allowed(conn, asked))
@@ -102,12 +102,12 @@ class Topic:
         await asked
         await self._add_if_open(conn)
 
-    def _add_if_open(self, conn: Connection) -> Awaitable[None]:
+    def _add_if_open(self, conn: Connection) -> LazyCoroutine[None]:
         if not conn.is_open or conn in self._subscribers:  # by its on_subscribe, or meanwhile
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         return self._add(conn)
 
-    def _add(self, conn: Connection, sent: Position | None = None) -> Awaitable[None]:
+    def _add(self, conn: Connection, sent: Position | None = None) -> LazyCoroutine[None]:
         if conn._driver is not None:
             conn._driver.add_topic(self)
         is_first = not self._subscribers
@@ -221,7 +221,7 @@ class Topic:
         eligible: Connections | None = None,
         *,
         compress: bool | None = None,
-    ) -> Awaitable[None]:
+    ) -> LazyCoroutine[None]:
         """Send a message to all subscribers, in this process and in all others (Ratchet's Topic::broadcast).
 
         It is encoded once for each wire format and process. Never blocks. When this returns, the message is queued for
@@ -258,4 +258,4 @@ class Topic:
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
             if conn in self._subscribers and conn not in left_out:
                 conn.send(prepared)
-        return ALREADY_DONE  # type: ignore[no-any-return]
+        return ALREADY_DONE

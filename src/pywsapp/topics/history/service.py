@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import BrokerUnavailable
@@ -93,7 +93,7 @@ class HistoryService:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> Awaitable[None]:
+    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> LazyCoroutine[None]:
         """Publish a message to the broker, which sends it back with its position.
 
         Args:
@@ -144,7 +144,7 @@ class HistoryService:
         )
         self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
 
-    def followed(self, name: str) -> Awaitable[None]:
+    def followed(self, name: str) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers the messages of a topic that is followed."""
         ready = self._ready.get(name)
         return ALREADY_DONE if ready is None else LazyAwaitable(ready.wait)

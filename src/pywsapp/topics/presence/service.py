@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
@@ -71,7 +71,7 @@ class PresenceService:
             settled = self._settled[name] = anyio.Event()
             self._tasks.start_soon(self._settle, name, received, settled)
 
-    def settled(self, name: str) -> Awaitable[None] | None:
+    def settled(self, name: str) -> LazyCoroutine[None] | None:
         """Return what waits until the users of a topic are known; None if the service does not wait for them."""
         settled = self._settled.get(name)
         return None if settled is None else LazyAwaitable(settled.wait)
