@@ -9,7 +9,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from support.serving import Recorder, serving
+from support.serving import Recorder, close_code, serving
 
 from pywsapp.component import in_thread
 from pywsapp.connection import Connection, broadcast
@@ -56,5 +56,7 @@ async def test_a_handler_in_a_thread_goes_through_anyio() -> None:
     async with serving(component) as server, server.client() as client:
         await client.send("right", "wrong")
         assert await client.message() == "sent"
-        assert await client.closed() == 1011
+        _, payload = await client.receive()
+        assert close_code(payload) == 1011
+        await client.close()
     assert ("error", "ConfigurationError") in component.calls
