@@ -9,7 +9,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from support.serving import Recorder, close_code, serving
+from support.serving import CLOSE, Recorder, close_code, serving
 
 from pywsapp.component import in_thread
 from pywsapp.connection import Connection, broadcast
@@ -58,5 +58,6 @@ async def test_a_handler_in_a_thread_goes_through_anyio() -> None:
         assert await client.message() == "sent"
         _, payload = await client.receive()
         assert close_code(payload) == 1011
-        await client.close()
+        await client.send_frame(CLOSE, payload)
+        await client.gone()
     assert ("error", "ConfigurationError") in component.calls
