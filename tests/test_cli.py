@@ -66,7 +66,7 @@ def test_demo(backend: str) -> None:
             assert b"<title>" in page.read()
         with BlockingClient(program.port, path="/chat") as client:
             program.send(signal.SIGINT)
-            assert client.closed() == 1012
+            assert client.receive_close() == 1012
         assert program.end() == 0
     assert "Traceback" not in program.output
 

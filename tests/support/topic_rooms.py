@@ -36,16 +36,16 @@ class Rooms(Recorder):
         return None
 
     def on_close(self, conn: Connection) -> Any:
-        self.note("close", *(topic.name for topic in conn.topics))
+        self.record("close", *(topic.name for topic in conn.topics))
 
     def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
-        self.note("subscribe", topic.name)
+        self.record("subscribe", topic.name)
 
     def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
-        self.note("unsubscribe", topic.name)
+        self.record("unsubscribe", topic.name)
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        self.note("error", str(exc))
+        self.record("error", str(exc))
 
     def said(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the calls of some hooks."""

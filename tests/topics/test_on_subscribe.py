@@ -67,7 +67,7 @@ async def test_a_connection_that_on_subscribe_closes_is_not_subscribed(ask: Call
         assert conn.topics == ()
         with suppress(anyio.BrokenResourceError):
             await client.stream.send(close_frame())
-        await client.gone()
+        await client.read_to_end()
 
 
 async def test_an_async_on_subscribe_runs_when_add_is_awaited() -> None:

@@ -126,7 +126,7 @@ async def end(how: str, client: Client, conn: Connection, rooms: Rooms) -> None:
         rooms.server.stop()
     if how != "reset":
         await client.stream.send(close_frame())
-        await client.gone()
+        await client.read_to_end()
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "our close", "abort", "crash", "protocol", "drain", "cancel"])
@@ -187,11 +187,11 @@ async def test_an_exception_of_on_unsubscribe_at_the_end_goes_to_on_error(slow_e
             raise LookupError(topic.name)
 
         def on_error(self, conn: Connection, exc: Exception) -> Any:
-            return self.write_down(exc) if slow_error else self.note("error", str(exc))
+            return self.write_down(exc) if slow_error else self.record("error", str(exc))
 
         async def write_down(self, exc: Exception) -> None:
             await anyio.lowlevel.checkpoint()
-            self.note("error", str(exc))
+            self.record("error", str(exc))
 
         def on_close(self, conn: Connection) -> Any:
             return anyio.lowlevel.checkpoint() if slow_close else None
