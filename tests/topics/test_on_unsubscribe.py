@@ -25,12 +25,12 @@ class Leaving(Recorder):
     async def on_message(self, conn: Connection, message: Any) -> None:
         for name in message.split():
             self.topics.topic(name).remove(conn)
-        self.note("handled", message)
+        self.record("handled", message)
 
     async def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
-        self.note("leaves", topic.name)
+        self.record("leaves", topic.name)
         await anyio.lowlevel.checkpoint()
-        self.note("left", topic.name)
+        self.record("left", topic.name)
 
 
 def subscribed(component: Recorder, topics: TopicRegistry, tasks: anyio.abc.TaskGroup, *names: str) -> Pipe:
@@ -46,7 +46,7 @@ async def test_async_calls_run_in_order_before_the_next_message() -> None:
     async with anyio.create_task_group() as tasks:
         pipe = subscribed(component, topics, tasks, "a", "b", "c")
         pipe.send("a b", "c")
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.calls == [
             ("open",),
             ("handled", "a b"),
@@ -68,10 +68,10 @@ async def test_outside_of_a_handler_it_runs_at_once() -> None:
     async with anyio.create_task_group() as tasks:
         pipe = subscribed(component, topics, tasks, "a")
         topics.topic("a").remove(pipe.conn)
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.calls == [("open",), ("leaves", "a"), ("left", "a")]
         topics.topic("a").remove(pipe.conn)
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert len(component.calls) == 3
         tasks.cancel_scope.cancel()
 
@@ -90,7 +90,7 @@ async def test_at_the_end_it_runs_behind_on_close(how: str) -> None:
         elif how == "aborted":
             pipe.conn.abort()
         pipe.client.transport.abort()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         names = component.names()
         ends = [call[1] for call in component.calls if call[0] == "left"]
         assert sorted(ends) == ["a", "b", "c"]
@@ -108,18 +108,18 @@ async def test_what_it_raises_goes_to_on_error() -> None:
             raise KeyError(topic.name)
 
         def on_error(self, conn: Connection, exc: Exception) -> None:
-            self.note("error", repr(exc))
+            self.record("error", repr(exc))
 
     topics = TopicRegistry()
     component = Failing(topics)
     async with anyio.create_task_group() as tasks:
         pipe = subscribed(component, topics, tasks, "a", "b")
         pipe.send("a")
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.calls[-1] == ("error", "KeyError('a')")
         assert pipe.conn.is_open
         pipe.client.transport.abort()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert component.calls[-1] == ("error", "KeyError('b')")
         assert pipe.host.discarded == 1
 

@@ -36,6 +36,6 @@ async def test_a_task_group_can_start_what_topics_return(has_broker: bool, has_h
                 await asyncio.create_task(topic.broadcast("from create_task"))
             await topic.broadcast("last")
         received = [await client.message()]
-        while "last" not in received[-1]:  # type: ignore[operator]
+        while "last" not in received[-1]:
             received.append(await client.message())
         assert len(received) == (4 if on_asyncio() else 3)
