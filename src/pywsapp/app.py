@@ -12,8 +12,9 @@ from typing import Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._process.background import Hook
+from pywsapp._process.background import HookT
 from pywsapp._process.running import Runner, check_not_importing
+from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.urls import broker_for
 from pywsapp.component import ComponentFactory, MessageComponent
@@ -32,7 +33,6 @@ from pywsapp.topics.topic import Topic
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
-HookT = TypeVar("HookT", bound=Hook)
 WatcherT = TypeVar("WatcherT", bound=Callable[[Topic, PresenceDiff], Any])
 ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
@@ -89,11 +89,9 @@ class App:
         broker_key: str | bytes | None = None,
         access_log: bool = False,
     ) -> None:
-        self.options = options or Options()
+        self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
-        self.topics = TopicRegistry(
-            _as_broker(broker), broker_key.encode() if isinstance(broker_key, str) else broker_key
-        )
+        self.topics = TopicRegistry(_as_broker(broker), _as_key(broker_key))
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
@@ -164,6 +162,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the route exists.
         """
+        check_no_function(path, '@app.route("/chat")')
         if component is None:
             return functools.partial(
                 self.route,
@@ -213,6 +212,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the route exists for one of the methods.
         """
+        check_no_function(path, '@app.http("/page")')
         if handler is None:
             return functools.partial(self.http, path, methods=methods, http_host=http_host)
         self.router.http(path, handler, methods=methods, http_host=http_host)
@@ -329,6 +329,8 @@ class App:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
 
+        check_no_function(pattern, '@app.on_broadcast("room:*")')
+
         def decorator(listener: ListenerT) -> ListenerT:
             self.topics.listen(pattern, listener)
             return listener
@@ -348,6 +350,8 @@ class App:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
 
+        check_no_function(pattern, '@app.on_presence("room:*")')
+
         def decorator(watcher: WatcherT) -> WatcherT:
             self.topics.watch_presence(pattern, watcher)
             return watcher
@@ -361,13 +365,11 @@ class App:
 
         An exception of the hook ends `run` or `serve`, after the shutdown hooks.
         """
-        self._runner.startup.append(hook)
-        return hook
+        return self._runner.add_hook(hook, self._runner.startup)
 
     def on_shutdown(self, hook: HookT) -> HookT:
         """Call a def or async def after all connections have ended; a decorator."""
-        self._runner.shutdown.append(hook)
-        return hook
+        return self._runner.add_hook(hook, self._runner.shutdown)
 
     def every(self, seconds: float) -> Callable[[HookT], HookT]:
         """Call a def or async def periodically while the App runs; a decorator.
@@ -375,16 +377,9 @@ class App:
         A call that takes longer than the period delays the next one. An exception is logged, and the next call follows.
 
         Raises:
-            ConfigurationError: the time is not positive.
+            ConfigurationError: the time is not positive, or the function takes arguments.
         """
-        if seconds <= 0:
-            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
-
-        def decorator(hook: HookT) -> HookT:
-            self._runner.background.every(seconds, hook)
-            return hook
-
-        return decorator
+        return self._runner.background.every(seconds)
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Run an async def in the background while the App runs: from now on, or from its start.

@@ -17,7 +17,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
-from pywsapp._process.background import Background, Hook, call, run_logged
+from pywsapp._process.background import Background, Hook, HookT, call, run_logged
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
@@ -26,6 +26,7 @@ from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
+from pywsapp._signatures import check_takes, name_of
 from pywsapp._version import __version__
 from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.brokers.local.router import BusRouter
@@ -185,6 +186,16 @@ class Runner:
             "broker": self._topics.broker,
         }
         return [name for name, value in found.items() if value]
+
+    def add_hook(self, hook: HookT, hooks: list[Hook]) -> HookT:
+        """Add a startup or shutdown hook, and return it.
+
+        Raises:
+            ConfigurationError: it is no function without arguments.
+        """
+        check_takes(hook, (), name_of(hook))
+        hooks.append(hook)
+        return hook
 
     def include(self, other: Runner) -> None:
         """Add the hooks, timers and background tasks of another App; neither of the two runs.

@@ -82,7 +82,7 @@ class TopicRegistry:
         self.broker = broker
         self.relay: Relay | None = None
         self.codec = EnvelopeCodec(key)
-        self.listeners = TopicListeners("on_broadcast", "messages")
+        self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic)
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
