@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -13,7 +12,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._process.background import HookT
-from pywsapp._process.running import Runner, check_not_importing
+from pywsapp._process.running import Runner, Tls, check_not_importing
 from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.urls import broker_for
@@ -30,7 +29,6 @@ from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
-Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
 WatcherT = TypeVar("WatcherT", bound=Callable[[Topic, PresenceDiff], Any])
@@ -385,7 +383,11 @@ class App:
         """Run an async def in the background while the App runs: from now on, or from its start.
 
         The task is cancelled when the App has drained. An exception is logged and ends only the task.
+
+        Raises:
+            ConfigurationError: the task is no function that takes the arguments, or the caller runs in another thread.
         """
+        self.topics.check_thread("app.start_soon")
         self._runner.background.start_soon(task, *arguments)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -485,11 +487,15 @@ class App:
         await self._runner.serve(task_status=task_status)
 
     def stop(self) -> None:
-        """Begin to drain; call it from the thread of the event loop. `run` or `serve` returns after the drain.
+        """Begin to drain. `run` or `serve` returns after the drain.
 
         With `Options.drain_delay` health checks fail first, and connections continue for that time. Startup hooks that
         still run are cancelled.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
         """
+        self.topics.check_thread("app.stop")
         self._runner.stop()
 
     @property

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from pywsapp._outbox.awaitables import ALREADY_DONE
+from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
@@ -87,6 +88,7 @@ class TopicRegistry:
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
+        self._thread: int | None = None  # the thread of the event loop while the app runs
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.
@@ -171,6 +173,15 @@ class TopicRegistry:
             self._topics[name] = topic
 
     # -- what topics call --------------------------------------------------------------------------------------------
+
+    def check_thread(self, what: str) -> None:
+        """Check that the caller runs in the thread of the event loop, if the app runs.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self._thread is not None and current_thread() != self._thread:
+            raise wrong_thread(what)
 
     def start_receiving(self, topic: Topic, subscribers: Subscribers) -> None:
         """Have the broker deliver the messages of a topic, which has its first subscriber."""
@@ -306,6 +317,7 @@ class TopicRegistry:
             raise failure
 
     async def _start(self, tasks: TaskGroup) -> None:
+        self._thread = current_thread()
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -326,7 +338,7 @@ class TopicRegistry:
                 await self.relay.flush()
 
     def _stop(self) -> None:
-        self.relay = None
+        self.relay = self._thread = None
         self.history.stop()
         self.presence.stop()
         self.listeners.stop()
