@@ -89,7 +89,7 @@ class App:
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
-        self.topics = TopicRegistry(_as_broker(broker), _as_key(broker_key))
+        self.topics = TopicRegistry(_as_broker(broker), broker_key)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
@@ -405,7 +405,7 @@ class App:
         """Listen on an additional socket; the arguments are those of App.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
         self._runner.listen(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
@@ -422,7 +422,7 @@ class App:
         """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
         self._runner.rebind(address, port, tls, unix_path, fd)
@@ -442,13 +442,13 @@ class App:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
+        self._runner.check_not_running()
         if http_host is not None:
             self.router.set_http_host(http_host)
         if broker is not None:
             self.topics.use_broker(_as_broker(broker))
-        key = _as_key(broker_key)
-        if key is not None:
-            self.topics.codec.use_key(key)
+        if broker_key is not None:
+            self.topics.codec.use_key(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
@@ -515,7 +515,3 @@ class App:
 
 def _as_broker(broker: str | Broker | None) -> Broker | None:
     return broker_for(broker) if isinstance(broker, str) else broker
-
-
-def _as_key(key: str | bytes | None) -> bytes | None:
-    return key.encode() if isinstance(key, str) else key

@@ -110,8 +110,7 @@ class Runner:
         Raises:
             ConfigurationError: a value is not valid, or the App runs already.
         """
-        if self._server is not None:
-            raise ConfigurationError("this App is running already; configure it before")
+        self.check_not_running()
         if max_connections is not None:
             if max_connections < 1:
                 raise ConfigurationError(
@@ -125,6 +124,15 @@ class Runner:
         if http_host is not None:
             self.http_host = http_host
 
+    def check_not_running(self) -> None:
+        """Check that the App does not run.
+
+        Raises:
+            ConfigurationError: it runs.
+        """
+        if self._server is not None:
+            raise ConfigurationError("this App is running already; configure it before")
+
     def listen(
         self,
         address: str,
@@ -136,6 +144,7 @@ class Runner:
         proxy_protocol: bool,
     ) -> None:
         """Listen on an additional socket; see `App.listen`."""
+        self.check_not_running()
         self.listeners.append(
             ListeningSocket(
                 address=address,
@@ -156,6 +165,7 @@ class Runner:
         fd: int | None,
     ) -> None:
         """Change the first listening socket; see `App.rebind`."""
+        self.check_not_running()
         first = self.listeners[0]
         is_tcp = address is not None or port is not None
         if is_tcp + (unix_path is not None) + (fd is not None) > 1:

@@ -79,7 +79,7 @@ class TopicRegistry:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, broker: Broker | None = None, key: bytes | None = None) -> None:
+    def __init__(self, broker: Broker | None = None, key: str | bytes | None = None) -> None:
         self.broker = broker
         self.relay: Relay | None = None
         self.codec = EnvelopeCodec(key)
