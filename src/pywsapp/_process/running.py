@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -263,7 +264,13 @@ class Runner:
                 self._topics.broker = LocalBroker(self._context.bus)
         elif count > 1:
             program = functools.partial(self._supervise, count, limit)
-        if anyio.run(program, backend=backend, backend_options=options):
+        try:
+            was_forced = anyio.run(program, backend=backend, backend_options=options)
+        except ConfigurationError as exc:
+            if not _is_raised_by_bind(exc):
+                raise
+            raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
+        if was_forced:
             sys.exit(FORCED)
         if supervised:
             sys.exit()  # the code after `run` is for the supervisor only
@@ -337,6 +344,11 @@ class Runner:
             self._starting.cancel()
         if self._server is not None:
             self._server.stop(replaced=self._is_replaced)
+
+
+def _is_raised_by_bind(exc: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
+    return frame.f_globals.get("__name__") == ListeningSocket.__module__
 
 
 def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | Sequence[str]) -> list[str]:
