@@ -10,6 +10,7 @@ messages are published first and are delivered when they come back with a positi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,8 @@ from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+
+logger = logging.getLogger("pywsapp")
 
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
@@ -88,6 +91,7 @@ class TopicRegistry:
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
+        self._has_warned = False
         self._thread: int | None = None  # the thread of the event loop while the app runs
 
     def topic(self, name: str) -> Topic:
@@ -95,8 +99,11 @@ class TopicRegistry:
 
         Raises:
             TopicError: the name is invalid.
+            ConfigurationError: it is a Topic.
         """
         topic = self._topics.get(name) if isinstance(name, str) else None
+        if isinstance(name, Topic):
+            raise ConfigurationError(f"write the name, {name.name!r}, not the topic; topic.add(conn) subscribes to it")
         if topic is None:
             name = check_name(name)
             topic = self._topics[name] = Topic(name, self, self.history.rule(name))
@@ -219,6 +226,8 @@ class TopicRegistry:
         self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
     ) -> Awaitable[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
+        if self._thread is None and not self._subscribed:
+            self._warn_of_no_receiver(topic)
         if topic.history is not None:
             return self._broadcast_kept(topic, _content(message), topic.history)
         acknowledgement: Awaitable[None] = ALREADY_DONE
@@ -228,6 +237,17 @@ class TopicRegistry:
         if self.listeners:
             self.listeners.call(topic, _content(message))
         return acknowledgement
+
+    def _warn_of_no_receiver(self, topic: Topic) -> None:
+        """Warn once of a broadcast while the app does not run; a history in memory keeps its messages, though."""
+        if self._has_warned or (topic.history is not None and self.broker is None):
+            return
+        self._has_warned = True
+        logger.warning(
+            "a broadcast on %r has no receiver, because the App does not run in this process; "
+            "broadcast while it runs, or publish from another program with pywsapp.Publisher",
+            topic.name,
+        )
 
     def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> Awaitable[None]:
         name = topic.name
