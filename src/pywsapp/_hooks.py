@@ -200,7 +200,8 @@ def as_accept(answer: HandshakeAnswer, component: MessageComponent) -> Accept:
             return answer
         return dataclasses.replace(answer, component=component)
     raise TypeError(
-        f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}"
+        f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}; "
+        "raise Refuse(403) to refuse a handshake"
     )
 
 
