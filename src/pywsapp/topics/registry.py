@@ -10,6 +10,7 @@ messages are published first and are delivered when they come back with a positi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,8 @@ from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+
+logger = logging.getLogger("pywsapp")
 
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
@@ -79,24 +82,28 @@ class TopicRegistry:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, broker: Broker | None = None, key: bytes | None = None) -> None:
+    def __init__(self, broker: Broker | None = None, key: str | bytes | None = None) -> None:
         self.broker = broker
         self.relay: Relay | None = None
         self.codec = EnvelopeCodec(key)
-        self.listeners = TopicListeners("on_broadcast", "messages")
+        self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic)
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
+        self._has_warned = False
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.
 
         Raises:
             TopicError: the name is invalid.
+            ConfigurationError: it is a Topic.
         """
         topic = self._topics.get(name) if isinstance(name, str) else None
+        if isinstance(name, Topic):
+            raise ConfigurationError(f"write the name, {name.name!r}, not the topic; topic.add(conn) subscribes to it")
         if topic is None:
             name = check_name(name)
             topic = self._topics[name] = Topic(name, self, self.history.rule(name))
@@ -219,6 +226,8 @@ class TopicRegistry:
         self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
     ) -> LazyCoroutine[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
+        if self._thread is None and not self._subscribed:
+            self._warn_of_no_receiver(topic)
         if topic.history is not None:
             return self._broadcast_kept(topic, _content(message), topic.history)
         acknowledgement = ALREADY_DONE
@@ -228,6 +237,17 @@ class TopicRegistry:
         if self.listeners:
             self.listeners.call(topic, _content(message))
         return acknowledgement
+
+    def _warn_of_no_receiver(self, topic: Topic) -> None:
+        """Warn once of a broadcast while the app does not run; a history in memory keeps its messages, though."""
+        if self._has_warned or (topic.history is not None and self.broker is None):
+            return
+        self._has_warned = True
+        logger.warning(
+            "a broadcast on %r has no receiver, because the App does not run in this process; "
+            "broadcast while it runs, or publish from another program with pywsapp.Publisher",
+            topic.name,
+        )
 
     def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> LazyCoroutine[None]:
         name = topic.name
@@ -299,7 +319,6 @@ class TopicRegistry:
             Exception: what was raised inside the block, not wrapped in a group.
         """
         failure: Exception | None = None
-        self._thread = current_thread()
         try:
             async with anyio.create_task_group() as tasks:
                 try:
@@ -312,13 +331,13 @@ class TopicRegistry:
                     self._stop()
                 tasks.cancel_scope.cancel()
         finally:
-            self._thread = None
             if self.broker is not None:
                 self.broker.close()
         if failure is not None:
             raise failure
 
     async def _start(self, tasks: TaskGroup) -> None:
+        self._thread = current_thread()
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -339,7 +358,7 @@ class TopicRegistry:
                 await self.relay.flush()
 
     def _stop(self) -> None:
-        self.relay = None
+        self.relay = self._thread = None
         self.history.stop()
         self.presence.stop()
         self.listeners.stop()

@@ -73,9 +73,10 @@ class Topic:
 
         Raises:
             TopicError: the connection has `Options.max_topics` topics already.
+            ConfigurationError: the caller runs in another thread.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
         """
-        self._registry.check_thread("topic.add")
+        conn._outbox.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
             return ALREADY_DONE
         asked = self._ask(conn)
@@ -84,8 +85,12 @@ class Topic:
         return self._add_if_open(conn)
 
     def remove(self, conn: Connection) -> None:
-        """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`."""
-        self._registry.check_thread("topic.remove")
+        """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
+        """
+        conn._outbox.check_thread("topic.remove")
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
@@ -135,11 +140,11 @@ class Topic:
             the position that the client has reached, and whether it got all messages since then.
 
         Raises:
-            ConfigurationError: the topic keeps no history.
+            ConfigurationError: the topic keeps no history, or the caller runs in another thread.
             TopicError: the position is invalid, or the connection cannot subscribe.
             BrokerUnavailable: the history cannot be read; the connection is not subscribed then.
         """
-        self._registry.check_thread("topic.recover")
+        conn._outbox.check_thread("topic.recover")
         if self.history is None:
             raise ConfigurationError(f"{self.name!r} keeps no history; add App.history for it before the app runs")
         position = None if since is None else Position.parse(since)
@@ -189,10 +194,10 @@ class Topic:
             meta: what others see of the user, serialisable as JSON, at most 4 KiB.
 
         Raises:
-            ConfigurationError: the topic has no presence.
+            ConfigurationError: the topic has no presence, or the caller runs in another thread.
             TopicError: the connection does not subscribe, or the key or the meta is invalid.
         """
-        self._registry.check_thread("topic.track")
+        conn._outbox.check_thread("topic.track")
         if not self._registry.presence.covers(self.name):
             raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
         if conn not in self._subscribers:
@@ -200,8 +205,12 @@ class Topic:
         self._registry.presence.track(self.name, conn, key, meta)
 
     def untrack(self, conn: Connection) -> None:
-        """Mark a subscriber as no user any more; nothing if it is none."""
-        self._registry.check_thread("topic.untrack")
+        """Mark a subscriber as no user any more; nothing if it is none.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
+        """
+        conn._outbox.check_thread("topic.untrack")
         self._registry.presence.untrack(self.name, conn)
 
     def present(self) -> dict[str, Present]:
@@ -242,8 +251,8 @@ class Topic:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
             TopicError: it is larger than the broker's limit.
             TypeError: the message is neither text nor bytes.
-            ConfigurationError: the text has no UTF-8 form; or `exclude` or `eligible` is given for a topic with a
-                history, which all subscribers see in full.
+            ConfigurationError: the text has no UTF-8 form; the caller runs in another thread; or `exclude` or
+                `eligible` is given for a topic with a history, which all subscribers see in full.
         """
         self._registry.check_thread("topic.broadcast")
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)

@@ -42,7 +42,7 @@ class PresenceService:
     """
 
     def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic]) -> None:
-        self.watchers = TopicListeners("on_presence", "presence changes")
+        self.watchers = TopicListeners("on_presence", "presence changes", "diff")
         self._codec = codec
         self._topic = topic
         self._view = PresenceView(codec.origin, self._send, self._report)
