@@ -66,7 +66,7 @@ def test_demo(backend: str) -> None:
             assert b"<title>" in page.read()
         with BlockingClient(program.port, path="/chat") as client:
             program.send(signal.SIGINT)
-            assert client.closed() == 1012
+            assert client.receive_close() == 1012
         assert program.end() == 0
     assert "Traceback" not in program.output
 
@@ -190,6 +190,8 @@ def test_run_on_another_address_and_port(folder: Path) -> None:
         ([":app"], "an App is named by its module and its name there, such as chat:app, not ':app'"),
         (["broken_name"], "module 'broken_name' has no 'app'; it has broken_name:application"),
         (["chta:app"], "there is no module 'chta' in {folder} or on sys.path"),
+        (["./chat.py"], "'./chat.py' is a file: change to its directory and write its module, chat:app"),
+        (["web/chat.py:make"], "'web/chat.py' is a file: change to its directory and write its module, chat:make"),
         (["chat.py:app"], "there is no module 'chat.py' in {folder} or on sys.path; write it as a module, chat:app"),
         (["rooms.chat:app"], "there is no module 'rooms' in {folder} or on sys.path"),
         (["chat:ap"], "module 'chat' has no 'ap'; it has chat:app"),

@@ -49,7 +49,7 @@ async def test_hooks_in_their_order() -> None:
         assert calls == ["first []", "second"]
         await peer.open()
         app.stop()
-        await peer.closing()
+        await peer.receive_close()
     assert calls[2:] == ["third ['open', 'close']", "fourth"]
 
 
@@ -202,4 +202,4 @@ async def test_task_can_use_connections_until_they_are_drained() -> None:
     async with running(app), peer_of(app) as peer:
         await peer.open()
         assert await peer.frame() == (TEXT, b"hello")
-        assert (await peer.closing())[0] == 1012
+        assert (await peer.receive_close())[0] == 1012

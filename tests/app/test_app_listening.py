@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trustme
-from support.app_client import asked, status
+from support.app_client import response_to, status
 from support.serving import GUARD, TEXT, frame
 from support.wire import Peer, get, peer_of, running
 from websockets.sync.client import connect as browser
@@ -71,7 +71,7 @@ async def test_urls_while_draining() -> None:
         port = app.port
         await peer.open()
         app.stop()
-        await peer.closing()
+        await peer.receive_close()
     assert seen == [(port, [f"http://localhost:{port}"])]
 
 
@@ -104,7 +104,7 @@ async def test_several_listeners(files: tuple[str, str, str], tmp_path: Path) ->
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(tmp_path / "socket"))
         async with Peer(sock) as peer:
-            await peer.open(glued=frame(TEXT, b"over a file"))
+            await peer.open(trailing=frame(TEXT, b"over a file"))
             assert await peer.frame() == (TEXT, b"over a file")
 
 
@@ -197,7 +197,7 @@ async def test_configured_before_it_runs() -> None:
         assert await status(app, host="old.example") == 404
         assert await status(app, "/fixed", host="fixed.example") == 101
         who = b"GET /who HTTP/1.1\r\nHost: new.example\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
-        assert (await asked(app, who)).body == b"192.0.2.7"
+        assert (await response_to(app, who)).body == b"192.0.2.7"
         assert app.topics.stats.broker is not None
         with pytest.raises(ConfigurationError, match="running already"):
             app.configure(access_log=True)
@@ -219,7 +219,7 @@ async def test_access_log_is_an_option(caplog: pytest.LogCaptureFixture) -> None
         app = App("*", 0, access_log=access_log)
         app.http("/page", lambda request: "page")
         async with running(app):
-            await asked(app, get("/page"))
+            await response_to(app, get("/page"))
         assert any(record.name == "pywsapp.access" for record in caplog.records) is access_log
 
 
@@ -233,5 +233,5 @@ async def test_components_see_the_app() -> None:
         return "page"
 
     async with running(app):
-        await asked(app, get("/page"))
+        await response_to(app, get("/page"))
     assert seen == [app]

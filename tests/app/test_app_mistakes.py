@@ -144,8 +144,8 @@ async def test_message_of_another_type_is_explained(caplog: pytest.LogCaptureFix
     app = App("*", 0)
     app.route("/", Wrong())
     async with running(app), peer_of(app) as peer:
-        await peer.open(glued=frame(TEXT))
-        assert (await peer.closing())[0] == 1011
+        await peer.open(trailing=frame(TEXT))
+        assert (await peer.receive_close())[0] == 1011
     (record,) = [record for record in caplog.records if record.exc_info]
     assert "str or bytes" in str(record.exc_info[1] if record.exc_info else "")
 

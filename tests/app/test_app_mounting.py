@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.app_client import Names, asked, greeting, status
+from support.app_client import Greeter, greeting, response_to, status
 from support.serving import GUARD, TEXT, frame
 from support.wire import get, peer_of, running
 
@@ -126,8 +126,8 @@ async def test_a_topic_that_existed_before_has_the_history_of_the_other_app() ->
 
 async def test_default_name_of_the_inner_app_answers_to_the_names_of_the_mount() -> None:
     outer, inner, named = App(["chat.example", "www.chat.example"], 0), App(), App("admin.example")
-    inner.route("/", Names("inner"))
-    named.route("/", Names("named"))
+    inner.route("/", Greeter("inner"))
+    named.route("/", Greeter("named"))
     outer.mount("/inner", inner)
     outer.mount("", named, http_host="*")
     async with running(outer):
@@ -146,8 +146,8 @@ async def test_one_app_may_be_mounted_twice_on_the_same_app() -> None:
     outer.mount("/a", inner)
     outer.mount("/b", inner)
     async with running(outer):
-        assert (await asked(outer, get("/a/"))).body == b"inner"
-        assert (await asked(outer, get("/b/health"))).status == 200
+        assert (await response_to(outer, get("/a/"))).body == b"inner"
+        assert (await response_to(outer, get("/b/health"))).status == 200
     assert calls == ["startup"]
 
 

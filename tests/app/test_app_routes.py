@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from support.app_client import Names, asked, greeting, status
+from support.app_client import Greeter, greeting, response_to, status
 from support.serving import TEXT, frame
 from support.wire import get, peer_of, running
 
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.anyio
 async def test_routes_of_every_kind(tmp_path: Path) -> None:
     (tmp_path / "app.js").write_text("1")
     app, inner = App("*", 0), App("*")
-    shared = app.route("/shared", Names("shared"))
-    app.route("/rooms/{name}/{number:int}", Names("rooms"))
-    app.route("/fresh", Names)
+    shared = app.route("/shared", Greeter("shared"))
+    app.route("/rooms/{name}/{number:int}", Greeter("rooms"))
+    app.route("/fresh", Greeter)
 
     @app.route("/decorated")
-    class Decorated(Names):
+    class Decorated(Greeter):
         def __init__(self) -> None:
             super().__init__("decorated")
 
@@ -49,11 +49,11 @@ async def test_routes_of_every_kind(tmp_path: Path) -> None:
 
     app.http("/teapot", lambda request: Response("short and stout", status=418))
     app.static("/files", tmp_path)
-    inner.route("/ws", Names("inner"))
+    inner.route("/ws", Greeter("inner"))
     inner.http("/", lambda request: "inner page")
     app.mount("/inner", inner)
 
-    assert isinstance(shared, Names)
+    assert isinstance(shared, Greeter)
     assert Decorated().name == "decorated"
     assert page(Request()) == "page"
     async with running(app):
@@ -62,12 +62,12 @@ async def test_routes_of_every_kind(tmp_path: Path) -> None:
         assert await greeting(app, "/fresh") == "default"
         assert await greeting(app, "/decorated") == "decorated"
         assert await greeting(app, "/inner/ws") == "inner"
-        assert (await asked(app, get("/page"))).body == b"page"
-        assert (await asked(app, get("/items/7?q=x"))).body == b'{"number":7,"q":"x"}'
-        assert (await asked(app, get("/teapot"))).status == 418
-        assert (await asked(app, get("/files/app.js"))).body == b"1"
-        assert (await asked(app, get("/inner/"))).body == b"inner page"
-        assert (await asked(app, get("/nothing"))).status == 404
+        assert (await response_to(app, get("/page"))).body == b"page"
+        assert (await response_to(app, get("/items/7?q=x"))).body == b'{"number":7,"q":"x"}'
+        assert (await response_to(app, get("/teapot"))).status == 418
+        assert (await response_to(app, get("/files/app.js"))).body == b"1"
+        assert (await response_to(app, get("/inner/"))).body == b"inner page"
+        assert (await response_to(app, get("/nothing"))).status == 404
 
 
 async def test_class_gives_every_connection_a_component_of_its_own() -> None:
@@ -91,12 +91,12 @@ async def test_class_gives_every_connection_a_component_of_its_own() -> None:
 
 async def test_several_apps_on_one_port_by_host() -> None:
     app, blog, rest = App("shop.example", 0), App("blog.example"), App("*")
-    app.route("/", Names("shop"))
-    blog.route("/", Names("blog"))
-    rest.route("/", Names("rest"))
+    app.route("/", Greeter("shop"))
+    blog.route("/", Greeter("blog"))
+    rest.route("/", Greeter("rest"))
     app.mount("", blog, http_host="blog.example")
     app.mount("", rest, http_host="*")
-    app.route("/", Names("news"), http_host="news.example")
+    app.route("/", Greeter("news"), http_host="news.example")
     async with running(app):
         for host in ("shop", "blog", "news"):
             assert await greeting(app, "/", host=f"{host}.example:{app.port}") == host
@@ -166,9 +166,9 @@ async def test_options_of_app_and_route() -> None:
     app.route("/small", EchoServer())
     app.route("/large", EchoServer(), options=Options(max_message_size=100))
     async with running(app), peer_of(app) as small, peer_of(app) as large:
-        await small.open("/small", glued=frame(TEXT, b"x" * 50))
-        assert (await small.closing())[0] == 1009
-        await large.open("/large", glued=frame(TEXT, b"x" * 50))
+        await small.open("/small", trailing=frame(TEXT, b"x" * 50))
+        assert (await small.receive_close())[0] == 1009
+        await large.open("/large", trailing=frame(TEXT, b"x" * 50))
         assert await large.frame() == (TEXT, b"x" * 50)
 
 
@@ -176,7 +176,7 @@ async def test_health_check_without_a_host() -> None:
     app = App("*", 0)
     app.http("/health", lambda request: "ok")
     async with running(app):
-        assert (await asked(app, b"GET /health HTTP/1.0\r\n\r\n")).body == b"ok"
+        assert (await response_to(app, b"GET /health HTTP/1.0\r\n\r\n")).body == b"ok"
 
 
 # -- methods and bodies of plain HTTP ----------------------------------------------------------------------------------
@@ -197,11 +197,11 @@ async def test_http_handler_reads_the_body_of_a_post() -> None:
         return f"{method} /hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
     async with running(app):
-        assert (await asked(app, with_body("POST", b"hello"))).body == b"POST hello"
-        assert (await asked(app, with_body("PUT", b""))).body == b"PUT "
-        assert (await asked(app, with_body("POST", b"x" * 11))).status == 413
-        assert (await asked(app, get("/hook"))).body == b"page"
-        refused = await asked(app, with_body("DELETE", b""))
+        assert (await response_to(app, with_body("POST", b"hello"))).body == b"POST hello"
+        assert (await response_to(app, with_body("PUT", b""))).body == b"PUT "
+        assert (await response_to(app, with_body("POST", b"x" * 11))).status == 413
+        assert (await response_to(app, get("/hook"))).body == b"page"
+        refused = await response_to(app, with_body("DELETE", b""))
     assert (refused.status, refused.headers["allow"]) == (405, "POST, PUT, GET, HEAD")
 
 
@@ -216,7 +216,7 @@ async def test_http_handler_reads_a_body_that_comes_later() -> None:
         await peer.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
         await anyio.wait_all_tasks_blocked()
         await peer.send(b"def")
-        assert (await peer.answer()).body == b"abcdef"
+        assert (await peer.response()).body == b"abcdef"
 
 
 # -- names of this machine ---------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from support.serving import Serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Keep, Outgoing, Position
-from pywsapp.brokers.redis import RedisBroker, broker_from_url
+from pywsapp.brokers.redis import broker_from_url
+from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.relay import MAX_PENDING, Relay
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.testing.broker import Peer, peers, unique_topic

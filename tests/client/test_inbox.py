@@ -39,12 +39,12 @@ async def test_reading_stops_when_max_queue_and_one_more_wait(limit: int) -> Non
     async with piped(limit) as (inbox, pipe):
         for number in range(20):
             pipe.send(str(number))
-        await pipe.settle()
+        await pipe.run_until_blocked()
         peer = pipe.client.transport
         assert peer.get_write_buffer_size() == size_of(range(limit + 1, 20))
         for number in range(20):
             assert await inbox.take(pipe.conn) == str(number)
-            await pipe.settle()
+            await pipe.run_until_blocked()
         assert peer.get_write_buffer_size() == 0
 
 
@@ -54,9 +54,9 @@ async def test_messages_of_one_read_are_all_kept(limit: int) -> None:
         pipe.send(*map(str, range(100)))
         pipe.client.transport.close()
         for number in range(100):
-            await pipe.settle()
+            await pipe.run_until_blocked()
             assert await inbox.take(pipe.conn) == str(number)
-        await pipe.settle()
+        await pipe.run_until_blocked()
         with pytest.raises(ConnectionClosed, match="1006"):
             await inbox.take(pipe.conn)
 
@@ -64,12 +64,12 @@ async def test_messages_of_one_read_are_all_kept(limit: int) -> None:
 async def test_a_full_queue_does_not_keep_the_connection_after_discarding() -> None:
     async with piped(2) as (inbox, pipe):
         pipe.send(*map(str, range(100)))
-        await pipe.settle()
+        await pipe.run_until_blocked()
         pipe.client.transport.abort()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert pipe.host.discarded == 0
         inbox.discard()
-        await pipe.settle()
+        await pipe.run_until_blocked()
         assert pipe.host.discarded == 1
         with pytest.raises(ConnectionClosed):
             await inbox.take(pipe.conn)
@@ -85,7 +85,7 @@ async def test_messages_come_whole_and_in_order(limit: int, steps: list[int]) ->
                 sent += step
                 continue
             for _ in range(min(-step, sent - received)):
-                await pipe.settle()
+                await pipe.run_until_blocked()
                 assert await inbox.take(pipe.conn) == str(received)
                 received += 1
     assert received == sent

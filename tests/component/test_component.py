@@ -152,7 +152,7 @@ async def test_a_handshake_can_choose_another_component(kind: str) -> None:
 
     class Outer(Recorder):
         def on_handshake(self, request: Request) -> Any:
-            self.note("handshake")
+            self.record("handshake")
             accept = Accept(component=inner, options=Options(max_message_size=3))
             return self.later(accept) if kind == "async" else accept
 
@@ -163,7 +163,7 @@ async def test_a_handshake_can_choose_another_component(kind: str) -> None:
     outer = Outer()
     async with serving(outer) as server, server.client() as client:
         await client.send("123", "1234")
-        assert await client.closed() == 1009
+        assert await client.receive_close() == 1009
         await inner.until_called("close")
     assert outer.calls == [("handshake",)]
     assert inner.names() == ["open", "message", "close"]

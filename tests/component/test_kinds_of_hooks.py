@@ -62,13 +62,13 @@ async def test_kinds_of_hooks_can_be_mixed(on_open: Callable[..., Any], on_messa
     handlers = {name: kind(getattr(Recorder, name)) for name, kind in zip(names, kinds, strict=True)}
     component = type("Mixed", (Recorder,), handlers)()
     messages = [str(number) for number in range(30)]
-    async with serving(component) as server, server.client(glued=message_frame("glued")) as client:
+    async with serving(component) as server, server.client(trailing=message_frame("trailing")) as client:
         await client.send(*messages)
         await client.close()
         await component.until_called("close")
     assert component.calls == [
         ("open",),
-        ("message", "glued"),
+        ("message", "trailing"),
         *(("message", message) for message in messages),
         ("close", 1000, "", True),
     ]
@@ -78,21 +78,21 @@ async def test_kinds_can_change_from_message_to_message() -> None:
     class Changing(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
             if message == "def":
-                return self.note(message)
+                return self.record(message)
             if message == "async":
                 return self.later(message)
             if message == "thread":
                 return self.threaded(message)
-            self.note(message)
+            self.record(message)
             return conn.send(message)
 
         async def later(self, message: Any) -> None:
             await anyio.lowlevel.checkpoint()
-            self.note(message)
+            self.record(message)
 
         @in_thread
         def threaded(self, message: Any) -> None:
-            anyio.from_thread.run_sync(self.note, message)
+            anyio.from_thread.run_sync(self.record, message)
 
     component = Changing()
     sent = ["def", "async", "def", "thread", "send", "def", "def", "async", "async", "thread", "send", "send"] * 3
@@ -110,11 +110,11 @@ def test_a_result_that_cannot_be_awaited_is_ignored(result: Any) -> None:
             return result
 
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note(message)
+            self.record(message)
             return result
 
         def on_close(self, conn: Connection) -> Any:
-            self.note("close")
+            self.record("close")
             return result
 
     component = Returning()
@@ -134,7 +134,7 @@ async def test_a_future_can_be_returned(busy: bool) -> None:
 
     class Returning(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note(message)
+            self.record(message)
             return Soon()
 
     component = Returning()
@@ -153,19 +153,19 @@ async def test_timeouts_cancel_scopes_and_task_groups_work_in_hooks() -> None:
         async def on_open(self, conn: Connection) -> None:
             with anyio.move_on_after(0) as scope:
                 await anyio.sleep_forever()
-            self.note("moved on", scope.cancelled_caught)
+            self.record("moved on", scope.cancelled_caught)
 
         async def on_message(self, conn: Connection, message: Any) -> None:
             try:
                 with anyio.fail_after(0):
                     await anyio.sleep_forever()
             except TimeoutError:
-                self.note("failed", message)
+                self.record("failed", message)
             done: list[int] = []
             async with anyio.create_task_group() as tasks:
                 for number in range(3):
                     tasks.start_soon(self.work, done, number)
-            self.note("worked", sorted(done))
+            self.record("worked", sorted(done))
 
         async def work(self, done: list[int], number: int) -> None:
             await anyio.lowlevel.checkpoint()
@@ -175,7 +175,7 @@ async def test_timeouts_cancel_scopes_and_task_groups_work_in_hooks() -> None:
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
-            self.note("close", scope.cancelled_caught)
+            self.record("close", scope.cancelled_caught)
 
     component = Using()
     async with serving(component) as server, server.client() as client:
@@ -223,7 +223,7 @@ async def test_libraries_of_asyncio_find_their_task() -> None:
     class Using(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             assert asyncio.current_task() is not None
-            self.note(await asyncio.wait_for(asyncio.sleep(0, message), GUARD))
+            self.record(await asyncio.wait_for(asyncio.sleep(0, message), GUARD))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0)
 
@@ -269,7 +269,7 @@ async def test_context_variables_last_for_a_connection() -> None:
             return who.get()
 
         async def on_close(self, conn: Connection) -> None:
-            self.note("close", who.get())
+            self.record("close", who.get())
 
     component = Remembering()
     async with serving(component) as server, server.client("/ana") as ana, server.client("/bo") as bo:
@@ -300,7 +300,7 @@ async def test_a_marked_hook_runs_in_a_thread() -> None:
         def on_message(self, conn: Connection, message: Any) -> None:
             ids.append(threading.get_ident())
             anyio.from_thread.run_sync(conn.send, message.upper())
-            anyio.from_thread.run(conn.send, "awaited")  # type: ignore[arg-type]
+            anyio.from_thread.run(conn.send, "awaited")
 
     async with serving(Threaded()) as server, server.client() as client:
         await client.send("hello")
@@ -336,7 +336,7 @@ async def test_an_error_in_a_thread_reaches_on_error() -> None:
 
         @in_thread
         def on_error(self, conn: Connection, exc: Exception) -> None:
-            anyio.from_thread.run_sync(self.note, "error", repr(exc))
+            anyio.from_thread.run_sync(self.record, "error", repr(exc))
 
     component = Failing()
     async with serving(component) as server, server.client() as client:
@@ -352,7 +352,7 @@ async def test_a_cancelled_server_waits_for_threads() -> None:
     class Blocking(Recorder):
         @in_thread
         def on_message(self, conn: Connection, message: Any) -> None:
-            anyio.from_thread.run_sync(self.note, "begun")
+            anyio.from_thread.run_sync(self.record, "begun")
             assert release.wait(GUARD)
 
     component = Blocking()

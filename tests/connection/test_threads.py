@@ -1,4 +1,4 @@
-"""A connection belongs to the thread of its event loop; a call from another thread says so and what to write."""
+"""A connection belongs to the thread of its event loop; the error of a call from another thread says what to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from support.serving import Recorder, serving
+from support.serving import CLOSE, Recorder, close_frame, serving
 
 from pywsapp.component import in_thread
 from pywsapp.connection import Connection, broadcast
@@ -39,11 +39,11 @@ async def test_a_call_from_another_thread_raises(name: str) -> None:
         with pytest.raises(ConfigurationError, match=r"anyio\.from_thread\.run_sync"):
             await anyio.to_thread.run_sync(CALLS[name], conn)
         assert conn.is_open
-        conn.send("still here")
-        assert await client.message() == "still here"
+        conn.send("still open")
+        assert await client.message() == "still open"
 
 
-async def test_a_handler_in_a_thread_goes_through_anyio() -> None:
+async def test_a_handler_in_a_thread_must_call_through_anyio() -> None:
     class Threaded(Recorder):
         @in_thread
         def on_message(self, conn: Connection, message: Any) -> None:
@@ -56,5 +56,7 @@ async def test_a_handler_in_a_thread_goes_through_anyio() -> None:
     async with serving(component) as server, server.client() as client:
         await client.send("right", "wrong")
         assert await client.message() == "sent"
-        assert await client.closed() == 1011
+        assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
+        await client.stream.send(close_frame(1011))
+        await client.read_to_end()
     assert ("error", "ConfigurationError") in component.calls

@@ -9,7 +9,7 @@ import pytest
 
 pytest.register_assert_rewrite("support.browser")
 
-from support.browser import Page, People, Server, expect  # noqa: E402 - not before the line above
+from support.browser import ChatUsers, Page, Server, expect  # noqa: E402 - not before the line above
 
 pytest_plugins = ["support.browser"]
 
@@ -41,8 +41,8 @@ def names(page: Page) -> list[str]:
     return page.locator("#people bdi").all_inner_texts()
 
 
-def test_what_one_types_the_other_reads(people: People) -> None:
-    ana, ben = people.enter("Ana"), people.enter("Ben")
+def test_what_one_types_the_other_reads(users: ChatUsers) -> None:
+    ana, ben = users.enter("Ana"), users.enter("Ben")
     for text in SCRIPTS:
         say(ana, text)
         wait_for(ben, text)
@@ -54,9 +54,9 @@ def test_what_one_types_the_other_reads(people: People) -> None:
     assert ben.locator("#log").locator("b, img").count() == 0
 
 
-def test_the_list_of_people_follows_who_comes_and_goes(people: People) -> None:
-    ana = people.enter("Ana")
-    ben = people.enter("Ben")
+def test_the_list_of_people_follows_who_comes_and_goes(users: ChatUsers) -> None:
+    ana = users.enter("Ana")
+    ben = users.enter("Ben")
     expect(ana.locator("#people bdi")).to_have_text(["Ana", "Ben"])
     expect(ana.locator(".line")).to_have_text(["Ben joined"])
     ben.close()
@@ -64,25 +64,25 @@ def test_the_list_of_people_follows_who_comes_and_goes(people: People) -> None:
     expect(ana.locator(".line")).to_have_text(["Ben joined", "Ben left"])
 
 
-def test_the_second_person_with_a_name_gets_a_number(people: People) -> None:
-    people.enter("Ana")
-    other = people.enter("Ana")
+def test_the_second_person_with_a_name_gets_a_number(users: ChatUsers) -> None:
+    users.enter("Ana")
+    other = users.enter("Ana")
     assert names(other) == ["Ana", "Ana 2"]
     expect(other.locator("#my-name")).to_have_text("Ana 2")
     say(other, "I am the second")
     expect(other.locator(".mine .bubble")).to_have_text("I am the second")
 
 
-def test_a_person_can_take_another_name(people: People) -> None:
-    ana, ben = people.enter("Ana"), people.enter("Ben")
+def test_a_person_can_take_another_name(users: ChatUsers) -> None:
+    ana, ben = users.enter("Ana"), users.enter("Ben")
     ana.get_by_role("button", name="Rename").click()
     ana.get_by_label("Name", exact=True).fill("Anna")
     ana.get_by_label("Name", exact=True).press("Enter")
     expect(ben.locator("#people bdi")).to_have_text(["Anna", "Ben"])
 
 
-def test_rooms_are_separate_and_have_addresses(people: People) -> None:
-    ana, ben = people.enter("Ana"), people.enter("Ben", room="M%C3%BAsica%20nova")
+def test_rooms_are_separate_and_have_addresses(users: ChatUsers) -> None:
+    ana, ben = users.enter("Ana"), users.enter("Ben", room="M%C3%BAsica%20nova")
     expect(ben.locator("#room-name")).to_have_text("música nova")
     say(ben, "only for this room")
     say(ana, "only for the lobby")
@@ -95,8 +95,8 @@ def test_rooms_are_separate_and_have_addresses(people: People) -> None:
     expect(ben.locator("#people bdi")).to_have_text(["Ana", "Ben"])
 
 
-def test_a_room_can_be_opened_by_name(people: People) -> None:
-    ana = people.enter("Ana")
+def test_a_room_can_be_opened_by_name(users: ChatUsers) -> None:
+    ana = users.enter("Ana")
     ana.get_by_label("Open another room").fill("Garden")
     ana.get_by_label("Open another room").press("Enter")
     expect(ana.locator("#room-name")).to_have_text("garden")
@@ -106,16 +106,16 @@ def test_a_room_can_be_opened_by_name(people: People) -> None:
     expect(ana.locator("#room-name")).to_have_text("garden")
 
 
-def test_a_bad_address_leads_to_the_lobby(people: People) -> None:
-    page = people.page()
-    page.goto(people.server.url + "#no/such%zz")
+def test_a_bad_address_leads_to_the_lobby(users: ChatUsers) -> None:
+    page = users.page()
+    page.goto(users.server.url + "#no/such%zz")
     page.get_by_label("Name", exact=True).fill("Ana")
     page.get_by_role("button", name="Enter").click()
     expect(page.locator("#room-name")).to_have_text("lobby")
 
 
-def test_shift_enter_makes_a_line(people: People) -> None:
-    ana = people.enter("Ana")
+def test_shift_enter_makes_a_line(users: ChatUsers) -> None:
+    ana = users.enter("Ana")
     ana.locator("#text").press_sequentially("one")
     ana.locator("#text").press("Shift+Enter")
     ana.locator("#text").press_sequentially("two")
@@ -123,8 +123,8 @@ def test_shift_enter_makes_a_line(people: People) -> None:
     wait_for(ana, "one\ntwo")
 
 
-def test_the_page_comes_back_by_itself_when_the_server_does(people: People, server: Server) -> None:
-    ana, ben = people.enter("Ana", room="ideas"), people.enter("Ben", room="ideas")
+def test_the_page_comes_back_by_itself_when_the_server_does(users: ChatUsers, server: Server) -> None:
+    ana, ben = users.enter("Ana", room="ideas"), users.enter("Ben", room="ideas")
     say(ana, "before")
     wait_for(ben, "before")
     server.kill()
@@ -143,8 +143,8 @@ def test_the_page_comes_back_by_itself_when_the_server_does(people: People, serv
     assert bubbles(ben) == ["before", "written without a connection"]
 
 
-def test_a_break_shows_no_message_twice_and_loses_none(people: People) -> None:
-    ana, ben = people.enter("Ana"), people.enter("Ben")
+def test_a_break_shows_no_message_twice_and_loses_none(users: ChatUsers) -> None:
+    ana, ben = users.enter("Ana"), users.enter("Ben")
     say(ana, "first")
     wait_for(ben, "first")
     ben.context.set_offline(True)
@@ -158,8 +158,8 @@ def test_a_break_shows_no_message_twice_and_loses_none(people: People) -> None:
     expect(ana.locator("#people bdi")).to_have_text(["Ana", "Ben"])
 
 
-def test_a_reloaded_page_knows_who_it_is(people: People) -> None:
-    ana = people.enter("Ana", room="music")
+def test_a_reloaded_page_knows_who_it_is(users: ChatUsers) -> None:
+    ana = users.enter("Ana", room="music")
     say(ana, "hello")
     ana.locator("#text").press_sequentially("not sent yet")
     ana.reload()
@@ -170,8 +170,8 @@ def test_a_reloaded_page_knows_who_it_is(people: People) -> None:
     assert names(ana) == ["Ana"]
 
 
-def test_a_hidden_page_counts_what_it_missed(people: People) -> None:
-    ana, ben = people.enter("Ana"), people.enter("Ben")
+def test_a_hidden_page_counts_what_it_missed(users: ChatUsers) -> None:
+    ana, ben = users.enter("Ana"), users.enter("Ben")
     hide = "hidden => Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })"
     ana.evaluate(hide, True)  # a headless page is never hidden
     say(ben, "psst")
@@ -182,8 +182,8 @@ def test_a_hidden_page_counts_what_it_missed(people: People) -> None:
     expect(ana).to_have_title("#lobby · pywsapp chat")
 
 
-def test_a_flood_is_refused_and_no_text_is_lost(people: People) -> None:
-    ana = people.enter("Ana")
+def test_a_flood_is_refused_and_no_text_is_lost(users: ChatUsers) -> None:
+    ana = users.enter("Ana")
     ana.evaluate(
         """() => {
             for (let number = 0; number < 12; number++) {
@@ -197,8 +197,8 @@ def test_a_flood_is_refused_and_no_text_is_lost(people: People) -> None:
     assert bubbles(ana) == [f"m{number}" for number in range(9)]
 
 
-def test_the_page_runs_nothing_that_is_not_its_own(people: People) -> None:
-    ana = people.enter("Ana")
+def test_the_page_runs_nothing_that_is_not_its_own(users: ChatUsers) -> None:
+    ana = users.enter("Ana")
     refused = ana.evaluate(
         """() => new Promise(resolve => {
             addEventListener('securitypolicyviolation', event => resolve(event.effectiveDirective));
@@ -209,15 +209,15 @@ def test_the_page_runs_nothing_that_is_not_its_own(people: People) -> None:
     )
     assert refused == "script-src-elem"
     assert ana.title() == "#lobby · pywsapp chat"
-    people.console.clear()  # Chromium reports the violation there too
+    users.console.clear()  # Chromium reports the violation there too
 
 
-def meet(people: People, *, phone: bool) -> tuple[Page, Page]:
+def meet(users: ChatUsers, *, phone: bool) -> tuple[Page, Page]:
     """Let four people talk about something, and give the pages of two of them, one of them dark."""
     size: dict[str, Any] = {"width": 375, "height": 720, "phone": True} if phone else {"height": 820}
-    ana, ben = people.enter("Ana", **size), people.enter("Ben", dark=True, **size)
-    lena, mohamed = people.enter("Lena"), people.enter("محمد")
-    people.enter("Zoë", room="music")
+    ana, ben = users.enter("Ana", **size), users.enter("Ben", dark=True, **size)
+    lena, mohamed = users.enter("Lena"), users.enter("محمد")
+    users.enter("Zoë", room="music")
     talk = [
         (ana, "Good morning! Is the new version out?"),
         (ben, "Since eight, on both machines 🎉"),
@@ -239,8 +239,8 @@ def meet(people: People, *, phone: bool) -> tuple[Page, Page]:
     return ana, ben
 
 
-def test_a_desktop(people: People, pictures: Path) -> None:
-    ana, ben = meet(people, phone=False)
+def test_a_desktop(users: ChatUsers, pictures: Path) -> None:
+    ana, ben = meet(users, phone=False)
     ana.screenshot(path=pictures / "chat.png")
     ben.screenshot(path=pictures / "chat-dark.png")
     assert names(ana) == ["Ana", "Ben", "Lena", "محمد"]
@@ -248,8 +248,8 @@ def test_a_desktop(people: People, pictures: Path) -> None:
     assert not ana.locator("#menu").is_visible()
 
 
-def test_a_phone(people: People, pictures: Path) -> None:
-    ana, ben = meet(people, phone=True)
+def test_a_phone(users: ChatUsers, pictures: Path) -> None:
+    ana, ben = meet(users, phone=True)
     ana.screenshot(path=pictures / "chat-phone.png")
     ben.screenshot(path=pictures / "chat-phone-dark.png")
     say(ana, "Donaudampfschifffahrtsgesellschaft" * 8)
@@ -263,7 +263,7 @@ def test_a_phone(people: People, pictures: Path) -> None:
     assert not ana.locator("#side").is_visible()
     ana.locator("#menu").click()
     expect(ana.locator("#people bdi").first).to_be_in_viewport()
-    ana.screenshot(path=pictures / "chat-phone-people.png")
+    ana.screenshot(path=pictures / "chat-phone-users.png")
     ana.keyboard.press("Escape")
     expect(ana.locator("#side")).not_to_be_visible()
     expect(ana.locator("#menu")).to_be_focused()

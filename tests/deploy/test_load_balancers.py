@@ -1,4 +1,4 @@
-"""HAProxy and nginx in front of two servers, with the files of docs/deploy: whom they see, health, and replacing."""
+"""HAProxy and nginx in front of two servers, with the files of docs/deploy: addresses, health and replacement."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import anyio
 import pytest
-from support.balancers import CLIENT, Balanced, balanced
+from support.balancers import CLIENT, BalancedServers, balanced
 from support.serving import GUARD
 
 pytestmark = pytest.mark.anyio
@@ -22,22 +21,29 @@ PACE = 0.02
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # of the clients; the servers are processes
+    return "asyncio"  # runs the clients; the servers are processes
+
+
+@pytest.fixture(scope="module")
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BalancedServers]:
+    with balanced(request.param, tmp_path_factory.mktemp(request.param)) as servers:
+        yield servers
 
 
 @pytest.fixture
-def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Balanced]:
-    with balanced(request.param, tmp_path) as running:
-        yield running
+async def setup(running: BalancedServers) -> BalancedServers:
+    """The servers behind a balancer, both running: a test can leave one that has ended."""
+    await running.restart_ended_servers()
+    return running
 
 
 def behind(*kinds: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("setup", kinds, indirect=True)
+    return pytest.mark.parametrize("running", kinds, indirect=True)
 
 
 @behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream")
-async def test_clients_are_spread_and_seen_by_their_own_address(setup: Balanced) -> None:
-    scheme = "http" if setup.kind == "nginx-stream" else "https"  # version 1 of the PROXY protocol cannot tell
+async def test_servers_share_the_clients_and_see_their_addresses(setup: BalancedServers) -> None:
+    scheme = "http" if setup.kind == "nginx-stream" else "https"  # version 1 of the PROXY protocol has no scheme
     seen, clients = [], []
     async with AsyncExitStack() as stack:
         for number in range(4):
@@ -54,43 +60,26 @@ async def test_clients_are_spread_and_seen_by_their_own_address(setup: Balanced)
         pass
 
 
-@behind("haproxy", "haproxy-tcp")
-async def test_a_server_that_is_about_to_end_keeps_its_clients_and_gets_no_new_ones(setup: Balanced) -> None:
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(setup.client()) for _ in range(2)]
-        old = {client.welcome["server"]: client for client in clients}
-        assert set(old) == {"a", "b"}
-        setup.servers["a"].send(signal.SIGTERM)
-        await setup.until_balancer_says("Server chat/a is DOWN, reason: Layer7 wrong status, code: 503")
-        for _ in range(4):
-            new = await stack.enter_async_context(setup.client())
-            assert new.welcome["server"] == "b"
-        assert await old["a"].echo("still here") == 0
-        assert await old["a"].closing() == 1012
-        assert await old["b"].echo("here as well") == 0
-    assert await setup.end("a") == 0
-
-
 @behind("haproxy", "haproxy-tcp", "nginx")
-async def test_a_server_is_replaced_under_load_and_nobody_sees_an_error(setup: Balanced) -> None:
+async def test_replacing_a_server_under_load_causes_no_errors(setup: BalancedServers) -> None:
     closings: Counter[tuple[str, int]] = Counter()
     first: Counter[str] = Counter()
-    all_there, met_again, done = anyio.Event(), anyio.Event(), anyio.Event()
+    all_connected, is_used_again, done = anyio.Event(), anyio.Event(), anyio.Event()
 
-    async def talk(lasting: bool) -> None:  # any error in it fails the test
+    async def talk(is_lasting: bool) -> None:  # an error in it fails the test
         generation = 0
         while not done.is_set():
             async with setup.client() as client:
                 server = client.welcome["server"]
-                if lasting and not generation:
+                if is_lasting and not generation:
                     first[server] += 1
                     if first.total() == CLIENTS:
-                        all_there.set()
+                        all_connected.set()
                 if replaced and server == "a":
-                    met_again.set()
+                    is_used_again.set()
                 generation += 1
                 number = code = 0
-                while not code and not done.is_set() and (lasting or number < 3):
+                while not code and not done.is_set() and (is_lasting or number < 3):
                     number += 1
                     code = await client.echo(str(number))
                     await anyio.sleep(PACE)
@@ -104,14 +93,32 @@ async def test_a_server_is_replaced_under_load_and_nobody_sees_an_error(setup: B
         async with anyio.create_task_group() as tasks:
             for number in range(CLIENTS + 2):
                 tasks.start_soon(talk, number < CLIENTS)
-            await all_there.wait()
+            await all_connected.wait()
             setup.servers["a"].send(signal.SIGTERM)
             assert await setup.end("a") == 0
             assert first["a"] <= closings["a", 1012] <= first["a"] + 2
-            await anyio.to_thread.run_sync(setup.start, "a", "asyncio")
+            await anyio.to_thread.run_sync(lambda: setup.start(a="asyncio"))
             replaced = True
-            await met_again.wait()
+            await is_used_again.wait()
             done.set()
     assert set(closings) == {("a", 1012)}
     assert first["a"] > CLIENTS / 4
     assert first["b"] > CLIENTS / 4
+
+
+@behind("haproxy", "haproxy-tcp")
+async def test_a_server_that_shuts_down_keeps_its_clients_and_gets_no_new_ones(setup: BalancedServers) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(setup.client()) for _ in range(2)]
+        old = {client.welcome["server"]: client for client in clients}
+        assert set(old) == {"a", "b"}
+        position = len(setup.balancer.output)
+        setup.servers["a"].send(signal.SIGTERM)
+        await setup.until_balancer_writes("Server chat/a is DOWN, reason: Layer7 wrong status, code: 503", position)
+        for _ in range(4):
+            new = await stack.enter_async_context(setup.client())
+            assert new.welcome["server"] == "b"
+        assert await old["a"].echo("still here") == 0
+        assert await old["a"].receive_and_answer_close() == 1012
+        assert await old["b"].echo("here as well") == 0
+    assert await setup.end("a") == 0

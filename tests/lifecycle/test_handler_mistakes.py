@@ -1,4 +1,4 @@
-"""Mistakes in handlers that are easy to make: each gets a message that says what to write instead."""
+"""Likely mistakes in handlers: the message of each says what to write instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_an_attribute_of_its_own_on_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_setting_an_unknown_attribute_of_a_connection_fails(caplog: pytest.LogCaptureFixture) -> None:
     class Naming(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
             conn.name = message  # type: ignore[attr-defined]
@@ -29,7 +29,7 @@ def test_an_attribute_of_its_own_on_a_connection(caplog: pytest.LogCaptureFixtur
     assert pipe.codes() == [1011]
 
 
-def test_reading_an_attribute_of_its_own_from_a_connection() -> None:
+def test_reading_an_unknown_attribute_of_a_connection_fails() -> None:
     seen: list[str] = []
 
     class Reading(MessageComponent):
@@ -44,7 +44,7 @@ def test_reading_an_attribute_of_its_own_from_a_connection() -> None:
     assert seen[0].endswith("keep your own data in conn.state: conn.state.user")
 
 
-def test_another_attribute_error_is_left_as_it_is() -> None:
+def test_other_attribute_errors_are_not_changed() -> None:
     seen: list[str] = []
 
     class Broken(MessageComponent):
@@ -58,7 +58,7 @@ def test_another_attribute_error_is_left_as_it_is() -> None:
     assert seen == ["'str' object has no attribute 'decode'"]
 
 
-def test_a_returned_reply_is_warned_of_once_for_each_class(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_returned_reply_causes_one_warning_for_each_class(caplog: pytest.LogCaptureFixture) -> None:
     class Replying(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> Any:
             return f"you said {message}"
@@ -75,7 +75,9 @@ def test_a_returned_reply_is_warned_of_once_for_each_class(caplog: pytest.LogCap
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.anyio
-async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reply_returned_by_an_async_handler_causes_a_warning(
+    waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     class Replying(MessageComponent):
         async def on_message(self, conn: Connection, message: Any) -> Any:
             if waits:
@@ -86,7 +88,7 @@ async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pyte
         pipe = Pipe(Replying(), tasks=tasks)
         for _ in range(3):
             pipe.send("1")
-            await pipe.settle()
+            await pipe.run_until_blocked()
         assert warnings(caplog) == [
             "a handler of Replying returned {'reply': '1'}, which goes nowhere; write conn.send(...) to send it"
         ]
@@ -94,15 +96,15 @@ async def test_an_async_handler_that_returns_its_reply(waits: bool, caplog: pyte
 
 
 @pytest.mark.anyio
-async def test_what_may_be_returned(caplog: pytest.LogCaptureFixture) -> None:
+async def test_returning_an_awaitable_or_none_causes_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Returning(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("message", message)
+            self.record("message", message)
             return conn.ping() if message == "ping" else conn.send(message)
 
     class AlsoReturning(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> Any:
-            self.note("message", message)
+            self.record("message", message)
             return conn.send(message)
 
     class InThread(Recorder):
@@ -114,12 +116,12 @@ async def test_what_may_be_returned(caplog: pytest.LogCaptureFixture) -> None:
         for component in (Returning(), AlsoReturning(), InThread()):
             pipe = Pipe(component, tasks=tasks)
             pipe.send("1", "ping", "2")
-            await pipe.settle()
+            await pipe.run_until_blocked()
         assert warnings(caplog) == []
         tasks.cancel_scope.cancel()
 
 
-def test_refuse_outside_a_handshake(caplog: pytest.LogCaptureFixture) -> None:
+def test_raising_refuse_outside_a_handshake_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Refusing(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
             raise Refuse(403)

@@ -1,4 +1,4 @@
-"""Timeouts, cancel scopes, task groups and cancellation in handlers that begin where their message came in."""
+"""Timeouts, cancel scopes, task groups and cancellation in handlers whose first step runs outside of their task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.handler_tasks import LOOPS, Acting, Slow, arrive, checkpoints, idle, play, send_each, warm
+from support.handler_tasks import (
+    LOOPS,
+    Scripted,
+    SlowAwaitable,
+    call_from,
+    checkpoints,
+    opened,
+    run_messages,
+    send_each,
+    wait_until_idle,
+)
 from support.serving import GUARD, Recorder
 
 from pywsapp._event_loop import on_asyncio
@@ -25,16 +35,10 @@ pytestmark = pytest.mark.anyio
 
 Wait = Callable[[], Awaitable[object]]
 
-SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has it since Python 3.11")
-ON_LOOPS = pytest.mark.parametrize("anyio_backend", LOOPS)
-#: What `play` gives when all went well.
+since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in asyncio of Python 3.11")
+on_asyncio_loops = pytest.mark.parametrize("anyio_backend", LOOPS)
+#: The calls that `run_messages` returns when nothing has failed.
 ALL_DONE = [("done", "act"), ("done", "later")]
-
-
-@pytest.fixture(params=["callback", "task"])
-def way(request: pytest.FixtureRequest) -> str:
-    """How messages come in; see `test_worker`."""
-    return str(request.param)
 
 
 def task() -> asyncio.Task[Any]:
@@ -60,10 +64,10 @@ async def forever_yielding() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-FOREVER = pytest.mark.parametrize(
+endless_waits = pytest.mark.parametrize(
     "wait", [anyio.sleep_forever, forever_in_an_event, forever_in_a_child, forever_yielding]
 )
-SECONDS = pytest.mark.parametrize("seconds", [-1, 0, 0.01])
+several_seconds = pytest.mark.parametrize("seconds", [-1, 0, 0.01])
 
 
 async def move_on(seconds: float, wait: Wait) -> None:
@@ -77,27 +81,26 @@ async def fail(seconds: float, wait: Wait) -> None:
         await wait()
 
 
-@FOREVER
-@SECONDS
-@pytest.mark.parametrize("limit", [move_on, fail])
-async def test_a_deadline_ends_a_wait(
-    way: str, limit: Callable[[float, Wait], Awaitable[None]], seconds: float, wait: Wait
-) -> None:
-    async def act(conn: Connection) -> None:
-        before = anyio.get_current_task()
-        await limit(seconds, wait)
-        assert anyio.get_current_task() == before
-        assert anyio.current_effective_deadline() == float("inf")
-        await checkpoints()
+@endless_waits
+@several_seconds
+async def test_a_deadline_ends_a_wait(origin: str, seconds: float, wait: Wait) -> None:
+    for limit in (move_on, fail):
 
-    assert await play(way, "act", act=act) == ALL_DONE
+        async def act(conn: Connection, limit: Callable[[float, Wait], Awaitable[None]] = limit) -> None:
+            before = anyio.get_current_task()
+            await limit(seconds, wait)
+            assert anyio.get_current_task() == before
+            assert anyio.current_effective_deadline() == float("inf")
+            await checkpoints()
+
+        assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@SINCE_311
-@FOREVER
-@SECONDS
-@ON_LOOPS
-async def test_so_does_one_of_asyncio(way: str, seconds: float, wait: Wait) -> None:
+@since_311
+@endless_waits
+@several_seconds
+@on_asyncio_loops
+async def test_a_timeout_of_asyncio_ends_a_wait(origin: str, seconds: float, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -105,11 +108,11 @@ async def test_so_does_one_of_asyncio(way: str, seconds: float, wait: Wait) -> N
         assert task().cancelling() == 0
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @pytest.mark.parametrize("inner", [0, 30])
-async def test_deadlines_are_nested(way: str, inner: float) -> None:
+async def test_deadlines_can_be_nested(origin: str, inner: float) -> None:
     async def act(conn: Connection) -> None:
         with anyio.move_on_after(0.01) as outside:
             with anyio.move_on_after(inner) as inside:
@@ -120,10 +123,10 @@ async def test_deadlines_are_nested(way: str, inner: float) -> None:
         assert outside.cancelled_caught
         assert inside.cancelled_caught == (inner == 0)
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-async def test_a_shield_holds(way: str) -> None:
+async def test_a_shield_delays_a_cancellation(origin: str) -> None:
     async def act(conn: Connection) -> None:
         with anyio.CancelScope() as outside:
             outside.cancel()
@@ -133,17 +136,17 @@ async def test_a_shield_holds(way: str) -> None:
                 await checkpoints()
             assert not inside.cancel_called
             await anyio.lowlevel.checkpoint()
-            raise AssertionError("not cancelled behind the shield")
+            raise AssertionError("not cancelled after the shield")
         assert outside.cancelled_caught
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 # -- scopes ------------------------------------------------------------------------------------------------------------
 
 
-@FOREVER
-async def test_a_scope_is_cancelled_by_its_handler(way: str, wait: Wait) -> None:
+@endless_waits
+async def test_a_handler_can_cancel_its_own_scope(origin: str, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -151,12 +154,12 @@ async def test_a_scope_is_cancelled_by_its_handler(way: str, wait: Wait) -> None
         assert scope.cancelled_caught
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@FOREVER
+@endless_waits
 @pytest.mark.parametrize("when", ["at once", "later", "both at once"])
-async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, wait: Wait) -> None:
+async def test_a_handler_can_cancel_the_scope_of_another_connection(origin: str, when: str, wait: Wait) -> None:
     scopes: list[anyio.CancelScope] = []
 
     async def act(conn: Connection) -> None:
@@ -171,17 +174,17 @@ async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, w
             await anyio.lowlevel.checkpoint()
         scopes.pop().cancel()
 
-    first, second = Acting(act=act), Acting(cancel=cancel)
-    async with warm(first) as one, warm(second) as other:
+    first, second = Scripted(act=act), Scripted(cancel=cancel)
+    async with opened(first) as one, opened(second) as other:
         if when == "both at once":
-            await arrive(way, send_each, (one, "act"), (other, "cancel"))
+            await call_from(origin, send_each, (one, "act"), (other, "cancel"))
         else:
-            await arrive(way, one.send, "act")
+            await call_from(origin, one.send, "act")
             if when == "later":
                 await checkpoints()
-            await arrive(way, other.send, "cancel")
-        await idle(one)
-        await idle(other)
+            await call_from(origin, other.send, "cancel")
+        await wait_until_idle(one)
+        await wait_until_idle(other)
         assert first.calls[1:] == [("done", "act")]
         assert second.calls[1:] == [("done", "cancel")]
 
@@ -190,7 +193,7 @@ async def test_a_scope_is_cancelled_by_another_connection(way: str, when: str, w
 
 
 class Child(Exception):
-    """What a child raises."""
+    """The exception of a child task."""
 
 
 async def crash(steps: int) -> None:
@@ -201,8 +204,8 @@ async def crash(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("body", ["ends", "waits"])
-@pytest.mark.parametrize("group", ["anyio", pytest.param("asyncio", marks=SINCE_311)])
-async def test_a_failing_child_ends_its_group_and_its_handler(way: str, group: str, body: str, steps: int) -> None:
+@pytest.mark.parametrize("group", ["anyio", pytest.param("asyncio", marks=since_311)])
+async def test_a_failing_child_ends_its_group_and_its_handler(origin: str, group: str, body: str, steps: int) -> None:
     async def act(conn: Connection) -> None:
         if group == "anyio" or not on_asyncio():
             async with anyio.create_task_group() as children:
@@ -217,20 +220,20 @@ async def test_a_failing_child_ends_its_group_and_its_handler(way: str, group: s
                 if body == "waits":
                     await anyio.sleep_forever()
 
-    class Telling(Acting):
+    class ErrorRecorder(Scripted):
         async def on_error(self, conn: Connection, exc: Exception) -> None:
             assert isinstance(exc, ExceptionGroup)
-            self.note("error", *map(type, exc.exceptions))
+            self.record("error", *map(type, exc.exceptions))
             await checkpoints()
 
-    component = Telling(act=act, later=checkpoints)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "act", "later")
-        await idle(pipe)
+    component = ErrorRecorder(act=act, later=checkpoints)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "act", "later")
+        await wait_until_idle(pipe)
         assert component.calls[1:] == [("error", Child), ("done", "later")]
 
 
-async def test_children_end_with_their_handler(way: str) -> None:
+async def test_a_task_group_waits_for_its_children(origin: str) -> None:
     results: list[int] = []
 
     async def child(number: int) -> None:
@@ -243,13 +246,13 @@ async def test_children_end_with_their_handler(way: str) -> None:
                 group.start_soon(child, number)
         assert sorted(results) == [0, 1, 2]
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-# -- what else knows the current task ----------------------------------------------------------------------------------
+# -- other users of the current task ----------------------------------------------------------------------------------
 
 
-async def test_a_lock_is_held_across_handlers(way: str) -> None:
+async def test_a_lock_can_be_held_across_handlers(origin: str) -> None:
     lock = anyio.Lock()
 
     async def take(conn: Connection) -> None:
@@ -265,11 +268,11 @@ async def test_a_lock_is_held_across_handlers(way: str) -> None:
             pass
 
     sent = ["take", "give", "both", "take", "give"]
-    calls = await play(way, *sent, take=take, give=give, both=both)
+    calls = await run_messages(origin, *sent, take=take, give=give, both=both)
     assert calls == [("done", name) for name in [*sent, "later"]]
 
 
-async def test_connections_pass_things_through_a_stream(way: str) -> None:
+async def test_connections_can_exchange_items_through_a_stream(origin: str) -> None:
     put, take = anyio.create_memory_object_stream[int](1)
 
     async def give(conn: Connection) -> None:
@@ -280,18 +283,18 @@ async def test_connections_pass_things_through_a_stream(way: str) -> None:
         got = [await take.receive() for _ in range(4)]
         assert got == [0, 1, 2, 3]
 
-    one, other = Acting(give=give), Acting(get=get)
+    one, other = Scripted(give=give), Scripted(get=get)
     with put, take:
-        async with warm(one) as a, warm(other) as b:
-            await arrive(way, b.send, "get", "get")
-            await arrive(way, a.send, "give", "give")
-            await idle(a)
-            await idle(b)
+        async with opened(one) as a, opened(other) as b:
+            await call_from(origin, b.send, "get", "get")
+            await call_from(origin, a.send, "give", "give")
+            await wait_until_idle(a)
+            await wait_until_idle(b)
             assert one.calls[1:] == [("done", "give")] * 2
             assert other.calls[1:] == [("done", "get")] * 2
 
 
-async def test_threads_are_waited_for(way: str) -> None:
+async def test_a_handler_in_a_thread_finishes_before_the_next_one(origin: str) -> None:
     class Threaded(Recorder):
         @in_thread
         def on_message(self, conn: Connection, message: Any) -> None:
@@ -299,9 +302,9 @@ async def test_threads_are_waited_for(way: str) -> None:
             anyio.from_thread.run(checkpoints)
             anyio.from_thread.run_sync(conn.send, message)
 
-    async with warm(Threaded()) as pipe:
-        await arrive(way, pipe.send, "1", "2")
-        await idle(pipe)
+    async with opened(Threaded()) as pipe:
+        await call_from(origin, pipe.send, "1", "2")
+        await wait_until_idle(pipe)
         assert pipe.messages() == ["warm up", "warm up", "1", "1", "2", "2"]
 
 
@@ -324,7 +327,7 @@ async def in_a_child_task() -> None:
         assert child.cancelled()
 
 
-async def in_a_gathering() -> None:
+async def in_a_gather() -> None:
     children = [asyncio.ensure_future(anyio.sleep_forever()) for _ in range(2)]
     try:
         await asyncio.gather(*children)
@@ -349,12 +352,12 @@ async def in_a_done_future() -> None:
 
 
 async def in_an_object() -> None:
-    await Slow()
+    await SlowAwaitable()
 
 
-WAITS = pytest.mark.parametrize(
+cancelled_waits = pytest.mark.parametrize(
     "wait",
-    [in_a_future, in_a_bare_yield, in_a_child_task, in_a_gathering, in_a_shield, in_a_done_future, in_an_object],
+    [in_a_future, in_a_bare_yield, in_a_child_task, in_a_gather, in_a_shield, in_a_done_future, in_an_object],
 )
 
 
@@ -366,38 +369,38 @@ def cancel_soon() -> None:
     asyncio.get_running_loop().call_soon(task().cancel, "why")
 
 
-def cancel_sooner() -> None:
-    """Let the task be cancelled in the same turn, before what it is woken for."""
+def cancel_twice_soon() -> None:
+    """Cancel the task twice in the next turn of the event loop, before it is woken."""
     asyncio.get_running_loop().call_soon(task().cancel, "why")
     asyncio.get_running_loop().call_soon(task().cancel, "why")
 
 
 async def cancelled(wait: Wait, cancel: Callable[[], None]) -> asyncio.CancelledError:
-    with pytest.raises(asyncio.CancelledError) as caught:  # noqa: PT012 - both are in one step
+    with pytest.raises(asyncio.CancelledError) as caught:  # noqa: PT012 - both belong to one step
         cancel()
         await wait()
-    for _ in range(2 if cancel is cancel_sooner else 1):
+    for _ in range(2 if cancel is cancel_twice_soon else 1):
         if sys.version_info >= (3, 11):
             task().uncancel()
     return caught.value
 
 
-@WAITS
+@cancelled_waits
 @pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
-@ON_LOOPS
+@on_asyncio_loops
 async def test_a_cancelled_handler_is_interrupted_where_it_waits(
-    way: str, cancel: Callable[[], None], wait: Wait
+    origin: str, cancel: Callable[[], None], wait: Wait
 ) -> None:
     async def act(conn: Connection) -> None:
         await cancelled(wait, cancel)
-        await checkpoints()  # once, and no more
-        await limited()
+        await checkpoints()  # the handler is interrupted only once
+        await check_timeouts()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-async def limited() -> None:
-    """See timeouts work."""
+async def check_timeouts() -> None:
+    """Check that timeouts still work in the handler."""
     await move_on(0.001, anyio.sleep_forever)
     if sys.version_info >= (3, 11):
         assert task().cancelling() == 0
@@ -407,41 +410,41 @@ async def limited() -> None:
         assert task().cancelling() == 0
 
 
-@pytest.mark.parametrize("wait", [in_a_future, in_a_bare_yield, pytest.param(in_a_child_task, marks=SINCE_311)])
+@pytest.mark.parametrize("wait", [in_a_future, in_a_bare_yield, pytest.param(in_a_child_task, marks=since_311)])
 @pytest.mark.parametrize("cancel", [cancel_now, cancel_soon])
-@ON_LOOPS
-async def test_a_cancellation_keeps_its_message(way: str, cancel: Callable[[], None], wait: Wait) -> None:
+@on_asyncio_loops
+async def test_a_cancellation_keeps_its_message(origin: str, cancel: Callable[[], None], wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         assert (await cancelled(wait, cancel)).args == ("why",)
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@WAITS
-@ON_LOOPS
-async def test_so_is_one_that_has_waited_for_long(way: str, wait: Wait) -> None:
+@cancelled_waits
+@on_asyncio_loops
+async def test_a_handler_that_has_waited_before_is_interrupted_too(origin: str, wait: Wait) -> None:
     async def act(conn: Connection) -> None:
         await checkpoints()
         await cancelled(wait, cancel_now)
         await checkpoints()
         await cancelled(wait, cancel_soon)
-        await limited()
+        await check_timeouts()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@ON_LOOPS
-async def test_two_cancellations_before_the_first_wait_are_one(way: str) -> None:
+@on_asyncio_loops
+async def test_two_cancellations_before_the_first_wait_are_one(origin: str) -> None:
     async def act(conn: Connection) -> None:
-        await cancelled(in_a_future, cancel_sooner)
+        await cancelled(in_a_future, cancel_twice_soon)
         await checkpoints()
-        await limited()
+        await check_timeouts()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@ON_LOOPS
-async def test_a_child_may_refuse_to_be_cancelled(way: str) -> None:
+@on_asyncio_loops
+async def test_a_child_can_refuse_to_be_cancelled(origin: str) -> None:
     async def refuse() -> str:
         with suppress(asyncio.CancelledError):
             await anyio.sleep_forever()
@@ -453,31 +456,31 @@ async def test_a_child_may_refuse_to_be_cancelled(way: str) -> None:
         cancel_soon()
         assert await child == "refused"
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="the cancellation stands before Python 3.13")
-@ON_LOOPS
-async def test_a_cancellation_that_is_taken_back_never_comes(way: str) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="uncancel withdraws a cancellation since 3.13")
+@on_asyncio_loops
+async def test_a_task_that_is_uncancelled_is_not_interrupted(origin: str) -> None:
     async def act(conn: Connection) -> None:
         task().cancel()
         task().uncancel()
         await checkpoints()
 
-    assert await play(way, "act", act=act) == ALL_DONE
+    assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
 @pytest.mark.parametrize("then", ["ends", "is not caught"])
-@ON_LOOPS
-async def test_a_cancellation_that_nobody_takes_ends_the_connection(way: str, then: str) -> None:
+@on_asyncio_loops
+async def test_an_unhandled_cancellation_ends_the_connection(origin: str, then: str) -> None:
     async def act(conn: Connection) -> None:
         task().cancel()
         if then == "is not caught":
             await anyio.sleep_forever()
 
-    component = Acting(act=act)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, "act")
+    component = Scripted(act=act)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, "act")
         with anyio.fail_after(GUARD):
             while pipe.conn.is_open:
                 await anyio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""Whatever async handlers do, beginning where their message came in leads to the same as running in the task."""
+"""Async handlers do the same whether their first step runs in a callback or in the handler task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.handler_tasks import arrive, checkpoints, idle, who
+from support.handler_tasks import call_from, checkpoints, current_name, wait_until_idle
 from support.serving import GUARD, Pipe, Recorder
 
 from pywsapp.connection import Connection
@@ -21,19 +21,19 @@ PROGRAMS = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), max_size=8)
 
 
 class Interpreter(Recorder):
-    """Does what its messages say."""
+    """Performs the steps that its messages list."""
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         for step in json.loads(message):
-            self.note(step, who.get())
+            self.record(step, current_name.get())
             await self.do(conn, step)
-        self.note("end", not conn.is_open)
+        self.record("end", not conn.is_open)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
-        self.note("error", repr(exc))
+        self.record("error", repr(exc))
 
     async def do(self, conn: Connection, step: str) -> None:
-        who.set(step)
+        current_name.set(step)
         if step in ("send", "close"):
             conn.send("sent") if step == "send" else conn.close(4000)
         elif step == "fail":
@@ -41,8 +41,8 @@ class Interpreter(Recorder):
         elif step in ("timeout", "shield"):
             with anyio.move_on_after(0) as scope, anyio.CancelScope(shield=step == "shield"):
                 await checkpoints()
-                self.note("not cut off")
-            self.note("cut off", scope.cancelled_caught)
+                self.record("not cut off")
+            self.record("cut off", scope.cancelled_caught)
         else:
             await self.wait(step)
 
@@ -52,7 +52,7 @@ class Interpreter(Recorder):
             event.set()
             await event.wait()
         elif step == "thread":
-            await anyio.to_thread.run_sync(who.get)
+            await anyio.to_thread.run_sync(current_name.get)
         elif step in ("child", "group"):
             async with anyio.create_task_group() as group:
                 group.start_soon(checkpoints if step == "child" else anyio.sleep_forever)
@@ -64,18 +64,18 @@ class Interpreter(Recorder):
             await anyio.lowlevel.checkpoint()
 
 
-async def interpret(way: str, programs: list[list[str]], at_once: int) -> tuple[list[Any], list[Any]]:
+async def interpret(origin: str, programs: list[list[str]], at_once: int) -> tuple[list[Any], list[Any]]:
     component = Interpreter()
     async with anyio.create_task_group() as tasks:
         pipe = Pipe(component, tasks=tasks)
         pipe.send("[]")
-        await idle(pipe)
+        await wait_until_idle(pipe)
         messages = [json.dumps(program) for program in programs]
         for start in range(0, len(messages), at_once):
-            await arrive(way, pipe.send, *messages[start : start + at_once])
-        await idle(pipe)
+            await call_from(origin, pipe.send, *messages[start : start + at_once])
+        await wait_until_idle(pipe)
         pipe.client.transport.abort()
-        await arrive(way, pipe.turn)
+        await call_from(origin, pipe.turn)
         await component.until_called("close")
         with anyio.fail_after(GUARD):
             while not pipe.host.discarded:
@@ -86,7 +86,7 @@ async def interpret(way: str, programs: list[list[str]], at_once: int) -> tuple[
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 @settings(max_examples=60, deadline=None)
 @given(PROGRAMS, st.integers(1, 8))
-def test_both_ways_lead_to_the_same(backend: str, programs: list[list[str]], at_once: int) -> None:
+def test_a_first_step_in_a_callback_changes_nothing(backend: str, programs: list[list[str]], at_once: int) -> None:
     slow = anyio.run(interpret, "task", programs, at_once)
     options = {"use_uvloop": True} if backend == "uvloop" else {}
     name = "trio" if backend == "trio" else "asyncio"

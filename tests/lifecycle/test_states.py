@@ -1,4 +1,4 @@
-"""The table of states: where a connection can go, and that what follows from its state is what the table says."""
+"""The table of states: its transitions, and that a connection behaves as the table says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.serving import Pipe, Recorder, close_frame, frame
 
 from pywsapp._lifecycle.states import CLOSING, SENDING, TRANSITIONS, Event, State, next_state
 
-#: How far a connection is on its way to the end.
+#: The order of the states; a connection only moves to a higher rank.
 RANK = {
     State.OPEN: 0,
     State.CLOSE_RECEIVED: 1,
@@ -28,7 +28,7 @@ def test_every_state_has_a_row() -> None:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", Event)
-def test_an_event_leads_on_or_changes_nothing(state: State, event: Event) -> None:
+def test_an_event_leads_to_a_later_state_or_changes_nothing(state: State, event: Event) -> None:
     after = next_state(state, event)
     assert after is state or RANK[after] > RANK[state]
 
@@ -64,7 +64,7 @@ STEPS: dict[str, Callable[[Pipe], object]] = {
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=12))
-def test_what_follows_from_the_state_is_what_the_table_says(steps: list[str]) -> None:
+def test_a_connection_follows_the_table(steps: list[str]) -> None:
     component = Recorder()
     pipe = Pipe(component)
     machine = pipe.lifecycle.machine

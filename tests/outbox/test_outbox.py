@@ -1,11 +1,11 @@
-"""The frames that wait, small ones and large ones in two pieces, against a plain model."""
+"""The queue of frames, with large frames in two pieces, against a simple model."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.serving import BINARY, Pipe, Recorder, Sink
+from support.serving import BINARY, Pipe, Recorder, RecordingTransport
 
 from pywsapp._outbox.outbox import WRITELINES_PAUSES, Frame, Outbox, length
 from pywsapp._protocol.sending import LARGE
@@ -26,7 +26,7 @@ def joined(frame: Frame) -> bytes:
 
 
 @given(st.lists(FRAMES, min_size=1), st.integers(1, 100))
-def test_all_comes_out_in_order_and_in_whole_frames(frames: list[Frame], limit: int) -> None:
+def test_take_returns_whole_frames_in_order(frames: list[Frame], limit: int) -> None:
     outbox = filled(frames)
     ends = {0}
     for frame in frames:
@@ -44,23 +44,23 @@ def test_all_comes_out_in_order_and_in_whole_frames(frames: list[Frame], limit: 
 
 
 @given(st.lists(FRAMES), st.integers(0, 100))
-def test_the_oldest_are_dropped_as_whole_frames(frames: list[Frame], size: int) -> None:
+def test_drop_oldest_removes_whole_frames(frames: list[Frame], size: int) -> None:
     outbox = filled(frames)
     outbox.drop_oldest(size)
     assert outbox.size == sum(map(length, outbox.frames)) <= max(size, 0)
     assert outbox.frames == frames[len(frames) - len(outbox.frames) :]
-    if len(outbox.frames) < len(frames):  # one more would have been too much
+    if len(outbox.frames) < len(frames):  # with one frame more, the size would exceed the limit
         assert outbox.size + length(frames[len(frames) - len(outbox.frames) - 1]) > size
 
 
-def test_clear() -> None:
+def test_clear_removes_all_frames() -> None:
     outbox = filled([b"1", (b"2", b"3")])
     outbox.clear()
     assert (outbox.frames, outbox.size) == ([], 0)
 
 
 @pytest.mark.parametrize("size", [LARGE - 1, LARGE, LARGE + 1, 65535, 65536])
-def test_large_messages_keep_their_place(size: int) -> None:
+def test_large_messages_keep_their_order(size: int) -> None:
     pipe = Pipe(Recorder())
     large = bytes(range(256)) * (size // 256) + bytes(size % 256)
     for message in ("before", large, "between", large, large, "after"):
@@ -69,9 +69,9 @@ def test_large_messages_keep_their_place(size: int) -> None:
     assert pipe.messages() == ["before", large, "between", large, large, "after"]
 
 
-@pytest.mark.skipif(not WRITELINES_PAUSES, reason="the writelines of this Python's asyncio is not used")
+@pytest.mark.skipif(not WRITELINES_PAUSES, reason="the outbox does not use writelines on this Python")
 def test_a_large_message_is_not_copied() -> None:
-    class Pieces(Sink):
+    class Pieces(RecordingTransport):
         def __init__(self) -> None:
             super().__init__()
             self.pieces: list[object] = []
@@ -81,12 +81,12 @@ def test_a_large_message_is_not_copied() -> None:
             self.pieces += pieces
             super().writelines(pieces)
 
-    pipe = Pipe(Recorder(), sink=Pieces())
+    recorder = Pieces()
+    pipe = Pipe(Recorder(), recorder=recorder)
     large = bytes(LARGE)
     pipe.conn.send(large)
     pipe.turn()
-    assert isinstance(pipe.sink, Pieces)
-    assert any(piece is large for piece in pipe.sink.pieces)
+    assert any(piece is large for piece in recorder.pieces)
     assert pipe.messages() == [large]
 
 

@@ -74,10 +74,10 @@ def hanging(handler: str, options: str = "") -> str:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_closes_every_connection_and_exits_with_0(run: str, number: signal.Signals) -> None:
     with Program(f"{echo()}app.run({run})\nprint('behind run')") as program:
-        clients = [BlockingClient(program.port, glued=frame(TEXT, b"hello")) for _ in range(50)]
+        clients = [BlockingClient(program.port, trailing=frame(TEXT, b"hello")) for _ in range(50)]
         assert all(client.frame() == (TEXT, b"hello") for client in clients)
         program.send(number)
-        assert [client.closed() for client in clients] == [1012] * 50
+        assert [client.receive_close() for client in clients] == [1012] * 50
         assert program.end(SOON) == 0
     for client in clients:
         with client:
@@ -128,7 +128,7 @@ Hangs.on_close = lambda self, conn: print("on_close", conn.close_code)
 app.on_shutdown(lambda: print("shutdown"))
 app.run({run})
 """
-    with Program(source) as program, BlockingClient(program.port, glued=frame(TEXT)) as client:
+    with Program(source) as program, BlockingClient(program.port, trailing=frame(TEXT)) as client:
         assert client.frame() == (TEXT, b"begun")
         program.send(signal.SIGTERM)
         assert client.frame()[0] == CLOSE
@@ -147,7 +147,7 @@ def test_peer_that_does_not_answer_delays_the_end_for_a_limited_time(run: str) -
 @every_backend
 def test_handler_that_hangs_delays_the_end_for_a_limited_time(run: str) -> None:
     source = hanging("waiting", "drain_timeout=0.3, on_close_timeout=0.3")
-    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port, glued=frame(TEXT)) as client:
+    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port, trailing=frame(TEXT)) as client:
         client.frame()
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
@@ -162,9 +162,9 @@ def test_a_delayed_drain_is_not_a_handler_that_hangs(run: str) -> None:
         port = program.port
         program.send(signal.SIGTERM)
         program.until("accepting connections for 2.6 s more")
-        with BlockingClient(port, glued=frame(TEXT, b"late")) as client:
+        with BlockingClient(port, trailing=frame(TEXT, b"late")) as client:
             assert client.frame() == (TEXT, b"late")
-            assert client.closed() == 1012
+            assert client.receive_close() == 1012
         assert program.end(SOON) == 0
 
 
@@ -283,7 +283,7 @@ def test_without_uvloop_and_trio_it_runs_on_asyncio() -> None:
         program.until(" on asyncio: http")
         with BlockingClient(program.port) as client:
             program.send(signal.SIGTERM)
-            assert client.closed() == 1012
+            assert client.receive_close() == 1012
         assert program.end(SOON) == 0
 
 
@@ -321,7 +321,7 @@ class Exits(MessageComponent):
 app.route("/exit", Exits())
 app.run({run})
 """
-    with Program(source) as program, BlockingClient(program.port, path="/exit", glued=frame(TEXT)):
+    with Program(source) as program, BlockingClient(program.port, path="/exit", trailing=frame(TEXT)):
         assert program.end(SOON) == 3
 
 

@@ -94,7 +94,7 @@ say(f"behind run {{app.worker}}")
         pids = {client.pid for client in clients.values()} | {program.process.pid}
         assert len({os.getpgid(pid) for pid in pids}) == 3, "a terminal sends SIGINT to a process group"
         program.send(signal.SIGTERM)
-        assert [client.closed() for client in clients.values()] == [1012, 1012]
+        assert [client.receive_close() for client in clients.values()] == [1012, 1012]
         assert program.end(SOON) == 0
     lines = program.output.splitlines()
     assert sorted(line for line in lines if line.startswith("startup")) == ["startup 1", "startup 2"]
@@ -189,7 +189,7 @@ app.run({run}, workers=2)
     with (
         Program(source) as program,
         one_of_each(program.port, 2),
-        BlockingClient(program.port, glued=frame(TEXT), path="/hangs") as hanging,
+        BlockingClient(program.port, trailing=frame(TEXT), path="/hangs") as hanging,
     ):
         hanging.frame()
         program.send(signal.SIGINT)
@@ -211,7 +211,7 @@ app.on_shutdown(lambda: say(f"shutdown {{app.worker}}"))
 app.run(workers=2)
 """
     with Program(source) as program:
-        clients = [BlockingClient(program.port, glued=frame(TEXT), path="/hangs") for _ in range(20)]
+        clients = [BlockingClient(program.port, trailing=frame(TEXT), path="/hangs") for _ in range(20)]
         for client in clients:
             client.frame()
         program.send(signal.SIGTERM)
@@ -231,7 +231,7 @@ def test_signals_to_a_worker_itself_do_not_count_twice() -> None:
             os.kill(pid, signal.SIGHUP)
         for pid in (*pids, program.process.pid, *pids):
             os.kill(pid, signal.SIGTERM)
-        assert [client.closed() for client in clients.values()] == [1012, 1012]
+        assert [client.receive_close() for client in clients.values()] == [1012, 1012]
         assert program.end(SOON) == 0
     assert "starting another" not in program.output
 
@@ -251,13 +251,13 @@ app.run(workers=2)
         program.until("begun")
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
-    assert re.search(r"worker \d \(process \d+\) was told to end, and ended with status 1", program.output)
+    assert re.search(r"worker \d \(process \d+\) was stopped, and ended with status 1", program.output)
 
 
 def test_workers_drain_when_the_supervisor_is_killed() -> None:
     with Program(f"{who()}app.run(workers=2)") as program, one_of_each(program.port, 2) as clients:
         program.process.kill()
-        assert [client.closed() for client in clients.values()] == [1012, 1012]
+        assert [client.receive_close() for client in clients.values()] == [1012, 1012]
         program.end()  # the end of the output, so all processes that write to it have ended
 
 
@@ -293,7 +293,7 @@ def test_crashed_worker_is_restarted_and_the_others_continue(run: str) -> None:
             assert again[2].pid != clients[2].pid
             assert again[3].pid == clients[3].pid
         program.send(signal.SIGTERM)
-        assert clients[3].closed() == 1012
+        assert clients[3].receive_close() == 1012
         assert program.end(SOON) == 0
 
 
@@ -377,7 +377,7 @@ def test_sighup_replaces_the_workers_and_no_client_is_refused(run: str) -> None:
             for times in (1, 2):
                 program.send(signal.SIGHUP)
                 if times == 1:
-                    assert [old[1].closed(), old[2].closed()] == [1012, 1012], "in this order"
+                    assert [old[1].receive_close(), old[2].receive_close()] == [1012, 1012], "in this order"
                 program.until(rf"(?s)(all workers are replaced.*){{{times}}}")
                 visitors.wait_for_more(20)
         assert visitors.failures == []
@@ -398,7 +398,7 @@ def test_sighup_loads_new_code(tmp_path: Path) -> None:
     with Program([str(script)]) as program, one_of_each(program.port, 2) as old:
         script.write_text(f"{who()}Who.on_open = lambda self, conn: conn.send('new 1')\napp.run(workers=2)")
         program.send(signal.SIGHUP)
-        assert [old[1].closed(), old[2].closed()] == [1012, 1012]
+        assert [old[1].receive_close(), old[2].receive_close()] == [1012, 1012]
         program.until("all workers are replaced")
         with BlockingClient(program.port) as client:
             assert client.frame() == (TEXT, b"new 1")

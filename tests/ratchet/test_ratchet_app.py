@@ -1,6 +1,6 @@
 """Ratchet's App: the facade, its arguments and its defaults.
 
-The rest of Ratchet's App is proven elsewhere:
+These tests prove the rest of Ratchet's App:
 
     App [src]  tests/middleware/test_origin.py  test_without_a_list_the_origin_must_be_the_same
     App [src]  tests/middleware/test_origin.py  test_an_entry_allows
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_app_1_there_is_no_loop_to_pass() -> None:
-    """App 1: a wrong 4th argument is refused; ours takes no loop there, as `run(backend=...)` chooses it."""
+    """App 1: Ratchet refuses a wrong loop as 4th argument; here `run(backend=...)` chooses the event loop."""
     with pytest.raises(TypeError):
         App("localhost", 8080, "127.0.0.1", object())  # type: ignore[arg-type, call-arg]
     with pytest.raises(ConfigurationError, match='"asyncio" or "trio"'):
@@ -30,7 +30,7 @@ def test_app_1_there_is_no_loop_to_pass() -> None:
 
 
 def test_app_src_the_arguments_and_their_defaults() -> None:
-    """App [src]: http host "localhost", port 8080, address 127.0.0.1, in this order."""
+    """App [src]: the arguments are http host "localhost", port 8080 and address 127.0.0.1, in this order."""
     parameters = list(inspect.signature(App).parameters.values())[:3]
     assert [(parameter.name, parameter.default) for parameter in parameters] == [
         ("http_host", "localhost"),
@@ -40,13 +40,13 @@ def test_app_src_the_arguments_and_their_defaults() -> None:
 
 
 def test_app_src_the_arguments_of_route() -> None:
-    """App [src]: path, component, allowed origins, http host, in this order."""
+    """App [src]: the arguments of route are path, component, allowed origins and http host, in this order."""
     parameters = list(inspect.signature(App.route).parameters)
     assert parameters[1:5] == ["path", "component", "allowed_origins", "http_host"]
 
 
 def test_app_src_route_returns_the_component_as_it_is() -> None:
-    """App [src]: Ratchet returns what it made of the component; ours the component, so that `route` decorates too."""
+    """App [src]: Ratchet returns the component with its middleware; here `route` returns what it gets."""
     app, echo = App(), EchoServer()
     assert app.route("/echo", echo) is echo
     assert app.route("/class", EchoServer) is EchoServer
@@ -58,8 +58,8 @@ def test_app_src_route_returns_the_component_as_it_is() -> None:
     assert issubclass(Decorated, EchoServer)
 
 
-def test_app_src_what_is_no_component_is_refused_at_once() -> None:
-    """App [src]: anything may be routed there and fails at the first request; ours says so when it is routed."""
+def test_app_src_an_invalid_component_is_refused_at_once() -> None:
+    """App [src]: in Ratchet an invalid component fails at the first request; here `route` refuses it."""
     app = App()
     for wrong in (object(), "EchoServer", 5, dict):
         with pytest.raises(ConfigurationError):
@@ -69,17 +69,18 @@ def test_app_src_what_is_no_component_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("component", [EchoServer(), OriginCheck(EchoServer()), IpBlackList(EchoServer())])
 async def test_app_src_every_connection_is_pinged(component: Any) -> None:
-    """App [src]: keepalive only where App itself made the WsServer; ours for every component, wrapped or not."""
+    """App [src]: Ratchet pings only if App made the WsServer; here every component has pings."""
     app = App(port=0, options=Options(ping_interval=0.05))
     app.route("/", component)
     async with serving(app), opened(app) as peer:
-        assert isinstance(await peer.hear(), Ping)
+        assert isinstance(await peer.receive(), Ping)
 
 
 async def test_app_src_origins() -> None:
-    """App [src]: no list is the host itself, ["*"] any; ours compares scheme and port too, and "*" may stand anywhere.
+    """App [src]: without a list the origin must be the http host; ["*"] allows every origin.
 
-    Ratchet answers a missing Origin with 403; ours lets it pass, for only browsers send one, and only they need it.
+    Here scheme and port are compared too, and "*" can be anywhere in the list. Ratchet answers a missing Origin with
+    403; here it is allowed by default, because only browsers send one, and only they need the check.
     """
     app = App(port=0)
     app.route("/own", EchoServer())
@@ -88,22 +89,22 @@ async def test_app_src_origins() -> None:
     app.route("/required", EchoServer(), ["*"], require_origin=True)
     async with serving(app):
         host = f"localhost:{app.port}"
-        own, stranger = f"Origin: http://{host}", "Origin: http://evil.example"
+        own, foreign = f"Origin: http://{host}", "Origin: http://evil.example"
         for path, fields, status in [
             ("/own", [own], 101),
-            ("/own", [stranger], 403),
+            ("/own", [foreign], 403),
             ("/own", ["Origin: http://localhost"], 403),
             ("/own", [], 101),
-            ("/any", [stranger], 101),
-            ("/some", [stranger], 101),
+            ("/any", [foreign], 101),
+            ("/some", [foreign], 101),
             ("/required", [], 403),
         ]:
             async with connected(app) as peer:
-                assert (await peer.shake(path, *fields, host=host)).status == status, (path, fields)
+                assert (await peer.handshake(path, *fields, host=host)).status == status, (path, fields)
 
 
 async def test_app_src_hosts() -> None:
-    """App [src]: the Host field must name the http host, in any case, with any port; ours takes IP addresses too."""
+    """App [src]: Host must be the http host, in any case and with any port; here an IP address is accepted too."""
     app = App(port=0)
     app.route("/", EchoServer())
     app.route("/other", EchoServer(), http_host="other.example")
@@ -119,27 +120,27 @@ async def test_app_src_hosts() -> None:
             ("/any", "anything.example", 101),
         ]:
             async with connected(app) as peer:
-                assert (await peer.shake(path, host=host)).status == status, (path, host)
+                assert (await peer.handshake(path, host=host)).status == status, (path, host)
 
 
 def test_app_src_any_host_is_a_star() -> None:
-    """App [src]: '' is any host there; ours is "*", and '' a mistake."""
+    """App [src]: in Ratchet '' means any host; here "*" does, and '' is an error."""
     App("*")
     with pytest.raises(ConfigurationError):
         App("")
 
 
 async def test_app_src_only_get() -> None:
-    """App [src]: every route takes GET only; another method is answered with 405 and what is allowed."""
+    """App [src]: every route accepts GET only; another method is answered with 405 and the allowed methods."""
     app = App(port=0)
     app.route("/", EchoServer())
     async with serving(app), connected(app) as peer:
-        answer = await peer.shake(method="PUT")
+        answer = await peer.handshake(method="PUT")
         assert (answer.status, answer.fields["allow"]) == (405, "GET")
 
 
 async def test_app_src_two_apps_on_one_machine() -> None:
-    """App [src]: the port of the Flash policy makes a second App fail there; ours opens no port but its own."""
+    """App [src]: in Ratchet a second App fails at the port of the Flash policy; here an App opens only its own port."""
     first, second = App(port=0), App(port=0)
     for app in (first, second):
         app.route("/", Recorder())

@@ -1,7 +1,8 @@
-"""Every case of Ratchet's suite has its test here, or names the one elsewhere that proves it; this is what checks it.
+"""Check that every case of Ratchet's test suite has a test, here or in another directory.
 
-A docstring of a test names its cases: "Router 4: ...", "IoServer 7, IoServer 8: ...". A table in the docstring of a
-file names tests elsewhere: case, file, test. "[src]" is what Ratchet does without having a test for it.
+The docstring of a test here begins with its cases: "Router 4: ...", "IoServer 7, IoServer 8: ...". A table in the
+docstring of a file names tests in other directories: case, file, test. "[src]" stands for a behaviour of Ratchet that
+Ratchet does not test.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 TESTS = Path(__file__).parent.parent
 
-#: The classes of Ratchet and of its protocol library, and the numbers of the behaviours that their tests specify.
+#: The classes of Ratchet and of its protocol library, and the numbers of the cases in their tests.
 CASES = {
     "AbstractConnectionDecorator": range(1, 16),
     "App": range(1, 2),
@@ -40,7 +41,7 @@ _ROW = re.compile(rf"^    {_NAME}  (tests/\S+\.py)  (test_\w+)$", re.MULTILINE)
 
 
 class Row(NamedTuple):
-    """A line of a table: what proves a case elsewhere."""
+    """A line of a table: a case, and the test in another directory that proves it."""
 
     case: str
     path: str
@@ -52,7 +53,7 @@ def read(path: Path) -> ast.Module:
 
 
 def find_tests(tree: ast.Module) -> dict[str, str]:
-    """Give the tests of a file with their docstrings."""
+    """Return the tests of a file and their docstrings."""
     return {
         node.name: ast.get_docstring(node) or ""
         for node in ast.walk(tree)
@@ -61,7 +62,7 @@ def find_tests(tree: ast.Module) -> dict[str, str]:
 
 
 def cases(text: str) -> Iterator[str]:
-    """Give the cases that a text names, spelled one by one: "Router 1", "App [src]"."""
+    """Yield the cases that a text names, one by one: "Router 1", "App [src]"."""
     for name, first, last in re.findall(_NAME, text):
         if name in CASES:
             numbers = [first] if not last else [str(number) for number in range(int(first), int(last) + 1)]
@@ -81,7 +82,8 @@ def rows() -> list[Row]:
 
 
 def test_every_named_test_exists() -> None:
-    missing = [row for row in rows() if row.test not in find_tests(read(TESTS.parent / row.path))]
+    found = {path: find_tests(read(TESTS.parent / path)) for path in {row.path for row in rows()}}
+    missing = [row for row in rows() if row.test not in found[row.path]]
     assert missing == []
     assert len(rows()) > 30
 
@@ -96,12 +98,12 @@ def test_every_case_is_proven_somewhere() -> None:
     assert {case for case in proven - wanted if "[src]" not in case} == set()
 
 
-def test_every_test_says_which_case_it_is() -> None:
-    silent = [
+def test_every_docstring_begins_with_a_case() -> None:
+    without_case = [
         f"{name}::{test}"
         for name, tree in files().items()
         if name not in WITHOUT_CASES
         for test, docstring in find_tests(tree).items()
         if not list(cases(docstring.partition(":")[0]))
     ]
-    assert silent == []
+    assert without_case == []

@@ -1,6 +1,6 @@
-"""Ratchet's AbstractConnectionDecorator: properties of a connection behind layers of decorators.
+"""Ratchet's AbstractConnectionDecorator: properties of a connection behind several decorators.
 
-Here every layer sees one and the same `Connection`, and data of the program is in its `state`.
+Here a decorator is a middleware. Every middleware gets the same `Connection`; the application's data is in its `state`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Outer(ComponentMiddleware):
-    """Writes before the component inside reads, and reads what that wrote."""
+    """Sets an attribute that the inner component reads, and reads one that the inner component has set."""
 
     def __init__(self, component: MessageComponent) -> None:
         super().__init__(component)
@@ -34,7 +34,7 @@ class Outer(ComponentMiddleware):
 
 
 async def test_decorator_1_to_13_one_connection_and_its_state() -> None:
-    """AbstractConnectionDecorator 1-13: what one layer sets, reads, finds or removes, all layers do."""
+    """AbstractConnectionDecorator 1-13: all layers see the attributes that one of them sets or removes."""
 
     class Inner(Recorder):
         def on_open(self, conn: Connection) -> None:
@@ -47,25 +47,25 @@ async def test_decorator_1_to_13_one_connection_and_its_state() -> None:
     app.route("/", IpBlackList(OriginCheck(outer)))
     async with serving(app), opened(app) as peer:
         await peer.send("hello")
-        await recorder.until("on_message")
-    [(conn,)] = recorder.of("on_open")
+        await recorder.until_called("on_message")
+    [(conn,)] = recorder.arguments_of("on_open")
     assert outer.seen == [("Ana", True, conn)]
-    assert recorder.of("on_message") == [(conn, "hello")]
+    assert recorder.arguments_of("on_message") == [(conn, "hello")]
     assert isinstance(conn.state.layer, Outer)
     assert not hasattr(conn.state, "name")
 
 
-async def test_decorator_14_and_15_a_missing_or_a_free_attribute() -> None:
-    """AbstractConnectionDecorator 14-15: reading what is not there gives null and a warning; ours an AttributeError.
+async def test_decorator_14_and_15_a_missing_or_unknown_attribute() -> None:
+    """AbstractConnectionDecorator 14-15: reading a missing attribute gives null and a warning in Ratchet.
 
-    So does setting an attribute on the connection itself, so that no typing error passes unseen.
+    Here it raises AttributeError. So does setting an attribute of the connection itself, to reveal typing errors.
     """
     recorder = Recorder()
     app = App(port=0)
     app.route("/", recorder)
     async with serving(app), opened(app):
-        await recorder.until("on_open")
-        [(conn,)] = recorder.of("on_open")
+        await recorder.until_called("on_open")
+        [(conn,)] = recorder.arguments_of("on_open")
         with pytest.raises(AttributeError):
             _ = conn.state.name
         with pytest.raises(AttributeError):

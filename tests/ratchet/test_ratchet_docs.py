@@ -1,10 +1,11 @@
-"""The guide from Ratchet and the page on logging: the programs run and do what the pages say."""
+"""The guide for users of Ratchet and the page on logging: their programs run and do what the pages say."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def programs(page: str) -> list[str]:
 
 
 def names_of(page: str, part: str) -> dict[str, Any]:
-    """Run the one program with a certain part in it, on a free port, and return what it defines."""
+    """Run the one program that contains `part`, on a free port, and return its global names."""
     [text] = [text for text in programs(page) if part in text]
     text = text.replace("8080", "0").replace("App()", "App(port=0)")
     names: dict[str, Any] = {"__name__": "docs"}
@@ -40,54 +41,54 @@ def app_of(page: str, part: str) -> App:
 
 
 @pytest.mark.anyio
-async def test_the_same_chat() -> None:
+async def test_the_chat_of_the_guide_runs() -> None:
     app = app_of(GUIDE, "class Chat")
     async with serving(app), opened(app, "/chat") as ana, opened(app, "/chat") as ben, opened(app, "/echo") as echo:
         await ana.send("hello")
-        assert re.fullmatch(r"guest \d+: hello", str(await ben.hear()))
+        assert re.fullmatch(r"guest \d+: hello", str(await ben.receive()))
         await echo.send("hello")
-        assert await echo.hear() == "hello"
+        assert await echo.receive() == "hello"
 
 
 @pytest.mark.anyio
-async def test_async_and_threads() -> None:
+async def test_the_search_with_async_and_threads_runs() -> None:
     app = app_of(GUIDE, "class Search")
     async with serving(app), opened(app, "/search") as ana, opened(app, "/search") as ben:
         await ana.send(json.dumps({"text": "tea"}))
         for peer in (ana, ben):
-            assert json.loads(str(await peer.hear())) == {"answer": "TEA"}
+            assert json.loads(str(await peer.receive())) == {"answer": "TEA"}
 
 
 @pytest.mark.anyio
-async def test_without_the_facade() -> None:
+async def test_the_server_without_the_facade_runs() -> None:
     app = app_of(GUIDE, "IpBlackList(inner")
     async with serving(app):
         for path in ("/", "/any/path", "/guarded/one", "/guarded/two"):
             async with connected(app) as peer:
-                answer = await peer.shake(path, "Origin: https://any.example", host="any.example")
+                answer = await peer.handshake(path, "Origin: https://any.example", host="any.example")
                 assert answer.status == 101, path
 
 
 @pytest.mark.anyio
-async def test_middleware_of_your_own() -> None:
+async def test_the_middleware_of_the_guide_runs() -> None:
     app = app_of(GUIDE, "class Json")
     async with serving(app), opened(app, "/sum") as peer:
         await peer.send("[1, 2, 3]")
-        assert await peer.hear() == "6"
+        assert await peer.receive() == "6"
 
 
 @pytest.mark.anyio
-async def test_sessions() -> None:
+async def test_the_sessions_of_the_guide_run() -> None:
     app = app_of(GUIDE, "class Account")
     async with serving(app):
         async with opened(app, "/account", "Cookie: a=b; PHPSESSID=abc") as peer:
-            assert await peer.hear() == "hello Ana"
+            assert await peer.receive() == "hello Ana"
         async with connected(app) as peer:
-            assert (await peer.shake("/account", "Cookie: PHPSESSID=xyz")).status == 403
+            assert (await peer.handshake("/account", "Cookie: PHPSESSID=xyz")).status == 403
 
 
 @pytest.mark.anyio
-async def test_topics() -> None:
+async def test_the_topics_of_the_guide_run() -> None:
     names = names_of(GUIDE, "class Topics")
     app = names["app"]
     async with serving(app), opened(app, "/topics") as ana, opened(app, "/topics") as ben:
@@ -95,15 +96,15 @@ async def test_topics() -> None:
         await ana.send(json.dumps(["publish", "tea", "not to myself"]))
         await ana.send(json.dumps(["publish", "unknown", "to nobody"]))
         await ana.ping(b"")
-        assert isinstance(await ana.hear(), Pong)
+        assert isinstance(await ana.receive(), Pong)
         assert [(topic.name, len(topic)) for topic in app.topics.active()] == [("tea", 1)]
         await ben.send(json.dumps(["publish", "tea", "ready"]))
-        assert json.loads(str(await ana.hear())) == ["tea", "ready"]
+        assert json.loads(str(await ana.receive())) == ["tea", "ready"]
     assert app.topics.active() == []
 
 
 @pytest.mark.anyio
-async def test_a_test() -> None:
+async def test_the_test_of_the_guide_passes() -> None:
     await names_of(GUIDE, "async def test_echo")["test_echo"]()
 
 
@@ -111,12 +112,13 @@ async def test_a_test() -> None:
 
 
 def pattern_of(text: str) -> str:
-    """Return the pattern of all lines that a format such as "%s: %.3f s" makes."""
+    """Return a pattern for the lines of a format such as "%s: %.3f s"."""
     return re.sub(r"%(?:\\.|\d)*[a-z]", ".+", re.escape(text))
 
 
+@cache
 def formats() -> list[tuple[str, str]]:
-    """Return level and text of every line that the source can log, as a pattern."""
+    """Return the level of every line that the source can log, and a pattern for its text."""
     found = []
     for path in (ROOT / "src" / "pywsapp").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -132,12 +134,12 @@ def formats() -> list[tuple[str, str]]:
 
 
 def lines() -> list[tuple[str, str]]:
-    """Return level and text of every line that the page on logging shows."""
+    """Return the level and the text of every line that the page on logging shows."""
     text = (ROOT / "docs" / LOGGING).read_text(encoding="utf-8")
     return re.findall(r"^(DEBUG|INFO|WARNING|ERROR) +(.*)$", text, re.MULTILINE)
 
 
-def test_every_shown_line_is_one_that_is_logged() -> None:
+def test_every_line_on_the_page_can_be_logged() -> None:
     assert len(lines()) > 10
     unknown = [
         line for line in lines() if not any(line[0] == level and re.fullmatch(p, line[1]) for level, p in formats())
@@ -145,7 +147,7 @@ def test_every_shown_line_is_one_that_is_logged() -> None:
     assert unknown == []
 
 
-def test_every_warning_is_shown() -> None:
+def test_every_warning_is_on_the_page() -> None:
     hidden = [
         pattern
         for level, pattern in formats()
@@ -154,8 +156,8 @@ def test_every_warning_is_shown() -> None:
     assert hidden == []
 
 
-def test_the_loggers_are_those_of_the_page() -> None:
+def test_the_source_uses_only_the_loggers_on_the_page() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
-    # "" is the root, to see whether the program has set up logging; `name` is that of a client library.
+    # "" is the root logger, which shows whether logging is set up; `name` is the logger of a client library.
     assert used == {'"pywsapp"', '"pywsapp.access"', "", "name"}

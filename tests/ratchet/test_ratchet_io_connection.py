@@ -13,38 +13,38 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_io_connection_1_close_sends_what_is_queued_first() -> None:
-    """IoConnection 1: close() flushes, then ends; ours sends a close frame between the two."""
+    """IoConnection 1: close() sends all queued messages first; here a close frame follows them."""
 
-    class Leaving(Recorder):
+    class Closing(Recorder):
         def on_open(self, conn: Connection) -> None:
             conn.send("a" * 500_000)
             conn.send("bye")
             conn.close()
 
     app = App(port=0)
-    app.route("/", Leaving())
+    app.route("/", Closing())
     async with serving(app), opened(app) as peer:
-        assert await peer.hear() == "a" * 500_000
-        assert await peer.hear() == "bye"
-        assert await peer.hear() == Closed(1000, "")
+        assert await peer.receive() == "a" * 500_000
+        assert await peer.receive() == "bye"
+        assert await peer.receive() == Closed(1000, "")
         await peer.close()
-        assert await peer.end() == b""
+        assert await peer.read_to_end() == b""
 
 
-async def test_io_connection_2_send_writes() -> None:
-    """IoConnection 2: send(message) reaches the peer as that message."""
+async def test_io_connection_2_send_reaches_the_peer() -> None:
+    """IoConnection 2: the peer receives the message of send(message)."""
     recorder = Recorder()
     app = App(port=0)
     app.route("/", recorder)
     async with serving(app), opened(app) as peer:
-        await recorder.until("on_open")
-        [(conn,)] = recorder.of("on_open")
+        await recorder.until_called("on_open")
+        [(conn,)] = recorder.arguments_of("on_open")
         conn.send("hello")
-        assert await peer.hear() == "hello"
+        assert await peer.receive() == "hello"
 
 
-async def test_io_connection_3_send_may_be_awaited() -> None:
-    """IoConnection 3: send() returns the connection there, for chaining; ours something to await, or not."""
+async def test_io_connection_3_send_can_be_awaited() -> None:
+    """IoConnection 3: in Ratchet send() returns the connection; here it returns an awaitable."""
 
     class Greeting(Recorder):
         async def on_open(self, conn: Connection) -> None:  # type: ignore[override]
@@ -57,4 +57,4 @@ async def test_io_connection_3_send_may_be_awaited() -> None:
     app = App(port=0)
     app.route("/", Greeting())
     async with serving(app), opened(app) as peer:
-        assert [await peer.hear() for _ in range(3)] == ["one", "two", "three"]
+        assert [await peer.receive() for _ in range(3)] == ["one", "two", "three"]

@@ -1,6 +1,6 @@
-"""Ratchet's IoServer: from a socket to the component. Here it has no name of its own; `App` and its listeners are it.
+"""Ratchet's IoServer: from a socket to the component. Here `App` and its listening sockets do its work.
 
-The component hears of a connection when its handshake is accepted, not when TCP connects.
+The component gets on_open when the handshake is accepted, not when TCP connects.
 """
 
 from __future__ import annotations
@@ -22,57 +22,57 @@ def routed(component: Recorder) -> App:
 
 
 def test_io_server_1_there_is_no_loop_to_pass() -> None:
-    """IoServer 1: a wrong loop is refused; ours takes none anywhere, and says so when it is asked for one."""
+    """IoServer 1: Ratchet refuses a wrong loop; here no method accepts a loop."""
     with pytest.raises(TypeError, match="loop"):
         App(loop=object())  # type: ignore[call-arg]
 
 
 async def test_io_server_2_a_connection_opens_once() -> None:
-    """IoServer 2: TCP alone opens there; ours opens once, with a Connection, when the handshake is accepted."""
+    """IoServer 2: in Ratchet TCP opens the connection; here the accepted handshake does, once."""
     recorder = Recorder()
     app = routed(recorder)
     async with serving(app), connected(app) as peer:
-        async with connected(app):  # who never says anything
-            assert (await peer.shake()).status == 101
-            await recorder.until("on_open")
-        [(conn,)] = recorder.of("on_open")
+        async with connected(app):  # a client that sends nothing
+            assert (await peer.handshake()).status == 101
+            await recorder.until_called("on_open")
+        [(conn,)] = recorder.arguments_of("on_open")
         assert isinstance(conn, Connection)
     assert recorder.names == ["on_open", "on_close"]
 
 
 @pytest.mark.parametrize("message", ["Hello World! ✓", b"\x00\xff"])
 async def test_io_server_3_a_message_arrives_once_as_it_was_sent(message: str | bytes) -> None:
-    """IoServer 3: what the client sends calls on_message once, with exactly that; bytes stay bytes."""
+    """IoServer 3: each message of the client leads to one call of on_message with that message; bytes stay bytes."""
     recorder = Recorder()
     app = routed(recorder)
     async with serving(app), opened(app) as peer:
         await peer.send(message)
-        await recorder.until("on_message")
-        assert recorder.of("on_message") == [(recorder.of("on_open")[0][0], message)]
+        await recorder.until_called("on_message")
+        assert recorder.arguments_of("on_message") == [(recorder.arguments_of("on_open")[0][0], message)]
 
 
 @pytest.mark.parametrize("how", ["close frame", "end of stream", "reset"])
-async def test_io_server_4_the_clients_leaving_closes_once(how: str) -> None:
-    """IoServer 4: a client that leaves, in whatever way, calls on_close once; ours knows how it was."""
+async def test_io_server_4_the_end_of_a_client_calls_on_close_once(how: str) -> None:
+    """IoServer 4: on_close is called once however a client ends the connection; here the connection has the reason."""
     recorder = Recorder()
     app = routed(recorder)
     async with serving(app):
         async with opened(app) as peer:
             if how == "close frame":
                 await peer.close(4000, "enough")
-                assert await peer.hear() == Closed(4000, "")  # the code comes back, which is what RFC 6455 asks for
-                await peer.end()
+                assert await peer.receive() == Closed(4000, "")  # the server echoes the code (RFC 6455, section 5.5.1)
+                await peer.read_to_end()
             elif how == "reset":
                 await peer.reset()
-        await recorder.until("on_close")
+        await recorder.until_called("on_close")
     assert recorder.names == ["on_open", "on_close"]
-    [(conn,)] = recorder.of("on_close")
+    [(conn,)] = recorder.arguments_of("on_close")
     expected = (4000, "enough", True) if how == "close frame" else (1006, "connection lost", False)
     assert (conn.close_code, conn.close_reason, conn.was_clean) == expected
 
 
 async def test_io_server_5_a_free_port() -> None:
-    """IoServer 5: factory(component, 0) gives a server; ours is an App whose `port` is the real one once it runs."""
+    """IoServer 5: factory(component, 0) uses a free port; here `App.port` is that port while the App runs."""
     app = routed(Recorder())
     assert app.port == 0
     async with serving(app), opened(app):
@@ -80,23 +80,23 @@ async def test_io_server_5_a_free_port() -> None:
         assert app.urls == [f"http://localhost:{app.port}"]
 
 
-async def test_io_server_6_run_in_a_running_loop() -> None:
-    """IoServer 6: run() without a loop is an error there; ours makes one, and is an error where one runs already."""
+async def test_io_server_6_run_fails_in_a_running_loop() -> None:
+    """IoServer 6: Ratchet's run() fails without a loop; here it makes one, and fails if a loop is running."""
     with pytest.raises(ConfigurationError, match=r"app\.serve\(\)"):
         App(port=0).run()
 
 
 @pytest.mark.parametrize("handler", ["on_open", "on_message", "on_close"])
 async def test_io_server_7_and_8_an_exception_reaches_on_error_once(handler: str) -> None:
-    """IoServer 7, IoServer 8: on_error gets the connection and the very exception, once.
+    """IoServer 7, IoServer 8: on_error gets the connection and the exception object, once.
 
-    IoServer [src]: an exception in onOpen of what IoServer runs kills the process; ours none does.
+    IoServer [src]: in Ratchet an exception in onOpen can end the process; here no exception does.
     """
     failure = RuntimeError("boom")
 
     class Failing(Recorder):
-        def note(self, *call: Any) -> None:
-            super().note(*call)
+        def record(self, *call: Any) -> None:
+            super().record(*call)
             if call[0] == handler:
                 raise failure
 
@@ -105,20 +105,20 @@ async def test_io_server_7_and_8_an_exception_reaches_on_error_once(handler: str
     async with serving(app):
         async with opened(app) as peer:
             await peer.send("hello")
-            await recorder.until("on_message")  # on_error left the connection open, as in Ratchet
-        await recorder.until("on_close")
-        await recorder.until("on_error")
+            await recorder.until_called("on_message")  # on_error does not close the connection, as in Ratchet
+        await recorder.until_called("on_close")
+        await recorder.until_called("on_error")
         async with opened(app):
-            await recorder.until("on_open", 2)  # and the server lives
-    [(conn, exc), *more] = recorder.of("on_error")
-    assert (conn, exc) == (recorder.of("on_open")[0][0], failure)
+            await recorder.until_called("on_open", 2)  # the server still accepts connections
+    [(conn, exc), *more] = recorder.arguments_of("on_error")
+    assert (conn, exc) == (recorder.arguments_of("on_open")[0][0], failure)
     assert all(other is not conn for other, _ in more)
 
 
-async def test_io_server_src_an_error_that_is_no_exception_of_the_program_is_caught_too() -> None:
-    """IoServer [src]: a TypeError is no \\Exception in PHP and ended the process; here it is, and the server lives.
+async def test_io_server_src_a_type_error_is_caught_too() -> None:
+    """IoServer [src]: in PHP a TypeError is no \\Exception, and ends the process; here it is an exception like others.
 
-    The default on_error logs it and closes with 1011.
+    The default on_error logs it and closes the connection with 1011.
     """
 
     class Failing(Recorder):
@@ -131,13 +131,13 @@ async def test_io_server_src_an_error_that_is_no_exception_of_the_program_is_cau
     async with serving(app):
         async with opened(app) as peer:
             await peer.send("one")
-            assert await peer.hear() == Closed(1011, "internal error")
+            assert await peer.receive() == Closed(1011, "internal error")
         async with opened(app):
             pass
 
 
 async def test_io_server_src_an_exception_in_on_error() -> None:
-    """IoServer [src]: an exception in onError ends the process there; ours is logged and closes that connection."""
+    """IoServer [src]: in Ratchet an exception in onError ends the process; here it closes that connection."""
 
     class Failing(Recorder):
         def on_message(self, conn: Connection, message: Any) -> Any:
@@ -151,13 +151,13 @@ async def test_io_server_src_an_exception_in_on_error() -> None:
     async with serving(app):
         async with opened(app) as peer:
             await peer.send("hello")
-            assert await peer.hear() == Closed(1011, "internal error")
+            assert await peer.receive() == Closed(1011, "internal error")
         async with opened(app):
-            await recorder.until("on_open", 2)
+            await recorder.until_called("on_open", 2)
 
 
 async def test_io_server_src_a_close_in_on_open_leads_to_on_close() -> None:
-    """IoServer [src]: close() in onOpen never leads to onClose there; ours promises one for every on_open."""
+    """IoServer [src]: in Ratchet close() in onOpen does not lead to onClose; here every on_open has its on_close."""
 
     class Closing(Recorder):
         def on_open(self, conn: Connection) -> None:
@@ -168,22 +168,22 @@ async def test_io_server_src_a_close_in_on_open_leads_to_on_close() -> None:
     app = routed(recorder)
     async with serving(app):
         async with opened(app) as peer:
-            assert await peer.hear() == Closed(4001, "full")
-        await recorder.until("on_close")
+            assert await peer.receive() == Closed(4001, "full")
+        await recorder.until_called("on_close")
     assert recorder.names == ["on_open", "on_close"]
 
 
 async def test_io_server_src_resource_id_and_remote_address() -> None:
-    """IoServer [src]: remoteAddress is the IP alone; resourceId is `id`, which ours never gives twice."""
+    """IoServer [src]: remoteAddress is the IP address alone; resourceId is `id` here, and is never reused."""
     recorder = Recorder()
     app = routed(recorder)
     ids = []
     async with serving(app):
         for number in (1, 2):
             async with opened(app):
-                await recorder.until("on_open", number)
-            await recorder.until("on_close", number)
-            [conn] = recorder.of("on_open")[-1]
+                await recorder.until_called("on_open", number)
+            await recorder.until_called("on_close", number)
+            [conn] = recorder.arguments_of("on_open")[-1]
             assert conn.remote_address == "127.0.0.1"
             ids.append(conn.id)
     assert ids[0] < ids[1]

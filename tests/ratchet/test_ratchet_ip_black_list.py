@@ -1,6 +1,6 @@
-"""Ratchet's IpBlackList: addresses that are refused.
+"""Ratchet's IpBlackList: blocked addresses are refused.
 
-Mostly proven elsewhere:
+These tests prove most of it:
 
     IpBlackList 1  tests/middleware/test_ip_filter.py  test_other_addresses_reach_the_component_every_time
     IpBlackList 2  tests/middleware/test_ip_filter.py  test_a_blocked_address_is_refused_before_the_component_is_called
@@ -25,23 +25,23 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_ip_black_list_6_a_blocked_address_is_closed() -> None:
-    """IpBlackList 2, IpBlackList 3, IpBlackList 6: the connection is closed, with 403, and the component not told."""
+    """IpBlackList 2, IpBlackList 3, IpBlackList 6: the handshake is refused with 403 and calls nothing."""
     recorder = Recorder()
     guarded = IpBlackList(recorder, ["127.0.0.0/8"])
     app = App(port=0)
     app.route("/", guarded)
     async with serving(app):
         async with connected(app) as peer:
-            assert (await peer.shake()).status == 403
-            assert await peer.end() == b""
+            assert (await peer.handshake()).status == 403
+            assert await peer.read_to_end() == b""
         assert recorder.names == []
         guarded.unblock("127.0.0.0/8")
         async with opened(app):
-            await recorder.until("on_open")
+            await recorder.until_called("on_open")
 
 
 async def test_ip_black_list_4_messages_are_not_checked() -> None:
-    """IpBlackList 4: who is connected already goes on talking after being blocked."""
+    """IpBlackList 4: a connected client can still send messages after its address is blocked."""
     recorder = Recorder()
     guarded = IpBlackList(recorder)
     app = App(port=0)
@@ -49,5 +49,5 @@ async def test_ip_black_list_4_messages_are_not_checked() -> None:
     async with serving(app), opened(app) as peer:
         guarded.block("127.0.0.1")
         await peer.send("still here")
-        await recorder.until("on_message")
+        await recorder.until_called("on_message")
         assert recorder.names == ["on_open", "on_message"]

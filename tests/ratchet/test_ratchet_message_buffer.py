@@ -1,7 +1,7 @@
 """rfc6455's MessageBuffer, Message and Frame: from bytes to messages, and their limits.
 
-There is no Message object here: a message is a str or bytes, and there is none until it is complete. The limit is
-a fixed size (1 MiB), and not a part of PHP's memory_limit. In part proven elsewhere:
+There is no Message object here: a message is a str or bytes, and exists only when it is complete. The limit is a fixed
+size (1 MiB), not a part of PHP's memory_limit. These tests prove some of the cases:
 
     MessageBuffer 16  tests/protocol/test_websocket.py  test_a_thousand_frames_in_one_piece
     MessageBuffer 18  tests/protocol/test_websocket_close.py  test_protocol_errors
@@ -41,35 +41,35 @@ def server(**limits: Any) -> WebSocket:
 
 @pytest.mark.anyio
 async def test_message_buffer_17_a_message_during_a_busy_handler() -> None:
-    """MessageBuffer 17: a message that comes while a handler is busy is delivered; ours when the handler is done."""
+    """MessageBuffer 17: a message that arrives while a handler is busy is delivered; here, after it."""
     go_on = anyio.Event()
 
     class Busy(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("on_message", conn, message)
+            self.record("on_message", conn, message)
             await go_on.wait()
-            self.note("done", message)
+            self.record("done", message)
 
     recorder = Busy()
     app = App(port=0)
     app.route("/", recorder)
     async with serving(app), opened(app) as peer:
         await peer.send("one")
-        await recorder.until("on_message")
+        await recorder.until_called("on_message")
         await peer.send("two")
         await peer.ping(b"")
-        assert isinstance(await peer.hear(), Pong)  # so "two" has arrived
+        assert isinstance(await peer.receive(), Pong)  # now "two" has arrived too
         assert recorder.names == ["on_open", "on_message"]
         go_on.set()
-        await recorder.until("done", 2)
+        await recorder.until_called("done", 2)
     assert [call[-1] for call in recorder.calls[1:5]] == ["one", "one", "two", "two"]
 
 
 @pytest.mark.parametrize("limit", [1024, 1 << 64])
 def test_message_buffer_23_a_length_with_its_top_bit_set(limit: int) -> None:
-    """MessageBuffer 23: it closes with 1002, whatever the limits.
+    """MessageBuffer 23: such a length closes the connection with 1002, whatever the limits.
 
-    A limit above 2^63-1 is refused there, for PHP's integers end here; ours do not.
+    Ratchet refuses a limit above 2^63-1, the largest integer of PHP; here it is valid.
     """
     ws = server(max_frame_size=limit, max_message_size=limit)
     [ended] = ws.receive(bytes((FIN | BINARY, 0xFF)) + struct.pack("!Q", 1 << 63))
@@ -78,7 +78,7 @@ def test_message_buffer_23_a_length_with_its_top_bit_set(limit: int) -> None:
 
 
 def test_message_buffer_22_the_limits_by_default() -> None:
-    """MessageBuffer 22: a quarter of memory_limit there, 0 for none; ours 1 MiB, and none is a very large one."""
+    """MessageBuffer 22: the default is a quarter of memory_limit in Ratchet, with 0 for no limit; here it is 1 MiB."""
     assert Options().max_message_size == 1024 * 1024
     with pytest.raises(ConfigurationError, match="greater than 0"):
         Options(max_message_size=0)
@@ -86,7 +86,7 @@ def test_message_buffer_22_the_limits_by_default() -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_message_24_and_26_there_is_no_message_before_it_is_complete(count: int) -> None:
-    """Message 24, Message 26: an unfinished message throws when asked; ours does not exist yet."""
+    """Message 24, Message 26: in Ratchet an unfinished message throws when it is read; here it does not exist yet."""
     ws = server()
     assert ws.receive(encode_masked_frame(TEXT, b"part")) == []
     for _ in range(count):
@@ -95,7 +95,7 @@ def test_message_24_and_26_there_is_no_message_before_it_is_complete(count: int)
 
 
 def test_message_25_the_payload_is_that_of_all_fragments() -> None:
-    """Message 25: payload and length are the concatenation, with control frames in between left out."""
+    """Message 25: the payload is the concatenation of all fragments; control frames in between are not part of it."""
     ws = server()
     parts = [(TEXT, "één"), (FIN | 0x9, "ping"), (CONTINUATION, ""), (FIN | CONTINUATION, " zwei ✓")]
     data = b"".join(encode_masked_frame(first, payload.encode()) for first, payload in parts)
@@ -104,7 +104,7 @@ def test_message_25_the_payload_is_that_of_all_fragments() -> None:
 
 @pytest.mark.parametrize(("opcode", "expected"), [(TEXT, "onetwo"), (BINARY, b"onetwo")])
 def test_message_27_the_opcode_is_that_of_the_first_frame(opcode: int, expected: str | bytes) -> None:
-    """Message 27: the first frame says whether it is text or binary."""
+    """Message 27: the opcode of the first frame makes the message text or binary."""
     data = encode_masked_frame(opcode, b"one") + encode_masked_frame(FIN | CONTINUATION, b"two")
     [message] = server().receive(data)
     assert message == expected

@@ -1,6 +1,6 @@
-"""Ratchet's WsServer, for which it has no test of its own, and the handshake of its protocol library, rfc6455.
+"""Ratchet's WsServer, which it does not test, and the handshake of its protocol library, rfc6455.
 
-The handshake is proven elsewhere:
+These tests prove the handshake:
 
     RequestVerifier 1  tests/protocol/test_handshake.py  test_ratchet_1_method
     RequestVerifier 2  tests/protocol/test_handshake.py  test_ratchet_2_http_version
@@ -49,7 +49,7 @@ class Versioned(Recorder):
 @pytest.mark.parametrize(
     ("strict", "offered", "status", "chosen"),
     [
-        (False, "v1, v2", 101, "v2"),  # the server's order; Ratchet's is the client's
+        (False, "v1, v2", 101, "v2"),  # the order of the server; Ratchet uses the order of the client
         (False, "v3", 101, None),
         (False, None, 101, None),
         (True, "v3, v1", 101, "v1"),
@@ -58,38 +58,38 @@ class Versioned(Recorder):
     ],
 )
 async def test_ws_server_src_subprotocols(strict: bool, offered: str | None, status: int, chosen: str | None) -> None:
-    """WsServer [src]: the strict check is require_subprotocol here, and off unless asked for."""
+    """WsServer [src]: Ratchet's strict check is require_subprotocol here, and is off by default."""
     recorder = Versioned()
     app = routed(recorder, require_subprotocol=strict)
     fields = [] if offered is None else [f"Sec-WebSocket-Protocol: {offered}"]
     async with serving(app), connected(app) as peer:
-        answer = await peer.shake("/", *fields)
+        answer = await peer.handshake("/", *fields)
         assert (answer.status, answer.fields.get("sec-websocket-protocol")) == (status, chosen)
         if status == 101:
-            await recorder.until("on_open")
-            assert recorder.of("on_open")[0][0].subprotocol == chosen
+            await recorder.until_called("on_open")
+            assert recorder.arguments_of("on_open")[0][0].subprotocol == chosen
 
 
 @pytest.mark.parametrize("deflate", [None, Deflate()])
 async def test_ws_server_src_deflate(deflate: Deflate | None) -> None:
-    """WsServer [src]: permessage-deflate is never enabled there; ours is an option, and off without it."""
+    """WsServer [src]: Ratchet never enables permessage-deflate; here an option enables it."""
     app = routed(Recorder(), Options(deflate=deflate))
     async with serving(app), connected(app) as peer:
-        answer = await peer.shake("/", "Sec-WebSocket-Extensions: permessage-deflate")
+        answer = await peer.handshake("/", "Sec-WebSocket-Extensions: permessage-deflate")
         assert answer.status == 101
         assert ("sec-websocket-extensions" in answer.fields) is (deflate is not None)
 
 
 async def test_ws_server_src_the_answer_does_not_name_the_server() -> None:
-    """WsServer [src]: Ratchet sends X-Powered-By with its version; ours names nothing."""
+    """WsServer [src]: Ratchet sends X-Powered-By with its version; here no field names the server."""
     app = routed(Recorder())
     async with serving(app), connected(app) as peer:
-        accepted = await peer.shake()
+        accepted = await peer.handshake()
     assert set(accepted.fields) == {"upgrade", "connection", "sec-websocket-accept"}
 
 
-async def test_ws_server_src_messages_behind_a_close_are_dropped() -> None:
-    """WsServer [src]: onMessage is not called after closing has started, even for what came in the same read."""
+async def test_ws_server_src_messages_after_a_close_are_dropped() -> None:
+    """WsServer [src]: on_message is not called after close(), not even for messages of the same read."""
 
     class Closing(Recorder):
         def on_message(self, conn: Connection, message: Any) -> None:
@@ -101,29 +101,29 @@ async def test_ws_server_src_messages_behind_a_close_are_dropped() -> None:
     async with serving(app):
         async with opened(app) as peer:
             await peer.send("one", "two", "three")
-            assert await peer.hear() == Closed(1000, "")
+            assert await peer.receive() == Closed(1000, "")
             await peer.write(encode_masked_frame(0x81, b"four"))
             await peer.close()
-            assert await peer.end() == b""
-        await recorder.until("on_close")
+            assert await peer.read_to_end() == b""
+        await recorder.until_called("on_close")
     assert recorder.names == ["on_open", "on_message", "on_close"]
 
 
 async def test_ws_server_src_no_on_close_without_a_handshake() -> None:
-    """WsServer [src]: a refused handshake is no matter of the component: neither on_open nor on_close is called."""
+    """WsServer [src]: a refused handshake leads to neither on_open nor on_close."""
     recorder = Versioned()
     app = routed(recorder, require_subprotocol=True)
     async with serving(app):
         async with connected(app) as peer:
-            assert (await peer.shake()).status == 426
-            assert await peer.end() == b""
+            assert (await peer.handshake()).status == 426
+            assert await peer.read_to_end() == b""
         async with opened(app, "/", "Sec-WebSocket-Protocol: v1"):
-            await recorder.until("on_open")
+            await recorder.until_called("on_open")
     assert recorder.names == ["on_open", "on_close"]
 
 
 async def test_ws_server_src_text_is_str_and_binary_is_bytes() -> None:
-    """WsServer [src]: send(string) makes text there and binary needs a Frame; ours goes by the type."""
+    """WsServer [src]: in Ratchet send(string) sends text, and binary needs a Frame; here the type decides."""
 
     class Sending(Recorder):
         def on_open(self, conn: Connection) -> None:
@@ -135,16 +135,16 @@ async def test_ws_server_src_text_is_str_and_binary_is_bytes() -> None:
 
     app = routed(Sending())
     async with serving(app), opened(app) as peer:
-        assert [await peer.hear() for _ in range(3)] == ["text", b"binary", b"too"]
+        assert [await peer.receive() for _ in range(3)] == ["text", b"binary", b"too"]
 
 
 async def test_ws_server_src_send_and_close_after_close_do_nothing() -> None:
-    """WsServer [src]: send after close is silent, the first close counts; ours takes a reason too.
+    """WsServer [src]: send after close does nothing, and the first close counts; here close has a reason too.
 
-    It also waits for the peer's close frame, where Ratchet ends TCP at once.
+    The server also waits for the peer's close frame; Ratchet ends TCP at once.
     """
 
-    class Leaving(Recorder):
+    class Closing(Recorder):
         def on_open(self, conn: Connection) -> None:
             conn.close(4002, "moved")
             conn.close(4003, "twice")
@@ -156,38 +156,38 @@ async def test_ws_server_src_send_and_close_after_close_do_nothing() -> None:
             conn.close()
             super().on_close(conn)
 
-    recorder = Leaving()
+    recorder = Closing()
     app = routed(recorder)
     async with serving(app):
         async with opened(app) as peer:
-            assert await peer.hear() == Closed(4002, "moved")
-            await recorder.until("on_open")
+            assert await peer.receive() == Closed(4002, "moved")
+            await recorder.until_called("on_open")
             assert recorder.names == ["on_open"]
             await peer.close(4002)
-            assert await peer.end() == b""
-        await recorder.until("on_close")
-    [(conn,)] = recorder.of("on_close")
+            assert await peer.read_to_end() == b""
+        await recorder.until_called("on_close")
+    [(conn,)] = recorder.arguments_of("on_close")
     assert (conn.close_code, conn.close_reason, conn.was_clean) == (4002, "moved", True)
 
 
 async def test_ws_server_src_a_peer_that_answers_no_ping_is_dropped() -> None:
-    """WsServer [src]: unanswered pings close with 1000 there; ours drops the connection, and calls it lost."""
+    """WsServer [src]: Ratchet closes with 1000 after an unanswered ping; here the connection is dropped with 1006."""
     recorder = Recorder()
     app = routed(recorder, Options(ping_interval=0.05, ping_timeout=0.05))
     async with serving(app), opened(app) as peer:
-        assert isinstance(await peer.hear(), Ping)
-        await recorder.until("on_close")
-    [(conn,)] = recorder.of("on_close")
+        assert isinstance(await peer.receive(), Ping)
+        await recorder.until_called("on_close")
+    [(conn,)] = recorder.arguments_of("on_close")
     assert (conn.close_code, conn.close_reason, conn.was_clean) == (1006, "ping timeout", False)
 
 
 async def test_ws_server_src_a_ping_is_answered_while_a_handler_is_busy() -> None:
-    """WsServer [src]: a ping is answered with its payload; ours also during an async handler."""
+    """WsServer [src]: a ping is answered with its payload; here also while an async handler runs."""
     done = anyio.Event()
 
     class Slow(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("on_message", conn, message)
+            self.record("on_message", conn, message)
             await done.wait()
             conn.send("done")
 
@@ -195,26 +195,26 @@ async def test_ws_server_src_a_ping_is_answered_while_a_handler_is_busy() -> Non
     app = routed(recorder)
     async with serving(app), opened(app) as peer:
         await peer.send("work")
-        await recorder.until("on_message")
+        await recorder.until_called("on_message")
         await peer.ping(b"there?")
-        pong = await peer.hear()
+        pong = await peer.receive()
         assert isinstance(pong, Pong)
         assert bytes(pong.payload) == b"there?"
         done.set()
-        assert await peer.hear() == "done"
+        assert await peer.receive() == "done"
 
 
 async def test_ws_server_src_the_request_decides_before_the_handshake() -> None:
-    """WsServer [src]: Ratchet accepts and the component closes again; ours may refuse, with any status."""
+    """WsServer [src]: Ratchet accepts first, and the component can only close; here on_handshake decides before."""
 
     class Guarded(Recorder):
         async def on_handshake(self, request: Request) -> str:
-            self.note("on_handshake", request.cookies.get("token"))
+            self.record("on_handshake", request.cookies.get("token"))
             return "v1"
 
     recorder = Guarded()
     app = routed(recorder)
     async with serving(app), opened(app, "/", "Cookie: token=abc", "Sec-WebSocket-Protocol: v0, v1"):
-        await recorder.until("on_open")
-        assert recorder.of("on_handshake") == [("abc",)]
-        assert recorder.of("on_open")[0][0].subprotocol == "v1"
+        await recorder.until_called("on_open")
+        assert recorder.arguments_of("on_handshake") == [("abc",)]
+        assert recorder.arguments_of("on_open")[0][0].subprotocol == "v1"

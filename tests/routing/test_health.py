@@ -9,7 +9,7 @@ import time
 import anyio
 import pytest
 from support.serving import CLOSE
-from support.wire import Answer, Site, get, handshake, peer_of, running
+from support.wire import HttpResponse, Site, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, Options
 
@@ -23,10 +23,10 @@ def made(**options: float) -> App:
     return app
 
 
-async def asked(app: App, request: bytes) -> Answer:
+async def response_to(app: App, request: bytes) -> HttpResponse:
     async with peer_of(app) as peer:
         await peer.send(request)
-        return await peer.answer()
+        return await peer.response()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ async def asked(app: App, request: bytes) -> Answer:
 )
 async def test_the_health_check_answers_to_any_host(request_: bytes) -> None:
     async with running(made()) as app:
-        answer = await asked(app, request_)
+        answer = await response_to(app, request_)
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
     assert answer.headers["cache-control"] == "no-store"
 
@@ -45,12 +45,12 @@ async def test_during_the_drain_delay_only_the_health_check_fails(caplog: pytest
         await early.open(host="chat.example")
         began = time.monotonic()
         app.stop()
-        answer = await asked(app, get("/health"))
+        answer = await response_to(app, get("/health"))
         assert (answer.status, json.loads(answer.body)) == (503, {"status": "stopping"})
         async with peer_of(app) as late:
             await late.open(host="chat.example")
             for peer in early, late:
-                assert (await peer.closing())[0] == 1012
+                assert (await peer.receive_close())[0] == 1012
         assert time.monotonic() - began >= 0.7
         with pytest.raises(ConnectionRefusedError):
             peer_of(app)
@@ -72,7 +72,7 @@ async def test_a_cancellation_ends_the_delay() -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(app.serve)
             app.stop()
-            assert (await asked(app, get("/health"))).status == 503
+            assert (await response_to(app, get("/health"))).status == 503
             tasks.cancel_scope.cancel()
 
 
@@ -80,14 +80,14 @@ async def test_the_health_check_recovers_when_the_app_is_served_again() -> None:
     app = made()
     for _ in range(2):
         async with running(app):
-            assert (await asked(app, get("/health"))).status == 200
+            assert (await response_to(app, get("/health"))).status == 200
 
 
 async def test_the_health_check_at_another_path() -> None:
     app = App("chat.example", 0)
     app.health("/ready")
     async with running(app):
-        assert (await asked(app, get("/ready"))).status == 200
+        assert (await response_to(app, get("/ready"))).status == 200
         async with peer_of(app) as peer:
             await peer.send(handshake("/ready"))
             assert (await peer.head())[0] in (400, 404, 426)

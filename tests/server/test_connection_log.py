@@ -45,8 +45,8 @@ async def until_empty(server: Server) -> None:
 async def test_access_log_of_a_response(access: pytest.LogCaptureFixture) -> None:
     async with serving(Site(), access_log=True) as server, peer_of(server) as peer:
         await peer.send(get("/page?token=secret"))
-        await peer.answer()
-        peer.leave()
+        await peer.response()
+        peer.disconnect()
         await until_empty(server)
     assert logged(access) == ["127.0.0.1 GET /page 200"]
     assert {record.levelno for record in access.records if record.name == "pywsapp.access"} == {logging.INFO}
@@ -60,8 +60,8 @@ async def test_access_log_of_a_websocket_comes_when_it_is_closed(access: pytest.
         assert logged(access) == []
         await peer.send(close_frame(3000, "bye"))
         assert (await peer.frame())[0] == CLOSE
-        await peer.rest()
-        peer.leave()
+        await peer.read_to_end()
+        peer.disconnect()
         await until_empty(server)
     assert logged(access) == ["127.0.0.1 GET /chat 101 closed with 3000 after 0.000 s"]
     assert not any("secret" in record.getMessage() for record in access.records)
@@ -90,7 +90,7 @@ async def test_access_log_of_a_refusal(request_: bytes, expected: str, access: p
 
     async with serving(Site(refuse, refuse), access_log=True) as server, peer_of(server) as peer:
         await peer.send(request_)
-        await peer.answer()
+        await peer.response()
         assert logged(access) == [expected]
 
 
@@ -120,7 +120,7 @@ async def test_access_log_is_off_by_default(access: pytest.LogCaptureFixture) ->
     async with serving(Site()) as server:
         async with peer_of(server) as peer:
             await peer.send(get())
-            await peer.answer()
+            await peer.response()
         async with peer_of(server) as peer:
             await peer.open()
             assert server.connection_log._opened_at == {}, "nothing is stored for a connection"
@@ -137,8 +137,8 @@ async def test_opened_and_closed_connections_are_logged_at_debug_level(caplog: p
         await peer.open("/chat?token=secret")
         await peer.send(close_frame(3000, "bye"))
         await peer.frame()
-        await peer.rest()
-        peer.leave()
+        await peer.read_to_end()
+        peer.disconnect()
         await until_empty(server)
         assert server.connection_log._opened_at == {}
     opened, closed = lines(caplog, "pywsapp")
@@ -158,7 +158,7 @@ async def test_close_reason_cannot_forge_the_log(caplog: pytest.LogCaptureFixtur
         await peer.open()
         await peer.send(close_frame(3000, "bye\r\nFAKE\x1b[31m"))
         await peer.frame()
-        peer.leave()
+        peer.disconnect()
         await until_empty(server)
     assert lines(caplog, "pywsapp")[-1].split("reason ")[1].startswith("'bye\\r\\nFAKE\\x1b[31m' after ")
 

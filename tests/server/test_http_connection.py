@@ -37,7 +37,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_frames_right_after_the_handshake_are_kept() -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
-        await peer.open(glued=frame(TEXT, b"one") + frame(TEXT, b"two"))
+        await peer.open(trailing=frame(TEXT, b"one") + frame(TEXT, b"two"))
         assert [await peer.frame(), await peer.frame()] == [(TEXT, b"one"), (TEXT, b"two")]
 
 
@@ -49,13 +49,13 @@ async def test_frames_that_come_during_a_slow_decision_are_kept() -> None:
         await sent.wait()
 
     async with serving(Site(decide=decide)) as server, peer_of(server) as peer:
-        await peer.send(handshake() + frame(TEXT, b"glued"))
+        await peer.send(handshake() + frame(TEXT, b"trailing"))
         await asked.wait()
         await peer.send(frame(TEXT, b"early"))
         sent.set()
         assert (await peer.head())[0] == 101
         await peer.send(frame(TEXT, b"late"))
-        assert [(await peer.frame())[1] for _ in range(3)] == [b"glued", b"early", b"late"]
+        assert [(await peer.frame())[1] for _ in range(3)] == [b"trailing", b"early", b"late"]
 
 
 async def test_head_can_come_byte_by_byte() -> None:
@@ -100,7 +100,7 @@ async def test_flood_before_acceptance_is_held_by_tcp(slow: str) -> None:
         assert (await peer.head())[0] == 101
         left = -sent % len(message)
         await peer.send(message[len(message) - left :] + frame(CLOSE, b"\x03\xe8"))
-        assert await peer.rest() == b"\x88\x02\x03\xe8"
+        assert await peer.read_to_end() == b"\x88\x02\x03\xe8"
     assert component.received == (sent + left) // len(message) * (MIB // 2), "nothing was lost"
 
 
@@ -142,7 +142,7 @@ def routed() -> Router:
 async def test_refusal(request_: bytes, status: int, fields: dict[str, str], log: pytest.LogCaptureFixture) -> None:
     async with serving(routed()) as server, peer_of(server) as peer:
         await peer.send(request_)
-        answer = await peer.answer()
+        answer = await peer.response()
         assert answer.status == status
         assert answer.headers.items() >= fields.items()
         assert "close" in answer.headers["connection"]
@@ -156,13 +156,13 @@ async def test_refusal(request_: bytes, status: int, fields: dict[str, str], log
 async def test_incomplete_head_is_answered_with_408() -> None:
     async with serving(Site(), Options(handshake_timeout=0.1)) as server, peer_of(server) as peer:
         await peer.send(handshake()[:-2])
-        assert (await peer.answer()).status == 408
+        assert (await peer.response()).status == 408
 
 
 async def test_silent_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "_LINGER_SECONDS", 0.1)
     async with serving(Site(), Options(handshake_timeout=0.1)) as server, peer_of(server) as peer:
-        await peer.rest()
+        await peer.read_to_end()
 
 
 async def test_full_server_answers_503() -> None:
@@ -170,10 +170,10 @@ async def test_full_server_answers_503() -> None:
         await peer.open()
         async with peer_of(server) as second:
             await second.send(handshake())
-            answer = await second.answer()
+            answer = await second.response()
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         await peer.send(frame(CLOSE))
-        await peer.rest()
+        await peer.read_to_end()
         await server.runtime.wait_empty()
         async with peer_of(server) as third:
             await third.open()
@@ -187,7 +187,7 @@ async def test_decision_that_never_comes_is_answered_with_503(request_: bytes) -
     options = Options(handshake_timeout=0.1)
     async with serving(Site(never, never), options) as server, peer_of(server) as peer:
         await peer.send(request_)
-        answer = await peer.answer()
+        answer = await peer.response()
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
 
@@ -209,7 +209,7 @@ async def test_decision_that_comes_during_a_drain(request_: bytes, status: int, 
         while not server.draining:
             await anyio.lowlevel.checkpoint()
         decided.set()
-        answer = await peer.answer()
+        answer = await peer.response()
         assert answer.status == status
         assert answer.headers.items() >= fields.items()
 
@@ -232,7 +232,7 @@ async def test_failing_component_is_logged_and_answered_with_500(
 ) -> None:
     async with serving(Site(fault, fault)) as server, peer_of(server) as peer:
         await peer.send(request_)
-        answer = await peer.answer()
+        answer = await peer.response()
         assert answer.status == 500
         assert b"secret" not in answer.body
         (record,) = [record for record in log.records if record.exc_info]
@@ -259,7 +259,7 @@ async def test_wrong_answer_of_a_component_is_explained(
 ) -> None:
     async with serving(site) as server, peer_of(server) as peer:
         await peer.send(request_)
-        assert (await peer.answer()).status == 500
+        assert (await peer.response()).status == 500
         (record,) = [record for record in log.records if record.exc_info]
         assert mistake in str(record.exc_info[1] if record.exc_info else None)
 
@@ -270,7 +270,7 @@ async def test_refusal_that_cannot_be_encoded_becomes_a_500(log: pytest.LogCaptu
 
     async with serving(Site(decide=decide)) as server, peer_of(server) as peer:
         await peer.send(handshake())
-        answer = await peer.answer()
+        answer = await peer.response()
         assert (answer.status, "x-why" in answer.headers) == (500, False)
         assert any(record.exc_info for record in log.records)
 
@@ -285,7 +285,7 @@ async def test_path_cannot_forge_the_log(request_: bytes, log: pytest.LogCapture
 
     async with serving(Site(refuse, refuse)) as server, peer_of(server) as peer:
         await peer.send(request_)
-        assert (await peer.answer()).status == 404
+        assert (await peer.response()).status == 404
         (line,) = lines(log)
         assert line.isprintable()
         assert len(line) < 1000
@@ -294,7 +294,7 @@ async def test_path_cannot_forge_the_log(request_: bytes, log: pytest.LogCapture
 async def test_path_cannot_forge_the_traceback(log: pytest.LogCaptureFixture) -> None:
     async with serving(Site(fails)) as server, peer_of(server) as peer:
         await peer.send(get(HOSTILE))
-        assert (await peer.answer()).status == 500
+        assert (await peer.response()).status == 500
         assert all(line.isprintable() and len(line) < 1000 for line in lines(log))
 
 
@@ -319,7 +319,7 @@ async def test_decision_is_cancelled_when_the_peer_is_lost(request_: bytes, how:
         if how == "reset":
             peer.reset()
         else:
-            peer.leave()
+            peer.disconnect()
         with anyio.fail_after(5):
             await ended.wait()
             await server.runtime.wait_empty()
@@ -328,7 +328,7 @@ async def test_decision_is_cancelled_when_the_peer_is_lost(request_: bytes, how:
 async def test_peer_that_is_lost_before_its_head_is_removed(log: pytest.LogCaptureFixture) -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
         await peer.send(b"GET / HT")
-        peer.leave()
+        peer.disconnect()
         async with peer_of(server) as second:
             await second.open()
             with anyio.fail_after(5):

@@ -37,7 +37,7 @@ async def test_refused_upload_still_gets_its_answer(size: int) -> None:
     async with serving(page()) as server, peer_of(server) as peer:
         # Simple clients send everything before they read.
         await peer.send(head + bytes(size))
-        answer = await peer.answer()
+        answer = await peer.response()
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
@@ -54,7 +54,7 @@ async def test_head_has_the_length_and_no_body() -> None:
         for method in ("GET", "HEAD"):
             async with peer_of(server) as peer:
                 await peer.send(get(method=method))
-                answers.append((*await peer.head(), await peer.rest()))
+                answers.append((*await peer.head(), await peer.read_to_end()))
     (status, headers, body), (head_status, head_headers, head_body) = answers
     assert (status, body) == (200, b"page")
     assert (head_status, head_body) == (200, b"")
@@ -69,7 +69,7 @@ async def test_async_handler(body: bytes) -> None:
 
     async with serving(Site(respond)) as server, peer_of(server) as peer:
         await peer.send(get())
-        assert (await peer.answer()).body == b"bytes"
+        assert (await peer.response()).body == b"bytes"
 
 
 async def test_health_check_of_http_1_0() -> None:
@@ -77,9 +77,9 @@ async def test_health_check_of_http_1_0() -> None:
     app.http("/health", lambda request: "ok")
     async with serving(app.router) as server, peer_of(server) as peer:
         await peer.send(b"GET /health HTTP/1.0\r\n\r\n")
-        answer = await peer.answer()
+        answer = await peer.response()
         assert (answer.status, answer.body) == (200, b"ok")
-        assert await peer.rest() == b"", "the connection of a GET is closed after the response"
+        assert await peer.read_to_end() == b"", "the connection of a GET is closed after the response"
 
 
 async def test_health_check_that_shuts_down_its_sending_direction() -> None:
@@ -90,7 +90,7 @@ async def test_health_check_that_shuts_down_its_sending_direction() -> None:
     async with serving(Site(respond)) as server, peer_of(server) as peer:
         await peer.send(get())
         peer.end()
-        assert (await peer.answer()).body == b"ok"
+        assert (await peer.response()).body == b"ok"
 
 
 # -- streamed bodies ---------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ async def test_streamed_body_waits_for_a_slow_reader() -> None:
             made = stream.made
             await anyio.sleep(0.1)
         assert made < 50 * MIB
-        body = await peer.rest()
+        body = await peer.read_to_end()
         assert (status, headers["content-length"]) == (200, str(len(piece) * times))
         assert same(body, piece * times)
 
@@ -147,7 +147,7 @@ async def test_reader_that_reads_nothing_is_dropped(streamed: bool) -> None:
         await peer.send(get())
         await peer.head()
         await server.runtime.wait_empty()
-        assert len(await peer.rest()) < 40 * MIB
+        assert len(await peer.read_to_end()) < 40 * MIB
 
 
 class SlowReader:
@@ -207,7 +207,7 @@ async def test_slow_iterator_has_no_time_limit() -> None:
         assert await peer.exactly(3) == b"one"
         await anyio.sleep(0.3)
         go_on.set()
-        assert await peer.rest() == b"two"
+        assert await peer.read_to_end() == b"two"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ async def test_body_of_a_wrong_length_is_aborted(
         right = mistake == "10 bytes"
         try:
             await peer.head()
-            body = await peer.rest()
+            body = await peer.read_to_end()
         except ConnectionResetError:
             assert not right
         else:
@@ -276,7 +276,7 @@ async def test_head_request_does_not_start_the_stream() -> None:
     async with serving(Site(stream.respond(3))) as server, peer_of(server) as peer:
         await peer.send(get(method="HEAD"))
         assert (await peer.head())[1]["content-length"] == "3"
-        assert (await peer.rest(), stream.made) == (b"", 0)
+        assert (await peer.read_to_end(), stream.made) == (b"", 0)
 
 
 async def test_streamed_body_over_tls() -> None:

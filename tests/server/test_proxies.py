@@ -14,7 +14,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 from support.serving import TEXT, frame
-from support.wire import Answer, Peer, Site, get, handshake, peer_of, running
+from support.wire import HttpResponse, Peer, Site, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, IpBlackList, Options, Response
 
@@ -48,7 +48,7 @@ def asking(**fields: str) -> bytes:
 async def answer_to(app: App, data: bytes) -> str:
     async with peer_of(app) as peer:
         await peer.send(data)
-        answer: Answer = await peer.answer()
+        answer: HttpResponse = await peer.response()
     assert answer.status == 200
     return answer.body.decode()
 
@@ -57,7 +57,7 @@ async def is_closed(peer: Peer) -> None:
     """Wait until the server has closed the connection, with or without a reset; it must not have answered."""
     received = b""
     with suppress(ConnectionResetError):
-        received = await peer.rest()
+        received = await peer.read_to_end()
     assert received == b""
 
 
@@ -106,7 +106,7 @@ async def test_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
             sock.connect(path)
             async with Peer(sock) as peer:
                 await peer.send(asking(x_forwarded_for="203.0.113.9"))
-                assert (await peer.answer()).body.decode() == seen
+                assert (await peer.response()).body.decode() == seen
 
 
 async def test_a_blocked_client_is_refused_and_logged_by_its_own_address(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,9 +148,9 @@ async def test_half_closed_connections_work_behind_a_tls_proxy() -> None:
         peer.end()
         async with peer_of(app) as other:  # what comes later is answered, so the end has come
             await other.send(asking())
-            await other.answer()
+            await other.response()
         go_on.set()
-        assert (await peer.answer()).body == b"https 127.0.0.1"
+        assert (await peer.response()).body == b"https 127.0.0.1"
 
 
 @pytest.mark.parametrize("trusted", ["127.0.0.1", ["localhost"], ["10.0.0.0/33"], [""], [7]])
@@ -181,9 +181,9 @@ async def test_a_header_gives_the_address(header: bytes, seen: str) -> None:
 async def test_a_header_can_come_byte_by_byte_and_no_data_after_it_is_lost(header: bytes) -> None:
     async with running(made(proxy_protocol=True)) as app:
         async with peer_of(app) as peer:
-            await peer.send(header + handshake("/echo") + frame(TEXT, b"glued"))
+            await peer.send(header + handshake("/echo") + frame(TEXT, b"trailing"))
             assert (await peer.head())[0] == 101
-            assert await peer.frame() == (TEXT, b"glued")
+            assert await peer.frame() == (TEXT, b"trailing")
         async with peer_of(app) as peer:
             for byte in header + handshake("/echo") + frame(TEXT, b"slow"):
                 await peer.send(bytes([byte]))
@@ -218,7 +218,7 @@ async def test_a_peer_that_is_lost_before_its_header_leaves_no_connection() -> N
         for part in b"", V1[:20]:
             peer = peer_of(app)
             await peer.send(part)
-            peer.leave()
+            peer.disconnect()
         assert await answer_to(app, V1 + get()) == "http 203.0.113.9"
 
 
@@ -277,7 +277,7 @@ async def test_a_header_on_a_unix_socket(tmp_path: Path) -> None:
             await peer.send(V2[:5])
             await peer.send(V2[5:] + get()[:9])
             await peer.send(get()[9:])
-            assert (await peer.answer()).body == b"http 203.0.113.9"
+            assert (await peer.response()).body == b"http 203.0.113.9"
 
 
 async def test_listeners_with_and_without_it_side_by_side(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ async def test_listeners_with_and_without_it_side_by_side(tmp_path: Path) -> Non
         sock.connect(path)
         async with Peer(sock) as peer:
             await peer.send(get())
-            assert (await peer.answer()).body == b"http local"
+            assert (await peer.response()).body == b"http local"
 
 
 async def test_a_connection_without_its_header_does_not_delay_the_end() -> None:

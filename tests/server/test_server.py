@@ -72,7 +72,7 @@ async def test_no_socket_stays_open_if_one_listener_fails() -> None:
 async def test_date_field_is_now() -> None:
     async with serving(Site()) as server, peer_of(server) as peer:
         await peer.send(get())
-        answer = await peer.answer()
+        answer = await peer.response()
     assert abs(parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()) < 5
 
 
@@ -95,7 +95,7 @@ async def test_drain_closes_all_connections(caplog: pytest.LogCaptureFixture) ->
             await peer.open()
         server.stop()
         for peer in peers:
-            assert await peer.closing() == (1012, "service restart")
+            assert await peer.receive_close() == (1012, "service restart")
     assert component.calls.count(("close", 1012, "service restart", True)) == 150
     assert caplog.messages == ["draining 150 connections"]
 
@@ -105,10 +105,10 @@ async def test_drain_stops_accepting_first() -> None:
         await peer.open()
         await anyio.wait_all_tasks_blocked()
         server.stop()
-        assert await silent.rest() == b"", "a connection without a request is closed"
+        assert await silent.read_to_end() == b"", "a connection without a request is closed"
         with pytest.raises(ConnectionRefusedError):
             peer_of(server)
-        assert (await peer.closing())[0] == 1012
+        assert (await peer.receive_close())[0] == 1012
 
 
 async def test_drain_waits_for_a_response() -> None:
@@ -128,7 +128,7 @@ async def test_drain_waits_for_a_response() -> None:
         while not server.draining:
             await anyio.lowlevel.checkpoint()
         go_on.set()
-        assert await peer.rest() == b"two"
+        assert await peer.read_to_end() == b"two"
 
 
 async def test_peer_that_does_not_answer_the_close_is_dropped() -> None:
@@ -146,11 +146,11 @@ async def test_peer_that_does_not_answer_the_close_is_dropped() -> None:
 async def test_handler_that_hangs_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     class Hangs(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
-            self.note("message")
+            self.record("message")
             try:
                 await anyio.sleep_forever()
             finally:
-                self.note("cancelled")
+                self.record("cancelled")
 
     component = Hangs()
     async with serving(component, SHORT_TIMEOUTS) as server, peer_of(server) as peer:
@@ -178,8 +178,8 @@ async def test_cancelled_server_aborts_its_connections() -> None:
             await peer.open()
             await component.until_called("open")
             tasks.cancel_scope.cancel()
-        assert await peer.rest() == b""
-        peer.leave()
+        assert await peer.read_to_end() == b""
+        peer.disconnect()
         with pytest.raises(ConnectionRefusedError):
             peer_of(server)
     assert [call[:2] for call in component.calls] == [("open",), ("close", 1006)]
@@ -194,7 +194,7 @@ async def test_drain_does_not_wait_for_a_tls_handshake() -> None:
             await peer.send(b"\x16\x03\x01")
             for _ in range(50):
                 await anyio.lowlevel.checkpoint()
-    peer.leave()
+    peer.disconnect()
 
 
 async def test_connection_that_begins_during_the_drain_is_closed() -> None:
@@ -229,7 +229,7 @@ async def test_connection_that_begins_during_the_drain_is_closed() -> None:
         while len(server.runtime.connections) > 1:
             await anyio.lowlevel.checkpoint()
         go_on.set()
-        assert await peer.rest() == b"one"
+        assert await peer.read_to_end() == b"one"
 
 
 async def test_handler_may_stop_the_server() -> None:
@@ -238,8 +238,8 @@ async def test_handler_may_stop_the_server() -> None:
             server.stop()
 
     async with serving(Stops()) as server, peer_of(server) as peer:
-        await peer.open(glued=b"\x81\x80\0\0\0\0")
-        assert (await peer.closing())[0] == 1012
+        await peer.open(trailing=b"\x81\x80\0\0\0\0")
+        assert (await peer.receive_close())[0] == 1012
 
 
 async def test_server_runs_again() -> None:

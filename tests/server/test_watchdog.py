@@ -145,9 +145,9 @@ async def test_a_handler_that_blocks_is_named(
     async with watched() as tasks:
         pipe = Pipe(kind(warnings), tasks=tasks)
         pipe.send("1", "2")
-        await pipe.settle()
+        await pipe.run_until_blocked()
         pipe.client.transport.abort()
-        await pipe.settle()
+        await pipe.run_until_blocked()
     place = f"{name_of(handler)} ({__file__}:{line_of(handler, line)})"
     assert warnings() == [
         f"{place} has been blocking the event loop for more than 20 ms, and with it every other connection; "
@@ -208,7 +208,7 @@ async def test_handlers_that_await_or_run_in_a_thread_are_not_named(warnings: Wa
     class Patient(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             await anyio.sleep(5 * LIMIT)
-            self.note("slept")
+            self.record("slept")
 
         @in_thread
         def on_open(self, conn: Connection) -> None:

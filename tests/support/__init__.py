@@ -1,1 +1,1 @@
-"""What tests share: servers, clients, services and programs to test against."""
+"""Support for the tests: servers, clients, services and programs to test against."""

@@ -1,28 +1,29 @@
-"""Requests to an App that runs, and a component whose answers tell which route was taken."""
+"""Requests to a running App, and a component whose first message names the route that was chosen."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pywsapp import App, Connection, MessageComponent
-from support.wire import Answer, handshake, peer_of
+from support.wire import HttpResponse, handshake, peer_of
 
 
-async def asked(app: App, request: bytes) -> Answer:
+async def response_to(app: App, request: bytes) -> HttpResponse:
+    """Send a request on a new connection; return the response."""
     async with peer_of(app) as peer:
         await peer.send(request)
-        return await peer.answer()
+        return await peer.response()
 
 
 async def status(app: App, path: str = "/", **fields: str) -> int:
-    """Try a handshake."""
+    """Send a handshake on a new connection; return the status of the response."""
     async with peer_of(app) as peer:
         await peer.send(handshake(path, **fields))
         return (await peer.head())[0]
 
 
-class Names(MessageComponent):
-    """Greets with a name and what was in the path."""
+class Greeter(MessageComponent):
+    """Sends its name and the parameters of the path when a connection opens."""
 
     def __init__(self, name: str = "default") -> None:
         self.name = name
@@ -33,6 +34,7 @@ class Names(MessageComponent):
 
 
 async def greeting(app: App, path: str, **fields: Any) -> str:
+    """Open a WebSocket; return the message of `Greeter`."""
     async with peer_of(app) as peer:
         await peer.open(path, **fields)
         return (await peer.frame())[1].decode()

@@ -1,7 +1,7 @@
-"""Two servers of an app with a Redis between them, and in front HAProxy or nginx, with files of docs/deploy.
+"""Two servers of an app that share a Redis, behind HAProxy or nginx with the files of docs/deploy.
 
-What is documented is what is tested: addresses, ports and paths in a file are replaced, and each must be there to be
-replaced; nothing else is changed. All of it is on loopback, where a client can choose its own address in 127.0.0.0/8.
+The tests use the documented files. They replace addresses, ports and paths, and each replaced text must be in the file;
+nothing else is changed. Everything runs on loopback, where a client can choose its own address in 127.0.0.0/8.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import ssl
@@ -25,18 +24,18 @@ import trustme
 from anyio.streams.tls import TLSStream
 
 from support.program import BACKENDS, Program
-from support.services import redis_server
+from support.services import find_program, redis_server
 from support.serving import CLOSE, GUARD, Client, close_code, close_frame
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
-MISSING = "the tests of balancers need `apt-get install haproxy nginx libnginx-mod-stream`"
+MISSING = "needs nginx's stream module: apt-get install libnginx-mod-stream"
 HOST = "chat.example.com"
-#: Where the test's clients come from; the balancers come from 127.0.0.1.
+#: The address of the clients in the test; the balancers have 127.0.0.1.
 CLIENT = "127.0.0.5"
-#: Seconds for which a server that was told to end still takes clients: three times what HAProxy needs to see it.
+#: Seconds for which a server that shuts down still accepts clients: three times what HAProxy needs to notice it.
 DRAIN_DELAY = 3
 
-# What is said to all goes through a Redis, which both servers share; everything else is said back.
+# Messages that begin with "to all: " go through the Redis that both servers share; all messages are echoed.
 SOURCE = """
 import json
 
@@ -69,18 +68,8 @@ app.run({run})
 """
 
 
-def find(program: str) -> str:
-    """Give the path of a program, or skip the test; in CI it fails."""
-    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    return found
-
-
 def free_ports(count: int) -> list[int]:
-    """Find ports that stay free: the kernel gives none below 32768 to a connection on its way out."""
+    """Return ports that stay free: the kernel gives no port below 32768 to an outgoing connection."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(20000, 32768)
@@ -90,14 +79,21 @@ def free_ports(count: int) -> list[int]:
     return list(found)
 
 
-class Balanced:
-    """Two servers, "a" and "b", behind a balancer."""
+class BalancedServers:
+    """Two servers, "a" and "b", behind a balancer.
+
+    Args:
+        kind: the documented file without its extension: "haproxy", "haproxy-tcp", "nginx" or "nginx-stream".
+        directory: a directory for the files of the balancer.
+        broker: the URL of the broker of both servers.
+    """
 
     def __init__(self, kind: str, directory: Path, broker: str) -> None:
         self.kind = kind
         self._broker = broker
         self.haproxy = kind.startswith("haproxy")
-        self._program = find("haproxy" if self.haproxy else "nginx")
+        name = "haproxy" if self.haproxy else "nginx"
+        self._program = find_program(name, name)
         self._directory = directory
         authority = trustme.CA()
         certificate = authority.issue_cert(HOST)
@@ -110,13 +106,23 @@ class Balanced:
         self.servers: dict[str, Program] = {}
         self.balancer: Program
 
-    def start(self, name: str, loop: str) -> None:
-        """Start a server, or the one that replaces it, and wait until it listens."""
+    def start(self, **loops: str) -> None:
+        """Start servers, or their replacements, and wait until they listen.
+
+        Args:
+            loops: the names of the servers, and the event loop of each.
+        """
+        for name, loop in loops.items():
+            self._launch(name, loop)
+        for name in loops:
+            assert self.servers[name].port == self._ports[name]
+
+    def _launch(self, name: str, loop: str) -> None:
         source = SOURCE.format(
             name=name,
             host=HOST,
             port=self._ports[name],
-            # nginx never asks, so there is nothing to wait for
+            # nginx makes no health checks, so there is nothing to wait for.
             delay=DRAIN_DELAY if self.haproxy else 0,
             proxy_protocol=self.kind in ("haproxy-tcp", "nginx-stream"),
             trusted=["127.0.0.1"],
@@ -124,7 +130,19 @@ class Balanced:
             run=BACKENDS[loop],
         )
         self.servers[name] = self._processes.enter_context(Program(source))
-        assert self.servers[name].port == self._ports[name]
+
+    async def restart_ended_servers(self) -> None:
+        """Start the servers that have ended, and wait until the balancer uses them."""
+        ended = [name for name, server in self.servers.items() if server.process.poll() is not None]
+        await anyio.to_thread.run_sync(lambda: self.start(**dict.fromkeys(ended, "asyncio")))
+        with anyio.fail_after(GUARD):
+            for name in ended:
+                server = ""
+                while server != name:
+                    async with self.client() as client:
+                        server = client.welcome["server"]
+                        await client.close()
+                    await anyio.sleep(0.05)
 
     def start_balancer(self) -> None:
         """Start the balancer and wait until it listens."""
@@ -151,12 +169,12 @@ class Balanced:
             changes["bind :443 "] = f"bind 127.0.0.1:{self.port} "
             changes["/etc/haproxy/chat.example.com.pem"] = str(here / "both.pem")
             changes["/run/haproxy/"] = f"{here}/"
-            changes["maxconn 100000"] = "maxconn 400"  # as many open files as a person who runs tests may have
+            changes["maxconn 100000"] = "maxconn 400"  # the limit of open files can be low where the tests run
         else:
             changes["listen 443 "] = f"listen 127.0.0.1:{self.port} "
             changes["/etc/ssl/chat/fullchain.pem"] = changes["/etc/ssl/chat/privkey.pem"] = str(here / "both.pem")
         if self.kind == "nginx":
-            # What the package's own file says around, so that nothing is written outside the test's directory.
+            # These replace the settings of the package's main file, so that nginx writes only to the test's directory.
             paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             around = "".join(f"    {path}_temp_path {here}/{path};\n" for path in paths)
             changes["\nhttp {\n"] = f"\nhttp {{\n    access_log off;\n{around}"
@@ -169,11 +187,11 @@ class Balanced:
         return text
 
     @asynccontextmanager
-    async def client(self, *, expected: int = 101, **headers: str) -> AsyncIterator[Visitor]:
-        """Connect a client with wss, do its handshake and, if that is accepted, take the server's first message."""
+    async def client(self, *, expected: int = 101, **headers: str) -> AsyncIterator[ChatClient]:
+        """Connect a client with wss, do its handshake and, after a 101, receive the server's first message."""
         async with await anyio.connect_tcp("127.0.0.1", self.port, local_host=CLIENT) as stream:
             tls = await TLSStream.wrap(stream, hostname=HOST, ssl_context=self.tls, standard_compatible=False)
-            client = Visitor(tls)
+            client = ChatClient(tls)
             fields = {"Origin": f"https://{HOST}", **headers}
             lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
             await client.handshake("/chat", headers=lines, host=HOST, expected=expected)
@@ -181,29 +199,33 @@ class Balanced:
                 client.welcome = json.loads(await client.message())
             yield client
 
-    async def until_balancer_says(self, pattern: str) -> None:
-        """Wait until the balancer has written something."""
-        await anyio.to_thread.run_sync(self.balancer.until, pattern)
+    async def until_balancer_writes(self, pattern: str, start: int) -> None:
+        """Wait until the output of the balancer matches a pattern, from a position on."""
+        await anyio.to_thread.run_sync(self.balancer.until, pattern, start)
 
     async def end(self, name: str) -> int:
-        """Wait for the end of a server that was told to end; give its exit status."""
+        """Wait for the end of a server that shuts down; return its exit status."""
         return await anyio.to_thread.run_sync(self.servers[name].end)
 
     def close(self) -> None:
         balancer = getattr(self, "balancer", None)
         if balancer is not None and balancer.process.poll() is None:
-            balancer.send(signal.SIGTERM)  # it has processes of its own, which a kill would leave behind
+            balancer.send(signal.SIGTERM)  # SIGKILL would leave its child processes behind
             balancer.end()
         self._processes.close()
 
 
-class Visitor(Client):
-    """A client, and what the server told it first."""
+class ChatClient(Client):
+    """A client of the chat.
+
+    Attributes:
+        welcome: the server's first message, with its name and what it knows about the client.
+    """
 
     welcome: dict[str, Any]
 
     async def echo(self, text: str) -> int:
-        """Send a message and take it back: 0; or take the server's close frame instead, and close: the code."""
+        """Send a message and receive it back; return 0, or the code if the server closes instead."""
         await self.send(text)
         opcode, payload = await self.receive()
         if opcode == CLOSE:
@@ -211,8 +233,8 @@ class Visitor(Client):
         assert payload == text.encode()
         return 0
 
-    async def closing(self) -> int:
-        """Take the server's close frame, and close; give the code."""
+    async def receive_and_answer_close(self) -> int:
+        """Receive the server's close frame and answer it; return the code."""
         opcode, payload = await self.receive()
         assert opcode == CLOSE
         return await self._answer_close(payload)
@@ -220,12 +242,12 @@ class Visitor(Client):
     async def _answer_close(self, payload: bytes) -> int:
         code = close_code(payload)
         await self.stream.send(close_frame(code))
-        await self.gone()
+        await self.read_to_end()
         return code
 
 
 def modules() -> Path:
-    """Give the folder of nginx's loadable modules, or skip the test."""
+    """Return the directory of nginx's loadable modules; skip the test if there is none."""
     for folder in ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/local/libexec/nginx"):
         if (Path(folder) / "ngx_stream_module.so").exists():
             return Path(folder)
@@ -235,13 +257,12 @@ def modules() -> Path:
 
 
 @contextmanager
-def balanced(kind: str, directory: Path) -> Iterator[Balanced]:
-    """Run it all; the two servers run on different event loops, for no client shall see that."""
+def balanced(kind: str, directory: Path) -> Iterator[BalancedServers]:
+    """Run the servers and the balancer; the servers run on different event loops, which clients must not notice."""
     with redis_server() as redis:
-        setup = Balanced(kind, directory, redis.url)
+        setup = BalancedServers(kind, directory, redis.url)
         try:
-            setup.start("a", "uvloop")
-            setup.start("b", "trio")
+            setup.start(a="uvloop", b="trio")
             setup.start_balancer()
             yield setup
         finally:

@@ -1,8 +1,8 @@
-"""A headless Chromium, and the demo in a process of its own for it to talk to.
+"""A headless Chromium, and the demo in a process of its own.
 
-Playwright drives Debian's chromium, so its own browsers are not needed. The server is another process, because
-Playwright's plain API occupies the event loop of the thread, and because tests kill the server.
-Set SCREENSHOTS to a directory to write every picture that a test takes there.
+Playwright drives an installed Chromium, so its own browsers are not needed. The server is another process because
+Playwright's synchronous API occupies the event loop of the thread, and because tests kill the server.
+Set SCREENSHOTS to a directory to keep every picture that a test takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Page", "People", "Server", "browser", "expect", "next_servers", "people", "pictures", "server"]
+__all__ = ["ChatUsers", "Page", "Server", "browser", "expect", "next_servers", "pictures", "server", "users"]
 
 MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
 
@@ -47,7 +47,7 @@ REFUSED = re.compile(r"WebSocket connection to '.*' failed")
 
 
 class Server:
-    """The demo, started by the command line, on a free port that it keeps when it is started again."""
+    """The demo, run by the command line, on a free port that stays the same after a restart."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -58,17 +58,17 @@ class Server:
         return f"http://localhost:{self.port}/"
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start the demo and wait until it listens."""
         self.launch()
         self.wait_until_listening()
 
     def launch(self) -> None:
-        """Start its process."""
+        """Start the process of the demo."""
         command = [sys.executable, "-u", "-m", "pywsapp", "demo", "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def wait_until_listening(self) -> None:
-        """Wait for its start-up line."""
+        """Wait for the start-up line of the demo."""
         assert self.process is not None
         assert self.process.stdout is not None
         lines = []
@@ -81,11 +81,11 @@ class Server:
         raise AssertionError("the demo did not start:\n" + "".join(lines))
 
     def kill(self) -> None:
-        """Kill it, so that its peers see only a broken connection."""
+        """Kill the demo, so that its peers see only a broken connection."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Shut it down and return its exit status."""
+        """Shut the demo down and return its exit status."""
         return self._end(signal.SIGTERM)
 
     def _end(self, signal_number: int) -> int:
@@ -98,8 +98,8 @@ class Server:
         return status
 
 
-class People:
-    """Opens a page for each person of a test, with its own storage, and records their console and requests."""
+class ChatUsers:
+    """Opens a page with its own storage for each user in a test; records the console and the requests of all pages."""
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self.browser = browser
@@ -126,7 +126,7 @@ class People:
         return page
 
     def enter(self, name: str, room: str = "", **settings: Any) -> Page:
-        """Open the chat as a new person, and wait until the page is connected."""
+        """Open the chat as a new user, and wait until the page is connected."""
         page = self.page(**settings)
         page.goto(self.server.url + (f"#{room}" if room else ""))
         page.get_by_label("Name", exact=True).fill(name)
@@ -182,12 +182,12 @@ def server(next_servers: list[Server]) -> Iterator[Server]:
 
 
 @pytest.fixture
-def people(browser: Browser, server: Server) -> Iterator[People]:
-    people = People(browser, server)
-    yield people
-    people.close()
-    assert people.console_errors() == []
-    assert people.other_requests() == []
+def users(browser: Browser, server: Server) -> Iterator[ChatUsers]:
+    users = ChatUsers(browser, server)
+    yield users
+    users.close()
+    assert users.console_errors() == []
+    assert users.other_requests() == []
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Servers for clients: our own, that of `websockets`, and some that are not WebSocket servers."""
+"""Servers for tests of the client: an App, the server of `websockets`, and servers of raw bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.wire import running
 
 
 class Server(Recorder):
-    """Echoes messages and records requests."""
+    """Echoes messages, records requests, and refuses the path /no."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +36,7 @@ class Server(Recorder):
 
 @asynccontextmanager
 async def echoing(component: MessageComponent | None = None, **options: Any) -> AsyncIterator[App]:
+    """Run an App that has a component, `Server` by default, at every path."""
     app = App("*", 0, **options)
     app.route("/{rest:path}", component or Server(), allowed_origins=["*"])
     async with running(app):
@@ -44,19 +45,19 @@ async def echoing(component: MessageComponent | None = None, **options: Any) -> 
 
 @contextmanager
 def silent() -> Iterator[socket.socket]:
-    """A server that accepts connections and never answers."""
+    """Run a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock
 
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[str]:
-    """A server that reads a request, sends `answer`, and closes the connection."""
+    """Run a server that reads a request, sends `answer` and closes the connection; yield its URL."""
     with silent() as listening:
 
         def run() -> None:
             connection, _ = listening.accept()
-            with connection, contextlib.suppress(OSError):  # a client that has read enough closes
+            with connection, contextlib.suppress(OSError):  # the client can close before it has read everything
                 connection.recv(65536)
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
@@ -69,6 +70,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def websockets_server(handler: Any, **options: Any) -> AsyncIterator[str]:
+    """Run the server of `websockets` in a thread; yield its host and port."""
     with serve(handler, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""Handlers whose messages say what they do, and ways to have their first step taken."""
+"""Components whose messages select an action, and connections whose handler task is asleep."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from pywsapp.connection import Connection
 from support.serving import GUARD, Pipe, Recorder
 
 T = TypeVar("T")
-Act = Callable[[Connection], Awaitable[object]]
+Action = Callable[[Connection], Awaitable[object]]
 LOOPS = [pytest.param(("asyncio", {"use_uvloop": uvloop}), id=("asyncio", "uvloop")[uvloop]) for uvloop in (0, 1)]
 
-who: ContextVar[str] = ContextVar("who", default="nobody")
+current_name: ContextVar[str] = ContextVar("current_name", default="none")
 
 
-async def arrive(way: str, call: Callable[..., T], *args: Any) -> T:
-    """Call something the way that is asked for; when this returns, so has the call."""
-    if way == "task":
+async def call_from(origin: str, call: Callable[..., T], *args: Any) -> T:
+    """Call a function inside or outside of a task, and return its result.
+
+    Args:
+        origin: "task" calls the function in the task of the test, "callback" in a callback of the event loop, where
+            there is no current task.
+    """
+    if origin == "task":
         return call(*args)
     outcome: Future[T] = Future()
     done = anyio.Event()
@@ -53,21 +58,25 @@ def send_each(*messages: tuple[Pipe, str]) -> None:
         pipe.send(message)
 
 
-class Acting(Recorder):
-    """Does for a message what is found under its name, and for all others nothing."""
+class Scripted(Recorder):
+    """A component with an action for some messages; it ignores the others.
 
-    def __init__(self, **acts: Act) -> None:
+    Args:
+        actions: the messages, and what the handler awaits for each.
+    """
+
+    def __init__(self, **actions: Action) -> None:
         super().__init__()
-        self.acts = acts
+        self.actions = actions
 
     async def on_message(self, conn: Connection, message: Any) -> None:
-        if message in self.acts:
-            await self.acts[message](conn)
-            self.note("done", message)
+        if message in self.actions:
+            await self.actions[message](conn)
+            self.record("done", message)
 
 
-async def idle(pipe: Pipe) -> None:
-    """Wait until the connection has nothing to do."""
+async def wait_until_idle(pipe: Pipe) -> None:
+    """Wait until the connection has nothing left to do."""
     with anyio.fail_after(GUARD):
         while pipe.lifecycle.is_busy and not pipe.host.discarded:
             await anyio.lowlevel.checkpoint()
@@ -75,37 +84,44 @@ async def idle(pipe: Pipe) -> None:
 
 
 @asynccontextmanager
-async def warm(component: Recorder) -> AsyncIterator[Pipe]:
-    """Open a connection whose task is asleep; at the end it is cancelled, and has called on_close."""
+async def opened(component: Recorder) -> AsyncIterator[Pipe]:
+    """Open a connection whose handler task is asleep; at the end it is cancelled, after its on_close."""
     async with anyio.create_task_group() as tasks:
         pipe = Pipe(component, tasks=tasks)
-        await idle(pipe)
+        await wait_until_idle(pipe)
         pipe.send("warm up")
-        await idle(pipe)
+        await wait_until_idle(pipe)
         yield pipe
         tasks.cancel_scope.cancel()
 
 
-async def play(way: str, *messages: str, **acts: Act) -> list[tuple[Any, ...]]:
-    """Give what is called when messages come in at once, up to where all is done, and then one more by itself."""
-    component = Acting(later=checkpoints, **acts)
-    async with warm(component) as pipe:
-        await arrive(way, pipe.send, *messages)
-        await idle(pipe)
-        await arrive(way, pipe.send, "later")
-        await idle(pipe)
+async def run_messages(origin: str, *messages: str, **actions: Action) -> list[tuple[Any, ...]]:
+    """Send messages in one read to a new connection, and then one more; return the calls of the component.
+
+    Args:
+        origin: see `call_from`.
+        messages: the messages of the first read.
+        actions: see `Scripted`.
+    """
+    component = Scripted(later=checkpoints, **actions)
+    async with opened(component) as pipe:
+        await call_from(origin, pipe.send, *messages)
+        await wait_until_idle(pipe)
+        await call_from(origin, pipe.send, "later")
+        await wait_until_idle(pipe)
         calls = component.calls[1:]
     assert component.names().count("close") == 1
     return calls
 
 
 async def checkpoints(conn: Connection | None = None) -> None:
+    """Let other tasks run a few times."""
     for _ in range(3):
         await anyio.lowlevel.checkpoint()
 
 
-class Slow:
-    """What is awaited without being a coroutine."""
+class SlowAwaitable:
+    """An awaitable that is no coroutine and suspends a few times."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from checkpoints().__await__()

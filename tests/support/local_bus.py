@@ -1,4 +1,4 @@
-"""A router of the local bus in a test, with brokers and with raw sockets that do only what the test does."""
+"""A router of the local bus in the process of a test, with brokers and with raw sockets that the test drives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Received = tuple[str, bytes, Position | None]
 
 
 class Bus:
-    """A router, and the workers' ends of its sockets."""
+    """A router, and the sockets of its workers."""
 
     def __init__(self, queue_limit: int) -> None:
         self.router = BusRouter(queue_limit)
@@ -34,18 +34,19 @@ class Bus:
         self._number = 0
 
     def pair(self) -> socket.socket:
-        """Return the end of a new worker."""
+        """Return the socket of a new worker."""
         ours, theirs = socket.socketpair()
         self._number += 1
         self.router.attach(self._number, ours)
         return theirs
 
     def broker(self) -> LocalBroker:
+        """Return the broker of a new worker."""
         self._brokers.append(LocalBroker(self.pair()))
         return self._brokers[-1]
 
     def close(self) -> None:
-        """Close everything that is still open."""
+        """Close the router, the brokers and the sockets."""
         self.router.close()
         for broker in self._brokers:
             broker.close()
@@ -53,7 +54,7 @@ class Bus:
             end.close()
 
     def raw(self) -> socket.socket:
-        """Return the end of a worker that sends only what the test sends."""
+        """Return the non-blocking socket of a new worker that sends only what the test sends."""
         end = self.pair()
         end.setblocking(False)
         self._ends.append(end)
@@ -69,18 +70,20 @@ class Bus:
 
 @asynccontextmanager
 async def running(queue_limit: int = QUEUE_LIMIT) -> AsyncIterator[Bus]:
+    """Run a router; the test fails if the block takes too long."""
     bus = Bus(queue_limit)
     try:
         with anyio.fail_after(GUARD):
             yield bus
     finally:
         bus.close()
-        # The router's sockets are closed by tasks of their own.
+        # Tasks of the router close its sockets.
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
 
 
 async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds for which there is no event."""
     while not condition():  # noqa: ASYNC110 - there is no event for this
         await anyio.sleep(0.002)
 
@@ -110,10 +113,10 @@ async def frames(end: socket.socket) -> AsyncGenerator[tuple[int, bytes, list[by
 async def without_router(
     received: list[Received] | None = None,
 ) -> AsyncIterator[tuple[LocalConnection, socket.socket]]:
-    """Yield a connection, and the other end of its socket, where the test does what a router would.
+    """Yield a connection, and the other end of its socket, where the test acts as the router.
 
     Args:
-        received: what the connection receives is appended to it.
+        received: a list to which the received messages are appended.
     """
     found: list[Received] = [] if received is None else received
     ours, theirs = socket.socketpair()
@@ -136,7 +139,7 @@ async def without_router(
 
 
 async def read(end: socket.socket) -> list[tuple[int, bytes, list[bytes]]]:
-    """Return the frames that have come completely."""
+    """Wait for data; return the complete frames in it."""
     await anyio.wait_readable(end)
     reader = FrameReader()
     return [(frame[0], frame[2], items_of(reader.buffer, frame)) for frame in reader.read(end.recv(1 << 16))]

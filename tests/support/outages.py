@@ -1,4 +1,4 @@
-"""Failures that an app must survive with every broker: a restart, a frozen server, a refused login, a slow reader."""
+"""Failures that an App must survive with every broker: a restart, a frozen server, a refused login, a slow reader."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TIMEOUT = 30
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, for which there is no event."""
+    """Wait until a condition holds for which there is no event."""
     with anyio.fail_after(TIMEOUT):
         while not condition():  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.01)
 
 
 class Room(MessageComponent):
-    """A chat room. The sender of a message gets an answer: whether the broker has accepted the message."""
+    """A chat room that tells the sender of each message whether the broker has accepted the message."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -62,7 +62,7 @@ async def serving_room(broker: Broker) -> AsyncIterator[tuple[App, Serving]]:
 
 @asynccontextmanager
 async def join(server: Serving) -> AsyncIterator[Client]:
-    """Connect a client, which is in the room then."""
+    """Connect a client and wait until it is in the room."""
     async with server.client() as client:
         assert await client.message() == "ready"
         yield client
@@ -106,7 +106,7 @@ async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCa
         assert [await client.message() for client in (local_client, remote_client)] == ["1", "1"]
 
         service.kill()
-        with anyio.fail_after(2):  # at once, not only when an answer is missing
+        with anyio.fail_after(2):  # the app notices the end at once, before an answer is missing
             await until(lambda: not connected(app) and not connected(remote_app))
         await sender.send("2")
         assert await sender.message() == "2 stayed here"
@@ -127,7 +127,7 @@ async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCa
 
 
 async def check_freeze(service: Service, make: MakeBroker, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Check that an app notices a broker that does not answer though its connections stay open."""
+    """Check that an app notices a broker that stops answering while its connections stay open."""
     async with serving_room(make()) as (app, server), join(server) as sender, join(server) as local_client:
         service.freeze()
         try:
@@ -160,7 +160,7 @@ async def check_refused_login(make: MakeBroker, reason: str, secret: str, caplog
 
 
 async def check_slow_reader(make: MakeBroker, options: dict[str, Any], reason: str) -> None:
-    """Check that a connection is lost, for the right reason, when the broker drops messages because it reads slowly."""
+    """Check that a connection is lost, with the right reason, when the broker drops messages for a slow reader."""
     topic, peer = unique_topic(), Peer()
     gate, ready = threading.Event(), threading.Event()
     reasons: list[str] = []
@@ -181,11 +181,11 @@ async def check_slow_reader(make: MakeBroker, options: dict[str, Any], reason: s
             await connection.aclose()
 
     async with anyio.create_task_group() as tasks:
-        # `receive` blocks its event loop, so the connection runs in another one than this test.
+        # `receive` blocks its event loop, so the connection runs in an event loop of its own.
         tasks.start_soon(anyio.to_thread.run_sync, lambda: anyio.run(listen, **options))
         await anyio.to_thread.run_sync(ready.wait, TIMEOUT)
         peer.connection = await make().connect(peer.receive, [])
-        for _ in range(4):  # 32 MB, more than all buffers in between hold
+        for _ in range(4):  # 32 MB, which is more than the buffers on the way hold
             await peer.connection.publish([Outgoing(topic, bytes(16_000))] * 500)
         await peer.connection.aclose()
         gate.set()

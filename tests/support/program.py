@@ -1,4 +1,4 @@
-"""A program in its own process, for tests of signals, exit statuses and output."""
+"""A program in a process of its own, for tests of signals, exit statuses and output."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Program:
     """A Python program that runs until it ends or the test ends.
 
     Args:
-        source: the source code; or a list of arguments for Python.
-        pass_fds: file descriptors that it inherits.
-        cwd: the directory that it starts in.
+        source: the source code, or a list of arguments for Python.
+        pass_fds: file descriptors that the program inherits.
+        cwd: the working directory of the program.
     """
 
     def __init__(self, source: str | list[str], *, pass_fds: Sequence[int] = (), cwd: Path | None = None) -> None:
@@ -70,34 +70,35 @@ class Program:
 
     @property
     def output(self) -> str:
-        """The output so far, stdout and stderr."""
+        """The output so far: stdout and stderr."""
         return "".join(self._lines)
 
     @property
     def port(self) -> int:
-        """The port in its start-up line; waits for that line."""
+        """The port in the start-up line; waits for that line."""
         return int(self.until(r"on \w+: https?://[^ ]+:(\d+)")[1])
 
-    def until(self, pattern: str) -> re.Match[str]:
-        """Wait until the output matches a pattern."""
+    def until(self, pattern: str, start: int = 0) -> re.Match[str]:
+        """Wait until the output matches a pattern, from a position on; return the match."""
+        expression = re.compile(pattern)
         deadline = time.monotonic() + GUARD
         with self._changed:
-            while (found := re.search(pattern, self.output)) is None:
+            while (found := expression.search(self.output, start)) is None:
                 if not self._changed.wait(deadline - time.monotonic()) or self.process.poll() is not None:
-                    found = re.search(pattern, self.output)
+                    found = expression.search(self.output, start)
                     break
-        assert found is not None, f"it did not write {pattern!r} but:\n{self.output}"
+        assert found is not None, f"the program did not write {pattern!r} but:\n{self.output}"
         return found
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def end(self, within: float = GUARD) -> int:
-        """Wait some seconds for its end; return the exit status."""
+        """Wait at most `within` seconds for the end of the program; return the exit status."""
         try:
             status = self.process.wait(within)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"it did not end:\n{self.output}")
+            pytest.fail(f"the program did not end:\n{self.output}")
         self._reader.join()
         return status
 
@@ -112,9 +113,15 @@ class Program:
 
 
 class BlockingClient:
-    """An open WebSocket on a blocking socket."""
+    """An open WebSocket on a blocking socket.
 
-    def __init__(self, port: int, glued: bytes = b"", path: str = "/") -> None:
+    Args:
+        port: the server's port on 127.0.0.1.
+        trailing: bytes that follow the handshake in the same segment.
+        path: the target of the request.
+    """
+
+    def __init__(self, port: int, trailing: bytes = b"", path: str = "/") -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), GUARD)
         self._buffer = bytearray()
         key = base64.b64encode(os.urandom(16)).decode()
@@ -122,7 +129,7 @@ class BlockingClient:
             f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        self.sock.sendall(head.encode() + glued)
+        self.sock.sendall(head.encode() + trailing)
         while b"\r\n\r\n" not in self._buffer:
             self._more()
         head_bytes, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
@@ -138,13 +145,13 @@ class BlockingClient:
         self.sock.close()
 
     def frame(self) -> Frame:
-        """Receive a frame; return its opcode and payload."""
+        """Return the opcode and the payload of the next frame."""
         while (taken := take_frame(self._buffer)) is None:
             self._more()
         return taken
 
-    def closed(self) -> int:
-        """Receive the close frame, answer it and receive the end of the stream; return the code."""
+    def receive_close(self) -> int:
+        """Receive the close frame, answer it and wait for the end of the stream; return the code."""
         opcode, payload = self.frame()
         assert opcode == CLOSE
         self.sock.sendall(close_frame(int.from_bytes(payload[:2], "big")))

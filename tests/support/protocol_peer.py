@@ -1,4 +1,4 @@
-"""The peer of a WebSocket for tests: frames written byte by byte, and plain wsproto as the reference."""
+"""The peer of a WebSocket in a test: frames with any bytes, and plain wsproto as the reference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def frame(
     length: int | None = None,
     width: int | None = None,
 ) -> bytes:
-    """Return one frame; `length` and `width` make one with a false length."""
+    """Return one frame; `length` and `width` make its length field wrong."""
     size = len(payload) if length is None else length
     if width is None:
         width = 0 if size < 126 else 2 if size < 65536 else 8
@@ -45,13 +45,13 @@ def close_frame(code: int | None = 1000, reason: bytes = b"", **options: object)
 
 
 def deflated(data: bytes, bits: int = 15) -> bytes:
-    """Compress one message without context, and remove the tail."""
+    """Return one message compressed without context takeover, without the tail (RFC 7692, section 7.2.1)."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, -bits)
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def parse_frames(data: bytes) -> list[tuple[int, bytes]]:
-    """Parse complete frames: the first byte and the payload of each."""
+    """Return the first byte and the payload of each frame; all frames must be complete."""
     frames = []
     while data:
         first, second = data[0], data[1]
@@ -63,7 +63,7 @@ def parse_frames(data: bytes) -> list[tuple[int, bytes]]:
         if second & 128:
             mask, at = data[at : at + 4], at + 4
         payload = data[at : at + size]
-        assert len(payload) == size, "the frame is complete"
+        assert len(payload) == size, "a frame is not complete"
         if mask:
             payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
         frames.append((first, payload))
@@ -72,7 +72,7 @@ def parse_frames(data: bytes) -> list[tuple[int, bytes]]:
 
 
 class Outcome(NamedTuple):
-    """The result of some bytes."""
+    """The messages, pongs and close code that result from some bytes."""
 
     messages: list[str | bytes]
     pongs: list[bytes]
@@ -87,7 +87,7 @@ def plain_wsproto(data: bytes, *, client: bool, deflate: PerMessageDeflate | Non
 
 
 def misreads_1014(data: bytes, end: tuple[int, bool] | None, *, client: bool = False) -> bool:
-    """Return whether plain wsproto ends in another way because it does not know 1014, and so not what follows it."""
+    """Return whether plain wsproto ends differently because it does not know the code 1014."""
     if end not in ((1014, True), (1007, False)):
         return False
     events = plain_wsproto(data, client=client).events()
@@ -95,7 +95,7 @@ def misreads_1014(data: bytes, end: tuple[int, bool] | None, *, client: bool = F
 
 
 def reference(data: bytes, *, client: bool = False, deflate: PerMessageDeflate | None = None) -> Outcome:
-    """Return the result of plain wsproto for the bytes, all in one piece."""
+    """Return the result of plain wsproto for the bytes in one piece."""
     connection = plain_wsproto(data, client=client, deflate=deflate)
     outcome = Outcome([], [], None)
     parts: list[str | bytes] = []
@@ -115,11 +115,11 @@ def reference(data: bytes, *, client: bool = False, deflate: PerMessageDeflate |
 
 
 def read(ws: WebSocket, pieces: list[bytes]) -> Outcome:
-    """Return the result of a WebSocket for the bytes, piece by piece."""
+    """Return the result of a WebSocket for the bytes in several pieces."""
     outcome = Outcome([], [], None)
     for piece in pieces:
         for event in ws.receive(piece):
-            assert outcome.end is None, "the end is the last event"
+            assert outcome.end is None, "there is an event after the end"
             if isinstance(event, Ended):
                 pongs = [payload for first, payload in parse_frames(event.reply) if first == 0x8A]
                 outcome = Outcome(outcome.messages, outcome.pongs + pongs, (event.code, event.by_peer))
@@ -130,9 +130,10 @@ def read(ws: WebSocket, pieces: list[bytes]) -> Outcome:
 
 
 def dribble(ws: WebSocket, data: bytes) -> list[Received]:
-    """Return the events for the bytes one by one, as the slowest peer sends them."""
+    """Return the events for bytes that arrive one by one."""
     return [event for at in range(len(data)) for event in ws.receive(data[at : at + 1])]
 
 
 def messages(events: list[Received]) -> list[str | bytes]:
+    """Return the messages among the events."""
     return [event for event in events if isinstance(event, (str, bytes))]

@@ -1,4 +1,4 @@
-"""An App on a real socket, a component that notes what it is told, and a client that sends any bytes a test likes."""
+"""An App on a real socket, a component that records its calls, and a client that sends any bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = base64.b64encode(b"the sample nonce").decode()
 
 
 def handshake(path: str = "/", *fields: str, host: str = "localhost", method: str = "GET") -> bytes:
-    """Write the head of a WebSocket handshake, with further fields such as "Origin: http://localhost"."""
+    """Return the head of a handshake; the fields are lines such as "Origin: http://localhost"."""
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: {host}",
@@ -35,7 +35,7 @@ def handshake(path: str = "/", *fields: str, host: str = "localhost", method: st
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP response."""
 
     status: int
@@ -51,58 +51,58 @@ class Closed(NamedTuple):
 
 
 class Recorder(MessageComponent):
-    """Notes every call with its arguments, and waits for them."""
+    """Records every call with its arguments; a test waits for calls with `until_called`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
 
     @property
     def names(self) -> list[str]:
         return [call[0] for call in self.calls]
 
-    def of(self, name: str) -> list[tuple[Any, ...]]:
-        """Give the arguments of every call of one method."""
+    def arguments_of(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the arguments of every call of one method."""
         return [call[1:] for call in self.calls if call[0] == name]
 
-    async def until(self, name: str, times: int = 1) -> None:
-        """Wait until a method has been called so many times."""
+    async def until_called(self, name: str, times: int = 1) -> None:
+        """Wait until a method has been called a number of times."""
         while self.names.count(name) < times:
-            await self._news.wait()
+            await self._changed.wait()
 
-    def note(self, *call: Any) -> None:
+    def record(self, *call: Any) -> None:
         self.calls.append(call)
-        self._news.set()
-        self._news = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def on_open(self, conn: Connection) -> None:
-        self.note("on_open", conn)
+        self.record("on_open", conn)
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        self.note("on_message", conn, message)
+        self.record("on_message", conn, message)
 
     def on_close(self, conn: Connection) -> None:
-        self.note("on_close", conn)
+        self.record("on_close", conn)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
-        self.note("on_error", conn, exc)
+        self.record("on_error", conn, exc)
 
 
 class Peer:
-    """A client on a bare socket; behind the handshake its frames are wsproto's."""
+    """A client on a socket; it sends any bytes in the handshake, and wsproto makes its frames."""
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
         self._bytes = b""
         self._frames = WsprotoConnection(ConnectionType.CLIENT)
-        self._heard: deque[str | bytes | Closed | Ping | Pong] = deque()
+        self._received: deque[str | bytes | Closed | Ping | Pong] = deque()
         self._parts: list[Any] = []
 
     async def write(self, data: bytes) -> None:
         await self._stream.send(data)
 
-    async def answer(self) -> Answer:
-        """Read a response with as much of a body as it announces."""
+    async def response(self) -> HttpResponse:
+        """Return a response, with a body of the announced Content-Length."""
         while b"\r\n\r\n" not in self._bytes:
             self._bytes += await self._stream.receive()
         head, _, self._bytes = self._bytes.partition(b"\r\n\r\n")
@@ -112,15 +112,17 @@ class Peer:
         while len(self._bytes) < size:
             self._bytes += await self._stream.receive()
         body, self._bytes = self._bytes[:size], self._bytes[size:]
-        return Answer(int(status.split()[1]), fields, body.decode())
+        return HttpResponse(int(status.split()[1]), fields, body.decode())
 
-    async def shake(self, path: str = "/", *fields: str, host: str = "localhost", method: str = "GET") -> Answer:
-        """Ask for a WebSocket and give the answer, whatever it is."""
+    async def handshake(
+        self, path: str = "/", *fields: str, host: str = "localhost", method: str = "GET"
+    ) -> HttpResponse:
+        """Send a handshake; return the response, whatever its status."""
         await self.write(handshake(path, *fields, host=host, method=method))
-        return await self.answer()
+        return await self.response()
 
     async def send(self, *messages: str | bytes) -> None:
-        """Send messages, all in one write."""
+        """Send messages in one write."""
         events = [
             TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
             for message in messages
@@ -134,29 +136,29 @@ class Peer:
         """Send a close frame."""
         await self.write(self._frames.send(CloseConnection(code=code, reason=reason)))
 
-    async def hear(self) -> str | bytes | Closed | Ping | Pong:
-        """Give the next thing that comes; a ping is not answered."""
-        while not self._heard:
+    async def receive(self) -> str | bytes | Closed | Ping | Pong:
+        """Return the next message, pong, ping or close frame; a ping is not answered."""
+        while not self._received:
             data = self._bytes or await self._stream.receive()
             self._bytes = b""
             self._frames.receive_data(data)
             self._take()
-        return self._heard.popleft()
+        return self._received.popleft()
 
     def _take(self) -> None:
         for event in self._frames.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 self._parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
                 if event.message_finished:
-                    self._heard.append(type(self._parts[0])().join(self._parts))
+                    self._received.append(type(self._parts[0])().join(self._parts))
                     self._parts.clear()
             elif isinstance(event, CloseConnection):
-                self._heard.append(Closed(int(event.code), event.reason or ""))
+                self._received.append(Closed(int(event.code), event.reason or ""))
             elif isinstance(event, (Ping, Pong)):
-                self._heard.append(event)
+                self._received.append(event)
 
-    async def end(self) -> bytes:
-        """Wait for the end of the stream, and give what came before it."""
+    async def read_to_end(self) -> bytes:
+        """Return everything up to the end of the stream or a reset."""
         rest = self._bytes
         try:
             while True:
@@ -164,8 +166,12 @@ class Peer:
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return rest
 
+    async def shut_down_sending(self) -> None:
+        """Send the end of the stream; the server need not wait for more bytes of a request that it has answered."""
+        await self._stream.send_eof()
+
     async def reset(self) -> None:
-        """Leave with a TCP reset instead of an end."""
+        """Close the socket with a RST."""
         raw = self._stream.extra(SocketAttribute.raw_socket)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._stream.aclose()
@@ -173,7 +179,7 @@ class Peer:
 
 @asynccontextmanager
 async def serving(*apps: App) -> AsyncIterator[None]:
-    """Run apps on free ports; make them with port 0."""
+    """Run apps whose port is 0 on free ports."""
     async with anyio.create_task_group() as tasks:
         for app in apps:
             await tasks.start(app.serve)
@@ -183,7 +189,7 @@ async def serving(*apps: App) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(app: App) -> AsyncIterator[Peer]:
-    """Connect to a running app over TCP, and say nothing yet."""
+    """Connect to a running app, and send nothing."""
     async with await anyio.connect_tcp("127.0.0.1", app.port) as stream:
         yield Peer(stream)
 
@@ -192,6 +198,6 @@ async def connected(app: App) -> AsyncIterator[Peer]:
 async def opened(app: App, path: str = "/", *fields: str) -> AsyncIterator[Peer]:
     """Open a WebSocket to a running app."""
     async with connected(app) as peer:
-        answer = await peer.shake(path, *fields)
+        answer = await peer.handshake(path, *fields)
         assert answer.status == 101, answer
         yield peer

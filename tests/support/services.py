@@ -3,8 +3,8 @@
     with redis_server() as redis:
         redis.url, redis.kill(), redis.start(), redis.freeze(), redis.thaw()
 
-A test whose server is not installed is skipped, and says which command installs the server. With `CI` set in the
-environment it fails instead.
+A test whose server is not installed is skipped; the reason names the command that installs the server. With `CI` set
+in the environment, the test fails instead.
 """
 
 from __future__ import annotations
@@ -38,14 +38,16 @@ __all__ = [
     "talk",
 ]
 
-#: Seconds that a server may take to start.
-PATIENCE = 30.0
+#: Seconds after which a server that does not start or stop is an error.
+START_TIMEOUT = 30.0
 
 
 def find_program(package: str, *names: str) -> str:
-    """Return the path of the first installed program of these; skip the test, or fail in CI, if there is none."""
+    """Return the path of the first program that is installed; otherwise skip the test, or fail it in CI."""
     for name in names:
-        if path := shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])):
+        if path := shutil.which(
+            name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+        ):
             return path
     reason = f"needs {names[0]}: apt-get install {package}"
     if os.environ.get("CI"):
@@ -54,7 +56,7 @@ def find_program(package: str, *names: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that no program uses at the moment."""
+    """Return a port of 127.0.0.1 that is free at the moment."""
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -132,9 +134,9 @@ class Service:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env={**os.environ, **self._environment},
-                start_new_session=True,  # so that kill() reaches its child processes too
+                start_new_session=True,  # kill() reaches the child processes too
             )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while not self._is_ready():
             assert self.process.poll() is None, f"the server has ended: {self.output}"
             assert time.monotonic() < deadline, f"the server does not answer: {self.output}"
@@ -155,10 +157,10 @@ class Service:
             self.process = None
 
     def stop(self) -> None:
-        """Shut the server down in order."""
+        """Terminate the server and wait for its end."""
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(PATIENCE)
+        self.process.wait(START_TIMEOUT)
         self.kill()
 
     def freeze(self) -> None:
@@ -176,7 +178,7 @@ class Service:
 
 
 class Redis(Service):
-    """A redis-server or valkey-server. It writes nothing to disk unless the options say so."""
+    """A redis-server or valkey-server. It writes nothing to the disk unless an option makes it."""
 
     def __init__(self, *options: str) -> None:
         self._options = options
@@ -206,7 +208,7 @@ class Redis(Service):
         """Send a command, and return the answer in the format of the protocol, without the last line end.
 
         Raises:
-            OSError: the server does not answer, or is not ready, because it loads its data for example.
+            OSError: the server does not answer, or is not ready; for example, it still loads its data.
         """
         command = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
         answer = talk(self.port, f"{command}*2\r\n$4\r\nECHO\r\n$7\r\nthe end\r\n".encode(), b"the end\r\n").decode()
@@ -222,7 +224,7 @@ def redis_server(*options: str) -> Redis:
 
 @contextmanager
 def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
-    """Run a cluster without replicas, whose nodes share the slots evenly."""
+    """Run a cluster without replicas; each node has the same number of slots."""
     options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "2000")
     servers: list[Redis] = []
     try:
@@ -236,7 +238,7 @@ def redis_cluster(nodes: int = 3) -> Iterator[list[Redis]]:
         for server in servers[1:]:
             bus = server.ask("CONFIG", "GET", "cluster-port").split("\r\n")[-1]
             assert servers[0].ask("CLUSTER", "MEET", "127.0.0.1", str(server.port), bus) == "+OK"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while not all(_has_nodes(server, nodes) for server in servers):
             assert time.monotonic() < deadline, servers[0].ask("CLUSTER", "NODES")
             time.sleep(0.02)
@@ -252,17 +254,17 @@ def _has_nodes(server: Redis, nodes: int) -> bool:
 
 
 class Rabbit(Service):
-    """A RabbitMQ node, which needs some seconds to start.
+    """A RabbitMQ node; it needs some seconds to start.
 
     Args:
         configuration: added to its configuration file.
-        users: the users besides guest; for each a password, and a pattern of the names that the user may configure,
-            write and read.
+        users: the users besides guest. The value is a password, and a pattern of the names that the user may
+            configure, write and read.
     """
 
     def __init__(self, configuration: str = "", **users: tuple[str, str]) -> None:
         installed = find_program("rabbitmq-server", "rabbitmq-server")
-        # the program in the path of Debian changes to another user
+        # Debian's program in the path changes to another user.
         inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
         self._program = str(inner if inner.exists() else installed)
         super().__init__(lambda _: ["sh", "-c", _RABBIT, self._program], self._greet)
@@ -305,7 +307,7 @@ class Rabbit(Service):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def evaluate(self, expression: str) -> str:
-        """Evaluate an Erlang expression in the node, and return the output. Takes one or two seconds."""
+        """Evaluate an Erlang expression in the node, and return the output. This takes one or two seconds."""
         ctl = Path(self._program).with_name("rabbitmqctl")
         command = [str(ctl), "eval", expression]
         return subprocess.run(
@@ -313,7 +315,7 @@ class Rabbit(Service):
         ).stdout
 
 
-#: Starts the name server of Erlang (epmd) too, since the node would start one as a daemon that outlives the test.
+#: Starts the name server of Erlang (epmd) too; the node would start one as a daemon that outlives the test.
 _RABBIT = "epmd -port $ERL_EPMD_PORT & exec $0"
 
 

@@ -1,4 +1,4 @@
-"""A component under test: on a real server with raw clients, or over a memory pipe, one step at a time."""
+"""Run a component in a test: on a real server with raw clients, or in memory, one step at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
+from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.deflate import DeflateParameters
@@ -39,7 +40,7 @@ Frame = tuple[int, bytes]
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
-    """Write one frame of a client."""
+    """Return one masked frame, as a client sends it."""
     size = len(payload)
     if size < 126:
         head = bytes((opcode | fin << 7, 0x80 | size))
@@ -53,21 +54,21 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 
 
 def message_frame(message: str | bytes) -> bytes:
-    """Write the frame of a client's message."""
+    """Return the frame of a message, as a client sends it."""
     return frame(TEXT, message.encode()) if isinstance(message, str) else frame(BINARY, message)
 
 
 def close_frame(code: int | None = 1000, reason: str = "") -> bytes:
-    """Write a client's close frame."""
+    """Return a close frame, as a client sends it."""
     return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason.encode())
 
 
 def take_frame(data: bytearray) -> Frame | None:
-    """Take one whole frame of a server from the front of a buffer: its opcode and payload."""
+    """Remove one complete frame of a server from the front of a buffer; return its opcode and payload, or None."""
     if len(data) < 2:
         return None
-    assert not data[1] & 0x80, "a server does not mask"
-    assert data[0] & 0xF0 == 0x80, "a server does not fragment, and negotiated nothing"
+    assert not data[1] & 0x80, "a server must not mask its frames"
+    assert data[0] & 0xF0 == 0x80, "the server sends no fragments, and no extension is negotiated"
     size, start = data[1] & 0x7F, 2
     if size >= 126:
         start = 4 if size == 126 else 10
@@ -80,13 +81,13 @@ def take_frame(data: bytearray) -> Frame | None:
 
 
 def take_frames(data: bytearray) -> Iterator[Frame]:
-    """Take all whole frames from the front of a buffer."""
+    """Remove all complete frames from the front of a buffer, and yield them."""
     while (taken := take_frame(data)) is not None:
         yield taken
 
 
 def close_code(payload: bytes) -> int:
-    """Give the code in a close frame's payload."""
+    """Return the code in the payload of a close frame; 1005 if there is none."""
     return int.from_bytes(payload[:2], "big") if payload else 1005
 
 
@@ -94,17 +95,24 @@ def close_code(payload: bytes) -> int:
 
 
 class Serving:
-    """A server that runs for a test."""
+    """A server that runs for a test.
+
+    Attributes:
+        port: the port that it listens on.
+        stop: begins to drain the server.
+        cancel: cancels the server.
+        ended: is set when the server has ended.
+    """
 
     def __init__(self, port: int, stop: Callable[[], None], cancel: Callable[[], None], ended: anyio.Event) -> None:
         self.port = port
-        self.stop = stop  # begins to drain
+        self.stop = stop
         self.cancel = cancel
         self.ended = ended
 
     @asynccontextmanager
     async def client(self, path: str = "/", **options: Any) -> AsyncIterator[Client]:
-        """Connect a client and do its handshake; `options` are those of `Client.handshake`."""
+        """Connect a client and do its handshake; the options are those of `Client.handshake`."""
         async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
             client = Client(stream)
             await client.handshake(path, **options)
@@ -113,7 +121,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(component: MessageComponent | App, *, options: Options | None = None) -> AsyncIterator[Serving]:
-    """Run a component on a server of its own, or an App, on a free port; at the end it is cancelled."""
+    """Run a component on a new server, or run an App, on a free port; the server is cancelled at the end."""
     async with anyio.create_task_group() as tasks:
         scope = anyio.CancelScope()
         listening, ended = anyio.Event(), anyio.Event()
@@ -151,7 +159,7 @@ class _Started:
 
 
 class Client:
-    """A client that says byte by byte what it is told to, and answers nothing by itself."""
+    """A client that sends exactly the bytes that a test asks for, and answers nothing by itself."""
 
     def __init__(self, stream: SocketStream | TLSStream) -> None:
         self.stream = stream
@@ -162,23 +170,23 @@ class Client:
         return self.stream.extra(SocketAttribute.raw_socket)
 
     async def handshake(
-        self, path: str = "/", *, glued: bytes = b"", headers: str = "", expected: int = 101, host: str | None = None
+        self, path: str = "/", *, trailing: bytes = b"", headers: str = "", expected: int = 101, host: str | None = None
     ) -> None:
-        """Open the WebSocket, or be answered with another status.
+        """Send a handshake, and check the status of the response.
 
         Args:
             path: the target of the request.
-            glued: goes right behind the request, in the same segment.
-            headers: further lines of the request.
-            expected: the status.
-            host: what is in the Host field instead of the server's own address.
+            trailing: bytes that follow the request in the same segment.
+            headers: more lines of the request.
+            expected: the status of the response.
+            host: the value of the Host field; by default it is the address of the server.
         """
         key = base64.b64encode(b"0123456789abcdef").decode()
         host = host or f"localhost:{self.stream.extra(SocketAttribute.remote_port)}"
         await self.stream.send(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
-            + glued
+            + trailing
         )
         with anyio.fail_after(GUARD):
             while b"\r\n\r\n" not in self._buffer:
@@ -187,40 +195,40 @@ class Client:
         assert int(head.split()[1]) == expected, head
 
     async def send(self, *messages: str | bytes) -> None:
-        """Send messages, all at once."""
+        """Send messages in one write."""
         await self.stream.send(b"".join(map(message_frame, messages)))
 
     async def send_frame(self, opcode: int, payload: bytes = b"") -> None:
         await self.stream.send(frame(opcode, payload))
 
     async def receive(self) -> Frame:
-        """Take the next frame: its opcode and payload."""
+        """Return the opcode and the payload of the next frame."""
         with anyio.fail_after(GUARD):
             while (taken := take_frame(self._buffer)) is None:
                 self._buffer += await self.stream.receive()
         return taken
 
     async def message(self) -> str | bytes:
-        """Take the next frame, which must be a message."""
+        """Return the next frame, which must be a message."""
         opcode, payload = await self.receive()
         assert opcode in (TEXT, BINARY), (opcode, payload)
         return payload.decode() if opcode == TEXT else payload
 
     async def close(self, code: int | None = 1000, reason: str = "") -> int:
-        """Close as RFC 6455 wants it, and give the code that comes back."""
+        """Do the closing handshake (RFC 6455, section 7.1.2); return the code in the server's close frame."""
         await self.stream.send(close_frame(code, reason))
-        return await self.closed()
+        return await self.receive_close()
 
-    async def closed(self) -> int:
-        """Read up to the close frame and the end of the stream; give the code."""
+    async def receive_close(self) -> int:
+        """Read up to the close frame and the end of the stream; return the code."""
         while True:
             opcode, payload = await self.receive()
             if opcode == CLOSE:
-                await self.gone()
+                await self.read_to_end()
                 return close_code(payload)
 
-    async def gone(self) -> list[Frame]:
-        """Read to the end of the stream, however it ends, and end it too; give the frames before it."""
+    async def read_to_end(self) -> list[Frame]:
+        """Read to the end of the stream or to a reset, close the socket, and return the frames before the end."""
         with anyio.fail_after(GUARD), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
             while True:
                 self._buffer += await self.stream.receive()
@@ -228,20 +236,20 @@ class Client:
         return list(take_frames(self._buffer))
 
     async def reset(self) -> None:
-        """Go away with a RST."""
+        """Close the socket with a RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         await self.stream.aclose()
 
 
 class Recorder(MessageComponent):
-    """A component that writes down what it is told; a test waits for it with `until`."""
+    """A component that records its calls; a test waits for them with `until` and `until_called`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.conns: list[Connection] = []
         self._changed = anyio.Event()
 
-    def note(self, *call: Any) -> None:
+    def record(self, *call: Any) -> None:
         self.calls.append(call)
         self._changed.set()
 
@@ -249,7 +257,7 @@ class Recorder(MessageComponent):
         return [call[0] for call in self.calls]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something holds that changes with a call."""
+        """Wait until a condition holds; it is checked after each recorded call."""
         with anyio.fail_after(GUARD):
             while not condition():
                 self._changed = anyio.Event()
@@ -260,16 +268,16 @@ class Recorder(MessageComponent):
 
     def on_open(self, conn: Connection) -> Any:
         self.conns.append(conn)
-        self.note("open")
+        self.record("open")
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        self.note("message", message)
+        self.record("message", message)
 
     def on_close(self, conn: Connection) -> Any:
-        self.note("close", conn.close_code, conn.close_reason, conn.was_clean)
+        self.record("close", conn.close_code, conn.close_reason, conn.was_clean)
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        self.note("error", type(exc).__name__)
+        self.record("error", type(exc).__name__)
         super().on_error(conn, exc)
 
 
@@ -277,7 +285,14 @@ class Recorder(MessageComponent):
 
 
 class MemoryHost(Flusher):
-    """A host whose turns are taken by the test; tasks run in the task group it is given, if any."""
+    """A host of lifecycles without an event loop: the test flushes the outboxes.
+
+    Args:
+        tasks: runs the handler tasks; None if the test needs none.
+
+    Attributes:
+        discarded: the number of connections that have ended.
+    """
 
     def __init__(self, tasks: TaskGroup | None = None) -> None:
         super().__init__()
@@ -292,9 +307,9 @@ class MemoryHost(Flusher):
             self.filled.pop(0).flush()
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        assert self._tasks is not None, "no task is needed here"
+        assert self._tasks is not None, "the test needs a task group"
         coroutine = work()
-        assert inspect.iscoroutine(coroutine), "older versions of anyio take no coroutine of the twin"
+        assert inspect.iscoroutine(coroutine), "older versions of anyio accept no coroutine of a compiled function"
         self._tasks.start_soon(lambda: coroutine)
 
     def discard(self, connection: Any) -> None:
@@ -302,7 +317,7 @@ class MemoryHost(Flusher):
 
 
 class MemoryClient:
-    """The client's end of a memory pipe, and what came out of it."""
+    """The client's end of a memory pipe; it collects the frames that it receives."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -329,8 +344,8 @@ class MemoryClient:
         self.lost = True
 
 
-class Sink:
-    """A transport in front of another, that counts what is written."""
+class RecordingTransport:
+    """A transport around another one that records every write."""
 
     def __init__(self) -> None:
         self.inner: MemoryTransport
@@ -348,13 +363,31 @@ class Sink:
 
 
 def lifecycle_of(conn: Connection) -> Lifecycle:
-    """Return what drives a connection that has not ended."""
+    """Return the lifecycle of a connection that has not ended."""
     assert isinstance(conn._driver, Lifecycle)
     return conn._driver
 
 
+async def wait_all_tasks_blocked() -> None:
+    """Wait like anyio's function, which sleeps for 0.1 seconds on asyncio if a task is about to run."""
+    if on_asyncio():
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+    await anyio.wait_all_tasks_blocked()
+
+
 class Pipe:
-    """One connection in memory: a lifecycle on one end, a raw client on the other; nothing moves by itself."""
+    """One connection in memory: a lifecycle at one end, a raw client at the other; data moves only in `turn`.
+
+    Args:
+        component: the component of the connection.
+        options: the options of both the lifecycle and its WebSocket.
+        tasks: runs the handler task; None if no handler is an async def.
+        host: a host that several connections share; by default the connection has its own.
+        trailing: bytes that follow the handshake in the same segment.
+        deflate: the negotiated parameters of compression.
+        recorder: records the writes of the lifecycle.
+    """
 
     def __init__(
         self,
@@ -363,38 +396,39 @@ class Pipe:
         tasks: TaskGroup | None = None,
         *,
         host: MemoryHost | None = None,
-        glued: bytes = b"",
+        trailing: bytes = b"",
         deflate: DeflateParameters | None = None,
-        sink: Sink | None = None,
+        recorder: RecordingTransport | None = None,
     ) -> None:
         options = options or Options()
         self.host = host or MemoryHost(tasks)
         self.client = MemoryClient()
-        self.sink = sink or Sink()
+        self._recorder = recorder or RecordingTransport()
+        self.writes = self._recorder.writes
         ws = WebSocket(client=False, options=options, deflate=deflate)
-        self.lifecycle = Lifecycle(component, Request(path="/"), ws, self.sink, options, self.host)
+        self.lifecycle = Lifecycle(component, Request(path="/"), ws, self._recorder, options, self.host)
         self.conn = self.lifecycle.conn
         self.transport, _ = memory_pipe(self.lifecycle, self.client)
-        self.sink.inner = self.transport
+        self._recorder.inner = self.transport
         self.transport.set_write_buffer_limits(high=options.high_water)
-        self.lifecycle.open(glued)
+        self.lifecycle.open(trailing)
 
     def turn(self) -> None:
-        """Flush and deliver until nothing moves any more."""
+        """Flush the outboxes and deliver all bytes, in both directions."""
         self.host.flush()
         self.transport.pump()
         self.host.flush()
         self.transport.pump()
 
-    async def settle(self) -> None:
-        """Take turns until all tasks wait for something else than the pipe."""
+    async def run_until_blocked(self) -> None:
+        """Take turns until no task waits for the pipe."""
         for _ in range(3):
             self.turn()
-            await anyio.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         self.turn()
 
     def send(self, *messages: str | bytes) -> None:
-        """Send messages from the client, all at once, and take a turn."""
+        """Send messages from the client in one write, and take a turn."""
         self.write(b"".join(map(message_frame, messages)))
 
     def write(self, data: bytes) -> None:
@@ -403,7 +437,7 @@ class Pipe:
         self.turn()
 
     def messages(self) -> list[str | bytes]:
-        """Give the messages that the client has got."""
+        """Return the messages that the client has received."""
         return [
             payload.decode() if opcode == TEXT else payload
             for opcode, payload in self.client.frames
@@ -411,5 +445,5 @@ class Pipe:
         ]
 
     def codes(self) -> list[int]:
-        """Give the codes of the close frames that the client has got."""
+        """Return the codes of the close frames that the client has received."""
         return [close_code(payload) for opcode, payload in self.client.frames if opcode == CLOSE]

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
 from anyio.abc import ByteStream, SocketStream, TaskGroup
@@ -129,7 +130,7 @@ KINDS = ("tcp", "unix", "stream", "tls")
 
 @asynccontextmanager
 async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
-    """Connect a transport to a protocol; check at the end that the protocol got the calls that a transport promises."""
+    """Connect a transport to a protocol; check at the end that the transport has kept the order of calls."""
     ours, theirs = socket.socketpair() if kind == "unix" else tcp_pair()
     for sock in (ours, theirs):
         sock.setblocking(False)
@@ -153,7 +154,7 @@ async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
                 await anyio.aclose_forcefully(peer)
                 # asyncio needs another turn or two of the event loop to close the socket of an aborted stream.
                 while ours.fileno() != -1:
-                    await anyio.wait_all_tasks_blocked()
+                    await anyio.lowlevel.checkpoint()
     assert ours.fileno() == -1
     protocol.check()
 
@@ -175,7 +176,7 @@ async def secured(server: ByteStream, client: ByteStream) -> tuple[TLSStream, TL
 
 
 async def end_of_stream(peer: ByteStream) -> None:
-    """Send the end of the TCP stream; with TLS this is the end without a close_notify, which most clients send."""
+    """Send the end of the TCP stream; with TLS there is no close_notify before it, as with most clients."""
     await (peer.transport_stream if isinstance(peer, TLSStream) else peer).send_eof()
 
 
@@ -196,7 +197,7 @@ async def receive_all(stream: ByteStream) -> bytes:
 
 
 def same(left: bytes, right: bytes) -> bool:
-    # pytest would need minutes for the difference of two long byte strings.
+    """Return whether two long byte strings are equal; pytest would spend minutes on their difference."""
     return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()
 
 
@@ -204,7 +205,7 @@ plain_kinds = pytest.mark.parametrize("kind", ["tcp", "unix", "stream"])
 
 
 def reset_kinds(test: Test) -> Test:
-    """Mark a test whose peer resets the connection by closing forcefully; before 4.16, anyio sent a FIN first."""
+    """Mark a test whose peer closes forcefully to reset the connection; before 4.16, anyio sent a FIN first."""
     old = Version(version("anyio")) < Version("4.16")
     skipped = pytest.mark.skipif(old, reason="the peer of this test resets a connection only with anyio 4.16 and newer")
     marked: Test = skipped(pytest.mark.parametrize("kind", ["tcp", "stream", "tls"])(test))

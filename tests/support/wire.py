@@ -1,4 +1,4 @@
-"""A client on a real socket that works byte by byte, and servers for it."""
+"""A client on a real socket that sends and receives bytes, and servers for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.serving import CLOSE, GUARD, frame
 _RESET = struct.pack("ii", 1, 0)  # an SO_LINGER that makes close send a RST
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP response."""
 
     status: int
@@ -35,10 +35,10 @@ class Answer(NamedTuple):
 
 
 class Peer:
-    """A client without any logic of its own; it reads no byte before a test asks for it.
+    """A client without a protocol implementation; it reads only when a test calls a method that receives.
 
     Args:
-        sock: connected; the peer closes it.
+        sock: a connected socket; the peer closes it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -52,13 +52,13 @@ class Peer:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.leave()
+        self.disconnect()
 
     async def send(self, data: bytes) -> None:
         await self.send_some(memoryview(data))
 
     async def send_some(self, view: memoryview, within: float = GUARD) -> int:
-        """Send until the time is over, in seconds; return the number of bytes sent."""
+        """Send for at most `within` seconds; return the number of bytes that the kernel accepted."""
         sent = 0
         with anyio.move_on_after(within):
             while sent < len(view):
@@ -70,7 +70,7 @@ class Peer:
         return sent
 
     async def receive(self) -> bytes:
-        """Receive some bytes; an empty result is the end of the stream."""
+        """Return some received bytes; an empty result means the end of the stream."""
         await anyio.lowlevel.checkpoint()  # the server runs in the same loop and needs its turns
         while True:
             try:
@@ -82,7 +82,7 @@ class Peer:
         """Shut down the sending direction."""
         self.sock.shutdown(socket.SHUT_WR)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Close the socket without a close frame."""
         self.sock.close()
 
@@ -105,7 +105,7 @@ class Peer:
         return data
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Receive the head of a response."""
+        """Return the status and the fields of a response."""
         while b"\r\n\r\n" not in self._buffer:
             await self._more()
         head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
@@ -114,27 +114,27 @@ class Peer:
         pairs = [field.partition(": ") for field in fields]
         return int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}
 
-    async def rest(self) -> bytes:
-        """Receive everything up to the end of the stream; a reset is an error."""
+    async def read_to_end(self) -> bytes:
+        """Return everything up to the end of the stream; a reset is an error."""
         while data := await self.receive():
             self._buffer += data
         everything, self._buffer = bytes(self._buffer), bytearray()
         return everything
 
-    async def answer(self) -> Answer:
-        """Receive a response, with the body that its Content-Length announces."""
+    async def response(self) -> HttpResponse:
+        """Return a response, with a body of the announced Content-Length."""
         status, headers = await self.head()
-        return Answer(status, headers, await self.exactly(int(headers["content-length"])))
+        return HttpResponse(status, headers, await self.exactly(int(headers["content-length"])))
 
-    async def open(self, path: str = "/", glued: bytes = b"", **fields: str) -> dict[str, str]:
-        """Do the opening handshake, with `glued` in the same segment; return the fields of the response."""
-        await self.send(handshake(path, **fields) + glued)
+    async def open(self, path: str = "/", trailing: bytes = b"", **fields: str) -> dict[str, str]:
+        """Do the opening handshake, with `trailing` in the same segment; return the response's fields."""
+        await self.send(handshake(path, **fields) + trailing)
         status, headers = await self.head()
         assert status == 101
         return headers
 
     async def frame(self) -> tuple[int, bytes]:
-        """Receive an unmasked, unfragmented frame; return its opcode and payload."""
+        """Return the opcode and the payload of an unmasked, unfragmented frame."""
         first, size = await self.exactly(2)
         if size == 126:
             (size,) = struct.unpack("!H", await self.exactly(2))
@@ -142,13 +142,13 @@ class Peer:
             (size,) = struct.unpack("!Q", await self.exactly(8))
         return first & 15, await self.exactly(size)
 
-    async def closing(self) -> tuple[int, str]:
-        """Receive frames up to the close frame, answer it and receive the end; return the code and the reason."""
+    async def receive_close(self) -> tuple[int, str]:
+        """Receive frames up to the close frame, answer it and wait for the end; return the code and the reason."""
         while True:
             opcode, payload = await self.frame()
             if opcode == CLOSE:
                 await self.send(frame(CLOSE, payload))
-                assert await self.rest() == b""
+                assert await self.read_to_end() == b""
                 return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
@@ -172,7 +172,12 @@ def get(path: str = "/", method: str = "GET", host: str = "localhost") -> bytes:
 
 
 class Site(MessageComponent):
-    """A component that echoes messages; two functions answer its requests and handshakes."""
+    """A component that echoes messages.
+
+    Args:
+        respond: the `on_request` of the component.
+        decide: the `on_handshake` of the component.
+    """
 
     def __init__(
         self,
@@ -249,5 +254,5 @@ async def running(app: App) -> AsyncIterator[App]:
 
 
 def same(left: bytes, right: bytes) -> bool:
-    """Compare long byte strings, because pytest spends minutes on their difference."""
+    """Return whether two long byte strings are equal; pytest would spend minutes on their difference."""
     return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()

@@ -54,7 +54,7 @@ from pywsapp._lifecycle.mistakes import explain, warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, await_all
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine, await_all
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
@@ -288,7 +288,7 @@ class Lifecycle:
     # -- what the handler task asks ----------------------------------------------------------------------------------
 
     def lend(self, eager_task: EagerTask) -> None:
-        """Take first steps of coroutines on behalf of the handler task, from now on."""
+        """Run the first steps of coroutines on behalf of the handler task, from now on."""
         self._eager_task = eager_task
 
     def has_call(self) -> bool:
@@ -383,7 +383,7 @@ class Lifecycle:
 
     # -- what the connection asks ------------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str) -> Awaitable[None]:
+    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
         return self.machine.close(code, reason)
 
@@ -391,7 +391,7 @@ class Lifecycle:
         """Drop the connection at once; see `Connection.abort`."""
         self.machine.abort()
 
-    def ping(self, payload: bytes | None) -> Awaitable[float]:
+    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """Send a ping; see `Connection.ping`."""
         if self._pings is None:
             self._pings = Pings()

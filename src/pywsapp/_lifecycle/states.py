@@ -11,7 +11,7 @@ states and transitions are the table below.
     CLOSE_SENT        this side has sent its close frame and waits for the peer's
     FINISHING         both close frames are there, or the peer broke the protocol: what is queued leaves, then the
                       transport is closed
-    ABORTED           the transport was told to end at once
+    ABORTED           the transport ends at once, without what is queued
     LOST              the transport has ended; handlers may still be busy
 
 An event that is not in the row of a state changes nothing there: a second `close`, for instance.
@@ -49,7 +49,7 @@ class Event(Enum):
     PEER_CLOSES_WHILE_BUSY = "the peer's close frame has come, and is answered when the handlers have finished"
     ANSWER = "the answer to the peer's close frame is due"
     FAILURE = "the peer broke the protocol, and the frame that says so is queued"
-    ABORT = "the transport is told to end at once"
+    ABORT = "the transport is aborted"
     LOSS = "the transport has ended"
 
 

@@ -11,13 +11,13 @@ already. That is why a transport never gets much more than it is willing to queu
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.sending import LARGE
@@ -92,7 +92,7 @@ class Outbox:
         transport: the transport.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
-        reports_empty: whether the owner is told when the last frame has gone.
+        reports_empty: whether `outbox_emptied` of the owner is called when the last frame has gone.
     """
 
     __slots__ = (
@@ -132,7 +132,7 @@ class Outbox:
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
-    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> Awaitable[None]:
+    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> LazyCoroutine[None]:
         """Queue the frame of a message; see `Connection.send`."""
         if current_thread() != self._flusher.thread:
             raise wrong_thread("conn.send")
@@ -268,7 +268,7 @@ class Outbox:
     # -- frames ------------------------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> Frame:
-        """Take frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
+        """Remove frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
         frames = self.frames
         number = len(frames)
         if number == 1:

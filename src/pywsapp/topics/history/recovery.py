@@ -133,7 +133,7 @@ class Follower:
             self._deliver(data, position)
 
     async def begin(self) -> None:
-        """Take the history's present position as the first one, if there is none yet.
+        """Start at the present position of the history, if there is none yet.
 
         Raises:
             Exception: the history cannot be read.

@@ -1,4 +1,4 @@
-"""The promises of `lifecycle`, whatever happens in whatever order."""
+"""The promises of `lifecycle` hold for any events in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.serving import Pipe, Recorder, close_frame, message_frame
 from pywsapp.connection import Connection
 from pywsapp.options import Options
 
-#: What a message makes its handler do; it waits for as many openings of the gate as there are "w" in it.
+#: What a message makes its handler do. Each "w" makes the handler wait until the gate opens once.
 KINDS = ("", "w", "ww", "crash", "w crash", "close", "w close", "abort", "w abort", "w send")
 STEPS = st.lists(
     st.one_of(
@@ -30,8 +30,8 @@ STEPS = st.lists(
 )
 
 
-class Obedient(Recorder):
-    """Does what messages say, waiting at a gate, and notices when two handlers are in it at once."""
+class Scripted(Recorder):
+    """Performs work messages say, waits at a gate, and fails when two handlers run at the same time."""
 
     def __init__(self, slow: str) -> None:
         super().__init__()
@@ -42,47 +42,47 @@ class Obedient(Recorder):
 
     def on_open(self, conn: Connection) -> Any:
         super().on_open(conn)
-        return self.obey(conn, "w") if "open" in self.slow else None
+        return self.start(conn, "w") if "open" in self.slow else None
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         assert not self.running
-        self.note("message", message, self.closed_by_us)
-        what = message.partition(" ")[2]
-        if "w" in what:
-            return self.obey(conn, what)
-        return self.act(conn, what)
+        self.record("message", message, self.closed_by_us)
+        work = message.partition(" ")[2]
+        if "w" in work:
+            return self.start(conn, work)
+        return self.act(conn, work)
 
     def on_close(self, conn: Connection) -> Any:
         assert not self.running
-        self.note("close", conn.close_code)
+        self.record("close", conn.close_code)
         assert not conn.is_open
-        return self.obey(conn, "w") if "close" in self.slow else None
+        return self.start(conn, "w") if "close" in self.slow else None
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:
-        self.note("error", type(exc))
+        self.record("error", type(exc))
 
-    def obey(self, conn: Connection, what: str) -> Any:
-        self.running += 1  # from the call on, not only from when the coroutine begins
-        return self.wait(conn, what)
+    def start(self, conn: Connection, work: str) -> Any:
+        self.running += 1  # counts from the call on, before the coroutine begins
+        return self.wait(conn, work)
 
-    async def wait(self, conn: Connection, what: str) -> None:
-        for _ in range(what.split()[0].count("w")):
+    async def wait(self, conn: Connection, work: str) -> None:
+        for _ in range(work.split()[0].count("w")):
             gate = anyio.Event()
             self.gates.append(gate)
             await gate.wait()
         self.running -= 1
-        self.act(conn, what)
+        self.act(conn, work)
 
-    def act(self, conn: Connection, what: str) -> None:
-        if "crash" in what:
+    def act(self, conn: Connection, work: str) -> None:
+        if "crash" in work:
             raise LookupError
-        if "close" in what:
+        if "close" in work:
             self.closed_by_us = True
             conn.close(4000)
-        if "abort" in what:
+        if "abort" in work:
             self.closed_by_us = True
             conn.abort()
-        if "send" in what:
+        if "send" in work:
             conn.send("answer")
 
     def open_gate(self) -> None:
@@ -90,17 +90,17 @@ class Obedient(Recorder):
             self.gates.pop(0).set()
 
 
-class Play:
-    """One connection in memory, with a peer that can leave but once."""
+class Scenario:
+    """One connection in memory, whose peer can end it only once."""
 
-    def __init__(self, component: Obedient, pipe: Pipe) -> None:
+    def __init__(self, component: Scripted, pipe: Pipe) -> None:
         self.component = component
         self.pipe = pipe
         self.sent: list[str] = []
         self.peer_open = True
         self.now = 0.0
 
-    async def step(self, step: str, what: str) -> None:
+    async def step(self, step: str, work: str) -> None:
         if step == "gate":
             self.component.open_gate()
         elif step == "turn":
@@ -112,12 +112,12 @@ class Play:
             self.component.closed_by_us = True
             self.pipe.conn.close(4001)
         elif self.peer_open:
-            await self.peer(step, what)
+            await self.peer(step, work)
 
-    async def peer(self, step: str, what: str) -> None:
+    async def peer(self, step: str, work: str) -> None:
         transport = self.pipe.client.transport
         if step == "message":
-            self.sent.append(f"{len(self.sent)} {what}")
+            self.sent.append(f"{len(self.sent)} {work}")
             transport.write(message_frame(self.sent[-1]))
             return
         self.peer_open = False
@@ -136,8 +136,8 @@ class Play:
             self.pipe.turn()
             await anyio.lowlevel.checkpoint()
 
-    async def let_go(self) -> None:
-        """Open all gates, and let the peer leave if it has not."""
+    async def finish(self) -> None:
+        """Open all gates, and make the peer end the connection if it has not."""
         while not self.pipe.host.discarded:
             await self.turns()
             self.component.open_gate()
@@ -146,31 +146,33 @@ class Play:
         await self.turns()
 
 
-async def play(steps: list[tuple[str, str]], component: Obedient, max_queue: int) -> list[str]:
-    """Play the steps to the end, and give the messages that were sent."""
+async def run_scenario(steps: list[tuple[str, str]], component: Scripted, max_queue: int) -> list[str]:
+    """Run the steps to the end of the connection; return the messages that were sent."""
     async with anyio.create_task_group() as tasks:
         options = Options(max_queue=max_queue, ping_interval=None, close_timeout=5)
-        game = Play(component, Pipe(component, options, tasks))
-        for step, what in steps:
-            await game.step(step, what)
-        await game.let_go()
-        assert game.pipe.conn.buffered == 0
-    return game.sent
+        scenario = Scenario(component, Pipe(component, options, tasks))
+        for step, work in steps:
+            await scenario.step(step, work)
+        await scenario.finish()
+        assert scenario.pipe.conn.buffered == 0
+    return scenario.sent
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=100, deadline=None)
 @given(STEPS, st.sampled_from(["", "open", "close", "open close"]), st.integers(1, 4))
 def test_the_promises_hold(backend: str, steps: list[tuple[str, str]], slow: str, max_queue: int) -> None:
-    component = Obedient(slow)
-    sent = anyio.run(play, steps, component, max_queue, backend=backend)
+    component = Scripted(slow)
+    sent = anyio.run(run_scenario, steps, component, max_queue, backend=backend)
     names = component.names()
     assert names[0] == "open"
     assert names[-1] == "close"
     assert names.count("open") == names.count("close") == 1
     delivered = [call[1] for call in component.calls if call[0] == "message"]
-    assert delivered == sent[: len(delivered)], "in order, none twice, none left out in between"
-    assert not any(call[2] for call in component.calls if call[0] == "message"), "none after our close"
+    assert delivered == sent[: len(delivered)], "messages are missing, doubled or out of order"
+    assert not any(call[2] for call in component.calls if call[0] == "message"), (
+        "a message was delivered after close or abort"
+    )
     if not component.closed_by_us and not any(step == "peer reset" for step, _ in steps):
         assert delivered == sent
     crashes = sum("crash" in message for message in delivered)
