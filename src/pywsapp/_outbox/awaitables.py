@@ -13,18 +13,15 @@ from typing import Any, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 
-class LazyAwaitable(Coroutine[Any, Any, T_co]):
-    """A coroutine that is made when it is first awaited or started.
+class LazyCoroutine(Coroutine[Any, Any, T_co]):
+    """A coroutine that is made when it is first awaited or started; a base class.
 
-    Args:
-        wait: makes the coroutine that does the waiting.
+    A subclass has `_wait`, which makes the coroutine that does the waiting, and sets `_started` to None.
     """
 
-    __slots__ = ("_started", "_wait")
-
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
-        self._wait = wait
-        self._started: Coroutine[Any, Any, T_co] | None = None
+    __slots__ = ("_started",)
+    _started: Coroutine[Any, Any, T_co] | None
+    _wait: Callable[[], Coroutine[Any, Any, T_co]]
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         return self._wait().__await__()
@@ -45,6 +42,20 @@ class LazyAwaitable(Coroutine[Any, Any, T_co]):
         """End the coroutine, if it has been started."""
         if self._started is not None:
             self._started.close()
+
+
+class LazyAwaitable(LazyCoroutine[T_co]):
+    """A coroutine that is made when it is first awaited or started.
+
+    Args:
+        wait: makes the coroutine that does the waiting.
+    """
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
+        self._wait = wait
+        self._started = None
 
 
 _NOTHING = iter(())
