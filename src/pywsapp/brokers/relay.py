@@ -58,6 +58,7 @@ class Acknowledgement(LazyCoroutine[None]):
         super().__init__()
         self.message = message
         self.tries = 0
+        self._started = None
         self._done = False
         self._failure: str | None = None
         self._event: anyio.Event | None = None
@@ -301,6 +302,8 @@ class Relay:
             self._put_back("the app has stopped")
             self._fail(self._pending, "the app has stopped")
             self._pending.clear()
+            self._note_idle()
+            self._wake_subscribers()
 
     async def _connect_and_work(self) -> None:
         """Connect and work; return, or raise, when the connection is lost."""
@@ -355,10 +358,14 @@ class Relay:
             logger.error("%s is unavailable (%s); local delivery goes on, trying again", self.broker.name, reason)
         self._put_back(f"{self.broker.name} is unavailable: {reason}")
         self._changed.clear()  # the next connection subscribes all wanted topics
+        self._wake_subscribers()
+        self._note_attempt()
+
+    def _wake_subscribers(self) -> None:
+        """Wake those who wait for a subscription, because it does not come with this connection."""
         awaited, self._awaited = self._awaited, {}
         for event in awaited.values():
             event.set()
-        self._note_attempt()
 
     def _note_attempt(self) -> None:
         if self._starting is not None:

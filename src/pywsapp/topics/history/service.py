@@ -161,14 +161,16 @@ class HistoryService:
             self._tasks.start_soon(task)
 
     async def _begin(self, name: str, follower: Follower, ready: anyio.Event, subscribe: bool) -> None:
-        with suppress(Exception):  # the broker is unavailable; `connected` lets the follower catch up later
-            await follower.begin()
-        if self._followers.get(name) is follower and self._relay is not None:
-            if subscribe:
-                self._relay.subscribe(name)
-                await self._relay.subscribed(name)
-            follower.catch_up()
-        ready.set()
+        try:
+            with suppress(Exception):  # the broker is unavailable; `connected` lets the follower catch up later
+                await follower.begin()
+            if self._followers.get(name) is follower and self._relay is not None:
+                if subscribe:
+                    self._relay.subscribe(name)
+                    await self._relay.subscribed(name)
+                follower.catch_up()
+        finally:  # also when the app stops meanwhile
+            ready.set()
 
     def receive(self, name: str, data: bytes, position: Position) -> None:
         """Handle an envelope from the broker; it goes to the topic's follower, if the topic has subscribers here."""

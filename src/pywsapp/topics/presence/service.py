@@ -77,12 +77,14 @@ class PresenceService:
         return None if settled is None else LazyAwaitable(settled.wait)
 
     async def _settle(self, name: str, received: Awaitable[None], settled: anyio.Event) -> None:
-        await received
-        self._view.ask(name)
-        await anyio.sleep(_SETTLE_SECONDS)
-        if self._settled.get(name) is settled:
-            self._view.settle(name)
-        settled.set()
+        try:
+            await received
+            self._view.ask(name)
+            await anyio.sleep(_SETTLE_SECONDS)
+            if self._settled.get(name) is settled:
+                self._view.settle(name)
+        finally:  # also when the app stops meanwhile
+            settled.set()
 
     def close(self, name: str) -> None:
         """End with a topic, because its last subscriber has unsubscribed."""
