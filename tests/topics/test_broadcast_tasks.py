@@ -36,9 +36,9 @@ async def test_a_broadcast_is_a_coroutine(name: str, has_broker: bool) -> None:
     async with running(app):
         topic = app.topic(name)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(topic.broadcast, "in a task group")  # type: ignore[arg-type]
+            tasks.start_soon(topic.broadcast, "in a task group")
         if on_asyncio():
-            await asyncio.create_task(topic.broadcast("in a task"))  # type: ignore[arg-type]
+            await asyncio.create_task(topic.broadcast("in a task"))
             await asyncio.gather(topic.broadcast("one"), topic.broadcast("two"))
         dropped = topic.broadcast("not awaited")
         del dropped
@@ -62,7 +62,7 @@ async def test_a_waiting_broadcast_can_be_cancelled(monkeypatch: pytest.MonkeyPa
 
     app, _ = make_app(HangingBroker())
     async with running(app), anyio.create_task_group() as tasks:
-        tasks.start_soon(app.topic("room:1").broadcast, "x")  # type: ignore[arg-type]
+        tasks.start_soon(app.topic("room:1").broadcast, "x")
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 
@@ -100,7 +100,7 @@ async def test_a_subscription_that_waits_ends_with_the_app(name: str) -> None:
     app.route("/", component)
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as outside, running(app), peer_of(app) as peer:
-            await peer.open(glued=frame(TEXT))
+            await peer.open(trailing=frame(TEXT))
             await peer.frame()
             waiting = app.topic(name).add(component.conns[0])
             outside.start_soon(_await, waiting)

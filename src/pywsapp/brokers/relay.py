@@ -58,7 +58,6 @@ class Acknowledgement(LazyCoroutine[None]):
         super().__init__()
         self.message = message
         self.tries = 0
-        self._started = None
         self._done = False
         self._failure: str | None = None
         self._event: anyio.Event | None = None
