@@ -164,7 +164,7 @@ class FaultRun:
     async def _repeat(
         self, name: str, every: float, fault: Callable[[], Awaitable[None]], lock: anyio.Lock | None = None
     ) -> None:
-        """Inject a fault at random moments, `every` so many seconds on average (0: never), and end each of them."""
+        """Inject a fault at random moments, every so many seconds on average (0: never), and wait for its end."""
         end = time.monotonic() + self.args.seconds
         while every and (moment := time.monotonic() + self.rng.expovariate(1 / every)) < end:
             await anyio.sleep(moment - time.monotonic())

@@ -31,7 +31,7 @@ class Failed(Exception):
 
 
 class Ports:
-    """Returns ports below the ephemeral range, each one once, so that sockets in TIME_WAIT disturb no later server."""
+    """Allocates ports below the ephemeral range, each one once: sockets in TIME_WAIT then disturb no later server."""
 
     def __init__(self, first: int = FIRST_PORT) -> None:
         self._next = first
