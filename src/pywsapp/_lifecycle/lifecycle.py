@@ -218,31 +218,41 @@ class Lifecycle:
     def _follow(self, result: Any) -> None:
         """Have the handler task await what a handler returned.
 
-        A coroutine takes its first step right here, if that is possible; it can end, or raise, in that step.
+        A coroutine takes its first step right here, if that is possible; it can end, or raise, in that step. The
+        connection can be busy already: the handler has unsubscribed, and the awaitable of `on_unsubscribe` waits.
         """
         if type(result) is CoroutineType:
             if self._eager_task is not None:
-                self.is_busy = True
+                was_busy, self.is_busy = self.is_busy, True
                 try:
                     result = self._eager_task.first_step(result)
                 except BaseException as exc:
                     result = self._eager_task.call(self.report, exc)  # on_error runs in the context of the handler
                 finally:
-                    self.is_busy = False
+                    self.is_busy = was_busy
                 if result is None:
                     if self._eager_task.returned is not None:
                         self.check_returned(self._eager_task.take_returned())
+                    if self._subscriptions is not None and self._subscriptions.hooks:
+                        self._wake_handler_task()
                     return
         elif result is ALREADY_DONE or result is None:
             return
         elif not isinstance(result, Awaitable):
             self.check_returned(result)
             return
+        self._wake_handler_task()
+        assert self._handler_task is not None
+        self._handler_task.hand_over(result)
+
+    def _wake_handler_task(self) -> None:
+        """Have the handler task work off what waits for it; it is made when it is first needed."""
         self.is_busy = True
         if self._handler_task is None:
             self._handler_task = HandlerTask(self)
             self._host.start_soon(self._handler_task.main)
-        self._handler_task.hand_over(result)
+        else:
+            self._handler_task.wake()
 
     def _enqueue(self, message: str | bytes) -> None:
         if self._queue is None:
@@ -429,10 +439,9 @@ class Lifecycle:
         subscriptions.topics.pop(topic, None)
         result: Any = self._component.on_unsubscribe(self.conn, topic)
         if isinstance(result, Awaitable):
-            if self.is_busy:
-                subscriptions.hooks.append(result)
-            else:
-                self._follow(result)
+            subscriptions.hooks.append(result)
+            if not self.is_busy:
+                self._wake_handler_task()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
