@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from urllib.parse import quote
 
+import aio_pika
 import aiormq
 import anyio
 import anyio.to_thread
 import pytest
 from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
-from support.services import Rabbit
+from support.services import Rabbit, free_port
 
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
@@ -89,6 +91,15 @@ async def test_tls_certificates_are_verified(rabbit: Rabbit, rabbit_tls: tuple[i
 
 
 # -- failures --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_connect_closes_its_connection() -> None:
+    """aio-pika would close it in a task when it is deleted, also outside of an event loop, and then warn."""
+    with pytest.raises(aiormq.AMQPConnectionError) as caught:
+        await broker_from_url(f"amqp://127.0.0.1:{free_port()}").connect(lambda *message: None, [])
+    found = [each for each in gc.get_objects() if isinstance(each, aio_pika.Connection)]
+    assert found, f"the traceback of {caught.value!r} has it"
+    assert [each for each in found if not each.is_closed] == []
 
 
 @pytest.mark.usefixtures("short_pauses")
