@@ -126,8 +126,11 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent: until either side begins to close."""
-        return self._outbox.is_open
+        """Whether neither side has begun to close. A handler that loops ends when this is False.
+
+        A handler that is busy when the peer's close frame comes can still answer the messages before it.
+        """
+        return self._outbox.is_open and self.close_code is None
 
     @property
     def buffered(self) -> int:
