@@ -49,7 +49,7 @@ async def test_messages_before_the_close_frame_can_be_answered() -> None:
     app = App("*", 0)
     app.route("/", Answers())
     async with running(app), peer_of(app) as peer:
-        await peer.open(glued=frame(TEXT, b"1") + frame(TEXT, b"2") + frame(CLOSE, b"\x03\xe8"))
+        await peer.open(trailing=frame(TEXT, b"1") + frame(TEXT, b"2") + frame(CLOSE, b"\x03\xe8"))
         go_on.set()
         assert [await peer.frame() for _ in range(3)] == [
             (TEXT, b"answer 1"),
