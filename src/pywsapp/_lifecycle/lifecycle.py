@@ -297,7 +297,7 @@ class Lifecycle:
 
     # -- what the handler task asks ----------------------------------------------------------------------------------
 
-    def lend(self, eager_task: EagerTask) -> None:
+    def use_eager_task(self, eager_task: EagerTask) -> None:
         """Take first steps of coroutines on behalf of the handler task, from now on."""
         self._eager_task = eager_task
 
