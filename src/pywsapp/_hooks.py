@@ -1,4 +1,4 @@
-"""What calls a component needs to know: the names of the hooks, the checks of a component, and its results.
+"""The hooks of components: their names, the checks of a component, and the results of hooks.
 
 A hook is a method of `MessageComponent` that the library calls. This module is the only place that lists them.
 """

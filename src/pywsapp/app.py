@@ -336,10 +336,11 @@ class App:
         return decorator
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
-        """Track who is in matching topics, and call a def or async def with each change; a decorator.
+        """Track the users in matching topics, and call a def or async def with each change; a decorator.
 
         `Topic.track` names the user of a connection, and `Topic.present` returns all users. Every process that has a
-        subscriber of the topic calls the function, with the topic and a `PresenceDiff`, at most ten times a second.
+        subscriber of the topic calls the function, with the topic and a `PresenceDiff`. Changes within a tenth of a
+        second come together, unless `Topic.present` is called meanwhile, which reports them first.
 
         Args:
             pattern: a pattern of topics, as for `on_broadcast`.

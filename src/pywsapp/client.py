@@ -332,6 +332,8 @@ async def run_client(
         HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
         OSError: the server cannot be reached; a TimeoutError if that took too long.
     """
+    if isinstance(component, str):
+        raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
     arguments = check_arguments(url, options, subprotocols, headers, origin, tls, unix_path)
     http = ClientHttpConnection(component, arguments, Connection)

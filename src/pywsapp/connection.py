@@ -25,14 +25,14 @@ _ids = count(1)
 
 
 class Application(Protocol):
-    """What a component can ask of the application that it is routed on."""
+    """The application of a component, as `conn.app` offers it; an `App` is one."""
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name."""
 
 
 class Driver(Protocol):
-    """What drives a connection: its lifecycle, until the connection has ended."""
+    """The driver of a connection: its lifecycle, until the connection has ended."""
 
     @property
     def topics(self) -> tuple[Topic, ...]:
@@ -126,8 +126,11 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent: until either side begins to close."""
-        return self._outbox.is_open
+        """Whether neither side has begun to close. A handler that loops ends when this is False.
+
+        A handler that is busy when the peer's close frame comes can still answer the messages before it.
+        """
+        return self._outbox.is_open and self.close_code is None
 
     @property
     def buffered(self) -> int:
@@ -209,7 +212,7 @@ class Connection:
             topic: the topic's name.
 
         Returns:
-            an awaitable; see `Topic.add`. It need not be awaited.
+            an awaitable; see `Topic.add`. It need not be awaited, unless `on_subscribe` is an async def.
 
         Raises:
             TopicError: the name is invalid, or the connection has `Options.max_topics` topics already.

@@ -49,3 +49,16 @@ async def test_what_belongs_to_the_connection(name: str) -> None:
     assert str(raised.value) == f"connect() returns an object without {name!r}: {WRITE}, and inside it conn.{name}"
     with pytest.raises(AttributeError, match=r"^connect\(\) returns an object without 'recv'$"):
         context.recv  # type: ignore[attr-defined] # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"subprotocols": "chat"}, "subprotocols is a list: write ['chat']"),
+        ({"options": {}}, "options must be an Options, not {}"),
+    ],
+)
+async def test_an_argument_of_another_type(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        connect(URL, **arguments)
+    assert str(raised.value) == message

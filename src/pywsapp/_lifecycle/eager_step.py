@@ -54,7 +54,7 @@ class EagerTask:
     Args:
         loop: the event loop of the task.
         task: the task; it is asleep whenever `first_step` is called.
-        context: the context of what runs in the task; it is not entered whenever `first_step` is called.
+        context: the context of the coroutines of the task; it is not entered when `first_step` is called.
 
     Attributes:
         returned: what the last coroutine returned that ended in its first step; None mostly.

@@ -297,8 +297,8 @@ class Lifecycle:
 
     # -- what the handler task asks ----------------------------------------------------------------------------------
 
-    def lend(self, eager_task: EagerTask) -> None:
-        """Run the first steps of coroutines on behalf of the handler task, from now on."""
+    def use_eager_task(self, eager_task: EagerTask) -> None:
+        """Take first steps of coroutines on behalf of the handler task, from now on."""
         self._eager_task = eager_task
 
     def has_call(self) -> bool:

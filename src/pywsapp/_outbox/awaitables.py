@@ -1,4 +1,4 @@
-"""What `send`, `close`, `ping` and `broadcast` return: coroutines that need not be awaited.
+"""The results of `send`, `close`, `ping` and `broadcast`: coroutines that need not be awaited.
 
 A coroutine of Python's own costs more than a small message, and warns when it is dropped. These objects are coroutines
 for every event loop (`collections.abc.Coroutine`), so `create_task(conn.send(message))` and

@@ -64,7 +64,7 @@ class Flusher:
 
 
 class OutboxOwner(Protocol):
-    """What an outbox reports to: the lifecycle of its connection."""
+    """The owner of an outbox, which gets its reports: the lifecycle of its connection."""
 
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly; `queued` bytes were waiting."""
@@ -92,7 +92,7 @@ class Outbox:
         transport: the transport.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
-        reports_empty: whether `outbox_emptied` of the owner is called when the last frame has gone.
+        reports_empty: whether the outbox calls `outbox_emptied` of the owner when the last frame has gone.
     """
 
     __slots__ = (
@@ -154,7 +154,7 @@ class Outbox:
             self._queue(frame, len(frame))
 
     def add_last(self, frame: Frame) -> None:
-        """Queue a close frame, whatever the limits say, and wake those who wait for room."""
+        """Queue a close frame without a check of the limits, and wake the tasks that wait for space."""
         self.frames.append(frame)
         self.size += length(frame)
         self._flusher.add(self)
@@ -248,7 +248,7 @@ class Outbox:
         return self.size + (0 if self._is_lost else self.transport.get_write_buffer_size())
 
     def wake(self) -> None:
-        """Wake those who wait for room."""
+        """Wake the tasks that wait for space."""
         if self._drained is not None:
             self._drained.set()
             self._drained = None

@@ -47,12 +47,12 @@ _FLUSH_SECONDS = 2.0
 
 
 class TopicStats(NamedTuple):
-    """What the topics of one process have done, counted from its start.
+    """Numbers about the topics of one process, counted from its start.
 
     Args:
         topics: topics that have subscribers in this process now.
         dropped: envelopes from the broker that could not be decoded.
-        lost: how often messages of a topic with a history were lost, which its subscribers were notified of.
+        lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
         skipped: calls of async listeners and presence watchers that were skipped because their queue was full.
         broker: what the relay to the broker has done; None while the app does not run, or without a broker.
     """
@@ -115,7 +115,7 @@ class TopicRegistry:
 
     @property
     def stats(self) -> TopicStats:
-        """What has happened so far."""
+        """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped
         broker = None if self.relay is None else self.relay.stats
         return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker)
@@ -313,7 +313,7 @@ class TopicRegistry:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect to the other processes for the length of the block.
+        """Connect to the other processes for the time of a block.
 
         Raises:
             Exception: what was raised inside the block, not wrapped in a group.

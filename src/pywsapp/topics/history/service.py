@@ -52,7 +52,7 @@ class HistoryService:
 
     Attributes:
         rules: which topics keep a history, the most important first.
-        lost: how often messages were lost, which the subscribers of the topic were notified of.
+        lost: how often messages of a topic were lost, which its subscribers get a report of.
     """
 
     def __init__(self, codec: EnvelopeCodec, deliver: Callable[[str, Position, Content | None], None]) -> None:
@@ -87,7 +87,7 @@ class HistoryService:
         self._codec.forget_all()
 
     def connected(self) -> None:
-        """Read what all followers missed, because the connection to the broker is new."""
+        """Start to catch up with all followers, because the connection to the broker is new."""
         for follower in self._followers.values():
             follower.catch_up()
 

@@ -1,4 +1,4 @@
-"""Which users are in a topic, in all processes and on all machines, as one process sees it. No I/O and no clock here.
+"""The users in a topic, in all processes and on all machines, as one process sees them. No I/O and no clock here.
 
 Theory
 
@@ -182,7 +182,7 @@ class PresenceView:
             self._changed[name] = None
 
     def settle(self, name: str) -> None:
-        """Note that the users of other processes are known; changes are reported to the app from now on."""
+        """Note that the users of other processes are known; from now on changes are reported to the app."""
         topic = self._topics.get(name)
         if topic is not None and not topic.settled:
             topic.settled = True
