@@ -1,1 +1,1 @@
-"""Measures pywsapp beside other WebSocket servers; README.md says how."""
+"""Benchmarks of pywsapp beside other WebSocket servers; README.md explains them."""

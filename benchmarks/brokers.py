@@ -1,4 +1,4 @@
-"""Brokers to measure with: each a server of its own on a free port, with a directory that goes with it."""
+"""Brokers for the measurements: each a new server on a free port, with a temporary directory."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.environment import Unable
+from benchmarks.environment import SetupError
 
-_PATIENCE = 60.0  # RabbitMQ takes some seconds
-# Debian's rabbitmq-server in the path changes to a user of its own; the one in /usr/lib does not.
+_START_SECONDS = 60.0  # RabbitMQ needs some seconds
+# Debian's rabbitmq-server on PATH changes to the user rabbitmq; the program in /usr/lib does not.
 _PATH = os.pathsep.join(["/usr/lib/rabbitmq/bin", os.environ.get("PATH", ""), "/usr/sbin"])
 
 
 @dataclass(frozen=True)
-class Running:
-    """A broker that runs: where, and its first process."""
+class RunningBroker:
+    """A running broker: its URL, and the ID of its first process."""
 
     url: str
     pid: int
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[Running]:
-    """Run "redis", "rabbitmq" or "nats" for as long as the block lasts.
+def running_broker(name: str) -> Iterator[RunningBroker]:
+    """Run "redis", "rabbitmq" or "nats" until the end of the block.
 
     Raises:
-        Unable: it is not installed, or does not start.
+        SetupError: it is not installed, or does not start.
     """
-    program, package, make = _KNOWN[name]
+    program, package, configure = _BROKERS[name]
     path = shutil.which(program, path=_PATH)
     if path is None:
-        raise Unable(f"no {program} here; on Debian: apt-get install {package}")
-    with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as folder:
+        raise SetupError(f"{program} is not installed; on Debian: apt-get install {package}")
+    with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as directory:
         port = free_port()
-        command, variables, url = make(path, Path(folder), port)
-        with (Path(folder) / "output").open("w") as log:
+        command, variables, url = configure(path, Path(directory), port)
+        with (Path(directory) / "output").open("w") as log:
             process = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=directory,
                 env=os.environ | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -55,10 +55,10 @@ def running(name: str) -> Iterator[Running]:
                 start_new_session=True,
             )
         try:
-            if not _answers(port, process):
-                said = (Path(folder) / "output").read_text(errors="replace").strip().splitlines()
-                raise Unable(f"{program} does not start: {' / '.join(said[-3:])}")
-            yield Running(url, process.pid)
+            if not _accepts_connections(port, process):
+                output = (Path(directory) / "output").read_text(errors="replace").strip().splitlines()
+                raise SetupError(f"{program} does not start: {' / '.join(output[-3:])}")
+            yield RunningBroker(url, process.pid)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -71,8 +71,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _PATIENCE
+def _accepts_connections(port: int, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -81,45 +81,45 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-_Made = tuple[list[str], dict[str, str], str]
+_Configuration = tuple[list[str], dict[str, str], str]
 
 
-def _redis(path: str, folder: Path, port: int) -> _Made:
+def _redis(path: str, directory: Path, port: int) -> _Configuration:
     options = f"--bind 127.0.0.1 --port {port} --save  --appendonly no".split(" ")
     return [path, *options], {}, f"redis://127.0.0.1:{port}"
 
 
-def _nats(path: str, folder: Path, port: int) -> _Made:
+def _nats(path: str, directory: Path, port: int) -> _Configuration:
     return [path, "-a", "127.0.0.1", "-p", str(port)], {}, f"nats://127.0.0.1:{port}"
 
 
-def _rabbitmq(path: str, folder: Path, port: int) -> _Made:
+def _rabbitmq(path: str, directory: Path, port: int) -> _Configuration:
     rights = {"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
     user = {"name": "guest", "password": "guest", "tags": "administrator"}
     definitions = {"vhosts": [{"name": "/"}], "users": [user], "permissions": [rights]}
-    (folder / "definitions.json").write_text(json.dumps(definitions))
-    (folder / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {folder}/definitions.json\n"
+    (directory / "definitions.json").write_text(json.dumps(definitions))
+    (directory / "rabbitmq.conf").write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {directory}/definitions.json\n"
     )
     variables = {
-        "HOME": str(folder),  # of the cookie
+        "HOME": str(directory),  # Erlang writes its cookie there
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(free_port()),
-        "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
+        "RABBITMQ_CONFIG_FILE": f"{directory}/rabbitmq",
         "RABBITMQ_DIST_PORT": str(free_port()),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
-        "RABBITMQ_LOG_BASE": f"{folder}/log",
-        "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
-        "RABBITMQ_NODENAME": f"{folder.name}@localhost",
-        "RABBITMQ_PID_FILE": f"{folder}/pid",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # it waits without spinning
+        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{directory}/plugins",
+        "RABBITMQ_LOG_BASE": f"{directory}/log",
+        "RABBITMQ_MNESIA_BASE": f"{directory}/mnesia",
+        "RABBITMQ_NODENAME": f"{directory.name}@localhost",
+        "RABBITMQ_PID_FILE": f"{directory}/pid",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",  # no busy waiting
     }
-    # Its name server is not left to start by itself, as a daemon that stays.
+    # The node would start its name server (epmd) as a daemon that outlives it.
     command = ["sh", "-c", "epmd -port $ERL_EPMD_PORT & exec $0", path]
     return command, variables, f"amqp://guest:guest@127.0.0.1:{port}/"
 
 
-_KNOWN: dict[str, tuple[str, str, Callable[[str, Path, int], _Made]]] = {
+_BROKERS: dict[str, tuple[str, str, Callable[[str, Path, int], _Configuration]]] = {
     "redis": ("redis-server", "redis-server", _redis),
     "rabbitmq": ("rabbitmq-server", "rabbitmq-server", _rabbitmq),
     "nats": ("nats-server", "nats-server", _nats),

@@ -1,4 +1,4 @@
-"""What pywsapp is held to: ratios to its peers in one session, and one bound on memory."""
+"""The performance budgets of pywsapp: ratios to its peers in one session, and one bound on memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.results import Results, Spread
 
 WEBSOCKETS = "websockets+uvloop"
 PICOWS = "picows+uvloop"
-#: Their protocol is written in Python or Cython; socketify is C++ and granian Rust with a thin cover of Python.
+#: Servers with a protocol in Python or Cython. socketify is C++ and granian is Rust, each under a thin layer of Python.
 PYTHON_PEERS = (
     PICOWS,
     "picows.websockets+uvloop",
@@ -26,14 +26,14 @@ PYTHON_PEERS = (
 
 @dataclass(frozen=True)
 class Budget:
-    """One promise.
+    """One requirement.
 
     Args:
-        what: how the table calls it.
-        contestant: who is held to it.
-        metric: which figure.
-        bound: the ratio to be reached, or without references the figure not to be exceeded.
-        references: to whom it is compared; of several, to the best in each round.
+        what: its name in the table.
+        contestant: the server that must meet it.
+        metric: the figure.
+        bound: the smallest ratio to the references; without references, the largest figure.
+        references: the servers to compare with; of several, the best one in each round counts.
     """
 
     what: str
@@ -44,18 +44,18 @@ class Budget:
 
     @property
     def reference(self) -> str:
-        """Name what it is compared to."""
+        """The name of the references in the table."""
         if not self.references:
             return "an absolute bound"
         return self.references[0] if len(self.references) == 1 else "the best Python peer"
 
     def measured(self, results: Results) -> Spread | None:
-        """Give the ratio or the figure, None if one of the two was not measured."""
+        """Return the ratio or the figure; None if one side was not measured."""
         if self.references:
             return results.ratio(self.contestant, self.references, self.metric)
         return results.spread(self.contestant, self.metric)
 
-    def met(self, spread: Spread) -> bool:
+    def is_met(self, spread: Spread) -> bool:
         return spread.median >= self.bound if self.references else spread.median <= self.bound
 
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Measure what the local bus carries from one process to others, each of them a process as workers are.
+"""Measure the local bus: messages from one process to other processes, as between workers.
 
     bus.py                                                     the bus on uvloop and asyncio
     bus.py --loops uvloop --receivers 4 --sizes 16 --carriers bus,redis
 
-Loads: one message at a time, awaited; batches, awaited; and for latency one message at a time at a fixed pace. Beside
-the bus may stand pywsapp's broker for Redis, `pywsapp-redis`, and the least that does the same, `redis`: redis-py's
-publish and subscribe, both on a Unix socket. They need redis-server and redis-py. Linux only: it forks, and all
-processes read one clock.
+The loads are single messages, each awaited; batches, each awaited; and single messages at a fixed rate, for the
+latency. Other carriers for comparison are `pywsapp-redis`, which is pywsapp's Redis broker, and `redis`, which is the
+least code that does the same: publish and subscribe of redis-py. Both use a Unix socket, and need redis-server and
+redis-py. The program needs Linux: it forks, and all processes read the same clock.
 
-Exit status: 2 if what was asked for is not there.
+Exit status: 2 if a carrier is not installed.
 """
 
 from __future__ import annotations
@@ -47,42 +47,42 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
-#: Messages a second of the load that latency is read from.
-PACE = 1000
-_STAMP = 8  # bytes: when the message was published, in ns
-_PATIENCE = 60.0
-#: Bytes for each receiver, more than are published: nothing is left out, and the time until all is read counts.
+#: Messages/s of the load that measures the latency.
+FIXED_RATE = 1000
+_STAMP = 8  # bytes: the time of publishing, in ns
+_TIMEOUT = 60.0
+#: Bytes for each receiver, more than are published. No message is dropped, and the time until all are read counts.
 _QUEUE_LIMIT = 1 << 30
 _fork = multiprocessing.get_context("fork")
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[object]]
-#: Either is called in a process of its own, and connects there.
+#: These two are called in their own process, and connect there.
 Publisher = Callable[[], Any]
 Receiver = Callable[[Callable[[bytes], None]], Any]
 
 
 class Load(NamedTuple):
-    """What is published.
+    """The messages of one measurement.
 
     Args:
-        name: for people.
+        name: its name in the table.
         size: bytes of a message.
-        batch: how many are published at once.
-        pace: messages a second; 0 for as many as possible.
-        seconds: for how long.
-        topics: over which they are spread.
+        batch: messages that are published at once.
+        rate: messages/s; 0 for as many as possible.
+        seconds: the duration.
+        topics: the topics of a batch, in turn.
     """
 
     name: str
     size: int
     batch: int
-    pace: int
+    rate: int
     seconds: float
     topics: Sequence[str]
 
 
 class Carrier(NamedTuple):
-    """What carries messages: the process whose time it takes, and how to connect to it."""
+    """A carrier of messages: the process ID whose processor time counts, and functions that connect to it."""
 
     pid: int
     publisher: Publisher
@@ -90,12 +90,12 @@ class Carrier(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Messages a second, the carrier's processor time of each in µs, and latency in µs: the median and 99 %."""
+    """Messages/s, the carrier's processor time for each message in µs, and the latency in µs: median and 99 %."""
 
     rate: float
     cost: float
     median: float
-    late: float
+    p99: float
 
 
 # -- carriers ------------------------------------------------------------------------------------------------------
@@ -103,13 +103,13 @@ class Figures(NamedTuple):
 
 @contextmanager
 def local_bus(loop: str, receivers: int, topics: Sequence[str]) -> Iterator[Carrier]:
-    """Run a router."""
-    pairs = [socket.socketpair() for _ in range(receivers + 1)]
-    router = _fork.Process(target=_route, args=(loop, [ours for ours, _ in pairs]), daemon=True)
+    """Run the router of a local bus."""
+    pairs = [socket.socketpair() for _ in range(receivers + 1)]  # (the end of the router, the end of a client)
+    router = _fork.Process(target=_route, args=(loop, [router_end for router_end, _ in pairs]), daemon=True)
     router.start()
-    for ours, _ in pairs:
-        ours.close()
-    ends = [theirs for _, theirs in pairs]
+    for router_end, _ in pairs:
+        router_end.close()
+    ends = [client_end for _, client_end in pairs]
     try:
         yield Carrier(
             router.pid or 0, lambda: _bus_publisher(ends[0]), [_bus_receiver(end, topics) for end in ends[1:]]
@@ -146,14 +146,14 @@ async def _broker_publisher(broker: Broker) -> AsyncIterator[Publish]:
 
 def _bus_receiver(end: socket.socket, topics: Sequence[str]) -> Receiver:
     @asynccontextmanager
-    async def receiving(take: Callable[[bytes], None]) -> AsyncIterator[None]:
+    async def receiving(on_message: Callable[[bytes], None]) -> AsyncIterator[None]:
         broker = LocalBroker(end)
-        connection = await broker.connect(lambda topic, data, position: take(data), [])
+        connection = await broker.connect(lambda topic, data, position: on_message(data), [])
         await connection.subscribe(topics)
         yield
         await connection.aclose()
         if broker.missed:
-            sys.exit("a receiver did not read fast enough; take fewer seconds")
+            sys.exit("a receiver did not read fast enough; use fewer --seconds")
 
     return receiving
 
@@ -181,8 +181,8 @@ def _broker(url: str) -> Broker:
 
 def _broker_receiver(url: str, topics: Sequence[str]) -> Receiver:
     @asynccontextmanager
-    async def receiving(take: Callable[[bytes], None]) -> AsyncIterator[None]:
-        connection = await _broker(url).connect(lambda topic, data, position: take(data), [])
+    async def receiving(on_message: Callable[[bytes], None]) -> AsyncIterator[None]:
+        connection = await _broker(url).connect(lambda topic, data, position: on_message(data), [])
         await connection.subscribe(topics)
         yield
         await connection.aclose()
@@ -223,16 +223,16 @@ async def _redis_publisher(path: str) -> AsyncIterator[Publish]:
 
 def _redis_receiver(path: str, topics: Sequence[str]) -> Receiver:
     @asynccontextmanager
-    async def receiving(take: Callable[[bytes], None]) -> AsyncIterator[None]:
+    async def receiving(on_message: Callable[[bytes], None]) -> AsyncIterator[None]:
         async with importlib.import_module("redis.asyncio").Redis(unix_socket_path=path) as client:
             listening = client.pubsub(ignore_subscribe_messages=True)
             await listening.subscribe(*topics)
             for _ in topics:
-                await listening.get_message(ignore_subscribe_messages=False, timeout=_PATIENCE)
+                await listening.get_message(ignore_subscribe_messages=False, timeout=_TIMEOUT)
 
             async def listen() -> None:
                 async for message in listening.listen():
-                    take(message["data"])
+                    on_message(message["data"])
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listen)
@@ -255,21 +255,21 @@ def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
 
 
 def _publish(loop: str, connect: Publisher, load: Load, pipe: Connection) -> None:
-    """Publish for a while, then one message of no bytes; tells how many, and the time it began at in ns."""
+    """Publish for the seconds of the load, then an empty message; send the number of messages and the start in ns."""
 
     async def main() -> None:
-        filling = bytes(load.size - _STAMP)
-        spread = [topic for topic, _ in zip(itertools.cycle(load.topics), range(load.batch), strict=False)]
+        padding = bytes(load.size - _STAMP)
+        topics = [topic for topic, _ in zip(itertools.cycle(load.topics), range(load.batch), strict=False)]
         async with connect() as publish:
             pipe.send(None)
             pipe.recv()
             began, count = time.monotonic_ns(), 0
             end = began + int(load.seconds * 1e9)
             while (now := time.monotonic_ns()) < end:
-                if load.pace:
-                    await anyio.sleep(max(0.0, (began - now) / 1e9 + count / load.pace))
+                if load.rate:
+                    await anyio.sleep(max(0.0, (began - now) / 1e9 + count / load.rate))
                 stamp = time.monotonic_ns().to_bytes(_STAMP, "little")
-                await publish([(topic, stamp + filling) for topic in spread])
+                await publish([(topic, stamp + padding) for topic in topics])
                 count += load.batch
             await publish([(load.topics[0], b"")])
             pipe.send((count, began))
@@ -278,37 +278,37 @@ def _publish(loop: str, connect: Publisher, load: Load, pipe: Connection) -> Non
 
 
 def _receive(loop: str, connect: Receiver, load: Load, pipe: Connection) -> None:
-    """Receive until a message of no bytes; tells how many, the time in ns, and how long messages took in ns."""
+    """Receive until an empty message; send the number of messages, the end in ns, and the latencies in ns."""
     received = 0
-    taken: list[int] = []
+    latencies: list[int] = []
 
     async def main() -> None:
         ended = anyio.Event()
 
-        def take(message: bytes) -> None:
+        def on_message(message: bytes) -> None:
             nonlocal received
             if not message:
                 ended.set()
                 return
             received += 1
-            if load.pace:
-                taken.append(time.monotonic_ns() - int.from_bytes(message[:_STAMP], "little"))
+            if load.rate:
+                latencies.append(time.monotonic_ns() - int.from_bytes(message[:_STAMP], "little"))
 
-        async with connect(take):
+        async with connect(on_message):
             pipe.send(None)
             await ended.wait()
-            pipe.send((received, time.monotonic_ns(), taken))
+            pipe.send((received, time.monotonic_ns(), latencies))
 
     run(loop, main)
 
 
 def measure(carrier: str, loop: str, receivers: int, load: Load) -> Figures:
-    """Publish a load to so many receivers.
+    """Publish a load to some receivers, and measure it.
 
     Raises:
-        SystemExit: not all arrived.
+        SystemExit: a message did not arrive.
     """
-    with CARRIERS[carrier](loop, receivers, load.topics) as carrying, ExitStack() as stack:
+    with CARRIERS[carrier](loop, receivers, load.topics) as running, ExitStack() as stack:
 
         def start(target: Callable[..., None], connect: Any) -> Connection:
             ours, theirs = _fork.Pipe()
@@ -316,32 +316,32 @@ def measure(carrier: str, loop: str, receivers: int, load: Load) -> Figures:
             process.start()
             theirs.close()
             stack.callback(process.join)
-            _told(ours)
+            _receive_from(ours)  # it is connected
             return ours
 
-        pipes = [start(_receive, connect) for connect in carrying.receivers]
-        publisher = start(_publish, carrying.publisher)
-        before = _processor_time(carrying.pid)
+        pipes = [start(_receive, connect) for connect in running.receivers]
+        publisher = start(_publish, running.publisher)
+        before = _processor_time(running.pid)
         publisher.send(None)
-        count, began = _told(publisher)
-        found = [_told(pipe) for pipe in pipes]
-        used = _processor_time(carrying.pid) - before
-    if any(received != count for received, _, _ in found):
-        raise SystemExit(f"{count} were published, {[received for received, _, _ in found]} arrived")
-    seconds = (max(ended for _, ended, _ in found) - began) / 1e9
-    taken = [nanoseconds / 1e3 for _, _, some in found for nanoseconds in some]
-    late = statistics.quantiles(taken, n=100)[98] if taken else 0.0
-    return Figures(count / seconds, used / count / 1e3, statistics.median(taken) if taken else 0.0, late)
+        count, began = _receive_from(publisher)
+        results = [_receive_from(pipe) for pipe in pipes]
+        used = _processor_time(running.pid) - before
+    if any(received != count for received, _, _ in results):
+        raise SystemExit(f"{count} were published, {[received for received, _, _ in results]} arrived")
+    seconds = (max(ended for _, ended, _ in results) - began) / 1e9
+    latencies = [nanoseconds / 1e3 for _, _, some in results for nanoseconds in some]
+    p99 = statistics.quantiles(latencies, n=100)[98] if latencies else 0.0
+    return Figures(count / seconds, used / count / 1e3, statistics.median(latencies) if latencies else 0.0, p99)
 
 
 def _processor_time(pid: int) -> int:
-    """Give what a process's first thread, which does all the work here, has had, in ns."""
+    """Return the processor time of the first thread of a process, which does all the work here, in ns."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
-def _told(pipe: Connection) -> Any:
-    if not pipe.poll(_PATIENCE):
-        raise SystemExit("a process does not answer")
+def _receive_from(pipe: Connection) -> Any:
+    if not pipe.poll(_TIMEOUT):
+        raise SystemExit(f"a process did not answer within {_TIMEOUT:.0f} s")
     return pipe.recv()
 
 
@@ -354,12 +354,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--loops", default="uvloop,asyncio", help=f"some of {','.join(BACKENDS)} (default: %(default)s)"
     )
-    parser.add_argument("--receivers", default="1,2,4", help="processes that receive (default: %(default)s)")
-    parser.add_argument("--sizes", default="16,1024", help="bytes, from 8 (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=500, help="messages of a batch (default: %(default)s)")
-    parser.add_argument("--topics", type=int, default=1, help="over which a batch is spread (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of which is shown (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1, help="of each load (default: %(default)s)")
+    parser.add_argument("--receivers", default="1,2,4", help="receiving processes (default: %(default)s)")
+    parser.add_argument("--sizes", default="16,1024", help="bytes of a message, at least 8 (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=500, help="messages in a batch (default: %(default)s)")
+    parser.add_argument("--topics", type=int, default=1, help="topics of a batch, in turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the table shows their median (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="duration of each load (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -367,7 +367,7 @@ def main() -> int:
     options = arguments()
     carriers = options.carriers.split(",")
     if carriers != ["bus"] and not (shutil.which("redis-server") and importlib.util.find_spec("redis")):
-        print("redis-server or redis-py is missing", file=sys.stderr)
+        print("bus.py: redis-server or redis-py is not installed", file=sys.stderr)
         return 2
     print(f"{machine.facts()['cpu']}, {os.cpu_count()} processors, CPython {sys.version.split()[0]}")
     print("\n| carrier | loop | receivers | bytes | load | messages/s | carrier µs each | median µs | 99 % µs |")
@@ -378,14 +378,14 @@ def main() -> int:
         loads = [
             Load("one by one", size, 1, 0, options.seconds, topics),
             Load(f"batches of {options.batch}", size, options.batch, 0, options.seconds, topics),
-            Load(f"{PACE}/s", size, 1, PACE, options.seconds, topics),
+            Load(f"{FIXED_RATE}/s", size, 1, FIXED_RATE, options.seconds, topics),
         ]
         for load, carrier in itertools.product(loads, carriers):
             rounds = [measure(carrier, loop, number, load) for _ in range(options.rounds)]
-            rate, cost, median, late = (statistics.median(column) for column in zip(*rounds, strict=True))
-            latency = f"{median:.0f} | {late:.0f}" if load.pace else "| "
-            words = f"| {carrier} | {loop} | {number} | {size} | {load.name} | {rate:,.0f} | {cost:.2f} | {latency} |"
-            print(words, flush=True)
+            rate, cost, median, p99 = (statistics.median(column) for column in zip(*rounds, strict=True))
+            latency = f"{median:.0f} | {p99:.0f}" if load.rate else "| "
+            line = f"| {carrier} | {loop} | {number} | {size} | {load.name} | {rate:,.0f} | {cost:.2f} | {latency} |"
+            print(line, flush=True)
     return 0
 
 

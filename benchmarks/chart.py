@@ -1,4 +1,4 @@
-"""The chart of a session: how many times as much as websockets on uvloop, in grouped bars."""
+"""The chart of a session: grouped bars, each with the ratio to websockets on uvloop."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ GROUPS = (
 )
 TIMES = "\u00d7"
 WIDTH = 860
-LEFT = 210  # where the bars begin
-RIGHT = WIDTH - 60  # where the longest ends, with space for its figure
+LEFT = 210  # the left end of the bars
+RIGHT = WIDTH - 60  # the right end of the longest bar; its figure needs the rest
 BAR = 14
 GAP = 16
-LONGEST = 12  # a longer bar is cut here, so that the others can still be told apart
+LONGEST = 12  # a longer bar is cut, so that differences between the others stay visible
 
 
 def ratio(results: Results, contestant: str, metric: str) -> float | None:
-    """Give how many times better than the baseline, also where less is better."""
+    """Return the ratio to the baseline, inverted if less is better."""
     spread = results.ratio(contestant, [BASELINE], metric)
     if spread is None or spread.median <= 0:
         return None
@@ -43,7 +43,7 @@ def ratio(results: Results, contestant: str, metric: str) -> float | None:
 
 
 def draw(results: Results) -> str:
-    """Give the chart as SVG; what was not measured is left out."""
+    """Return the chart as SVG, without scenarios that were not measured."""
     first, *others = svg.PALETTE
     colours = dict(zip(SHOWN, (first, svg.PALE, *others), strict=False))
     groups = []
@@ -52,7 +52,7 @@ def draw(results: Results) -> str:
         if values:
             groups.append((title, values))
     named = {name for _, values in groups for name, _ in values}
-    parts = [svg.text(0, 18, f"How many times as much as {BASELINE} (= 1): more is better", size=15, bold=True)]
+    parts = [svg.text(0, 18, f"Ratio to {BASELINE} (= 1): more is better", size=15, bold=True)]
     keys, top = svg.legend([(name, colours[name]) for name in SHOWN if name in named], 0, 44, WIDTH)
     longest = min(max((value for _, values in groups for _, value in values), default=1.0), LONGEST)
     scale = (RIGHT - LEFT) / max(longest, 1)

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Measure broadcasts to clients of several processes, by what carries them, beside other libraries.
+"""Measure broadcasts between the clients of several processes, for each bus and broker, beside other libraries.
 
     cluster.py                                              everything, about ten minutes
     cluster.py --carriers bus,redis --processes 2 --rounds 1
 
-One client publishes, and what it says goes to all others. The kernel spreads the clients over the processes: with two,
-half of them are served by another process than the publisher is, with four three quarters. Three loads:
+One client publishes, and the server sends each message to all other clients. The kernel distributes the clients over
+the processes: with two processes, half of the clients are in another process than the publisher, with four three
+quarters. There are three loads:
 
-    full    as fast as possible to many receivers: deliveries a second
-    few     as fast as possible to 16 receivers, so that the way between processes counts: messages a second
-    paced   5,000 deliveries a second: the time until the last one has a message
+    full    as fast as possible to many receivers: deliveries/s
+    few     as fast as possible to 16 receivers, so that the transport between processes counts: messages/s
+    paced   5,000 deliveries/s: the time until the last receiver has a message
 
-Servers, broker and load share the machine, and nothing is pinned: read the ratios and the processor time. Every round
-goes through all contestants, in another order; ratios are taken within a round.
+Servers, broker and load share the machine, and no process is pinned: read the ratios and the processor time. Every
+round goes through all contestants, in another order. Ratios are taken within a round.
 
 Exit status: 1 if a run failed, 2 if nothing could be measured.
 """
@@ -36,7 +37,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import brokers, machine
 from benchmarks.contestants import PEERS, PYWSAPP, Contestant
-from benchmarks.environment import Unable, ensure
+from benchmarks.environment import SetupError, ensure
 from benchmarks.measure import Bench, Failed, Server, exit_on_sigterm, load
 from benchmarks.scenarios import Run
 
@@ -52,7 +53,7 @@ SCRIPTS = {
     SOCKETIO: "cluster_socketio.py",
     CHANNELS: "cluster_channels.py",
 }
-#: What the ratios are to.
+#: The cluster that the ratios refer to.
 REFERENCE = ("pywsapp", "redis", 2)
 
 FEW = 16
@@ -62,7 +63,7 @@ LOADS = {
     "paced": "--conns 100 --rate 50",
 }
 
-#: A payload of as many bytes within an event, for a client that has said hello.
+#: A payload of the same size in a socket.io event, after the handshake of socket.io.
 _EVENT = ('42["m","', '"]')
 _EVENTS = ["--path", "/socket.io/?EIO=4&transport=websocket", "--greetings", "2", "--hello", "40"]
 _EVENTS += ["--prefix", _EVENT[0], "--suffix", _EVENT[1], "--size", str(PAYLOAD + len("".join(_EVENT)))]
@@ -71,7 +72,7 @@ _CHAT = ["--path", "/chat", "--size", str(PAYLOAD)]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Processes of one library with a carrier between them."""
+    """Some processes of one library, and the carrier of messages between them."""
 
     library: str
     carrier: str
@@ -86,14 +87,14 @@ class Cluster:
         return _EVENTS if self.library == SOCKETIO else _CHAT
 
     def contestant(self, urls: dict[str, str]) -> Contestant:
-        """Say how it is started."""
+        """Return the contestant that starts it."""
         kind = PYWSAPP if self.library == "pywsapp" else PEERS
         variables = {"BROKER": urls[self.carrier]} if self.carrier in urls else {}
         return Contestant(self.name, SCRIPTS[self.library], ("--processes", str(self.processes)), kind, variables)
 
 
 def clusters(carriers: Sequence[str], processes: Sequence[int]) -> list[Cluster]:
-    """List what is measured, in the order of the table."""
+    """Return the clusters to measure, in the order of the table."""
     found = [Cluster("pywsapp", MEMORY, 1)] if MEMORY in carriers else []
     for carrier in (each for each in CARRIERS if each in carriers and each != MEMORY):
         found += [Cluster("pywsapp", carrier, number) for number in processes if number > 1 or carrier != BUS]
@@ -105,32 +106,32 @@ def clusters(carriers: Sequence[str], processes: Sequence[int]) -> list[Cluster]
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run found.
+    """The results of one run.
 
     Args:
-        rate: deliveries a second.
+        rate: deliveries/s.
         servers: processor time of the processes with clients, in µs for each delivery.
-        carrier: that of the broker, or of the supervisor with the bus in it, in µs for each message.
-        median: the time until the last receiver had a message, in µs.
-        late: what one in a hundred took.
-        busy: processors that servers, carrier, load and everything else on the machine took.
+        carrier: processor time of the broker, or of the supervisor with the bus, in µs for each message.
+        median: the median time until the last receiver had a message, in µs.
+        p99: the 99th percentile of that time, in µs.
+        busy: processors that servers, carrier, load, and all other processes used.
     """
 
     rate: float
     servers: float
     carrier: float
     median: float
-    late: float
+    p99: float
     busy: tuple[float, float, float, float]
 
 
 def figures(run: Run, receivers: int, carriers: int) -> Figures:
-    """Read a run.
+    """Calculate the results of a run.
 
     Args:
-        run: what wsload said, and others' processor time.
-        receivers: of each message.
-        carriers: how many of the watched processes, the last ones, carried messages.
+        run: the output of wsload, with the processor time of other processes.
+        receivers: the receivers of each message.
+        carriers: how many of the watched processes carried messages; they are the last ones.
     """
     each, rate = run["watched_cpu_pct"], run["rate"]
     split = len(each) - carriers
@@ -140,47 +141,49 @@ def figures(run: Run, receivers: int, carriers: int) -> Figures:
     return Figures(rate, servers * 1e4 / rate, carrier * 1e4 / (rate / receivers), fanout["p50"], fanout["p99"], busy)
 
 
-class Serving(Server):
-    """A cluster that runs.
+class RunningCluster(Server):
+    """A running cluster.
 
     Attributes:
-        carriers: the processes that carry messages and serve no clients.
+        carriers: the processes that carry messages and have no clients.
     """
 
-    def __init__(self, bench: Bench, cluster: Cluster, running: dict[str, brokers.Running]) -> None:
-        super().__init__(bench, cluster.contestant({name: broker.url for name, broker in running.items()}), "plain")
+    def __init__(self, bench: Bench, cluster: Cluster, running_brokers: dict[str, brokers.RunningBroker]) -> None:
+        super().__init__(
+            bench, cluster.contestant({name: broker.url for name, broker in running_brokers.items()}), "plain"
+        )
         self.carriers = [self.process.pid] if cluster.carrier == BUS else []
-        if cluster.carrier in running:
-            self.carriers = machine.process_tree(running[cluster.carrier].pid)
+        if cluster.carrier in running_brokers:
+            self.carriers = machine.process_tree(running_brokers[cluster.carrier].pid)
 
     @property
     def pids(self) -> list[int]:
-        """All processes, those that carry messages last."""
+        """The IDs of all processes; those that carry messages are last."""
         return [pid for pid in super().pids if pid not in self.carriers] + self.carriers
 
 
 @dataclass
 class Session:
-    """What is measured with, and what was found.
+    """The measurement of all clusters.
 
     Args:
-        bench: how.
-        running: the brokers that run.
+        bench: the settings of all runs.
+        running_brokers: the brokers, by name.
 
     Attributes:
-        found: for each cluster and load the figures by round, without those that failed.
-        failures: what went wrong.
+        figures: for each cluster and load, the figures by round, without failed runs.
+        failures: the failed runs, as texts.
     """
 
     bench: Bench
-    running: dict[str, brokers.Running]
-    found: dict[tuple[Cluster, str], dict[int, Figures]] = field(default_factory=dict)
+    running_brokers: dict[str, brokers.RunningBroker]
+    figures: dict[tuple[Cluster, str], dict[int, Figures]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def measure(self, cluster: Cluster, number: int) -> None:
-        """Put all loads on a cluster, in the round of this number."""
+        """Measure a cluster with all loads, in the round of this number."""
         try:
-            server = Serving(self.bench, cluster, self.running)
+            server = RunningCluster(self.bench, cluster, self.running_brokers)
         except Failed as exc:
             self._fail(f"round {number}: {cluster.name}: {exc}")
             return
@@ -193,7 +196,7 @@ class Session:
                 except Failed as exc:
                     self._fail(f"round {number}: {cluster.name}, {name}: {exc} (log: {server.log_tail()})")
                     continue
-                self.found.setdefault((cluster, name), {})[number] = found
+                self.figures.setdefault((cluster, name), {})[number] = found
                 text = f"{found.rate:,.0f}/s, {found.servers:.2f} µs each, {found.median:,.0f} µs"
                 print(f"round {number}: {cluster.name}, {name}: {text}", file=sys.stderr, flush=True)
         finally:
@@ -203,9 +206,9 @@ class Session:
         self.failures.append(text)
         print(text, file=sys.stderr, flush=True)
 
-    def _load(self, server: Serving, cluster: Cluster, name: str, seconds: float) -> Figures:
-        words = ["--mode", "broadcast", "--settle", "0.4", *shlex.split(LOADS[name]), *cluster.arguments]
-        run = load(self.bench, server, words, seconds=seconds, warmup=self.bench.warmup)
+    def _load(self, server: RunningCluster, cluster: Cluster, name: str, seconds: float) -> Figures:
+        options = ["--mode", "broadcast", "--settle", "0.4", *shlex.split(LOADS[name]), *cluster.arguments]
+        run = load(self.bench, server, options, seconds=seconds, warmup=self.bench.warmup)
         return figures(run, run["conns"], len(server.carriers))
 
 
@@ -229,11 +232,11 @@ HEAD = (
 
 
 def table(session: Session, clusters: Sequence[Cluster]) -> str:
-    """Write what was found as Markdown."""
-    reference = session.found.get((Cluster(*REFERENCE), "full"), {})
+    """Return the results as a Markdown table."""
+    reference = session.figures.get((Cluster(*REFERENCE), "full"), {})
     lines = ["| " + " | ".join(HEAD) + " |", "| --- | --- |" + " --: |" * (len(HEAD) - 2)]
     for cluster in clusters:
-        full, few, paced = (session.found.get((cluster, name), {}) for name in LOADS)
+        full, few, paced = (session.figures.get((cluster, name), {}) for name in LOADS)
         ratios = [each.rate / reference[number].rate for number, each in full.items() if number in reference]
         cells = [
             cluster.library,
@@ -246,7 +249,7 @@ def table(session: Session, clusters: Sequence[Cluster]) -> str:
             _middle(few, lambda each: each.rate / FEW, ",.0f"),
             _middle(few, lambda each: each.carrier, ".0f") if cluster.carrier != MEMORY else "—",
             _middle(paced, lambda each: each.median / 1e3, ".1f"),
-            _middle(paced, lambda each: each.late / 1e3, ".1f"),
+            _middle(paced, lambda each: each.p99 / 1e3, ".1f"),
             " + ".join(_middle(full, functools.partial(_busy, at), ".1f") for at in range(4)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -276,11 +279,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--carriers", default=",".join(CARRIERS), help="some of %(default)s")
     parser.add_argument("--processes", default="1,2,4", help="default: %(default)s; the peers have at most two")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.2, help="measured time of each load (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=1.2, help="the measured time of each load (default: %(default)s)"
+        "--warmup", type=float, default=0.4, help="time before the measured time (default: %(default)s)"
     )
-    parser.add_argument("--warmup", type=float, default=0.4, help="the time before it (default: %(default)s)")
-    parser.add_argument("--python", default=sys.executable, help="what the servers run on (default: this one)")
+    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
     return parser.parse_args()
 
 
@@ -288,24 +291,24 @@ def run(args: argparse.Namespace) -> int:
     """Set up, measure and print.
 
     Raises:
-        Unable: it cannot be measured here.
+        SetupError: this machine lacks something that the measurement needs.
     """
     carriers = args.carriers.split(",")
     if not set(carriers) <= set(CARRIERS):
-        raise Unable(f"there are no other carriers than {', '.join(CARRIERS)}")
-    what = clusters(carriers, [int(word) for word in args.processes.split(",")])
+        raise SetupError(f"unknown carrier; choose from {', '.join(CARRIERS)}")
+    measured = clusters(carriers, [int(word) for word in args.processes.split(",")])
     environment = ensure(args.python, cluster=True)
     with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as logs, contextlib.ExitStack() as stack:
         bench = Bench(environment, Path(logs), None, None, args.seconds, args.warmup)
         names = [name for name in BROKERS if name in carriers]
-        session = Session(bench, {name: stack.enter_context(brokers.running(name)) for name in names})
+        session = Session(bench, {name: stack.enter_context(brokers.running_broker(name)) for name in names})
         for number in range(1, args.rounds + 1):
-            order = list(what)
+            order = list(measured)
             random.Random(SEED + number).shuffle(order)
             for cluster in order:
                 session.measure(cluster, number)
     print(f"{machine.facts()['cpu']}, {os.cpu_count()} processors; load average {os.getloadavg()[1]:.1f}\n")
-    print(table(session, what))
+    print(table(session, measured))
     print("".join(f"\n- {text}" for text in session.failures))
     return 1 if session.failures else 0
 
@@ -314,7 +317,7 @@ def main() -> int:
     exit_on_sigterm()
     try:
         return run(arguments())
-    except Unable as exc:
+    except SetupError as exc:
         print(f"cluster.py: {exc}", file=sys.stderr)
         return 2
 

@@ -1,4 +1,4 @@
-"""The servers that are measured: what each is, which environment it runs in, and what it can do."""
+"""The servers that are measured: the script, environment and features of each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Contestant:
     """One server: a script in peers/ with its options.
 
     Args:
-        name: what the tables call it.
+        name: its name in the tables.
         script: the file in peers/.
-        options: what makes this one of several that share the script.
-        kind: the environment it runs in.
-        variables: environment variables it is started with.
-        tls: whether the script takes --tls.
-        only: the scenarios it is made for; empty for all.
+        options: the options of the script; several contestants can share a script.
+        kind: the environment that it runs in.
+        variables: additional environment variables.
+        tls: whether the script has the option --tls.
+        only: the scenarios that it supports; empty for all.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Contestant:
     tls: bool = False
     only: tuple[str, ...] = ()
 
-    def takes(self, scenario: str, instance: str) -> bool:
-        """Say whether it is made for a scenario on such an instance of itself."""
+    def supports(self, scenario: str, instance: str) -> bool:
+        """Return whether it supports a scenario, in the state `instance` of `scenarios.py`."""
         return (not self.only or scenario in self.only) and (self.tls or instance != "tls")
 
 
@@ -41,10 +41,10 @@ def _pywsapp(name: str, *options: str, pure: bool = False) -> Contestant:
     return Contestant(name, "pywsapp_server.py", options, PYWSAPP, variables, tls=True)
 
 
-def _floor(name: str, *options: str) -> Contestant:
-    # It reads frames of less than 126 bytes and nothing else.
+def _minimal(name: str, *options: str) -> Contestant:
+    # It supports frames of less than 126 bytes only.
     only = ("echo16", "echo16x16", "rate5k", "connect", "idle2000")
-    return Contestant(name, "floor_server.py", options, PYWSAPP, only=only)
+    return Contestant(name, "minimal_server.py", options, PYWSAPP, only=only)
 
 
 def _peer(name: str, script: str, *options: str, tls: bool = False) -> Contestant:
@@ -87,8 +87,8 @@ ALL = (
     _peer("naive-asyncio", "naive_wsproto_anyio.py", "--backend", "asyncio"),
     _peer("naive-uvloop", "naive_wsproto_anyio.py", "--backend", "uvloop"),
     _peer("naive-trio", "naive_wsproto_anyio.py", "--backend", "trio"),
-    _floor("floor+uvloop", "--loop", "uvloop"),
-    _floor("floor", "--loop", "asyncio"),
+    _minimal("minimal+uvloop", "--loop", "uvloop"),
+    _minimal("minimal", "--loop", "asyncio"),
 )
 BY_NAME = {contestant.name: contestant for contestant in ALL}
 
@@ -99,7 +99,7 @@ QUICK = (
     "websockets+uvloop",
     "picows+uvloop",
     "aiohttp+uvloop",
-    "floor+uvloop",
+    "minimal+uvloop",
 )
 MEDIUM = (
     *QUICK,

@@ -1,10 +1,10 @@
-"""What the benchmarks run in: made on first use, kept in a cache, brought up to date on every other.
+"""The environment of the benchmarks: created in a cache at the first use, and updated at every further use.
 
-Two virtual environments, for the peers and for pywsapp as this checkout has it, and a third for the peers of
-cluster.py; the npm package ws where there is npm; the load generator, compiled; a certificate for TLS.
+It has virtual environments for the peers, for the peers of cluster.py, and for pywsapp from this checkout; the npm
+package ws if npm is installed; the compiled load generator; and a certificate for TLS.
 
 Environment variables:
-    BENCHMARK_ENV   where it lives (default: pywsapp-bench in $XDG_CACHE_HOME or ~/.cache)
+    BENCHMARK_ENV   the directory (default: pywsapp-bench in $XDG_CACHE_HOME or ~/.cache)
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ NODE_PACKAGES = ("ws@8.23.0", "bufferutil@4.1.0")
 OLDEST_PYTHON = (3, 10)
 
 
-class Unable(Exception):
-    """Something that cannot be done without is missing or failed; the text says what to do."""
+class SetupError(Exception):
+    """Something necessary is missing or failed; the message says how to fix it."""
 
 
 @dataclass
 class Environment:
-    """Where everything is.
+    """The paths in the environment.
 
     Args:
         peers: the Python of the peers.
-        pywsapp: the Python that pywsapp is installed for.
+        pywsapp: the Python with pywsapp.
         wsload: the load generator.
-        node_modules: the folder that has the npm package ws, or None.
-        tls: a certificate and its key, or None if the load generator cannot speak TLS.
-        notes: what was left out and why, a line each.
+        node_modules: the directory with the npm package ws; None without npm.
+        tls: a certificate and its key; None if the load generator has no TLS.
+        notes: for each missing part, one line with the reason.
     """
 
     peers: Path
@@ -55,34 +55,34 @@ class Environment:
 
 
 def ensure(python: str, *, cluster: bool = False) -> Environment:
-    """Make what is missing of the environment, for servers that run on this Python.
+    """Create the missing parts of the environment.
 
     Args:
-        python: it.
-        cluster: whether the peers of cluster.py are needed, and not the others.
+        python: the Python that servers run on.
+        cluster: whether to install the peers of cluster.py instead of the other peers.
 
     Raises:
-        Unable: it could not be made.
+        SetupError: a necessary part could not be created.
     """
     if sys.platform != "linux":
-        raise Unable("the benchmarks need Linux: they read /proc, and the load generator is made for epoll")
+        raise SetupError("the benchmarks need Linux: they read /proc, and the load generator uses epoll")
     cache = _cache()
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making it right now
-        maker = _Maker(cache, _version(python), python)
-        return maker.make_cluster() if cluster else maker.make()
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run can be creating it
+        builder = _Builder(cache, _version(python), python)
+        return builder.build_for_cluster() if cluster else builder.build()
 
 
 def wsload(python: str) -> Path:
     """Return the load generator; compile it if it is missing.
 
     Raises:
-        Unable: it cannot be compiled.
+        SetupError: it cannot be compiled.
     """
     cache = _cache()
     cache.mkdir(parents=True, exist_ok=True)
-    return _Maker(cache, _version(python), python).wsload()
+    return _Builder(cache, _version(python), python).wsload()
 
 
 def _cache() -> Path:
@@ -95,20 +95,20 @@ def _cache() -> Path:
 def _version(python: str) -> str:
     probe = "import sys, venv, ensurepip; print(sys.implementation.name, *sys.version_info[:3])"
     try:
-        # From /, so that a pyenv shim does not follow the caller's .python-version.
+        # In /, so that a pyenv shim does not follow a .python-version of the current directory.
         done = subprocess.run([python, "-c", probe], cwd="/", capture_output=True, text=True)
     except OSError as exc:
-        raise Unable(f"{python} cannot be run: {exc.strerror}; name another with --python") from None
+        raise SetupError(f"{python} does not start: {exc.strerror}; select another Python with --python") from None
     if done.returncode != 0:
-        raise Unable(f"{python} cannot make virtual environments; on Debian: apt-get install python3-venv")
+        raise SetupError(f"{python} cannot create virtual environments; on Debian: apt-get install python3-venv")
     name, *numbers = done.stdout.split()
     if tuple(map(int, numbers)) < OLDEST_PYTHON:
-        raise Unable(f"{python} is older than Python 3.10; name another with --python")
+        raise SetupError(f"{python} is older than Python 3.10; select another Python with --python")
     return f"{name}-{'.'.join(numbers)}"
 
 
 def digest(files: Iterable[Path]) -> str:
-    """Give a name for what these files contain."""
+    """Return a hash of the paths and contents of files."""
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(f"{file}\0{file.stat().st_size}\0".encode())
@@ -117,105 +117,105 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def sources() -> list[Path]:
-    """List what an installation of pywsapp is made of."""
+    """Return the files that an installation of pywsapp is built from."""
     package = [path for path in (ROOT / "src").rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
     built = (".so", ".pyd", ".pyc")
     return [path for path in package if path.suffix not in built] + [ROOT / "pyproject.toml", *ROOT.glob("*.py")]
 
 
-class _Maker:
-    """Makes the parts of an environment that are missing or out of date, with a log of every command."""
+class _Builder:
+    """Creates the parts of an environment that are missing or out of date, and logs every command."""
 
     def __init__(self, cache: Path, version: str, python: str) -> None:
         self.cache = cache
-        self.folder = cache / version
+        self.directory = cache / version
         self.python = python
         self.log = cache / "install.log"
         self.notes: list[str] = []
 
-    def make(self) -> Environment:
-        self.folder.mkdir(exist_ok=True)
+    def build(self) -> Environment:
+        self.directory.mkdir(exist_ok=True)
         wsload = self.wsload()
         peers = self._peers("peers", REQUIREMENTS)
         pywsapp = self._pywsapp()
         return Environment(peers, pywsapp, wsload, self._node(), self._tls(wsload, peers), self.notes)
 
-    def make_cluster(self) -> Environment:
-        self.folder.mkdir(exist_ok=True)
+    def build_for_cluster(self) -> Environment:
+        self.directory.mkdir(exist_ok=True)
         peers = self._peers("cluster", CLUSTER_REQUIREMENTS)
         return Environment(peers, self._pywsapp(), self.wsload(), notes=self.notes)
 
     def _peers(self, name: str, requirements: Path) -> Path:
         python = self._venv(name)
-        stamp = self.folder / name / "installed"
+        stamp = self.directory / name / "installed"
         wanted = digest([requirements])
         if _read(stamp) != wanted:
-            self._say(f"installing the peers in {self.folder / name}")
-            if not self._works(python, "-m", "pip", "install", "-q", "-r", requirements):
-                self._one_by_one(python, requirements)
+            self._print(f"installing the peers in {self.directory / name}")
+            if not self._succeeds(python, "-m", "pip", "install", "-q", "-r", requirements):
+                self._install_one_by_one(python, requirements)
             stamp.write_text(wanted)
         return python
 
-    def _one_by_one(self, python: Path, requirements: Path) -> None:
-        """Install what can be: not every peer has a wheel for every Python."""
+    def _install_one_by_one(self, python: Path, requirements: Path) -> None:
+        """Install the peers that can be installed: not every peer has a wheel for every Python."""
         for line in requirements.read_text().split():
-            if not self._works(python, "-m", "pip", "install", "-q", "-c", requirements, line):
-                self.notes.append(f"{line} cannot be installed here, see {self.log}; what needs it will fail")
+            if not self._succeeds(python, "-m", "pip", "install", "-q", "-c", requirements, line):
+                self.notes.append(f"{line} could not be installed, see {self.log}; its contestants will fail")
 
     def _pywsapp(self) -> Path:
         python = self._venv("pywsapp")
-        stamp = self.folder / "pywsapp" / "installed"
+        stamp = self.directory / "pywsapp" / "installed"
         wanted = digest([*sources(), REQUIREMENTS, CLUSTER_REQUIREMENTS])
         if _read(stamp) != wanted:
-            self._say(f"installing pywsapp in {self.folder / 'pywsapp'}")
+            self._print(f"installing pywsapp in {self.directory / 'pywsapp'}")
             stamp.unlink(missing_ok=True)
             self._call(python, "-m", "pip", "uninstall", "-q", "-y", "pywsapp")
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / "pywsapp"
+            with tempfile.TemporaryDirectory() as directory:
+                copy = Path(directory) / "pywsapp"
                 _copy_sources(copy)
-                # The peers' requirements as constraints: all have the same uvloop then.
-                what = f"{copy}[uvloop,trio,redis,rabbitmq,nats]"
+                # The requirements of the peers are constraints, so that all servers have the same uvloop.
+                requirement = f"{copy}[uvloop,trio,redis,rabbitmq,nats]"
                 pins: list[str | Path] = ["-c", REQUIREMENTS, "-c", CLUSTER_REQUIREMENTS]
-                self._call(python, "-m", "pip", "install", "-q", *pins, what)
+                self._call(python, "-m", "pip", "install", "-q", *pins, requirement)
             stamp.write_text(wanted)
         return python
 
     def _venv(self, name: str) -> Path:
-        python = self.folder / name / "bin" / "python"
-        # A Python that was upgraded or removed leaves an environment behind that cannot run.
-        if not (python.exists() and self._works(python, "-m", "pip", "--version")):
-            self._call(self.python, "-m", "venv", "--clear", self.folder / name)
+        python = self.directory / name / "bin" / "python"
+        # If a Python was upgraded or removed, its environments do not work any more.
+        if not (python.exists() and self._succeeds(python, "-m", "pip", "--version")):
+            self._call(self.python, "-m", "venv", "--clear", self.directory / name)
             self._call(python, "-m", "pip", "install", "-q", "--upgrade", "pip")
         return python
 
     def _node(self) -> Path | None:
-        folder = self.cache / "node"
-        stamp = folder / "installed"
+        directory = self.cache / "node"
+        stamp = directory / "installed"
         if not (shutil.which("node") and shutil.which("npm")):
-            self.notes.append("no node and npm here: ws-node is left out")
+            self.notes.append("node and npm are not installed: ws-node is not measured")
             return None
         if _read(stamp) != " ".join(NODE_PACKAGES):
-            self._say(f"installing {NODE_PACKAGES[0]} in {folder}")
-            folder.mkdir(exist_ok=True)
-            if not self._works("npm", "install", "--silent", "--prefix", folder, *NODE_PACKAGES):
-                self.notes.append(f"npm could not install ws, see {self.log}: ws-node is left out")
+            self._print(f"installing {NODE_PACKAGES[0]} in {directory}")
+            directory.mkdir(exist_ok=True)
+            if not self._succeeds("npm", "install", "--silent", "--prefix", directory, *NODE_PACKAGES):
+                self.notes.append(f"npm could not install ws, see {self.log}: ws-node is not measured")
                 return None
             stamp.write_text(" ".join(NODE_PACKAGES))
-        return folder / "node_modules"
+        return directory / "node_modules"
 
     def wsload(self) -> Path:
         source = HERE / "wsload.c"
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
-            raise Unable("no C compiler found; on Debian: apt-get install gcc libc6-dev zlib1g-dev libssl-dev")
+            raise SetupError("no C compiler found; on Debian: apt-get install gcc libc6-dev zlib1g-dev libssl-dev")
         tls = self._has_header(compiler, "openssl/ssl.h")
         if not tls:
-            self.notes.append("no OpenSSL headers: TLS is left out; on Debian: apt-get install libssl-dev")
+            self.notes.append("no OpenSSL headers: TLS is not measured; on Debian: apt-get install libssl-dev")
         program = self.cache / f"wsload-{digest([source])}{'' if tls else '-no-tls'}"
         if not program.exists():
             if not self._has_header(compiler, "zlib.h"):
-                raise Unable("zlib.h is missing; on Debian: apt-get install zlib1g-dev libssl-dev")
-            self._say("compiling wsload.c")
+                raise SetupError("zlib.h is missing; on Debian: apt-get install zlib1g-dev libssl-dev")
+            self._print("compiling wsload.c")
             libraries = ["-lz", "-lssl", "-lcrypto"] if tls else ["-DNO_TLS", "-lz"]
             partial = program.with_suffix(".new")
             self._call(compiler, "-O2", "-o", partial, source, *libraries)
@@ -230,35 +230,35 @@ class _Maker:
         usage = subprocess.run([wsload, "--help"], capture_output=True, text=True).stdout
         if "--tls" not in usage or wsload.name.endswith("-no-tls"):
             return None
-        folder = self.cache / "tls"
-        certificate, key = folder / "server.pem", folder / "server.key"
-        folder.mkdir(exist_ok=True)
-        # Made anew each time, so that it never runs out.
-        if not self._works(peers, "-m", "trustme", "-q", "-d", folder, "-i", "localhost", "127.0.0.1"):
-            self.notes.append(f"no certificate could be made, see {self.log}: TLS is left out")
+        directory = self.cache / "tls"
+        certificate, key = directory / "server.pem", directory / "server.key"
+        directory.mkdir(exist_ok=True)
+        # A new certificate at each run cannot be expired.
+        if not self._succeeds(peers, "-m", "trustme", "-q", "-d", directory, "-i", "localhost", "127.0.0.1"):
+            self.notes.append(f"no certificate could be created, see {self.log}: TLS is not measured")
             return None
         return certificate, key
 
-    def _say(self, what: str) -> None:
+    def _print(self, what: str) -> None:
         print(f"{what} (log: {self.log})", file=sys.stderr, flush=True)
 
-    def _works(self, *command: str | Path) -> bool:
-        # With PYWSAPP_PURE set, the installation would have no extension modules.
+    def _succeeds(self, *command: str | Path) -> bool:
+        # With PYWSAPP_PURE, the installation would have no extension modules.
         variables = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"}
         with self.log.open("a") as out:
             out.write(f"$ {shlex.join(map(str, command))}\n")
             out.flush()
-            # From /, so that nothing of the checkout is imported in place of what is installed.
+            # In /, so that Python imports the installed packages and not those of the checkout.
             done = subprocess.run(command, cwd="/", env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         return done.returncode == 0
 
     def _call(self, *command: str | Path) -> None:
-        if not self._works(*command):
-            raise Unable(f"{shlex.join(map(str, command))} failed, see {self.log}")
+        if not self._succeeds(*command):
+            raise SetupError(f"{shlex.join(map(str, command))} failed, see {self.log}")
 
 
 def _copy_sources(target: Path) -> None:
-    """Copy what an installation is made of, so that building leaves nothing behind in the checkout."""
+    """Copy the sources of an installation, so that building it leaves no files in the checkout."""
     target.mkdir()
     for file in ROOT.iterdir():
         if file.is_file():

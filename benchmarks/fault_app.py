@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""The server of a fault run: rooms as anybody could write them, that say what became of each message.
+"""The server of a fault run: an ordinary application that reports the result of every message.
 
-A client sends JSON objects with a `topic` and one thing to do there:
+A client sends JSON objects, each with a `topic` and one command:
 
-    "join": true, "position": "17-5f3c"     subscribe, from a position on where there is a history
-    "say": "..."                            broadcast; answered with `accepted`, or with `failed`
-    "track": "anna"                         be present as that user; answered with the worker's process ID
-    "who": true                             answered with everybody who is present, as far as this process knows
+    "subscribe": true, "position": "17-5f3c"    subscribe; from that position if the topic has a history
+    "publish": "..."                            broadcast a text; the answer is `accepted` or `failed`
+    "track": "anna"                             be present as that user; the answer has the process ID of the worker
+    "list": true                                return the users who are present, as far as this process knows
 
-Without a history nobody is told what a broker loses, so subscribers here are told when the process has lost its broker:
-`{"away": true}` comes before whatever comes after the broker is back.
+Without a history, the server reports no losses of a broker. Therefore subscribers of a topic without a history are
+informed when their process loses its broker: `{"broker_connected": false}` comes before any message that comes after
+the broker is back.
 """
 
 from __future__ import annotations
@@ -21,78 +22,78 @@ from typing import Any
 
 from pywsapp import App, BrokerUnavailable, Connection, MessageComponent, Options
 
-#: More than a run can fill, so that nobody stays away for too long.
+#: More messages and seconds than a run has, so that every client can continue where it was.
 HISTORY_SIZE = 100_000
 HISTORY_SECONDS = 600
-#: Less than the shortest time that a lost broker is away.
-_LOOK_SECONDS = 0.02
+#: Less than the shortest time without a broker (`fault_run.AWAY_SECONDS`).
+_CHECK_SECONDS = 0.02
 
 
-class Room(MessageComponent):
-    """Does what clients say.
+class Commands(MessageComponent):
+    """Carries out the commands of clients.
 
     Args:
-        app: whose topics they are.
+        app: the application, which has the topics.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def on_message(self, conn: Connection, message: str | bytes) -> None:
-        event = json.loads(message)
-        topic = self._app.topic(event["topic"])
-        if "join" in event:
-            await self._join(conn, event)
-        elif "say" in event:
-            await self._say(conn, event)
-        elif "track" in event:
-            topic.track(conn, event["track"])
-            answer(conn, tracked=event["track"], worker=os.getpid())
-        elif "who" in event:
-            answer(conn, who=sorted(topic.present()))
+        command = json.loads(message)
+        topic = self._app.topic(command["topic"])
+        if "subscribe" in command:
+            await self._subscribe(conn, command)
+        elif "publish" in command:
+            await self._publish(conn, command)
+        elif "track" in command:
+            topic.track(conn, command["track"])
+            answer(conn, tracked=command["track"], worker=os.getpid())
+        elif "list" in command:
+            answer(conn, present=sorted(topic.present()))
 
-    async def _join(self, conn: Connection, event: dict[str, Any]) -> None:
-        topic = self._app.topic(event["topic"])
+    async def _subscribe(self, conn: Connection, command: dict[str, Any]) -> None:
+        topic = self._app.topic(command["topic"])
         if topic.history is None:
             await topic.add(conn)
-            answer(conn, joined=None, away=is_away(self._app))
+            answer(conn, subscribed=None, broker_connected=is_broker_connected(self._app))
             return
         try:
-            recovery = await topic.recover(conn, event["position"])
+            recovery = await topic.recover(conn, command["position"])
         except BrokerUnavailable as exc:
             answer(conn, failed=str(exc))
         else:
-            answer(conn, joined=recovery.position)
+            answer(conn, subscribed=recovery.position)
 
-    async def _say(self, conn: Connection, event: dict[str, Any]) -> None:
-        topic = self._app.topic(event["topic"])
+    async def _publish(self, conn: Connection, command: dict[str, Any]) -> None:
+        topic, text = self._app.topic(command["topic"]), command["publish"]
         try:
-            await topic.broadcast(event["say"] if topic.history else json.dumps({"message": event["say"]}))
+            await topic.broadcast(text if topic.history else json.dumps({"message": text}))
         except BrokerUnavailable as exc:
             answer(conn, failed=str(exc))
         else:
-            answer(conn, accepted=event["say"])
+            answer(conn, accepted=text)
 
 
 def answer(conn: Connection, **fields: object) -> None:
     conn.send(json.dumps(fields))
 
 
-def is_away(app: App) -> bool:
-    return app.topics.relay is None or not app.topics.relay.stats.connected
+def is_broker_connected(app: App) -> bool:
+    return app.topics.relay is not None and app.topics.relay.stats.connected
 
 
-def tell_when_away(app: App) -> None:
-    """Let subscribers know when the process loses its broker, and has it again."""
-    was_away = False
+def report_broker_state(app: App) -> None:
+    """Inform all subscribers when the process loses its broker, and when it has the broker again."""
+    was_connected = True
 
-    @app.every(_LOOK_SECONDS)
-    def look() -> None:
-        nonlocal was_away
-        if (away := is_away(app)) != was_away:
-            was_away = away
+    @app.every(_CHECK_SECONDS)
+    def check() -> None:
+        nonlocal was_connected
+        if (connected := is_broker_connected(app)) != was_connected:
+            was_connected = connected
             for conn in {conn for topic in app.topics.active() for conn in topic}:
-                answer(conn, away=away)
+                answer(conn, broker_connected=connected)
 
 
 def main() -> None:
@@ -100,16 +101,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "trio"), required=True)
-    parser.add_argument("--broker", help="a URL; without one, the local bus")
-    parser.add_argument("--history", type=int, default=HISTORY_SIZE, help="messages; 0 for none")
+    parser.add_argument("--broker", help="a URL (default: the local bus)")
+    parser.add_argument("--history", type=int, default=HISTORY_SIZE, help="messages; 0: no history")
     args = parser.parse_args()
     app = App("*", args.port, broker=args.broker, options=Options(drain_timeout=5.0))
     if args.history:
         app.history("room:*", size=args.history, seconds=HISTORY_SECONDS)
     else:
-        tell_when_away(app)
+        report_broker_state(app)
     app.on_presence("lobby:*")(lambda topic, diff: None)
-    app.route("/", Room(app))
+    app.route("/", Commands(app))
     backend = "trio" if args.loop == "trio" else "asyncio"
     app.run(backend=backend, uvloop=args.loop == "uvloop" if backend == "asyncio" else None, workers=args.workers)
 

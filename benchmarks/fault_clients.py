@@ -1,4 +1,4 @@
-"""The clients of a fault run: they come back whenever they are thrown out, and go at random by themselves."""
+"""The clients of a fault run: they reconnect after every lost connection, and break connections at random."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import anyio
 
-from benchmarks.ledger import Attempt, Break, Got, Ledger
+from benchmarks.fault_record import Attempt, Interruption, Received, TopicRecord
 from pywsapp import Connection, HandshakeError, MessageComponent, Options, run_client
 from pywsapp.brokers.base import Position
 
-#: A worker that is not there lets its connections wait; then another one is tried.
+#: A stopped worker does not answer its connections. After this time a client tries another server.
 _OPTIONS = Options(handshake_timeout=3.0)
-#: Seconds until a publisher no longer waits for an answer.
+#: Seconds that a publisher waits for an answer.
 _ANSWER_SECONDS = 30.0
 _PAUSE_SECONDS = 0.1
 
@@ -25,44 +25,44 @@ class Client(MessageComponent):
     """A client of one topic; `run` keeps it connected to one of several servers.
 
     Args:
-        topic: the topic's name.
-        ports: of the servers, on this machine.
-        dice: decides where it goes.
+        topic: the name of the topic.
+        ports: the ports of the servers, on this machine.
+        rng: chooses the server and the moments.
 
     Attributes:
-        conn: its connection; None while it has none.
-        connects: how often it has had one.
+        conn: the connection; None if there is none.
+        connects: the number of connections so far.
     """
 
-    def __init__(self, topic: str, ports: list[int], dice: random.Random) -> None:
+    def __init__(self, topic: str, ports: list[int], rng: random.Random) -> None:
         self.topic = topic
         self.conn: Connection | None = None
         self.connects = 0
-        self.stopped = False
+        self.is_stopped = False
         self._ports = ports
-        self.dice = dice
+        self.rng = rng
 
     async def run(self) -> None:
-        """Be connected until `stop`."""
-        while not self.stopped:
+        """Connect again and again until `stop`."""
+        while not self.is_stopped:
             with suppress(OSError, HandshakeError):
-                await run_client(self, f"ws://127.0.0.1:{self.dice.choice(self._ports)}/", options=_OPTIONS)
-            if not self.stopped:
-                await anyio.sleep(self.dice.uniform(0, _PAUSE_SECONDS))
+                await run_client(self, f"ws://127.0.0.1:{self.rng.choice(self._ports)}/", options=_OPTIONS)
+            if not self.is_stopped:
+                await anyio.sleep(self.rng.uniform(0, _PAUSE_SECONDS))
 
     def stop(self) -> None:
-        """Leave for good."""
-        self.stopped = True
+        """Close the connection, and do not reconnect."""
+        self.is_stopped = True
         if self.conn is not None:
             self.conn.close()
 
-    def leave(self) -> None:
-        """Break the connection, in good order or not."""
+    def break_connection(self) -> None:
+        """Close or abort the connection, each with a probability of one half."""
         if self.conn is not None:
-            self.conn.abort() if self.dice.random() < 0.5 else self.conn.close()
+            self.conn.abort() if self.rng.random() < 0.5 else self.conn.close()
 
-    def ask(self, **fields: object) -> None:
-        """Say something of the topic."""
+    def send_command(self, **fields: object) -> None:
+        """Send a command for the topic; without a connection, do nothing."""
         if self.conn is not None:
             self.conn.send(json.dumps({"topic": self.topic, **fields}))
 
@@ -74,89 +74,89 @@ class Client(MessageComponent):
         self.conn = None
 
     def on_message(self, conn: Connection, message: str | bytes) -> None:
-        self.told(json.loads(message))
+        self.on_event(json.loads(message))
 
-    def told(self, event: dict[str, Any]) -> None:
-        """Take what the server said."""
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Handle an answer or a message of the server."""
 
 
 class Listener(Client):
-    """Subscribes from what it saw last, and writes everything into the ledger.
+    """Subscribes from the last position that it received, and records all events.
 
     Attributes:
-        ready: whether it subscribes, to a server that has its broker.
+        is_ready: whether it is subscribed at a server that has its broker.
     """
 
     def __init__(
-        self, name: str, topic: str, ports: list[int], dice: random.Random, ledger: Ledger, *, history: bool
+        self, name: str, topic: str, ports: list[int], rng: random.Random, record: TopicRecord, *, history: bool
     ) -> None:
-        super().__init__(topic, ports, dice)
+        super().__init__(topic, ports, rng)
         self.name = name
-        self.ready = False
-        self._events = ledger.heard[name]
+        self.is_ready = False
+        self._events = record.received[name]
         self._history = history
         self._position: str | None = None
 
     def on_open(self, conn: Connection) -> None:
         super().on_open(conn)
-        self.ask(join=True, position=self._position)
+        self.send_command(subscribe=True, position=self._position)
 
     def on_close(self, conn: Connection) -> None:
         super().on_close(conn)
-        self.ready = False
-        self._note_away("the connection is lost")
+        self.is_ready = False
+        self._record_interruption("the connection is lost")
 
-    def told(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         if "message" in event:
-            self._take(Attempt.parse(event["message"]), event.get("position"))
+            self._record_message(Attempt.parse(event["message"]), event.get("position"))
         elif "lost" in event:
             self._position = event["position"]
-            self._events.append(Break("lost"))
-        elif "joined" in event:
-            self._position = self._position or event["joined"]
-            self._note_away("joined")
-            self.ready = not event.get("away", False)
-        elif "away" in event:
-            self._note_away("the server's broker is away", anew=False)
-            self.ready = not event["away"]
+            self._events.append(Interruption("lost"))
+        elif "subscribed" in event:
+            self._position = self._position or event["subscribed"]
+            self._record_interruption("subscribed")
+            self.is_ready = event.get("broker_connected", True)
+        elif "broker_connected" in event:
+            self._record_interruption("the server lost its broker", restarts=False)
+            self.is_ready = event["broker_connected"]
         elif self.conn is not None:
-            self.conn.close()  # it could not join
+            self.conn.close()  # the subscription failed
 
-    def _take(self, attempt: Attempt, position: str | None) -> None:
+    def _record_message(self, attempt: Attempt, position: str | None) -> None:
         if position is None:
-            self._events.append(Got(attempt))
+            self._events.append(Received(attempt))
         else:
             self._position = position
-            self._events.append(Got(attempt, *Position.parse(position)))
+            self._events.append(Received(attempt, *Position.parse(position)))
 
-    def _note_away(self, why: str, *, anew: bool = True) -> None:
-        """Without a history, who was away knows that he may have missed something; with one he has to be told."""
+    def _record_interruption(self, reason: str, *, restarts: bool = True) -> None:
+        """Record a lost connection; with a history, only a `lost` message is an interruption."""
         if not self._history:
-            self._events.append(Break(why, anew))
+            self._events.append(Interruption(reason, restarts))
 
 
 class Publisher(Client):
-    """Says numbered messages, each until it is accepted.
+    """Publishes numbered messages, and repeats each one until it is accepted.
 
     Attributes:
-        longest: seconds that a message took to be accepted, at most.
+        longest_wait: the longest time until a message was accepted, in seconds.
     """
 
     def __init__(
-        self, name: str, topic: str, ports: list[int], dice: random.Random, ledger: Ledger, *, history: bool
+        self, name: str, topic: str, ports: list[int], rng: random.Random, record: TopicRecord, *, history: bool
     ) -> None:
-        super().__init__(topic, ports, dice)
+        super().__init__(topic, ports, rng)
         self.name = name
         self.number = 0
-        self.longest = 0.0
-        self._ledger = ledger
+        self.longest_wait = 0.0
+        self._record = record
         self._history = history
         self._attempt: Attempt | None = None
         self._answered = anyio.Event()
         self._accepted = False
 
-    async def say(self) -> None:
-        """Say the next message, until it is accepted."""
+    async def publish(self) -> None:
+        """Publish the next message, and return when it is accepted."""
         self.number += 1
         began = time.monotonic()
         attempt = 0
@@ -167,14 +167,14 @@ class Publisher(Client):
             attempt += 1
             await self._try(Attempt(self.name, self.number, attempt))
         self._accepted = False
-        self.longest = max(self.longest, time.monotonic() - began)
+        self.longest_wait = max(self.longest_wait, time.monotonic() - began)
 
     async def _try(self, attempt: Attempt) -> None:
         self._attempt, self._answered = attempt, anyio.Event()
-        self._ledger.tried.append(attempt)
+        self._record.attempts.append(attempt)
         if not self._history:
-            self._ledger.ways[attempt] = self.connects
-        self.ask(say=str(attempt))
+            self._record.connections[attempt] = self.connects
+        self.send_command(publish=str(attempt))
         with anyio.move_on_after(_ANSWER_SECONDS) as waited:
             await self._answered.wait()
         if waited.cancelled_caught and self.conn is not None:
@@ -183,12 +183,12 @@ class Publisher(Client):
         if not self._accepted:
             await anyio.sleep(_PAUSE_SECONDS)
 
-    def told(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         if self._attempt is None:
             return
         if event.get("accepted") == str(self._attempt):
             self._accepted = True
-            self._ledger.accepted.add(self._attempt)
+            self._record.accepted.add(self._attempt)
             self._answered.set()
         elif "failed" in event:
             self._answered.set()
@@ -199,31 +199,31 @@ class Publisher(Client):
 
 
 class Guest(Client):
-    """Is present under its name, and asks who is there.
+    """Is present as a user, and requests the list of users who are present.
 
     Attributes:
-        view: who was there when it asked last; None before the answer.
-        worker: the process ID of its worker.
+        present: the last list; None before the answer.
+        worker: the process ID of the worker.
     """
 
-    def __init__(self, name: str, topic: str, ports: list[int], dice: random.Random) -> None:
-        super().__init__(topic, ports, dice)
+    def __init__(self, name: str, topic: str, ports: list[int], rng: random.Random) -> None:
+        super().__init__(topic, ports, rng)
         self.name = name
         self.worker = 0
-        self.view: list[str] | None = None
+        self.present: list[str] | None = None
 
     def on_open(self, conn: Connection) -> None:
         super().on_open(conn)
-        self.ask(join=True, position=None)
+        self.send_command(subscribe=True, position=None)
 
     def on_close(self, conn: Connection) -> None:
         super().on_close(conn)
-        self.view = None
+        self.present = None
 
-    def told(self, event: dict[str, Any]) -> None:
-        if "joined" in event:
-            self.ask(track=self.name)
+    def on_event(self, event: dict[str, Any]) -> None:
+        if "subscribed" in event:
+            self.send_command(track=self.name)
         elif "tracked" in event:
             self.worker = event["worker"]
-        elif "who" in event:
-            self.view = event["who"]
+        elif "present" in event:
+            self.present = event["present"]

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Hurt servers for a while, and count what was sent, delivered, missing and doubled.
+"""Kill workers and brokers for a minute, and count the messages that were delivered, missing and duplicated.
 
     faults.py                                           one server with 4 workers and the local bus
-    faults.py --broker redis --servers 2 --workers 2    two servers with a Redis between them that loses nothing
-    faults.py --broker redis-volatile --servers 2 --workers 2       the same without persistence: losses are told
-    faults.py --history 3                               a history that reaches nowhere: losses are told
-    faults.py --broker rabbitmq --servers 2 --workers 2             no history at all
-    faults.py --presence --kill 12                      who is there, after workers were killed
+    faults.py --broker redis --servers 2 --workers 2    two servers, and a Redis that writes everything to disk
+    faults.py --broker redis-volatile --servers 2 --workers 2       the same without persistence: losses are reported
+    faults.py --history 3                               a short history: losses are reported
+    faults.py --broker rabbitmq --servers 2 --workers 2             no history
+    faults.py --presence --kill 12                      lists of present users, after workers were killed
 
-Publishers say numbered messages, each again until it is accepted; listeners come back from where they were. Meanwhile,
-at random moments: workers are killed (kill -9) and stopped for a moment, servers are told to replace their workers
-(SIGHUP), the broker is killed and started again, or frozen, and clients break their connections. Then all that is left
-in peace, and when nothing comes any more it is counted, see `ledger`. Linux only; needs what the tests need, and
-redis-server or rabbitmq-server.
+Publishers publish numbered messages, and repeat each one until it is accepted. Listeners continue from their last
+position. Meanwhile, at random moments, workers are killed (kill -9) or stopped for a moment, servers replace all
+workers (SIGHUP), the broker is killed and restarted, or frozen, and clients break their connections. Then the faults
+end, and when no more messages arrive, they are counted; see `fault_record`. The program needs Linux, the packages of
+the tests, and redis-server or rabbitmq-server.
 
-Exit status: 1 if something is missing, doubled or out of order, or not said to be lost; 2 if what was asked for is not
-there.
+Exit status: 1 if a promise was broken, that is, a message is missing, duplicated or out of order without a report; 2 if
+the broker is not installed.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.services import Service, rabbitmq_server, redis_server
 
 from benchmarks.fault_app import HISTORY_SIZE
-from benchmarks.fault_run import Run, Server
-from benchmarks.ledger import Counts
+from benchmarks.fault_record import Counts
+from benchmarks.fault_run import FaultRun, Server
 from benchmarks.measure import exit_on_sigterm
 from pywsapp.topics.presence.view import LEASE_SECONDS
 
-#: Seconds in which everybody has to know who is there: the lease, and a little.
-CONVERGE_SECONDS = LEASE_SECONDS + 3.0
+#: Seconds until all processes must agree on the users who are present: the lease, and some more.
+AGREEMENT_SECONDS = LEASE_SECONDS + 3.0
 BROKERS = ("none", "redis", "redis-volatile", "rabbitmq")
 
 
@@ -54,8 +54,8 @@ BROKERS = ("none", "redis", "redis-volatile", "rabbitmq")
 
 
 @contextmanager
-def broker_of(name: str) -> Iterator[tuple[Service | None, str | None]]:
-    """Run a broker; give it with its URL."""
+def running_broker(name: str) -> Iterator[tuple[Service | None, str | None]]:
+    """Run a broker; return it and its URL."""
     if name == "none":
         yield None, None
     elif name == "rabbitmq":
@@ -70,92 +70,94 @@ def broker_of(name: str) -> Iterator[tuple[Service | None, str | None]]:
 
 
 def perform(args: argparse.Namespace) -> dict[str, Any]:
-    """Set everything up, hurt it, and give what came of it."""
+    """Start servers and clients, inject faults, and return the results."""
     with ExitStack() as stack:
         logs = Path(args.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="pywsapp-faults-")))
-        broker, url = stack.enter_context(broker_of(args.broker))
+        broker, url = stack.enter_context(running_broker(args.broker))
         servers: list[Server] = []
         for number in range(args.servers):
             servers.append(Server(args, url, logs / f"server-{number}.log"))
             stack.callback(servers[-1].stop)
-        run = Run(args, servers, broker)
+        run = FaultRun(args, servers, broker)
         found: dict[str, Any] = {"seconds": [], "examples": []}
         if args.presence:
-            found["seconds"] = anyio.run(run.presence)
+            found["seconds"] = anyio.run(run.run_presence)
         else:
-            anyio.run(run.messages)
+            anyio.run(run.run_messages)
         for server in servers:
             server.stop()
         text = "".join(server.log.read_text(errors="replace") for server in servers)
-    counts = [ledger.counts() for ledger in run.ledgers.values()]
-    found["counts"] = {key: sum(getattr(one, key) for one in counts) for key in asdict(Counts())}
-    found["examples"] = [example for ledger in run.ledgers.values() for example in ledger.examples]
+    counts = [record.counts() for record in run.records.values()]
+    found["counts"] = {key: sum(getattr(each, key) for each in counts) for key in asdict(Counts())}
+    found["examples"] = [example for record in run.records.values() for example in record.examples]
     found["faults"] = dict(run.faults)
-    found["longest_wait"] = max(publisher.longest for publisher in run.publishers)
+    found["longest_wait"] = max(publisher.longest_wait for publisher in run.publishers)
     found["connects"] = sum(client.connects for client in (*run.listeners, *run.publishers))
     found["tracebacks"] = text.count("Traceback")
     return found
 
 
-def kept(args: argparse.Namespace, found: dict[str, Any]) -> bool:
-    """Tell whether what was promised was kept."""
+def are_promises_kept(args: argparse.Namespace, found: dict[str, Any]) -> bool:
+    """Return whether the results fulfil all promises for this broker and history."""
     counts = Counts(**found["counts"])
     lossless = args.broker in ("none", "redis") and args.history >= HISTORY_SIZE
     return (
-        counts.kept
+        counts.no_promise_broken
         and not found["tracebacks"]
-        and all(second < CONVERGE_SECONDS for second in found["seconds"])
-        and not (lossless and (counts.told or counts.breaks))
+        and all(seconds < AGREEMENT_SECONDS for seconds in found["seconds"])
+        and not (lossless and (counts.reported_lost or counts.interruptions))
         and (args.presence or counts.delivered > 0)
     )
 
 
 def table(args: argparse.Namespace, found: dict[str, Any]) -> str:
-    """Give what came of a run as Markdown."""
+    """Return the results as a Markdown table."""
     rows = {key.replace("_", " "): f"{number:,}" for key, number in found["counts"].items()}
     if args.presence:
-        rows = {"seconds until all knew": ", ".join(f"{second:.1f}" for second in found["seconds"])}
+        rows = {"seconds until all agreed": ", ".join(f"{seconds:.1f}" for seconds in found["seconds"])}
     else:
         rows["longest wait of a publisher, s"] = f"{found['longest_wait']:.1f}"
         rows["connections of clients"] = f"{found['connects']:,}"
     rows |= {key: f"{number:,}" for key, number in found["faults"].items()}
     rows["tracebacks"] = str(found["tracebacks"])
-    words = f"{args.servers} x {args.workers} workers on {args.loop}, broker: {args.broker}"
-    lines = [f"{words}, {args.seconds:g} s, seed {args.seed}", "", "| what | |", "| --- | --: |"]
+    setup = f"{args.servers} x {args.workers} workers on {args.loop}, broker: {args.broker}"
+    lines = [f"{setup}, {args.seconds:g} s, seed {args.seed}", "", "| what | |", "| --- | --: |"]
     return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in rows.items())])
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--broker", choices=BROKERS, default="none", help="default: %(default)s, which is the local bus")
+    add("--broker", choices=BROKERS, default="none", help="default: %(default)s (the local bus)")
     add("--servers", type=int, default=1, help="default: %(default)s")
     add("--workers", type=int, default=4, help="of each server (default: %(default)s)")
     add("--loop", choices=("asyncio", "uvloop", "trio"), default="uvloop", help="default: %(default)s")
-    add("--seconds", type=float, default=60, help="of faults (default: %(default)s)")
-    add("--presence", action="store_true", help="ask who is there instead of sending messages")
+    add("--seconds", type=float, default=60, help="duration of the faults (default: %(default)s)")
+    add("--presence", action="store_true", help="test presence instead of messages")
     add("--listeners", type=int, default=24, help="default: %(default)s")
     add("--publishers", type=int, default=8, help="default: %(default)s")
     add("--topics", type=int, default=2, help="default: %(default)s")
-    add("--rate", type=float, default=120, help="messages a second in all (default: %(default)s)")
+    add("--rate", type=float, default=120, help="messages/s of all publishers (default: %(default)s)")
     add(
         "--history",
         type=int,
         default=HISTORY_SIZE,
-        help="messages that a topic keeps; with few, some are lost (default: %(default)s)",
+        help="messages that a topic keeps; a short history loses some (default: %(default)s)",
     )
-    add("--seed", type=int, default=1, help="of what happens when (default: %(default)s)")
+    add("--seed", type=int, default=1, help="seed of the random moments (default: %(default)s)")
     for name, seconds, what in (
         ("--kill", 3.0, "a worker is killed"),
-        ("--stall", 7.0, "a worker is stopped"),
-        ("--reload", 15.0, "a server replaces its workers"),
-        ("--restart", 12.0, "the broker is killed and started again"),
+        ("--stop", 7.0, "a worker is stopped for a moment"),
+        ("--reload", 15.0, "a server replaces all workers"),
+        ("--restart", 12.0, "the broker is killed and restarted"),
         ("--freeze", 20.0, "the broker, or the supervisor, is frozen"),
-        ("--leave", 0.3, "a client breaks its connection"),
+        ("--disconnect", 0.3, "a client breaks its connection"),
     ):
-        add(name, type=float, default=seconds, help=f"seconds on average until {what}; 0: never (default: %(default)s)")
-    add("--logs", help="an existing folder for the servers' logs")
-    add("--out", type=Path, help="write it all into this JSON file")
+        add(
+            name, type=float, default=seconds, help=f"seconds until {what}, on average; 0: never (default: %(default)s)"
+        )
+    add("--logs", help="an existing directory for the logs of the servers")
+    add("--out", type=Path, help="write all results to this JSON file")
     return parser.parse_args(words)
 
 
@@ -173,9 +175,9 @@ def main() -> int:
     if args.out is not None:
         facts = {"date": datetime.date.today().isoformat(), "arguments": vars(args) | {"out": str(args.out)}}
         args.out.write_text(json.dumps(facts | found, indent=1) + "\n")
-    fine = kept(args, found)
-    print("\nkept" if fine else "\nNOT KEPT")
-    return 0 if fine else 1
+    kept = are_promises_kept(args, found)
+    print("\nall promises kept" if kept else "\nPROMISES BROKEN")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the cost of one server process grows: what is measured for scale.py, one function for each part."""
+"""The measurements of scale.py, one function for each part: how the cost of one server process grows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BIG = 256 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """How far and how long it is measured.
+    """The limits of all measurements.
 
     Args:
-        connections: the most there are at a time.
-        idle_seconds: how long idle connections are watched; a whole ping interval has one ping for each.
+        connections: the largest number of connections at a time.
+        idle_seconds: the measured time of idle connections; a whole ping interval has one ping for each connection.
     """
 
     connections: int = 10_000
@@ -34,11 +34,12 @@ class Limits:
 
 @dataclass
 class Point:
-    """What one part of one contestant costs at one size.
+    """The cost of one part of one contestant at one size.
 
     Args:
-        x: connections, bytes or subscribers, as the part has it.
-        values: the figures; none if it failed.
+        x: the size: connections, bytes or subscribers.
+        values: the figures; empty if the measurement failed.
+        failure: why it failed; empty if it did not.
     """
 
     contestant: str
@@ -49,7 +50,7 @@ class Point:
 
 
 def idle(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give memory in KiB and processor time in per cent of connections that do nothing but answer pings."""
+    """Return the memory in KiB and the processor time in per cent for connections that only answer pings."""
     with serving(bench, contestant, PLAIN) as server, holding(bench, server, count, limits.idle_seconds) as held:
         pids, began = server.pids, time.monotonic()
         before = machine.cpu_seconds(pids)
@@ -61,21 +62,21 @@ def idle(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> di
 
 
 def busy(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give the processor time of a message, as fast as it goes and at a fixed rate, on so many connections.
+    """Return the processor time of a message on some connections, as fast as possible and at a fixed rate.
 
-    And the milliseconds that replies take as fast as it goes: were the connections not served in turn, the slowest of
-    them would take many times the mean.
+    The result includes the latency of replies in milliseconds, as fast as possible. If the server did not serve its
+    connections in turn, the slowest reply would take many times the mean.
     """
-    words = f"--size 64 --conns {count} {CONCURRENCY}"
+    options = f"--size 64 --conns {count} {CONCURRENCY}"
     with serving(bench, contestant, PLAIN) as server:
-        full = _load(bench, server, words)
-        paced = _load(bench, server, f"{words} --rate 5000")
-    taken = {name: full["latency_us"][name] / 1000 for name in ("mean", "p99", "max")}
-    return {"full": cpu_per_message(full), "paced": cpu_per_message(paced), **taken}
+        full = _load(bench, server, options)
+        paced = _load(bench, server, f"{options} --rate 5000")
+    latencies = {name: full["latency_us"][name] / 1000 for name in ("mean", "p99", "max")}
+    return {"full": cpu_per_message(full), "paced": cpu_per_message(paced), **latencies}
 
 
 def size(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give the processor time of a message of so many bytes, and in nanoseconds that of each byte."""
+    """Return the processor time of a message of some bytes, and the processor time of each byte in nanoseconds."""
     connections = min(limits.connections, 4 if count >= BIG else 16)
     with serving(bench, contestant, PLAIN) as server:
         run = _load(bench, server, f"--size {count} --conns {connections} --binary")
@@ -83,24 +84,24 @@ def size(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> di
 
 
 def fanout(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give the processor time of one delivery of a broadcast to so many, and their rate."""
-    words = f"--mode broadcast --path /chat --size 64 --conns {count} --window 8 {CONCURRENCY}"
+    """Return the processor time of one delivery of a broadcast, and the deliveries/s."""
+    options = f"--mode broadcast --path /chat --size 64 --conns {count} --window 8 {CONCURRENCY}"
     with serving(bench, contestant, PLAIN) as server:
-        run = _load(bench, server, words)
+        run = _load(bench, server, options)
     return {"delivery": cpu_per_message(run), "rate": float(run["rate"])}
 
 
 def stall(bench: Bench, contestant: Contestant, limits: Limits, count: int) -> dict[str, float]:
-    """Give the longest echoes while something is done to so many connections."""
+    """Return the longest times of an echo during work on some connections."""
     return stalls.measure(bench, contestant, count, limits.idle_seconds)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that grows: the sizes to look at, and what is looked at."""
+    """One part of scale.py: its sizes, and the function that measures at one size."""
 
     sizes: Callable[[Limits], list[int]]
-    at: Callable[[Bench, Contestant, Limits, int], dict[str, float]]
+    measure: Callable[[Bench, Contestant, Limits, int], dict[str, float]]
 
 
 PARTS = {
@@ -113,15 +114,15 @@ PARTS = {
 
 
 def measure(bench: Bench, contestant: Contestant, part: str, limits: Limits) -> Iterator[Point]:
-    """Measure one part, point by point; a point that fails says why."""
+    """Measure one part at all its sizes; a failed point contains the reason."""
     for x in PARTS[part].sizes(limits):
         point = Point(contestant.name, part, x)
         try:
-            point.values = PARTS[part].at(bench, contestant, limits, x)
+            point.values = PARTS[part].measure(bench, contestant, limits, x)
         except Failed as exc:
             point.failure = str(exc)
         yield point
 
 
-def _load(bench: Bench, server: Server, words: str) -> Run:
-    return load(bench, server, words.split(), seconds=bench.seconds, warmup=bench.warmup)
+def _load(bench: Bench, server: Server, options: str) -> Run:
+    return load(bench, server, options.split(), seconds=bench.seconds, warmup=bench.warmup)

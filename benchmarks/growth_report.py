@@ -1,4 +1,4 @@
-"""The results of scale.py as Markdown tables, and as a picture of small log-log plots."""
+"""The report of scale.py: Markdown tables, and a chart of small log-log plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.report import NONE, number, table
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of one part: a column of a table, and perhaps a plot."""
+    """One figure of one part: a column of a table, and a plot if `plotted`."""
 
     part: str
     value: str
@@ -27,30 +27,30 @@ class Panel:
 PANELS = (
     Panel("idle", "rss", "RSS of an idle connection, KiB", "connections"),
     Panel("idle", "cpu", "CPU of idle connections with their pings, %", "connections"),
-    Panel("busy", "full", "CPU of a message, as fast as it goes, µs", "connections"),
+    Panel("busy", "full", "CPU of a message, as fast as possible, µs", "connections"),
     Panel("busy", "paced", "CPU of a message at 5,000/s, µs", "connections", plotted=False),
-    Panel("busy", "mean", "mean reply, as fast as it goes, ms", "connections", plotted=False),
-    Panel("busy", "p99", "99 % of replies, as fast as it goes, ms", "connections"),
-    Panel("busy", "max", "slowest reply, as fast as it goes, ms", "connections", plotted=False),
+    Panel("busy", "mean", "mean reply, as fast as possible, ms", "connections", plotted=False),
+    Panel("busy", "p99", "99 % of replies, as fast as possible, ms", "connections"),
+    Panel("busy", "max", "slowest reply, as fast as possible, ms", "connections", plotted=False),
     Panel("size", "message", "CPU of a message, µs", "bytes"),
     Panel("size", "byte", "CPU of a byte, ns", "bytes"),
     Panel("fanout", "delivery", "CPU of one delivery of a broadcast, µs", "subscribers"),
     Panel("fanout", "rate", "deliveries/s of a broadcast", "subscribers", plotted=False),
-    Panel("stalls", "quiet", "longest echo, nothing happening, ms", "connections", plotted=False),
+    Panel("stalls", "idle", "longest echo, idle, ms", "connections", plotted=False),
     Panel("stalls", "ping", "longest echo during pings, ms", "connections"),
     Panel("stalls", "broadcast", "longest echo during broadcasts to all, ms", "connections"),
-    Panel("stalls", "drain", "longest echo while leaving, ms", "connections"),
-    Panel("stalls", "leaving", "from SIGTERM to the end of the process, s", "connections", plotted=False),
+    Panel("stalls", "shutdown", "longest echo during shutdown, ms", "connections"),
+    Panel("stalls", "shutdown_seconds", "from SIGTERM to the end of the process, s", "connections", plotted=False),
 )
 HEADS = {
     "idle": "Idle connections",
     "busy": "Busy connections",
     "size": "Size of messages",
     "fanout": "Subscribers of a broadcast",
-    "stalls": "Longest time an echo takes while something is done to all connections",
+    "stalls": "Longest time of an echo during work on all connections",
 }
 WIDTH, HEIGHT, COLUMNS = 300, 200, 3
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 30, 36  # around the plot, within its panel
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 30, 36  # the margins of a plot in its panel
 
 
 def median(points: Sequence[Point], contestant: str, panel: Panel, x: int) -> float | None:
@@ -67,7 +67,7 @@ def contestants_of(points: Sequence[Point]) -> list[str]:
 
 
 def markdown(points: Sequence[Point], facts: dict[str, Any]) -> str:
-    """Give a table for each part, with a column for each figure of each contestant."""
+    """Return a table for each part, with a column for each figure."""
     lines = [f"- {name}: {value}" for name, value in facts.items() if isinstance(value, str) and value] + [""]
     for part, head in HEADS.items():
         sizes = sorted({point.x for point in points if point.part == part})
@@ -89,7 +89,7 @@ def markdown(points: Sequence[Point], facts: dict[str, Any]) -> str:
 
 
 def draw(points: Sequence[Point]) -> str:
-    """Give the picture: a panel for each figure that was measured, a line for each contestant."""
+    """Return the chart as SVG: a plot for each measured figure, a line for each contestant."""
     names = contestants_of(points)
     colours = dict(zip(names, svg.PALETTE * (1 + len(names) // len(svg.PALETTE)), strict=False))
     measured = {(point.part, value) for point in points for value in point.values}
@@ -134,12 +134,12 @@ def _panel(panel: Panel, points: Sequence[Point], colours: dict[str, str], x: fl
 def _line(panel: Panel, points: Sequence[Point], contestant: str) -> list[tuple[float, float]]:
     sizes = sorted({point.x for point in points if point.part == panel.part})
     values = ((x, median(points, contestant, panel, x)) for x in sizes)
-    # A logarithm of nothing cannot be drawn; the table has it.
+    # 0 has no logarithm; only the table has it.
     return [(float(x), value) for x, value in values if value is not None and value > 0]
 
 
 def _bounds(values: Sequence[float]) -> tuple[int, int]:
-    """Give the powers of ten around some values, at least one apart."""
+    """Return the powers of ten below and above some values, at least one apart."""
     if not values:
         return 0, 1
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))

@@ -1,4 +1,7 @@
-"""Idle connections that are held open while something else goes on."""
+"""Hold idle connections open during another measurement, and measure their memory and processor time.
+
+scale.py uses it for the cost of idle connections, and for the longest time of an echo beside them (`stalls`).
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from benchmarks.measure import Bench, Failed, Server, parse, wsload_command
 from benchmarks.scenarios import Run
 
 OPENING_SECONDS = 60
-MARGIN_SECONDS = 5  # between what has to fit in and the time that is asked of wsload
+MARGIN_SECONDS = 5  # wsload runs longer than the other measurement by this
 CONCURRENCY = "--concurrency 256"
 
 
 @contextlib.contextmanager
 def holding(bench: Bench, server: Server, count: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Hold idle connections open, from when all are open to the end of the block.
+    """Open idle connections before the block, and hold them open until its end.
 
     Raises:
-        Failed: they cannot be opened.
+        Failed: a connection was not opened.
     """
-    words = f"--mode idle --conns {count} --seconds {seconds + MARGIN_SECONDS:g} {CONCURRENCY}".split()
-    command = wsload_command(bench, server, [*words, "--timeout", str(OPENING_SECONDS)])
+    options = f"--mode idle --conns {count} --seconds {seconds + MARGIN_SECONDS:g} {CONCURRENCY}".split()
+    command = wsload_command(bench, server, [*options, "--timeout", str(OPENING_SECONDS)])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             first = stdout_of(process).readline()
@@ -37,12 +40,12 @@ def holding(bench: Bench, server: Server, count: int, seconds: float) -> Iterato
 
 
 def finish(held: subprocess.Popen[str]) -> Run:
-    """Wait until connections are no longer held, and give what wsload says of them."""
+    """Wait until wsload closes the connections; return its results."""
     out, err = held.communicate()
     return parse(out, held.returncode, err)
 
 
 def stdout_of(process: subprocess.Popen[str]) -> IO[str]:
-    """Give the pipe that a process started with one prints into."""
+    """Return the pipe with the output of a process, which must have been started with one."""
     assert process.stdout is not None
     return process.stdout

@@ -1,4 +1,4 @@
-"""What the machine is, and what of its processor time goes to whom."""
+"""A description of the machine, and the processor time of processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def process_tree(pid: int) -> list[int]:
-    """Give a process and everything it started, as far as /proc shows now."""
+    """Return the IDs of a process and of its descendants that are in /proc now."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -29,7 +29,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """Give the processor time that these processes have used; those that ended count nothing."""
+    """Return the processor time of some processes in seconds; processes that ended count as 0."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -39,24 +39,24 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def busy_seconds() -> float:
-    """Give the user and system time of the whole machine, interrupts left out."""
+    """Return the user and system time of the whole machine in seconds, without interrupts."""
     user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
     return (user + nice + system) / _TICKS
 
 
 def children_seconds() -> float:
-    """Give the processor time of this program's children that have ended."""
+    """Return the processor time of the ended children of this program in seconds."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def pinned(cpu: int | None, command: list[str]) -> list[str]:
-    """Give the command that runs another one on one processor only; on all for None."""
+    """Return the command that runs another one on one processor only; on all processors if `cpu` is None."""
     return ["taskset", "-c", str(cpu), *command] if cpu is not None and shutil.which("taskset") else command
 
 
 def raise_file_limit() -> int:
-    """Raise the limit of open files as far as allowed, for this program and its children, and give it."""
+    """Raise the limit of open files as far as possible, for this program and its children; return the new limit."""
     for limit in (FILE_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -65,7 +65,7 @@ def raise_file_limit() -> int:
 
 
 def facts() -> dict[str, str]:
-    """Describe the machine."""
+    """Return a description of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     release: dict[str, str] = {}
     with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def facts() -> dict[str, str]:
 
 
 def commit(root: Path) -> str:
-    """Name the commit that is checked out, with a + if the sources differ from it; "unknown" outside of git."""
+    """Return the checked-out commit, with a + if the sources were changed; "unknown" outside of git."""
     name = _first_line("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
     changed = _first_line("git", "-C", str(root), "status", "--porcelain", "--", "src", "pyproject.toml")
     return (name + ("+" if changed else "")) or "unknown"

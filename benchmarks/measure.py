@@ -1,4 +1,4 @@
-"""One server and one load: started, pinned to a processor each, and measured."""
+"""Start one server and one load, each pinned to a processor, and measure them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from benchmarks.contestants import Contestant
 from benchmarks.environment import HERE, Environment
 from benchmarks.scenarios import Run, Scenario
 
-SETTLE_SECONDS = 0.3  # from the first accepted connection until a server counts as up
+SETTLE_SECONDS = 0.3  # from the first accepted connection until the first load
 FRESH_SECONDS = 0.3  # memory is read once all connections are open, so holding them for longer adds nothing
 FIRST_PORT = 21000
-LAST_PORT = 32767  # the ephemeral range, which wsload connects from, begins behind it
+LAST_PORT = 32767  # the next port begins the ephemeral range, which wsload connects from
 
 
 class Failed(Exception):
-    """A run has no result; the text says why."""
+    """A run has no result; the message says why."""
 
 
 class Ports:
-    """Ports below the ephemeral range, each handed out once: what an old server leaves in TIME_WAIT disturbs none."""
+    """Allocates ports below the ephemeral range, each one once: sockets in TIME_WAIT then disturb no later server."""
 
     def __init__(self, first: int = FIRST_PORT) -> None:
         self._next = first
@@ -42,20 +42,21 @@ class Ports:
             with socket.socket() as probe, contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
-        raise Failed("there are no more ports")
+        raise Failed("no free port is left")
 
 
 @dataclass
 class Bench:
-    """What all runs have in common.
+    """The settings of all runs.
 
     Args:
-        environment: where the programs are.
-        logs: the folder for what servers print.
-        server_cpu: the processor that servers are pinned to; None for all.
-        load_cpu: the processor of the load; None for all.
+        environment: the paths of the programs.
+        logs: the directory for the output of servers.
+        server_cpu: the processor that servers are pinned to; None for all processors.
+        load_cpu: the processor that the load is pinned to; None for all processors.
         seconds: the measured time of a run.
-        warmup: the time before it.
+        warmup: the time before the measured time, in seconds.
+        ports: the ports of the servers.
     """
 
     environment: Environment
@@ -68,7 +69,7 @@ class Bench:
 
 
 class Server:
-    """A contestant that runs."""
+    """A running contestant."""
 
     def __init__(self, bench: Bench, contestant: Contestant, instance: str) -> None:
         self.port = bench.ports.take()
@@ -85,7 +86,7 @@ class Server:
                 start_new_session=True,
             )
         try:
-            self._wait_until_up()
+            self._wait_until_it_listens()
         except BaseException:
             self.stop()
             raise
@@ -107,7 +108,7 @@ class Server:
             command += ["--tls", *map(str, environment.tls)]
         return [*command, *contestant.options]
 
-    def _wait_until_up(self) -> None:
+    def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -123,7 +124,7 @@ class Server:
         return " / ".join(self.log.read_text(errors="replace").strip().splitlines()[-2:])[-300:]
 
     def stop(self) -> None:
-        """End it and everything it started: the process group is the session it was started in."""
+        """End the server and its child processes, which are one process group."""
         for signum, seconds in ((signal.SIGTERM, 3), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signum)
@@ -136,10 +137,10 @@ class Server:
 
 @contextlib.contextmanager
 def serving(bench: Bench, contestant: Contestant, instance: str) -> Iterator[Server]:
-    """Run a contestant, warmed up by a short load, for as long as the block lasts.
+    """Run a contestant until the end of the block; before the block, warm it up with a short load.
 
     Raises:
-        Failed: it does not start.
+        Failed: it did not start.
     """
     server = Server(bench, contestant, instance)
     try:
@@ -160,22 +161,23 @@ def _variables(environment: Environment, contestant: Contestant) -> dict[str, st
 
 
 def wsload_command(bench: Bench, server: Server, arguments: Sequence[str]) -> list[str]:
-    """Give the command that puts a load on a server and watches its processes."""
+    """Return the command that puts a load on a server and watches its processes."""
     watched = [word for pid in server.pids for word in ("--watch", str(pid))]
     command = [str(bench.environment.wsload), "--port", str(server.port), *arguments, *watched]
     return machine.pinned(bench.load_cpu, command)
 
 
 def load(bench: Bench, server: Server, arguments: Sequence[str], *, seconds: float, warmup: float) -> Run:
-    """Put a load on a server and give what wsload found, with the processor time that others took.
+    """Put a load on a server; return the results of wsload, with the processor time of other processes.
 
     Raises:
-        Failed: wsload found an error or none of what it should find.
+        Failed: wsload found an error, or had no results.
     """
     times = ["--seconds", f"{seconds:g}", "--warmup", f"{warmup:g}"]
     command = wsload_command(bench, server, [*arguments, *times])
     pids = server.pids
-    busy, of_server, own = machine.busy_seconds(), machine.cpu_seconds(pids), machine.children_seconds()
+    busy = machine.busy_seconds()
+    used_by_server, used_by_children = machine.cpu_seconds(pids), machine.children_seconds()
     began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + warmup + 90)
@@ -183,17 +185,17 @@ def load(bench: Bench, server: Server, arguments: Sequence[str], *, seconds: flo
         raise Failed("wsload did not finish") from None
     elapsed = time.monotonic() - began
     foreign = machine.busy_seconds() - busy
-    foreign -= machine.cpu_seconds(pids) - of_server + machine.children_seconds() - own
+    foreign -= machine.cpu_seconds(pids) - used_by_server + machine.children_seconds() - used_by_children
     run = parse(done.stdout, done.returncode, done.stderr)
     run["foreign_cpu_pct"] = round(100 * max(0.0, foreign) / elapsed, 1)
     return run
 
 
 def parse(stdout: str, status: int, stderr: str) -> Run:
-    """Read wsload's last line.
+    """Parse the last line of wsload's output.
 
     Raises:
-        Failed: there is none, or it tells of an error.
+        Failed: there is no such line, or it contains an error.
     """
     try:
         run: dict[str, Any] = json.loads(stdout.splitlines()[-1])
@@ -207,13 +209,13 @@ def parse(stdout: str, status: int, stderr: str) -> Run:
 Record = Callable[[Contestant, Scenario, Run], None]
 
 
-def measure(bench: Bench, contestant: Contestant, wanted: Sequence[Scenario], record: Record) -> None:
-    """Put the wanted scenarios on a contestant, started anew for each state of it that they need."""
+def measure(bench: Bench, contestant: Contestant, chosen: Sequence[Scenario], record: Record) -> None:
+    """Measure scenarios of a contestant, with a new server for each `instance` that they need."""
     groups: dict[str, list[Scenario]] = {}
-    for scenario in wanted:
-        if contestant.takes(scenario.name, scenario.instance):
-            alone = scenario.instance == scenarios.FRESH
-            groups.setdefault(scenario.name if alone else scenario.instance, []).append(scenario)
+    for scenario in chosen:
+        if contestant.supports(scenario.name, scenario.instance):
+            is_fresh = scenario.instance == scenarios.FRESH
+            groups.setdefault(scenario.name if is_fresh else scenario.instance, []).append(scenario)
     for group in groups.values():
         try:
             _measure_group(bench, contestant, group, record)
@@ -225,8 +227,8 @@ def measure(bench: Bench, contestant: Contestant, wanted: Sequence[Scenario], re
 def _measure_group(bench: Bench, contestant: Contestant, group: Sequence[Scenario], record: Record) -> None:
     with serving(bench, contestant, group[0].instance) as server:
         for scenario in group:
-            fresh = scenario.instance == scenarios.FRESH
-            seconds = FRESH_SECONDS if fresh else bench.seconds * scenario.longer
+            is_fresh = scenario.instance == scenarios.FRESH
+            seconds = FRESH_SECONDS if is_fresh else bench.seconds * scenario.longer
             try:
                 run = load(bench, server, scenario.arguments, seconds=seconds, warmup=bench.warmup)
             except Failed as exc:
@@ -235,5 +237,5 @@ def _measure_group(bench: Bench, contestant: Contestant, group: Sequence[Scenari
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM unwind the stack, so that what was started is stopped."""
+    """Raise SystemExit at SIGTERM, so that started processes are stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measure from outside for how long a server is held up: an echo every few milliseconds, and how long each takes.
+"""Measure how long a server does not answer: send an echo every 2 ms, and measure the time of each one.
 
     probe.py PORT --seconds 10
 
-Writes one JSON object: `samples` is a list of [when it was sent, how long it took], in seconds of the monotonic clock,
-which all processes share. It ends when the time is over or the server has closed all its connections: there are
-several, used in turn, because a server that drains closes one after another. Standard library only.
+The output is one JSON object. `samples` is a list of pairs: the time of sending, and the time until the reply, in
+seconds of the monotonic clock, which is the same for all processes. The program uses several connections in turn,
+because a server that shuts down closes one after another. It ends after the given time, or when the server has closed
+all connections. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ LONGEST_SMALL = 125
 
 
 class Closed(Exception):
-    """The server has ended this connection."""
+    """The server closed this connection."""
 
 
 class Connection:
-    """One connection, with nothing of the protocol but what an echo needs."""
+    """One WebSocket connection, with the minimum that an echo needs."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=REPLY_SECONDS)
@@ -53,17 +54,17 @@ class Connection:
             raise Closed
 
     def round_trip(self) -> None:
-        """Send one message and wait until it is back.
+        """Send one message and wait for the echo.
 
         Raises:
-            Closed: the server closed in place of answering.
+            Closed: the server closed the connection instead.
         """
         self._send(TEXT, PAYLOAD)
         while self._frame() != TEXT:
             pass
 
-    def answer(self) -> None:
-        """Answer what has come meanwhile, so that the server does not take this connection for dead."""
+    def answer_pings(self) -> None:
+        """Answer the pings that have arrived, so that the server does not close the connection."""
         while select.select([self.socket], [], [], 0)[0]:
             self._frame()
 
@@ -99,7 +100,7 @@ class Connection:
 
 
 def probe(port: int, seconds: float) -> list[tuple[float, float]]:
-    """Measure until the time is over or no connection is left."""
+    """Measure until the end of the time, or until the server has closed all connections."""
     connections = [Connection(port) for _ in range(CONNECTIONS)]
     print("READY", flush=True)
     samples: list[tuple[float, float]] = []
@@ -109,9 +110,9 @@ def probe(port: int, seconds: float) -> list[tuple[float, float]]:
         time.sleep(max(0.0, due - time.monotonic()))
         connection = connections.pop(0)
         began = time.monotonic()
-        # A close ends the waiting like an answer: a server that is busy closing others keeps it waiting as well.
+        # A close is a sample too: a server that is busy with closing other connections delays it.
         with contextlib.suppress(Closed):
-            connection.answer()
+            connection.answer_pings()
             connection.round_trip()
             connections.append(connection)
         samples.append((began, time.monotonic() - began))
@@ -124,16 +125,16 @@ def main() -> int:
     parser.add_argument("port", type=int)
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
-    first = False
-    with contextlib.suppress(OSError):  # the load shares this processor and must not be what is measured
+    has_priority = False
+    with contextlib.suppress(OSError):  # the load is on the same processor, and must not delay the probe
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        first = True
+        has_priority = True
     try:
         samples = probe(args.port, args.seconds)
     except (OSError, Closed) as exc:
         print(f"probe.py: cannot connect: {exc}", file=sys.stderr)
         return 2
-    print(json.dumps({"first": first, "samples": samples}))
+    print(json.dumps({"has_priority": has_priority, "samples": samples}))
     return 0
 
 

@@ -21,17 +21,17 @@ from benchmarks.scenarios import BY_NAME, METRICS, Run, metric_key
 
 REFERENCES = (budgets.WEBSOCKETS, budgets.PICOWS)
 NONE = "—"
-NOISY_PERCENT = 5  # of one processor taken by others, from which a run is not worth much
+NOISY_PERCENT = 5  # load of other processes, in per cent of one processor, above which a run is unreliable
 DAGGER = "†"
 
 
 def number(value: float) -> str:
-    """Write a figure with as many digits as it is good for."""
+    """Format a figure with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay a Markdown table out so that it can be read in a terminal as well."""
+    """Return the lines of a Markdown table, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def cell(results: Results, contestant: str, metric: str) -> str:
-    """Write the median of a figure, its spread and its ratios to the references; or why there is none."""
+    """Format the median of a figure, its spread and its ratios to the references; or the reason why there is none."""
     scenario, _ = METRICS[metric]
     runs = results.runs_of(contestant, scenario.name)
     spread = results.spread(contestant, metric)
@@ -57,7 +57,7 @@ def cell(results: Results, contestant: str, metric: str) -> str:
 
 
 def section_tables(results: Results) -> list[str]:
-    """Give a table for each section, with a column for each figure."""
+    """Return a table for each section, with a column for each figure."""
     sections: dict[str, list[str]] = {}
     for name in results.scenarios:
         scenario = BY_NAME[name]
@@ -73,7 +73,7 @@ def section_tables(results: Results) -> list[str]:
 
 
 def budget_table(results: Results) -> list[str]:
-    """Compare with every budget, those that were not measured too."""
+    """Return the table of all budgets, including those that were not measured."""
     rows = []
     for budget in budgets.ALL:
         spread = budget.measured(results)
@@ -83,7 +83,7 @@ def budget_table(results: Results) -> list[str]:
             rows.append([*row, "not measured", NONE, NONE])
         else:
             between = f"{number(spread.low)} … {number(spread.high)}"
-            rows.append([*row, number(spread.median), between, "yes" if budget.met(spread) else "NO"])
+            rows.append([*row, number(spread.median), between, "yes" if budget.is_met(spread) else "NO"])
     return table(["what", "contestant", "beside", "budget", "median", "min … max", "met"], rows)
 
 
@@ -93,7 +93,7 @@ def _share(runs: Sequence[Run], key: str) -> str:
 
 
 def processor_table(results: Results) -> list[str]:
-    """Say how busy the server and the load were: a rate is the server's own only where the server was the busy one."""
+    """Return the processor use of server and load; a rate is limited by the server only if the server was busier."""
     names = [name for name in results.scenarios if "--mode idle" not in BY_NAME[name].options]
 
     def share(contestant: str, scenario: str) -> str:
@@ -107,16 +107,16 @@ def processor_table(results: Results) -> list[str]:
 def foreign_line(results: Results) -> str:
     foreign = results.foreign()
     if not foreign:
-        return "No run ended well."
+        return "Every run failed."
     noisy = sum(percent > NOISY_PERCENT for percent in foreign)
     return (
-        f"Other processes took {statistics.median(foreign):.1f} % of a processor in the median run and "
+        f"Other processes used {statistics.median(foreign):.1f} % of a processor in the median run and "
         f"{max(foreign):.0f} % in the worst; more than {NOISY_PERCENT} % in {noisy} of {len(foreign)} runs."
     )
 
 
 def failures(results: Results) -> list[str]:
-    """List each failure once, with the end of the server's log."""
+    """Return each failure once, with the end of the server's log."""
     lines = {}
     for contestant, of_contestant in results.runs.items():
         for scenario, runs in of_contestant.items():
@@ -140,7 +140,7 @@ def facts_lines(results: Results) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """Give the whole report."""
+    """Return the whole report."""
     daggers = any(
         run.get("server_takeover") and "takeover" not in scenario
         for of_contestant in results.runs.values()
@@ -153,7 +153,7 @@ def markdown(results: Results) -> str:
         f"{' / '.join(REFERENCES)} in the same round.",
         "",
         *section_tables(results),
-        *([f"{DAGGER} kept its compression window although it was asked not to.", ""] if daggers else []),
+        *([f"{DAGGER} The server kept its compression window although it was asked not to.", ""] if daggers else []),
         "### Budgets",
         "",
         *budget_table(results),
@@ -170,8 +170,8 @@ def markdown(results: Results) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="what run.py wrote")
-    parser.add_argument("--out", type=Path, help="write the tables here in place of the terminal")
+    parser.add_argument("results", type=Path, help="the JSON file of run.py")
+    parser.add_argument("--out", type=Path, help="write the tables to this file (default: to the terminal)")
     parser.add_argument("--chart", type=Path, help="draw the chart into this SVG file")
     args = parser.parse_args()
     try:

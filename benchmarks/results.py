@@ -1,4 +1,4 @@
-"""The results of a session: every single run, and what is computed from them."""
+"""The results of a session: every single run, and the figures and ratios of all runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.scenarios import METRICS, Run
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the rounds: its median, and how far it went."""
+    """A figure in all rounds: the median, the lowest and the highest value."""
 
     median: float
     low: float
@@ -23,27 +23,27 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread | None:
-        """Give that of these values, None if there are none."""
+        """Return the spread of some values; None if there are no values."""
         if not values:
             return None
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     @property
     def percent(self) -> float:
-        """Half the way from the lowest to the highest, in per cent of the median."""
+        """Half the difference of the highest and the lowest value, in per cent of the median."""
         return 50 * (self.high - self.low) / self.median if self.median else 0.0
 
 
 @dataclass
 class Results:
-    """Everything a session found; what is written as JSON and read again.
+    """All results of a session, as they are in the JSON file.
 
     Args:
         facts: the machine, the versions, the commit, the date.
-        settings: rounds, seconds and the like.
-        contestants: who was measured, in the order of the tables.
-        scenarios: what was measured, in the order of the tables.
-        runs: for each contestant and scenario its runs, each with the number of its round.
+        settings: rounds, seconds and other options.
+        contestants: the names of the contestants, in the order of the tables.
+        scenarios: the names of the scenarios, in the order of the tables.
+        runs: for each contestant and scenario, the runs, each with the number of its round.
     """
 
     facts: dict[str, Any]
@@ -54,15 +54,15 @@ class Results:
 
     @classmethod
     def load(cls, file: Path) -> Results:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the file has other contents.
         """
         try:
             return cls(**json.loads(file.read_text()))
         except TypeError as exc:
-            raise ValueError(f"{file} has no results in it: {exc}") from None
+            raise ValueError(f"{file} contains no results: {exc}") from None
 
     def save(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class Results:
         return self.runs.get(contestant, {}).get(scenario, [])
 
     def by_round(self, contestant: str, metric: str) -> dict[int, float]:
-        """Give a figure of each round that has one."""
+        """Return a figure for each round that has one."""
         scenario, reading = METRICS[metric]
         values = {run["round"]: reading.of(run) for run in self.runs_of(contestant, scenario.name)}
         return {number: value for number, value in values.items() if value is not None}
@@ -84,7 +84,7 @@ class Results:
         return Spread.of(list(self.by_round(contestant, metric).values()))
 
     def ratio(self, contestant: str, references: Sequence[str], metric: str) -> Spread | None:
-        """Compare a figure with the best of the references', round by round: both were measured minutes apart then."""
+        """Compare a figure with that of the best reference of each round; in a round, both are only minutes apart."""
         _, reading = METRICS[metric]
         best = min if reading.less_is_better else max
         others = [self.by_round(reference, metric) for reference in references]
@@ -96,7 +96,7 @@ class Results:
         return Spread.of(ratios)
 
     def foreign(self) -> list[float]:
-        """Give the processor time that others took during each run, in per cent of one processor."""
+        """Return the processor time of other processes during each run, in per cent of one processor."""
         return [
             run["foreign_cpu_pct"]
             for of_contestant in self.runs.values()

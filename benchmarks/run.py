@@ -2,12 +2,13 @@
 """Measure pywsapp beside other WebSocket servers.
 
     run.py --quick      a few servers and the core scenarios, about five minutes
-    run.py              the servers most people choose from, about three quarters of an hour
+    run.py              the most common servers, about three quarters of an hour
     run.py --long       everything, about four hours
     run.py --contestants pywsapp+uvloop,picows+uvloop --scenarios echo16,echo64k --rounds 1
 
-What it needs it makes itself, see environment.py. One server runs at a time, pinned to one processor, with the load on
-another. Every round goes through all servers, in another order, so that a machine that drifts drifts for all of them.
+The program installs the servers at the first use; see environment.py. One server runs at a time, pinned to one
+processor; the load runs on another. Every round goes through all servers, in another order, so that changes of the
+machine affect all of them.
 
 Exit status: 1 if a run failed, 2 if nothing could be measured.
 """
@@ -31,7 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import chart, contestants, machine, report, scenarios
 from benchmarks.contestants import Contestant
-from benchmarks.environment import HERE, ROOT, Environment, Unable, ensure
+from benchmarks.environment import HERE, ROOT, Environment, SetupError, ensure
 from benchmarks.measure import Bench, exit_on_sigterm, measure
 from benchmarks.results import Results
 from benchmarks.scenarios import Run, Scenario
@@ -45,8 +46,8 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Form:
-    """A choice of how much is measured."""
+class Preset:
+    """A selection of contestants and scenarios, with their rounds and seconds."""
 
     contestants: Sequence[str]
     scenarios: Sequence[str]
@@ -54,29 +55,29 @@ class Form:
     seconds: float
 
 
-FORMS = {
-    "quick": Form(contestants.QUICK, scenarios.QUICK, rounds=2, seconds=1),
-    "medium": Form(contestants.MEDIUM, scenarios.MEDIUM, rounds=3, seconds=2),
-    "long": Form(contestants.LONG, scenarios.LONG, rounds=5, seconds=2),
+PRESETS = {
+    "quick": Preset(contestants.QUICK, scenarios.QUICK, rounds=2, seconds=1),
+    "medium": Preset(contestants.MEDIUM, scenarios.MEDIUM, rounds=3, seconds=2),
+    "long": Preset(contestants.LONG, scenarios.LONG, rounds=5, seconds=2),
 }
 
 
-def chosen(words: str | None, known: Sequence[str], default: Sequence[str], what: str) -> list[str]:
-    """Read a list of names off the command line, and give it in the order of the tables.
+def select(names: str | None, known: Sequence[str], default: Sequence[str], kind: str) -> list[str]:
+    """Parse a list of names of the command line; return it in the order of the tables.
 
     Raises:
-        Unable: one of them is unknown.
+        SetupError: a name is unknown.
     """
-    if words is None:
+    if names is None:
         return [name for name in known if name in default]
-    names = list(known) if words == "all" else [name.strip() for name in words.split(",") if name.strip()]
-    for name in names:
+    selected = list(known) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    for name in selected:
         if name not in known:
-            raise Unable(f"there is no {what} {name!r}; --list shows them")
-    return [name for name in known if name in names]
+            raise SetupError(f"there is no {kind} {name!r}; run.py --list shows all names")
+    return [name for name in known if name in selected]
 
 
-def listing() -> None:
+def print_names() -> None:
     print("contestants (q quick, m medium)")
     for name in contestants.BY_NAME:
         print(f"  {'q' if name in contestants.QUICK else ' '}{'m' if name in contestants.MEDIUM else ' '} {name}")
@@ -87,7 +88,7 @@ def listing() -> None:
 
 
 def server_versions(environment: Environment) -> dict[str, Any]:
-    """Ask the servers' environments what is installed in them."""
+    """Return the versions in the environments of the servers."""
     probe = (
         "import importlib.metadata, json, pathlib, platform, sys; found = importlib.metadata.distributions();"
         "extensions = pathlib.Path(sys.prefix).glob('lib/python*/site-packages/pywsapp/**/*.so');"
@@ -109,43 +110,46 @@ def server_versions(environment: Environment) -> dict[str, Any]:
 
 
 def session_facts(environment: Environment) -> dict[str, Any]:
-    """Describe what was measured, where and when."""
+    """Return the versions, the machine and the date."""
     now = datetime.datetime.now(datetime.timezone.utc)
     facts = {"date": now.strftime("%Y-%m-%d %H:%M UTC"), "commit": machine.commit(ROOT), **machine.facts()}
     facts |= server_versions(environment)
     if facts["compiled modules of pywsapp"] == NO_EXTENSIONS:
-        environment.notes.append("pywsapp has no compiled modules here: with and without `pure` it is the same")
+        environment.notes.append(
+            "pywsapp has no extension modules here: contestants with and without `pure` are the same"
+        )
     return facts | {"notes": environment.notes}
 
 
-def available(names: Sequence[str], environment: Environment) -> list[Contestant]:
-    """Leave out who cannot be run here."""
+def available_contestants(names: Sequence[str], environment: Environment) -> list[Contestant]:
+    """Return the contestants of these names that this machine can run."""
     found = [contestants.BY_NAME[name] for name in names]
     return [each for each in found if each.kind != contestants.NODE or environment.node_modules is not None]
 
 
-def possible(names: Sequence[str], environment: Environment) -> list[Scenario]:
-    """Leave out what cannot be measured here."""
+def available_scenarios(names: Sequence[str], environment: Environment) -> list[Scenario]:
+    """Return the scenarios of these names that this machine can run."""
     found = [scenarios.BY_NAME[name] for name in names]
     return [each for each in found if each.instance != scenarios.TLS or environment.tls is not None]
 
 
-def minutes(who: Sequence[Contestant], what: Sequence[Scenario], bench: Bench, rounds: int) -> float:
-    """Estimate how long it will take."""
+def estimated_minutes(servers: Sequence[Contestant], loads: Sequence[Scenario], bench: Bench, rounds: int) -> float:
+    """Estimate the duration of a session in minutes."""
     seconds = 0.0
-    for contestant in who:
-        taken = [each for each in what if contestant.takes(each.name, each.instance)]
-        fresh = [each for each in taken if each.instance == scenarios.FRESH]
-        starts = len({each.instance for each in taken} - {scenarios.FRESH}) + len(fresh)
-        loads = sum(bench.seconds * each.longer + bench.warmup + 0.6 for each in taken)
-        seconds += 2 * starts + loads
+    for contestant in servers:
+        supported = [each for each in loads if contestant.supports(each.name, each.instance)]
+        fresh = [each for each in supported if each.instance == scenarios.FRESH]
+        starts = len({each.instance for each in supported} - {scenarios.FRESH}) + len(fresh)
+        seconds += 2 * starts + sum(bench.seconds * each.longer + bench.warmup + 0.6 for each in supported)
     return seconds * rounds / 60
 
 
-def run_rounds(bench: Bench, who: Sequence[Contestant], what: Sequence[Scenario], results: Results, out: Path) -> None:
-    """Measure everything once a round, and write what there is after each."""
+def run_rounds(
+    bench: Bench, servers: Sequence[Contestant], loads: Sequence[Scenario], results: Results, out: Path
+) -> None:
+    """Measure everything once in each round, and write the results after each round."""
     for number in range(1, results.settings["rounds"] + 1):
-        order = list(who)
+        order = list(servers)
         random.Random(SEED + number).shuffle(order)
 
         def record(contestant: Contestant, scenario: Scenario, run: Run, number: int = number) -> None:
@@ -155,58 +159,63 @@ def run_rounds(bench: Bench, who: Sequence[Contestant], what: Sequence[Scenario]
             print(f"round {number}: {contestant.name}, {scenario.name}: {shown}", file=sys.stderr, flush=True)
 
         for contestant in order:
-            measure(bench, contestant, what, record)
+            measure(bench, contestant, loads, record)
         results.save(out)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--quick", action="store_const", const="quick", dest="form", default="medium")
-    form.add_argument("--long", action="store_const", const="long", dest="form")
-    parser.add_argument("--contestants", metavar="NAMES", help="comma-separated, or all")
-    parser.add_argument("--scenarios", metavar="NAMES", help="comma-separated, or all")
+    preset = parser.add_mutually_exclusive_group()
+    preset.add_argument("--quick", action="store_const", const="quick", dest="preset", default="medium")
+    preset.add_argument("--long", action="store_const", const="long", dest="preset")
+    parser.add_argument("--contestants", metavar="NAMES", help="names with commas between them, or all")
+    parser.add_argument("--scenarios", metavar="NAMES", help="names with commas between them, or all")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="the measured time of each run")
-    parser.add_argument("--warmup", type=float, default=0.5, help="the time before it (default: %(default)s)")
-    parser.add_argument("--python", default=sys.executable, help="what the servers run on (default: this one)")
-    parser.add_argument("--server-cpu", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--load-cpu", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "latest.json", help="default: %(default)s")
-    parser.add_argument("--chart", type=Path, help="draw the chart into this SVG file (default: beside --out)")
-    parser.add_argument("--list", action="store_true", help="list contestants and scenarios, and stop")
+    parser.add_argument("--seconds", type=float, help="measured time of each run")
+    parser.add_argument(
+        "--warmup", type=float, default=0.5, help="time before the measured time (default: %(default)s)"
+    )
+    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
+    parser.add_argument("--server-cpu", type=int, default=0, help="processor of the servers (default: %(default)s)")
+    parser.add_argument("--load-cpu", type=int, default=1, help="processor of the load (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results" / "latest.json", help="file for the results (default: %(default)s)"
+    )
+    parser.add_argument("--chart", type=Path, help="SVG file for the chart (default: beside --out)")
+    parser.add_argument("--list", action="store_true", help="print the names of contestants and scenarios, and exit")
     return parser.parse_args()
 
 
 def session(args: argparse.Namespace) -> Results:
-    """Set up, measure and write everything down.
+    """Set up the environment, measure, and write the results.
 
     Raises:
-        Unable: it cannot be measured here.
+        SetupError: this machine lacks something that the measurement needs.
     """
-    form = FORMS[args.form]
-    names = chosen(args.contestants, tuple(contestants.BY_NAME), form.contestants, "contestant")
-    loads = chosen(args.scenarios, tuple(scenarios.BY_NAME), form.scenarios, "scenario")
+    preset = PRESETS[args.preset]
+    names = select(args.contestants, tuple(contestants.BY_NAME), preset.contestants, "contestant")
+    scenario_names = select(args.scenarios, tuple(scenarios.BY_NAME), preset.scenarios, "scenario")
     if max(args.server_cpu, args.load_cpu) >= (os.cpu_count() or 1):
-        raise Unable("the server and the load need a processor each: see --server-cpu and --load-cpu")
+        raise SetupError("the server and the load each need a processor: see --server-cpu and --load-cpu")
     environment = ensure(args.python)
     machine.raise_file_limit()
-    who, what = available(names, environment), possible(loads, environment)
-    rounds, seconds = args.rounds or form.rounds, args.seconds or form.seconds
-    settings = {"form": args.form, "rounds": rounds, "seconds": seconds, "warmup": args.warmup, "seed": SEED}
+    servers = available_contestants(names, environment)
+    loads = available_scenarios(scenario_names, environment)
+    rounds, seconds = args.rounds or preset.rounds, args.seconds or preset.seconds
+    settings = {"preset": args.preset, "rounds": rounds, "seconds": seconds, "warmup": args.warmup, "seed": SEED}
     facts = session_facts(environment)
-    results = Results(facts, settings, [each.name for each in who], [each.name for each in what])
+    results = Results(facts, settings, [each.name for each in servers], [each.name for each in loads])
     with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as logs:
         bench = Bench(environment, Path(logs), args.server_cpu, args.load_cpu, seconds, args.warmup)
-        estimate = minutes(who, what, bench, rounds)
+        estimate = estimated_minutes(servers, loads, bench, rounds)
         for note in environment.notes:
             print(note, file=sys.stderr)
-        size = f"{len(who)} servers, {len(what)} scenarios, {rounds} rounds"
+        size = f"{len(servers)} servers, {len(loads)} scenarios, {rounds} rounds"
         print(f"{size}: about {estimate:.0f} minutes", file=sys.stderr, flush=True)
         try:
-            run_rounds(bench, who, what, results, args.out)
+            run_rounds(bench, servers, loads, results, args.out)
         except KeyboardInterrupt:
-            print("interrupted; what there is so far:", file=sys.stderr)
+            print("interrupted; the results so far:", file=sys.stderr)
     results.save(args.out)
     return results
 
@@ -214,12 +223,12 @@ def session(args: argparse.Namespace) -> Results:
 def main() -> int:
     args = arguments()
     if args.list:
-        listing()
+        print_names()
         return 0
     exit_on_sigterm()
     try:
         results = session(args)
-    except Unable as exc:
+    except SetupError as exc:
         print(f"run.py: {exc}", file=sys.stderr)
         return 2
     text = report.markdown(results)

@@ -6,8 +6,8 @@
     scale.py --contestants pywsapp+uvloop,aiohttp+uvloop --chart scaling.svg
 
 Parts: idle (memory and processor time of idle connections), busy (a message by the number of connections), size (a
-message by its size), fanout (one delivery of a broadcast by the number of subscribers), stalls (the longest time an
-echo takes while all connections are pinged, sent a broadcast or closed).
+message by its size), fanout (one delivery of a broadcast by the number of subscribers), stalls (the longest time of an
+echo while the server pings all connections, sends them a broadcast, or closes them).
 
 Exit status: 1 if a point failed, 2 if nothing could be measured.
 """
@@ -27,9 +27,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import contestants, growth, growth_report, machine
 from benchmarks.contestants import Contestant
-from benchmarks.environment import HERE, Unable, ensure
+from benchmarks.environment import HERE, SetupError, ensure
 from benchmarks.measure import Bench, exit_on_sigterm
-from benchmarks.run import available, chosen, session_facts
+from benchmarks.run import available_contestants, select, session_facts
 
 DEFAULT = ("pywsapp+uvloop", "websockets+uvloop")
 SPARE_FILES = 200
@@ -38,35 +38,39 @@ SPARE_FILES = 200
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--contestants", metavar="NAMES", help=f"comma-separated, or all (default: {','.join(DEFAULT)})"
+        "--contestants", metavar="NAMES", help=f"names with commas between them, or all (default: {','.join(DEFAULT)})"
     )
     parser.add_argument("--parts", metavar="NAMES", help=f"some of {','.join(growth.PARTS)} (default: all)")
-    parser.add_argument("--connections", type=int, default=10_000, help="the most at a time (default: %(default)s)")
     parser.add_argument(
-        "--idle-seconds", type=float, default=20, help="for idle connections (default: a ping interval)"
+        "--connections", type=int, default=10_000, help="the largest number at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--idle-seconds", type=float, default=20, help="measured time of idle connections (default: a ping interval)"
     )
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=2, help="measured time of each load (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=2, help="the measured time of each load (default: %(default)s)"
+        "--warmup", type=float, default=0.5, help="time before the measured time (default: %(default)s)"
     )
-    parser.add_argument("--warmup", type=float, default=0.5, help="the time before it (default: %(default)s)")
-    parser.add_argument("--python", default=sys.executable, help="what the servers run on (default: this one)")
-    parser.add_argument("--server-cpu", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--load-cpu", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "scale.json", help="default: %(default)s")
-    parser.add_argument("--chart", type=Path, help="draw the plots into this SVG file (default: beside --out)")
-    parser.add_argument("--from", type=Path, dest="source", help="measure nothing: write the report of this JSON file")
+    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
+    parser.add_argument("--server-cpu", type=int, default=0, help="processor of the servers (default: %(default)s)")
+    parser.add_argument("--load-cpu", type=int, default=1, help="processor of the load (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results" / "scale.json", help="file for the results (default: %(default)s)"
+    )
+    parser.add_argument("--chart", type=Path, help="SVG file for the chart (default: beside --out)")
+    parser.add_argument("--from", type=Path, dest="source", help="do not measure; write the report of this JSON file")
     return parser.parse_args()
 
 
 def measure(
-    bench: Bench, who: Sequence[Contestant], parts: Sequence[str], limits: growth.Limits, rounds: int
+    bench: Bench, servers: Sequence[Contestant], parts: Sequence[str], limits: growth.Limits, rounds: int
 ) -> list[growth.Point]:
-    """Measure all parts of all contestants, part by part so that they stand close together in time."""
+    """Measure all parts of all contestants, part by part, so that compared figures are close in time."""
     points = []
     for number in range(1, rounds + 1):
         for part in parts:
-            for contestant in who:
+            for contestant in servers:
                 for point in growth.measure(bench, contestant, part, limits):
                     shown = point.failure or "  ".join(f"{key} {value:.4g}" for key, value in point.values.items())
                     print(
@@ -77,21 +81,21 @@ def measure(
 
 
 def session(args: argparse.Namespace) -> tuple[dict[str, Any], list[growth.Point]]:
-    """Set up and measure.
+    """Set up the environment and measure.
 
     Raises:
-        Unable: it cannot be measured here.
+        SetupError: this machine lacks something that the measurement needs.
     """
-    names = chosen(args.contestants, tuple(contestants.BY_NAME), DEFAULT, "contestant")
-    parts = chosen(args.parts, tuple(growth.PARTS), tuple(growth.PARTS), "part")
+    names = select(args.contestants, tuple(contestants.BY_NAME), DEFAULT, "contestant")
+    parts = select(args.parts, tuple(growth.PARTS), tuple(growth.PARTS), "part")
     environment = ensure(args.python)
     files = machine.raise_file_limit()
     if files < args.connections + SPARE_FILES:
-        raise Unable(f"only {files} files may be open (ulimit -Hn): take fewer --connections")
+        raise SetupError(f"the limit of open files is {files} (ulimit -Hn): use fewer --connections")
     limits = growth.Limits(args.connections, args.idle_seconds)
     with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as logs:
         bench = Bench(environment, Path(logs), args.server_cpu, args.load_cpu, args.seconds, args.warmup)
-        points = measure(bench, available(names, environment), parts, limits, args.rounds)
+        points = measure(bench, available_contestants(names, environment), parts, limits, args.rounds)
     return session_facts(environment), points
 
 
@@ -104,7 +108,7 @@ def main() -> int:
             facts, points = written["facts"], [growth.Point(**point) for point in written["points"]]
         else:
             facts, points = session(args)
-    except Unable as exc:
+    except SetupError as exc:
         print(f"scale.py: {exc}", file=sys.stderr)
         return 2
     args.out.parent.mkdir(parents=True, exist_ok=True)

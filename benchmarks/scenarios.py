@@ -1,4 +1,4 @@
-"""What is measured: the load of each scenario, and the figures that are read off a run of it."""
+"""The scenarios: the load of each one, and the figures that are read from its runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Run = dict[str, Any]  # one run: what wsload printed and a little more, or {"failure": why there is none}
+Run = dict[str, Any]  # one run: the output of wsload with some additions, or {"failure": the reason}
 
 PLAIN = "plain"
-DEFLATE = "deflate"  # started with permessage-deflate on
+DEFLATE = "deflate"  # with permessage-deflate
 TLS = "tls"
-FRESH = "fresh"  # used for nothing else
+FRESH = "fresh"  # a new server for each scenario
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Metric:
     """One figure of a run.
 
     Args:
-        suffix: tells the figures of one scenario apart; empty for the first.
+        suffix: distinguishes the figures of one scenario; empty for the first.
         title: the head of its column, with the unit.
-        read: gives it from a run that did not fail.
-        less_is_better: true of times and memory.
+        read: returns the figure of a run that did not fail.
+        less_is_better: true for times and memory.
     """
 
     suffix: str
@@ -32,7 +32,7 @@ class Metric:
     less_is_better: bool = False
 
     def of(self, run: Run) -> float | None:
-        """Give the figure, or None if the run failed or was not what was asked for."""
+        """Return the figure; None if the run failed or the server declined compression."""
         if "failure" in run or run.get("deflate") == "declined":
             return None
         return self.read(run)
@@ -43,7 +43,7 @@ def _rate(run: Run) -> float:
 
 
 def cpu_per_message(run: Run) -> float:
-    """Microseconds of the server's processor time for each message, or each delivery of a broadcast."""
+    """Return the processor time of the server for each message, or each delivery of a broadcast, in µs."""
     return float(run["server_cpu_pct"]) * 1e4 / float(run["rate"])
 
 
@@ -61,15 +61,15 @@ def _quantile(histogram: str, quantile: str) -> Callable[[Run], float | None]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One load, put on a server for a while.
+    """One load on a server.
 
     Args:
-        name: what the command line and the results call it.
-        section: the table it stands in.
-        options: wsload's.
-        metrics: the first is the one that budgets and the chart mean by the scenario's name.
-        instance: the state of the server it needs.
-        longer: how many times longer than others it is run, where a second has few events.
+        name: its name in the command line and in the results.
+        section: the table that it belongs to.
+        options: the options of wsload.
+        metrics: the figures; budgets and the chart refer to the first one by the name of the scenario.
+        instance: the state of the server that it needs.
+        longer: a factor for the measured time, for scenarios with few events in a second.
     """
 
     name: str
@@ -164,7 +164,7 @@ LONG = tuple(BY_NAME)
 
 
 def metric_key(scenario: Scenario, metric: Metric) -> str:
-    """Name a figure in one word: "echo16", "rate5k.p99"."""
+    """Return the name of a figure, such as "echo16" or "rate5k.p99"."""
     return f"{scenario.name}.{metric.suffix}" if metric.suffix else scenario.name
 
 

@@ -1,4 +1,8 @@
-"""For how long a server is held up while something is done to all of its connections, seen from outside."""
+"""Measure the longest time of an echo while a server works on all of its connections.
+
+The work is a ping to every connection, a broadcast to every connection, and the shutdown after SIGTERM. `probe.py`
+sends the echoes, on connections of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +23,24 @@ from benchmarks.hold import CONCURRENCY, MARGIN_SECONDS, OPENING_SECONDS, holdin
 from benchmarks.measure import Bench, Failed, Server, parse, serving, wsload_command
 from benchmarks.scenarios import PLAIN
 
-QUIET_SECONDS = 5  # after opening, before the first ping is due
+IDLE_SECONDS = 5  # after opening, before the first ping
 BROADCAST_SECONDS = 6
-DRAIN_SECONDS = 45
+SHUTDOWN_SECONDS = 45
 
 Samples = list[tuple[float, float]]
 
 
 def measure(bench: Bench, contestant: Contestant, count: int, ping_seconds: float) -> dict[str, float]:
-    """Give the longest echoes in milliseconds, and how long leaving took in seconds.
+    """Return the longest times of an echo in milliseconds, and the duration of the shutdown in seconds.
 
     Raises:
-        Failed: one of the situations could not be made.
+        Failed: connections were not opened, or the server did not end.
     """
-    hold = QUIET_SECONDS + ping_seconds + DRAIN_SECONDS
+    hold = IDLE_SECONDS + ping_seconds + SHUTDOWN_SECONDS
     with serving(bench, contestant, PLAIN) as server, holding(bench, server, count, hold):
-        figures = {"quiet": longest(observe(bench, server, QUIET_SECONDS))}
+        figures = {"idle": longest(observe(bench, server, IDLE_SECONDS))}
         figures["ping"] = longest(observe(bench, server, ping_seconds))
-        figures |= _drain(bench, server)
+        figures |= _shutdown(bench, server)
     with serving(bench, contestant, PLAIN) as server:
         figures["broadcast"] = longest(_broadcast(bench, server, count))
     return {name: value for name, value in figures.items() if value is not None}
@@ -44,10 +48,10 @@ def measure(bench: Bench, contestant: Contestant, count: int, ping_seconds: floa
 
 @contextlib.contextmanager
 def probing(bench: Bench, server: Server, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Let the probe run beside the block, from when it is connected.
+    """Run the probe during the block; the block begins when the probe is connected.
 
     Raises:
-        Failed: it cannot connect.
+        Failed: the probe could not connect.
     """
     program = [sys.executable, str(HERE / "probe.py"), str(server.port), "--seconds", f"{seconds:g}"]
     command = machine.pinned(bench.load_cpu, program)
@@ -61,7 +65,7 @@ def probing(bench: Bench, server: Server, seconds: float) -> Iterator[subprocess
 
 
 def samples_of(process: subprocess.Popen[str]) -> Samples:
-    """Wait for the probe to end, and give its samples."""
+    """Wait until the probe ends; return its samples."""
     out, err = process.communicate()
     if process.returncode != 0:
         raise Failed(f"the probe ended with {process.returncode}: {err.strip()[-200:]}")
@@ -75,28 +79,28 @@ def observe(bench: Bench, server: Server, seconds: float) -> Samples:
 
 
 def longest(samples: Samples, since: float = 0) -> float | None:
-    """Give the longest round trip in milliseconds, of those that ended after a time."""
+    """Return the longest round trip in milliseconds, among those that ended after `since`."""
     times = [taken for sent, taken in samples if sent + taken >= since]
     return 1000 * max(times) if times else None
 
 
-def _drain(bench: Bench, server: Server) -> dict[str, float | None]:
-    """Ask the server to leave, as a supervisor does, and watch it do so."""
-    with probing(bench, server, DRAIN_SECONDS) as process:
+def _shutdown(bench: Bench, server: Server) -> dict[str, float | None]:
+    """Send SIGTERM to the server, and measure until it has ended."""
+    with probing(bench, server, SHUTDOWN_SECONDS) as process:
         time.sleep(0.5)
-        asked = time.monotonic()
+        began = time.monotonic()
         os.kill(server.process.pid, signal.SIGTERM)
         try:
-            server.process.wait(DRAIN_SECONDS)
+            server.process.wait(SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
-            raise Failed(f"the server did not leave within {DRAIN_SECONDS} s") from None
-        return {"leaving": time.monotonic() - asked, "drain": longest(samples_of(process), asked)}
+            raise Failed(f"the server did not end within {SHUTDOWN_SECONDS} s") from None
+        return {"shutdown_seconds": time.monotonic() - began, "shutdown": longest(samples_of(process), began)}
 
 
 def _broadcast(bench: Bench, server: Server, count: int) -> Samples:
-    words = f"--mode broadcast --path /chat --size 64 --conns {count} --rate 2 --timeout {OPENING_SECONDS}"
+    options = f"--mode broadcast --path /chat --size 64 --conns {count} --rate 2 --timeout {OPENING_SECONDS}"
     times = f"--seconds {BROADCAST_SECONDS + MARGIN_SECONDS} {CONCURRENCY}"
-    command = wsload_command(bench, server, f"{words} {times}".split())
+    command = wsload_command(bench, server, f"{options} {times}".split())
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             _wait_until_open(server, count)
@@ -109,7 +113,7 @@ def _broadcast(bench: Bench, server: Server, count: int) -> Samples:
 
 
 def _wait_until_open(server: Server, count: int) -> None:
-    """Wait for the publisher, the last that connects: a server has an open file for each connection."""
+    """Wait until the publisher is connected, which is the last one: a server has an open file for each connection."""
     deadline = time.monotonic() + OPENING_SECONDS
     while sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in server.pids) <= count:
         if time.monotonic() > deadline:

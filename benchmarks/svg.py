@@ -1,14 +1,14 @@
-"""The little of SVG that the charts need, in colours that can be read on a light and on a dark background."""
+"""The SVG elements of the charts, in colours that are legible on a light and on a dark background."""
 
 from __future__ import annotations
 
 from html import escape
 
-# An image does not know which background the page around it has, so each of these stands out from both.
+# An image does not know the background of its page, so each colour has contrast to black and to white.
 INK = "#747c86"
 GRID = "#8b949e"
 PALETTE = ("#1f6feb", "#d29922", "#8957e5", "#2da44e", "#cf4f6b", "#768390")
-PALE = "#56a0f5"  # beside the first, for a variant of it
+PALE = "#56a0f5"  # for a variant of the first
 FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 
@@ -37,7 +37,7 @@ def path(points: list[tuple[float, float]], colour: str) -> str:
 
 
 def legend(names: list[tuple[str, str]], x: float, y: float, width: float) -> tuple[list[str], float]:
-    """Lay (name, colour) out in rows; give the parts and where they end."""
+    """Arrange pairs of name and colour in rows; return the elements and the y position of the last row."""
     parts, at = [], x
     for name, colour in names:
         needed = 42 + 7.6 * len(name)

@@ -1,5 +1,6 @@
 /*
- * wsload - single-threaded WebSocket load generator for loopback benchmarks.
+ * wsload - a single-threaded WebSocket load generator for benchmarks on the
+ * loopback interface.
  *
  *   gcc -O2 -Wall -Wextra -o wsload wsload.c -lz -lssl -lcrypto
  *
@@ -7,37 +8,37 @@
  * -lssl nor -lcrypto.
  *
  * Modes
- *   echo       every connection keeps --pipeline messages in flight, or, with
- *              --rate R, R messages/s in all are sent on a fixed schedule and
- *              latency counts from the scheduled time
+ *   echo       every connection keeps --pipeline messages in flight.  With
+ *              --rate R, all connections together send R messages/s on a fixed
+ *              schedule, and latency counts from the scheduled time.
  *   broadcast  --conns subscribers and one publisher on one path; the server
- *              relays each message to everyone but its sender
+ *              sends each message to all connections except its sender
  *   connect    open, handshake and close in a loop, --concurrency at a time
- *   idle       open --conns connections, print READY, hold for --seconds
+ *   idle       open --conns connections, print READY, hold them for --seconds
  *   ramp       as idle, and report the opening rate of each tenth
  *
- * With --tls all of it goes over TLS 1.2 or 1.3, whichever the server prefers.
- * Each handshake is a full one, and no certificate is verified: nothing but
- * the loopback interface is ever spoken to.  It costs wsload nearly as much as
- * the server, so that --mode connect wants a processor of its own for wsload.
- * Byte counts are of what is inside TLS.
+ * With --tls, all connections use TLS 1.2 or 1.3, as the server prefers.  Each
+ * handshake is a full one.  Certificates are not verified, because wsload
+ * connects to the loopback interface only.  A handshake costs wsload nearly as
+ * much as the server, so --mode connect needs a processor for wsload alone.
+ * Byte counts are those inside TLS.
  *
- * What speaks a protocol of its own over WebSocket is met half-way: with
- * --greetings N a connection is open only when N messages have come, whatever
- * they say, and --hello TEXT is sent after the first of them.  --prefix and
- * --suffix stand in every payload, for a server that looks into it: the text
- * between them then needs no escape in JSON.
+ * Options for servers with their own protocol over WebSocket: with
+ * --greetings N a connection counts as open after N messages, whatever their
+ * contents, and --hello TEXT is sent after the first of them.  Every payload
+ * begins with --prefix and ends with --suffix; the text between them needs no
+ * escape in JSON.
  *
- * With --probe-ms M one more connection sends a small echo every M ms while
- * all that goes on, and its latency, from the scheduled time, is reported by
- * itself.  It is in no other figure.  What wsload takes for its own work is in
- * it too: believe it where cpu_pct is well below 100.
+ * With --probe-ms M, one more connection sends a small echo every M ms.  Its
+ * latency, from the scheduled time, is reported separately and is part of no
+ * other figure.  It includes the time of wsload's own work, so it is reliable
+ * only if cpu_pct is well below 100.
  *
- * One line of JSON goes to standard output.  The exit status is 0 only when
- * nothing went wrong: handshakes are verified (101, Sec-WebSocket-Accept),
- * frames are parsed strictly, and every reply's opcode and length is checked,
- * with the payload itself compared on a sample (--verify).  Only addresses in
- * 127.0.0.0/8 are accepted, and a run always ends by itself.
+ * The output is one line of JSON.  The exit status is 0 only if there was no
+ * error: wsload verifies handshakes (101, Sec-WebSocket-Accept), parses frames
+ * strictly, checks the opcode and the length of every reply, and compares the
+ * payloads of a sample (--verify).  It accepts addresses in 127.0.0.0/8 only,
+ * and every run has a time limit.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -99,10 +100,10 @@ static struct {
 
 /* ------------------------------------------------------------------ state */
 
-struct pool {          /* prebuilt masked client frames, one after another */
+struct pool {          /* prebuilt masked client frames, in one buffer */
     uint8_t *wire;
-    size_t *off;       /* off[i] .. off[i + 1] is frame i */
-    uint8_t **plain;   /* the payloads they carry, each of `size` bytes */
+    size_t *off;       /* frame i is off[i] .. off[i + 1] */
+    uint8_t **plain;   /* their payloads, each of `size` bytes */
     uint32_t n, verify;
     size_t size;
     uint8_t opcode;
@@ -110,29 +111,29 @@ struct pool {          /* prebuilt masked client frames, one after another */
 
 enum state { S_FREE, S_CONNECT, S_TLS, S_HANDSHAKE, S_GREETED, S_OPEN, S_CLOSING };
 
-struct conn {          /* first what each message needs: with thousands, the cache matters */
+struct conn {          /* the fields for each message are first, for the processor's cache */
     int fd;
     enum state state;
     uint32_t id;
     bool want_out;
-    bool retry_data;               /* TLS holds a record of data that it must be given again */
-    /* receiving: the frame at hand */
+    bool retry_data;               /* the next TLS write must have the same data again */
+    /* receiving: the current frame */
     bool in_frame, fin;
     uint8_t op, hdr_len, hdr[10];
     uint64_t left;
-    /* receiving: the message at hand */
+    /* receiving: the current message */
     uint8_t msg_op;                /* 0: none */
     bool msg_deflated, msg_check;
     bool server_takeover;
     uint64_t msg_len, out_len;     /* payload bytes on the wire; inflated */
     uint64_t rcvd;
-    /* sending: `owed` frames of the pool, the first one from tx_off on */
+    /* sending: `owed` frames of the pool; of the first one, the bytes from tx_off */
     const struct pool *pool;
-    uint32_t first, tx_frame;      /* frames of the pool: what it began with, what comes next */
+    uint32_t first, tx_frame;      /* frames of the pool: the first one sent, and the next one */
     uint32_t ctl_len, ctl_off;
     size_t tx_off;
     uint64_t owed, sent;
-    uint64_t *stamp;               /* ring: when each message was sent */
+    uint64_t *stamp;               /* ring: the time of sending of each message */
 #ifndef NO_TLS
     SSL *ssl;
 #endif
@@ -141,34 +142,34 @@ struct conn {          /* first what each message needs: with thousands, the cac
     bool z_done;
 #endif
     uint8_t ctl_in_len, ctl_in[125];
-    uint8_t ctl[160];              /* control frames, sent between frames: a Pong and a Close fit */
+    uint8_t ctl[160];              /* control frames, sent between frames: space for a Pong and a Close */
     /* handshake */
     uint64_t t_start;              /* when connect() was called */
     char *hs, accept[32];
     size_t hs_len;
-    uint32_t greetings;            /* messages that are yet to come before it is open */
+    uint32_t greetings;            /* messages still expected before it is open */
 };
 
-struct schedule {                  /* the events of a fixed schedule */
-    int fd;                        /* a timerfd, armed for the next one */
+struct schedule {                  /* events at fixed times */
+    int fd;                        /* a timerfd for the next event */
     bool on;
     double start, every;           /* nanoseconds */
-    uint64_t n;                    /* how many came due */
+    uint64_t n;                    /* the number of past events */
 };
 
 static struct conn *conns, *publisher, *probe;
-static uint32_t n_conns, n_live, n_pending, n_open;     /* all without the probe */
+static uint32_t n_conns, n_live, n_pending, n_open;     /* the probe is not counted */
 static int ep;
 static uint64_t now, rng_state;
 
 static struct pool pools[N_POOLS];
-static uint32_t ring_mask;         /* size of every stamp ring, less one */
+static uint32_t ring_mask;         /* the size of every stamp ring, minus one */
 
-static bool sending, connecting;   /* keep messages, or new connections, going */
-static uint64_t acked;             /* broadcasts the window counts as received */
+static bool sending, connecting;   /* whether to send more messages, or to open more connections */
+static uint64_t acked;             /* broadcasts that count as received for the window */
 static uint32_t *fanout;           /* ring: deliveries of each broadcast */
 static struct schedule pacing, probing;
-static uint64_t probe_from;        /* the first probe that is in the measured time */
+static uint64_t probe_from;        /* the first probe in the measured time */
 
 static uint64_t n_errors, n_unclean, n_deflated, n_server_takeover, n_client_takeover;
 static char first_error[200], tls_name[80];
@@ -180,7 +181,7 @@ static bool on_greeting(struct conn *c);
 static void conn_start(struct conn *c);
 static bool flush_out(struct conn *c);
 
-/* ------------------------------------------------------------- small parts */
+/* ---------------------------------------------------------- basic functions */
 
 __attribute__((format(printf, 1, 2), noreturn))
 static void die(const char *fmt, ...)
@@ -364,7 +365,7 @@ static void make_text(uint8_t *out, size_t size, uint32_t seq)
         memcpy(out + at, rec, k);
         at += k;
     }
-    /* never end within a character: overwrite what is left of one */
+    /* the text must not end within a character: overwrite an incomplete one */
     for (at = size; at > 0 && (out[at - 1] & 0xC0) == 0x80; at--)
         ;
     if (at > 0 && out[at - 1] >= 0xC0) {
@@ -374,7 +375,7 @@ static void make_text(uint8_t *out, size_t size, uint32_t seq)
     }
 }
 
-/* Puts --prefix and --suffix into a payload, and between them nothing that JSON has to escape. */
+/* Writes --prefix and --suffix into a payload, and replaces characters between them that JSON would escape. */
 static void enclose(uint8_t *text, size_t size)
 {
     size_t head = strlen(opt.prefix), tail = strlen(opt.suffix);
@@ -427,7 +428,7 @@ static void make_deflated(struct pool *pool, const struct pool *from, bool takeo
             die("deflate failed");
         at += put_frame(pool->wire + at, 0xC0 | pool->opcode, buf, cap - z.avail_out - 4);
         pool->off[i + 1] = at;
-        if (!takeover || !pool->size)  /* zlib flushes nothing twice, so the empty message starts anew */
+        if (!takeover || !pool->size)  /* zlib does not flush twice without data, so an empty message resets the stream */
             deflateReset(&z);
     }
     deflateEnd(&z);
@@ -438,16 +439,16 @@ static void make_deflated(struct pool *pool, const struct pool *from, bool takeo
 static void make_pools(void)
 {
     uint32_t n = (uint32_t)MAX(4, MIN(64, (1u << 20) / (opt.size + 14)));
-    if (opt.deflate)               /* no payload comes again within a 32 KiB window */
+    if (opt.deflate)               /* no payload is repeated within a window of 32 KiB */
         n = (uint32_t)MAX(n, MIN(4096, (96u << 10) / (opt.size + 1)));
     make_pool(&pools[P_PLAIN], opt.opcode, opt.size, n, opt.verify, opt.opcode == OP_TEXT || opt.deflate);
     make_pool(&pools[P_PROBE], OP_TEXT, 16, 64, 1, true);
 #ifndef NO_ZLIB
     if (opt.deflate)
         make_deflated(&pools[P_DEFLATE], &pools[P_PLAIN], false);
-    /* Replayed from the start, frame 0 refers to nothing before it and frame i
-       only to frames 0 .. i - 1, so the round trip through the pool stays a
-       valid stream for a peer that keeps its window. */
+    /* Frame 0 refers to no earlier data, and frame i only to frames 0 .. i - 1.
+       So the pool can be sent again from its start, and the stream stays valid
+       for a peer that keeps its window. */
     if (opt.takeover)
         make_deflated(&pools[P_TAKEOVER], &pools[P_PLAIN], true);
 #endif
@@ -459,7 +460,7 @@ static bool is_pending(enum state s) { return s >= S_CONNECT && s <= S_GREETED; 
 
 static void set_state(struct conn *c, enum state s)
 {
-    if (c != probe) {              /* unsigned: what is taken away was added before */
+    if (c != probe) {              /* unsigned: no counter falls below 0 */
         n_live += (uint32_t)(s != S_FREE) - (uint32_t)(c->state != S_FREE);
         n_open += (uint32_t)(s == S_OPEN) - (uint32_t)(c->state == S_OPEN);
         n_pending += (uint32_t)is_pending(s) - (uint32_t)is_pending(c->state);
@@ -474,7 +475,7 @@ static void conn_close(struct conn *c)
 #ifndef NO_TLS
     if (c->ssl) {
         if (c->state == S_CLOSING)
-            SSL_shutdown(c->ssl);  /* says goodbye, and waits for nothing */
+            SSL_shutdown(c->ssl);  /* sends close_notify, and does not wait */
         SSL_free(c->ssl);
         ERR_clear_error();
         c->ssl = NULL;
@@ -494,7 +495,7 @@ static void conn_close(struct conn *c)
 #endif
 }
 
-/* Counts an error that is no connection's, or not one's alone. */
+/* Counts an error that does not belong to a single connection. */
 __attribute__((format(printf, 1, 2)))
 static void fail(const char *fmt, ...)
 {
@@ -506,7 +507,7 @@ static void fail(const char *fmt, ...)
     }
 }
 
-/* Counts an error and drops the connection; false, for the caller to return. */
+/* Counts an error and closes the connection; returns false, for the caller to return. */
 __attribute__((format(printf, 2, 3)))
 static bool conn_fail(struct conn *c, const char *fmt, ...)
 {
@@ -536,7 +537,7 @@ static void watch(struct conn *c, int op, bool out)
 #ifndef NO_TLS
 static SSL_CTX *tls;
 
-static int trust_anyone(X509_STORE_CTX *store, void *arg)
+static int accept_any_certificate(X509_STORE_CTX *store, void *arg)
 {
     (void)store, (void)arg;
     return 1;
@@ -548,15 +549,16 @@ static void tls_init(void)
     if (!tls || !SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION))
         die("TLS: %s", ERR_reason_error_string(ERR_get_error()));
     SSL_CTX_set_verify(tls, SSL_VERIFY_NONE, NULL);
-    SSL_CTX_set_cert_verify_callback(tls, trust_anyone, NULL);  /* builds no chain for nothing */
+    SSL_CTX_set_cert_verify_callback(tls, accept_any_certificate, NULL);  /* saves the work on the chain */
     SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(tls, SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                           SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_read_ahead(tls, 1);                             /* one recv() for many records */
+    SSL_CTX_set_read_ahead(tls, 1);                             /* one recv() for several records */
 }
 
-/* What SSL_connect, SSL_read and SSL_write say when they say no, as recv() and send() say it. */
+/* Translates a failure of SSL_connect, SSL_read or SSL_write to the result and
+   errno of recv() and send(). */
 static int tls_result(struct conn *c, int rc)
 {
     switch (SSL_get_error(c->ssl, rc)) {
@@ -567,7 +569,7 @@ static int tls_result(struct conn *c, int rc)
     case SSL_ERROR_ZERO_RETURN:
         return 0;
     case SSL_ERROR_SYSCALL:
-        return errno ? -1 : 0;     /* 0: the end of the stream, before OpenSSL 3 */
+        return errno ? -1 : 0;     /* 0: the end of the stream before OpenSSL 3 */
     }
 #ifdef SSL_R_UNEXPECTED_EOF_WHILE_READING
     if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
@@ -579,8 +581,8 @@ static int tls_result(struct conn *c, int rc)
     return -1;
 }
 
-/* As recv(); several records at once, so that their replies go out together. */
-__attribute__((noinline))           /* or it burdens the plain path */
+/* Like recv(); reads several records at once, so that their replies are sent together. */
+__attribute__((noinline))           /* keeps the path without TLS fast */
 static ssize_t tls_recv(struct conn *c, void *p, size_t cap)
 {
     size_t n = 0;
@@ -596,7 +598,7 @@ static ssize_t tls_recv(struct conn *c, void *p, size_t cap)
     return (ssize_t)n;
 }
 
-/* As send(); one record at most.  After EAGAIN it must be called with the same bytes, and may be with more. */
+/* Like send(); writes at most one record.  After EAGAIN, the next call needs the same bytes, and can add more. */
 __attribute__((noinline))
 static ssize_t tls_send(struct conn *c, const void *p, size_t n)
 {
@@ -605,14 +607,14 @@ static ssize_t tls_send(struct conn *c, const void *p, size_t n)
     return k > 0 ? k : tls_result(c, k);
 }
 
-/* Whether there may be something to read that epoll knows nothing of. */
+/* Returns whether OpenSSL can have buffered data, which epoll does not report. */
 static inline bool tls_more(struct conn *c)
 {
     return c->ssl && (SSL_has_pending(c->ssl) || SSL_get_shutdown(c->ssl) & SSL_RECEIVED_SHUTDOWN);
 }
 #endif
 
-/* Why the last operation on the connection failed. */
+/* Returns the reason for the failure of the last operation on the connection. */
 static const char *reason(const struct conn *c)
 {
 #ifndef NO_TLS
@@ -647,7 +649,7 @@ static inline ssize_t conn_send(struct conn *c, const struct iovec *iov, int n_i
 
 /* ----------------------------------------------------------------- sending */
 
-/* Sends what is owed, whole frames at a time; false when the connection died. */
+/* Sends control frames and owed frames; returns false if the connection is closed. */
 static bool flush_out(struct conn *c)
 {
     while (c->ctl_len || c->owed) {
@@ -664,7 +666,7 @@ static bool flush_out(struct conn *c)
             size_t from = pool->off[c->tx_frame] + c->tx_off;
             iov[0].iov_base = pool->wire + from;
             iov[0].iov_len = pool->off[c->tx_frame + run] - from;
-            if (want > run) {      /* on from the start of the pool */
+            if (want > run) {      /* continue at the start of the pool */
                 iov[1].iov_base = pool->wire;
                 iov[1].iov_len = pool->off[MIN(want - run, pool->n)];
                 n_iov = 2;
@@ -672,7 +674,7 @@ static bool flush_out(struct conn *c)
         }
         ssize_t n = conn_send(c, iov, n_iov);
         n_send += c != probe;
-        if (n <= 0) {              /* 0: TLS only, the server ended the connection */
+        if (n <= 0) {              /* 0: with TLS only, the server closed the connection */
             if (n < 0 && errno == EINTR)
                 continue;
             if (n < 0 && errno == EAGAIN) {
@@ -696,7 +698,7 @@ static bool flush_out(struct conn *c)
             if (c->ctl_off == c->ctl_len) {
                 c->ctl_len = c->ctl_off = 0;
                 if (c->state == S_CLOSING)
-                    c->owed = 0;   /* nothing goes out behind our Close */
+                    c->owed = 0;   /* no data after our Close */
             }
             continue;
         }
@@ -720,7 +722,7 @@ static bool flush_out(struct conn *c)
 
 static bool send_pong(struct conn *c, const uint8_t *data, size_t n)
 {
-    if (c->ctl_len)                /* one at a time: the first still waits */
+    if (c->ctl_len)                /* the previous one is not sent yet */
         return true;
     c->ctl_len = (uint32_t)put_frame(c->ctl, 0x80 | OP_PONG, data, n);
     return flush_out(c);
@@ -739,15 +741,15 @@ static bool start_close(struct conn *c)
 {
     static const uint8_t normal[2] = {1000 >> 8, 1000 & 255};
     set_state(c, S_CLOSING);
-    /* behind a Pong that waits, a part of which may be gone already */
+    /* after a waiting Pong, which can be sent in part */
     c->ctl_len += (uint32_t)put_frame(c->ctl + c->ctl_len, 0x80 | OP_CLOSE, normal, 2);
     return flush_out(c);
 }
 
 /* --------------------------------------------------------------- handshake */
 
-/* Lets some connections come from another loopback address.  Once half of the
-   ports of one are taken, connect() spends a millisecond on finding a free one. */
+/* Uses another loopback address after some thousand connections.  When half of the
+   ports of an address are used, connect() needs a millisecond to find a free one. */
 static bool choose_source(const struct conn *c)
 {
     static uint64_t started;
@@ -809,8 +811,8 @@ static bool send_request(struct conn *c)
         die("request too long");
     struct iovec iov = {.iov_base = req, .iov_len = (size_t)n};
     ssize_t done = conn_send(c, &iov, 1);
-    if (done != n)                 /* there is room for it in any socket buffer */
-        return conn_fail(c, "request not sent whole: %s", done < 0 ? reason(c) : "connection lost");
+    if (done != n)                 /* every socket buffer has space for it */
+        return conn_fail(c, "request not sent completely: %s", done < 0 ? reason(c) : "connection lost");
     set_state(c, S_HANDSHAKE);
     c->hs = alloc(8192, 1);
     if (c->want_out)
@@ -819,7 +821,7 @@ static bool send_request(struct conn *c)
 }
 
 #ifndef NO_TLS
-static bool go_on_tls(struct conn *c)
+static bool continue_tls(struct conn *c)
 {
     errno = 0;
     int rc = SSL_connect(c->ssl);
@@ -851,13 +853,13 @@ static bool on_connected(struct conn *c)
         if (!c->ssl || !SSL_set_fd(c->ssl, c->fd) || !SSL_set_tlsext_host_name(c->ssl, "localhost"))
             die("TLS: out of memory");
         set_state(c, S_TLS);
-        return go_on_tls(c);
+        return continue_tls(c);
     }
 #endif
     return send_request(c);
 }
 
-/* The value of a header in a NUL-terminated response head, copied to out. */
+/* Copies the value of a header of a NUL-terminated response head to out. */
 static bool header(const char *head, const char *name, char *out, size_t cap)
 {
     size_t n = strlen(name);
@@ -956,11 +958,11 @@ static bool frame_start(struct conn *c, const uint8_t *h)
         c->msg_op = c->op;
         c->msg_deflated = rsv1;
         c->msg_len = c->out_len = 0;
-        /* A stream whose window is kept can only be read from its start: then
-           the sample is some of the connections, each one checked in full. */
+        /* A stream with context takeover can only be read from its start.  Then the
+           sample is some of the connections, and all of their messages are compared. */
         c->msg_check = c->state != S_GREETED && (c->server_takeover ? c->id : c->rcvd) % c->pool->verify == 0;
     }
-    /* what is not compared need not be read to its end to be known as wrong */
+    /* a payload that is too long is an error at once, even if it is not compared */
     if (!(c->op & 8) && !c->msg_deflated && c->state != S_GREETED && (len > c->pool->size || c->msg_len + len > c->pool->size))
         return conn_fail(c, "reply longer than %zu bytes", c->pool->size);
     return true;
@@ -1072,7 +1074,7 @@ static bool feed(struct conn *c, const uint8_t *p, size_t n)
             const uint8_t *h = p;
             if (!c->hdr_len && end - p >= 2 && (size_t)(end - p) >= header_size(p[1])) {
                 p += header_size(p[1]);
-            } else {               /* a header cut in two by the read */
+            } else {               /* a header in two reads */
                 c->hdr[c->hdr_len++] = *p++;
                 if (c->hdr_len < 2 || c->hdr_len < header_size(c->hdr[1]))
                     continue;
@@ -1100,8 +1102,8 @@ static uint64_t due(const struct schedule *s, uint64_t k)
     return (uint64_t)(s->start + (double)(k + 1) * s->every);
 }
 
-/* Wakes the loop for the next event.  One at a time and at an absolute time: an
-   interval in whole nanoseconds would drift away from the schedule. */
+/* Sets the timer to the next event, at an absolute time: an interval in whole
+   nanoseconds would drift. */
 static void arm(const struct schedule *s)
 {
     uint64_t at = due(s, s->n);
@@ -1140,14 +1142,14 @@ static void on_open(struct conn *c)
         start_close(c);
     else if (opt.mode == M_ECHO || opt.touch || c == publisher)
         c->stamp = alloc(ring_mask + 1, sizeof *c->stamp);
-    /* Were the same message to come on all connections in turn, the server's
-       processor would learn it by heart: to compress it takes two thirds then.
-       A stream whose window is kept has to begin where it begins. */
+    /* If all connections sent the same message in turn, the branch prediction of
+       the server's processor would learn it, and compression would take two thirds
+       of its time.  A stream with context takeover must begin with frame 0. */
     if (opt.mode == M_ECHO && c->pool != &pools[P_TAKEOVER])
         c->first = c->tx_frame = c->id % c->pool->n;
 }
 
-/* A message has come that is no payload, on a connection that is not open yet. */
+/* Handles a message on a connection that is not open yet. */
 static bool on_greeting(struct conn *c)
 {
     if (opt.hello && c->greetings == opt.greetings) {
@@ -1161,22 +1163,22 @@ static bool on_greeting(struct conn *c)
     return c->state != S_FREE;
 }
 
-/* One whole message has arrived and is sound; false when that is an error. */
+/* Handles a complete and correct message; returns false if it is an error. */
 static bool on_message(struct conn *c)
 {
     const struct conn *from = opt.mode == M_BROADCAST && c != probe ? publisher : c;
     uint64_t seq = c->rcvd;
     if (opt.mode == M_BROADCAST && c == publisher)
-        return conn_fail(c, "the publisher got its own message");
+        return conn_fail(c, "the publisher received its own message");
     if (!from || seq >= from->sent)
-        return conn_fail(c, "a message nobody sent");
+        return conn_fail(c, "a message that was not sent");
     c->rcvd++;
     if (c == probe) {
         if (seq >= probe_from)
             hist_add(&probed, now - due(&probing, seq));
         return true;
     }
-    if (!from->stamp)              /* the publisher is gone, and the run with it */
+    if (!from->stamp)              /* the publisher is closed, so the run ends */
         return true;
     if (from->sent - seq > ring_mask)
         return conn_fail(c, "more than %u messages behind", ring_mask);
@@ -1195,7 +1197,7 @@ static bool on_message(struct conn *c)
     return true;
 }
 
-/* Reads once; false when nothing came or the connection is gone. */
+/* Reads once; returns false if there was no data or the connection is closed. */
 static bool read_some(struct conn *c)
 {
     static uint8_t buf[128 << 10];
@@ -1206,7 +1208,7 @@ static bool read_some(struct conn *c)
     if (n <= 0) {
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return false;
-        if (c->state == S_CLOSING) {   /* no Close frame came back */
+        if (c->state == S_CLOSING) {   /* the server did not answer our Close */
             n_unclean++;
             conn_close(c);
             return false;
@@ -1253,7 +1255,7 @@ static void on_readable(struct conn *c)
 #endif
 }
 
-/* Sends whatever the schedule of --rate says is due. */
+/* Sends the messages of --rate that are due. */
 static void pace(void)
 {
     uint64_t at;
@@ -1269,8 +1271,8 @@ static void pace(void)
     arm(&pacing);
 }
 
-/* Sends the probes that are due, and takes a reply out of its turn: with
-   thousands of connections readable, the queue would count as latency. */
+/* Sends the probes that are due, and reads their replies before those of other
+   connections: with thousands of them, the queue would count as latency. */
 static void probe_turn(void)
 {
     if (probe->state != S_OPEN)
@@ -1289,7 +1291,7 @@ static void probe_turn(void)
         on_readable(probe);
 }
 
-/* Keeps the window of broadcasts full. */
+/* Sends broadcasts until the window is full. */
 static void publish(void)
 {
     uint64_t flying = publisher->sent - acked;
@@ -1300,14 +1302,14 @@ static void publish(void)
 static void on_event(struct conn *c, uint32_t events)
 {
     switch (c->state) {
-    case S_FREE:                   /* dropped by an earlier event of the same wake-up */
+    case S_FREE:                   /* closed by an earlier event of the same wake-up */
         return;
     case S_CONNECT:
         on_connected(c);
         break;
 #ifndef NO_TLS
     case S_TLS:
-        go_on_tls(c);
+        continue_tls(c);
         break;
 #endif
     default:
@@ -1334,7 +1336,7 @@ static void poll_once(uint64_t deadline)
         probe_turn();
     for (int i = 0; i < n; i++) {
         void *ptr = evs[i].data.ptr;
-        if (ptr != &pacing && ptr != &probing)     /* those two only wake the loop */
+        if (ptr != &pacing && ptr != &probing)     /* these two only wake the loop */
             on_event(ptr, evs[i].events);
         if (probing.on && i % 32 == 31)
             probe_turn();
@@ -1396,12 +1398,12 @@ static uint64_t missing(const struct conn *c)
     return (publisher && c != probe ? publisher->sent : c->sent) - c->rcvd;
 }
 
-/* Waits for what was sent; for that of the probe too, once it sends no more. */
+/* Waits for the replies; for those of the probe too, when it sends no more. */
 static void drain(double seconds)
 {
     uint64_t deadline = clock_ns() + (uint64_t)(seconds * 1e9), left = 0;
     bool with_probe = probe && !probing.on;
-    /* What is complete stays so, and need not be looked at again. */
+    /* A complete connection stays complete, so it is checked once. */
     for (uint32_t i = 0; (now = clock_ns()) < deadline && !broken();) {
         while (i < n_conns && !missing(&conns[i]))
             i++;
@@ -1412,12 +1414,12 @@ static void drain(double seconds)
     for (uint32_t i = 0; i < n_conns; i++)
         left += missing(&conns[i]);
     if (left)
-        fail("%llu messages never came back", (unsigned long long)left);
+        fail("%llu messages did not come back", (unsigned long long)left);
     if (with_probe && missing(probe))
-        fail("%llu probes never came back", (unsigned long long)missing(probe));
+        fail("%llu probes did not come back", (unsigned long long)missing(probe));
 }
 
-/* Closes them all and waits for the server's part, for as long as it goes on. */
+/* Closes all connections, and waits as long as the server answers. */
 static void close_all(void)
 {
     uint64_t last = clock_ns() + 20 * NSEC, deadline;
@@ -1425,7 +1427,7 @@ static void close_all(void)
         if (conns[i].state == S_OPEN)
             start_close(&conns[i]);
         else if (conns[i].state < S_OPEN && opt.mode != M_CONNECT)
-            conn_close(&conns[i]); /* in connect mode they close once open */
+            conn_close(&conns[i]); /* in connect mode they close when they are open */
     }
     if (probe && probe->state == S_OPEN)
         start_close(probe);
@@ -1443,7 +1445,7 @@ static void close_all(void)
         conn_close(probe);
 }
 
-/* The watched processes' memory in KiB, and their processor time in seconds, in all and of each. */
+/* Reads the memory of the watched processes in KiB, and their processor time in seconds: the sum, and each. */
 static void read_watched(double *rss_kb, double *cpu_s, double *each)
 {
     *rss_kb = *cpu_s = 0;
@@ -1491,7 +1493,7 @@ static double number(const char *s, const char *name, double min, double max)
 static void usage(FILE *f)
 {
     fputs("usage: wsload --port P [options]\n"
-          "  --host A --path /echo --origin URL --protocol NAME   (127.0.0.0/8 only; --origin '' for none)\n"
+          "  --host A --path /echo --origin URL --protocol NAME   (127.0.0.0/8 only; --origin '': no Origin)\n"
           "  --mode echo|broadcast|connect|idle|ramp\n"
           "  --conns N         connections, or broadcast subscribers (64)\n"
           "  --concurrency C   handshakes at a time (64)\n"
@@ -1499,22 +1501,22 @@ static void usage(FILE *f)
           "  --pipeline K      messages in flight per connection, echo (1)\n"
           "  --rate R          messages/s in all on a fixed schedule, echo and broadcast (0: closed loop)\n"
           "  --window W        broadcasts not yet received (4)\n"
-          "  --ack one|all     who counts for the window: the last subscriber, or every one (one)\n"
+          "  --ack one|all     a broadcast counts as received by the last subscriber, or by all of them (one)\n"
           "  --seconds S --warmup S --settle S --timeout S   (2, 0.5, 0.2, 30)\n"
           "  --deflate         offer permessage-deflate without context takeover\n"
           "  --deflate-takeover   offer it with context takeover\n"
-          "  --greetings N     messages to be ignored on a connection before it counts as open (0)\n"
-          "  --hello TEXT      sent after the first of them\n"
-          "  --prefix TEXT --suffix TEXT   what each payload begins and ends with, --size bytes in all; text only\n"
-          "  --verify N        compare the payload of each Nth reply (chosen by size)\n"
+          "  --greetings N     messages that are ignored on a connection before it counts as open (0)\n"
+          "  --hello TEXT      is sent after the first of them\n"
+          "  --prefix TEXT --suffix TEXT   begin and end each payload, which has --size bytes in all; text only\n"
+          "  --verify N        compare the payload of each Nth reply (depends on --size)\n"
           "  --touch           idle, ramp: one echo on every connection before READY\n"
-          "  --tls             TLS 1.2 or 1.3 with a full handshake each, certificates are not verified\n"
+          "  --tls             TLS 1.2 or 1.3 with full handshakes; certificates are not verified\n"
           "  --probe-ms M      one more connection sends a 16-byte echo every M ms, from the first connection\n"
           "                    to the end of the measured time; its latency is reported as probe_us\n"
-          "  --probe-path P    where the probe connects (/echo)\n"
-          "  --watch PID       report this process's CPU and memory too (may be given again)\n"
+          "  --probe-path P    path of the probe (/echo)\n"
+          "  --watch PID       report the processor time and memory of this process; can be repeated\n"
           "  --spin            poll without sleeping\n"
-          "  --json            accepted; JSON is what is printed anyway\n", f);
+          "  --json            has no effect: the output is always JSON\n", f);
 }
 
 static void parse_args(int argc, char **argv)
@@ -1632,12 +1634,12 @@ int main(int argc, char **argv)
     }
     uint32_t files = (opt.mode == M_CONNECT ? opt.concurrency : opt.conns) + 16;
     if (rl.rlim_cur < files)
-        die("%u files have to be open, only %llu may be: see ulimit -n", files, (unsigned long long)rl.rlim_cur);
+        die("%u files must be open, but the limit is %llu: see ulimit -n", files, (unsigned long long)rl.rlim_cur);
     if (getrandom(&rng_state, sizeof rng_state, 0) < 0 || !rng_state)
         rng_state = clock_ns() | 1;
 
-    /* A ring has room for what may be under way: the pipeline, or ten seconds
-       of the schedule, or more broadcasts than any subscriber should lag behind. */
+    /* A ring has space for all messages in flight: the pipeline, or ten seconds of
+       the schedule, or more broadcasts than a subscriber can be behind. */
     double need = opt.mode == M_BROADCAST ? 1 << 14 : opt.mode != M_ECHO ? 1
                 : opt.rate > 0 ? MIN(MAX(opt.rate / opt.conns * 10, 64), 1 << 20) : opt.pipeline;
     uint32_t ring = 1;
@@ -1692,7 +1694,7 @@ int main(int argc, char **argv)
     double open_s = (double)(t_open - t0) / 1e9, open_rate = (double)n_handshakes / open_s;
     bool holding = opt.mode == M_IDLE || opt.mode == M_RAMP;
     if (up && opt.mode != M_CONNECT)
-        run_for(opt.settle);       /* let the server register everyone */
+        run_for(opt.settle);       /* the server registers all connections */
 
     if (up && holding) {
         if (opt.touch) {
@@ -1737,17 +1739,17 @@ int main(int argc, char **argv)
         memcpy(each1, each0, sizeof each1);
     }
 
-    /* What the window saw; the drain below must not add to it. */
+    /* The figures of the measured time; drain() below must not change them. */
     struct hist shake = handshake, lat = latency, comp = complete;
     uint64_t msgs = n_msgs, handshakes = n_handshakes, rx = rx_bytes, tx = tx_bytes;
     uint64_t recvs = n_recv, sends = n_send, polls = n_polls;
     sending = connecting = false;
     schedule_stop(&pacing);
     schedule_stop(&probing);
-    if (up)                        /* in idle, ramp and connect mode for the probe's sake only */
+    if (up)                        /* in idle, ramp and connect mode it matters for the probe only */
         drain(MIN(5, opt.timeout));
     if (up && !holding && !(opt.mode == M_CONNECT ? handshakes : msgs))
-        fail("nothing happened in the measured time");
+        fail("no message or handshake in the measured time");
     close_all();
 
     for (char *p = first_error; *p; p++)

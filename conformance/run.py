@@ -3,6 +3,7 @@
 
     run.py                                      all 517 cases, six times
     run.py --quick                              260 cases instead of 517
+    run.py --cases '1.*,7.1.1'                  the cases of these patterns
     run.py --role server --backend trio         one of the six
 
 Exit status: 1 if an outcome is unexpected, 2 if a run was not possible.
@@ -24,14 +25,14 @@ ROLES = ("server", "client")
 BACKENDS = ("asyncio", "uvloop", "trio")
 
 
-def run(role: str, backend: str, *, quick: bool, outdir: Path) -> Report:
+def run(role: str, backend: str, *, cases: list[str], outdir: Path) -> Report:
     """Run one of the six combinations.
 
     Raises:
         CannotRun: the suite could not run.
     """
     agent = f"{role}-{backend}"
-    run = Run(agent=agent, cases=QUICK if quick else ["*"], outdir=outdir / agent)
+    run = Run(agent=agent, cases=cases, outdir=outdir / agent)
     program = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / role))}.py --backend {backend}"
     if role == "server":
         return run.against_server(command=f"{program} --port {{port}}")
@@ -50,18 +51,21 @@ def table(reports: list[Report]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="skip most of the slow sections 9, 12 and 13")
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--quick", action="store_true", help="skip most of the slow sections 9, 12 and 13")
+    selection.add_argument("--cases", default="*", help="patterns of case IDs, with commas (default: all 517)")
     parser.add_argument("--role", choices=ROLES, action="append", help="default: both")
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all three")
     parser.add_argument("--outdir", type=Path, default=HERE / "reports", help="default: %(default)s")
     args = parser.parse_args()
     exit_on_sigterm()
+    cases = QUICK if args.quick else args.cases.split(",")
     reports = []
     for role in args.role or ROLES:
         for backend in args.backend or BACKENDS:
             print(f"running     {role} on {backend}", flush=True)
             try:
-                report = run(role, backend, quick=args.quick, outdir=args.outdir)
+                report = run(role, backend, cases=cases, outdir=args.outdir)
             except CannotRun as exc:
                 print(f"run.py: {role} on {backend}: {exc}", file=sys.stderr)
                 return 2

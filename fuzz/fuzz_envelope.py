@@ -1,4 +1,4 @@
-"""Any bytes are an envelope or none; what is one is written and read again as the same, signed or not."""
+"""Any bytes are an envelope or refused; an envelope is encoded and decoded as the same, signed or not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(data: bytes, key: bytes | None = None) -> Envelope | None:
         envelope = decode_envelope(data, TOPIC, key)
     except EnvelopeError as exc:
         fault = str(exc)
-    assert len(fault) < 300, "it is logged"
+    assert len(fault) < 300, "the text is logged, so it must be short"
     return envelope
 
 
@@ -36,10 +36,10 @@ def check_position(text: str) -> None:
 
 
 def one_input(data: bytes) -> None:
-    """Take an envelope."""
+    """Decode one input."""
     check_position(data.decode("utf-8", "surrogateescape"))
     REGISTRY.receive(TOPIC, data, None)
-    assert read(data, KEY) is None, "nobody guesses a signature"
+    assert read(data, KEY) is None, "a signature was guessed"
     envelope = read(data)
     if envelope is None:
         return

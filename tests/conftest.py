@@ -28,7 +28,9 @@ ONCE = {
     "test_check_broker.py",
     "test_cli.py",
     "test_compiled.py",
+    "test_fault_record.py",
     "test_faults.py",
+    "test_interleave.py",
     "test_layout.py",
     "test_links.py",
     "test_load_balancers.py",
@@ -51,8 +53,12 @@ ONCE = {
     "test_redis_faults.py",
     "test_redis_history.py",
     "test_run_workers.py",
+    "test_sizing.py",
     "test_supervisor.py",
     "test_wsload.py",
+    "test_wsload_command_line.py",
+    "test_wsload_probe.py",
+    "test_wsload_tls.py",
 }
 #: A fixture whose tests run on one build only.
 ONCE_FIXTURE = "browser"

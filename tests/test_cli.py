@@ -190,6 +190,8 @@ def test_run_on_another_address_and_port(folder: Path) -> None:
         ([":app"], "an App is named by its module and its name there, such as chat:app, not ':app'"),
         (["broken_name"], "module 'broken_name' has no 'app'; it has broken_name:application"),
         (["chta:app"], "there is no module 'chta' in {folder} or on sys.path"),
+        (["./chat.py"], "'./chat.py' is a file: change to its directory and write its module, chat:app"),
+        (["web/chat.py:make"], "'web/chat.py' is a file: change to its directory and write its module, chat:make"),
         (["chat.py:app"], "there is no module 'chat.py' in {folder} or on sys.path; write it as a module, chat:app"),
         (["rooms.chat:app"], "there is no module 'rooms' in {folder} or on sys.path"),
         (["chat:ap"], "module 'chat' has no 'ap'; it has chat:app"),

@@ -138,8 +138,7 @@ def test_a_request_made_by_hand() -> None:
 
 
 def test_query_and_path_parameters_are_separate() -> None:
-    request = Request(path="/room/7", query_string="id=8")
-    request.path_params = {"id": 7}
+    request = Request(path="/room/7", query_string="id=8", path_params={"id": 7})
     assert request.query_params["id"] == "8"
     assert request.path_params["id"] == 7
 

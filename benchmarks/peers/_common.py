@@ -1,4 +1,4 @@
-"""What every peer server's command line has in common."""
+"""The common options of all peer servers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 HOST = "127.0.0.1"
 MAX_MESSAGE = 16 * 1024 * 1024
 BACKLOG = 1024
-#: A choice for `arguments`: how many processes share the port. The URL of what is between them is in $BROKER.
+#: A choice for `arguments`: the number of processes that share the port. $BROKER has the URL of their broker.
 PROCESSES = ("--processes", [str(number) for number in range(1, 17)])
 
 
 def arguments(*choices: tuple[str, Sequence[str]], uvloop: bool = False, tls: bool = False) -> argparse.Namespace:
-    """Parse --port and --deflate, --uvloop and --tls where asked for, and (name, values) choices."""
+    """Parse --port, --deflate, and the choices (name, values); --uvloop and --tls if they are enabled."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--deflate", choices=["on", "off"], default="off")
@@ -32,7 +32,7 @@ def arguments(*choices: tuple[str, Sequence[str]], uvloop: bool = False, tls: bo
 
 
 def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
-    """Make what asyncio takes as `ssl` out of --tls; None without it."""
+    """Return the SSL context for --tls; None without that option."""
     if args.tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -41,7 +41,7 @@ def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], use_uvloop: bool) -> None:
-    """Do what asyncio.run does, or the same on uvloop."""
+    """Run a coroutine function on asyncio or on uvloop."""
     if use_uvloop:
         import uvloop
 

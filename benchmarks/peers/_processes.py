@@ -1,4 +1,4 @@
-"""Several processes that share a port, each with a uvicorn: for ASGI applications."""
+"""ASGI applications in several processes that share a port, each with its own uvicorn."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from _common import BACKLOG, HOST
 
 
 def share(port: int, processes: int) -> socket.socket:
-    """Become so many processes, and give each a socket that listens on the port.
+    """Fork into some processes; in each one, return its own listening socket on the port.
 
-    To be called before an application exists: it may have made up a name for its process. uvicorn's own workers share
-    one socket, and connections that come at once would mostly go to one of them; so the kernel spreads them over
-    several sockets here (SO_REUSEPORT), as over the workers of pywsapp.
+    Call it before the application is created, because an application can choose a name for its process. The workers of
+    uvicorn share one socket, and most of many simultaneous connections would go to one worker. With several sockets
+    (SO_REUSEPORT) the kernel distributes the connections, as it does for the workers of pywsapp.
     """
     listening = [_listen(port) for _ in range(processes)]
-    # All but the last are children; whoever ends this ends the whole process group.
-    mine = next((sock for sock in listening[:-1] if os.fork() == 0), listening[-1])
+    # All processes but the last are children; they end with the process group.
+    own = next((sock for sock in listening[:-1] if os.fork() == 0), listening[-1])
     for sock in listening:
-        if sock is not mine:
+        if sock is not own:
             sock.close()
-    return mine
+    return own
 
 
 def serve(app: Any, listening: socket.socket) -> None:

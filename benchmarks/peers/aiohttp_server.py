@@ -1,4 +1,4 @@
-"""aiohttp's web server; --uvloop for that loop."""
+"""The server of aiohttp, on asyncio or with --uvloop on uvloop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raw ASGI application: the one that uvicorn, hypercorn and granian serve."""
+"""An ASGI application without a framework, for uvicorn, hypercorn and granian."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def chat(receive: Receive, send: Send) -> None:
                 if key is not me:
                     try:
                         await other(out)
-                    except Exception:  # servers differ in what a closed peer raises
+                    except Exception:  # servers raise different exceptions for a closed connection
                         chatters.pop(key, None)
     finally:
         chatters.pop(me, None)

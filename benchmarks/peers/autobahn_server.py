@@ -1,4 +1,4 @@
-"""autobahn; --backend picks asyncio, uvloop or Twisted."""
+"""autobahn; --backend selects asyncio, uvloop or Twisted."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if args.backend == "twisted":
 else:
     from autobahn.asyncio.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
-# after the framework is chosen
+# These imports need the selected framework.
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept  # noqa: E402
 
 chatters: set[Any] = set()
 
 
 class Server(WebSocketServerProtocol):
-    # the factory's setting is copied only after Twisted's transport has been asked to
-    # take it, which left Nagle's algorithm on and cost 40 ms now and then
+    # The setting of the factory comes too late for the transport of Twisted. Nagle's algorithm would stay on and
+    # delay some messages by 40 ms.
     tcpNoDelay = True  # noqa: N815 - autobahn's name
 
     def onConnect(self, request: Any) -> None:  # noqa: N802 - autobahn's name

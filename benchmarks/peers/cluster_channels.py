@@ -1,4 +1,4 @@
-"""Django Channels on uvicorn, with the pub/sub layer of channels_redis between its processes."""
+"""Django Channels on uvicorn; its processes use the pub/sub layer of channels_redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pywsapp with workers, and a topic that everybody subscribes to."""
+"""pywsapp with workers; all connections subscribe to one topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Chat(MessageComponent):
 
 
 args = arguments(PROCESSES)
-# Without a broker the bus is between the workers, and nothing is needed for one process.
+# Without a broker, several workers use the local bus, and one process needs nothing.
 app = App("localhost", args.port, HOST, broker=os.environ.get("BROKER"))
 app.route("/chat", Chat(), allowed_origins=["*"])
 app.run(uvloop=True, workers=int(args.processes))

@@ -1,4 +1,4 @@
-"""python-socketio's AsyncServer on uvicorn, with AsyncRedisManager between its processes."""
+"""The AsyncServer of python-socketio on uvicorn; its processes use AsyncRedisManager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ server = socketio.AsyncServer(
     async_mode="asgi",
     client_manager=socketio.AsyncRedisManager(os.environ["BROKER"]),
     cors_allowed_origins="*",
-    # Otherwise each event is a task, and they overtake each other on the way to Redis.
+    # Otherwise each event has its own task, and events arrive at Redis out of order.
     async_handlers=False,
 )
 

@@ -1,4 +1,4 @@
-"""granian with a raw ASGI application.  It has no permessage-deflate."""
+"""granian with an ASGI application without a framework; it has no permessage-deflate."""
 
 from __future__ import annotations
 

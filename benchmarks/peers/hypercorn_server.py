@@ -1,6 +1,6 @@
-"""hypercorn with a raw ASGI application; --worker picks the event loop.
+"""hypercorn with an ASGI application without a framework; --worker selects the event loop.
 
-It takes permessage-deflate whenever it is offered: --deflate changes nothing.
+It accepts permessage-deflate always if the client offers it, so --deflate has no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""wsproto over anyio written the plain way: what that design costs with no cleverness."""
+"""wsproto on anyio streams without optimisation."""
 
 from __future__ import annotations
 

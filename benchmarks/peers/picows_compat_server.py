@@ -1,4 +1,4 @@
-"""picows.websockets, picows' own coroutine API after that of websockets; --uvloop for that loop."""
+"""picows.websockets, the API of websockets on picows; on asyncio or with --uvloop on uvloop."""
 
 from __future__ import annotations
 

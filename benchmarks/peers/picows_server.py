@@ -1,4 +1,4 @@
-"""picows, its callback API; --uvloop for that loop.  It has no permessage-deflate."""
+"""The callback API of picows, on asyncio or with --uvloop on uvloop; it has no permessage-deflate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pywsapp; --loop picks the event loop, --handler a def or an async def."""
+"""pywsapp; --loop selects the event loop, and --handler a def or an async def."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chat(MessageComponent):
 
 
 args = arguments(("--loop", ["uvloop", "asyncio", "trio"]), ("--handler", ["def", "async"]), tls=True)
-# The client decides on context takeover, and everything is compressed, as the other servers do it.
+# As in the other servers, the client decides on context takeover, and every message is compressed.
 deflate = Deflate(server_no_context_takeover=False, client_no_context_takeover=False, threshold=0)
 app = App(
     "localhost",

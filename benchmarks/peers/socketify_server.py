@@ -1,4 +1,4 @@
-"""socketify: uWebSockets under Python."""
+"""socketify, a thin layer of Python on uWebSockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def echo(ws: Any, message: str | bytes, opcode: Any) -> None:
 
 
 def chat(ws: Any, message: str | bytes, opcode: Any) -> None:
-    # publish() goes to the sender as well unless it is out of the topic
+    # publish() sends to the sender too, unless the sender is not subscribed
     ws.unsubscribe("chat")
     ws.publish("chat", message, opcode, args.deflate)
     ws.subscribe("chat")

@@ -1,4 +1,4 @@
-"""tornado; --uvloop for that loop."""
+"""tornado, on asyncio or with --uvloop on uvloop."""
 
 from __future__ import annotations
 

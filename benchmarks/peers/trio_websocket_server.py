@@ -1,4 +1,4 @@
-"""trio-websocket.  It has no permessage-deflate."""
+"""trio-websocket; it has no permessage-deflate."""
 
 from __future__ import annotations
 

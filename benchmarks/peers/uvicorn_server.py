@@ -1,4 +1,4 @@
-"""uvicorn with a raw ASGI application; --ws picks the protocol, --loop the event loop."""
+"""uvicorn with an ASGI application without a framework; --ws selects the protocol, and --loop the event loop."""
 
 from __future__ import annotations
 

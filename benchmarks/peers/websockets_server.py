@@ -1,4 +1,4 @@
-"""websockets, its asyncio server; --uvloop for that loop."""
+"""The asyncio server of websockets, on asyncio or with --uvloop on uvloop."""
 
 from __future__ import annotations
 

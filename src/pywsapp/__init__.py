@@ -1,4 +1,62 @@
-"""Real-time WebSocket applications: subclass MessageComponent, route it on an App, run it on asyncio or trio."""
+"""Real-time WebSocket applications: subclass MessageComponent, route it on an App, run it on asyncio or trio.
+
+Applications and routing
+    App                  routes components and serves them; `app.run()` runs it
+    Router               routes below another route, without an App
+    StaticFolder         serves the files of a folder
+    Application          what `conn.app` offers to a component, for type hints
+
+Components and connections
+    MessageComponent     the base class of your code: on_open, on_message, on_close, on_error
+    EchoServer           a component that sends every message back
+    Accept               what on_handshake can return, to choose how to accept
+    in_thread            marks a method that blocks, so that it runs in a thread
+    Connection           one client: send, close, subscribe, state
+    broadcast            sends a message to many connections
+    PreparedMessage      a message that is encoded once and sent often
+    CloseCode            why a connection was closed: the codes of RFC 6455
+
+Topics
+    Topic                sends to all subscribers, in all processes: app.topic(name)
+    Publication          a message that a topic keeps, with its position
+    Recovery             what a client has missed and got: await topic.recover(conn, since)
+    Present              a user in a topic: topic.present()
+    PresenceDiff         who came and left: @app.on_presence(pattern)
+
+Brokers and publishing
+    Broker               carries topics to other processes; to write one, see pywsapp.brokers
+    Publisher            publishes on topics from a program without an App
+    AsyncPublisher       the same for async code
+
+Client
+    connect              opens a connection: async with connect(url) as conn
+    ClientConnection     what it gives: a Connection that can also receive
+    run_client           runs a component as the client of a server
+
+Middleware
+    HandshakeMiddleware  the base class of a check before a connection is accepted
+    ComponentMiddleware  the base class of a component around a component
+    OriginCheck          accepts web pages of certain origins only; App.route adds it
+    IpBlackList          refuses clients by IP address
+
+Options, requests and responses
+    Options              limits and timeouts of connections
+    Deflate              how messages are compressed: Options(deflate=Deflate())
+    SlowConsumer         what happens to a client that reads too slowly
+    Request              the request of a handshake or of a page
+    Headers              its header fields
+    QueryParams          the parameters in its URL
+    Response             what a page answers
+
+Exceptions
+    PywsappError         the base class of the others
+    ConfigurationError   a mistake in the program; the message says what to write
+    Refuse               raise it in on_handshake or on_request to refuse a request
+    TopicError           a client asked for a topic that it cannot have
+    ConnectionClosed     a connection ended before what was awaited came
+    HandshakeError       a server refused this client
+    BrokerUnavailable    a broker did not accept a message
+"""
 
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
 
@@ -10,7 +68,7 @@ from pywsapp.brokers.base import Broker
 from pywsapp.client import ClientConnection, connect, run_client
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
-from pywsapp.connection import Connection, broadcast
+from pywsapp.connection import Application, Connection, broadcast
 from pywsapp.exceptions import (
     BrokerUnavailable,
     ConfigurationError,
@@ -36,6 +94,7 @@ from pywsapp.topics.topic import Topic
 __all__ = (
     "Accept",
     "App",
+    "Application",
     "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",

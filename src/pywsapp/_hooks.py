@@ -1,4 +1,4 @@
-"""What calls a component needs to know: the names of the hooks, the checks of a component, and its results.
+"""The hooks of components: their names, the checks of a component, and the results of hooks.
 
 A hook is a method of `MessageComponent` that the library calls. This module is the only place that lists them.
 """
@@ -9,10 +9,12 @@ import dataclasses
 import difflib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakSet
 
+from pywsapp._protocol.http import TOKEN
+from pywsapp._signatures import check_takes, name_of
 from pywsapp.component import HANDLER_MARK, Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Response
@@ -45,8 +47,8 @@ def check_component(component: object) -> MessageComponent | ComponentFactory:
     """Check that something can be routed: a component, or a class or function that makes one.
 
     Raises:
-        ConfigurationError: it cannot be routed, a hook takes the wrong arguments, or a method has nearly the name of a
-            hook.
+        ConfigurationError: it cannot be routed, a hook takes the wrong arguments, a method has nearly the name of a
+            hook, or its `subprotocols` are not valid.
     """
     if isinstance(component, MessageComponent):
         _check_hooks(component, type(component), ())
@@ -55,12 +57,48 @@ def check_component(component: object) -> MessageComponent | ComponentFactory:
         if not issubclass(component, MessageComponent):
             raise ConfigurationError(f"{component.__name__} must be a subclass of MessageComponent")
         _check_hooks(component, component, ("self",))
+        _check_factory(component, "route an instance, or a function that makes one")
         return component
     if callable(component):
+        if inspect.iscoroutinefunction(component) or inspect.isasyncgenfunction(component):
+            raise ConfigurationError(
+                f"a route needs a MessageComponent, not the async def {name_of(component)}: "
+                "write a class with the method on_message(self, conn, message)"
+            )
+        _check_factory(component, "a route takes a function without arguments that returns a MessageComponent")
         return component
+    kind = type(component)
+    hint = f"; write class {kind.__name__}(MessageComponent):" if any(hasattr(kind, name) for name in HOOKS) else ""
     raise ConfigurationError(
-        f"a route needs a MessageComponent (or a class or function that makes one), not {component!r}"
+        f"a route needs a MessageComponent (or a class or function that makes one), not {component!r}{hint}"
     )
+
+
+def _check_factory(factory: Callable[..., object], hint: str) -> None:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as exc:
+        raise ConfigurationError(f"{name_of(factory)}() cannot make a component: {exc}; {hint}") from None
+    except ValueError:
+        return  # a builtin without a signature
+
+
+def checked_subprotocols(names: Sequence[str], label: str) -> tuple[str, ...]:
+    """Return the names of subprotocols.
+
+    Args:
+        names: the names, the preferred one first.
+        label: what has them, for the message.
+
+    Raises:
+        ConfigurationError: a name is not valid, or the names are one str.
+    """
+    if isinstance(names, str):
+        raise ConfigurationError(f"{label} is a list: write [{names!r}]")
+    for name in names:
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise ConfigurationError(f"{name!r} cannot be a subprotocol: use letters, digits and !#$%&'*+-.^_`|~ only")
+    return tuple(names)
 
 
 def make_component(source: MessageComponent | ComponentFactory) -> MessageComponent:
@@ -82,21 +120,20 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
 
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
     for name, arguments in HOOKS.items():
-        _check_arguments(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
+        _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
+    if isinstance(kind.subprotocols, (str, list, tuple)):  # and not a property, whose value can change
+        checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
     if kind not in _checked:
         _check_names(kind)
         _checked.add(kind)
 
 
-def _check_arguments(hook: object, label: str, arguments: tuple[str, ...], before: tuple[str, ...]) -> None:
+def _check_hook(hook: object, label: str, arguments: tuple[str, ...], before: tuple[str, ...]) -> None:
     if not callable(hook):
         raise ConfigurationError(f"{label} must be a method, not {hook!r}")
-    try:
-        inspect.signature(hook).bind(*before, *arguments)
-    except TypeError as exc:
-        raise ConfigurationError(f"{label} must take ({', '.join(('self', *arguments))}): {exc}") from None
-    except ValueError:
-        return  # a builtin without a signature
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        raise ConfigurationError(f"{label} has a yield, so it would never run: write conn.send(...) to send a message")
+    check_takes(hook, (*before, *arguments), label, shown=("self", *arguments))
 
 
 def _check_names(kind: type[MessageComponent]) -> None:
@@ -163,7 +200,8 @@ def as_accept(answer: HandshakeAnswer, component: MessageComponent) -> Accept:
             return answer
         return dataclasses.replace(answer, component=component)
     raise TypeError(
-        f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}"
+        f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}; "
+        "raise Refuse(403) to refuse a handshake"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -12,8 +11,9 @@ from typing import Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._process.background import Hook
-from pywsapp._process.running import Runner, check_not_importing
+from pywsapp._process.background import HookT
+from pywsapp._process.running import Runner, Tls, check_not_importing
+from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.urls import broker_for
 from pywsapp.component import ComponentFactory, MessageComponent
@@ -29,10 +29,8 @@ from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
-Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
-HookT = TypeVar("HookT", bound=Hook)
 WatcherT = TypeVar("WatcherT", bound=Callable[[Topic, PresenceDiff], Any])
 ListenerT = TypeVar("ListenerT", bound=Callable[[Topic, Any], Any])
 
@@ -89,11 +87,9 @@ class App:
         broker_key: str | bytes | None = None,
         access_log: bool = False,
     ) -> None:
-        self.options = options or Options()
+        self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
-        self.topics = TopicRegistry(
-            _as_broker(broker), broker_key.encode() if isinstance(broker_key, str) else broker_key
-        )
+        self.topics = TopicRegistry(_as_broker(broker), broker_key)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
@@ -164,6 +160,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the route exists.
         """
+        check_no_function(path, '@app.route("/chat")')
         if component is None:
             return functools.partial(
                 self.route,
@@ -213,6 +210,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the route exists for one of the methods.
         """
+        check_no_function(path, '@app.http("/page")')
         if handler is None:
             return functools.partial(self.http, path, methods=methods, http_host=http_host)
         self.router.http(path, handler, methods=methods, http_host=http_host)
@@ -235,7 +233,7 @@ class App:
         self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
 
     def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
-        """Let other programs publish on topics by signed POST requests; `pywsapp.routing.endpoints` has the format.
+        """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
             path: the path of the requests.
@@ -329,6 +327,8 @@ class App:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
 
+        check_no_function(pattern, '@app.on_broadcast("room:*")')
+
         def decorator(listener: ListenerT) -> ListenerT:
             self.topics.listen(pattern, listener)
             return listener
@@ -336,10 +336,11 @@ class App:
         return decorator
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
-        """Track who is in matching topics, and call a def or async def with each change; a decorator.
+        """Track the users in matching topics, and call a def or async def with each change; a decorator.
 
         `Topic.track` names the user of a connection, and `Topic.present` returns all users. Every process that has a
-        subscriber of the topic calls the function, with the topic and a `PresenceDiff`, at most ten times a second.
+        subscriber of the topic calls the function, with the topic and a `PresenceDiff`. Changes within a tenth of a
+        second come together, unless `Topic.present` is called meanwhile, which reports them first.
 
         Args:
             pattern: a pattern of topics, as for `on_broadcast`.
@@ -347,6 +348,8 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
+
+        check_no_function(pattern, '@app.on_presence("room:*")')
 
         def decorator(watcher: WatcherT) -> WatcherT:
             self.topics.watch_presence(pattern, watcher)
@@ -361,13 +364,11 @@ class App:
 
         An exception of the hook ends `run` or `serve`, after the shutdown hooks.
         """
-        self._runner.startup.append(hook)
-        return hook
+        return self._runner.add_hook(hook, self._runner.startup)
 
     def on_shutdown(self, hook: HookT) -> HookT:
         """Call a def or async def after all connections have ended; a decorator."""
-        self._runner.shutdown.append(hook)
-        return hook
+        return self._runner.add_hook(hook, self._runner.shutdown)
 
     def every(self, seconds: float) -> Callable[[HookT], HookT]:
         """Call a def or async def periodically while the App runs; a decorator.
@@ -375,22 +376,19 @@ class App:
         A call that takes longer than the period delays the next one. An exception is logged, and the next call follows.
 
         Raises:
-            ConfigurationError: the time is not positive.
+            ConfigurationError: the time is not positive, or the function takes arguments.
         """
-        if seconds <= 0:
-            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
-
-        def decorator(hook: HookT) -> HookT:
-            self._runner.background.every(seconds, hook)
-            return hook
-
-        return decorator
+        return self._runner.background.every(seconds)
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Run an async def in the background while the App runs: from now on, or from its start.
 
         The task is cancelled when the App has drained. An exception is logged and ends only the task.
+
+        Raises:
+            ConfigurationError: the task is no function that takes the arguments, or the caller runs in another thread.
         """
+        self.topics.check_thread("app.start_soon")
         self._runner.background.start_soon(task, *arguments)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -408,7 +406,7 @@ class App:
         """Listen on an additional socket; the arguments are those of App.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
         self._runner.listen(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
@@ -425,7 +423,7 @@ class App:
         """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
         self._runner.rebind(address, port, tls, unix_path, fd)
@@ -445,13 +443,13 @@ class App:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._check_not_mounted()
+        self._runner.check_not_running()
         if http_host is not None:
             self.router.set_http_host(http_host)
         if broker is not None:
             self.topics.use_broker(_as_broker(broker))
-        key = _as_key(broker_key)
-        if key is not None:
-            self.topics.codec.use_key(key)
+        if broker_key is not None:
+            self.topics.codec.use_key(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
@@ -490,11 +488,15 @@ class App:
         await self._runner.serve(task_status=task_status)
 
     def stop(self) -> None:
-        """Begin to drain; call it from the thread of the event loop. `run` or `serve` returns after the drain.
+        """Begin to drain. `run` or `serve` returns after the drain.
 
         With `Options.drain_delay` health checks fail first, and connections continue for that time. Startup hooks that
         still run are cancelled.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
         """
+        self.topics.check_thread("app.stop")
         self._runner.stop()
 
     @property
@@ -514,7 +516,3 @@ class App:
 
 def _as_broker(broker: str | Broker | None) -> Broker | None:
     return broker_for(broker) if isinstance(broker, str) else broker
-
-
-def _as_key(key: str | bytes | None) -> bytes | None:
-    return key.encode() if isinstance(key, str) else key

@@ -98,6 +98,12 @@ def find_app(place: str, *, factory: bool = False) -> App:
     attribute = attribute or "app"
     if not name:
         raise ConfigurationError(f"an App is named by its module and its name there, such as chat:app, not {place!r}")
+    directory, file = os.path.split(name)
+    if directory:
+        module = file.removesuffix(".py")
+        raise ConfigurationError(
+            f"{name!r} is a file: change to its directory and write its module, {module}:{attribute}"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     with importing(name):
@@ -242,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Take the options that are not on the command line from the environment."""
+    """Set the options that are not on the command line from the environment."""
     given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
     excluded = {name for names in _SOCKETS for name in names if given and names not in given}
     for option in _OPTIONS:

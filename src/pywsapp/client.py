@@ -223,10 +223,27 @@ class ConnectContext:
         assert self._context is not None
         return await self._context.__aexit__(kind, exc, traceback)
 
-    if not TYPE_CHECKING:  # type checkers report `await connect(url)` by themselves
+    if not TYPE_CHECKING:  # type checkers report these mistakes by themselves
 
         def __await__(self) -> NoReturn:
             raise ConfigurationError("connect() cannot be awaited; write `async with connect(url) as conn:`")
+
+        def __enter__(self) -> NoReturn:
+            raise ConfigurationError("connect() is asynchronous; write `async with connect(url) as conn:`")
+
+        __exit__ = __enter__
+
+        def __aiter__(self) -> NoReturn:
+            raise ConfigurationError(
+                "connect() opens one connection and does not reconnect; write `async with connect(url) as conn:`, "
+                "and inside it `async for message in conn:`"
+            )
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = ""
+            if hasattr(ClientConnection, name):
+                hint = f": write `async with connect(url) as conn:`, and inside it conn.{name}"
+            raise AttributeError(f"connect() returns an object without {name!r}{hint}", name=name, obj=self)
 
 
 @asynccontextmanager
@@ -315,6 +332,8 @@ async def run_client(
         HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
         OSError: the server cannot be reached; a TimeoutError if that took too long.
     """
+    if isinstance(component, str):
+        raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
     arguments = check_arguments(url, options, subprotocols, headers, origin, tls, unix_path)
     http = ClientHttpConnection(component, arguments, Connection)

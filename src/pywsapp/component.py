@@ -80,7 +80,7 @@ class MessageComponent:
         with code 1008, and the reason tells the client what is wrong.
         """
         if isinstance(exc, TopicError):
-            logger.info("%r may not: %s", conn, exc)
+            logger.info("%r asked for a topic that it cannot have: %s", conn, exc)
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
             return
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)

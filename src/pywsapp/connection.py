@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.close_codes import CloseCode, check_close
@@ -25,26 +25,26 @@ _ids = count(1)
 
 
 class Application(Protocol):
-    """What a component can ask of the application that it is routed on."""
+    """The application of a component, as `conn.app` offers it; an `App` is one."""
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name."""
 
 
 class Driver(Protocol):
-    """What drives a connection: its lifecycle, until the connection has ended."""
+    """The driver of a connection: its lifecycle, until the connection has ended."""
 
     @property
     def topics(self) -> tuple[Topic, ...]:
         """The topics that the connection subscribes to, in the order of subscribing."""
 
-    def close(self, code: int, reason: str) -> Awaitable[None]:
+    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """See `Connection.close`."""
 
     def abort(self) -> None:
         """See `Connection.abort`."""
 
-    def ping(self, payload: bytes | None) -> Awaitable[float]:
+    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """See `Connection.ping`."""
 
     def ask_subscribe(self, topic: Topic) -> Any:
@@ -126,15 +126,18 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent: until either side begins to close."""
-        return self._outbox.is_open
+        """Whether neither side has begun to close. A handler that loops ends when this is False.
+
+        A handler that is busy when the peer's close frame comes can still answer the messages before it.
+        """
+        return self._outbox.is_open and self.close_code is None
 
     @property
     def buffered(self) -> int:
         """Bytes that wait in this process to be sent."""
         return self._outbox.buffered
 
-    def send(self, message: Sendable | PreparedMessage, *, compress: bool | None = None) -> Awaitable[None]:
+    def send(self, message: Sendable | PreparedMessage, *, compress: bool | None = None) -> LazyCoroutine[None]:
         """Send a message: a `str` as text, bytes as binary. Never blocks.
 
         After the connection has closed, it does nothing, as in Ratchet.
@@ -154,7 +157,7 @@ class Connection:
         """
         return self._outbox.send(message, compress)
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Awaitable[None]:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
         """Close the connection: send what is queued, then a close frame, and wait a while for the peer's. Never blocks.
 
         Messages that still arrive are dropped. A second call does nothing.
@@ -183,7 +186,7 @@ class Connection:
         if self._driver is not None:
             self._driver.abort()
 
-    def ping(self, payload: bytes | None = None) -> Awaitable[float]:
+    def ping(self, payload: bytes | None = None) -> LazyCoroutine[float]:
         """Send a ping (RFC 6455 section 5.5.2). Never blocks.
 
         Awaiting it in a handler of the same connection needs a time limit: while messages queue up behind the handler,
@@ -202,14 +205,14 @@ class Connection:
         self._outbox.check_thread("conn.ping")
         return no_pong() if self._driver is None else self._driver.ping(payload)
 
-    def subscribe(self, topic: str) -> Awaitable[None]:
+    def subscribe(self, topic: str) -> LazyCoroutine[None]:
         """Subscribe to a topic of the application: `conn.app.topic(topic).add(conn)`. Never blocks.
 
         Args:
             topic: the topic's name.
 
         Returns:
-            an awaitable; see `Topic.add`. It need not be awaited.
+            an awaitable; see `Topic.add`. It need not be awaited, unless `on_subscribe` is an async def.
 
         Raises:
             TopicError: the name is invalid, or the connection has `Options.max_topics` topics already.
@@ -241,7 +244,7 @@ async def _no_pong() -> float:
     raise ConnectionClosed("the connection ended before the pong came")
 
 
-def no_pong() -> Awaitable[float]:
+def no_pong() -> LazyCoroutine[float]:
     """Return what awaits a ping on a connection that has ended."""
     return LazyAwaitable(_no_pong)
 
@@ -252,7 +255,7 @@ def broadcast(
     *,
     exclude: Connection | Iterable[Connection] = (),
     compress: bool | None = None,
-) -> Awaitable[None]:
+) -> LazyCoroutine[None]:
     """Send one message to many connections, encoded once for each wire format among them. Never blocks.
 
     Closed connections are skipped. A slow connection is treated by its own `Options.slow_consumer`.

@@ -118,7 +118,6 @@ class Request:
         method: the method; `GET` for every WebSocket handshake.
         path: the path after percent-decoding. Below a mount, the part that the mount did not match.
         query_string: the text after the `?`, as sent.
-        path_params: the parameters of the matched route, converted; empty before routing.
         headers: the header fields.
         http_version: the version, `(1, 1)` for example.
         scheme: `"http"`, or `"https"` over TLS, also if the TLS connection ends at a trusted proxy.
@@ -134,6 +133,7 @@ class Request:
         "_body",
         "_cookies",
         "_origin",
+        "_path_params",
         "_query_params",
         "_state",
         "app",
@@ -142,7 +142,6 @@ class Request:
         "http_version",
         "method",
         "path",
-        "path_params",
         "port",
         "query_string",
         "remote_address",
@@ -163,6 +162,7 @@ class Request:
         port: int | None = None,
         remote_address: str = "",
         subprotocols: tuple[str, ...] = (),
+        path_params: dict[str, Any] | None = None,
         app: Any = None,
     ) -> None:
         self.method = method
@@ -175,7 +175,7 @@ class Request:
         self.port = port
         self.remote_address = remote_address
         self.subprotocols = subprotocols
-        self.path_params: dict[str, Any] = {}
+        self._path_params = path_params
         self.app = app
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
@@ -184,7 +184,7 @@ class Request:
         self._origin: Request | None = None  # the request that this one is a copy of
 
     def __copy__(self) -> Request:
-        """Return a copy that shares `state` with this request, even if neither has used it yet."""
+        """Return a copy that shares `state` and `path_params` with this request, even if neither was used yet."""
         copied = type(self).__new__(type(self))
         for name in Request.__slots__:
             setattr(copied, name, getattr(self, name))
@@ -193,6 +193,15 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {one_line(self.path)} from {self.remote_address or 'local'}>"
+
+    @property
+    def path_params(self) -> dict[str, Any]:
+        """The parameters of the matched route, converted; empty before routing."""
+        if self._origin is not None:
+            return self._origin.path_params
+        if self._path_params is None:
+            self._path_params = {}
+        return self._path_params
 
     @property
     def state(self) -> SimpleNamespace:

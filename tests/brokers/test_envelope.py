@@ -1,4 +1,4 @@
-"""What travels through brokers: written and read as the same, and refused if it is anything else."""
+"""Envelopes are decoded as they were encoded, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fault_of(data: bytes, key: bytes | None = None) -> str:
 
 
 @given(ENVELOPES, st.one_of(st.none(), st.binary(min_size=1)))
-def test_what_is_written_is_read_as_the_same(envelope: Envelope, key: bytes | None) -> None:
+def test_an_envelope_is_decoded_as_it_was_encoded(envelope: Envelope, key: bytes | None) -> None:
     data = encode_envelope(envelope, key)
     assert decode_envelope(data, envelope.topic, key) == envelope
     with pytest.raises(EnvelopeError):
@@ -50,7 +50,7 @@ def test_what_is_written_is_read_as_the_same(envelope: Envelope, key: bytes | No
             decode_envelope(data, envelope.topic)
 
 
-def test_the_form_is_the_documented_one() -> None:
+def test_the_format_is_the_documented_one() -> None:
     assert json.loads(encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2"))) == {
         "v": 1,
         "topic": "room:42",
@@ -70,7 +70,7 @@ def test_the_form_is_the_documented_one() -> None:
 
 
 @given(st.binary(), st.sampled_from([None, KEY]))
-def test_any_bytes_are_an_envelope_or_none(data: bytes, key: bytes | None) -> None:
+def test_any_bytes_are_an_envelope_or_refused(data: bytes, key: bytes | None) -> None:
     assert len(fault_of(data, key)) < 300
 
 
@@ -88,7 +88,7 @@ def test_any_bytes_are_an_envelope_or_none(data: bytes, key: bytes | None) -> No
         },
     )
 )
-def test_any_json_is_an_envelope_or_none(fields: dict[str, Any]) -> None:
+def test_any_json_is_an_envelope_or_refused(fields: dict[str, Any]) -> None:
     data = json.dumps(fields).encode()
     fault = fault_of(data)
     assert len(fault) < 300
@@ -99,7 +99,7 @@ def test_any_json_is_an_envelope_or_none(fields: dict[str, Any]) -> None:
         assert envelope.origin == fields.get("from", "")
 
 
-def test_each_flipped_bit_of_a_signed_one_is_refused() -> None:
+def test_each_flipped_bit_of_a_signed_envelope_is_refused() -> None:
     data = encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2"), KEY)
     for at in range(len(data)):
         for bit in range(8):
@@ -110,7 +110,7 @@ def test_each_flipped_bit_of_a_signed_one_is_refused() -> None:
 
 
 @given(st.data())
-def test_what_is_missing_or_added_to_a_signed_one_is_seen(data: st.DataObject) -> None:
+def test_a_changed_signed_envelope_is_refused(data: st.DataObject) -> None:
     signed = encode_envelope(Envelope(TOPIC, "hello"), KEY)
     start = data.draw(st.integers(0, len(signed)))
     end = data.draw(st.integers(start, len(signed)))
@@ -159,7 +159,7 @@ def written(**fields: Any) -> bytes:
         (b'{"v": 1, "topic": "room:42", "text": "a"} {}', "not JSON"),
     ],
 )
-def test_what_is_refused(data: bytes, fault: str) -> None:
+def test_invalid_envelopes_are_refused(data: bytes, fault: str) -> None:
     with pytest.raises(EnvelopeError, match=fault) as info:
         decode_envelope(data, TOPIC)
     assert len(str(info.value)) < 300, "it is logged"
@@ -169,26 +169,26 @@ def test_what_is_refused(data: bytes, fault: str) -> None:
     "before",
     ['{"v": ', '{"v": 1, "topic": ', '{"v": 1, "topic": "room:42", "from": ', '{"v": 1, "topic": "room:42", "text": '],
 )
-def test_no_depth_is_too_deep(before: str) -> None:
+def test_deep_nesting_is_refused(before: str) -> None:
     for depth in [*range(1, sys.getrecursionlimit() + 50, 7), 100_000]:
         assert fault_of(f"{before}{'[' * depth}{']' * depth}}}".encode())
         assert fault_of(f"{before}{'[' * depth}".encode())
 
 
-def test_a_publisher_elsewhere_need_not_say_where_and_may_say_more() -> None:
+def test_the_origin_is_optional_and_unknown_fields_are_ignored() -> None:
     assert decode_envelope(written(), TOPIC) == Envelope(TOPIC, "hello", "")
     assert decode_envelope(written(**{"from": ""}), TOPIC) == Envelope(TOPIC, "hello", "")
     assert decode_envelope(written(time=5, trace={"id": []}), TOPIC) == Envelope(TOPIC, "hello", "")
     assert decode_envelope(written(text="\ud83d\ude00"), TOPIC).message == "😀"
 
 
-def test_an_event_may_hold_half_a_surrogate_pair() -> None:
+def test_an_event_can_contain_half_a_surrogate_pair() -> None:
     # a client's JSON can say it, and where a name or a status of hers ends up is an event
     event = {"name": "\ud83d", "\udc00": [1]}
     assert decode_envelope(encode_envelope(Envelope(TOPIC, None, "x", event)), TOPIC).event == event
 
 
-def test_reading_takes_time_in_proportion() -> None:
+def test_decoding_takes_linear_time() -> None:
     data = encode_envelope(Envelope(TOPIC, "x" * 8_000_000), KEY)
     began = time.perf_counter()
     decode_envelope(data, TOPIC, KEY)
@@ -201,7 +201,7 @@ def test_reading_takes_time_in_proportion() -> None:
 
 
 @given(st.from_regex(r"[0-9a-zA-Z]{1,32}", fullmatch=True), st.integers(0, 10**15 - 1))
-def test_a_position_is_read_as_it_was_written(epoch: str, offset: int) -> None:
+def test_a_position_is_parsed_as_it_was_formatted(epoch: str, offset: int) -> None:
     assert Position.parse(str(Position(epoch, offset))) == (epoch, offset)
 
 
@@ -217,14 +217,14 @@ OTHER_JUNK = ["1" * 70 + "-a", "9" * 16 + "-a", "1-" + "a" * 70, None, 5, b"1-a"
 
 
 @pytest.mark.parametrize("junk", [*JUNK.split("|"), *OTHER_JUNK], ids=map(str, range(26)))
-def test_what_is_no_position_is_refused(junk: Any) -> None:
+def test_invalid_positions_are_refused(junk: Any) -> None:
     with pytest.raises(TopicError, match="is not a position in a topic, such as '17-5f3c'") as info:
         Position.parse(junk)
     assert len(str(info.value)) < 500
 
 
 @given(st.one_of(st.text(), st.text("0123456789-abc")))
-def test_any_text_is_a_position_or_none(text: str) -> None:
+def test_any_text_is_a_position_or_refused(text: str) -> None:
     try:
         position = Position.parse(text)
     except TopicError:
@@ -232,7 +232,7 @@ def test_any_text_is_a_position_or_none(text: str) -> None:
     assert Position.parse(str(position)) == position
 
 
-def test_a_position_covers_what_is_before_it_in_its_epoch() -> None:
+def test_a_position_covers_those_before_it_in_its_epoch() -> None:
     here = Position("a", 5)
     assert here.covers(here)
     assert here.covers(Position("a", 0))

@@ -109,7 +109,7 @@ async def test_missed_messages_are_read_from_the_history() -> None:
             while bus.router.dropped < 20:
                 published += 1
                 data = encode_envelope(Envelope(TOPIC, text))
-                keep = Keep(("elsewhere", published), 100, 60)
+                keep = Keep(("another", published), 100, 60)
                 await publisher.connection.publish([Outgoing(TOPIC, data, keep)])
             connection._wire.transport.resume_reading()
             for number in range(1, published + 1):

@@ -1,4 +1,4 @@
-"""The frames of the local bus: whatever is written is read, however it is cut, and nothing else is taken."""
+"""The frames of the local bus are read as they were encoded, however they are split, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 @patient
 @given(frames, st.lists(st.integers(0, 10_000), max_size=20))
-def test_frames_are_read_as_they_were_written(written: list[Frame], cuts: list[int]) -> None:
+def test_frames_are_read_as_they_were_encoded(written: list[Frame], cuts: list[int]) -> None:
     reader = FrameReader()
     data = b"".join(encode(*frame) for frame in written)
     assert [frame for piece in pieces(data, cuts) for frame in read(reader, piece)] == written
@@ -68,7 +68,7 @@ def test_frames_are_read_as_they_were_written(written: list[Frame], cuts: list[i
 
 @patient
 @given(frames)
-def test_a_frame_is_given_with_its_last_byte_and_where_it_is(written: list[Frame]) -> None:
+def test_a_frame_is_yielded_with_its_last_byte(written: list[Frame]) -> None:
     reader = FrameReader()
     for frame in written:
         data = encode(*frame)
@@ -99,13 +99,13 @@ def test_other_bytes_are_frames_or_refused(data: bytes, cuts: list[int]) -> None
 
 @patient
 @given(frames, st.integers(0, 10_000), st.integers(0, 255))
-def test_a_frame_with_one_wrong_byte_is_another_or_refused(written: list[Frame], place: int, byte: int) -> None:
+def test_a_frame_with_one_wrong_byte_is_another_frame_or_refused(written: list[Frame], place: int, byte: int) -> None:
     data = bytearray(b"".join(encode(*frame) for frame in written) or b"\0")
     data[place % len(data)] = byte
     check_that_nothing_else_is_read(bytes(data), [place])
 
 
-def test_a_large_frame_is_refused_before_it_comes() -> None:
+def test_a_large_frame_is_refused_by_its_head() -> None:
     good = encode(MESSAGES, b"a", [b"x"])
     reader = FrameReader()
     cuts = reader.read(good + HEAD.pack(MAX_FRAME + 1, MESSAGES, 1, 1))
@@ -125,7 +125,7 @@ def test_a_large_frame_is_refused_before_it_comes() -> None:
         HEAD.pack(12, MESSAGES, 0, 3) + struct.pack("<II", 2**32 - 1, 5) + b"wxyz",
     ],
 )
-def test_a_frame_of_another_size_than_its_items_is_refused(data: bytes) -> None:
+def test_a_frame_whose_items_do_not_fit_is_refused(data: bytes) -> None:
     with pytest.raises(BusError, match="does not have the length"):
         list(FrameReader().read(data))
 
@@ -134,7 +134,7 @@ def test_a_frame_of_another_size_than_its_items_is_refused(data: bytes) -> None:
     ("name", "items"),
     [(b"n" * 256, []), (b"", [b""] * (MAX_ITEMS + 1)), (b"", [bytes(MAX_FRAME + 1)]), (b"n", [bytes(MAX_FRAME)])],
 )
-def test_what_no_frame_holds_is_not_written(name: bytes, items: list[bytes]) -> None:
+def test_content_that_does_not_fit_into_a_frame_is_not_encoded(name: bytes, items: list[bytes]) -> None:
     with pytest.raises(BusError, match="do not fit"):
         encode(MESSAGES, name, items)
 
@@ -148,7 +148,7 @@ def outgoing(frame: Frame) -> list[Outgoing]:
 
 @patient
 @given(messages)
-def test_messages_stay_in_order_on_their_topics_and_the_last_frame_asks(written: list[Outgoing]) -> None:
+def test_messages_stay_in_order_on_their_topics_and_the_last_frame_has_confirm(written: list[Outgoing]) -> None:
     found = read(FrameReader(), b"".join(encode_messages(written)))
     came = [message for frame in found for message in outgoing(frame)]
     for name in {message.topic for message in came + written}:
@@ -168,7 +168,7 @@ def test_messages_on_one_topic_share_frames_of_moderate_size() -> None:
 
 
 @pytest.mark.parametrize(("count", "number"), [(0, 0), (1, 1), (1000, 1), (1001, 2), (2500, 3)])
-def test_lists_are_divided_and_the_last_frame_asks(count: int, number: int) -> None:
+def test_lists_are_divided_and_the_last_frame_has_confirm(count: int, number: int) -> None:
     written = [b"%d" % item for item in range(count)]
     found = read(FrameReader(), b"".join(encode_lists(SUBSCRIBE, written)))
     assert [item for _, _, items in found for item in items] == written
@@ -176,14 +176,14 @@ def test_lists_are_divided_and_the_last_frame_asks(count: int, number: int) -> N
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e300])
-def test_no_strange_times_to_keep_a_message(seconds: float) -> None:
+def test_invalid_times_to_keep_a_message(seconds: float) -> None:
     with pytest.raises(BusError, match="seconds"):
         decode_keep(b"me", struct.pack("<QIxxxxd", 1, 1, seconds))
 
 
 @patient
 @given(st.binary(max_size=300), st.binary(max_size=30))
-def test_how_to_keep_is_read_or_refused(process: bytes, how: bytes) -> None:
+def test_any_keep_is_decoded_or_refused(process: bytes, how: bytes) -> None:
     try:
         keep = decode_keep(process, how)
     except BusError:

@@ -1,4 +1,4 @@
-"""The memory broker keeps what every broker has to keep."""
+"""The memory broker keeps the contract of all brokers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
-async def test_memory_broker_keeps(check: Check) -> None:
+async def test_the_memory_broker_keeps_the_contract(check: Check) -> None:
     broker = MemoryBroker()
     await check(lambda: broker)

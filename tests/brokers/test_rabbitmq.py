@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import gc
 from pathlib import Path
 from urllib.parse import quote
 
+import aio_pika
+import aiormq
 import anyio
 import anyio.to_thread
 import pytest
-import trustme
 from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
-from support.services import Rabbit, free_port, rabbitmq_server
+from support.services import Rabbit, free_port
 
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
@@ -21,37 +21,6 @@ from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
-
-
-def rights() -> str:
-    """Return the pattern that docs/reference/brokers.md has for configure, write and read."""
-    configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
-    assert configure == write == read
-    return str(read)
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """Return the port for TLS, and the directory with the certificate and its authority."""
-    directory = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    authority.cert_pem.write_to_path(directory / "authority.pem")
-    certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
-    return free_port(), directory
-
-
-@pytest.fixture(scope="module")
-def rabbit(tls: tuple[int, Path]) -> Iterator[Rabbit]:
-    port, directory = tls
-    configuration = f"listeners.ssl.1 = 127.0.0.1:{port}\n" + "".join(
-        f"ssl_options.{name} = {directory}/{file}.pem\n"
-        for name, file in [("cacertfile", "authority"), ("certfile", "server"), ("keyfile", "server")]
-    )
-    with rabbitmq_server(configuration, pywsapp=("secret", rights())) as server:
-        yield server
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS.values(), ids=BROKER_CHECKS)
@@ -108,8 +77,8 @@ def test_the_name_for_logs_has_no_password(url: str, name: str) -> None:
     assert broker.name == name
 
 
-async def test_tls_certificates_are_verified(rabbit: Rabbit, tls: tuple[int, Path]) -> None:
-    port, directory = tls
+async def test_tls_certificates_are_verified(rabbit: Rabbit, rabbit_tls: tuple[int, Path]) -> None:
+    port, directory = rabbit_tls
     trusting = f"cafile={quote(str(directory / 'authority.pem'))}"
     topic = unique_topic()
     async with peers(lambda: broker_from_url(f"amqps://localhost:{port}?{trusting}"), 2) as (one, two):
@@ -124,11 +93,25 @@ async def test_tls_certificates_are_verified(rabbit: Rabbit, tls: tuple[int, Pat
 # -- failures --------------------------------------------------------------------------------------------------------
 
 
+async def test_a_failed_connect_closes_its_connection() -> None:
+    """aio-pika would close it in a task when it is deleted, also outside of an event loop, and then warn."""
+    with pytest.raises(aiormq.AMQPConnectionError) as caught:
+        await broker_from_url(f"amqp://127.0.0.1:{free_port()}").connect(lambda *message: None, [])
+    found = [each for each in gc.get_objects() if isinstance(each, aio_pika.Connection)]
+    assert found, f"the traceback of {caught.value!r} has it"
+    assert [each for each in found if not each.is_closed] == []
+
+
+@pytest.mark.usefixtures("short_pauses")
 async def test_an_app_survives_a_restart_of_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
     await check_restart(rabbit, lambda: broker_from_url(rabbit.url), caplog)
 
 
-async def test_a_frozen_rabbitmq_is_noticed(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("short_pauses")
+async def test_a_frozen_rabbitmq_is_noticed(
+    rabbit: Rabbit, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 1.5)  # 3 seconds instead of 6
     await check_freeze(rabbit, lambda: RabbitBroker(rabbit.url, heartbeat=1), "the server does not answer", caplog)
 
 

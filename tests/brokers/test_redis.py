@@ -15,7 +15,7 @@ from support.serving import serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Broker
-from pywsapp.brokers.redis import RedisBroker
+from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing.broker import BROKER_CHECKS, Check, MakeBroker, peers, unique_topic

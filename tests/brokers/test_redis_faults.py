@@ -19,7 +19,8 @@ from support.serving import Serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Keep, Outgoing, Position
-from pywsapp.brokers.redis import RedisBroker, broker_from_url
+from pywsapp.brokers.redis import broker_from_url
+from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.relay import MAX_PENDING, Relay
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.testing.broker import Peer, peers, unique_topic
@@ -167,10 +168,21 @@ async def test_a_replica_is_not_used_until_it_is_a_master(redis: Redis, caplog: 
 # -- a cluster -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster() -> Iterator[list[Redis]]:
+@pytest.fixture(scope="module")  # a cluster needs two seconds to start
+def shared_cluster() -> Iterator[list[Redis]]:
     with redis_cluster(2) as servers:
         yield servers
+
+
+@pytest.fixture
+async def cluster(shared_cluster: list[Redis]) -> list[Redis]:
+    for server in shared_cluster:  # a test can have restarted it
+        await until(functools.partial(_is_ok, server))
+    return shared_cluster
+
+
+def _is_ok(server: Redis) -> bool:
+    return "cluster_state:ok" in server.ask("CLUSTER", "INFO")
 
 
 @asynccontextmanager
@@ -183,9 +195,9 @@ async def relays(url: str, receivers: Sequence[Peer]) -> AsyncIterator[list[Rela
         tasks.cancel_scope.cancel()
 
 
-async def test_a_moved_slot_is_followed(cluster: list[Redis]) -> None:
-    topic, peer = "room:1", Peer()
-    slot = key_slot(b"pywsapp:{room:1}")
+async def test_a_moved_slot_is_followed(cluster: list[Redis], request: pytest.FixtureRequest) -> None:
+    topic, peer = f"room:{request.node.callspec.id}", Peer()  # another slot on each event loop
+    slot = key_slot(f"pywsapp:{{{topic}}}".encode())
     owner, other = cluster if slot < 8192 else cluster[::-1]
     async with relays(owner.url, [peer, Peer()]) as (subscriber, publisher):
         subscriber.subscribe(topic)

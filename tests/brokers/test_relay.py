@@ -1,4 +1,4 @@
-"""One process's side of a broker: nothing is said twice, and what is lost is told."""
+"""The relay publishes nothing twice and reports what is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_queued_goes_in_order_and_in_batches() -> None:
+async def test_queued_messages_are_published_in_order_and_in_batches() -> None:
     broker, inbox = Bench(), Inbox()
     relay = Relay(broker, inbox)
     relay.subscribe("t")
@@ -58,7 +58,7 @@ async def test_a_plain_message_fails_at_once_while_there_is_no_connection(caplog
     broker.available = False
     async with relaying(relay):
         acknowledgement = relay.publish("t", b"x")
-        relay.publish("t", b"nobody asks")
+        relay.publish("t", b"not awaited")
         assert await failure_of(acknowledgement) == "the memory broker is not connected"
         assert await failure_of(acknowledgement) == "the memory broker is not connected", "once more"
         assert relay.stats == (False, 0, 0, 3, 0, 0)
@@ -70,7 +70,7 @@ async def test_a_plain_message_fails_at_once_while_there_is_no_connection(caplog
     assert relay.stats.failed == 5
 
 
-async def test_a_plain_message_on_its_way_fails_with_the_connection() -> None:
+async def test_a_plain_message_in_flight_fails_with_the_connection() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     async with relaying(relay):
@@ -89,7 +89,7 @@ async def test_a_plain_message_on_its_way_fails_with_the_connection() -> None:
         await taken(relay.publish("t", b"3"))
 
 
-async def test_why_publishing_failed_is_told() -> None:
+async def test_a_failed_message_has_the_reason() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     async with relaying(relay):
@@ -97,22 +97,22 @@ async def test_why_publishing_failed_is_told() -> None:
         assert "is unavailable: OSError: the cable is cut" in await failure_of(relay.publish("t", b"1"))
 
 
-@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kept_message_is_repeated_and_comes_once(when: str) -> None:
     broker, inbox = Bench(), Inbox()
     relay = Relay(broker, inbox)
     relay.subscribe("t")
     async with relaying(relay):
-        getattr(broker, when)["publish"] = failing(OSError("gone"), 1)
+        getattr(broker, when)["publish"] = failing(OSError("broken"), 1)
         acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 4)]
         plain = relay.publish("t", b"plain")
-        assert "gone" in await failure_of(plain)
+        assert "broken" in await failure_of(plain)
         acknowledgements.append(relay.publish("t", b"4", kept(4)))  # meanwhile
         for acknowledgement in acknowledgements:
             await taken(acknowledgement)
         assert relay.stats == (True, 2, 4, 1, len(inbox.data), 0)
         kept_ones = [data for _, data, position in inbox.messages if position is not None]
-        assert kept_ones[:3] == [b"1", b"2", b"3"] or when == "behind"
+        assert kept_ones[:3] == [b"1", b"2", b"3"] or when == "after"
         assert broker.history.read("t", broker.history.read("t", None).position._replace(offset=0)).messages == tuple(
             (number, b"%d" % number) for number in range(1, 5)
         )
@@ -132,7 +132,7 @@ async def test_a_kept_message_waits_for_the_connection_and_keeps_its_place() -> 
         assert inbox.data == [b"%d" % number for number in range(1, 1001)]
 
 
-async def test_a_kept_message_that_the_broker_never_takes_does_not_hold_up_the_rest_for_ever() -> None:
+async def test_a_kept_message_that_the_broker_never_accepts_is_dropped_after_some_attempts() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
 
@@ -148,7 +148,7 @@ async def test_a_kept_message_that_the_broker_never_takes_does_not_hold_up_the_r
         await taken(relay.publish("t", b"fine", kept(2)))
 
 
-async def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_queue_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     broker = Bench()
     broker.available = False
     relay = Relay(broker, Inbox())
@@ -165,7 +165,7 @@ async def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         assert relay.stats.published == MAX_PENDING
 
 
-async def test_what_waits_is_bounded_in_bytes() -> None:
+async def test_the_queue_is_bounded_in_bytes() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     gate = anyio.Event()
@@ -181,7 +181,7 @@ async def test_what_waits_is_bounded_in_bytes() -> None:
             relay.publish("t", bytes(16 * MIB + 1))
 
 
-async def test_who_awaits_goes_no_faster_than_the_broker() -> None:
+async def test_awaiting_each_message_is_backpressure() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     sent = []
@@ -221,7 +221,7 @@ OPERATIONS = st.lists(
 
 @given(OPERATIONS)
 @settings(max_examples=40, deadline=None)
-async def test_whatever_happens_all_that_is_wanted_is_subscribed(operations: list[tuple[str, str]]) -> None:
+async def test_all_wanted_topics_are_subscribed_in_the_end(operations: list[tuple[str, str]]) -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     wanted: set[str] = set()
@@ -238,7 +238,7 @@ async def test_whatever_happens_all_that_is_wanted_is_subscribed(operations: lis
             elif operation == "lose":
                 broker.disconnect()
             elif operation == "fail":
-                broker.before["subscribe"] = failing(OSError("gone"), 1)
+                broker.before["subscribe"] = failing(OSError("broken"), 1)
             elif operation == "all":
                 await anyio.wait_all_tasks_blocked()
             else:
@@ -254,7 +254,7 @@ async def test_whatever_happens_all_that_is_wanted_is_subscribed(operations: lis
         assert broker.subscribed == wanted
 
 
-async def test_waiting_for_a_subscription_lasts_until_it_is_there() -> None:
+async def test_waiting_for_a_subscription() -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     async with relaying(relay):
@@ -279,7 +279,7 @@ async def test_waiting_for_a_subscription_lasts_until_it_is_there() -> None:
             await relay.subscribed("t")
             relay.unsubscribe("t")
             await until(lambda: not broker.subscribed)
-            await relay.subscribed("t")  # nobody wants it: there is nothing to wait for
+            await relay.subscribed("t")  # it is not wanted: there is nothing to wait for
 
 
 async def test_waiting_for_a_subscription_ends_with_the_connection() -> None:
@@ -296,7 +296,7 @@ async def test_waiting_for_a_subscription_ends_with_the_connection() -> None:
         await taken(relay.subscribed("t"))
 
 
-async def test_what_nobody_wants_any_more_is_forgotten_while_the_broker_is_away() -> None:
+async def test_topics_can_be_unsubscribed_without_the_broker() -> None:
     broker = Bench()
     broker.available = False
     relay = Relay(broker, Inbox())
@@ -311,7 +311,7 @@ async def test_what_nobody_wants_any_more_is_forgotten_while_the_broker_is_away(
         assert len(relay._changed) < 2100
 
 
-async def test_who_publishes_while_the_broker_is_away_lets_others_run() -> None:
+async def test_publishing_in_a_loop_without_the_broker_does_not_block_the_event_loop() -> None:
     relay = Relay(MemoryBroker(), lambda *_: None)  # it does not run
     ran = anyio.Event()
     async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""The connection to a broker: it comes back by itself whatever step fails or hangs, and ends when it is to end."""
+"""The relay's connection: it is replaced whatever step fails or hangs, and ends when it is cancelled."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_pauses_grow_and_are_random_and_bounded(monkeypatch: pytest.MonkeyPatch)
         assert len(set(found)) > 150
 
 
-async def test_pauses_grow_until_a_connection_was_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_grow_until_a_connection_was_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
     def note(attempt: int) -> float:
@@ -69,7 +69,7 @@ async def test_pauses_grow_until_a_connection_was_a_good_one(monkeypatch: pytest
         assert attempts == [1, 2, 3, 4, 1, 1, 2, 3], "what never was a connection was no good one"
 
 
-async def test_a_line_when_it_goes_away_and_one_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_log_line_when_the_broker_is_lost_and_one_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     broker = Bench()
     relay = Relay(broker, Inbox())
@@ -92,7 +92,7 @@ async def test_a_line_when_it_goes_away_and_one_when_it_is_back(caplog: pytest.L
 
 
 @pytest.mark.parametrize("step", ["connect", "subscribe", "publish", "unsubscribe", "close"])
-async def test_a_step_that_hangs_is_given_up(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_hangs_is_cancelled(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch)
     broker, inbox = Bench(), Inbox()
     relay = Relay(broker, inbox)
@@ -119,14 +119,14 @@ async def test_a_step_that_hangs_is_given_up(step: str, monkeypatch: pytest.Monk
         assert inbox.data == [b"again"]
 
 
-async def test_it_has_started_when_it_has_tried() -> None:
+async def test_run_has_started_after_the_first_attempt() -> None:
     broker = Bench()
     broker.before["connect"] = failing(OSError("refused"))
     async with relaying(Relay(broker, Inbox())):
         assert broker.calls == ["connect"]
 
 
-async def test_what_is_done_on_connecting_is_done_each_time_and_may_fail() -> None:
+async def test_on_connect_is_called_for_each_connection_and_can_fail() -> None:
     broker = Bench()
     seen: list[set[str]] = []
 
@@ -147,7 +147,7 @@ async def test_what_is_done_on_connecting_is_done_each_time_and_may_fail() -> No
 
 @pytest.mark.parametrize("step", ["connect", "subscribe", "publish", "close", "pause", "rest"])
 @pytest.mark.parametrize("cancelled", ["quietly", "loudly"])
-async def test_it_can_be_cancelled_in_every_step(step: str, cancelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_can_be_cancelled_in_every_step(step: str, cancelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     reached = anyio.Event()
@@ -187,7 +187,7 @@ async def test_it_can_be_cancelled_in_every_step(step: str, cancelled: str, monk
         assert await failure_of(acknowledgement) == "the app has stopped"
 
 
-async def test_it_can_run_again() -> None:
+async def test_run_can_be_called_again() -> None:
     broker, inbox = Bench(), Inbox()
     relay = Relay(broker, inbox)
     for number in (1, 2):
@@ -202,7 +202,7 @@ async def test_it_can_run_again() -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_queued_is_published_before_the_end() -> None:
+async def test_queued_messages_are_published_before_the_end() -> None:
     broker, inbox = MemoryBroker(), Inbox()
     registry, listening = TopicRegistry(broker), Relay(broker, inbox)
     listening.subscribe("t")
@@ -234,7 +234,7 @@ async def test_the_end_does_not_wait_for_a_broker(how: str, monkeypatch: pytest.
     assert await failure_of(plain)
 
 
-async def test_nothing_is_waited_for_when_all_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_flush_ends_when_all_messages_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Bench()
     relay = Relay(broker, Inbox())
     async with relaying(relay):

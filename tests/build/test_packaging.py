@@ -9,7 +9,6 @@ import sys
 import tarfile
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import hatch_build
@@ -20,19 +19,21 @@ import pywsapp
 ROOT = Path(__file__).parent.parent.parent
 VERSION = pywsapp.__version__
 PURE = f"pywsapp-{VERSION}-py3-none-any.whl"
-EXTENSIONS = {f"{name}{hatch_build.SUFFIX}" for name in hatch_build.modules()}
 NO_COMPILER = {"CC": "/bin/false"}
 WARNING = "pywsapp is built without its extension modules: "
-IN_PLACE = ("frames", "outbox", "prepared")
-EXTENSIONS_IN_PLACE = {name for name in EXTENSIONS if Path(name).name.partition(".")[0] in IN_PLACE}
+#: The modules that these tests compile: one with a .pyx, and one without. To compile all of them takes a minute, and
+#: `make compile` does it before the tests.
+COMPILED = ("frames", "prepared")
+EXTENSIONS = {f"{name}{hatch_build.SUFFIX}" for name in hatch_build.modules() if Path(name).name in COMPILED}
 FOREIGN = ("pywsapp/app.so", f"pywsapp/app{hatch_build.SUFFIX}", "pywsapp/_protocol/frames.cp39-win_amd64.pyd")
-SUITE = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_close_codes.py"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def call(*argv: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYWSAPP_PURE"} | variables
+    # PYTHONPATH could name another pywsapp than the one that is tested.
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYWSAPP_PURE", "PYTHONPATH")}
+    environment |= variables
     return subprocess.run(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
@@ -60,6 +61,13 @@ def names_in_sdist(sdist: Path) -> set[str]:
         return {name.removeprefix(f"pywsapp-{VERSION}/") for name in archive.getnames()}
 
 
+def package() -> set[str]:
+    """Return the files of the package in this checkout, without extension modules."""
+    files = {path for path in (ROOT / "src" / "pywsapp").rglob("*") if path.is_file()}
+    kept = {path for path in files if "__pycache__" not in path.parts and path.suffix not in (".so", ".pyd")}
+    return {path.relative_to(ROOT / "src").as_posix() for path in kept}
+
+
 def names_in_wheel(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if not name.startswith(f"pywsapp-{VERSION}.dist-info/")}
@@ -69,28 +77,14 @@ def compiled(names: set[str]) -> set[str]:
     return {name for name in names if name.endswith((".so", ".pyd"))}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unoptimized(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compile without optimizations in this file, which takes a fifth of the time; `make compile` optimizes."""
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform == "win32":
-        yield
-        return
-    script = tmp_path_factory.mktemp("compiler") / "cc"
-    script.write_text(f'#!/bin/sh\nexec "{compiler}" "$@" -O0\n')
-    script.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CC", str(script))
-        yield
-
-
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))[0]
 
 
-def with_only(source: Path, *names: str) -> Path:
-    """Keep the declarations of these modules only, because compiling all of them takes long."""
+def unpack_with(sdist: Path, target: Path, *names: str) -> Path:
+    """Unpack an sdist, and keep the declarations of some modules only, so that no others are compiled."""
+    source = unpack(sdist, target)
     for declarations in (source / "src").rglob("*.pxd"):
         if declarations.stem not in names:
             declarations.unlink()
@@ -111,7 +105,7 @@ def compiler() -> None:
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as a packager builds it: from the sdist only, with remains of other builds in it."""
-    source = unpack(sdist, tmp_path_factory.mktemp("unpacked"))
+    source = unpack_with(sdist, tmp_path_factory.mktemp("unpacked"), *COMPILED)
     for name in FOREIGN:
         (source / "src" / name).write_bytes(b"")
     return build("wheel", source, tmp_path_factory.mktemp("wheel"))[0]
@@ -127,7 +121,7 @@ def pure_wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built_in_place(sdist: Path, compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = with_only(unpack(sdist, tmp_path_factory.mktemp("in_place")), *IN_PLACE)
+    source = unpack_with(sdist, tmp_path_factory.mktemp("in_place"), *COMPILED)
     for name in FOREIGN:
         (source / "src" / name).write_bytes(b"")
     assert run(sys.executable, "hatch_build.py", cwd=source) == ""
@@ -155,6 +149,7 @@ def test_sdist_has_what_a_packager_needs(sdist: Path) -> None:
         "conformance/expected.json",
         "scripts/test.sh",
     } <= names
+    assert {name for name in names if name.startswith("src/")} == {f"src/{name}" for name in package()}
     assert {"hatch_build.py", "src/pywsapp/_protocol/frames.pyx", "src/pywsapp/_protocol/frames.pxd"} <= names
     assert {name.partition("/")[0] for name in names} >= {"docs", "examples", "benchmarks"}
 
@@ -174,16 +169,11 @@ def test_sdist_has_nothing_of_a_build_in_place(in_place: Path, sdist: Path, tmp_
 
 
 def test_wheel_has_exactly_the_package_and_its_extension_modules(wheel: Path, pure_wheel: Path) -> None:
-    package = ROOT / "src" / "pywsapp"
-    ignored = {".so", ".pyd"}
-    expected = {
-        f"pywsapp/{path.relative_to(package).as_posix()}"
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in ignored
-    }
+    expected = package()
     assert names_in_wheel(pure_wheel) == expected
-    assert names_in_wheel(wheel) == expected | EXTENSIONS
-    assert len(EXTENSIONS) > 1
+    not_compiled = {name for name in expected if name.endswith(".pxd") and Path(name).stem not in COMPILED}
+    assert names_in_wheel(wheel) == expected - not_compiled | EXTENSIONS
+    assert len(EXTENSIONS) == len(COMPILED)
     info = f"pywsapp-{VERSION}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         others = set(archive.namelist()) - names_in_wheel(wheel)
@@ -231,17 +221,17 @@ def test_without_cython_the_wheel_is_pure(package: str, unpacked: Path, tmp_path
 @pytest.mark.parametrize(
     ("file", "text", "what"),
     [
-        ("_outbox/awaitables.py", "\ndef f(:\n", "pywsapp/_outbox/awaitables.py:"),
+        ("_protocol/prepared.py", "\ndef f(:\n", "pywsapp/_protocol/prepared.py:"),
         ("_protocol/frames.pyx", '\ncdef extern from "no_such.h":\n    int no_such\n', "no_such.h"),
     ],
     ids=["Cython", "C"],
 )
 def test_one_module_that_does_not_compile_leaves_all_out(
-    file: str, text: str, what: str, unpacked: Path, tmp_path: Path
+    file: str, text: str, what: str, sdist: Path, tmp_path: Path
 ) -> None:
+    unpacked = unpack_with(sdist, tmp_path / "unpacked", *COMPILED)
     with (unpacked / "src" / "pywsapp" / file).open("a") as source:
         source.write(text)
-    with_only(unpacked, "frames", "prepared", "awaitables")
     built, output = build("wheel", unpacked, tmp_path / "wheel")
     assert built.name == PURE
     assert compiled(names_in_wheel(built)) == set()
@@ -250,45 +240,64 @@ def test_one_module_that_does_not_compile_leaves_all_out(
     assert what in output
 
 
-@pytest.mark.parametrize("kind", ["wheel", "pure_wheel"])
-def test_wheel_works_in_an_empty_environment(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-    run(scripts / "python", "-m", "pip", "install", "--quiet", request.getfixturevalue(kind), cwd=tmp_path)
+def install(wheel: Path, directory: Path) -> Path:
+    """Install a wheel in an empty environment; return the directory of its programs."""
+    venv.create(directory, with_pip=False)
+    run(sys.executable, "-m", "pip", "--python", directory, "install", "--quiet", wheel, cwd=directory)
+    return directory / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+@pytest.fixture(scope="module")
+def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(wheel, tmp_path_factory.mktemp("venv"))
+
+
+@pytest.fixture(scope="module")
+def pure_scripts(pure_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(pure_wheel, tmp_path_factory.mktemp("venv"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "build_name"),
+    [("scripts", "compiled build"), ("pure_scripts", "pure Python build"), ("scripts, excluded", "pure Python build")],
+    ids=["wheel", "pure wheel", "wheel with PYWSAPP_PURE"],
+)
+def test_wheel_works_in_an_empty_environment(
+    kind: str, build_name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    name, _, excluded = kind.partition(",")
+    variables = {"PYWSAPP_PURE": "1"} if excluded else {}
+    scripts: Path = request.getfixturevalue(name)
     place = run(scripts / "python", "-I", "-c", "import pywsapp; print(pywsapp.__file__)", cwd=tmp_path)
-    assert place.startswith(str(tmp_path))
-    builds: dict[str, dict[str, str]] = {"pure Python build": {}}
-    if kind == "wheel":
-        builds = {"compiled build": {}, "pure Python build": {"PYWSAPP_PURE": "1"}}
-    for build_name, variables in builds.items():
-        expected = f"pywsapp {VERSION} ({build_name}, Python 3."
-        for command in ([scripts / "python", "-I", "-m", "pywsapp"], [scripts / "pywsapp"]):
-            assert run(*command, "--version", cwd=tmp_path, **variables).startswith(expected)
-        output = run(scripts / "python", "-I", ROOT / "scripts" / "smoke.py", build_name, cwd=tmp_path, **variables)
-        assert build_name in output
+    assert place.startswith(str(scripts.parent))
+    expected = f"pywsapp {VERSION} ({build_name}, Python 3."
+    assert run(scripts / "python", "-I", "-m", "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
+    assert run(scripts / "pywsapp", "--version", cwd=tmp_path, **variables).startswith(expected)
+    output = run(scripts / "python", "-I", ROOT / "scripts" / "smoke.py", build_name, cwd=tmp_path, **variables)
+    assert build_name in output
 
 
 def test_in_place_the_extension_modules_are_complete(built_in_place: Path) -> None:
-    assert extensions_of(built_in_place) == EXTENSIONS_IN_PLACE
+    assert extensions_of(built_in_place) == EXTENSIONS
 
 
 def test_in_place_an_editable_wheel_is_for_any_python(in_place: Path, tmp_path: Path) -> None:
     code = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
     (in_place / "src" / "pywsapp" / f"app{hatch_build.SUFFIX}").write_bytes(b"")
     assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place)
-    assert extensions_of(in_place) == EXTENSIONS_IN_PLACE
+    assert extensions_of(in_place) == EXTENSIONS
     assert PURE in run(sys.executable, "-c", code, tmp_path, cwd=in_place, PYWSAPP_PURE="1")
     assert extensions_of(in_place) == set()
 
 
 def test_in_place_current_extension_modules_are_kept(in_place: Path) -> None:
     def times() -> list[float]:
-        return [(in_place / "src" / name).stat().st_mtime for name in sorted(EXTENSIONS_IN_PLACE)]
+        return [(in_place / "src" / name).stat().st_mtime for name in sorted(EXTENSIONS)]
 
     before = times()
     assert run(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER) == ""
     assert times() == before
-    later = in_place / "src" / "pywsapp" / "_outbox" / "outbox.pxd"
+    later = in_place / "src" / "pywsapp" / "_protocol" / "prepared.pxd"
     os.utime(later)
     run(sys.executable, "hatch_build.py", cwd=in_place)
     assert min(times()) > later.stat().st_mtime
@@ -296,7 +305,7 @@ def test_in_place_current_extension_modules_are_kept(in_place: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="CC means nothing to Visual C")
 def test_in_place_old_extension_modules_are_removed_without_a_compiler(in_place: Path) -> None:
-    os.utime(in_place / "src" / "pywsapp" / "_outbox" / "outbox.py")
+    os.utime(in_place / "src" / "pywsapp" / "_protocol" / "prepared.py")
     done = call(sys.executable, "hatch_build.py", cwd=in_place, **NO_COMPILER)
     assert done.returncode == hatch_build.MISSING_TOOLS
     assert done.stderr.startswith("hatch_build.py: the extension modules are not built: there is no C compiler")
@@ -305,33 +314,44 @@ def test_in_place_old_extension_modules_are_removed_without_a_compiler(in_place:
 
 
 def test_in_place_old_extension_modules_are_removed_when_a_module_does_not_compile(in_place: Path) -> None:
-    with (in_place / "src" / "pywsapp" / "_outbox" / "outbox.py").open("a") as source:
+    with (in_place / "src" / "pywsapp" / "_protocol" / "prepared.py").open("a") as source:
         source.write("def f(:\n")
     done = call(sys.executable, "hatch_build.py", cwd=in_place)
     assert done.returncode == 1
-    assert done.stderr.startswith("hatch_build.py: the extension modules are not built: pywsapp/_outbox/outbox.py:")
+    assert done.stderr.startswith("hatch_build.py: the extension modules are not built: pywsapp/_protocol/prepared.py:")
     assert done.stderr.count("\n") == 1
     assert extensions_of(in_place) == set()
 
 
 @pytest.mark.parametrize("fault", ["older than .py", "older than .pyx", "older than .pxd", "in part", "foreign"])
-def test_pytest_refuses_extension_modules_that_are_out_of_date(fault: str, in_place: Path) -> None:
-    package = in_place / "src" / "pywsapp"
-    sources = {".py": "_outbox/outbox.py", ".pyx": "_protocol/frames.pyx", ".pxd": "_protocol/prepared.pxd"}
+def test_extension_modules_that_are_out_of_date_are_noticed(fault: str, in_place: Path) -> None:
+    protocol = in_place / "src" / "pywsapp" / "_protocol"
+    sources = {".py": "prepared.py", ".pyx": "frames.pyx", ".pxd": "prepared.pxd"}
+    assert fault_in_place(in_place) == "None"
     if fault.startswith("older"):
-        os.utime(package / sources[fault.split()[-1]])
+        name = sources[fault.split()[-1]]
+        os.utime(protocol / name)
+        assert fault_in_place(in_place) == f"src/pywsapp/_protocol/{name} is newer than the extension modules"
     elif fault == "in part":
-        (package / "_outbox" / f"outbox{hatch_build.SUFFIX}").unlink()
+        (protocol / f"prepared{hatch_build.SUFFIX}").unlink()
+        assert fault_in_place(in_place) == f"src/pywsapp/_protocol/prepared{hatch_build.SUFFIX} is missing"
     else:
-        (package / "app.so").write_bytes(b"")
-    done = call(*SUITE, cwd=in_place, PYTHONPATH="src")
+        (in_place / "src" / "pywsapp" / "app.so").write_bytes(b"")
+        assert fault_in_place(in_place) == "src/pywsapp/app.so has no .pxd"
+
+
+def fault_in_place(source: Path) -> str:
+    return run(sys.executable, "-c", "import hatch_build; print(hatch_build.fault_in_place())", cwd=source).strip()
+
+
+def test_pytest_refuses_extension_modules_that_are_out_of_date(in_place: Path) -> None:
+    os.utime(in_place / "src" / "pywsapp" / "_protocol" / "prepared.py")
+    suite = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_close_codes.py"]
+    done = call(*suite, cwd=in_place, PYTHONPATH="src")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert fault_in_place(in_place) in done.stderr
     assert "run: python hatch_build.py" in done.stderr
     assert done.stderr.strip().count("\n") == 0
-
-
-def test_pytest_runs_the_pure_build_beside_extension_modules_that_are_out_of_date(in_place: Path) -> None:
-    os.utime(in_place / "src" / "pywsapp" / "_outbox" / "outbox.py")
     assert "pywsapp: pure Python build, 0 extension modules" in run(
-        *SUITE, cwd=in_place, PYTHONPATH="src", PYWSAPP_PURE="1"
+        *suite, cwd=in_place, PYTHONPATH="src", PYWSAPP_PURE="1"
     )

@@ -348,9 +348,10 @@ async def test_leaving_the_block_waits_no_longer_than_close_timeout() -> None:
 async def test_waiting_for_the_close_frame_can_be_cancelled() -> None:
     server = Busy()
     async with echoing(server) as app:
-        with anyio.move_on_after(0.1) as scope:
+        with anyio.CancelScope() as scope:
             async with connect(f"ws://127.0.0.1:{app.port}/", options=Options(close_timeout=10 * GUARD)) as conn:
                 await server.until_called("open")
+                scope.deadline = anyio.current_time() + 0.1
         assert scope.cancelled_caught
         assert (conn.close_code, conn.was_clean) == (1000, False)
         server.finish.set()
@@ -439,7 +440,7 @@ async def test_component_instead_of_a_url() -> None:
 
 
 async def test_url_without_component_for_run_client() -> None:
-    with pytest.raises(ConfigurationError, match="MessageComponent"):
+    with pytest.raises(ConfigurationError, match=r"takes the component first: `await run_client\(component, url\)`"):
         await run_client("ws://localhost/", Server())  # type: ignore[arg-type]
 
 

@@ -300,7 +300,7 @@ async def test_a_marked_hook_runs_in_a_thread() -> None:
         def on_message(self, conn: Connection, message: Any) -> None:
             ids.append(threading.get_ident())
             anyio.from_thread.run_sync(conn.send, message.upper())
-            anyio.from_thread.run(conn.send, "awaited")  # type: ignore[arg-type]
+            anyio.from_thread.run(conn.send, "awaited")
 
     async with serving(Threaded()) as server, server.client() as client:
         await client.send("hello")

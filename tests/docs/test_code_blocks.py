@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 pytestmark = pytest.mark.once
-#: A fragment is not run, so it can be wrong. More of them need a reason that convinces.
+#: A fragment does not run, so it can be wrong. Allow more of them only for a good reason.
 MAX_FRAGMENTS = 6
 #: Runs each of the files as a module, so that a program that serves ends.
 RUN = "import runpy, sys; [runpy.run_path(path, run_name='docs') for path in sys.argv[1:]]"
@@ -130,7 +130,7 @@ def test_the_app_of_a_program_serves(block: Block, directory: Path, monkeypatch:
     exec(compile(block.text, block.name, "exec"), names)
     app = names.get("app")
     if app is None:
-        return  # the App is made when the program runs
+        return  # the program creates the App when it runs
     assert isinstance(app, App)
     app.rebind(address="127.0.0.1", port=0)
 

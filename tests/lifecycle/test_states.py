@@ -72,7 +72,8 @@ def test_a_connection_follows_the_table(steps: list[str]) -> None:
         before = machine.state
         STEPS[step](pipe)
         assert RANK[machine.state] >= RANK[before]
-        assert pipe.conn.is_open == (machine.state in SENDING)
+        assert machine.outbox.is_open == (machine.state in SENDING)
+        assert pipe.conn.is_open == (machine.state is State.OPEN)
         assert (pipe.conn.close_code is None) == (machine.state is State.OPEN)
     pipe.client.transport.abort()
     pipe.turn()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +13,13 @@ import pytest
 from support.handler_tasks import LOOPS
 from support.serving import GUARD, PING, PONG, Pipe, Recorder, frame
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.connection import Connection, broadcast
 from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
 
-CALLS: dict[str, Callable[[Connection], Awaitable[object]]] = {
+CALLS: dict[str, Callable[[Connection], LazyCoroutine[object]]] = {
     "send": lambda conn: conn.send("x"),
     "close": lambda conn: conn.close(),
     "ping": lambda conn: conn.ping(),
@@ -51,7 +51,7 @@ async def test_a_task_group_can_start_a_method(name: str, is_full: bool) -> None
         pipe = full_connection(outer) if is_full else Pipe(Recorder(), tasks=outer)
         with anyio.fail_after(GUARD):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(CALLS[name], pipe.conn)  # type: ignore[arg-type]
+                tasks.start_soon(CALLS[name], pipe.conn)
                 await anyio.lowlevel.checkpoint()
                 pipe.client.transport.resume_reading()
                 pipe.turn()
@@ -73,7 +73,7 @@ def pong_of(pipe: Pipe) -> bytes:
 async def test_create_task_accepts_a_result(name: str) -> None:
     async with anyio.create_task_group() as outer:
         for pipe in (Pipe(Recorder(), tasks=outer), full_connection(outer)):
-            task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))  # type: ignore[arg-type]
+            task: asyncio.Task[object] = asyncio.create_task(CALLS[name](pipe.conn))
             await anyio.lowlevel.checkpoint()
             pipe.client.transport.resume_reading()
             pipe.turn()
@@ -89,7 +89,7 @@ async def test_a_task_of_a_result_can_be_cancelled() -> None:
         pipe = full_connection(outer)
         before = len(anyio.get_running_tasks())
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(pipe.conn.send, "y")  # type: ignore[arg-type]
+            tasks.start_soon(pipe.conn.send, "y")
             await anyio.wait_all_tasks_blocked()
             assert len(anyio.get_running_tasks()) == before + 1, "send does not wait"
             tasks.cancel_scope.cancel()

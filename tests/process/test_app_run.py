@@ -24,6 +24,11 @@ from pywsapp import App, EchoServer, MessageComponent, Options, in_thread
 app = App("*", 0, options=Options({options}))
 """
 ECHO = APP + 'app.route("/", EchoServer())\n'
+#: Shortens the times that a process has to end, for handlers that do not end.
+SHORT_LIMITS = """
+from pywsapp._process import running, signals
+running._SPARE_SECONDS = signals._CANCEL_SECONDS = 0.3
+"""
 
 HANDLERS = {
     "waiting": """
@@ -86,7 +91,8 @@ def test_signal_closes_every_connection_and_exits_with_0(run: str, number: signa
 @every_backend
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
-    with Program(f"{hanging(handler)}app.run({run})") as program, BlockingClient(program.port) as client:
+    source = hanging(handler) if handler == "waiting" else f"{SHORT_LIMITS}{hanging(handler)}"
+    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         if handler == "blocking the loop":
             program.until("begun")
@@ -94,7 +100,7 @@ def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
             assert client.frame() == (TEXT, b"begun")
         program.send(signal.SIGINT)
         if handler == "blocking the loop":
-            time.sleep(0.5)  # nothing tells that the signal was taken
+            time.sleep(0.5)  # no output shows that the signal was handled
         else:
             assert client.frame()[0] == CLOSE
         assert program.process.poll() is None
@@ -106,8 +112,8 @@ def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
 @every_backend
 @pytest.mark.parametrize("handler", ["not to be cancelled", "in a thread", "blocking the loop"])
 def test_first_signal_ends_in_time_even_if_a_handler_does_not_end(run: str, handler: str) -> None:
-    options = "drain_timeout=0.2, on_close_timeout=0.2"
-    with Program(f"{hanging(handler, options)}app.run({run})") as program, BlockingClient(program.port) as client:
+    source = f"{SHORT_LIMITS}{hanging(handler, 'drain_timeout=0.2, on_close_timeout=0.2')}"
+    with Program(f"{source}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         program.until("begun") if handler == "blocking the loop" else client.frame()
         program.send(signal.SIGTERM)
@@ -150,7 +156,7 @@ def test_handler_that_hangs_delays_the_end_for_a_limited_time(run: str) -> None:
 
 @every_backend
 def test_a_delayed_drain_is_not_a_handler_that_hangs(run: str) -> None:
-    # The delay alone is longer than all that may take without it.
+    # The delay alone is longer than the time limit without it.
     source = echo("drain_delay=2.6, drain_timeout=0.1, on_close_timeout=0.1, close_timeout=0.1")
     with Program(f"{source}app.run({run})") as program:
         port = program.port
@@ -230,7 +236,7 @@ print("joined")
 
 
 def last_line(source: str, status: int = 1) -> str:
-    """Run a program that fails; return the last line of its output, which is all that most users read."""
+    """Run a program that fails; return the last line of its output, which most users read first."""
     with Program(source) as program:
         assert program.end() == status, program.output
     assert "ExceptionGroup" not in program.output
@@ -297,7 +303,7 @@ app.run({run})
 def test_startup_hook_that_exits(run: str, kind: str) -> None:
     source = f"""{echo()}
 @app.on_startup
-{kind} leave():
+{kind} stop():
     sys.exit("no database")
 app.run({run})
 """

@@ -18,20 +18,20 @@ from support.serving import CLOSE, GUARD, TEXT, frame
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
-#: Seconds; shorter than every time limit that a test could run into, which are 30 seconds.
+#: Seconds; shorter than the time limits of 30 seconds that a test could reach by mistake.
 SOON = 15
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SO_REUSEPORT does not balance")
 
 #: An App whose connections send the number and the process ID of their worker; a message can make it crash.
-WHO = """
+WORKER_INFO = """
 import os, sys, signal
 import anyio
 from pywsapp import App, MessageComponent, Options
 
-def say(text):
+def write_line(text):
     sys.stdout.write(text + "\\n")  # in one write, because other processes write too
 
-class Who(MessageComponent):
+class WorkerInfo(MessageComponent):
     def on_open(self, conn):
         conn.send(f"{{app.worker}} {{os.getpid()}}")
     def on_message(self, conn, message):
@@ -39,12 +39,18 @@ class Who(MessageComponent):
             os._exit(3)
 
 app = App("*", 0, options=Options({options}))
-app.route("/", Who())
+app.route("/", WorkerInfo())
+"""
+
+#: Shortens the times that a worker has to end, for handlers that do not end.
+SHORT_LIMITS = """
+from pywsapp._process import running, signals
+running._SPARE_SECONDS = signals._CANCEL_SECONDS = 0.3
 """
 
 
-def who(options: str = "") -> str:
-    return WHO.format(options=options)
+def worker_info(options: str = "") -> str:
+    return WORKER_INFO.format(options=options)
 
 
 class Client(BlockingClient):
@@ -78,11 +84,11 @@ def one_of_each(port: int, workers: int) -> Iterator[dict[int, Client]]:
 
 @every_backend
 def test_workers_share_the_port_and_drain_at_sigterm(run: str) -> None:
-    source = f"""{who()}
-app.on_startup(lambda: say(f"startup {{app.worker}}"))
-app.on_shutdown(lambda: say(f"shutdown {{app.worker}}"))
+    source = f"""{worker_info()}
+app.on_startup(lambda: write_line(f"startup {{app.worker}}"))
+app.on_shutdown(lambda: write_line(f"shutdown {{app.worker}}"))
 app.run({run}, workers=2)
-say(f"behind run {{app.worker}}")
+write_line(f"behind run {{app.worker}}")
 """
     with Program(source) as program, one_of_each(program.port, 2) as clients:
         pids = {client.pid for client in clients.values()} | {program.process.pid}
@@ -106,7 +112,7 @@ say(f"behind run {{app.worker}}")
 
 @ON_LINUX
 def test_connections_are_spread_evenly() -> None:
-    with Program(f"{who()}app.run(workers=4)") as program, ExitStack() as opened:
+    with Program(f"{worker_info()}app.run(workers=4)") as program, ExitStack() as opened:
         port = program.port
         reached = [opened.enter_context(Client(port)).worker for _ in range(400)]
         # A worker gets 100 on average, with a standard deviation of 9: one run in ten million is off by 50.
@@ -114,7 +120,9 @@ def test_connections_are_spread_evenly() -> None:
 
 
 def test_all_addresses_and_listeners_are_shared() -> None:
-    source = f'{who()}app = App("*", 0, "")\napp.listen(port=0)\napp.route("/", Who())\napp.run(workers=2)'
+    source = (
+        f'{worker_info()}app = App("*", 0, "")\napp.listen(port=0)\napp.route("/", WorkerInfo())\napp.run(workers=2)'
+    )
     with Program(source) as program:
         urls = program.until(r"2 workers on \w+: (http[^(\n]*)")[1].split()
         for port in {int(url.rpartition(":")[2]) for url in urls}:
@@ -126,7 +134,7 @@ def test_all_addresses_and_listeners_are_shared() -> None:
 
 def test_unix_socket_is_shared_and_its_file_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "chat.sock"
-    source = f'{who()}app = App("*", unix_path={str(path)!r})\napp.http("/", lambda _: str(app.worker))\n'
+    source = f'{worker_info()}app = App("*", unix_path={str(path)!r})\napp.http("/", lambda _: str(app.worker))\n'
     with Program(f"{source}app.run(workers=2)") as program:
         program.until(f"2 workers on .* unix:{path}\n")
         with socket.socket(socket.AF_UNIX) as sock:
@@ -143,7 +151,9 @@ def test_inherited_socket_is_shared() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.set_inheritable(True)
         port, fd = sock.getsockname()[1], sock.fileno()
-        program = Program(f'{who()}app = App("*", fd={fd})\napp.route("/", Who())\napp.run(workers=2)', pass_fds=[fd])
+        program = Program(
+            f'{worker_info()}app = App("*", fd={fd})\napp.route("/", WorkerInfo())\napp.run(workers=2)', pass_fds=[fd]
+        )
         with program:
             assert program.port == port
             with Client(port) as client:
@@ -153,7 +163,7 @@ def test_inherited_socket_is_shared() -> None:
 
 
 def test_a_program_that_a_worker_starts_is_not_a_worker() -> None:
-    source = f"""{who()}
+    source = f"""{worker_info()}
 import subprocess
 print(subprocess.check_output([sys.executable, "-c", "import os; print('PYWSAPP_WORKER' in os.environ)"], text=True))
 app.run(workers=2)
@@ -170,13 +180,13 @@ app.run(workers=2)
 
 @every_backend
 def test_second_sigint_ends_at_once_with_130(run: str) -> None:
-    source = f"""{who()}
-class Hangs(Who):
+    source = f"""{SHORT_LIMITS}{worker_info()}
+class Hangs(WorkerInfo):
     async def on_message(self, conn, message):
         with anyio.CancelScope(shield=True):
             await anyio.sleep_forever()
     def on_close(self, conn):
-        say(f"on_close {{conn.close_code}}")
+        write_line(f"on_close {{conn.close_code}}")
 app.route("/hangs", Hangs())
 app.run({run}, workers=2)
 """
@@ -196,12 +206,12 @@ app.run({run}, workers=2)
 
 
 def test_second_signal_calls_the_shutdown_hooks_of_workers() -> None:
-    source = f"""{who()}
-class Hangs(Who):
+    source = f"""{worker_info()}
+class Hangs(WorkerInfo):
     async def on_message(self, conn, message):
         await anyio.sleep_forever()
 app.route("/hangs", Hangs())
-app.on_shutdown(lambda: say(f"shutdown {{app.worker}}"))
+app.on_shutdown(lambda: write_line(f"shutdown {{app.worker}}"))
 app.run(workers=2)
 """
     with Program(source) as program:
@@ -219,7 +229,7 @@ app.run(workers=2)
 
 def test_signals_to_a_worker_itself_do_not_count_twice() -> None:
     """systemd sends SIGTERM to every process of a service, and the supervisor sends it as well."""
-    with Program(f"{who()}app.run(workers=2)") as program, one_of_each(program.port, 2) as clients:
+    with Program(f"{worker_info()}app.run(workers=2)") as program, one_of_each(program.port, 2) as clients:
         pids = [client.pid for client in clients.values()]
         for pid in pids:
             os.kill(pid, signal.SIGHUP)
@@ -231,10 +241,10 @@ def test_signals_to_a_worker_itself_do_not_count_twice() -> None:
 
 
 def test_handler_that_does_not_end_does_not_stop_the_drain() -> None:
-    source = f"""{who("drain_timeout=0.2, on_close_timeout=0.2")}
-class Hangs(Who):
+    source = f"""{SHORT_LIMITS}{worker_info("drain_timeout=0.2, on_close_timeout=0.2")}
+class Hangs(WorkerInfo):
     def on_message(self, conn, message):
-        say("begun")
+        write_line("begun")
         while True:
             pass
 app.route("/hangs", Hangs())
@@ -245,21 +255,21 @@ app.run(workers=2)
         program.until("begun")
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
-    assert re.search(r"worker \d \(process \d+\) was told to end, and ended with status 1", program.output)
+    assert re.search(r"worker \d \(process \d+\) was stopped, and ended with status 1", program.output)
 
 
 def test_workers_drain_when_the_supervisor_is_killed() -> None:
-    with Program(f"{who()}app.run(workers=2)") as program, one_of_each(program.port, 2) as clients:
+    with Program(f"{worker_info()}app.run(workers=2)") as program, one_of_each(program.port, 2) as clients:
         program.process.kill()
         assert [client.receive_close() for client in clients.values()] == [1012, 1012]
         program.end()  # the end of the output, so all processes that write to it have ended
 
 
 def test_signal_before_workers_listen() -> None:
-    source = f"""{who()}
+    source = f"""{worker_info()}
 @app.on_startup
 async def hang():
-    say("starting")
+    write_line("starting")
     await anyio.sleep_forever()
 app.run(workers=2)
 """
@@ -275,7 +285,7 @@ app.run(workers=2)
 
 @every_backend
 def test_crashed_worker_is_restarted_and_the_others_continue(run: str) -> None:
-    with Program(f"{who()}app.run({run}, workers=3)") as program, one_of_each(program.port, 3) as clients:
+    with Program(f"{worker_info()}app.run({run}, workers=3)") as program, one_of_each(program.port, 3) as clients:
         clients[1].sock.sendall(frame(TEXT, b"crash"))
         os.kill(clients[2].pid, signal.SIGKILL)
         for number, what in ((1, "ended with status 3"), (2, "was killed by SIGKILL")):
@@ -292,7 +302,7 @@ def test_crashed_worker_is_restarted_and_the_others_continue(run: str) -> None:
 
 
 def test_worker_that_crashes_again_and_again_is_started_less_and_less_often() -> None:
-    source = f"""{who()}
+    source = f"""{worker_info()}
 if app.worker == 1:
     app.on_startup(lambda: os._exit(7))
 app.run(workers=2)
@@ -308,7 +318,7 @@ app.run(workers=2)
 
 
 def test_no_worker_listens() -> None:
-    source = f"""{who()}
+    source = f"""{worker_info()}
 @app.on_startup
 def fail():
     raise LookupError("no database")
@@ -364,7 +374,7 @@ class Visitors:
 
 @every_backend
 def test_sighup_replaces_the_workers_and_no_client_is_refused(run: str) -> None:
-    source = f"{who()}app.run({run}, workers=2)"
+    source = f"{worker_info()}app.run({run}, workers=2)"
     with Program(source) as program, one_of_each(program.port, 2) as old:
         with Visitors(program.port) as visitors:
             visitors.wait_for_more(20)
@@ -388,9 +398,11 @@ def test_sighup_replaces_the_workers_and_no_client_is_refused(run: str) -> None:
 
 def test_sighup_loads_new_code(tmp_path: Path) -> None:
     script = tmp_path / "chat.py"
-    script.write_text(f"{who()}app.run(workers=2)")
+    script.write_text(f"{worker_info()}app.run(workers=2)")
     with Program([str(script)]) as program, one_of_each(program.port, 2) as old:
-        script.write_text(f"{who()}Who.on_open = lambda self, conn: conn.send('new 1')\napp.run(workers=2)")
+        script.write_text(
+            f"{worker_info()}WorkerInfo.on_open = lambda self, conn: conn.send('new 1')\napp.run(workers=2)"
+        )
         program.send(signal.SIGHUP)
         assert [old[1].receive_close(), old[2].receive_close()] == [1012, 1012]
         program.until("all workers are replaced")
@@ -399,7 +411,7 @@ def test_sighup_loads_new_code(tmp_path: Path) -> None:
 
 
 def test_new_code_that_does_not_run_keeps_the_old_workers(tmp_path: Path) -> None:
-    script, good = tmp_path / "chat.py", who("close_timeout=0.1")
+    script, good = tmp_path / "chat.py", worker_info("close_timeout=0.1")
     script.write_text(f"{good}app.run(workers=2)")
     with Program([str(script)]) as program, one_of_each(program.port, 2) as old:
         for mistake, status in (("1 / 0", 1), ("os._exit(5)", 5), ("app.listen(port=0)", 1)):
@@ -420,9 +432,9 @@ def test_new_code_that_does_not_run_keeps_the_old_workers(tmp_path: Path) -> Non
 
 
 def test_log_lines_carry_the_worker() -> None:
-    source = f"""{who()}
+    source = f"""{worker_info()}
 import logging
-class Fails(Who):
+class Fails(WorkerInfo):
     def on_open(self, conn):
         raise LookupError("no such room")
 app.route("/fails", Fails())
@@ -439,7 +451,7 @@ handler = logging.StreamHandler()
 handler.setFormatter(logging.Formatter("[%(worker)s] %(name)s: %(message)s", defaults={"worker": "-"}))
 logging.basicConfig(level="INFO", handlers=[handler])
 """
-    source = f"""{who()}{own}
+    source = f"""{worker_info()}{own}
 app.on_startup(lambda: logging.getLogger("chat").info("ready"))
 app.run(workers=2)
 """
@@ -469,7 +481,7 @@ ERROR = "pywsapp.exceptions.ConfigurationError: "
 def test_mistake_is_reported_once(source: str, what: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with Program(f"{who()}port = {port}\n{source.format()}") as program:
+        with Program(f"{worker_info()}port = {port}\n{source.format()}") as program:
             assert program.end(SOON) == 1
     assert program.output.rstrip("\n").rpartition("\n")[2].startswith(ERROR + what.format(port=port))
     assert program.output.count(ERROR) == 1
@@ -478,14 +490,14 @@ def test_mistake_is_reported_once(source: str, what: str) -> None:
 
 @ON_LINUX
 def test_port_of_another_supervisor_is_in_use() -> None:
-    with Program(f"{who()}app.run(workers=2)") as first:
-        with Program(f"{who()}app.rebind(port={first.port})\napp.run(workers=2)") as second:
+    with Program(f"{worker_info()}app.run(workers=2)") as first:
+        with Program(f"{worker_info()}app.rebind(port={first.port})\napp.run(workers=2)") as second:
             assert second.end(SOON) == 1
         assert f"cannot listen on 127.0.0.1:{first.port}: the address is in use" in second.output
 
 
 def test_second_run_with_workers_is_refused() -> None:
-    with Program(f"{who()}app.run(workers=2)\napp.run(workers=2)") as program:
+    with Program(f"{worker_info()}app.run(workers=2)\napp.run(workers=2)") as program:
         program.port  # noqa: B018 - waits until all listen
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 1
@@ -493,5 +505,5 @@ def test_second_run_with_workers_is_refused() -> None:
 
 
 def test_one_worker_is_this_process() -> None:
-    with Program(f"{who()}app.run(workers=1)") as program, BlockingClient(program.port) as client:
+    with Program(f"{worker_info()}app.run(workers=1)") as program, BlockingClient(program.port) as client:
         assert client.frame() == (TEXT, f"None {program.process.pid}".encode())

@@ -155,7 +155,7 @@ async def test_worker_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixtu
         await bus.pid()
         await bus.ask(b"stay")
     assert "does not end in time and is killed" in caplog.text
-    assert "was told to end, and was killed by SIGKILL" in caplog.text
+    assert "was stopped, and was killed by SIGKILL" in caplog.text
 
 
 async def test_cancelled_supervisor_ends_all_workers() -> None:

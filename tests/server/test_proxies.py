@@ -232,9 +232,9 @@ async def test_with_trusted_proxies_only_they_can_send_a_header() -> None:
 @pytest.mark.parametrize(
     ("trusted", "header", "seen"),
     [
-        (["127.0.0.1"], V2, "http 203.0.113.9"),  # a client's own words
-        (["127.0.0.1", "203.0.113.9"], V2, "https 192.0.2.5"),  # a CDN's words
-        (["127.0.0.1"], V2_LOCAL, "https 192.0.2.5"),  # the balancer's own words
+        (["127.0.0.1"], V2, "http 203.0.113.9"),  # from the client, so not trusted
+        (["127.0.0.1", "203.0.113.9"], V2, "https 192.0.2.5"),  # from a trusted CDN
+        (["127.0.0.1"], V2_LOCAL, "https 192.0.2.5"),  # from the balancer
         (["127.0.0.1"], V1_UNKNOWN, "http 127.0.0.1"),  # the header names no client
         ([], V2, "http 203.0.113.9"),
     ],

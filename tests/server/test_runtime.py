@@ -1,4 +1,4 @@
-"""What connections share in one event loop: flushing at the end of a turn, time limits, tasks and the end."""
+"""The runtime that connections share: flushing at the end of a turn, time limits, tasks and the shutdown."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def run(runtime: Runtime, body: Callable[[TaskGroup], Any]) -> None:
 # -- flushing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_filled_in_a_turn_is_flushed_at_its_end() -> None:
+async def test_frames_of_a_turn_are_flushed_at_its_end() -> None:
     written: list[bytes] = []
 
     async def body(_: TaskGroup) -> None:
@@ -111,7 +111,7 @@ async def test_what_is_filled_in_a_turn_is_flushed_at_its_end() -> None:
     assert written == [b"\x81\x011\x81\x013", b"\x81\x012", b"\x81\x014"]
 
 
-async def test_what_is_filled_while_flushing_is_flushed_too() -> None:
+async def test_frames_queued_while_flushing_are_flushed_too() -> None:
     written: list[bytes] = []
 
     async def body(_: TaskGroup) -> None:

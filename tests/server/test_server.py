@@ -1,4 +1,4 @@
-"""The server: several listeners, and all the ways in which it ends."""
+"""The server: several listeners, and the kinds of shutdown."""
 
 from __future__ import annotations
 

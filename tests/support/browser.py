@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ChatUsers", "Page", "Server", "browser", "expect", "pictures", "server", "users"]
+__all__ = ["ChatUsers", "Page", "Server", "browser", "expect", "next_servers", "pictures", "server", "users"]
 
 MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
 
@@ -58,9 +58,18 @@ class Server:
         return f"http://localhost:{self.port}/"
 
     def start(self) -> None:
-        """Start the demo and wait for its start-up line."""
+        """Start the demo and wait until it listens."""
+        self.launch()
+        self.wait_until_listening()
+
+    def launch(self) -> None:
+        """Start the process of the demo."""
         command = [sys.executable, "-u", "-m", "pywsapp", "demo", "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def wait_until_listening(self) -> None:
+        """Wait for the start-up line of the demo."""
+        assert self.process is not None
         assert self.process.stdout is not None
         lines = []
         for line in self.process.stdout:
@@ -153,12 +162,23 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def next_servers() -> Iterator[list[Server]]:
+    """The server of the next test, which starts during a test."""
+    servers = [Server()]
+    servers[0].launch()
+    yield servers
+    servers[0].kill()
+
+
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    server.start()
+def server(next_servers: list[Server]) -> Iterator[Server]:
+    server, following = next_servers.pop(), Server()
+    next_servers.append(following)
+    server.wait_until_listening()
+    following.launch()
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture

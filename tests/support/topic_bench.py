@@ -1,4 +1,4 @@
-"""What tests of topics share: a broker of which single steps hang, fail or are slow, and a way to wait."""
+"""Helpers for tests of topics: a broker with steps that hang or fail, and a way to wait."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Message = tuple[str, bytes, "Position | None"]
 
 
 class Bench(MemoryBroker):
-    """A memory broker with something awaited before, or behind, some of its steps."""
+    """A memory broker that awaits something before or after some of its steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[str] = []
         self.batches: list[list[Outgoing]] = []
         self.before: dict[str, Step] = {}
-        self.behind: dict[str, Step] = {}
+        self.after: dict[str, Step] = {}
 
     @asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
@@ -36,8 +36,8 @@ class Bench(MemoryBroker):
         if name in self.before:
             await self.before[name]()
         yield
-        if name in self.behind:
-            await self.behind[name]()
+        if name in self.after:
+            await self.after[name]()
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
         async with self.step("connect"):
@@ -50,7 +50,7 @@ class Bench(MemoryBroker):
 
     @property
     def subscribed(self) -> set[str]:
-        """What the one connection there is has subscribed to."""
+        """The topics that the only connection subscribes to."""
         (connection,) = self.connections
         return set(connection._topics)
 
@@ -83,7 +83,7 @@ class BenchConnection(MemoryConnection):
 
 
 def failing(exc: Exception, times: int = 10**9) -> Step:
-    """Give a step that raises so many times."""
+    """Return a step that raises an exception a number of times."""
     left = [times]
 
     async def fail() -> None:
@@ -95,7 +95,7 @@ def failing(exc: Exception, times: int = 10**9) -> Step:
 
 
 class Inbox:
-    """What came from a broker."""
+    """A receiver that records what the broker delivers."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -109,7 +109,7 @@ class Inbox:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something holds that nobody tells of."""
+    """Wait for a condition that has no event."""
     with anyio.fail_after(GUARD):
         while not condition():
             await anyio.lowlevel.checkpoint()
@@ -117,7 +117,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def relaying(relay: Relay) -> AsyncIterator[None]:
-    """Run a relay; it has tried to connect by then."""
+    """Run a relay that has tried to connect."""
     async with anyio.create_task_group() as tasks:
         with anyio.fail_after(GUARD):
             await tasks.start(relay.run)

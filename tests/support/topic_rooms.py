@@ -1,4 +1,4 @@
-"""A component for tests of topics: clients say what it does, and it writes down what it is told."""
+"""A component for tests of topics: clients command it, and it records the calls of its hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.serving import Client, Recorder, Serving, serving
 
 
 class Rooms(Recorder):
-    """An app with a component that clients tell to "join room:1", "leave room:1" or "say room:1 hello"."""
+    """An app with a component that clients command by "join room:1", "leave room:1" or "say room:1 hello"."""
 
     def __init__(self, broker: Broker | None = None, **settings: Any) -> None:
         super().__init__()
@@ -48,13 +48,13 @@ class Rooms(Recorder):
         self.record("error", str(exc))
 
     def said(self, *names: str) -> list[tuple[Any, ...]]:
-        """Give the calls of some names."""
+        """Return the calls of some hooks."""
         return [call for call in self.calls if call[0] in names]
 
     async def connect(
         self, stack: AsyncExitStack, topic: str | None = "t", **options: Any
     ) -> tuple[Client, Connection]:
-        """Connect a client, and let it join a topic."""
+        """Connect a client and subscribe it to a topic."""
         count = len(self.conns)
         client = await stack.enter_async_context(self.server.client(**options))
         await self.until(lambda: len(self.conns) > count)
@@ -65,7 +65,7 @@ class Rooms(Recorder):
 
 @asynccontextmanager
 async def running(*rooms: Rooms) -> AsyncIterator[AsyncExitStack]:
-    """Run apps, and give what holds their clients."""
+    """Run apps and yield a stack for their clients."""
     async with AsyncExitStack() as servers:
         for one in rooms:
             one.server = await servers.enter_async_context(serving(one.app))
@@ -74,7 +74,7 @@ async def running(*rooms: Rooms) -> AsyncIterator[AsyncExitStack]:
 
 
 class Recovering(Rooms):
-    """Rooms whose clients say where they are: "17-5f3c", or "new"."""
+    """Rooms whose clients send their position: "17-5f3c", or "new"."""
 
     def __init__(self, broker: Broker | None = None, **history: Any) -> None:
         super().__init__(broker)
@@ -98,7 +98,7 @@ async def take(client: Client, number: int = 1) -> list[Any]:
 
 
 async def recover(client: Client, since: str = "new") -> tuple[list[Any], dict[str, Any]]:
-    """Recover; give what was missed and what it said then."""
+    """Recover; return the missed messages and the answer."""
     await client.send(since)
     missed: list[Any] = []
     while True:

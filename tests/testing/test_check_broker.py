@@ -8,8 +8,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from pywsapp.brokers import Broker, BrokerConnection, Keep, Kept, Outgoing, Position, Receive
-from pywsapp.testing import BROKER_CHECKS, check_broker
+from pywsapp.brokers.base import Broker, BrokerConnection, Keep, Kept, Outgoing, Position, Receive
+from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""The benchmarks' tables, ratios and pictures, on results made up here; nothing is measured."""
+"""The tables, ratios and charts of the benchmarks, with invented results; the tests measure nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("fcntl", reason="the benchmarks run on Linux only")
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from benchmarks import brokers, budgets, chart, cluster, contestants, growth_report, report, run, scenarios
-from benchmarks.environment import Environment, Unable
+from benchmarks.environment import Environment, SetupError
 from benchmarks.growth import Point
 from benchmarks.measure import Bench
 from benchmarks.results import Results, Spread
@@ -30,7 +30,7 @@ def echo(number: int, rate: float) -> dict[str, Any]:
 
 @pytest.fixture
 def results() -> Results:
-    """Three rounds of a machine that slows down; picows is missing in the second, and failed at the broadcast."""
+    """Results of three rounds on a machine that slows down; picows failed in the second round and at the broadcast."""
     results = Results(
         facts={"date": "2024-02-29", "versions": {"websockets": "17.4"}, "notes": ["ws-node is left out"]},
         settings={"rounds": 3, "seconds": 2},
@@ -56,13 +56,13 @@ def test_a_ratio_is_taken_within_each_round(results: Results) -> None:
     assert results.ratio(OURS, [PICOWS], "echo16") == Spread(2, 2, 2, 2)
 
 
-def test_of_several_references_the_best_one_of_the_round_counts(results: Results) -> None:
+def test_the_best_of_several_references_counts_in_each_round(results: Results) -> None:
     assert results.ratio(OURS, [WEBSOCKETS, PICOWS], "echo16") == Spread(2, 2, 4, 3)
     results.add(PICOWS, "idle2000", {"round": 1, "rss_bytes_per_conn": 4096})
     assert results.ratio(OURS, [WEBSOCKETS, PICOWS], "idle2000") == Spread(0.5, 0.5, 0.5, 1)
 
 
-def test_what_is_missing_has_no_ratio(results: Results) -> None:
+def test_a_missing_figure_has_no_ratio(results: Results) -> None:
     assert results.ratio(OURS, [PICOWS], "bcast500") is None
     assert results.ratio(PICOWS, [OURS], "bcast500") is None
     assert results.ratio("trio-websocket", [OURS], "echo16") is None
@@ -91,7 +91,7 @@ def test_budgets_are_met_or_not_or_not_measured(results: Results) -> None:
     def verdict(metric: str, *references: str) -> bool | None:
         budget = rows[metric, references]
         spread = budget.measured(results)
-        return None if spread is None else budget.met(spread)
+        return None if spread is None else budget.is_met(spread)
 
     assert verdict("echo16", WEBSOCKETS) is True
     assert verdict("echo16x16", PICOWS) is None
@@ -102,13 +102,13 @@ def test_budgets_are_met_or_not_or_not_measured(results: Results) -> None:
     assert verdict("idle2000") is False
 
 
-def test_the_report_says_everything(results: Results) -> None:
+def test_the_report_has_packages_failures_and_notes(results: Results) -> None:
     text = report.markdown(results)
     lines = text.splitlines()
     assert "- packages: websockets 17.4" in lines
     assert "- picows+uvloop, bcast500: a frame too many (log: Traceback)" in lines
     assert "- ws-node is left out" in lines
-    assert any(line.startswith("† kept") for line in lines)
+    assert any(line.startswith("† The server kept") for line in lines)
     budget = next(line for line in lines if line.startswith("| handshakes"))
     assert [cell.strip() for cell in budget.split("|")[5:8]] == ["not measured", "—", "—"]
     widths = [len(line) for line in lines if line.startswith("| echo 16 B ")]
@@ -117,7 +117,7 @@ def test_the_report_says_everything(results: Results) -> None:
 
 def test_the_report_of_nothing() -> None:
     empty = Results({}, {"rounds": 1, "seconds": 1}, [OURS], ["echo16"])
-    assert "No run ended well." in report.markdown(empty)
+    assert "Every run failed." in report.markdown(empty)
     assert "nothing was measured" in chart.draw(empty)
 
 
@@ -132,12 +132,12 @@ def test_results_survive_a_file(results: Results, tmp_path: Path) -> None:
     results.save(file)
     assert Results.load(file) == results
     file.write_text("{}")
-    with pytest.raises(ValueError, match="has no results"):
+    with pytest.raises(ValueError, match="contains no results"):
         Results.load(file)
 
 
 def bars(svg: str, title: str) -> list[float]:
-    """Give the widths of the bars behind a title, in pixels."""
+    """Return the widths of the bars after a title, in pixels."""
     elements = list(ElementTree.fromstring(svg))
     texts = [element.text for element in elements]
     widths = []
@@ -157,14 +157,14 @@ def test_the_chart_is_to_scale(results: Results) -> None:
     assert "handshakes" not in drawing
 
 
-def test_the_chart_cuts_what_is_too_long(results: Results) -> None:
+def test_the_chart_cuts_bars_that_are_too_long(results: Results) -> None:
     results.runs[OURS]["idle2000"] = [{"round": 1, "rss_bytes_per_conn": 64}]
     drawing = chart.draw(results)
     assert bars(drawing, "connections per memory") == [chart.RIGHT - chart.LEFT]
     assert "256× »" in drawing
 
 
-def test_how_cost_grows() -> None:
+def test_the_report_of_growing_costs() -> None:
     points = [Point(OURS, "idle", x, {"rss": 4.0, "cpu": cpu}) for x, cpu in ((100, 0.0), (1000, 0.5), (1000, 1.5))]
     points.append(Point(OURS, "fanout", 10, failure="connection lost"))
     text = growth_report.markdown(points, {"date": "2024-02-29"})
@@ -172,7 +172,7 @@ def test_how_cost_grows() -> None:
     assert [cell.strip() for cell in row.strip("|").split("|")] == [OURS, "1,000", "4.00", "1.00"]
     assert "- pywsapp+uvloop, fanout, 10: connection lost" in text
     lines = ElementTree.fromstring(growth_report.draw(points)).findall(f"{SVG}polyline")
-    assert [len(line.get("points", "").split()) for line in lines] == [2, 1]  # nothing has no logarithm
+    assert [len(line.get("points", "").split()) for line in lines] == [2, 1]  # 0 has no logarithm
 
 
 def test_names_exist() -> None:
@@ -181,19 +181,19 @@ def test_names_exist() -> None:
         assert {budget.contestant, *budget.references} <= set(contestants.BY_NAME)
         for name in (budget.contestant, *budget.references):
             scenario = scenarios.METRICS[budget.metric][0]
-            assert contestants.BY_NAME[name].takes(scenario.name, scenario.instance)
+            assert contestants.BY_NAME[name].supports(scenario.name, scenario.instance)
     assert set(chart.SHOWN) | set(report.REFERENCES) <= set(contestants.BY_NAME)
     assert {metric for metric, _ in chart.GROUPS} <= set(scenarios.METRICS)
-    for form in run.FORMS.values():
-        assert set(form.contestants) <= set(contestants.BY_NAME)
-        assert set(form.scenarios) <= set(scenarios.BY_NAME)
+    for preset in run.PRESETS.values():
+        assert set(preset.contestants) <= set(contestants.BY_NAME)
+        assert set(preset.scenarios) <= set(scenarios.BY_NAME)
     for contestant in contestants.ALL:
         assert (ROOT / "benchmarks" / "peers" / contestant.script).is_file()
         assert set(contestant.only) <= set(scenarios.BY_NAME)
 
 
 def test_figures_of_a_cluster() -> None:
-    """Two workers of 40 and 60 %, their supervisor with the bus in it of 20 %, and 5,000 messages to 200 clients."""
+    """Two workers use 40 and 60 %, their supervisor with the bus uses 20 %, for 5,000 messages to 200 clients."""
     run = {
         "rate": 1e6,
         "watched_cpu_pct": [40, 60, 20],
@@ -210,46 +210,46 @@ def test_the_table_of_clusters() -> None:
     ours, theirs = cluster.Cluster(*cluster.REFERENCE), cluster.Cluster(cluster.SOCKETIO, "redis", 2)
     bench = Bench(Environment(Path(), Path(), Path()), Path())
     session = cluster.Session(bench, {})
-    for who, rates in ((ours, [100e3, 200e3, 400e3]), (theirs, [10e3, 10e3])):
+    for measured, rates in ((ours, [100e3, 200e3, 400e3]), (theirs, [10e3, 10e3])):
         for number, rate in enumerate(rates):
             figures = cluster.Figures(rate, 2.5, 7, 1500, 4000, (0.5, 0.1, 0.2, 1.2))
             for load in cluster.LOADS:
-                session.found.setdefault((who, load), {})[number] = figures
+                session.figures.setdefault((measured, load), {})[number] = figures
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in cluster.table(session, [ours, theirs, cluster.Cluster("pywsapp", "bus", 2)]).splitlines()
     ]
     assert rows[0] == list(cluster.HEAD)
     assert rows[2][3:6] == ["200k (100 … 400)", "1", "2.50"]
-    assert rows[3][3:5] == ["10k (10 … 10)", "0.075"]  # 0.1 and 0.05, of the rounds that both took part in
+    assert rows[3][3:5] == ["10k (10 … 10)", "0.075"]  # the ratios are 0.1 and 0.05, in the rounds that have both
     assert rows[3][-4:] == ["7", "1.5", "4.0", "0.5 + 0.1 + 0.2 + 1.2"]
     assert set(rows[4][3:-1]) == {"—"}
 
 
 def test_clusters() -> None:
-    everybody = cluster.clusters(cluster.CARRIERS, [1, 2, 4])
-    assert len(everybody) == len(set(everybody)) == 16
+    found = cluster.clusters(cluster.CARRIERS, [1, 2, 4])
+    assert len(found) == len(set(found)) == 16
     urls = dict.fromkeys(cluster.BROKERS, "an address")
-    for one in everybody:
-        contestant = one.contestant(urls)
+    for each in found:
+        contestant = each.contestant(urls)
         assert (ROOT / "benchmarks" / "peers" / contestant.script).is_file()
-        assert ("BROKER" in contestant.variables) == (one.carrier in cluster.BROKERS)
+        assert ("BROKER" in contestant.variables) == (each.carrier in cluster.BROKERS)
     assert cluster.clusters(["bus"], [1, 2]) == [cluster.Cluster("pywsapp", "bus", 2)]
 
 
-def test_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brokers, "_PATH", "/nowhere")
-    with pytest.raises(Unable, match="apt-get install nats-server"), brokers.running("nats"):
+    with pytest.raises(SetupError, match="apt-get install nats-server"), brokers.running_broker("nats"):
         pass
 
 
 def test_names_on_the_command_line() -> None:
     known = ("a", "b", "c")
-    assert run.chosen(None, known, ("c", "a"), "letter") == ["a", "c"]
-    assert run.chosen("c, b", known, (), "letter") == ["b", "c"]
-    assert run.chosen("all", known, (), "letter") == ["a", "b", "c"]
-    with pytest.raises(Unable, match="no letter 'd'"):
-        run.chosen("a,d", known, (), "letter")
+    assert run.select(None, known, ("c", "a"), "letter") == ["a", "c"]
+    assert run.select("c, b", known, (), "letter") == ["b", "c"]
+    assert run.select("all", known, (), "letter") == ["a", "b", "c"]
+    with pytest.raises(SetupError, match="no letter 'd'"):
+        run.select("a,d", known, (), "letter")
 
 
 def test_the_programs_start(results: Results, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The sizing program: arithmetic that was checked by hand, and a simulation against what must hold for any queue."""
+"""The sizing program: calculations that were checked by hand, and a simulation that must obey the rules of a queue."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from benchmarks.sizing import Needs, come_back, distinct, plan, spare_handshakes
+from benchmarks.sizing import Requirements, distinct, plan, reconnect, spare_handshakes
 
 PROGRAM = Path(__file__).parent.parent.parent / "benchmarks" / "sizing.py"
 
 #: Round numbers: 100,000 connections, 1,000 topics of 100, 1 message a second on each.
-ROUND = Needs(
+ROUND = Requirements(
     connections=100_000,
     subscribers=100,
     rate=1,
@@ -29,7 +29,7 @@ ROUND = Needs(
     utilisation=0.5,
     kib=6,
     kernel_kib=2,
-    base_mib=64,  # four workers: a quarter of a GiB of the half that may be taken of two
+    base_mib=64,  # four workers: 0.25 GiB of the 1 GiB for connections and workers
     delivery_us=10,
     message_us=20,
     ping_us=40,
@@ -40,7 +40,7 @@ ROUND = Needs(
 )
 
 
-def test_what_follows_from_the_connections() -> None:
+def test_topics_messages_and_cores_for_the_connections() -> None:
     found = plan(ROUND)
     assert found.topics == 1000
     assert found.messages == 1000
@@ -66,12 +66,12 @@ def test_machines_price_and_network() -> None:
     assert found.price_per_thousand == 1.5
     assert found.connections_per_machine == 50_000
     assert found.connections_per_worker == 12_500
-    # 100,000 packets of 200 bytes, 1,000 acknowledgements, and 5,000 pings of 2 with two packets around
+    # 100,000 packets of 200 bytes, 1,000 acknowledgements, and 5,000 pings of 2 bytes in two packets
     assert found.egress_gbit == pytest.approx((20e6 + 66e3 + 5000 * 134) * 8 / 1e9)
     assert found.ingress_gbit == pytest.approx((200e3 + 6.6e6 + 5000 * 138) * 8 / 1e9)
 
 
-def test_what_the_broker_carries() -> None:
+def test_messages_of_the_broker() -> None:
     found = plan(ROUND)
     copies = 8 * (1 - 0.875**100)  # two machines of four workers
     assert found.processes_per_message == pytest.approx(copies)
@@ -84,22 +84,22 @@ def test_what_the_broker_carries() -> None:
 
 def test_presence_grows_with_the_square_of_the_processes() -> None:
     needs = dataclasses.replace(ROUND, presence=1)
-    assert plan(needs).alive == pytest.approx(8 * 8 / 5)
-    assert plan(needs).diffs == 200  # a hundred come in a second, and a hundred leave
+    assert plan(needs).heartbeats == pytest.approx(8 * 8 / 5)
+    assert plan(needs).diffs == 200  # 100 joins and 100 leaves in a second
     # 1,000 topics, each with 100 users known in all 8 processes
     assert plan(needs).presence_gib == pytest.approx(1000 * 100 * 8 * 460 / 2**30, rel=1e-4)
-    # 1.53 GiB of connections fit into three machines; who is known in their 12 processes, 1.03 GiB, does not.
+    # 1.53 GiB of connections fit into three machines, but not with 1.03 GiB of present users in 12 processes.
     larger = dataclasses.replace(needs, connections=200_000)
     assert plan(dataclasses.replace(larger, presence=0)).machines_by_memory == 3
     assert plan(larger).machines_by_memory == 4
-    assert plan(larger).alive == pytest.approx(16 * 16 / 5)
-    assert plan(ROUND).alive == plan(ROUND).diffs == 0
+    assert plan(larger).heartbeats == pytest.approx(16 * 16 / 5)
+    assert plan(ROUND).heartbeats == plan(ROUND).diffs == 0
 
 
-def test_where_cores_are_what_is_short() -> None:
+def test_machines_by_cores() -> None:
     found = plan(dataclasses.replace(ROUND, rate=20))
     assert found.machines_by_memory == 2
-    # 20 cores deliver, and twice as many are to be had for that alone
+    # 20 busy cores for deliveries alone need 40 cores
     assert found.machines == found.machines_by_cores + 1 > 11
     assert sum(found.core_seconds.values()) <= 0.5 * 4 * (found.machines - 1)
 
@@ -115,29 +115,29 @@ def test_too_little_memory() -> None:
         plan(dataclasses.replace(ROUND, memory_gib=0.5))
 
 
-def test_all_at_once_take_as_long_as_the_work() -> None:
-    found = come_back(clients=1000, handshakes=500, spread=0, patience=10)
+def test_clients_that_reconnect_at_once_take_as_long_as_the_work() -> None:
+    found = reconnect(clients=1000, handshakes=500, spread=0, timeout=10)
     assert found.all == pytest.approx(2.0)
     assert found.wait == pytest.approx(2.0)
     assert found.attempts == 1
 
 
-def test_spread_out_they_hardly_wait() -> None:
-    found = come_back(clients=1000, handshakes=500, spread=10, patience=10)
+def test_clients_that_spread_their_attempts_hardly_wait() -> None:
+    found = reconnect(clients=1000, handshakes=500, spread=10, timeout=10)
     assert 9.5 < found.most <= found.all < 10.1
     assert found.wait < 0.1
 
 
-def test_those_who_lose_patience_come_again() -> None:
-    # 1,000 are served while they wait, and the others when they come again; the work takes 4 s in any case.
-    found = come_back(clients=2000, handshakes=500, spread=0, patience=2)
+def test_clients_that_time_out_try_again() -> None:
+    # 1,000 clients are served while they wait, and the others when they try again; the work takes 4 s in any case.
+    found = reconnect(clients=2000, handshakes=500, spread=0, timeout=2)
     assert found.attempts > 1.4
     assert found.wait <= 2 + 1 / 500
     assert found.all >= 4
-    assert found == come_back(clients=2000, handshakes=500, spread=0, patience=2)
+    assert found == reconnect(clients=2000, handshakes=500, spread=0, timeout=2)
 
 
-def test_what_is_left_of_the_cores_does_handshakes() -> None:
+def test_handshakes_with_the_rest_of_the_cores() -> None:
     found = plan(ROUND)
     free = 8 - sum(found.core_seconds.values())
     assert spare_handshakes(ROUND, found) == pytest.approx(free * 10_000)
@@ -152,7 +152,7 @@ def test_the_program_runs() -> None:
     assert "50,000 connections" in done.stdout
     assert "one machine is lost" in done.stdout
     same = json.loads(call("--connections", "50000", "--json").stdout)
-    assert same["plan"]["machines"] == plan(Needs(connections=50_000)).machines
-    assert [each["spread"] for each in same["returns"]] == [0, 10]
+    assert same["plan"]["machines"] == plan(Requirements(connections=50_000)).machines
+    assert [each["spread"] for each in same["reconnections"]] == [0, 10]
     assert call("--memory-gib", "0.1").returncode == 2
     assert "--delivery-us" in call("--help").stdout

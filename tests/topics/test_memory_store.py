@@ -1,4 +1,4 @@
-"""What topics keep in memory, beside a model that keeps everything."""
+"""The histories in memory beside a model that keeps everything."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PUBLISHERS = st.sampled_from(["p", "q"])
 
 @dataclass
 class Model:
-    """All that was ever kept of one topic in its epoch."""
+    """All messages of one topic in its epoch."""
 
-    forgotten: float
+    expires: float
     messages: list[bytes] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
-    expires: float = math.inf
-    gone: int = 0  # messages that have expired, or were too many
+    messages_expire: float = math.inf
+    removed: int = 0  # messages that have expired, or were too many
     epoch: str = ""
 
 
-class HistoryService(RuleBasedStateMachine):
+class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
@@ -42,10 +42,10 @@ class HistoryService(RuleBasedStateMachine):
 
     def model(self, topic: str) -> Model:
         model = self.models.get(topic)
-        if model is None or model.forgotten <= self.now:
+        if model is None or model.expires <= self.now:
             model = self.models[topic] = Model(self.now + UNUSED_SECONDS)
-        elif model.expires <= self.now:
-            model.gone = len(model.messages)
+        elif model.messages_expire <= self.now:
+            model.removed = len(model.messages)
         return model
 
     def check(self, model: Model, position: Position) -> None:
@@ -73,9 +73,9 @@ class HistoryService(RuleBasedStateMachine):
         assert position is not None, "a new message was not taken"
         model.numbers[publisher] = number
         model.messages.append(data)
-        model.gone = max(model.gone, len(model.messages) - size)
-        model.expires = self.now + seconds
-        model.forgotten = self.now + seconds * REMEMBERED
+        model.removed = max(model.removed, len(model.messages) - size)
+        model.messages_expire = self.now + seconds
+        model.expires = self.now + seconds * REMEMBERED
         self.check(model, position)
 
     @rule(topic=TOPICS, offset=st.integers(0, 8), known=st.booleans())
@@ -84,10 +84,10 @@ class HistoryService(RuleBasedStateMachine):
         known = known and bool(model.epoch)
         kept = self.history.read(topic, Position(model.epoch if known else "strange", offset))
         self.check(model, kept.position)
-        there = [(number, model.messages[number - 1]) for number in range(model.gone + 1, len(model.messages) + 1)]
+        there = [(number, model.messages[number - 1]) for number in range(model.removed + 1, len(model.messages) + 1)]
         if known and kept.position.covers(Position(model.epoch, offset)):
             assert list(kept.messages) == [message for message in there if message[0] > offset]
-            assert kept.complete == (offset >= model.gone)
+            assert kept.complete == (offset >= model.removed)
         else:
             assert list(kept.messages) == there
             assert not kept.complete
@@ -99,7 +99,7 @@ class HistoryService(RuleBasedStateMachine):
         assert kept[1:] == ((), True)
 
 
-TestHistories = HistoryService.TestCase
+TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
@@ -111,7 +111,7 @@ class Clock:
         return self.now
 
 
-def test_topics_that_are_over_are_forgotten_by_and_by() -> None:
+def test_expired_topics_are_removed_little_by_little() -> None:
     clock = Clock()
     history = MemoryHistory(clock)
     for number in range(1000):
@@ -122,7 +122,7 @@ def test_topics_that_are_over_are_forgotten_by_and_by() -> None:
     assert history.topics() == ["new"]
 
 
-def test_who_asks_for_topics_at_random_fills_the_memory_for_a_while_only() -> None:
+def test_reading_random_topics_uses_memory_for_a_limited_time_only() -> None:
     clock = Clock()
     history = MemoryHistory(clock)
     for number in range(50_000):
@@ -131,7 +131,7 @@ def test_who_asks_for_topics_at_random_fills_the_memory_for_a_while_only() -> No
     assert len(history.topics()) < 2 * UNUSED_SECONDS
 
 
-def test_publishers_that_are_gone_are_forgotten() -> None:
+def test_the_number_of_remembered_publishers_is_bounded() -> None:
     history = MemoryHistory(Clock())
     history.append("a", b"x", Keep(("faithful", 1), 5, 60))
     for number in range(3 * MAX_PUBLISHERS):
@@ -142,12 +142,12 @@ def test_publishers_that_are_gone_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "5", None, True])
-def test_a_size_that_is_none(size: object) -> None:
+def test_an_invalid_size(size: object) -> None:
     with pytest.raises(ConfigurationError, match="keeps 1 message or more"):
         HistoryRule(TopicPattern("*"), size, 60, wrap_as_json)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "60", None])
-def test_a_time_that_is_none(seconds: object) -> None:
+def test_an_invalid_time(seconds: object) -> None:
     with pytest.raises(ConfigurationError, match="for more than 0 seconds"):
         HistoryRule(TopicPattern("*"), 5, seconds, wrap_as_json)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What may be the name of a topic, and what a pattern matches."""
+"""Valid names of topics, and what a pattern matches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pywsapp.topics.registry import TopicRegistry
 
 SWAP = str.maketrans(":.", ".:")
 
-#: Text of the characters that mean something to somebody, and of any other.
+#: Text of the characters with a meaning for a broker, and of any others.
 TEXT = st.text(st.one_of(st.sampled_from(":.#>*/ a\n\0\ud800\u200bü\u00a0"), st.characters()), max_size=12)
 
 
@@ -45,7 +45,7 @@ def test_a_name_becomes_words_of_a_broker_and_comes_back(name: str) -> None:
 
 
 @given(TEXT)
-def test_a_text_is_a_name_or_it_is_said_why_not(text: str) -> None:
+def test_an_invalid_name_is_refused_with_a_reason(text: str) -> None:
     fault = fault_of(text)
     assert not fault or "cannot be the name of a topic" in fault
     assert fault.isprintable(), "it may be logged, and sent to a client"
@@ -78,7 +78,7 @@ def test_a_text_is_a_name_or_it_is_said_why_not(text: str) -> None:
         ("a:>", "# or >"),
     ],
 )
-def test_what_is_no_name(name: str, fault: str) -> None:
+def test_invalid_names(name: str, fault: str) -> None:
     with pytest.raises(TopicError, match=fault):
         check_name(name)
 
@@ -86,11 +86,11 @@ def test_what_is_no_name(name: str, fault: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "a:b.c", "..", "#general", "c#", ">>", "a>b", "Zürich", "部屋:四", "$SYS", "$", "-"]
 )
-def test_what_is_a_name(name: str) -> None:
+def test_valid_names(name: str) -> None:
     assert check_name(name) == name
 
 
-def test_the_bound_is_in_bytes() -> None:
+def test_the_limit_is_in_bytes() -> None:
     assert check_name("a" * MAX_NAME_BYTES)
     assert check_name("ü" * (MAX_NAME_BYTES // 2))
     assert check_name("😀" * (MAX_NAME_BYTES // 4))
@@ -99,7 +99,7 @@ def test_the_bound_is_in_bytes() -> None:
 
 
 @pytest.mark.parametrize("junk", [None, 42, b"room:1", ["room:1"], {"a": 1}, object(), bytearray(b"x"), float("nan")])
-def test_what_is_no_text_is_no_name(junk: Any) -> None:
+def test_a_name_must_be_text(junk: Any) -> None:
     with pytest.raises(TopicError, match="a topic's name is a str, not"):
         check_name(junk)
     with pytest.raises(TopicError, match="a topic's name is a str, not"):
@@ -133,7 +133,7 @@ def test_a_huge_text_is_refused_at_once(character: str) -> None:
 
 
 @given(NAMES, NAMES)
-def test_a_pattern_matches_what_is_below_it_at_a_colon(base: str, name: str) -> None:
+def test_a_pattern_matches_names_below_it(base: str, name: str) -> None:
     try:
         pattern = TopicPattern(f"{base}:*")
     except ConfigurationError:  # too long with a colon and one more character
@@ -150,12 +150,12 @@ def test_a_pattern_matches_what_is_below_it_at_a_colon(base: str, name: str) -> 
     "text",
     ["", "room*", "*:room", "room:*:x", "**", "room:**", "room::*", ":*", "a b:*", "#:*", ">", "#", "room:", "*:*"],
 )
-def test_what_is_no_pattern(text: str) -> None:
+def test_invalid_patterns(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a topic pattern such as 'room:\\*'"):
         TopicPattern(text)
 
 
 @pytest.mark.parametrize("junk", [None, 3, b"room:*", ["*"]])
-def test_what_is_no_text_is_no_pattern(junk: Any) -> None:
+def test_a_pattern_must_be_text(junk: Any) -> None:
     with pytest.raises(ConfigurationError, match="a topic pattern is a str"):
         TopicPattern(junk)

@@ -1,4 +1,4 @@
-"""Whoever is to subscribe is asked for: a def or an async def may refuse, or close, and decorators may, too."""
+"""`on_subscribe` is called before a connection subscribes: a def, an async def or a middleware can refuse it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asked(Rooms):
-    """Asks a function, a def or an async def, before somebody may subscribe."""
+    """A component whose `on_subscribe` is a function of the test, def or async def."""
 
     ask: Callable[[Connection], Any]
 
@@ -40,7 +40,7 @@ async def close_later(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("ask", [refuse, refuse_later])
-async def test_whom_on_subscribe_refuses_does_not_subscribe(ask: Callable[[Connection], Any]) -> None:
+async def test_a_connection_that_on_subscribe_refuses_is_not_subscribed(ask: Callable[[Connection], Any]) -> None:
     rooms = Asked()
     rooms.ask = ask
     async with running(rooms) as clients:
@@ -57,7 +57,7 @@ async def test_whom_on_subscribe_refuses_does_not_subscribe(ask: Callable[[Conne
 
 
 @pytest.mark.parametrize("ask", [lambda conn: conn.close(), lambda conn: conn.abort(), close_later], ids="123")
-async def test_whom_on_subscribe_closes_does_not_subscribe(ask: Callable[[Connection], Any]) -> None:
+async def test_a_connection_that_on_subscribe_closes_is_not_subscribed(ask: Callable[[Connection], Any]) -> None:
     rooms = Asked()
     rooms.ask = lambda conn: ask(conn) if ask is close_later else ask(conn) and None
     async with running(rooms) as clients:
@@ -70,7 +70,7 @@ async def test_whom_on_subscribe_closes_does_not_subscribe(ask: Callable[[Connec
         await client.read_to_end()
 
 
-async def test_an_async_on_subscribe_is_awaited_by_whoever_adds() -> None:
+async def test_an_async_on_subscribe_runs_when_add_is_awaited() -> None:
     rooms = Asked()
     allowed = anyio.Event()
     rooms.ask = lambda conn: allowed.wait()
@@ -87,7 +87,7 @@ async def test_an_async_on_subscribe_is_awaited_by_whoever_adds() -> None:
 
 
 @pytest.mark.parametrize("meanwhile", ["closes", "subscribes"])
-async def test_what_happens_while_an_async_on_subscribe_thinks(meanwhile: str) -> None:
+async def test_a_connection_that_closes_or_subscribes_during_an_async_on_subscribe(meanwhile: str) -> None:
     rooms = Asked()
     allowed, thinking = anyio.Event(), anyio.Event()
 
@@ -114,7 +114,7 @@ async def test_what_happens_while_an_async_on_subscribe_thinks(meanwhile: str) -
         assert len(topic) == len(conn.topics)
 
 
-async def test_a_connection_has_so_many_topics_and_no_more() -> None:
+async def test_the_number_of_topics_of_a_connection_is_bounded() -> None:
     rooms = Rooms(options=Options(max_topics=2))
     async with running(rooms) as clients:
         _, conn = await rooms.connect(clients)
@@ -129,7 +129,7 @@ async def test_a_connection_has_so_many_topics_and_no_more() -> None:
         assert [topic.name for topic in conn.topics] == ["u", "v"]
 
 
-async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
+async def test_middleware_passes_the_hooks_on_and_can_refuse() -> None:
     class Guard(ComponentMiddleware):
         def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
             if topic.name.startswith("secret"):
@@ -153,7 +153,7 @@ async def test_decorators_pass_the_hooks_on_and_may_refuse() -> None:
 
 
 class Unguarded(MessageComponent):
-    """An app that lets what topics raise go where it goes."""
+    """A component that does not catch the exceptions of topics."""
 
     def __init__(self) -> None:
         self.app = App("*", 0)
@@ -171,7 +171,9 @@ class Unguarded(MessageComponent):
     ("name", "reason"),
     [("no spaces", "'no spaces' cannot be the name of a topic: whitespace, control"), ("secret", "ü" * 61)],
 )
-async def test_who_may_not_subscribe_is_told_so(name: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_cannot_subscribe_gets_the_reason(
+    name: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(Unguarded().app) as server, server.client() as client:
         await client.send(name)
         opcode, payload = await client.receive()

@@ -48,7 +48,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 @asynccontextmanager
 async def brokers(carrier: str) -> AsyncIterator[Callable[[], Broker]]:
-    """Yield what returns the broker of each process."""
+    """Yield a function that returns the broker of a new process."""
     if carrier == "memory":
         broker = MemoryBroker()
         yield lambda: broker
@@ -82,11 +82,11 @@ async def test_own_kept_messages_are_not_decoded(
 ) -> None:
     async with brokers(carrier) as make:
         one, two = Rooms(make(), broker_key=key), Rooms(make(), broker_key=key)
-        heard: list[Any] = []
+        received: list[Any] = []
         for rooms in (one, two):
             rooms.app.history("t")
         if listener:
-            one.app.on_broadcast("t")(lambda topic, message: heard.append(message))
+            one.app.on_broadcast("t")(lambda topic, message: received.append(message))
         async with running(one, two) as clients:
             (ana, _), (ben, _) = await one.connect(clients), await two.connect(clients)
             for message in ("same", "same", b"\x00", "other"):
@@ -99,7 +99,7 @@ async def test_own_kept_messages_are_not_decoded(
                 ]  # fmt: skip
                 assert [int(one["position"].partition("-")[0]) for one in got] == [1, 2, 3, 4, 5]
             assert len(decoded) == 5, "the other process decodes them"
-            assert heard == (["same", "same", b"\x00", "other", "last"] if listener else [])
+            assert received == (["same", "same", b"\x00", "other", "last"] if listener else [])
             assert not one.app.topics.codec._remembered
 
 
@@ -110,7 +110,7 @@ async def test_without_a_subscription_nothing_is_remembered() -> None:
         assert not one.app.topics.codec._remembered
 
 
-@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kept_message_whose_connection_broke_comes_once_and_is_not_decoded(
     when: str, decoded: list[bytes]
 ) -> None:
@@ -118,7 +118,7 @@ async def test_a_kept_message_whose_connection_broke_comes_once_and_is_not_decod
     one = Recovering(broker)
     async with running(one) as clients:
         client, _ = await one.connect(clients)
-        getattr(broker, when)["publish"] = failing(OSError("gone"), 1)
+        getattr(broker, when)["publish"] = failing(OSError("broken"), 1)
         for number in range(5):
             one.topic().broadcast(str(number))
         await one.topic().broadcast("last")
@@ -197,7 +197,7 @@ async def test_a_forged_kept_envelope_is_not_taken_for_an_own_one() -> None:
         gate.set()
         broker.before.clear()
         await one.topic().broadcast("next")
-        # the forged message has taken the first offset; the history has the true one there, which nobody asks for now
+        # The follower has passed the first offset with the forged message; the history has the true one there.
         assert [message["message"] for message in await take(client)] == ["next"]
         missed, _ = await recover((await one.connect(clients, None))[0], f"0-{position.epoch}")
         assert [message["message"] for message in missed] == ["true", "next"]

@@ -1,4 +1,4 @@
-"""Who is in a topic: each process's view of it, however messages, processes and brokers come and go."""
+"""Presence: each process knows the users of all, while messages, processes and brokers come and go."""
 
 from __future__ import annotations
 
@@ -30,74 +30,74 @@ TOPICS = ("room:1", "room:2")
 KEYS = ("ana", "bea", "cid")
 
 
-class Node:
-    """A process, its connection to the network, and what it was told."""
+class Process:
+    """A process, its connection to the network, and the changes that were reported to it."""
 
     def __init__(self, network: Network, name: str) -> None:
         self.name = name
         self.network = network
-        self.view = PresenceView(name, self.send, self.tell)
+        self.view = PresenceView(name, self.send, self.report)
         self.inbox: deque[tuple[str, str, Event]] = deque()
         self.connected = True
         self.alive = True
         self.here: dict[str, dict[str, str]] = {}  # topic -> connection -> key
-        self.told: dict[str, dict[str, Any]] = {}
+        self.reported: dict[str, dict[str, Any]] = {}
 
     def send(self, topic: str, event: Event) -> None:
         if self.connected:
             self.network.publish(self.name, topic, json.loads(json.dumps(event)))
 
-    def tell(self, topic: str, diff: PresenceDiff) -> None:
-        told = self.told.setdefault(topic, {})
+    def report(self, topic: str, diff: PresenceDiff) -> None:
+        reported = self.reported.setdefault(topic, {})
         for key, meta in diff.joined.items():
-            assert key not in told
-            told[key] = meta
+            assert key not in reported
+            reported[key] = meta
         for key, (before, meta) in diff.changed.items():
-            assert told[key] == before != meta
-            told[key] = meta
+            assert reported[key] == before != meta
+            reported[key] = meta
         for key, meta in diff.left.items():
-            assert told.pop(key) == meta
+            assert reported.pop(key) == meta
 
 
 class Network:
-    """A broker that loses nothing while one is connected, and delivers late."""
+    """A broker that delivers late, and loses nothing while a process is connected."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.processes: dict[str, Process] = {}
         self.now = 1000.0
 
     def publish(self, sender: str, topic: str, event: Event) -> None:
-        for node in self.nodes.values():
-            if node.connected and node.name != sender:
-                node.inbox.append((topic, sender, event))
+        for process in self.processes.values():
+            if process.connected and process.name != sender:
+                process.inbox.append((topic, sender, event))
 
-    def deliver(self, node: Node, number: int) -> None:
-        for _ in range(min(number, len(node.inbox))):
-            topic, sender, event = node.inbox.popleft()
-            node.view.receive(topic, sender, event, self.now)
+    def deliver(self, process: Process, number: int) -> None:
+        for _ in range(min(number, len(process.inbox))):
+            topic, sender, event = process.inbox.popleft()
+            process.view.receive(topic, sender, event, self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, with everything that is on its way."""
+        """Let time pass, and deliver everything."""
         end = self.now + seconds
         while self.now < end:
             self.now += 0.5
-            for node in self.nodes.values():
-                if node.alive:
-                    node.view.tick(self.now)
-            for node in self.nodes.values():
-                self.deliver(node, len(node.inbox))
+            for process in self.processes.values():
+                if process.alive:
+                    process.view.tick(self.now)
+            for process in self.processes.values():
+                self.deliver(process, len(process.inbox))
 
     def truth(self, topic: str) -> dict[str, int]:
-        """Give who is really there, with the number of connections."""
+        """Return the users that are really present, with the number of their connections."""
         found: dict[str, int] = {}
-        for node in self.nodes.values():
-            for key in node.here.get(topic, {}).values():
+        for process in self.processes.values():
+            for key in process.here.get(topic, {}).values():
                 found[key] = found.get(key, 0) + 1
         return found
 
 
 class Processes(RuleBasedStateMachine):
-    """Processes start, die, are cut off, open and close topics, and users come and go."""
+    """Processes start, die, lose their connection, open and close topics, and users come and go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,65 +109,65 @@ class Processes(RuleBasedStateMachine):
         self.start()
         self.start()
 
-    def some(self, data: st.DataObject) -> Node:
-        return self.network.nodes[data.draw(st.sampled_from(sorted(self.network.nodes)))]
+    def some(self, data: st.DataObject) -> Process:
+        return self.network.processes[data.draw(st.sampled_from(sorted(self.network.processes)))]
 
-    @precondition(lambda self: len(self.network.nodes) < 4)
+    @precondition(lambda self: len(self.network.processes) < 4)
     @rule()
     def start(self) -> None:
         self.count += 1
-        node = Node(self.network, f"n{self.count}")
-        self.network.nodes[node.name] = node
+        process = Process(self.network, f"n{self.count}")
+        self.network.processes[process.name] = process
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS))
     def subscribe(self, data: st.DataObject, topic: str) -> None:
-        node = self.some(data)
-        node.here.setdefault(topic, {})
-        node.view.open(topic, settled=True)
-        node.view.ask(topic)
+        process = self.some(data)
+        process.here.setdefault(topic, {})
+        process.view.open(topic, settled=True)
+        process.view.ask(topic)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS))
     def desert(self, data: st.DataObject, topic: str) -> None:
-        node = self.some(data)
-        for conn in node.here.pop(topic, {}):
-            node.view.untrack(topic, conn)
-        node.view.close(topic)
-        node.told.pop(topic, None)
+        process = self.some(data)
+        for conn in process.here.pop(topic, {}):
+            process.view.untrack(topic, conn)
+        process.view.close(topic)
+        process.reported.pop(topic, None)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS), key=st.sampled_from(KEYS), conn=st.sampled_from("xyz"))
     def track(self, data: st.DataObject, topic: str, key: str, conn: str) -> None:
-        node = self.some(data)
-        if topic in node.here:
-            node.here[topic][conn] = key
-            node.view.track(topic, conn, key, {"at": self.network.now}, self.network.now)
+        process = self.some(data)
+        if topic in process.here:
+            process.here[topic][conn] = key
+            process.view.track(topic, conn, key, {"at": self.network.now}, self.network.now)
 
     @rule(data=st.data(), topic=st.sampled_from(TOPICS), conn=st.sampled_from("xyz"))
     def untrack(self, data: st.DataObject, topic: str, conn: str) -> None:
-        node = self.some(data)
-        if topic in node.here:
-            node.here[topic].pop(conn, None)
-            node.view.untrack(topic, conn)
+        process = self.some(data)
+        if topic in process.here:
+            process.here[topic].pop(conn, None)
+            process.view.untrack(topic, conn)
 
-    @precondition(lambda self: len(self.network.nodes) > 1)
+    @precondition(lambda self: len(self.network.processes) > 1)
     @rule(data=st.data(), politely=st.booleans())
     def end(self, data: st.DataObject, politely: bool) -> None:
-        node = self.some(data)
+        process = self.some(data)
         if politely:
-            node.view.stop()
-        del self.network.nodes[node.name]
+            process.view.stop()
+        del self.network.processes[process.name]
 
     @rule(data=st.data())
     def cut_off(self, data: st.DataObject) -> None:
-        node = self.some(data)
-        node.connected = False
-        node.inbox.clear()
+        process = self.some(data)
+        process.connected = False
+        process.inbox.clear()
 
     @rule(data=st.data())
     def connect(self, data: st.DataObject) -> None:
-        node = self.some(data)
-        if not node.connected:
-            node.connected = True
-            node.view.connected()
+        process = self.some(data)
+        if not process.connected:
+            process.connected = True
+            process.view.connected()
 
     @rule(data=st.data())
     def freeze(self, data: st.DataObject) -> None:
@@ -184,9 +184,9 @@ class Processes(RuleBasedStateMachine):
     @rule(data=st.data())
     def tick(self, data: st.DataObject) -> None:
         self.network.now += 0.1
-        node = self.some(data)
-        if node.alive:
-            node.view.tick(self.network.now)
+        process = self.some(data)
+        if process.alive:
+            process.view.tick(self.network.now)
 
     @rule(seconds=st.sampled_from([1.0, HEARTBEAT_SECONDS, LEASE_SECONDS * 2]))
     def wait(self, seconds: float) -> None:
@@ -194,23 +194,23 @@ class Processes(RuleBasedStateMachine):
 
     @invariant()
     def own_users_are_seen_at_once(self) -> None:
-        for node in self.network.nodes.values():
-            for topic, connections in node.here.items():
-                assert set(connections.values()) <= set(node.view.present(topic))
+        for process in self.network.processes.values():
+            for topic, connections in process.here.items():
+                assert set(connections.values()) <= set(process.view.present(topic))
 
     def teardown(self) -> None:
-        """When all is connected and some time has passed, all know the truth."""
-        for node in self.network.nodes.values():
-            node.alive = True
-            if not node.connected:
-                node.connected = True
-                node.view.connected()
+        """When all processes are connected and some time has passed, all know the truth."""
+        for process in self.network.processes.values():
+            process.alive = True
+            if not process.connected:
+                process.connected = True
+                process.view.connected()
         self.network.pass_time(LEASE_SECONDS + 3 * HEARTBEAT_SECONDS)
-        for node in self.network.nodes.values():
-            for topic in node.here:
-                seen = node.view.present(topic)
+        for process in self.network.processes.values():
+            for topic in process.here:
+                seen = process.view.present(topic)
                 assert {key: entry.connections for key, entry in seen.items()} == self.network.truth(topic)
-                assert node.told.get(topic, {}) == {key: entry.meta for key, entry in seen.items()}
+                assert process.reported.get(topic, {}) == {key: entry.meta for key, entry in seen.items()}
 
 
 Processes.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -222,64 +222,64 @@ def network() -> Network:
     return Network()
 
 
-def two(network: Network) -> tuple[Node, Node]:
-    nodes = Node(network, "one"), Node(network, "two")
-    for node in nodes:
-        network.nodes[node.name] = node
-        node.view.open("room:1", settled=True)
-        node.view.ask("room:1")
-    return nodes
+def two(network: Network) -> tuple[Process, Process]:
+    processes = Process(network, "one"), Process(network, "two")
+    for process in processes:
+        network.processes[process.name] = process
+        process.view.open("room:1", settled=True)
+        process.view.ask("room:1")
+    return processes
 
 
-def test_a_user_has_one_entry_however_many_tabs(network: Network) -> None:
+def test_a_user_with_several_tabs_has_one_entry(network: Network) -> None:
     one, two_ = two(network)
     one.view.track("room:1", "tab 1", "ana", {"n": 1}, 1.0)
     one.view.track("room:1", "tab 2", "ana", {"n": 2}, 2.0)
     two_.view.track("room:1", "phone", "ana", {"n": 3}, 3.0)
     network.pass_time(1)
-    for node in (one, two_):
-        assert node.view.present("room:1") == {"ana": Present({"n": 3}, 3)}
-        assert node.told == {"room:1": {"ana": {"n": 3}}}
+    for process in (one, two_):
+        assert process.view.present("room:1") == {"ana": Present({"n": 3}, 3)}
+        assert process.reported == {"room:1": {"ana": {"n": 3}}}
     two_.view.untrack("room:1", "phone")
     one.view.untrack("room:1", "tab 1")
     network.pass_time(1)
-    for node in (one, two_):
-        assert node.view.present("room:1") == {"ana": Present({"n": 2}, 1)}
+    for process in (one, two_):
+        assert process.view.present("room:1") == {"ana": Present({"n": 2}, 1)}
 
 
-def test_a_reloaded_page_was_not_away(network: Network) -> None:
+def test_a_reloaded_page_is_not_reported(network: Network) -> None:
     one, two_ = two(network)
     one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
-    told: list[PresenceDiff] = []
-    for node in (one, two_):
-        node.view._report = lambda topic, diff: told.append(diff)
+    reported: list[PresenceDiff] = []
+    for process in (one, two_):
+        process.view._report = lambda topic, diff: reported.append(diff)
     one.view.untrack("room:1", "tab")
     one.view.track("room:1", "another", "ana", None, 2.0)
     network.pass_time(1)
-    assert not told
+    assert not reported
 
 
-def test_a_killed_process_leaves_with_its_lease(network: Network) -> None:
+def test_the_users_of_a_killed_process_leave_when_its_lease_expires(network: Network) -> None:
     one, two_ = two(network)
     one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
-    del network.nodes["one"]
+    del network.processes["one"]
     network.pass_time(LEASE_SECONDS - HEARTBEAT_SECONDS)
     assert "ana" in two_.view.present("room:1")
     network.pass_time(HEARTBEAT_SECONDS + 1)
     assert two_.view.present("room:1") == {}
-    assert two_.told == {"room:1": {}}
+    assert two_.reported == {"room:1": {}}
 
 
-def test_a_process_that_stops_leaves_at_once(network: Network) -> None:
+def test_the_users_of_a_process_that_stops_leave_at_once(network: Network) -> None:
     one, two_ = two(network)
     one.view.track("room:1", "tab", "ana", None, 1.0)
     network.pass_time(1)
     one.view.stop()
-    del network.nodes["one"]
+    del network.processes["one"]
     network.pass_time(1)
-    assert two_.told == {"room:1": {}}
+    assert two_.reported == {"room:1": {}}
 
 
 def test_many_users_are_sent_in_parts(network: Network) -> None:
@@ -288,31 +288,31 @@ def test_many_users_are_sent_in_parts(network: Network) -> None:
         one.view.track("room:1", number, f"user {number}", number, 1.0)
     network.pass_time(1)
     assert len(two_.view.present("room:1")) == 1700
-    late = Node(network, "late")
-    network.nodes["late"] = late
+    late = Process(network, "late")
+    network.processes["late"] = late
     late.view.open("room:1", settled=False)
     late.view.ask("room:1")
     network.pass_time(1)
     assert late.view.present("room:1") == two_.view.present("room:1")
-    assert not late.told
+    assert not late.reported
     late.view.settle("room:1")
     one.view.untrack("room:1", 7)
     late.view.track("room:1", "tab", "late", None, 2.0)
-    tell_of: list[PresenceDiff] = []
-    late.view._report = lambda topic, diff: tell_of.append(diff)
+    reported: list[PresenceDiff] = []
+    late.view._report = lambda topic, diff: reported.append(diff)
     network.pass_time(1)
-    assert tell_of == [PresenceDiff(joined={"late": None}), PresenceDiff(left={"user 7": 7})]
+    assert reported == [PresenceDiff(joined={"late": None}), PresenceDiff(left={"user 7": 7})]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, 7, None])
-def test_a_key_that_is_none(network: Network, key: Any) -> None:
+def test_an_invalid_key(network: Network, key: Any) -> None:
     one, _ = two(network)
     with pytest.raises(TopicError, match="key of a user"):
         one.view.track("room:1", "tab", key, None, 1.0)
 
 
 @pytest.mark.parametrize("meta", [object(), {1, 2}, "x" * MAX_META_BYTES])
-def test_what_cannot_be_said_of_a_user(network: Network, meta: Any) -> None:
+def test_an_invalid_meta(network: Network, meta: Any) -> None:
     one, _ = two(network)
     with pytest.raises(TopicError, match="meta of a user"):
         one.view.track("room:1", "tab", "ana", meta, 1.0)
@@ -336,12 +336,12 @@ def hostile_events() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["room:1", "$pywsapp:alive"]), hostile_events()), max_size=20))
-def test_whatever_comes_raises_nothing(events: list[tuple[str, dict[str, Any]]]) -> None:
+def test_invalid_events_raise_nothing(events: list[tuple[str, dict[str, Any]]]) -> None:
     network = Network()
     one, _ = two(network)
     one.view.track("room:1", "tab", "ana", None, 1.0)
     for topic, event in events:
-        one.view.receive(topic, "stranger", event, network.now)
+        one.view.receive(topic, "another", event, network.now)
         network.pass_time(0.5)
     assert "ana" in one.view.present("room:1")
 
@@ -366,7 +366,7 @@ def make_app(broker: MemoryBroker | None) -> App:
     app.route("/", Room(app.topic), allowed_origins=["*"])
 
     @app.on_presence("room:*")
-    def tell(topic: Topic, diff: PresenceDiff) -> None:
+    def send_changes(topic: Topic, diff: PresenceDiff) -> None:
         for conn in topic:
             conn.send(json.dumps({"joined": diff.joined, "left": diff.left}, sort_keys=True))
 

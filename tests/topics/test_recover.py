@@ -1,4 +1,4 @@
-"""Clients that come back get what they missed, over real connections, or are told that they cannot."""
+"""Clients that come back get what they missed, or learn that they cannot; over real connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BROKER = pytest.mark.parametrize("broker", [False, True], ids=["alone", "broker"
 
 
 @BROKER
-async def test_who_comes_back_gets_what_was_missed(broker: bool) -> None:
+async def test_a_client_that_comes_back_gets_what_it_missed(broker: bool) -> None:
     rooms = Recovering(Bench() if broker else None)
     async with running(rooms) as clients:
         first, _ = await rooms.connect(clients, None)
@@ -66,7 +66,7 @@ async def test_who_comes_back_gets_what_was_missed(broker: bool) -> None:
 
 
 @BROKER
-async def test_what_cannot_be_recovered_is_told(broker: bool) -> None:
+async def test_a_client_learns_that_messages_cannot_be_recovered(broker: bool) -> None:
     rooms = Recovering(Bench() if broker else None, size=3)
     async with running(rooms) as clients:
         client, conn = await rooms.connect(clients, None)
@@ -90,7 +90,7 @@ async def test_what_cannot_be_recovered_is_told(broker: bool) -> None:
             assert [one["message"] for one in missed] == ["5", "6", "7"][3 - number :]
 
 
-async def test_who_cannot_recover() -> None:
+async def test_invalid_recoveries() -> None:
     rooms = Recovering()
     async with running(rooms) as clients:
         _, conn = await rooms.connect(clients, None)
@@ -117,7 +117,7 @@ async def test_who_cannot_recover() -> None:
             await topic.recover(conn, None)
 
 
-async def test_on_subscribe_is_asked() -> None:
+async def test_on_subscribe_is_called_by_recover() -> None:
     class Refusing(Recovering):
         later = False
 
@@ -140,7 +140,7 @@ async def test_on_subscribe_is_asked() -> None:
         assert conn.topics == ()
 
 
-async def test_while_the_broker_is_away_nobody_recovers_and_nothing_is_lost() -> None:
+async def test_without_the_broker_recovering_fails_and_nothing_is_lost() -> None:
     broker = Bench()
     rooms = Recovering(broker)
     async with running(rooms) as clients:
@@ -159,7 +159,7 @@ async def test_while_the_broker_is_away_nobody_recovers_and_nothing_is_lost() ->
         assert [one["message"] for one in (await recover(second, position))[0]] == ["meanwhile"]
 
 
-async def test_a_history_that_begins_anew_is_told_of_and_can_be_recovered_at_once() -> None:
+async def test_a_history_that_begins_anew_is_reported_and_can_be_recovered_at_once() -> None:
     broker = Bench()
     rooms = Recovering(broker)
     async with running(rooms) as clients:
@@ -178,7 +178,7 @@ async def test_a_history_that_begins_anew_is_told_of_and_can_be_recovered_at_onc
         assert await take(second) == [new]
 
 
-async def test_what_cannot_be_wrapped_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_message_that_cannot_be_wrapped_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     def wrap(publication: Publication) -> Any:
         if publication.message == "no":
             raise LookupError("cannot say that")
@@ -223,7 +223,7 @@ async def test_a_history_that_cannot_be_read_is_read_again(monkeypatch: pytest.M
         assert (await take(client))[0]["message"] == "c"
 
 
-async def test_who_leaves_and_comes_while_a_history_is_read_sees_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resubscribing_while_a_history_is_read_repeats_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Bench()
     one, two = Recovering(broker), Recovering(broker)
     slow: list[anyio.Event] = []
@@ -270,7 +270,7 @@ async def test_more_than_an_outbox_holds_is_recovered_as_fast_as_the_client_read
         assert [one["recovered"] for one in got if "message" not in one] == [True]
 
 
-async def test_who_is_too_slow_to_recover_all_is_told_so() -> None:
+async def test_a_client_that_reads_too_slowly_to_recover_all_learns_so() -> None:
     rooms = Recovering(size=400)
     async with running(rooms) as clients:
         (first, _), (second, _) = await rooms.connect(clients, None), await rooms.connect(clients, None)
@@ -290,7 +290,9 @@ async def test_who_is_too_slow_to_recover_all_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("how", ["closes", "leaves", "is cancelled"])
-async def test_who_ends_while_recovering_is_left_out(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_ends_while_recovering_is_not_subscribed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading, gate = anyio.Event(), anyio.Event()
 
     async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
@@ -326,7 +328,7 @@ async def test_who_ends_while_recovering_is_left_out(how: str, monkeypatch: pyte
             assert "recovered" in (await take(second))[0], "nothing was sent"
 
 
-async def test_only_so_many_histories_are_read_at_once(
+async def test_the_number_of_histories_that_are_read_at_once_is_bounded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = Bench()
@@ -361,7 +363,7 @@ async def test_only_so_many_histories_are_read_at_once(
         assert caplog.text.count("are lost") == 9, "ever more seldom"
 
 
-async def test_who_comes_back_to_a_busy_topic_need_not_wait_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_topic_can_be_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
     async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
         kept = await original(connection, topic, since)
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""Nobody misses a message of a topic with a history, or sees one twice, or is not told: by model, then for real."""
+"""A follower beside a model: no message is missed or delivered twice without a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pywsapp.topics.history.recovery import Follower
 
 
 class Read:
-    """The history being read: it waits for the model to say what is in it."""
+    """A reading of the history, which waits for the model to supply the result."""
 
     def __init__(self, since: Position | None) -> None:
         self.since = since
@@ -30,7 +30,7 @@ class Read:
 
 
 class Server:
-    """What a broker has of one topic."""
+    """The history of one topic on a broker."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -40,7 +40,7 @@ class Server:
         self.number += 1
         self.epoch = f"e{self.number}"
         self.messages: list[bytes] = []
-        self.gone = 0
+        self.removed = 0
 
     @property
     def position(self) -> Position:
@@ -55,13 +55,13 @@ class Server:
         if since is None:
             return Kept(self.position, (), True)
         known = self.position.covers(since)
-        first = max(self.gone, since.offset if known else 0)
+        first = max(self.removed, since.offset if known else 0)
         found = [(offset + 1, self.messages[offset]) for offset in range(first, len(self.messages))]
         return Kept(self.position, found, known and first == since.offset)
 
 
 class Subscribers:
-    """Those behind one follower: checks what they are given."""
+    """The subscribers behind one follower; they check what is delivered."""
 
     def __init__(self) -> None:
         self.reached: Position | None = None
@@ -74,7 +74,7 @@ class Subscribers:
         assert position not in self.got, "twice"
         self.got.add(position)
         if self.reached is not None:
-            assert position == (self.reached.epoch, self.reached.offset + 1), "skipped, and not told"
+            assert position == (self.reached.epoch, self.reached.offset + 1), "skipped without a report"
         self.reached = position
 
     def report_lost(self, position: Position) -> None:
@@ -142,9 +142,9 @@ class Followers(RuleBasedStateMachine):
     def reading_fails(self, data: st.DataObject) -> None:
         task, read = self.tasks.pop(data.draw(st.integers(0, len(self.tasks) - 1)))
         try:
-            self.go_on(task, task.throw, OSError("gone"))
+            self.go_on(task, task.throw, OSError("removed"))
         except OSError:
-            assert read.since is None, "only who begins is told"
+            assert read.since is None, "only begin raises it"
 
     @rule()
     def the_connection_is_a_new_one(self) -> None:
@@ -157,7 +157,7 @@ class Followers(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 5))
     def messages_expire(self, number: int) -> None:
-        self.server.gone = min(self.server.gone + number, len(self.server.messages))
+        self.server.removed = min(self.server.removed + number, len(self.server.messages))
 
     @rule()
     def all_leave_and_others_come(self) -> None:

@@ -1,4 +1,4 @@
-"""Several processes, here several apps in one, with a broker between them."""
+"""Several processes, here several apps in one process, with a broker between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def publisher(broker: MemoryBroker) -> MemoryConnection:
-    """Connect somebody who is no app."""
+    """Connect a publisher that is not an app."""
     return await broker.connect(Inbox(), ())
 
 
@@ -83,7 +83,7 @@ async def test_the_order_of_a_process_is_kept() -> None:
             await expect(client, *map(str, range(1000)))
 
 
-async def test_what_nobody_subscribes_to_is_not_listened_to() -> None:
+async def test_a_topic_without_subscribers_is_not_subscribed_on_the_broker() -> None:
     broker = Bench()
     one = Rooms(broker)
     async with running(one) as clients:
@@ -115,7 +115,7 @@ async def test_subscribing_need_not_be_awaited() -> None:
             assert await client.message()
 
 
-async def test_while_the_broker_is_away_local_delivery_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_local_delivery_goes_on_without_the_broker(caplog: pytest.LogCaptureFixture) -> None:
     broker = Bench()
     one, two = Rooms(broker), Rooms(broker)
     async with running(one, two) as clients:
@@ -124,10 +124,10 @@ async def test_while_the_broker_is_away_local_delivery_goes_on(caplog: pytest.Lo
         broker.available = False
         broker.disconnect()
         await until(lambda: not connected(one) and not connected(two))
-        one.topic().broadcast("nobody asks")
+        one.topic().broadcast("not awaited")
         with pytest.raises(BrokerUnavailable, match="the memory broker is not connected"):
             await one.topic().broadcast("only here")
-        await expect(ana, "nobody asks", "only here")
+        await expect(ana, "not awaited", "only here")
         cem, _ = await two.connect(clients)  # it can be subscribed to as ever
         dan, _ = await two.connect(clients, "new")
         broker.available = True
@@ -169,7 +169,7 @@ async def test_an_app_can_be_served_again() -> None:
         assert not broker.connections
 
 
-async def test_a_message_that_the_broker_does_not_carry_goes_nowhere() -> None:
+async def test_a_message_that_is_too_large_for_the_broker_is_delivered_to_no_subscriber() -> None:
     broker = Bench()
     broker.max_size = 200
     one = Rooms(broker)
@@ -181,7 +181,7 @@ async def test_a_message_that_the_broker_does_not_carry_goes_nowhere() -> None:
         await expect(client, "x")
 
 
-async def test_what_a_failing_app_raises_comes_out_as_it_is() -> None:
+async def test_an_exception_inside_running_is_not_wrapped_in_a_group() -> None:
     with pytest.raises(LookupError, match="its own"):
         async with TopicRegistry(Bench()).running():
             raise LookupError("its own")
@@ -204,59 +204,59 @@ JUNK = [
 
 
 @pytest.mark.parametrize("key", [None, b"key"])
-async def test_junk_is_dropped_and_told_of_ever_more_seldom(
+async def test_invalid_envelopes_are_dropped_counted_and_logged_ever_more_rarely(
     key: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = MemoryBroker()
-    heard: list[Any] = []
+    received: list[Any] = []
     one = Rooms(broker, broker_key=key)
-    one.app.on_broadcast("covered:*")(lambda topic, message: heard.append(message))
+    one.app.on_broadcast("covered:*")(lambda topic, message: received.append(message))
     async with running(one) as clients:
         client, _ = await one.connect(clients)
-        stranger = await publisher(broker)
+        outside = await publisher(broker)
         caplog.clear()
         for _ in range(20):
-            await stranger.publish([Outgoing("t", data) for data in JUNK])
+            await outside.publish([Outgoing("t", data) for data in JUNK])
         for position in (None, Position("e", 1)):
             for name in ("covered:a b", "covered:", "covered:*", "covered:" + "x" * 500):
                 data = envelope("x", name, key).data
                 for connection in list(broker.connections):
                     connection.deliver(name, data, position)
-        await stranger.publish([envelope(key=key)])
+        await outside.publish([envelope(key=key)])
         await expect(client, "hello")
         assert one.app.topics.stats.dropped == 20 * len(JUNK) + 8
         assert len(caplog.records) == 8
         assert all(len(message) < 500 for message in caplog.messages)
-        assert not heard
-        await stranger.aclose()
+        assert not received
+        await outside.aclose()
 
 
-async def test_a_publisher_elsewhere_need_not_be_a_process_of_ours() -> None:
+async def test_other_programs_can_publish() -> None:
     broker = MemoryBroker()
     one = Rooms(broker)
     async with running(one) as clients:
         client, _ = await one.connect(clients)
-        stranger = await publisher(broker)
+        outside = await publisher(broker)
         data = json.dumps({"v": 1, "topic": "t", "text": "from PHP", "more": []}, indent=4).encode()
-        await stranger.publish([Outgoing("t", data), envelope("from elsewhere", origin="x")])
-        await stranger.publish([envelope("an echo", origin=one.app.topics.codec.origin), envelope("the end")])
-        await expect(client, "from PHP", "from elsewhere", "the end")
-        await stranger.aclose()
+        await outside.publish([Outgoing("t", data), envelope("from another program", origin="x")])
+        await outside.publish([envelope("an echo", origin=one.app.topics.codec.origin), envelope("the end")])
+        await expect(client, "from PHP", "from another program", "the end")
+        await outside.aclose()
 
 
-async def test_without_the_key_nobody_is_heard() -> None:
+async def test_unsigned_messages_are_dropped() -> None:
     broker = MemoryBroker()
     one, two = Rooms(broker, broker_key="secret"), Rooms(broker, broker_key=b"secret")
-    strangers = [Rooms(broker), Rooms(broker, broker_key="another")]
-    async with running(one, two, *strangers) as clients:
+    others = [Rooms(broker), Rooms(broker, broker_key="another")]
+    async with running(one, two, *others) as clients:
         client, _ = await one.connect(clients)
-        unsigned, _ = await strangers[0].connect(clients)
-        for rooms in (*strangers, two, strangers[0]):
-            await rooms.topic().broadcast("unsigned" if rooms is strangers[0] else "signed")
+        unsigned, _ = await others[0].connect(clients)
+        for rooms in (*others, two, others[0]):
+            await rooms.topic().broadcast("unsigned" if rooms is others[0] else "signed")
         await expect(client, "signed")
         await expect(unsigned, "unsigned", "unsigned")
         assert one.app.topics.stats.dropped == 3
-        assert strangers[0].app.topics.stats.dropped == 2
+        assert others[0].app.topics.stats.dropped == 2
 
 
 @pytest.mark.parametrize("key", ["", b""], ids=["str", "bytes"])
@@ -266,9 +266,7 @@ def test_an_empty_key_is_a_mistake(key: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_processes_that_do_not_agree_about_histories_say_so(
-    keeps: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_processes_with_different_history_rules_log_it(keeps: bool, caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     one, two = Rooms(broker), Rooms(broker)
     (one if keeps else two).app.history("t")
@@ -280,14 +278,14 @@ async def test_processes_that_do_not_agree_about_histories_say_so(
         await client.close()
 
 
-async def test_a_broker_that_keeps_no_history_says_so() -> None:
+async def test_a_broker_without_histories_is_a_mistake() -> None:
     broker = Bench()
     broker.keeps_history = False
     with pytest.raises(ConfigurationError, match="the memory broker keeps no history"):
         App(broker=broker).history("*")
 
 
-async def test_a_history_comes_before_the_use_of_its_topics() -> None:
+async def test_a_history_must_be_set_before_its_topics_are_used() -> None:
     app = App()
     topic = app.topic("room:1")
     with pytest.raises(ConfigurationError, match="before its topics are used"):
@@ -297,7 +295,7 @@ async def test_a_history_comes_before_the_use_of_its_topics() -> None:
     assert app.topic("other:1").history is not None
 
 
-async def test_a_connection_that_cannot_subscribe_is_given_up() -> None:
+async def test_a_connection_that_cannot_subscribe_is_replaced() -> None:
     broker = Bench()
     one = Rooms(broker)
     async with running(one) as clients:

@@ -1,4 +1,4 @@
-"""Subscribing: what it gives may be awaited, or not."""
+"""The awaitable of `Topic.add` need not be awaited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("name", ["plain:1", "history:1", "presence:1", "both:1"])
-async def test_nobody_has_to_wait_until_others_are_heard(name: str) -> None:
+async def test_add_need_not_be_awaited(name: str) -> None:
     app = App(port=0, broker=MemoryBroker())
     for pattern in ("history:*", "both:*"):
         app.history(pattern)

@@ -1,4 +1,4 @@
-"""Topics in one process: who subscribes, who is sent to, and that nothing is left at the end."""
+"""Topics in one process: subscribing, broadcasting, and that nothing is left at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pywsapp.options import Deflate
 pytestmark = pytest.mark.anyio
 
 
-async def test_subscribing_and_leaving() -> None:
+async def test_subscribing_and_unsubscribing() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
         (ana, ana_conn), (_, ben_conn) = await rooms.connect(clients), await rooms.connect(clients, topic=None)
@@ -55,19 +55,19 @@ async def test_subscribing_and_leaving() -> None:
         await ana.close()
 
 
-async def test_a_topic_is_true_and_no_list() -> None:
+async def test_an_empty_topic_is_true() -> None:
     topic = App().topic("t")
     assert topic
     assert len(topic) == 0
     assert list(topic) == []
 
 
-async def test_who_gets_a_broadcast() -> None:
+async def test_exclude_and_eligible() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
-        people = [await rooms.connect(clients) for _ in range(3)]
-        conns = [conn for _, conn in people]
-        _, stranger = await rooms.connect(clients, topic=None)
+        pairs = [await rooms.connect(clients) for _ in range(3)]
+        conns = [conn for _, conn in pairs]
+        _, other = await rooms.connect(clients, topic=None)
         topic = rooms.topic()
         await topic.broadcast("all")
         topic.broadcast(b"bytes")
@@ -75,30 +75,30 @@ async def test_who_gets_a_broadcast() -> None:
         topic.broadcast("not 0", exclude=conns[0])
         topic.broadcast("not 0 and 1", exclude=conns[:2])
         topic.broadcast("not 1", (conn for conn in conns[1:2]))
-        topic.broadcast("not the stranger", exclude=[stranger])
+        topic.broadcast("not the other", exclude=[other])
         topic.broadcast("only 1", eligible=conns[1])
-        topic.broadcast("only 1 and 2", eligible=[*conns[1:], stranger, conns[1]])
+        topic.broadcast("only 1 and 2", eligible=[*conns[1:], other, conns[1]])
         topic.broadcast("only 2", conns[1], conns[1:])
-        topic.broadcast("nobody", eligible=[])
+        topic.broadcast("none", eligible=[])
         topic.broadcast("the end")
         wanted = [
             ["not 1"],
             ["not 0", "only 1", "only 1 and 2"],
             ["not 0", "not 0 and 1", "not 1", "only 1 and 2", "only 2"],
         ]
-        for (client, _), some in zip(people, wanted, strict=True):
+        for (client, _), some in zip(pairs, wanted, strict=True):
             got = [await client.message() for _ in range(len(some) + 5)]
             assert got[:3] == ["all", b"bytes", "prepared"]
-            assert sorted(map(str, got[3:])) == sorted([*some, "not the stranger", "the end"])
+            assert sorted(map(str, got[3:])) == sorted([*some, "not the other", "the end"])
 
 
 @pytest.mark.parametrize("message", [5, None, ["a"], {"a": 1}])
-async def test_what_is_no_message_is_sent_to_nobody(message: Any) -> None:
+async def test_an_invalid_message_is_not_sent(message: Any) -> None:
     with pytest.raises(TypeError, match="a message is a str or bytes"):
         App().topic("t").broadcast(message)
 
 
-async def test_what_cannot_be_broadcast_is_sent_to_nobody() -> None:
+async def test_an_invalid_broadcast_is_not_sent() -> None:
     topic = App().topic("t")
     with pytest.raises(ConfigurationError, match="UTF-8"):
         topic.broadcast("\ud800")
@@ -131,7 +131,7 @@ async def end(how: str, client: Client, conn: Connection, rooms: Rooms) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset", "our close", "abort", "crash", "protocol", "drain", "cancel"])
 @pytest.mark.parametrize("slow", [False, True], ids=["def", "async"])
-async def test_whoever_ends_leaves_all_topics_behind_on_close(how: str, slow: bool) -> None:
+async def test_a_connection_that_ends_unsubscribes_after_on_close(how: str, slow: bool) -> None:
     class Some(Rooms):
         def on_message(self, conn: Connection, message: Any) -> Any:
             raise LookupError(message)
@@ -161,7 +161,7 @@ async def test_whoever_ends_leaves_all_topics_behind_on_close(how: str, slow: bo
         assert conn not in rooms.topic(), "it is closed"
 
 
-async def test_on_close_may_leave_and_say_goodbye() -> None:
+async def test_on_close_can_unsubscribe_and_broadcast() -> None:
     class Polite(Rooms):
         def on_close(self, conn: Connection) -> None:
             for topic in conn.topics:
@@ -180,7 +180,7 @@ async def test_on_close_may_leave_and_say_goodbye() -> None:
 
 @pytest.mark.parametrize("slow_error", [False, True], ids=["def", "async"])
 @pytest.mark.parametrize("slow_close", [False, True], ids=["close", "async-close"])
-async def test_what_on_unsubscribe_raises_at_the_end_goes_to_on_error(slow_error: bool, slow_close: bool) -> None:
+async def test_an_exception_of_on_unsubscribe_at_the_end_goes_to_on_error(slow_error: bool, slow_close: bool) -> None:
     class Failing(Rooms):
         def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
             super().on_unsubscribe(conn, topic)
@@ -207,7 +207,7 @@ async def test_what_on_unsubscribe_raises_at_the_end_goes_to_on_error(slow_error
         assert not rooms.app.topics.active()
 
 
-async def test_what_on_unsubscribe_raises_before_the_end_goes_to_whoever_removes() -> None:
+async def test_an_exception_of_on_unsubscribe_before_the_end_goes_to_the_caller_of_remove() -> None:
     class Failing(Rooms):
         def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
             raise LookupError(topic.name)
@@ -224,7 +224,7 @@ async def test_what_on_unsubscribe_raises_before_the_end_goes_to_whoever_removes
 # -- costs -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_topic_is_one_object_for_as_long_as_somebody_holds_it() -> None:
+async def test_a_topic_is_one_object_as_long_as_it_is_referenced() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
         assert rooms.topic() is rooms.topic()
@@ -241,7 +241,7 @@ async def test_a_topic_is_one_object_for_as_long_as_somebody_holds_it() -> None:
         assert not len(rooms.app.topics._topics)
 
 
-async def test_names_that_nobody_subscribes_to_cost_nothing() -> None:
+async def test_topics_without_subscribers_cost_nothing() -> None:
     app = App()
     for number in range(1000):
         app.topic(f"t:{number}").broadcast("x")
@@ -258,14 +258,14 @@ class NotWalked(dict[Any, Any]):
     keys = values = items = __iter__
 
 
-async def test_coming_and_going_costs_the_same_however_many_there_are() -> None:
+async def test_subscribing_costs_the_same_with_many_subscribers() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
-        people = [await rooms.connect(clients) for _ in range(5)]
+        pairs = [await rooms.connect(clients) for _ in range(5)]
         topic = rooms.topic()
         topic._subscribers = NotWalked(topic._subscribers)
         await rooms.connect(clients)
-        for client, _ in people:
+        for client, _ in pairs:
             await client.close()
         await rooms.until_called("unsubscribe", 5)
         assert len(topic) == 1
@@ -299,7 +299,7 @@ async def test_a_message_is_encoded_once_for_each_wire_format(monkeypatch: pytes
 # -- handlers that change what is walked over --------------------------------------------------------------------------
 
 
-async def test_subscribers_may_change_while_they_are_walked_over() -> None:
+async def test_subscribers_can_change_during_an_iteration() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
         conns = [(await rooms.connect(clients))[1] for _ in range(4)]
@@ -311,31 +311,31 @@ async def test_subscribers_may_change_while_they_are_walked_over() -> None:
         for conn in topic:
             topic.remove(conn)
         assert not len(topic)
-        topic.broadcast("to nobody")
+        topic.broadcast("to none")
 
 
-async def test_hooks_may_broadcast_and_change_topics() -> None:
+async def test_hooks_can_broadcast_and_change_topics() -> None:
     class Lively(Rooms):
         def on_subscribe(self, conn: Connection, topic: Topic) -> None:
-            topic.broadcast("somebody comes")
+            topic.broadcast("one subscribes")
 
         def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
-            topic.broadcast("somebody left")
+            topic.broadcast("one unsubscribed")
             for other in topic:
                 topic.remove(other)
 
     rooms = Lively()
     async with running(rooms) as clients:
-        people = [await rooms.connect(clients) for _ in range(3)]
-        rooms.topic().remove(people[0][1])
+        pairs = [await rooms.connect(clients) for _ in range(3)]
+        rooms.topic().remove(pairs[0][1])
         assert not len(rooms.topic())
         assert not rooms.app.topics.active()
-        for (client, _), number in zip(people, (2, 2, 2), strict=True):
+        for (client, _), number in zip(pairs, (2, 2, 2), strict=True):
             messages = [await client.message() for _ in range(number)]
-            assert set(messages) <= {"somebody comes", "somebody left"}
+            assert set(messages) <= {"one subscribes", "one unsubscribed"}
 
 
-async def test_a_client_that_reads_too_slowly_is_dealt_with_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_reads_too_slowly_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     rooms = Rooms(options=Options(max_outbox=10_000, high_water=5_000))
     async with running(rooms) as clients:
@@ -353,12 +353,12 @@ async def test_a_client_that_reads_too_slowly_is_dealt_with_alone(caplog: pytest
         assert len(topic) == 1
 
 
-async def test_everybody_is_gone_when_the_app_has_stopped() -> None:
+async def test_topics_are_empty_when_the_app_has_stopped() -> None:
     rooms = Rooms()
     async with running(rooms) as clients:
-        people = [await rooms.connect(clients) for _ in range(2)]
+        pairs = [await rooms.connect(clients) for _ in range(2)]
         rooms.server.stop()
-        for client, _ in people:
+        for client, _ in pairs:
             await client.close()
         await rooms.server.ended.wait()
         assert rooms.names().count("unsubscribe") == 2

@@ -97,7 +97,7 @@ class Chat(MessageComponent):
             conn.send(encode("error", text=str(exc), about=about))
 
     def spend(self, conn: Connection) -> None:
-        """Take one event from the connection's allowance, which grows with time (a token bucket).
+        """Count one event against the connection's allowance, which grows with time (a token bucket).
 
         Raises:
             UserError: the allowance is used up.

@@ -54,7 +54,7 @@ class EagerTask:
     Args:
         loop: the event loop of the task.
         task: the task; it is asleep whenever `first_step` is called.
-        context: the context of what runs in the task; nobody has entered it whenever `first_step` is called.
+        context: the context of the coroutines of the task; it is not entered when `first_step` is called.
 
     Attributes:
         returned: what the last coroutine returned that ended in its first step; None mostly.
@@ -69,7 +69,7 @@ class EagerTask:
         self._run = context.run
 
     def first_step(self, coroutine: Coroutine[Any, Any, Any]) -> Awaitable[Any] | None:
-        """Take the first step of a coroutine now, unless another task is running; raise what it raises.
+        """Run the first step of a coroutine now, unless another task is running; raise what it raises.
 
         Returns:
             what the task must await; None if the coroutine has ended.

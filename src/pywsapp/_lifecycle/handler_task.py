@@ -117,7 +117,7 @@ class HandlerTask:
             await self._run()
             return
         context = copy_context()
-        self._lifecycle.lend(EagerTask(asyncio.get_running_loop(), task, context))
+        self._lifecycle.use_eager_task(EagerTask(asyncio.get_running_loop(), task, context))
         await RunInContext(context, self._run())
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What runs the lifecycles of connections: a server, or a client."""
+"""The host of the lifecycles of connections: a server, or a client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pywsapp._outbox.outbox import Flusher
 
 
 class Host(Protocol):
-    """What a lifecycle needs of the server or client that runs it."""
+    """The part of a server or client that its lifecycles use."""
 
     flusher: Flusher
 

@@ -1,4 +1,4 @@
-"""Whether a peer is still there: pings, and progress of what is sent (RFC 6455, section 5.5.2).
+"""Checks that a peer is still there: pings, and the progress of sending (RFC 6455, section 5.5.2).
 
 No I/O happens here, and time is an argument.
 """

@@ -26,6 +26,8 @@ cdef class Lifecycle:
 
     @cython.locals(ws=WebSocket, machine=StateMachine)
     cpdef data_received(self, bytes data)
+    @cython.locals(was_busy=bint)
     cdef _follow(self, result)
+    cdef _wake_handler_task(self)
     cdef _failed(self, exc)
     cdef _enqueue(self, message)

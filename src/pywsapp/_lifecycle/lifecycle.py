@@ -54,7 +54,7 @@ from pywsapp._lifecycle.mistakes import explain, warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, await_all
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine, await_all
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
@@ -220,31 +220,41 @@ class Lifecycle:
     def _follow(self, result: Any) -> None:
         """Have the handler task await what a handler returned.
 
-        A coroutine takes its first step right here, if that is possible; it can end, or raise, in that step.
+        A coroutine takes its first step right here, if that is possible; it can end, or raise, in that step. The
+        connection can be busy already: the handler has unsubscribed, and the awaitable of `on_unsubscribe` waits.
         """
         if type(result) is CoroutineType:
             if self._eager_task is not None:
-                self.is_busy = True
+                was_busy, self.is_busy = self.is_busy, True
                 try:
                     result = self._eager_task.first_step(result)
                 except BaseException as exc:
                     result = self._eager_task.call(self.report, exc)  # on_error runs in the context of the handler
                 finally:
-                    self.is_busy = False
+                    self.is_busy = was_busy
                 if result is None:
                     if self._eager_task.returned is not None:
                         self.check_returned(self._eager_task.take_returned())
+                    if self._subscriptions is not None and self._subscriptions.hooks:
+                        self._wake_handler_task()
                     return
         elif result is ALREADY_DONE or result is None:
             return
         elif not isinstance(result, Awaitable):
             self.check_returned(result)
             return
+        self._wake_handler_task()
+        assert self._handler_task is not None
+        self._handler_task.hand_over(result)
+
+    def _wake_handler_task(self) -> None:
+        """Have the handler task work off what waits for it; it is made when it is first needed."""
         self.is_busy = True
         if self._handler_task is None:
             self._handler_task = HandlerTask(self)
             self._host.start_soon(self._handler_task.main)
-        self._handler_task.hand_over(result)
+        else:
+            self._handler_task.wake()
 
     def _enqueue(self, message: str | bytes) -> None:
         if self._queue is None:
@@ -289,7 +299,7 @@ class Lifecycle:
 
     # -- what the handler task asks ----------------------------------------------------------------------------------
 
-    def lend(self, eager_task: EagerTask) -> None:
+    def use_eager_task(self, eager_task: EagerTask) -> None:
         """Take first steps of coroutines on behalf of the handler task, from now on."""
         self._eager_task = eager_task
 
@@ -385,7 +395,7 @@ class Lifecycle:
 
     # -- what the connection asks ------------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str) -> Awaitable[None]:
+    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
         return self.machine.close(code, reason)
 
@@ -393,7 +403,7 @@ class Lifecycle:
         """Drop the connection at once; see `Connection.abort`."""
         self.machine.abort()
 
-    def ping(self, payload: bytes | None) -> Awaitable[float]:
+    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """Send a ping; see `Connection.ping`."""
         if self._pings is None:
             self._pings = Pings()
@@ -431,10 +441,9 @@ class Lifecycle:
         subscriptions.topics.pop(topic, None)
         result: Any = self._component.on_unsubscribe(self.conn, topic)
         if isinstance(result, Awaitable):
-            if self.is_busy:
-                subscriptions.hooks.append(result)
-            else:
-                self._follow(result)
+            subscriptions.hooks.append(result)
+            if not self.is_busy:
+                self._wake_handler_task()
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pywsapp.exceptions import Refuse
+from pywsapp.http import Request
 
 if TYPE_CHECKING:
     from pywsapp.component import MessageComponent
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 _FREE_ATTRIBUTE = re.compile(r"'(?:[\w.]+\.)?(?:Client)?Connection' object has no attribute '(\w+)'")
+_SENDING = "write conn.send(message) with a str or bytes"
+_RECEIVING = "messages come to on_message"
+#: What to write instead of the names that other libraries give to what a connection has or does.
+_OTHER_NAMES = {
+    **dict.fromkeys(("send_text", "send_bytes", "send_str", "send_message", "write", "write_message"), _SENDING),
+    **dict.fromkeys(("send_json", "emit"), "write conn.send(json.dumps(value))"),
+    **dict.fromkeys(("recv", "receive", "receive_text", "receive_bytes", "receive_json", "iter_text"), _RECEIVING),
+    **dict.fromkeys(("accept", "prepare"), "on_open is called when the connection is open already"),
+    **dict.fromkeys(("closed", "open", "readyState"), "write conn.is_open"),
+    **dict.fromkeys(("client", "ip", "remoteAddress"), "write conn.remote_address"),
+    "httpRequest": "write conn.request",
+    "resourceId": "write conn.id",
+    "join": "write conn.subscribe(topic)",
+    "leave": "write conn.unsubscribe(topic)",
+    "broadcast": "write pywsapp.broadcast(connections, message), or topic.broadcast(message)",
+}
 _MAX_SHOWN = 60
 _warned: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()
 
@@ -25,14 +42,21 @@ def explain(component: MessageComponent, exc: Exception) -> None:
     if isinstance(exc, AttributeError) and exc.args and isinstance(exc.args[0], str):
         found = _FREE_ATTRIBUTE.fullmatch(exc.args[0])
         if found is not None:
-            name = found[1]
-            exc.args = (f"{exc.args[0]}; keep your own data in conn.state: conn.state.{name}", *exc.args[1:])
+            exc.args = (f"{exc.args[0]}; {_instead_of(found[1])}", *exc.args[1:])
     elif isinstance(exc, Refuse) and _first_time(component, "Refuse"):
         logger.warning(
             "%s raised Refuse outside on_handshake and on_request, where there is no request left to refuse; "
             "write conn.close(1008, reason) instead",
             type(component).__name__,
         )
+
+
+def _instead_of(name: str) -> str:
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    if not name.startswith("_") and hasattr(Request, name):
+        return f"write conn.request.{name}"
+    return f"keep your own data in conn.state: conn.state.{name}"
 
 
 def warn_of_returned(component: MessageComponent, value: Any) -> None:

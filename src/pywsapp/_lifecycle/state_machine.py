@@ -7,13 +7,12 @@ reading and the transport is decided here as well.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import anyio
 
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
-from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
@@ -102,7 +101,7 @@ class StateMachine:
 
     # -- this side ends the connection -------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str) -> Awaitable[None]:
+    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
         self.is_discarding = True
         if self._unanswered is not None:

@@ -11,7 +11,7 @@ states and transitions are the table below.
     CLOSE_SENT        this side has sent its close frame and waits for the peer's
     FINISHING         both close frames are there, or the peer broke the protocol: what is queued leaves, then the
                       transport is closed
-    ABORTED           the transport was told to end at once
+    ABORTED           this side has aborted the transport
     LOST              the transport has ended; handlers may still be busy
 
 An event that is not in the row of a state changes nothing there: a second `close`, for instance.
@@ -31,7 +31,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """Where the closing handshake of a connection stands."""
+    """A state of a connection in the closing handshake."""
 
     OPEN = "open"
     CLOSE_RECEIVED = "close received"
@@ -42,14 +42,14 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What changes the state of a connection."""
+    """An event that can change the state of a connection."""
 
     CLOSE = "this side closes"
     PEER_CLOSES = "the peer's close frame has come, and is answered at once"
     PEER_CLOSES_WHILE_BUSY = "the peer's close frame has come, and is answered when the handlers have finished"
     ANSWER = "the answer to the peer's close frame is due"
     FAILURE = "the peer broke the protocol, and the frame that says so is queued"
-    ABORT = "the transport is told to end at once"
+    ABORT = "this side aborts the transport"
     LOSS = "the transport has ended"
 
 

@@ -1,4 +1,4 @@
-"""What `send`, `close`, `ping` and `broadcast` return: coroutines that need not be awaited.
+"""The results of `send`, `close`, `ping` and `broadcast`: coroutines that need not be awaited.
 
 A coroutine of Python's own costs more than a small message, and warns when it is dropped. These objects are coroutines
 for every event loop (`collections.abc.Coroutine`), so `create_task(conn.send(message))` and
@@ -13,32 +13,34 @@ from typing import Any, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 
-class LazyAwaitable(Coroutine[Any, Any, T_co]):
-    """A coroutine that is made when it is first awaited or started.
+class LazyCoroutine(Coroutine[Any, Any, T_co]):
+    """A coroutine that begins when it is first awaited or started as a task, and need not be awaited.
 
-    Args:
-        wait: makes the coroutine that does the waiting.
+    Type checkers complain about a plain `Coroutine` that is not awaited, but not about this class.
     """
 
-    __slots__ = ("_started", "_wait")
+    __slots__ = ("_started",)
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
-        self._wait = wait
+    def __init__(self) -> None:
         self._started: Coroutine[Any, Any, T_co] | None = None
 
+    def _begin(self) -> Coroutine[Any, Any, T_co]:
+        """Return the coroutine that does the waiting."""
+        raise NotImplementedError
+
     def __await__(self) -> Generator[Any, Any, T_co]:
-        return self._wait().__await__()
+        return self._begin().__await__()
 
     def send(self, value: Any) -> Any:
-        """Take the next step; called by the task that this coroutine is."""
+        """Run to the next wait; the task that this coroutine is calls this."""
         if self._started is None:
-            self._started = self._wait()
+            self._started = self._begin()
         return self._started.send(value)
 
     def throw(self, *exc: Any) -> Any:
-        """Raise an exception where the coroutine waits; called by the task that this coroutine is."""
+        """Raise an exception where the coroutine waits; the task that this coroutine is calls this."""
         if self._started is None:
-            self._started = self._wait()
+            self._started = self._begin()
         return self._started.throw(*exc)
 
     def close(self) -> None:
@@ -47,10 +49,27 @@ class LazyAwaitable(Coroutine[Any, Any, T_co]):
             self._started.close()
 
 
+class LazyAwaitable(LazyCoroutine[T_co]):
+    """Waits by the coroutine that a function makes.
+
+    Args:
+        wait: the function.
+    """
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def _begin(self) -> Coroutine[Any, Any, T_co]:
+        return self._wait()
+
+
 _NOTHING = iter(())
 
 
-class _AlreadyDone(Coroutine[Any, Any, None]):
+class _AlreadyDone(LazyCoroutine[None]):
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -69,7 +88,7 @@ class _AlreadyDone(Coroutine[Any, Any, None]):
 
 
 #: What `send` returns when there is nothing to wait for. One object serves all calls.
-ALREADY_DONE: Any = _AlreadyDone()
+ALREADY_DONE: LazyCoroutine[None] = _AlreadyDone()
 
 
 def await_all(awaitables: Sequence[Awaitable[None] | None]) -> Awaitable[None] | None:

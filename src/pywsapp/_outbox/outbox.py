@@ -11,13 +11,13 @@ already. That is why a transport never gets much more than it is willing to queu
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.sending import LARGE
@@ -64,7 +64,7 @@ class Flusher:
 
 
 class OutboxOwner(Protocol):
-    """What an outbox reports to: the lifecycle of its connection."""
+    """The owner of an outbox, which gets its reports: the lifecycle of its connection."""
 
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly; `queued` bytes were waiting."""
@@ -93,7 +93,7 @@ class Outbox:
         high_water: the bytes above which `send` waits; `Options.high_water`.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
-        reports_empty: whether the owner is told when the last frame has gone.
+        reports_empty: whether the outbox calls `outbox_emptied` of the owner when the last frame has gone.
     """
 
     __slots__ = (
@@ -133,7 +133,7 @@ class Outbox:
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
-    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> Awaitable[None]:
+    def send(self, message: Sendable | PreparedMessage, compress: bool | None) -> LazyCoroutine[None]:
         """Queue the frame of a message; see `Connection.send`."""
         if current_thread() != self._flusher.thread:
             raise wrong_thread("conn.send")
@@ -155,7 +155,7 @@ class Outbox:
             self._queue(frame, len(frame))
 
     def add_last(self, frame: Frame) -> None:
-        """Queue a close frame, whatever the limits say, and wake those who wait for room."""
+        """Queue a close frame without a check of the limits, and wake the tasks that wait for space."""
         self.frames.append(frame)
         self.size += length(frame)
         self._flusher.add(self)
@@ -249,7 +249,7 @@ class Outbox:
         return self.size + (0 if self._is_lost else self.transport.get_write_buffer_size())
 
     def wake(self) -> None:
-        """Wake those who wait for room."""
+        """Wake the tasks that wait for space."""
         if self._drained is not None:
             self._drained.set()
             self._drained = None
@@ -269,7 +269,7 @@ class Outbox:
     # -- frames ------------------------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> Frame:
-        """Take frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
+        """Remove frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
         frames = self.frames
         number = len(frames)
         if number == 1:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from itertools import count
 
 import anyio
 
-from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 
 _payloads = count(1)
@@ -47,7 +46,7 @@ class Pings:
     def __init__(self) -> None:
         self._waiting: dict[bytes, _Ping] = {}
 
-    def add(self, payload: bytes | None) -> tuple[bytes, Awaitable[float]]:
+    def add(self, payload: bytes | None) -> tuple[bytes, LazyCoroutine[float]]:
         """Add a ping that is sent now; return its payload, made up if it is None, and an awaitable of its latency.
 
         Raises:

@@ -17,6 +17,7 @@ def wrong_thread(str what):
         what: the call, "conn.send" for instance.
     """
     return ConfigurationError(
-        f"{what} was called from another thread than the event loop's; "
-        f"call anyio.from_thread.run_sync({what}, ...) there (also inside an @in_thread handler)"
+        f"{what} was called from another thread than the event loop's: write anyio.from_thread.run_sync({what}, ...); "
+        "in a thread that anyio did not start, also pass it a token, which anyio.lowlevel.current_token() returns "
+        "in the event loop"
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+
+from pywsapp._signatures import check_no_function, check_takes, name_of
+from pywsapp.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 Hook = Callable[[], Any]
+HookT = TypeVar("HookT", bound=Hook)
 _Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -27,7 +31,12 @@ class Background:
         self._tasks: TaskGroup | None = None
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
-        """Run an async def, now or when the App runs; an exception is logged."""
+        """Run an async def, now or when the App runs; an exception is logged.
+
+        Raises:
+            ConfigurationError: the task is no function that takes the arguments.
+        """
+        check_takes(task, ["..."] * len(arguments), f"the task {name_of(task)}")
         if self._tasks is not None:
             self._tasks.start_soon(run_logged, task, *arguments)
         elif self._waiting is not None:
@@ -35,9 +44,23 @@ class Background:
         else:
             self._permanent.append((task, arguments))
 
-    def every(self, seconds: float, hook: Hook) -> None:
-        """Call a def or async def periodically."""
-        self.start_soon(_repeat, seconds, hook)
+    def every(self, seconds: float) -> Callable[[HookT], HookT]:
+        """Call a def or async def periodically; a decorator.
+
+        Raises:
+            ConfigurationError: the time is not a positive number; the decorator itself raises it if the hook takes
+                arguments.
+        """
+        check_no_function(seconds, "@app.every(5)")
+        if not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ConfigurationError(f"every() takes a number of seconds greater than 0, not {seconds!r}")
+
+        def decorator(hook: HookT) -> HookT:
+            check_takes(hook, (), name_of(hook))
+            self.start_soon(_repeat, seconds, hook)
+            return hook
+
+        return decorator
 
     def include(self, other: Background) -> None:
         """Add the tasks of another App that does not run."""
@@ -74,7 +97,7 @@ async def run_logged(function: Callable[..., Any], *arguments: Any) -> None:
     try:
         await call(function, *arguments)
     except Exception:
-        logger.exception("%s failed", getattr(function, "__qualname__", function))
+        logger.exception("%s failed", name_of(function))
 
 
 async def _repeat(seconds: float, hook: Hook) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
-from pywsapp._process.background import Background, Hook, call, run_logged
+from pywsapp._process.background import Background, Hook, HookT, call, run_logged
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
@@ -26,6 +27,7 @@ from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
+from pywsapp._signatures import check_takes, name_of
 from pywsapp._version import __version__
 from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.brokers.local.router import BusRouter
@@ -109,8 +111,7 @@ class Runner:
         Raises:
             ConfigurationError: a value is not valid, or the App runs already.
         """
-        if self._server is not None:
-            raise ConfigurationError("this App is running already; configure it before")
+        self.check_not_running()
         if max_connections is not None:
             if max_connections < 1:
                 raise ConfigurationError(
@@ -124,6 +125,15 @@ class Runner:
         if http_host is not None:
             self.http_host = http_host
 
+    def check_not_running(self) -> None:
+        """Check that the App does not run.
+
+        Raises:
+            ConfigurationError: it runs.
+        """
+        if self._server is not None:
+            raise ConfigurationError("this App is running already; configure it before")
+
     def listen(
         self,
         address: str,
@@ -135,6 +145,7 @@ class Runner:
         proxy_protocol: bool,
     ) -> None:
         """Listen on an additional socket; see `App.listen`."""
+        self.check_not_running()
         self.listeners.append(
             ListeningSocket(
                 address=address,
@@ -155,6 +166,7 @@ class Runner:
         fd: int | None,
     ) -> None:
         """Change the first listening socket; see `App.rebind`."""
+        self.check_not_running()
         first = self.listeners[0]
         is_tcp = address is not None or port is not None
         if is_tcp + (unix_path is not None) + (fd is not None) > 1:
@@ -185,6 +197,16 @@ class Runner:
             "broker": self._topics.broker,
         }
         return [name for name, value in found.items() if value]
+
+    def add_hook(self, hook: HookT, hooks: list[Hook]) -> HookT:
+        """Add a startup or shutdown hook, and return it.
+
+        Raises:
+            ConfigurationError: it is no function without arguments.
+        """
+        check_takes(hook, (), name_of(hook))
+        hooks.append(hook)
+        return hook
 
     def include(self, other: Runner) -> None:
         """Add the hooks, timers and background tasks of another App; neither of the two runs.
@@ -242,7 +264,13 @@ class Runner:
                 self._topics.broker = LocalBroker(self._context.bus)
         elif count > 1:
             program = functools.partial(self._supervise, count, limit)
-        if anyio.run(program, backend=backend, backend_options=options):
+        try:
+            was_forced = anyio.run(program, backend=backend, backend_options=options)
+        except ConfigurationError as exc:
+            if not _is_raised_by_bind(exc):
+                raise
+            raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
+        if was_forced:
             sys.exit(FORCED)
         if supervised:
             sys.exit()  # the code after `run` is for the supervisor only
@@ -316,6 +344,11 @@ class Runner:
             self._starting.cancel()
         if self._server is not None:
             self._server.stop(replaced=self._is_replaced)
+
+
+def _is_raised_by_bind(exc: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
+    return frame.f_globals.get("__name__") == ListeningSocket.__module__
 
 
 def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | Sequence[str]) -> list[str]:

@@ -173,7 +173,7 @@ class Supervisor:
         finally:
             self._living.discard(worker)
         if worker.retired and worker.listens and worker.status:
-            logger.warning("%s was told to end, and %s", worker, worker.end)
+            logger.warning("%s was stopped, and %s", worker, worker.end)
 
     async def _keep_all(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as keepers:
@@ -191,7 +191,7 @@ class Supervisor:
             await self._replace_on_request()
 
     async def _keep(self, slot: _Slot) -> None:
-        """Start another worker when the worker of the slot has ended and was not told to."""
+        """Start another worker when the worker of the slot has ended by itself."""
         while True:
             worker = slot.worker
             await worker.ended.wait()

@@ -183,6 +183,8 @@ def _check_target(host: str, path: str) -> None:
 
 
 def _check_subprotocols(subprotocols: Sequence[str]) -> None:
+    if isinstance(subprotocols, str):
+        raise ConfigurationError(f"subprotocols is a list: write [{subprotocols!r}]")
     for subprotocol in subprotocols:
         if TOKEN.fullmatch(subprotocol) is None:
             raise ConfigurationError(f"{subprotocol!r} is not a valid name of a subprotocol")

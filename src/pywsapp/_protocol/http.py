@@ -32,6 +32,7 @@ TOKEN_CHARS = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 TOKEN = re.compile(rf"[{TOKEN_CHARS}]+")
 
 _END = b"\r\n\r\n"
+_TLS_START = b"\x16\x03"  # a handshake record of SSL 3.0 to TLS 1.3 (RFC 8446 section 5.1)
 _MAX_BLANK_LINES = 4  # some clients send a CRLF too many after a body (RFC 9112 section 2.2)
 _TOKEN_BYTES = frozenset(byte for byte in range(128) if TOKEN.fullmatch(chr(byte)))
 
@@ -110,6 +111,8 @@ class HeadBuffer:
                 raise Refuse(400, body="too many empty lines before the first line")
         first = buffer[start : start + 2]
         if first and first != b"\r" and first[0] not in _TOKEN_BYTES:
+            if first == _TLS_START:
+                raise Refuse(400, body="this is TLS, and the port serves plain HTTP")
             raise Refuse(400, body="this is not HTTP")
         return buffer[start:] if start else buffer
 

@@ -83,7 +83,9 @@ def check_arguments(
     Raises:
         ConfigurationError: one of them is invalid.
     """
-    options = options or Options()
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise ConfigurationError(f"options must be an Options, not {options!r}")
     target = _parse_url(url)
     if tls is not None and not target.secure:
         raise ConfigurationError(f"tls is for wss:// URLs, and {url!r} is not encrypted")

@@ -329,6 +329,7 @@ class HttpConnection:
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
+        logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
         lifecycle.open(self._trailing)

@@ -26,7 +26,7 @@ from typing import Any
 from pywsapp.exceptions import PywsappError
 
 VERSION = 1
-#: Bytes of a signature, with the space behind it.
+#: Bytes of a signature, with the space after it.
 SIGNATURE_BYTES = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 # The encoder writes a str by this function. Encoding a whole object takes several times as long.
@@ -45,7 +45,7 @@ class Envelope:
         topic: the name of its topic.
         message: text or bytes; None for an event.
         origin: the process that published it; empty for another publisher.
-        event: what processes tell each other; None for a message.
+        event: what processes exchange, for instance presence; None for a message.
     """
 
     topic: str
@@ -69,7 +69,7 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
 
 
 def envelope_start(topic: str, origin: str) -> bytes:
-    """Return the bytes that the envelopes of a process on a topic begin with, behind the signature."""
+    """Return the bytes that the envelopes of a process on a topic begin with, after the signature."""
     sender = f'"from":{_quoted(origin)},' if origin else ""
     return f'{{"v":{VERSION},"topic":{_quoted(topic)},{sender}'.encode()
 

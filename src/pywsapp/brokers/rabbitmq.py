@@ -111,6 +111,7 @@ class RabbitBroker(Broker):
                 self._url,
                 ssl_context=self._ssl_context,
                 client_properties={"connection_name": "pywsapp"},
+                connection_class=_Connection,
                 **self._options,
             )
         connection = RabbitConnection(opened, self._exchange, receive, patterns)
@@ -120,6 +121,15 @@ class RabbitBroker(Broker):
             await connection.aclose()
             raise
         return connection
+
+
+class _Connection(aio_pika.Connection):
+    async def connect(self, timeout: float | None = None) -> None:
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()  # otherwise its `__del__` closes it in a task, and warns outside of an event loop
+            raise
 
 
 class RabbitConnection(BrokerConnection):

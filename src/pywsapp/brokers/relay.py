@@ -17,14 +17,14 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Position, Receive
 from pywsapp.exceptions import BrokerUnavailable, TopicError
 
@@ -45,7 +45,7 @@ _BATCH = 500
 _BATCH_BYTES = MIB
 
 
-class Acknowledgement:
+class Acknowledgement(LazyCoroutine[None]):
     """A queued message; awaiting it waits until the broker has accepted the message. It need not be awaited.
 
     Raises:
@@ -55,16 +55,14 @@ class Acknowledgement:
     __slots__ = ("_done", "_event", "_failure", "message", "tries")
 
     def __init__(self, message: Outgoing) -> None:
+        super().__init__()
         self.message = message
         self.tries = 0
         self._done = False
         self._failure: str | None = None
         self._event: anyio.Event | None = None
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> None:
+    async def _begin(self) -> None:
         if not self._done:
             if self._event is None:
                 self._event = anyio.Event()
@@ -247,11 +245,11 @@ class Relay:
             self._change.set()
         self._changed[topic] = None
 
-    def subscribed(self, topic: str) -> Awaitable[None]:
+    def subscribed(self, topic: str) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers a topic's messages; without a connection it does not wait."""
         is_subscribed = topic in self._active and topic not in self._changed
         if self.connection is None or topic not in self._wanted or is_subscribed:
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         event = self._awaited.get(topic)
         if event is None:
             event = self._awaited[topic] = anyio.Event()
@@ -303,6 +301,8 @@ class Relay:
             self._put_back("the app has stopped")
             self._fail(self._pending, "the app has stopped")
             self._pending.clear()
+            self._note_idle()
+            self._wake_subscribers()
 
     async def _connect_and_work(self) -> None:
         """Connect and work; return, or raise, when the connection is lost."""
@@ -357,10 +357,14 @@ class Relay:
             logger.error("%s is unavailable (%s); local delivery goes on, trying again", self.broker.name, reason)
         self._put_back(f"{self.broker.name} is unavailable: {reason}")
         self._changed.clear()  # the next connection subscribes all wanted topics
+        self._wake_subscribers()
+        self._note_attempt()
+
+    def _wake_subscribers(self) -> None:
+        """Wake those who wait for a subscription, because it does not come with this connection."""
         awaited, self._awaited = self._awaited, {}
         for event in awaited.values():
             event.set()
-        self._note_attempt()
 
     def _note_attempt(self) -> None:
         if self._starting is not None:

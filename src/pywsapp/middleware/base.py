@@ -64,7 +64,7 @@ class HandshakeMiddleware(MessageComponent):
         return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Let the component inside answer a plain HTTP request, without a check."""
+        """Return the answer of the component inside to a plain HTTP request, which is not checked."""
         return make_component(self.component).on_request(request)
 
 

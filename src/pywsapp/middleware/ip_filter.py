@@ -80,6 +80,6 @@ class IpBlackList(HandshakeMiddleware):
         return None
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Let the component inside answer a plain HTTP request, unless the address is blocked."""
+        """Return the answer of the component inside to a plain HTTP request; refuse a blocked address."""
         inside = super().on_request
         return then(self.run_check(request), lambda _: inside(request))

@@ -192,8 +192,12 @@ class OriginCheck(HandshakeMiddleware):
             return None
         if self._allows(sent, request):
             return None
-        allowed = ", ".join(self.allowed_origins) or f"the same as of host {request.host!r}, port {request.port}"
-        logger.info("refused a handshake of origin %r; allowed is %s", ", ".join(sent)[:_MAX_LOGGED], allowed)
+        logger.info(
+            "refused a handshake of origin %r: the route allows %s; if the page is yours, add its origin to "
+            "allowed_origins of app.route",
+            ", ".join(sent)[:_MAX_LOGGED],
+            ", ".join(self.allowed_origins) or f"pages of host {request.host!r}, port {request.port} only",
+        )
         raise Refuse(403, body="this origin is not allowed here")
 
     def _allows(self, sent: list[str], request: Request) -> bool:

@@ -17,7 +17,6 @@ http://127.0.0.1:8080. A host that is given for a single route means exactly tha
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -26,8 +25,9 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from pywsapp._hooks import as_accept, check_component, make_component, then
+from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
 from pywsapp._protocol.http import TOKEN
+from pywsapp._signatures import check_takes
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
@@ -122,7 +122,9 @@ class Router(MessageComponent):
 
     def __init__(self, http_host: str | Iterable[str] | None = None, *, server_options: Options | None = None) -> None:
         self._default = _default_hosts(http_host)
-        self._server_options = server_options or Options()
+        self._server_options = Options() if server_options is None else server_options
+        if not isinstance(self._server_options, Options):
+            raise ConfigurationError(f"options must be an Options, not {server_options!r}")
         self._routes: list[_Route] = []
         self._named_hosts: set[str] = set()
 
@@ -169,7 +171,7 @@ class Router(MessageComponent):
                 hosts=self._hosts(http_host),
                 pattern=PathPattern(path),
                 target=check_component(component),
-                subprotocols=_checked_subprotocols(subprotocols),
+                subprotocols=None if subprotocols is None else checked_subprotocols(subprotocols, "subprotocols"),
                 require_subprotocol=require_subprotocol,
                 options=options,
             )
@@ -195,7 +197,7 @@ class Router(MessageComponent):
         Raises:
             ConfigurationError: an argument is not valid, or another route has the same shape and method.
         """
-        _check_http_handler(handler)
+        check_takes(handler, ("request",), _label(handler) if callable(handler) else f"the handler of {path!r}")
         self._add(
             _Route(
                 kind=RouteKind.HTTP,
@@ -332,7 +334,8 @@ def with_slash(request: Request) -> Response:
 
 
 def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) -> Request:
-    request.path_params.update(params)
+    if params:
+        request.path_params.update(params)
     if route.kind is not RouteKind.MOUNT:
         return request
     inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too
@@ -372,6 +375,11 @@ def _response(handler: HttpHandler, value: Any) -> Response:
 
 
 def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
+    if http_host is not None and not isinstance(http_host, Iterable):
+        raise ConfigurationError(
+            f"http_host, the first argument of App, is the name that clients write in the URL, not {http_host!r}: "
+            "write App('localhost', 8080)"
+        )
     names = http_host if http_host is None or isinstance(http_host, str) else tuple(http_host)
     for name in (names,) if isinstance(names, str) else names or ():
         check_not_bind_all(name)
@@ -403,28 +411,6 @@ def _checked_methods(methods: Any) -> tuple[str, ...]:
             raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
     read = _READING if "GET" in names else ()
     return tuple(dict.fromkeys((*read, *names)))
-
-
-def _checked_subprotocols(subprotocols: Any) -> tuple[str, ...] | None:
-    if subprotocols is None:
-        return None
-    if isinstance(subprotocols, str):
-        raise ConfigurationError(f"subprotocols is a list: write [{subprotocols!r}]")
-    for name in subprotocols:
-        if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ConfigurationError(f"{name!r} cannot be a subprotocol: use letters, digits and !#$%&'*+-.^_`|~ only")
-    return tuple(subprotocols)
-
-
-def _check_http_handler(handler: HttpHandler) -> None:
-    if not callable(handler):
-        raise ConfigurationError(f"an HTTP route needs a function that takes the request, not {handler!r}")
-    try:
-        inspect.signature(handler).bind("request")
-    except TypeError as exc:
-        raise ConfigurationError(f"{_label(handler)} must take (request): {exc}") from None
-    except ValueError:
-        return  # a builtin without a signature
 
 
 def _label(target: object) -> str:

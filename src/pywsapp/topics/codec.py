@@ -50,14 +50,14 @@ class EnvelopeCodec:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, key: bytes | None = None) -> None:
-        if key is not None and not key:
-            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
+    def __init__(self, key: str | bytes | None = None) -> None:
         self.origin = secrets.token_hex(8)
         self.dropped = 0
-        self._key = key
+        self._key: bytes | None = None
         self._origin_bytes = self.origin.encode()
-        self._start_at = 0 if key is None else SIGNATURE_BYTES
+        self._start_at = 0
+        if key is not None:
+            self.use_key(key)
         self._remembered: dict[bytes, tuple[Content, int]] = {}
         self._remembered_bytes = 0
 
@@ -66,7 +66,7 @@ class EnvelopeCodec:
         """Whether envelopes are signed."""
         return self._key is not None
 
-    def use_key(self, key: bytes) -> None:
+    def use_key(self, key: str | bytes) -> None:
         """Sign envelopes with another key from now on.
 
         Raises:
@@ -74,7 +74,8 @@ class EnvelopeCodec:
         """
         if not key:
             raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
-        self._key, self._start_at = key, SIGNATURE_BYTES
+        self._key = key.encode() if isinstance(key, str) else key
+        self._start_at = SIGNATURE_BYTES
 
     def encode(self, topic: str, content: Content) -> bytes:
         """Return the envelope of a message of this process."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from pywsapp._signatures import check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
 
@@ -39,11 +40,13 @@ class TopicListeners:
     Args:
         hook: the method of App that registers them, for messages.
         calls: what the calls carry, for logs: "messages".
+        event: the name of the second argument of a function, for messages.
     """
 
-    def __init__(self, hook: str, calls: str) -> None:
+    def __init__(self, hook: str, calls: str, event: str) -> None:
         self._hook = hook
         self._calls = calls
+        self._event = event
         self._listeners: list[_Listener] = []
         self._running = False
 
@@ -64,10 +67,12 @@ class TopicListeners:
         """Register a function.
 
         Raises:
-            ConfigurationError: the pattern is invalid, or the app is running already.
+            ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
+                already.
         """
         if self._running:
             raise ConfigurationError(f"App.{self._hook} must be called before the app runs")
+        check_takes(function, ("topic", self._event), name_of(function))
         self._listeners.append(_Listener(TopicPattern(pattern), function, self._calls))
 
     def include(self, other: TopicListeners) -> None:
@@ -152,7 +157,7 @@ class _Listener:
 
     @property
     def _name(self) -> str:
-        return str(getattr(self._function, "__qualname__", self._function))
+        return name_of(self._function)
 
     def _log_failure(self) -> None:
         logger.exception("%s failed", self._name)

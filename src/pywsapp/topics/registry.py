@@ -10,14 +10,16 @@ messages are published first and are delivered when they come back with a positi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
 
-from pywsapp._outbox.awaitables import ALREADY_DONE
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
+from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
@@ -38,17 +40,19 @@ from pywsapp.topics.topic import Topic
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+logger = logging.getLogger("pywsapp")
+
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
 
 
 class TopicStats(NamedTuple):
-    """What the topics of one process have done, counted from its start.
+    """Numbers about the topics of one process, counted from its start.
 
     Args:
         topics: topics that have subscribers in this process now.
         dropped: envelopes from the broker that could not be decoded.
-        lost: how often messages of a topic with a history were lost and its subscribers were told.
+        lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
         skipped: calls of async listeners and presence watchers that were skipped because their queue was full.
         broker: what the relay to the broker has done; None while the app does not run, or without a broker.
     """
@@ -78,23 +82,28 @@ class TopicRegistry:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, broker: Broker | None = None, key: bytes | None = None) -> None:
+    def __init__(self, broker: Broker | None = None, key: str | bytes | None = None) -> None:
         self.broker = broker
         self.relay: Relay | None = None
         self.codec = EnvelopeCodec(key)
-        self.listeners = TopicListeners("on_broadcast", "messages")
+        self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic)
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
+        self._thread: int | None = None  # of the event loop, while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
+        self._has_warned = False
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.
 
         Raises:
             TopicError: the name is invalid.
+            ConfigurationError: it is a Topic.
         """
         topic = self._topics.get(name) if isinstance(name, str) else None
+        if isinstance(name, Topic):
+            raise ConfigurationError(f"write the name, {name.name!r}, not the topic; topic.add(conn) subscribes to it")
         if topic is None:
             name = check_name(name)
             topic = self._topics[name] = Topic(name, self, self.history.rule(name))
@@ -106,7 +115,7 @@ class TopicRegistry:
 
     @property
     def stats(self) -> TopicStats:
-        """What has happened so far."""
+        """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped
         broker = None if self.relay is None else self.relay.stats
         return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker)
@@ -172,11 +181,20 @@ class TopicRegistry:
 
     # -- what topics call --------------------------------------------------------------------------------------------
 
+    def check_thread(self, what: str) -> None:
+        """Check that the caller runs in the thread of the event loop, if the app runs.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self._thread is not None and self._thread != current_thread():
+            raise wrong_thread(what)
+
     def start_receiving(self, topic: Topic, subscribers: Subscribers) -> None:
         """Have the broker deliver the messages of a topic, which has its first subscriber."""
         name = topic.name
         self._subscribed[name] = topic, subscribers
-        received: Awaitable[None] = ALREADY_DONE
+        received = ALREADY_DONE
         if self.relay is not None:
             is_covered = self.listeners.covers(name)
             if topic.history is not None:
@@ -187,13 +205,13 @@ class TopicRegistry:
         if self.presence.covers(name):
             self.presence.open(name, received)
 
-    def received(self, topic: Topic) -> Awaitable[None]:
+    def received(self, topic: Topic) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers the messages of a topic and its presence is known."""
         if self.relay is None:
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         return self.presence.settled(topic.name) or self._delivered(self.relay, topic)
 
-    def _delivered(self, relay: Relay, topic: Topic) -> Awaitable[None]:
+    def _delivered(self, relay: Relay, topic: Topic) -> LazyCoroutine[None]:
         return relay.subscribed(topic.name) if topic.history is None else self.history.followed(topic.name)
 
     def stop_receiving(self, topic: Topic) -> None:
@@ -206,11 +224,13 @@ class TopicRegistry:
 
     def broadcast(
         self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
-    ) -> Awaitable[None]:
+    ) -> LazyCoroutine[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
+        if self._thread is None and not self._subscribed:
+            self._warn_of_no_receiver(topic)
         if topic.history is not None:
             return self._broadcast_kept(topic, _content(message), topic.history)
-        acknowledgement: Awaitable[None] = ALREADY_DONE
+        acknowledgement = ALREADY_DONE
         if self.relay is not None:
             acknowledgement = self.relay.publish(topic.name, self.codec.encode(topic.name, _content(message)))
         self._deliver(topic.name, message, exclude)
@@ -218,14 +238,25 @@ class TopicRegistry:
             self.listeners.call(topic, _content(message))
         return acknowledgement
 
-    def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> Awaitable[None]:
+    def _warn_of_no_receiver(self, topic: Topic) -> None:
+        """Warn once of a broadcast while the app does not run; a history in memory keeps its messages, though."""
+        if self._has_warned or (topic.history is not None and self.broker is None):
+            return
+        self._has_warned = True
+        logger.warning(
+            "a broadcast on %r has no receiver, because the App does not run in this process; "
+            "broadcast while it runs, or publish from another program with pywsapp.Publisher",
+            topic.name,
+        )
+
+    def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> LazyCoroutine[None]:
         name = topic.name
         if self.relay is not None:
             comes_back = name in self._subscribed or self.listeners.covers(name)
             return self.history.publish(name, content, rule, comes_back=comes_back)
         self.history.append(name, content, rule)
         self.listeners.call(topic, content)
-        return ALREADY_DONE  # type: ignore[no-any-return]
+        return ALREADY_DONE
 
     # -- what the broker delivers ------------------------------------------------------------------------------------
 
@@ -282,7 +313,7 @@ class TopicRegistry:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be connected to the other processes inside the block.
+        """Connect to the other processes for the time of a block.
 
         Raises:
             Exception: what was raised inside the block, not wrapped in a group.
@@ -306,6 +337,7 @@ class TopicRegistry:
             raise failure
 
     async def _start(self, tasks: TaskGroup) -> None:
+        self._thread = current_thread()
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -326,7 +358,7 @@ class TopicRegistry:
                 await self.relay.flush()
 
     def _stop(self) -> None:
-        self.relay = None
+        self.relay = self._thread = None
         self.history.stop()
         self.presence.stop()
         self.listeners.stop()

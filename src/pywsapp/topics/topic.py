@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Position
 from pywsapp.connection import Connection
@@ -60,7 +60,7 @@ class Topic:
 
     # -- subscribing -------------------------------------------------------------------------------------------------
 
-    def add(self, conn: Connection) -> Awaitable[None]:
+    def add(self, conn: Connection) -> LazyCoroutine[None]:
         """Subscribe a connection (Ratchet's Topic::add). Never blocks.
 
         The `on_subscribe` of its component is called first. A closed connection, or one that subscribes already, is
@@ -73,17 +73,24 @@ class Topic:
 
         Raises:
             TopicError: the connection has `Options.max_topics` topics already.
+            ConfigurationError: the caller runs in another thread.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
         """
+        conn._outbox.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         asked = self._ask(conn)
         if isinstance(asked, Awaitable):
             return LazyAwaitable(lambda: self._add_when_allowed(conn, asked))
         return self._add_if_open(conn)
 
     def remove(self, conn: Connection) -> None:
-        """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`."""
+        """Unsubscribe a connection, if it subscribes (Ratchet's Topic::remove), and call `on_unsubscribe`.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
+        """
+        conn._outbox.check_thread("topic.remove")
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
@@ -100,12 +107,12 @@ class Topic:
         await asked
         await self._add_if_open(conn)
 
-    def _add_if_open(self, conn: Connection) -> Awaitable[None]:
+    def _add_if_open(self, conn: Connection) -> LazyCoroutine[None]:
         if not conn.is_open or conn in self._subscribers:  # by its on_subscribe, or meanwhile
-            return ALREADY_DONE  # type: ignore[no-any-return]
+            return ALREADY_DONE
         return self._add(conn)
 
-    def _add(self, conn: Connection, sent: Position | None = None) -> Awaitable[None]:
+    def _add(self, conn: Connection, sent: Position | None = None) -> LazyCoroutine[None]:
         if conn._driver is not None:
             conn._driver.add_topic(self)
         is_first = not self._subscribers
@@ -133,10 +140,11 @@ class Topic:
             the position that the client has reached, and whether it got all messages since then.
 
         Raises:
-            ConfigurationError: the topic keeps no history.
+            ConfigurationError: the topic keeps no history, or the caller runs in another thread.
             TopicError: the position is invalid, or the connection cannot subscribe.
             BrokerUnavailable: the history cannot be read; the connection is not subscribed then.
         """
+        conn._outbox.check_thread("topic.recover")
         if self.history is None:
             raise ConfigurationError(f"{self.name!r} keeps no history; add App.history for it before the app runs")
         position = None if since is None else Position.parse(since)
@@ -186,9 +194,10 @@ class Topic:
             meta: what others see of the user, serialisable as JSON, at most 4 KiB.
 
         Raises:
-            ConfigurationError: the topic has no presence.
+            ConfigurationError: the topic has no presence, or the caller runs in another thread.
             TopicError: the connection does not subscribe, or the key or the meta is invalid.
         """
+        conn._outbox.check_thread("topic.track")
         if not self._registry.presence.covers(self.name):
             raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
         if conn not in self._subscribers:
@@ -196,7 +205,12 @@ class Topic:
         self._registry.presence.track(self.name, conn, key, meta)
 
     def untrack(self, conn: Connection) -> None:
-        """Mark a subscriber as no user any more; nothing if it is none."""
+        """Mark a subscriber as no user any more; nothing if it is none.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
+        """
+        conn._outbox.check_thread("topic.untrack")
         self._registry.presence.untrack(self.name, conn)
 
     def present(self) -> dict[str, Present]:
@@ -216,7 +230,7 @@ class Topic:
         eligible: Connections | None = None,
         *,
         compress: bool | None = None,
-    ) -> Awaitable[None]:
+    ) -> LazyCoroutine[None]:
         """Send a message to all subscribers, in this process and in all others (Ratchet's Topic::broadcast).
 
         It is encoded once for each wire format and process. Never blocks. When this returns, the message is queued for
@@ -237,9 +251,10 @@ class Topic:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
             TopicError: it is larger than the broker's limit.
             TypeError: the message is neither text nor bytes.
-            ConfigurationError: the text has no UTF-8 form; or `exclude` or `eligible` is given for a topic with a
-                history, which all subscribers see in full.
+            ConfigurationError: the text has no UTF-8 form; the caller runs in another thread; or `exclude` or
+                `eligible` is given for a topic with a history, which all subscribers see in full.
         """
+        self._registry.check_thread("topic.broadcast")
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
         left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
         if self.history is not None and (eligible is not None or left_out):
@@ -252,4 +267,4 @@ class Topic:
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
             if conn in self._subscribers and conn not in left_out:
                 conn.send(prepared)
-        return ALREADY_DONE  # type: ignore[no-any-return]
+        return ALREADY_DONE

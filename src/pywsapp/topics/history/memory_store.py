@@ -2,7 +2,7 @@
 
 A history keeps the last messages of a topic: a limited number, for a limited time. Each message has an offset. Offsets
 count from 1 without gaps within an epoch, a random name that changes when the history begins anew. So a client that
-names a `Position` gets exactly the messages after it, or is told that they are not known any more.
+names a `Position` gets exactly the messages after it, or a report that they are not kept any more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How every subscriber of a topic with a history gets every message once, or is told that messages are lost.
+"""Delivery of a topic with a history: each subscriber gets each message once, or a report that messages are lost.
 
 Theory
 
@@ -10,8 +10,8 @@ A broker's pub/sub can lose messages, for instance with a connection. A `Followe
 subscribers of one topic in one process. It knows the position up to which everything has been delivered. A message at
 the next offset is delivered; one at a lower offset has been delivered already. If messages are missing, or may be
 missing because the connection is new, the follower reads the history after its position, and holds back what comes
-meanwhile. If the history does not reach back to the position any more, or has begun anew, the subscribers are told that
-messages are lost, and the follower continues from there.
+meanwhile. If the history does not reach back to the position any more, or has begun anew, the subscribers get a report
+that messages are lost, and the follower continues from there.
 
 The follower reads its first position before the topic is subscribed, and reads the history again afterwards. So there
 is no moment in which it could miss a message.
@@ -42,7 +42,7 @@ _MAX_HELD_BYTES = 4 * MIB
 
 
 class Recovery(NamedTuple):
-    """What a connection got when it subscribed by `Topic.recover`.
+    """The messages that a connection got when it subscribed by `Topic.recover`.
 
     Args:
         position: the connection has all messages up to this position.
@@ -133,7 +133,7 @@ class Follower:
             self._deliver(data, position)
 
     async def begin(self) -> None:
-        """Take the history's present position as the first one, if there is none yet.
+        """Start at the present position of the history, if there is none yet.
 
         Raises:
             Exception: the history cannot be read.

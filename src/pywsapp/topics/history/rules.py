@@ -1,4 +1,4 @@
-"""Which topics keep a history, how much of it, and what clients get of a kept message."""
+"""Rules of histories: the topics, how much they keep, and the form of a kept message for clients."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Wrap = Callable[[Publication], Sendable]
 
 @dataclass(frozen=True, slots=True)
 class HistoryRule:
-    """What the topics of a pattern keep.
+    """The history of the topics of a pattern.
 
     Args:
         pattern: of the topics.

@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import BrokerUnavailable
@@ -52,7 +52,7 @@ class HistoryService:
 
     Attributes:
         rules: which topics keep a history, the most important first.
-        lost: how often messages were lost and the subscribers of a topic were told.
+        lost: how often messages of a topic were lost, which its subscribers get a report of.
     """
 
     def __init__(self, codec: EnvelopeCodec, deliver: Callable[[str, Position, Content | None], None]) -> None:
@@ -87,13 +87,13 @@ class HistoryService:
         self._codec.forget_all()
 
     def connected(self) -> None:
-        """Let all followers catch up, because the connection to the broker is new."""
+        """Start to catch up with all followers, because the connection to the broker is new."""
         for follower in self._followers.values():
             follower.catch_up()
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> Awaitable[None]:
+    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> LazyCoroutine[None]:
         """Publish a message to the broker, which sends it back with its position.
 
         Args:
@@ -144,7 +144,7 @@ class HistoryService:
         )
         self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
 
-    def followed(self, name: str) -> Awaitable[None]:
+    def followed(self, name: str) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers the messages of a topic that is followed."""
         ready = self._ready.get(name)
         return ALREADY_DONE if ready is None else LazyAwaitable(ready.wait)
@@ -161,14 +161,16 @@ class HistoryService:
             self._tasks.start_soon(task)
 
     async def _begin(self, name: str, follower: Follower, ready: anyio.Event, subscribe: bool) -> None:
-        with suppress(Exception):  # the broker is unavailable; `connected` lets the follower catch up later
-            await follower.begin()
-        if self._followers.get(name) is follower and self._relay is not None:
-            if subscribe:
-                self._relay.subscribe(name)
-                await self._relay.subscribed(name)
-            follower.catch_up()
-        ready.set()
+        try:
+            with suppress(Exception):  # the broker is unavailable; `connected` lets the follower catch up later
+                await follower.begin()
+            if self._followers.get(name) is follower and self._relay is not None:
+                if subscribe:
+                    self._relay.subscribe(name)
+                    await self._relay.subscribed(name)
+                follower.catch_up()
+        finally:  # also when the app stops meanwhile
+            ready.set()
 
     def receive(self, name: str, data: bytes, position: Position) -> None:
         """Handle an envelope from the broker; it goes to the topic's follower, if the topic has subscribers here."""
@@ -232,7 +234,7 @@ class HistoryService:
             later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
             if here.epoch == epoch and len(later) == here.offset - last:
                 return Kept(here, [*kept.messages, *later], kept.complete)
-        raise BrokerUnavailable(f"the history of {name!r} stays behind what is delivered")
+        raise BrokerUnavailable(f"the history of {name!r} does not reach the messages that were delivered meanwhile")
 
     async def _read(self, name: str, since: Position | None) -> Kept:
         if self._relay is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._outbox.awaitables import LazyAwaitable
+from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
@@ -42,7 +42,7 @@ class PresenceService:
     """
 
     def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic]) -> None:
-        self.watchers = TopicListeners("on_presence", "presence changes")
+        self.watchers = TopicListeners("on_presence", "presence changes", "diff")
         self._codec = codec
         self._topic = topic
         self._view = PresenceView(codec.origin, self._send, self._report)
@@ -71,18 +71,20 @@ class PresenceService:
             settled = self._settled[name] = anyio.Event()
             self._tasks.start_soon(self._settle, name, received, settled)
 
-    def settled(self, name: str) -> Awaitable[None] | None:
+    def settled(self, name: str) -> LazyCoroutine[None] | None:
         """Return what waits until the users of a topic are known; None if the service does not wait for them."""
         settled = self._settled.get(name)
         return None if settled is None else LazyAwaitable(settled.wait)
 
     async def _settle(self, name: str, received: Awaitable[None], settled: anyio.Event) -> None:
-        await received
-        self._view.ask(name)
-        await anyio.sleep(_SETTLE_SECONDS)
-        if self._settled.get(name) is settled:
-            self._view.settle(name)
-        settled.set()
+        try:
+            await received
+            self._view.ask(name)
+            await anyio.sleep(_SETTLE_SECONDS)
+            if self._settled.get(name) is settled:
+                self._view.settle(name)
+        finally:  # also when the app stops meanwhile
+            settled.set()
 
     def close(self, name: str) -> None:
         """End with a topic, because its last subscriber has unsubscribed."""

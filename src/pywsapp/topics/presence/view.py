@@ -1,4 +1,4 @@
-"""Which users are in a topic, in all processes and on all machines, as one process sees it. No I/O and no clock here.
+"""The users in a topic, in all processes and on all machines, as one process sees them. No I/O and no clock here.
 
 Theory
 
@@ -175,14 +175,14 @@ class PresenceView:
             self._topics[name] = _TopicPresence(settled=settled)
 
     def ask(self, name: str) -> None:
-        """Ask all other processes for their state; call it when their events on the topic are received."""
+        """Request the state of all other processes; call it when their events on the topic are received."""
         topic = self._topics.get(name)
         if topic is not None:
             topic.ask[None] = None
             self._changed[name] = None
 
     def settle(self, name: str) -> None:
-        """Take the users of other processes as known; from now on changes are reported to the app."""
+        """Note that the users of other processes are known; from now on changes are reported to the app."""
         topic = self._topics.get(name)
         if topic is not None and not topic.settled:
             topic.settled = True

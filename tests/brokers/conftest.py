@@ -1,0 +1,51 @@
+"""The RabbitMQ of all tests, which share one node because it needs some seconds to start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from support.services import Rabbit, free_port, rabbitmq_server
+
+from pywsapp.brokers import relay
+
+BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
+
+
+def rights() -> str:
+    """Return the pattern that docs/reference/brokers.md has for configure, write and read."""
+    configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
+    assert configure == write == read
+    return str(read)
+
+
+@pytest.fixture(scope="session")
+def rabbit_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """The port for TLS, and the directory with the certificate and its authority."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    return free_port(), directory
+
+
+@pytest.fixture(scope="session")
+def rabbit(rabbit_tls: tuple[int, Path]) -> Iterator[Rabbit]:
+    """A node with TLS, and with the user `pywsapp`, who has the documented rights."""
+    port, directory = rabbit_tls
+    configuration = f"listeners.ssl.1 = 127.0.0.1:{port}\n" + "".join(
+        f"ssl_options.{name} = {directory}/{file}.pem\n"
+        for name, file in [("cacertfile", "authority"), ("certfile", "server"), ("keyfile", "server")]
+    )
+    with rabbitmq_server(configuration, pywsapp=("secret", rights())) as server:
+        yield server
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let relays try to connect twice a second, also after an outage of some seconds."""
+    monkeypatch.setattr(relay, "LONGEST_PAUSE_SECONDS", 0.5)
