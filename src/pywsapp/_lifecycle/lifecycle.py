@@ -60,7 +60,7 @@ from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection
+from pywsapp.connection import Connection, no_pong
 from pywsapp.http import Request
 from pywsapp.options import Options
 
@@ -407,12 +407,11 @@ class Lifecycle:
         """Send a ping; see `Connection.ping`."""
         if self._pings is None:
             self._pings = Pings()
+        if not self.machine.outbox.is_open:
+            return no_pong()  # and earlier pings can still be answered
         payload, latency = self._pings.add(payload)
-        if self.machine.outbox.is_open:
-            self.machine.outbox.flush()
-            self.machine.outbox.transport.write(self._ws.ping(payload))
-        else:
-            self._pings.end()
+        self.machine.outbox.flush()
+        self.machine.outbox.transport.write(self._ws.ping(payload))
         return latency
 
     @property
