@@ -26,10 +26,10 @@ async def test_a_ping_while_closing() -> None:
     app = App("*", 0)
     app.route("/", Pinging())
     async with running(app), peer_of(app) as peer:
-        await peer.open(glued=frame(TEXT))
+        await peer.open(trailing=frame(TEXT))
         assert [await peer.frame() for _ in range(2)] == [(PING, b"first"), (CLOSE, b"\x03\xe8")]
         await peer.send(frame(PONG, b"first") + frame(CLOSE, b"\x03\xe8"))
-        assert await peer.rest() == b""
+        assert await peer.read_to_end() == b""
         assert await pings[0] >= 0
         with pytest.raises(ConnectionClosed, match="before the pong came"):
             await pings[1]
