@@ -300,7 +300,7 @@ class Lifecycle:
     # -- what the handler task asks ----------------------------------------------------------------------------------
 
     def use_eager_task(self, eager_task: EagerTask) -> None:
-        """Take first steps of coroutines on behalf of the handler task, from now on."""
+        """Run the first steps of coroutines on behalf of the handler task, from now on."""
         self._eager_task = eager_task
 
     def has_call(self) -> bool:
