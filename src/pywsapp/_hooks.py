@@ -215,9 +215,9 @@ def then(result: T | Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R |
 
     No coroutine is made for a result that need not be awaited.
     """
-    if must_await(result):
-        return _then(cast("Awaitable[T]", result), step)
-    return step(cast("T", result))
+    if result is None or not must_await(result):
+        return step(cast("T", result))
+    return _then(cast("Awaitable[T]", result), step)
 
 
 async def _then(result: Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R:

@@ -40,6 +40,8 @@ class State(Enum):
     ABORTED = "aborted"
     LOST = "lost"
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table below is read at every handshake
+
 
 class Event(Enum):
     """An event that can change the state of a connection."""
@@ -51,6 +53,8 @@ class Event(Enum):
     FAILURE = "the peer broke the protocol, and the frame that says so is queued"
     ABORT = "this side aborts the transport"
     LOSS = "the transport has ended"
+
+    __hash__ = object.__hash__
 
 
 #: The state after each event. What is missing changes nothing.

@@ -79,6 +79,8 @@ class _State(Enum):
     CLOSING = "the response is written, the transport sends the rest and closes"
     UPGRADED = "the transport belongs to a Lifecycle"
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and each request reads the table below
+
 
 _ANSWERED = {_State.STREAMING, _State.LINGERING, _State.CLOSING}
 #: The states that can follow a state; the last column of the table above.

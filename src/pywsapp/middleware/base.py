@@ -46,7 +46,8 @@ class HandshakeMiddleware(MessageComponent):
         Raises:
             TypeError: `check` returned something else than None.
         """
-        return then(self.check(request), self._refuse_results)
+        result = self.check(request)
+        return None if result is None else then(result, self._refuse_results)
 
     def _refuse_results(self, result: object) -> None:
         if result is not None:
