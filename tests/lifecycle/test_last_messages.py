@@ -127,7 +127,8 @@ async def test_messages_not_yet_inflated_at_the_end(recorder: type[Recorder], en
         assert pipe.host.discarded == 1
     delivered = [call[1] for call in component.calls if call[0] == "message"]
     assert delivered == (sent if end == "closed" else sent[: len(delivered)])
-    assert end == "closed" or len(delivered) in range(1, 9)
+    if end == "lost" and recorder is AsyncRecorder:  # a def handler can get them all in the turn in which they came
+        assert len(delivered) in range(1, 9)
     assert component.calls[-1][1] == (3000 if end == "closed" else 1006)
 
 
