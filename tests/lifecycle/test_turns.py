@@ -28,7 +28,7 @@ class Counter(MessageComponent):
         self.received = 0
         self.code: int | None = None
 
-    def on_message(self, conn: Connection, message: Any) -> None:
+    def on_message(self, conn: Connection, message: Any) -> Any:
         assert message == "x"
         self.received += 1
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 #: Seconds for which the messages of one connection are handled before other tasks get their turn.
-TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.00025
 
 
 class RunInContext:

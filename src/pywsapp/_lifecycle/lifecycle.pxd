@@ -19,14 +19,13 @@ cdef class Lifecycle:
     cdef object _options
     cdef object _pings
     cdef object _queue
-    cdef Py_ssize_t _queued_size
     cdef object _subscriptions
     cdef WebSocket _ws
     cdef readonly StateMachine machine
     cdef readonly Connection conn
     cdef readonly bint is_busy
 
-    @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, turn_ends=double, now=double)
+    @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, inflate=Py_ssize_t, turn_ends=double, now=double)
     cpdef data_received(self, bytes data)
     @cython.locals(was_busy=bint)
     cdef _follow(self, result)

@@ -42,7 +42,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType
@@ -51,12 +50,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
+from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask
+from pywsapp._lifecycle.error_report import report_error
 from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
-from pywsapp._lifecycle.mistakes import explain, warn_of_returned
+from pywsapp._lifecycle.message_queue import MessageQueue
+from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions
@@ -64,7 +65,6 @@ from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutin
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
-from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection, no_pong
 from pywsapp.http import Request
@@ -108,7 +108,6 @@ class Lifecycle:
         "_options",
         "_pings",
         "_queue",
-        "_queued_size",
         "_subscriptions",
         "_ws",
         "conn",
@@ -137,11 +136,10 @@ class Lifecycle:
         self._host = host
         self._keepalive = Keepalive()
         self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the compiled build can hold
-        self._max_queue = min(options.max_queue, sys.maxsize)
+        self._max_queue = min(options.max_queue, 1 << 40)
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
-        self._queue: deque[str | bytes] | None = None
-        self._queued_size = 0  # bytes or characters
+        self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
 
@@ -165,10 +163,11 @@ class Lifecycle:
         conn, ws, machine = self.conn, self._ws, self.machine
         turn_ends = 0.0
         while True:
-            room = self._max_queue
-            if self._queue and not machine.is_discarding:
+            room, inflate = self._max_queue, self._max_inflated
+            if self._queue is not None and not machine.is_discarding:
                 room -= len(self._queue)
-            for event in ws.receive(data, self._max_inflated - self._queued_size, room):
+                inflate -= self._queue.size
+            for event in ws.receive(data, inflate, room):
                 if type(event) is str or type(event) is bytes:
                     if self.is_busy:
                         self._enqueue(event)
@@ -290,10 +289,9 @@ class Lifecycle:
 
     def _enqueue(self, message: str | bytes) -> None:
         if self._queue is None:
-            self._queue = deque()
-        self._queue.append(message)
-        self._queued_size += len(message)
-        if len(self._queue) >= self._max_queue or self._queued_size >= self._max_inflated:
+            self._queue = MessageQueue(self._max_queue, self._max_inflated)
+        self._queue.put(message)
+        if self._queue.is_full:
             self.machine.pause_reading(QUEUE_FULL)
 
     def _failed(self, exc: BaseException) -> None:
@@ -301,30 +299,8 @@ class Lifecycle:
         self._follow(self.report(exc))
 
     def report(self, exc: BaseException) -> Awaitable[None] | None:
-        """Call `on_error`, or do what it does by default; return what must still be awaited, which raises nothing."""
-        raise_if_exiting(exc)
-        if not isinstance(exc, Exception):
-            self._give_up("%s failed for %r", exc)
-            return None
-        explain(self._component, exc)
-        try:
-            result = self._component.on_error(self.conn, exc)
-        except BaseException as second:
-            raise_if_exiting(second)
-            self._give_up("%s.on_error itself failed for %r", second)
-            return None
-        return self._await_on_error(result) if isinstance(result, Awaitable) else None
-
-    async def _await_on_error(self, result: Awaitable[Any]) -> None:
-        try:
-            await result
-        except BaseException as second:
-            raise_if_cancelled(second)
-            self._give_up("%s.on_error itself failed for %r", second)
-
-    def _give_up(self, what: str, exc: BaseException) -> None:
-        logger.error(what, type(self._component).__name__, self.conn, exc_info=exc)
-        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        """Call `on_error`; return what must still be awaited, which raises nothing."""
+        return report_error(self._component, self.conn, exc)
 
     def check_returned(self, value: Any) -> None:
         """Warn if what a handler returned goes nowhere."""
@@ -340,7 +316,6 @@ class Lifecycle:
         """Return whether a handler must still be called or awaited."""
         if self._queue and self.machine.is_discarding:
             self._queue.clear()
-            self._queued_size = 0
         return bool(self._queue) or (self._subscriptions is not None and bool(self._subscriptions.hooks))
 
     def next_call(self) -> Any:
@@ -349,10 +324,8 @@ class Lifecycle:
             return self._subscriptions.hooks.popleft()
         queue = self._queue
         assert queue is not None
-        message = queue.popleft()
-        self._queued_size -= len(message)
-        is_half_empty = len(queue) <= self._max_queue // 2 and self._queued_size <= self._max_inflated // 2
-        if is_half_empty and not self._ws.has_more:
+        message = queue.get()
+        if queue.is_half_empty and not self._ws.has_more:
             self.machine.resume_reading(QUEUE_FULL)
         return self._on_message(self.conn, message)
 

@@ -59,6 +59,7 @@ MAX_PENDING_PONGS = 16
 _MESSAGES_AFTER_CLOSE = 16
 _USUAL_CLOSES = frozenset({b"", b"\x03\xe8", b"\x03\xe9"})  # no code, 1000 and 1001: all that browsers send
 _ANY_SIZE = (1 << 62) - 1
+_ANY_NUMBER = 1 << 40
 # Frames that are no whole message, such as fragments and pongs, cost a call of `receive` up to this many of them for
 # each message that it may return.
 _FRAMES_A_MESSAGE = 16
@@ -126,7 +127,7 @@ class WebSocket(Sender):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, inflate: int = _ANY_SIZE, messages: int = _ANY_SIZE) -> list[Received]:
+    def receive(self, data: bytes, inflate: int = _ANY_SIZE, messages: int = _ANY_NUMBER) -> list[Received]:
         """Handle bytes from the peer, and return the events they cause.
 
         A call does a bounded amount of work, so that one large read can neither fill the memory nor block the event
@@ -147,7 +148,7 @@ class WebSocket(Sender):
             return events
         self.has_more = False
         self._inflate_budget = inflate if self.state is _OPEN else self._inflate_budget
-        self._frames_left = min(messages, _ANY_SIZE // _FRAMES_A_MESSAGE) * _FRAMES_A_MESSAGE
+        self._frames_left = messages * _FRAMES_A_MESSAGE
         try:
             self._read(data, events, messages)
             if self.state is _CLOSING and self._inflate_budget <= 0:
@@ -161,10 +162,8 @@ class WebSocket(Sender):
     def _read(self, data: bytes, events: list[Received], room: int) -> None:  # noqa: C901 - one loop; a call costs as much as a frame
         position = 0
         if self._tail:
-            if data:
-                data = self._tail[self._tail_start :] + data
-            else:
-                data, position = self._tail, self._tail_start
+            position = 0 if data else self._tail_start
+            data = self._tail[self._tail_start :] + data if data else self._tail
             self._tail = b""
         if self._wsproto_remaining:
             position = self._feed_wsproto(data, position, self._wsproto_remaining, events)
@@ -216,10 +215,8 @@ class WebSocket(Sender):
                 events.append(message)
         if position < end and self.state is not _CLOSED:
             self.has_more = end - position >= 2 and not (reading and len(events) < room)
-            if self.has_more:
-                self._tail, self._tail_start = data, position
-            else:
-                self._tail, self._tail_start = data[position:], 0
+            self._tail = data if self.has_more else data[position:]
+            self._tail_start = position if self.has_more else 0
 
     def _fits(self, first: int, size: int) -> bool:
         """Return whether the length of a frame is valid, and small enough.
