@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -31,19 +32,22 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect a client.
+@asynccontextmanager
+async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect a client, and abort its connection at the end.
 
     Raises:
         ConnectionError: the server refused the handshake.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(handshake(port, "/def"))
-    head = await reader.readuntil(b"\r\n\r\n")
-    if b" 101 " not in head:
+    try:
+        writer.write(handshake(port, "/def"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 101 " not in head:
+            raise ConnectionError(head.split(b"\r\n")[0].decode())
+        yield reader, writer
+    finally:
         writer.transport.abort()
-        raise ConnectionError(head.split(b"\r\n")[0].decode())
-    return reader, writer
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
@@ -58,35 +62,28 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> fl
 
 async def chat(port: int, interval: float, outcome: Outcome, ready: asyncio.Semaphore, begin: asyncio.Event) -> None:
     """Connect and release `ready`, then exchange a message at each interval until cancelled."""
-    with anyio.fail_after(ANSWER_SECONDS):
-        reader, writer = await connect(port)
-    ready.release()
-    await begin.wait()
-    while True:
-        try:
-            with anyio.fail_after(ANSWER_SECONDS):
-                outcome.latencies.append(await echo(reader, writer))
-        except (OSError, EOFError, TimeoutError) as exc:
-            outcome.failures.append(f"an echo failed: {exc!r}")
-            return
-        await asyncio.sleep(interval)
+    try:
+        async with connection(port) as (reader, writer):
+            ready.release()
+            await begin.wait()
+            while True:
+                with anyio.fail_after(ANSWER_SECONDS):
+                    outcome.latencies.append(await echo(reader, writer))
+                await asyncio.sleep(interval)
+    except (OSError, EOFError, TimeoutError) as exc:
+        outcome.failures.append(f"a client failed: {exc!r}")
 
 
 async def come_and_go(port: int, interval: float, outcome: Outcome, begin: asyncio.Event) -> None:
     """Connect, exchange a message and disconnect at each interval, until cancelled."""
     await begin.wait()
     while True:
-        writer: asyncio.StreamWriter | None = None
         try:
             with anyio.fail_after(ANSWER_SECONDS):
                 began = time.perf_counter()
-                reader, writer = await connect(port)
-                outcome.handshakes.append(time.perf_counter() - began)
-                await echo(reader, writer)
+                async with connection(port) as (reader, writer):
+                    outcome.handshakes.append(time.perf_counter() - began)
+                    await echo(reader, writer)
         except (OSError, EOFError, TimeoutError) as exc:
             outcome.failures.append(f"a new client failed: {exc!r}")
-        finally:
-            if writer is not None:
-                with suppress(OSError):
-                    writer.close()
         await asyncio.sleep(interval)
