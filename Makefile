@@ -11,7 +11,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance bench fuzz lint types format compile clean services
+.PHONY: help demo test test-all conformance attack bench fuzz lint types format compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-all: $(VENV)/dev.stamp ## Run the tests on every CPython 3.10-3.13 here, an
 
 conformance: compile ## Run the Autobahn suite, server and client on every backend (ARGS=--quick for less)
 	$(BIN)/python conformance/run.py $(ARGS)
+
+attack: compile ## Attack a server while other clients use it (ARGS='fragments --loop uvloop' for a part)
+	$(BIN)/python attack/run.py $(ARGS)
 
 bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: everything)
 	$(or $(PYTHON),python3) benchmarks/run.py $(ARGS)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Deflate, Options, SlowConsumer
 
-NUMBERS = [field.name for field in fields(Options) if field.name not in ("slow_consumer", "deflate")]
+NUMBERS = [
+    field.name for field in fields(Options) if field.name not in ("slow_consumer", "deflate", "cancel_on_disconnect")
+]
 WHOLE = [
     "max_message_size",
     "max_frame_size",
@@ -27,7 +29,7 @@ WHOLE = [
     "max_topics",
     "control_frames_burst",
 ]
-OPTIONAL = ["max_frame_size", "ping_interval"]
+OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout"]
 MAY_BE_ZERO = ["drain_delay"]
 
 
@@ -48,6 +50,8 @@ def test_the_defaults() -> None:
         close_timeout=5,
         message_timeout=30,
         max_queue=16,
+        handler_timeout=None,
+        cancel_on_disconnect=False,
         high_water=64 * 1024,
         max_outbox=1024 * 1024,
         slow_consumer=SlowConsumer.CLOSE,
@@ -164,3 +168,10 @@ def test_any_value_is_accepted_or_refused_by_name(name: str, value: Any) -> None
     assert (taken is not None) == fits
     if taken is not None:
         assert getattr(taken, name) == value
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_cancel_on_disconnect_is_true_or_false(value: Any) -> None:
+    assert options(cancel_on_disconnect=True).cancel_on_disconnect
+    with pytest.raises(ConfigurationError, match=r"Options\.cancel_on_disconnect must be True or False"):
+        options(cancel_on_disconnect=value)

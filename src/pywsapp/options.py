@@ -110,8 +110,12 @@ class Options:
         close_timeout: seconds in which the peer must answer a close frame. Afterwards the connection is cut off.
         message_timeout: seconds in which a message or frame that has begun must be complete. Afterwards the
             connection is closed with 1008.
-        max_queue: received messages that wait for a busy handler. With so many waiting, the server stops reading from
-            the connection until half of them are handled.
+        max_queue: received messages that wait for a busy handler. With so many waiting, or with `max_message_size`
+            bytes of them, the server stops reading from the connection until half of them are handled.
+        handler_timeout: seconds that an async handler may take. Afterwards it is cancelled, and `on_error` gets a
+            TimeoutError. None sets no limit.
+        cancel_on_disconnect: whether the running handler is cancelled, and the waiting messages are dropped, when the
+            transport is lost. `on_close` is called in either case.
         high_water: bytes queued for a peer above which `await conn.send(...)` waits and the server stops reading from
             that connection.
         max_outbox: bytes in the outbox of a connection. A message that would exceed it is treated as `slow_consumer`
@@ -143,6 +147,8 @@ class Options:
     close_timeout: float = 5
     message_timeout: float = 30
     max_queue: int = 16
+    handler_timeout: float | None = None
+    cancel_on_disconnect: bool = False
     high_water: int = 64 * 1024
     max_outbox: int = 1024 * 1024
     slow_consumer: SlowConsumer = SlowConsumer.CLOSE
@@ -160,6 +166,10 @@ class Options:
             value = getattr(self, field.name)
             if kind in _NUMBERS and not (optional and value is None):
                 _check_number(f"Options.{field.name}", value, whole=kind == "int", zero=field.default == 0)
+        if not isinstance(self.cancel_on_disconnect, bool):
+            raise ConfigurationError(
+                f"Options.cancel_on_disconnect must be True or False, not {self.cancel_on_disconnect!r}"
+            )
         if self.max_outbox < self.high_water:
             raise ConfigurationError("Options.max_outbox must not be smaller than Options.high_water")
         if not isinstance(self.slow_consumer, SlowConsumer):

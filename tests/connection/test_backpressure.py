@@ -560,6 +560,7 @@ async def test_reading_resumes_only_when_both_causes_of_the_pause_are_gone() -> 
         await anyio.wait_all_tasks_blocked()
         assert pipe.lifecycle.machine.pause_causes, "the peer still does not read"
         resume_reading(pipe)
+        await pipe.run_until_blocked()
         assert not pipe.lifecycle.machine.pause_causes
         tasks.cancel_scope.cancel()
     assert [call[1] for call in component.calls if call[0] == "begun"] == ["1", "2", "3"]

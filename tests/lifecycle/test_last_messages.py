@@ -109,11 +109,12 @@ async def test_a_handler_can_await_close_after_the_peers_close() -> None:
 
 @pytest.mark.parametrize("end", ["lost", "closed"])
 @pytest.mark.parametrize("recorder", [Recorder, AsyncRecorder], ids=["def", "async"])
-async def test_messages_not_yet_inflated_are_delivered_after_the_end(recorder: type[Recorder], end: str) -> None:
+async def test_messages_not_yet_inflated_at_the_end(recorder: type[Recorder], end: str) -> None:
+    """Those before a close frame are delivered; when the transport is lost, no more are inflated."""
     component = recorder()
     options = Options(max_message_size=1000, deflate=Deflate(threshold=0))
     deflate = DeflateParameters(True, True, 12, 12)
-    sent = [str(number) * 900 for number in range(5)]
+    sent = [str(number) * 900 for number in range(9)]
     peer = WebSocket(client=True, options=options, deflate=deflate)
     async with anyio.create_task_group() as tasks:
         pipe = Pipe(component, options, tasks, deflate=deflate)
@@ -124,7 +125,10 @@ async def test_messages_not_yet_inflated_are_delivered_after_the_end(recorder: t
         await pipe.run_until_blocked()
         await component.until_called("close")
         assert pipe.host.discarded == 1
-    assert [call[1] for call in component.calls if call[0] == "message"] == sent
+    delivered = [call[1] for call in component.calls if call[0] == "message"]
+    assert delivered == (sent if end == "closed" else sent[: len(delivered)])
+    if end == "lost" and recorder is AsyncRecorder:  # a def handler can get them all in the turn in which they came
+        assert len(delivered) in range(1, 9)
     assert component.calls[-1][1] == (3000 if end == "closed" else 1006)
 
 

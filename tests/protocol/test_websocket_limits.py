@@ -8,8 +8,6 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.protocol_peer import (
     BINARY,
     CONTINUATION,
@@ -496,48 +494,6 @@ def test_memory_of_many_bombs_in_one_read(opcode: int, fragments: bool, cut: int
     assert sum(sizes) == count
     assert max(sizes) == 1
     assert peak < 20 * MIB  # for text: the input, the inflated bytes, and two copies with four bytes for each character
-
-
-@given(
-    st.lists(st.integers(0, 5), max_size=12), st.integers(1, 500), st.lists(st.integers(1, 200), min_size=1, max_size=9)
-)
-@settings(max_examples=200, deadline=None)
-def test_messages_left_for_later_keep_their_order(kinds: list[int], inflate: int, cuts: list[int]) -> None:
-    kinds_of_frames = [
-        frame(TEXT, deflated(b"a" * 100), rsv=COMPRESSED),
-        frame(BINARY, deflated(b"b" * 300)[:5], rsv=COMPRESSED, fin=False)
-        + frame(PING)
-        + frame(CONTINUATION, deflated(b"b" * 300)[5:]),
-        frame(TEXT, b"plain"),
-        frame(PONG, b"pong"),
-        frame(BINARY, b"c" * 150),
-        close_frame(),
-    ]
-    data = b"".join([kinds_of_frames[kind] for kind in kinds])
-    expected = server(deflate=True).receive(data)
-    ws, events, position = server(deflate=True), list[Received](), 0
-    for cut in [*cuts, len(data)]:
-        events += ws.receive(data[position : position + cut], inflate)
-        position += cut
-        while ws.has_more:
-            left = ws.receive(b"", inflate)
-            assert left or not ws.has_more
-            compressed = [event for event in left if isinstance(event, (str, bytes)) and len(event) in (100, 300)]
-            assert sum(map(len, compressed[:-1])) < inflate
-            events += left
-    assert comparable(events) == comparable(expected)
-    assert not ws.has_more
-
-
-def comparable(events: list[Received]) -> list[Received]:
-    """Return events without the replies of an end, which contain pongs depending on when `take_pongs` was called."""
-    return [event._replace(reply=b"") if isinstance(event, Ended) else event for event in events]
-
-
-def test_uncompressed_messages_are_never_left_for_later() -> None:
-    ws = server(deflate=True)
-    assert len(ws.receive(frame(TEXT, b"x" * 1000) * 100, 1)) == 100
-    assert not ws.has_more
 
 
 # -- CPU time ----------------------------------------------------------------------------------------------------------

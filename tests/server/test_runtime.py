@@ -59,6 +59,7 @@ class Host:
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise AssertionError("no task is needed here")
 
+    def disconnected(self, connection: Any) -> None: ...
     def discard(self, connection: Any) -> None: ...
 
 

@@ -312,6 +312,8 @@ class MemoryHost(Flusher):
         assert inspect.iscoroutine(coroutine), "older versions of anyio accept no coroutine of a compiled function"
         self._tasks.start_soon(lambda: coroutine)
 
+    def disconnected(self, connection: Any) -> None: ...
+
     def discard(self, connection: Any) -> None:
         self.discarded += 1
 

@@ -16,7 +16,8 @@ A cancellation that comes between the first step and the waking is meant for the
 `SuspendedCoroutine.interrupt` passes it on.
 
 On trio, where code cannot run on behalf of a task, and when a message comes in inside another task, the handler waits
-for the handler task from its first step on.
+for the handler task from its first step on. So do handlers with a time limit: the scopes that a coroutine enters must
+be inside the scope of the limit.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.lowlevel
 
 from pywsapp._alarm import alarm_type
@@ -39,8 +42,12 @@ from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
 if TYPE_CHECKING:
     from pywsapp._alarm import Alarm
     from pywsapp._lifecycle.lifecycle import Lifecycle
+    from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
+
+#: Seconds for which the messages of one connection are handled before other tasks get their turn.
+TURN_SECONDS = 0.00025
 
 
 class RunInContext:
@@ -88,12 +95,16 @@ class HandlerTask:
 
     Args:
         lifecycle: says what to do next, and handles what comes of it.
+        options: whether and when a handler is cancelled.
     """
 
-    __slots__ = ("_alarm", "_lifecycle", "_make_alarm", "_pending")
+    __slots__ = ("_alarm", "_is_limited", "_lifecycle", "_make_alarm", "_pending", "_scope", "_timeout")
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, options: Options) -> None:
         self._lifecycle = lifecycle
+        self._timeout = options.handler_timeout
+        self._is_limited = options.handler_timeout is not None or options.cancel_on_disconnect
+        self._scope: anyio.CancelScope | None = None  # of the handler that is being awaited, if handlers are limited
         self._pending: Awaitable[Any] | None = None
         self._make_alarm: Callable[[], Alarm]
         self._alarm: Alarm | None = None
@@ -109,11 +120,16 @@ class HandlerTask:
         if self._alarm is not None:
             self._alarm.set()
 
+    def cancel(self) -> None:
+        """Cancel the handler that is being awaited; `Options.cancel_on_disconnect` must be set."""
+        if self._scope is not None:
+            self._scope.cancel()
+
     async def main(self) -> None:
         """Run until the connection has ended, or until cancelled; this is the task."""
         self._make_alarm = alarm_type()
         task = asyncio.current_task() if on_asyncio() else None
-        if task is None:
+        if task is None or self._is_limited:
             await self._run()
             return
         context = copy_context()
@@ -152,27 +168,48 @@ class HandlerTask:
     async def _work_off(self) -> None:
         """Await what was handed over, then call handlers for what is queued, until nothing is left."""
         lifecycle = self._lifecycle
+        turn_ends = monotonic() + TURN_SECONDS
         result: Any
         result, self._pending = self._pending, None
         while True:
             try:
                 if isinstance(result, Awaitable):
-                    returned = await result
+                    returned = await (self._limited(result) if self._is_limited else result)
                     # not what conn.ping() gives, for instance, which a handler may return to have it awaited
                     result = returned if isinstance(result, (CoroutineType, SuspendedCoroutine)) else None
                 if result is not None:
                     lifecycle.check_returned(result)
                     result = None
+                if monotonic() >= turn_ends:
+                    await anyio.lowlevel.checkpoint()
+                    turn_ends = monotonic() + TURN_SECONDS
                 if lifecycle.has_call():
                     result = lifecycle.next_call()
                 elif lifecycle.has_unread():
-                    await anyio.lowlevel.checkpoint()
                     lifecycle.data_received(b"")
                 else:
                     return
             except BaseException as exc:
                 raise_if_cancelled(exc)
                 result = lifecycle.report(exc)
+
+    async def _limited(self, awaitable: Awaitable[Any]) -> Any:
+        """Await a handler for `Options.handler_timeout` at most, and until the transport is lost.
+
+        Raises:
+            TimeoutError: the time is over; the handler was cancelled.
+        """
+        timeout = self._timeout
+        deadline = float("inf") if timeout is None else anyio.current_time() + timeout
+        try:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                self._scope = scope
+                return await awaitable
+        finally:
+            self._scope = None
+        if anyio.current_time() >= deadline:
+            raise TimeoutError(f"the handler took longer than Options.handler_timeout={timeout} seconds")
+        return None
 
 
 async def await_end(end: Awaitable[None]) -> None:

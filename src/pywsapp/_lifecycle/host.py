@@ -16,5 +16,8 @@ class Host(Protocol):
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that lives at least until `work` returns, or is cancelled with the host."""
 
+    def disconnected(self, connection: Any) -> None:
+        """Note that a connection has lost its transport, while its handlers still run."""
+
     def discard(self, connection: Any) -> None:
         """Forget a connection that has ended."""

@@ -14,6 +14,7 @@ cdef class Lifecycle:
     cdef object _host
     cdef Keepalive _keepalive
     cdef Py_ssize_t _max_inflated
+    cdef Py_ssize_t _max_queue
     cdef object _on_message
     cdef object _options
     cdef object _pings
@@ -24,10 +25,11 @@ cdef class Lifecycle:
     cdef readonly Connection conn
     cdef readonly bint is_busy
 
-    @cython.locals(ws=WebSocket, machine=StateMachine)
+    @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, inflate=Py_ssize_t, turn_ends=double, now=double)
     cpdef data_received(self, bytes data)
     @cython.locals(was_busy=bint)
     cdef _follow(self, result)
     cdef _wake_handler_task(self)
     cdef _failed(self, exc)
+    cdef _read_on(self)
     cdef _enqueue(self, message)

@@ -6,7 +6,8 @@ Promises
 2. `on_open(conn)` is called once, after acceptance and before any message.
 3. `on_message(conn, message)` is called in the order of arrival, never twice at once for one connection, never before
    `on_open` has returned, and never after this side has called `close` or `abort`. Messages that arrived before the
-   peer closed or was lost are all delivered; they can be answered as long as the peer waits for our close frame.
+   peer's close frame are all delivered; they can be answered as long as the peer waits for our close frame. When the
+   transport is lost without one, the messages in the queue are delivered, but no more bytes are read.
 4. `on_close(conn)` is called exactly once if and only if `on_open` was entered: also after a crash, a cancellation, a
    lost connection, a ping timeout or a drain. `conn.close_code`, `close_reason` and `was_clean` are set. It is the last
    call, except for `on_unsubscribe(conn, topic)` of each topic that the connection still subscribes to. When the server
@@ -18,8 +19,8 @@ Promises
    cancellation of the server pass.
 6. Each method is `def` or `async def`, independently of the others. A def runs right where the bytes came in. An async
    def runs in the connection's own task, a real one: timeouts, cancel scopes and context variables work, and pings are
-   answered meanwhile. While it runs, messages wait in a bounded queue; when that is full, reading stops and TCP slows
-   the peer down.
+   answered meanwhile. While it runs, messages wait in a queue that is bounded in messages and bytes; when it is full,
+   reading stops and TCP slows the peer down. `Options.handler_timeout` and `Options.cancel_on_disconnect` can end it.
 7. No mistake of a component or a peer stops the server or touches another connection.
 
 How
@@ -29,6 +30,10 @@ made when it is first needed and then waits for more, so a component of plain de
 must happen later, in order, goes through the handler task: the awaitable that is being awaited, then async
 `on_unsubscribe` calls, then the queued messages, then our answer to the peer's close frame, then the end.
 
+One peer cannot block the others: a turn of the event loop handles the messages of a connection for `TURN_SECONDS`, and
+at least `Options.max_queue` of them. The handler task reads what is left in later turns, and the transport is not read
+meanwhile.
+
 `states` has the states of a connection and their transitions; `state_machine` changes them.
 """
 
@@ -37,20 +42,22 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
+from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask
-from pywsapp._lifecycle.handler_task import HandlerTask, await_end
+from pywsapp._lifecycle.error_report import report_error
+from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
-from pywsapp._lifecycle.mistakes import explain, warn_of_returned
+from pywsapp._lifecycle.message_queue import MessageQueue
+from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions
@@ -58,7 +65,6 @@ from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutin
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
-from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection, no_pong
 from pywsapp.http import Request
@@ -97,6 +103,7 @@ class Lifecycle:
         "_host",
         "_keepalive",
         "_max_inflated",
+        "_max_queue",
         "_on_message",
         "_options",
         "_pings",
@@ -129,9 +136,10 @@ class Lifecycle:
         self._host = host
         self._keepalive = Keepalive()
         self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the compiled build can hold
+        self._max_queue = min(options.max_queue, 1 << 40)
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
-        self._queue: deque[str | bytes] | None = None
+        self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
 
@@ -153,30 +161,48 @@ class Lifecycle:
         """Handle bytes from the peer; with none, go on with those that came before."""
         self._keepalive.is_alive = True
         conn, ws, machine = self.conn, self._ws, self.machine
-        for event in ws.receive(data, self._max_inflated):
-            if type(event) is str or type(event) is bytes:
-                if self.is_busy:
-                    self._enqueue(event)
-                elif not machine.is_discarding:
-                    try:
-                        result = self._on_message(conn, event)
-                        if result is not None:
-                            self._follow(result)
-                    except BaseException as exc:
-                        self._failed(exc)
-            elif isinstance(event, PongReceived):
-                if self._pings is not None:
-                    self._pings.pong_received(event.payload)
-            elif isinstance(event, Ended):
-                machine.peer_ended(event, is_busy=self.is_busy)
-        if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
-            machine.outbox.flush()
+        turn_ends = 0.0
+        while True:
+            room, inflate = self._max_queue, self._max_inflated
+            if self._queue is not None and not machine.is_discarding:
+                room -= len(self._queue)
+                inflate -= self._queue.size
+            for event in ws.receive(data, inflate, room):
+                if type(event) is str or type(event) is bytes:
+                    if self.is_busy:
+                        self._enqueue(event)
+                    elif not machine.is_discarding:
+                        try:
+                            result = self._on_message(conn, event)
+                            if result is not None:
+                                self._follow(result)
+                        except BaseException as exc:
+                            self._failed(exc)
+                elif isinstance(event, PongReceived):
+                    if self._pings is not None:
+                        self._pings.pong_received(event.payload)
+                elif isinstance(event, Ended):
+                    machine.peer_ended(event, is_busy=self.is_busy)
+            if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
+                machine.outbox.flush()
+            if not ws.has_more or machine.pause_causes or (self.is_busy and not machine.is_discarding):
+                break
+            now = monotonic()
+            if turn_ends == 0.0:
+                turn_ends = now + TURN_SECONDS
+            elif now >= turn_ends and not self.is_busy:
+                break
+            data = b""
         if ws.has_pongs:
             self._host.flusher.add(self.machine.outbox)
-        if ws.has_more:  # inflating it all at once could fill the memory and block all connections
+        if ws.has_more:
             machine.pause_reading(QUEUE_FULL)
-            if not self.is_busy:
-                self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Have the handler task read what `data_received` has left, if nothing prevents it."""
+        if self._ws.has_more and not self.is_busy and not self.machine.pause_causes & OUTBOX_FULL:
+            self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
         """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
@@ -194,6 +220,7 @@ class Lifecycle:
         self.machine.outbox.resume()
         if self.machine.outbox.is_writable:
             self.machine.resume_reading(OUTBOX_FULL)
+            self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
@@ -204,6 +231,10 @@ class Lifecycle:
             self._pings.end()
             self._pings = None
         if self.is_busy:
+            self._host.disconnected(self)
+            if self._options.cancel_on_disconnect and self._handler_task is not None:
+                self.machine.is_discarding = True
+                self._handler_task.cancel()
             return  # the handler task goes on to the end by itself
         self.is_busy = True
         if self._handler_task is not None:
@@ -251,16 +282,16 @@ class Lifecycle:
         """Have the handler task work off what waits for it; it is made when it is first needed."""
         self.is_busy = True
         if self._handler_task is None:
-            self._handler_task = HandlerTask(self)
+            self._handler_task = HandlerTask(self, self._options)
             self._host.start_soon(self._handler_task.main)
         else:
             self._handler_task.wake()
 
     def _enqueue(self, message: str | bytes) -> None:
         if self._queue is None:
-            self._queue = deque()
-        self._queue.append(message)
-        if len(self._queue) >= self._options.max_queue:
+            self._queue = MessageQueue(self._max_queue, self._max_inflated)
+        self._queue.put(message)
+        if self._queue.is_full:
             self.machine.pause_reading(QUEUE_FULL)
 
     def _failed(self, exc: BaseException) -> None:
@@ -268,30 +299,8 @@ class Lifecycle:
         self._follow(self.report(exc))
 
     def report(self, exc: BaseException) -> Awaitable[None] | None:
-        """Call `on_error`, or do what it does by default; return what must still be awaited, which raises nothing."""
-        raise_if_exiting(exc)
-        if not isinstance(exc, Exception):
-            self._give_up("%s failed for %r", exc)
-            return None
-        explain(self._component, exc)
-        try:
-            result = self._component.on_error(self.conn, exc)
-        except BaseException as second:
-            raise_if_exiting(second)
-            self._give_up("%s.on_error itself failed for %r", second)
-            return None
-        return self._await_on_error(result) if isinstance(result, Awaitable) else None
-
-    async def _await_on_error(self, result: Awaitable[Any]) -> None:
-        try:
-            await result
-        except BaseException as second:
-            raise_if_cancelled(second)
-            self._give_up("%s.on_error itself failed for %r", second)
-
-    def _give_up(self, what: str, exc: BaseException) -> None:
-        logger.error(what, type(self._component).__name__, self.conn, exc_info=exc)
-        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        """Call `on_error`; return what must still be awaited, which raises nothing."""
+        return report_error(self._component, self.conn, exc)
 
     def check_returned(self, value: Any) -> None:
         """Warn if what a handler returned goes nowhere."""
@@ -315,16 +324,17 @@ class Lifecycle:
             return self._subscriptions.hooks.popleft()
         queue = self._queue
         assert queue is not None
-        message = queue.popleft()
-        if len(queue) <= self._options.max_queue // 2 and not self._ws.has_more:
+        message = queue.get()
+        if queue.is_half_empty and not self._ws.has_more:
             self.machine.resume_reading(QUEUE_FULL)
         return self._on_message(self.conn, message)
 
     def has_unread(self) -> bool:
-        """Return whether received bytes must still be read; if not, reading from the transport goes on."""
+        """Return whether received bytes can be read now; if there are none, reading from the transport goes on."""
         if not self._ws.has_more:
             self.machine.resume_reading(QUEUE_FULL)
-        return self._ws.has_more
+            return False
+        return self.machine.state is not State.LOST and not self.machine.pause_causes & OUTBOX_FULL
 
     def begin_turn(self) -> None:
         """Note that the handler task is awake."""

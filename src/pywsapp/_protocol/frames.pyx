@@ -134,7 +134,7 @@ cdef class PayloadBuffer:
         if self._buffer is NULL:  # the payload was returned before, or memory ran out
             raise MemoryError
         if size > self._capacity:
-            self._capacity = max(size, min(max(self._expected, 2 * self._capacity), 4 * size))
+            self._capacity = max(size, min(max(self._expected, self._capacity + self._capacity // 8 + 64), 4 * size))
             _PyBytes_Resize(&self._buffer, self._capacity)
         return 0
 

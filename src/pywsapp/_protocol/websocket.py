@@ -22,12 +22,12 @@ nothing is kept. `tick` is the only source of time.
 Two paths read the same bytes, and the first byte of a frame decides between them.
 
 The *fast path* reads data frames that are a whole message by themselves, between messages: nearly everything that ever
-arrives. It finds, unmasks and decodes them in one pass. When only a part of such a frame has arrived, a `PartialFrame`
-consumes the payload as it comes. The fast path also reads complete pings and pongs, because after a round of pings as
-many pongs arrive at once as there are connections, and the usual close frames.
+arrives. It finds, unmasks and decodes them in one pass. When only a part of such a frame has arrived, or fragments
+arrive, a `PartialMessage` consumes the payload as it comes. The fast path also reads complete pings and pongs, because
+after a round of pings as many pongs arrive at once as there are connections, and the usual close frames.
 
-The *wsproto path*, `WsprotoPath`, reads everything else, cut at frame boundaries: fragments, unusual close frames, and
-malformed input.
+The *wsproto path*, `WsprotoPath`, reads everything else, one frame each: unusual close frames, control frames that
+arrive in parts, and malformed input.
 
 Both paths must be indistinguishable: the same messages and the same close codes, however the bytes are cut. A property
 test compares them.
@@ -39,7 +39,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pywsapp._protocol.events import Ended, PongReceived, Received, State
-from pywsapp._protocol.frame_assembly import PartialFrame
+from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
 from pywsapp._protocol.sending import Sender
@@ -59,6 +59,10 @@ MAX_PENDING_PONGS = 16
 _MESSAGES_AFTER_CLOSE = 16
 _USUAL_CLOSES = frozenset({b"", b"\x03\xe8", b"\x03\xe9"})  # no code, 1000 and 1001: all that browsers send
 _ANY_SIZE = (1 << 62) - 1
+_ANY_NUMBER = 1 << 40
+# Frames that are no whole message, such as fragments and pongs, cost a call of `receive` up to this many of them for
+# each message that it may return.
+_FRAMES_A_MESSAGE = 16
 
 _OPEN, _CLOSING, _CLOSED = State  # an attribute of an Enum costs as much as a frame in the innermost loop
 
@@ -79,7 +83,7 @@ class WebSocket(Sender):
 
     __slots__ = (
         "_control_budget",
-        "_fragmented",
+        "_frames_left",
         "_inflate_budget",
         "_kind_bits",
         "_last_tick",
@@ -90,6 +94,7 @@ class WebSocket(Sender):
         "_pongs_due",
         "_started",
         "_tail",
+        "_tail_start",
         "_unfinished",
         "_wsproto",
         "_wsproto_remaining",
@@ -107,11 +112,12 @@ class WebSocket(Sender):
         self._kind_bits = 0xFF if self._deflate is None else 0xFF & ~RSV1  # these bits tell whole messages from others
         self._max_frame = min(options.max_frame_size or _ANY_SIZE, options.max_message_size, _ANY_SIZE)
         self._inflate_budget = 0  # bytes that compressed messages may still inflate to
+        self._frames_left = 0  # frames that are no whole message, and may still be read in this call
         self._tail = b""  # input that is not read yet
-        self._partial: PartialFrame | None = None
+        self._tail_start = 0  # where it begins in `_tail`
+        self._partial: PartialMessage | None = None
         self._wsproto: WsprotoPath | None = None
         self._wsproto_remaining = 0  # bytes of a frame that the wsproto path still expects
-        self._fragmented = False  # a fragmented message has begun
         self._pongs: deque[bytes] | None = None
         self._pongs_due = 0  # pongs that the peer owes for our pings
         self._control_budget = float(options.control_frames_burst)
@@ -121,13 +127,17 @@ class WebSocket(Sender):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, inflate: int = _ANY_SIZE) -> list[Received]:
+    def receive(self, data: bytes, inflate: int = _ANY_SIZE, messages: int = _ANY_NUMBER) -> list[Received]:
         """Handle bytes from the peer, and return the events they cause.
+
+        A call does a bounded amount of work, so that one large read can neither fill the memory nor block the event
+        loop. It leaves the rest of the bytes for the next call, and sets `has_more`.
 
         Args:
             data: the bytes; empty to continue with what an earlier call left.
-            inflate: bytes to which compressed messages may inflate in this call. The rest is left for the next call, so
-                that one large read cannot fill the memory. The last message may exceed the number.
+            inflate: bytes to which compressed messages may inflate in this call. The last message may exceed it.
+            messages: events that this call may return, apart from the end of a message that an earlier call began. It
+                reads at most 16 times as many fragments and control frames.
 
         Returns:
             messages (`str`, `bytes`), `PongReceived`, and at most one `Ended`, which is the last event. No input of a
@@ -138,37 +148,39 @@ class WebSocket(Sender):
             return events
         self.has_more = False
         self._inflate_budget = inflate if self.state is _OPEN else self._inflate_budget
+        self._frames_left = messages * _FRAMES_A_MESSAGE
         try:
-            self._read(data, events)
+            self._read(data, events, messages)
             if self.state is _CLOSING and self._inflate_budget <= 0:
                 raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, "too much data after the close frame")
         except ProtocolError as exc:
             events.append(self._fail(exc.code, exc.reason))
         except UnicodeDecodeError:
             events.append(self._fail(CloseCode.INVALID_PAYLOAD, INVALID_UTF8))
-        if self._wsproto is not None and not self._fragmented and not self._wsproto_remaining and self.state is _OPEN:
-            self._wsproto = None
         return events
 
-    def _read(self, data: bytes, events: list[Received]) -> None:  # noqa: C901 - one loop; a call costs as much as a frame
-        if self._tail:
-            data = self._tail + data
-            self._tail = b""
+    def _read(self, data: bytes, events: list[Received], room: int) -> None:  # noqa: C901 - one loop; a call costs as much as a frame
         position = 0
-        if self._partial is not None:
-            position = self._continue_frame(data, events)
-        elif self._wsproto_remaining:
-            position = self._feed_wsproto(data, 0, self._wsproto_remaining, events)
+        if self._tail:
+            position = 0 if data else self._tail_start
+            data = self._tail[self._tail_start :] + data if data else self._tail
+            self._tail = b""
+        if self._wsproto_remaining:
+            position = self._feed_wsproto(data, position, self._wsproto_remaining, events)
+        elif self._partial is not None and self._partial.remaining:
+            position = self._continue_frame(data, position, events)
         end = len(data)
         reading = self._inflate_budget > 0 and self.state is not _CLOSED
-        while reading and end - position >= 2:
+        while reading and end - position >= 2 and len(events) < room:
             first = data[position]
             second = data[position + 1]
             kind = first & self._kind_bits
-            if (kind != 0x81 and kind != 0x82) or second & 0x80 != self._mask_bit or self._fragmented:
-                stop = self._read_control(data, position, events)
-                position = stop if stop > 0 else self._read_by_wsproto(data, position, events)
-                reading = position >= 0 and self._inflate_budget > 0 and self.state is not _CLOSED
+            if (kind != 0x81 and kind != 0x82) or second & 0x80 != self._mask_bit or self._partial is not None:
+                stop = self._read_other(data, position, events)
+                if stop < 0:
+                    break  # the header has not arrived completely
+                position = stop
+                reading = self._inflate_budget > 0 and self._frames_left > 0 and self.state is not _CLOSED
                 continue
             size = second & 0x7F
             start = position + 2
@@ -178,7 +190,7 @@ class WebSocket(Sender):
                     break
                 size = long_size(data, position)
             if size > self._max_frame and not self._fits(first, size):
-                position = self._read_by_wsproto(data, position, events)
+                position = self._read_by_wsproto(data, position, WRONG_SIZE, events)
                 reading = self.state is not _CLOSED
                 continue
             start += self._mask_bit >> 5  # four bytes of key, if there is one
@@ -186,8 +198,9 @@ class WebSocket(Sender):
             if stop > end:
                 if start > end:
                     break
-                self._begin_frame(first, size, data, start)
-                return
+                self._started += 1
+                position = self._begin_frame(first, size, data, start, events)
+                break
             if first & RSV1:
                 message = self._inflate(first, data, start, stop)
                 reading = self._inflate_budget > 0
@@ -200,21 +213,26 @@ class WebSocket(Sender):
             position = stop
             if self.state is _OPEN:
                 events.append(message)
-        if 0 <= position < end and self.state is not _CLOSED:
-            self._tail = data[position:]
-            self.has_more = self._inflate_budget <= 0 and end - position >= 2
+        if position < end and self.state is not _CLOSED:
+            self.has_more = end - position >= 2 and not (reading and len(events) < room)
+            self._tail = data if self.has_more else data[position:]
+            self._tail_start = position if self.has_more else 0
 
     def _fits(self, first: int, size: int) -> bool:
-        """Return whether a frame is small enough for the fast path.
+        """Return whether the length of a frame is valid, and small enough.
 
         Raises:
-            ProtocolError: the frame is larger than a message may be.
+            ProtocolError: the frame, or the message, is larger than allowed.
         """
-        limit = self._options.max_message_size
-        if size == WRONG_SIZE or size > (self._options.max_frame_size or _ANY_SIZE):
-            return False  # the wsproto path, or the limits in it, says what is wrong
-        if size > limit and not first & RSV1:
-            raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, f"the message is larger than {limit} bytes")
+        if size == WRONG_SIZE:
+            return False  # the wsproto path, or the limit in it, says what is wrong
+        options = self._options
+        if options.max_frame_size is not None and size > options.max_frame_size:
+            reason = f"the frame is larger than {options.max_frame_size} bytes"
+            raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, reason)
+        if size > options.max_message_size and not first & RSV1 and self._partial is None:
+            reason = f"the message is larger than {options.max_message_size} bytes"
+            raise ProtocolError(CloseCode.MESSAGE_TOO_BIG, reason)
         return True
 
     def _inflate(self, first: int, data: bytes, start: int, stop: int) -> str | bytes:
@@ -224,22 +242,62 @@ class WebSocket(Sender):
         self._inflate_budget -= len(payload)
         return payload.decode() if first & TEXT else payload
 
-    def _begin_frame(self, first: int, size: int, data: bytes, start: int) -> None:
-        self._started += 1
-        mask = data[start - 4 : start] if self._mask_bit else b""
-        self._partial = PartialFrame(first, mask, size, self._options.max_message_size, self._deflate)
-        self._partial.receive(data, start)
+    # -- partial frames and fragments ----------------------------------------------------------------------------------
 
-    def _continue_frame(self, data: bytes, events: list[Received]) -> int:
-        frame = self._partial
-        assert frame is not None
-        position = frame.receive(data, 0)
-        if not frame.remaining:
+    def _read_other(self, data: bytes, position: int, events: list[Received]) -> int:
+        """Read a frame that is not a whole message, or the part of it that has arrived.
+
+        Returns:
+            the position after what was read; -1 if the header of a data frame has not arrived completely.
+        """
+        first, second = data[position], data[position + 1]
+        self._frames_left -= 1
+        if first & 0x0F >= CLOSE:
+            stop = self._read_control(data, position, events)
+            size = second & 0x7F
+            if stop <= 0:
+                stop = self._read_by_wsproto(data, position, size if size < 126 else WRONG_SIZE, events)
+            return stop
+        if self._partial is None:
+            kind = first & self._kind_bits
+            is_fragment = TEXT <= kind <= BINARY
+        else:
+            is_fragment = first & ~FIN == 0
+        if not is_fragment or second & 0x80 != self._mask_bit:
+            return self._read_by_wsproto(data, position, WRONG_SIZE, events)
+        size = second & 0x7F
+        start = position + 2
+        if size >= 126:
+            start += 2 if size == 126 else 8
+            if start > len(data):
+                return -1
+            size = long_size(data, position)
+        if size > self._max_frame and not self._fits(first, size):
+            return self._read_by_wsproto(data, position, WRONG_SIZE, events)
+        start += self._mask_bit >> 5
+        if start > len(data):
+            return -1
+        self._started += self._partial is None
+        return self._begin_frame(first, size, data, start, events)
+
+    def _begin_frame(self, first: int, size: int, data: bytes, start: int, events: list[Received]) -> int:
+        if self._partial is None:
+            self._partial = PartialMessage(first, size, self._options, self._deflate)
+        self._partial.begin_frame(first, size, data[start - 4 : start] if self._mask_bit else b"")
+        return self._continue_frame(data, start, events)
+
+    def _continue_frame(self, data: bytes, start: int, events: list[Received]) -> int:
+        message = self._partial
+        assert message is not None
+        position = message.receive(data, start)
+        if message.is_last_frame and not message.remaining:
             self._partial = None
             if self.state is _OPEN:
-                events.append(frame.message())
-            self._inflate_budget -= frame.inflated
+                events.append(message.message())
+            self._inflate_budget -= message.inflated
         return position
+
+    # -- control frames ------------------------------------------------------------------------------------------------
 
     def _read_control(self, data: bytes, position: int, events: list[Received]) -> int:
         """Read a ping, a pong or a usual close frame that has arrived completely.
@@ -260,7 +318,7 @@ class WebSocket(Sender):
                 return 0
             self._reply_close(payload, events)
             return stop
-        self._started += not self._fragmented
+        self._started += self._partial is None
         self._count_control(first & 0x0F)
         if first == FIN | PONG:
             events.append(PongReceived(payload))
@@ -293,51 +351,37 @@ class WebSocket(Sender):
 
     # -- the wsproto path --------------------------------------------------------------------------------------------
 
-    def _read_by_wsproto(self, data: bytes, position: int, events: list[Received]) -> int:
-        """Pass the next frame to wsproto.
+    def _read_by_wsproto(self, data: bytes, position: int, size: int, events: list[Received]) -> int:
+        """Pass the next frame to wsproto: a control frame, or a malformed frame.
+
+        Args:
+            data: the bytes that have arrived.
+            position: where the frame begins.
+            size: bytes of payload of a control frame. `WRONG_SIZE` for a frame that wsproto refuses by its header;
+                should it not, the frame is too long ever to end.
+            events: events are added to it.
 
         Returns:
-            the position after what was passed, at most the end of the data; -1 if the length of the frame has not
-            arrived completely. The data is then kept for the next call.
+            the position after what was passed, at most the end of the data.
         """
         first, second = data[position], data[position + 1]
-        size = second & 0x7F
-        start = position + 2
-        if size >= 126:
-            start += 2 if size == 126 else 8
-            if first & 0x0F <= BINARY:
-                if start > len(data):
-                    self._tail = data[position:]
-                    return -1
-                size = long_size(data, position)
-            else:
-                size = WRONG_SIZE  # for a control frame
-        self._begin_wsproto_frame(first)
-        # wsproto refuses an invalid length by the header. Should it not, the frame is too long ever to end.
-        size = _ANY_SIZE if size == WRONG_SIZE else start - position + (second >> 7) * 4 + size
+        is_fragmented = self._partial is not None
+        self._started += not is_fragmented
+        if first & 0x0F >= CLOSE:
+            self._count_control(first & 0x0F)
+        size = _ANY_SIZE if size == WRONG_SIZE else 2 + (second >> 7) * 4 + size
+        self._wsproto = WsprotoPath(
+            self._options, client=self.client, has_deflate=self._deflate is not None, is_fragmented=is_fragmented
+        )
         return self._feed_wsproto(data, position, size, events)
-
-    def _begin_wsproto_frame(self, first: int) -> None:
-        opcode = first & 0x0F
-        if not self._fragmented:
-            self._started += 1
-        if opcode < CLOSE:
-            self._fragmented = not first & FIN
-        else:
-            self._count_control(opcode)
 
     def _feed_wsproto(self, data: bytes, position: int, size: int, events: list[Received]) -> int:
         """Pass the next `size` bytes to wsproto, or as many of them as have arrived; the others follow later."""
         chunk = data[position : position + size]
         self._wsproto_remaining = size - len(chunk)
-        path = self._wsproto_path()
-        for event in path.receive(chunk):
-            if isinstance(event, (str, bytes)):
-                if self._deflate is not None:
-                    self._inflate_budget -= path.message_size
-                if self.state is _OPEN:
-                    events.append(event)
-            elif isinstance(event, PingReceived):
+        assert self._wsproto is not None
+        for event in self._wsproto.receive(chunk):
+            if isinstance(event, PingReceived):
                 self._queue_pong(event.payload)
             elif isinstance(event, PongReceived):
                 events.append(event)
@@ -346,12 +390,9 @@ class WebSocket(Sender):
                 self._enter_closed()
                 events.append(Ended(event.code, event.reason, True, reply))
                 break
+        if not self._wsproto_remaining:
+            self._wsproto = None
         return position + len(chunk)
-
-    def _wsproto_path(self) -> WsprotoPath:
-        if self._wsproto is None:
-            self._wsproto = WsprotoPath(self._options, self._deflate, client=self.client)
-        return self._wsproto
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -404,7 +445,7 @@ class WebSocket(Sender):
             earned = (now - self._last_tick) * self._options.control_frames_per_second
             self._control_budget = min(self._options.control_frames_burst, self._control_budget + earned)
         self._last_tick = now
-        unfinished = self._partial is not None or self._fragmented or self._wsproto_remaining
+        unfinished = self._partial is not None or self._wsproto_remaining
         if paused or self.has_more or not unfinished:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished[0] != self._started:

@@ -1,29 +1,32 @@
 """The wsproto path: the input that wsproto reads for `WebSocket`, and the events it finds.
 
-wsproto's `Connection` handles fragments, the close handshake and malformed input. A `WsprotoPath` is created when it is
-needed, and dropped as soon as no message and no close handshake is unfinished, so that it costs idle connections
-nothing. `FrameLimits` is its extension for the limits and the bounded permessage-deflate that wsproto lacks.
+wsproto's `Connection` handles unusual close frames, control frames that arrive in parts, and malformed input. A
+`WsprotoPath` is created for one frame and dropped after it, so that it costs idle connections nothing. `FrameLimits` is
+its extension for what wsproto lacks.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
 from pywsapp._protocol.events import PongReceived
 from pywsapp._protocol.limits import FrameLimits
+from pywsapp._protocol.opcodes import BINARY
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ProtocolError
 
 if TYPE_CHECKING:
-    from pywsapp._protocol.deflate import PerMessageDeflate
     from pywsapp.options import Options
 
 INVALID_UTF8 = "invalid UTF-8"
+
+# The beginning of a fragmented message, without payload.
+_FIRST_FRAGMENT = bytes((BINARY, 0))
+_MASKED_FIRST_FRAGMENT = bytes((BINARY, 0x80, 0, 0, 0, 0))
 
 
 class PingReceived(NamedTuple):
@@ -46,43 +49,36 @@ class CloseReceived(NamedTuple):
     reply: bytes
 
 
-WsprotoEvent = str | bytes | PingReceived | PongReceived | CloseReceived
+WsprotoEvent = PingReceived | PongReceived | CloseReceived
 
 
 class WsprotoPath:
-    """A wsproto connection for one message or close handshake that the fast path does not read.
-
-    Attributes:
-        message_size: bytes of the last message.
+    """A wsproto connection for one frame that the fast path does not read: a control frame, or a malformed frame.
 
     Args:
         options: the limits.
-        deflate: inflates compressed messages; None if permessage-deflate was not negotiated.
         client: True for the client role.
+        has_deflate: whether permessage-deflate was negotiated.
+        is_fragmented: whether the frame comes inside a fragmented message.
     """
 
-    __slots__ = ("_connection", "_limits", "_parts", "message_size")
+    __slots__ = ("_connection", "_limits")
 
-    def __init__(self, options: Options, deflate: PerMessageDeflate | None, *, client: bool) -> None:
-        self._limits = FrameLimits(options, deflate)
+    def __init__(self, options: Options, *, client: bool, has_deflate: bool, is_fragmented: bool) -> None:
+        self._limits = FrameLimits(options.max_message_size, has_deflate)
         self._connection = Connection(_role(client), extensions=[self._limits])
-        self._parts: io.BytesIO | None = None
-        self.message_size = 0
+        if is_fragmented:
+            self._connection.receive_data(_FIRST_FRAGMENT if client else _MASKED_FIRST_FRAGMENT)
 
     def receive(self, data: bytes) -> Iterator[WsprotoEvent]:
-        """Pass bytes to wsproto, and iterate over the events they cause; messages are complete.
+        """Pass bytes of the frame to wsproto, and iterate over the events they cause.
 
         Raises:
             ProtocolError: the peer violated the protocol or a limit.
-            UnicodeDecodeError: the text of a message is not UTF-8.
         """
         self._connection.receive_data(data)
         for event in self._connection.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                message = self._collect(event)
-                if message is not None:
-                    yield message
-            else:
+            if not isinstance(event, Message):  # a part of a frame of 2 ** 62 bytes, which never ends
                 yield self._translated(event)
 
     def _translated(self, event: Event) -> WsprotoEvent:
@@ -102,19 +98,6 @@ class WsprotoPath:
             answer = CloseConnection(code=code if limits.bad_gateway else event.code)
             reply = bytes(self._connection.send(answer))
         return CloseReceived(code, event.reason or "", reply)
-
-    def _collect(self, event: TextMessage | BytesMessage) -> str | bytes | None:
-        data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
-        if self._parts is not None or not event.message_finished:
-            if self._parts is None:
-                self._parts = io.BytesIO()
-            self._parts.write(data)
-            if not event.message_finished:
-                return None
-            data = self._parts.getvalue()
-            self._parts = None
-        self.message_size = len(data)
-        return data.decode() if isinstance(event.data, str) else data
 
 
 def failure_frame(code: int, reason: str, *, client: bool) -> bytes:

@@ -70,6 +70,16 @@ class Runtime:
         self._on_ended = on_ended
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
+        self._disconnected: set[Any] = set()
+
+    @property
+    def open_connections(self) -> int:
+        """The number of connections that have a transport."""
+        return len(self.connections) - len(self._disconnected)
+
+    def disconnected(self, connection: Any) -> None:
+        """Note that a connection has lost its transport, while its handlers still run."""
+        self._disconnected.add(connection)
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
@@ -79,6 +89,7 @@ class Runtime:
     def discard(self, connection: Any) -> None:
         """Remove a connection that has ended."""
         self.connections.discard(connection)
+        self._disconnected.discard(connection)
         if self._on_ended is not None:
             self._on_ended(connection)
         if not self.connections and self._empty is not None:

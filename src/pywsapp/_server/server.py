@@ -180,7 +180,7 @@ class Server:
         """
         if self.draining:
             raise Refuse(503, [("Retry-After", "1")], "the server is restarting")
-        if len(self.runtime.connections) > self.max_connections:
+        if self.runtime.open_connections > self.max_connections:
             raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
 
     def date(self) -> str:

@@ -1,0 +1,1 @@
+"""Attacks on a server, with other clients that measure whether it still serves them."""

@@ -1,0 +1,60 @@
+"""The messages of one connection that wait for a busy handler, bounded in number and size."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class MessageQueue:
+    """Messages in the order of arrival.
+
+    It can hold more than its bounds: the reader must stop in time.
+
+    Args:
+        max_messages: messages from which on the queue is full.
+        max_size: bytes, or characters of text, from which on the queue is full.
+
+    Attributes:
+        size: bytes, or characters of text, in the queue.
+    """
+
+    __slots__ = ("_max_messages", "_max_size", "_messages", "size")
+
+    def __init__(self, max_messages: int, max_size: int) -> None:
+        self._messages: deque[str | bytes] = deque()
+        self._max_messages = max_messages
+        self._max_size = max_size
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further message should be read."""
+        return len(self._messages) >= self._max_messages or self.size >= self._max_size
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether there is enough space to read on."""
+        return len(self._messages) <= self._max_messages // 2 and self.size <= self._max_size // 2
+
+    def put(self, message: str | bytes) -> None:
+        """Append a message."""
+        self._messages.append(message)
+        self.size += len(message)
+
+    def get(self) -> str | bytes:
+        """Remove and return the oldest message.
+
+        Raises:
+            IndexError: the queue is empty.
+        """
+        message = self._messages.popleft()
+        self.size -= len(message)
+        return message
+
+    def clear(self) -> None:
+        """Drop all messages."""
+        self._messages.clear()
+        self.size = 0
