@@ -10,14 +10,21 @@ A message that was queued when the connection broke may or may not have arrived.
 it could arrive twice; awaiting its `Acknowledgement` raises. A kept message is repeated, since the broker recognises it
 by its id: it waits for the next connection. A message that is published while there is no connection fails at once if
 it is plain, and waits if it is kept. The number of waiting messages is bounded.
+
+A broker can refuse a single message or topic and still serve all others (`PartlyRefused`). A refused message fails at
+once. It is not repeated, also if it is kept: its number is out of order as soon as a later message is accepted. A
+refused topic is subscribed again after some seconds. When that succeeds, `on_connect` is called as after a connect,
+because the topic has missed messages.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import anyio
@@ -25,7 +32,7 @@ import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
-from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Position, Receive
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
 from pywsapp.exceptions import BrokerUnavailable, TopicError
 
 logger = logging.getLogger("pywsapp")
@@ -41,6 +48,8 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * MIB
 #: A kept message is dropped after this many failed attempts to publish it, since it may be the cause of the failures.
 MAX_TRIES = 5
+#: Seconds until refused topics are subscribed again.
+RETRY_SECONDS = 3.0
 _BATCH = 500
 _BATCH_BYTES = MIB
 
@@ -73,10 +82,11 @@ class Acknowledgement(LazyCoroutine[None]):
             raise BrokerUnavailable(self._failure)
 
     def settle(self, failure: str | None = None) -> None:
-        """Note that the broker has accepted the message, or why it has not."""
-        self._done, self._failure = True, failure
-        if self._event is not None:
-            self._event.set()
+        """Note that the broker has accepted the message, or why it has not; the first call counts."""
+        if not self._done:
+            self._done, self._failure = True, failure
+            if self._event is not None:
+                self._event.set()
 
 
 class RelayStats(NamedTuple):
@@ -106,7 +116,8 @@ class Relay:
         broker: the broker to connect to.
         receive: takes what the broker delivers, see `Broker.connect`.
         patterns: subscribed all the time.
-        on_connect: awaited after each connect, when all wanted topics are subscribed.
+        on_connect: awaited after each connect, when all wanted topics are subscribed, and when a topic that the broker
+            had refused is subscribed.
 
     Attributes:
         connection: the connection; None while there is none.
@@ -132,10 +143,13 @@ class Relay:
         self._active: set[str] = set()
         self._changed: dict[str, None] = {}
         self._awaited: dict[str, anyio.Event] = {}
+        self._refused_topics: set[str] = set()
+        self._retry_at = math.inf  # when refused topics are subscribed again, in seconds of the loop's clock
         self._work = anyio.Event()  # set when there is something to publish
         self._change = anyio.Event()  # set when there is something to subscribe or unsubscribe
         self._idle: anyio.Event | None = None
-        self._connects = self._published = self._failed = self._received = self._refused = 0
+        self._connects = self._published = self._failed = self._received = 0
+        self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._failed_before: int | None = None  # while the broker is unavailable: the failures up to then
         self._starting: TaskStatus[None] | None = None  # until the first attempt has succeeded or failed
@@ -163,9 +177,9 @@ class Relay:
             self._fail([acknowledgement], f"{self.broker.name} is not connected")
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
-            self._refused += 1
-            if self._refused & (self._refused - 1) == 0:
-                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._refused)
+            self._too_many += 1
+            if self._too_many & (self._too_many - 1) == 0:  # at 1, 2, 4, 8, ...
+                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._too_many)
         else:
             if not self._pending:
                 self._work.set()
@@ -197,12 +211,26 @@ class Relay:
                 self._work = anyio.Event()
                 await self._work.wait()
             batch = self._in_flight = self._take_batch()
-            with anyio.fail_after(PUBLISH_SECONDS):
-                await connection.publish([acknowledgement.message for acknowledgement in batch])
+            refused: Mapping[int, str] = {}
+            try:
+                with anyio.fail_after(PUBLISH_SECONDS):
+                    await connection.publish([acknowledgement.message for acknowledgement in batch])
+            except PartlyRefused as exc:
+                refused = exc.reasons
             self._in_flight = []
-            self._published += len(batch)
+            self._published += len(batch) - len(refused)
+            for place, reason in refused.items():
+                self._note_refusal("a message", batch[place].message.topic, reason)
+                self._fail([batch[place]], f"{self.broker.name} refused the message: {reason}")
             for acknowledgement in batch:
-                acknowledgement.settle()
+                acknowledgement.settle()  # those that failed are settled already
+
+    def _note_refusal(self, what: str, topic: str, reason: str) -> None:
+        self._refusals += 1
+        if self._refusals & (self._refusals - 1) == 0:  # at 1, 2, 4, 8, ...
+            logger.error(
+                "%s refused %s on %r: %s (%d refused so far)", self.broker.name, what, topic, reason, self._refusals
+            )
 
     def _take_batch(self) -> list[Acknowledgement]:
         batch: list[Acknowledgement] = []
@@ -246,9 +274,12 @@ class Relay:
         self._changed[topic] = None
 
     def subscribed(self, topic: str) -> LazyCoroutine[None]:
-        """Return what waits until the broker delivers a topic's messages; without a connection it does not wait."""
+        """Return what waits until the broker delivers a topic's messages.
+
+        It does not wait without a connection, or for a topic that the broker has refused.
+        """
         is_subscribed = topic in self._active and topic not in self._changed
-        if self.connection is None or topic not in self._wanted or is_subscribed:
+        if self.connection is None or topic not in self._wanted or is_subscribed or topic in self._refused_topics:
             return ALREADY_DONE
         event = self._awaited.get(topic)
         if event is None:
@@ -257,27 +288,48 @@ class Relay:
 
     async def _subscribe(self, connection: BrokerConnection) -> None:
         while True:
+            refused_before = set(self._refused_topics)
             await self._subscribe_changed(connection)
+            if self._on_connect is not None and not self._active.isdisjoint(refused_before):
+                await self._on_connect(connection)
             self._change = anyio.Event()
-            await self._change.wait()
+            with anyio.CancelScope(deadline=self._retry_at):
+                await self._change.wait()
+            if anyio.current_time() >= self._retry_at:
+                self._retry_at = math.inf
+                self._changed.update(dict.fromkeys(self._refused_topics))
 
     async def _subscribe_changed(self, connection: BrokerConnection) -> None:
         while self._changed:
             batch = [self._changed.popitem()[0] for _ in range(min(len(self._changed), _BATCH))]
             new = [topic for topic in batch if topic in self._wanted and topic not in self._active]
             old = [topic for topic in batch if topic not in self._wanted and topic in self._active]
+            refused: Mapping[int, str] = {}
             with anyio.fail_after(PUBLISH_SECONDS):
                 if new:
-                    await connection.subscribe(new)
+                    try:
+                        await connection.subscribe(new)
+                    except PartlyRefused as exc:
+                        refused = exc.reasons
                     self._active.update(new)
                 if old:
-                    await connection.unsubscribe(old)
+                    with suppress(PartlyRefused):  # the registry drops what still arrives
+                        await connection.unsubscribe(old)
                     self._active.difference_update(old)
+            self._refused_topics.difference_update(batch)
+            for place, reason in refused.items():
+                self._refuse_topic(new[place], reason)
             for topic in batch:
                 event = self._awaited.get(topic)
                 if event is not None and topic not in self._changed:
                     del self._awaited[topic]
                     event.set()
+
+    def _refuse_topic(self, topic: str, reason: str) -> None:
+        self._note_refusal("the subscription", topic, reason)
+        self._active.discard(topic)
+        self._refused_topics.add(topic)
+        self._retry_at = min(self._retry_at, anyio.current_time() + RETRY_SECONDS)
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -310,6 +362,8 @@ class Relay:
             connection = await self.broker.connect(self._count_and_receive, self._patterns)
         try:
             self._active.clear()
+            self._refused_topics.clear()
+            self._retry_at = math.inf
             self._changed = dict.fromkeys(self._wanted)
             await self._subscribe_changed(connection)
             if self._on_connect is not None:

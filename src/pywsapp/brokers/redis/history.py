@@ -3,7 +3,8 @@
 The messages are a stream, each under its offset. Beside it, a hash has the epoch, the offset of the last message, and
 for each publishing process the count of its last message, by which a repeated one is recognised. When there are many
 publishers, the half of them that was silent longest is forgotten. A script runs alone, so a client that reads the
-history and listens misses nothing between the two.
+history and listens misses nothing between the two. It appends before it counts: Redis undoes nothing when a command of
+a script is refused, and a counted message that is not kept would be a gap, or a repeated message that is taken as kept.
 
 The messages expire some seconds after the last one. The hash lives `REMEMBERED` times as long, because it can show that
 a client has missed nothing.
@@ -52,9 +53,9 @@ _APPEND = f"""{_READ_META}
 local publisher, count, size, ms, longer, data = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local seen = redis.call('HGET', meta, 'by ' .. publisher)
 if seen and tonumber(string.match(seen, '^%d+')) >= tonumber(count) then return false end
-offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
-redis.call('HSET', meta, 'by ' .. publisher, count .. ' ' .. offset)
+offset = string.format('%.0f', tonumber(offset) + 1)
 redis.call('XADD', messages, 'MAXLEN', size, offset .. '-0', 'm', data)
+redis.call('HSET', meta, 'offset', offset, 'by ' .. publisher, count .. ' ' .. offset)
 redis.call('PEXPIRE', messages, ms)
 redis.call('PEXPIRE', meta, longer)
 if redis.call('HLEN', meta) > {MAX_PUBLISHERS} + 4 then
