@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 
 import anyio
 import anyio.lowlevel
@@ -36,7 +37,7 @@ def test_pauses_grow_and_are_random_and_bounded(monkeypatch: pytest.MonkeyPatch)
     random.seed(1)
     pauses = {attempt: [pause_before(attempt) for _ in range(200)] for attempt in (1, 2, 3, 6, 7, 20, 10**6)}
     for attempt, found in pauses.items():
-        longest = min(10, 0.1 * 2 ** min(attempt, 30))
+        longest = min(3, 0.1 * 2 ** min(attempt, 30))
         assert longest / 2 <= min(found) < 0.6 * longest
         assert 0.9 * longest < max(found) <= longest
         assert len(set(found)) > 150
@@ -82,13 +83,19 @@ async def test_one_log_line_when_the_broker_is_lost_and_one_when_it_is_back(capl
         for _ in range(3):
             relay.publish("t", b"x")
         await until(lambda: relay.connection)
-        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-            (
-                "ERROR",
-                "the memory broker is unavailable (the connection was closed); local delivery goes on, trying again",
-            ),
-            ("WARNING", "connected to the memory broker again; 3 messages were not published"),
-        ]
+    (lost, back) = caplog.records
+    assert (lost.levelname, lost.getMessage()) == (
+        "ERROR",
+        "the memory broker is unavailable (the connection was closed); local delivery goes on, trying again",
+    )
+    assert back.levelname == "WARNING"
+    found = re.fullmatch(
+        "connected to the memory broker again; this process received nothing for at least ([0-9.]+) seconds, "
+        "and 3 messages were not published",
+        back.getMessage(),
+    )
+    assert found is not None
+    assert float(found[1]) < GUARD
 
 
 @pytest.mark.parametrize("step", ["connect", "subscribe", "publish", "unsubscribe", "close"])

@@ -33,6 +33,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
+from pywsapp.brokers.outage import OutageLog
 from pywsapp.exceptions import BrokerUnavailable, TopicError
 
 logger = logging.getLogger("pywsapp")
@@ -41,7 +42,9 @@ CONNECT_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 10.0
+#: Of two processes, one can connect this much later than the other, and what the first one publishes meanwhile does not
+#: reach the second one, except by a history.
+LONGEST_PAUSE_SECONDS = 3.0
 #: After a connection that lasted this long, the pauses begin short again.
 GOOD_SECONDS = 10.0
 MAX_PENDING = 10_000
@@ -151,7 +154,7 @@ class Relay:
         self._connects = self._published = self._failed = self._received = 0
         self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
-        self._failed_before: int | None = None  # while the broker is unavailable: the failures up to then
+        self._outages = OutageLog(broker)
         self._starting: TaskStatus[None] | None = None  # until the first attempt has succeeded or failed
 
     @property
@@ -396,19 +399,12 @@ class Relay:
         self.connection = connection
         self._since = anyio.current_time()
         self._connects += 1
-        if self._failed_before is None:
-            logger.log(logging.DEBUG if self.broker.is_internal else logging.INFO, "connected to %s", self.broker.name)
-        else:
-            failed = self._failed - self._failed_before
-            logger.warning("connected to %s again; %d messages were not published", self.broker.name, failed)
-            self._failed_before = None
+        self._outages.note_connected(self._failed, self._since)
         self._note_attempt()
 
     def _note_lost(self, reason: str) -> None:
         self.connection = None
-        if self._failed_before is None:
-            self._failed_before = self._failed
-            logger.error("%s is unavailable (%s); local delivery goes on, trying again", self.broker.name, reason)
+        self._outages.note_lost(reason, self._failed, anyio.current_time())
         self._put_back(f"{self.broker.name} is unavailable: {reason}")
         self._changed.clear()  # the next connection subscribes all wanted topics
         self._wake_subscribers()

@@ -186,12 +186,10 @@ class HistoryService:
         if content is not None:
             self._deliver(name, position, content)
 
-    def _report_lost(self, name: str, position: Position) -> None:
+    def _report_lost(self, name: str, position: Position, reason: str) -> None:
         self.lost += 1
         if self.lost & (self.lost - 1) == 0:  # at 1, 2, 4, 8, ...
-            logger.error(
-                "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self.lost
-            )
+            logger.error("messages on %r up to %s are lost, %s (%d so far)", name, position, reason, self.lost)
         self._deliver(name, position, None)
 
     # -- reading -----------------------------------------------------------------------------------------------------
