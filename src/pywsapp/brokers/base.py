@@ -60,6 +60,7 @@ class Keep(NamedTuple):
 
     Args:
         id: identifies the message among all messages of its publisher on the topic: `(process, number)`. Numbers grow.
+            The number 0 marks an id of the message's own, which stands in place of the process.
         size: the number of messages that the topic keeps.
         seconds: how long it keeps them, counted from the last one.
     """

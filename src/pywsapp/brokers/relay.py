@@ -6,10 +6,11 @@ thousands of messages a second. The second subscribes and unsubscribes topics, a
 fails, all end and the connection is closed. After a pause that grows and is random, the next connection is tried. It
 begins with all topics that are wanted by then.
 
-A message that was queued when the connection broke may or may not have arrived. A plain message is not repeated, since
-it could arrive twice; awaiting its `Acknowledgement` raises. A kept message is repeated, since the broker recognises it
-by its id: it waits for the next connection. A message that is published while there is no connection fails at once if
-it is plain, and waits if it is kept. The number of waiting messages is bounded.
+A message that was on its way when the connection broke may or may not have arrived. A plain message is not repeated,
+since it could arrive twice; awaiting its `Acknowledgement` raises `OutcomeUnknown`. A kept message is repeated, since
+the broker recognises it by its id: it waits for the next connection. A message that is published while there is no
+connection fails at once if it is plain, and waits if it is kept. The number of waiting messages is bounded. A message
+that fails with `BrokerUnavailable` itself has not been published, and will not be.
 
 A broker can refuse a single message or topic and still serve all others (`PartlyRefused`). A refused message fails at
 once. It is not repeated, also if it is kept: its number is out of order as soon as a later message is accepted. A
@@ -28,13 +29,13 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
+from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
 from pywsapp.brokers.outage import OutageLog
-from pywsapp.exceptions import BrokerUnavailable, TopicError
+from pywsapp.exceptions import TopicError
 
 logger = logging.getLogger("pywsapp")
 
@@ -55,41 +56,6 @@ MAX_TRIES = 5
 RETRY_SECONDS = 3.0
 _BATCH = 500
 _BATCH_BYTES = MIB
-
-
-class Acknowledgement(LazyCoroutine[None]):
-    """A queued message; awaiting it waits until the broker has accepted the message. It need not be awaited.
-
-    Raises:
-        BrokerUnavailable: on awaiting, if the broker has not accepted the message.
-    """
-
-    __slots__ = ("_done", "_event", "_failure", "message", "tries")
-
-    def __init__(self, message: Outgoing) -> None:
-        super().__init__()
-        self.message = message
-        self.tries = 0
-        self._done = False
-        self._failure: str | None = None
-        self._event: anyio.Event | None = None
-
-    async def _begin(self) -> None:
-        if not self._done:
-            if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
-        else:  # a task that tries again and again while the broker is unavailable must not block the loop
-            await anyio.lowlevel.checkpoint()
-        if self._failure is not None:
-            raise BrokerUnavailable(self._failure)
-
-    def settle(self, failure: str | None = None) -> None:
-        """Note that the broker has accepted the message, or why it has not; the first call counts."""
-        if not self._done:
-            self._done, self._failure = True, failure
-            if self._event is not None:
-                self._event.set()
 
 
 class RelayStats(NamedTuple):
@@ -124,6 +90,7 @@ class Relay:
 
     Attributes:
         connection: the connection; None while there is none.
+        attempted: set when the first attempt to connect has succeeded or failed.
     """
 
     def __init__(
@@ -155,7 +122,8 @@ class Relay:
         self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._outages = OutageLog(broker)
-        self._starting: TaskStatus[None] | None = None  # until the first attempt has succeeded or failed
+        self.attempted = anyio.Event()
+        self._starting: TaskStatus[None] | None = None  # until `attempted` is set
 
     @property
     def stats(self) -> RelayStats:
@@ -193,7 +161,20 @@ class Relay:
     def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
         for acknowledgement in acknowledgements:
             self._failed += 1
-            acknowledgement.settle(reason)
+            acknowledgement.fail(reason, is_unknown=acknowledgement.tries > 0)
+
+    def withdraw(self, acknowledgement: Acknowledgement, reason: str) -> None:
+        """Publish a queued message no more; nothing if it is done. Awaiting its acknowledgement raises then.
+
+        It raises `OutcomeUnknown` if a connection was given the message, and may still publish it.
+        """
+        if acknowledgement in self._pending:
+            self._pending.remove(acknowledgement)
+            self._pending_bytes -= len(acknowledgement.message.data)
+            self._fail([acknowledgement], reason)
+        else:
+            acknowledgement.tries = MAX_TRIES  # if it is kept and its connection breaks, it is not repeated
+            acknowledgement.fail(reason, is_unknown=True)
 
     async def flush(self) -> None:
         """Wait until all queued messages have been published or have failed."""
@@ -214,19 +195,24 @@ class Relay:
                 self._work = anyio.Event()
                 await self._work.wait()
             batch = self._in_flight = self._take_batch()
-            refused: Mapping[int, str] = {}
             try:
                 with anyio.fail_after(PUBLISH_SECONDS):
                     await connection.publish([acknowledgement.message for acknowledgement in batch])
             except PartlyRefused as exc:
-                refused = exc.reasons
+                self._refuse(batch, exc)
             self._in_flight = []
-            self._published += len(batch) - len(refused)
-            for place, reason in refused.items():
-                self._note_refusal("a message", batch[place].message.topic, reason)
-                self._fail([batch[place]], f"{self.broker.name} refused the message: {reason}")
+            self._published += len(batch)
             for acknowledgement in batch:
-                acknowledgement.settle()  # those that failed are settled already
+                acknowledgement.settle()  # of those that were refused, nothing changes
+
+    def _refuse(self, batch: Sequence[Acknowledgement], exc: PartlyRefused) -> None:
+        for place, reason in exc.reasons.items():
+            acknowledgement = batch[place]
+            self._note_refusal("a message", acknowledgement.message.topic, reason)
+            if exc.is_certain:
+                acknowledgement.tries -= 1  # as if no connection had been given it this time
+            self._fail([acknowledgement], f"{self.broker.name} refused the message: {reason}")
+        self._published -= len(exc.reasons)
 
     def _note_refusal(self, what: str, topic: str, reason: str) -> None:
         self._refusals += 1
@@ -417,6 +403,7 @@ class Relay:
             event.set()
 
     def _note_attempt(self) -> None:
+        self.attempted.set()
         if self._starting is not None:
             self._starting.started()
             self._starting = None

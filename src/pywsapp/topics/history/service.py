@@ -18,6 +18,7 @@ import anyio
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
+from pywsapp.brokers.message_ids import keep_once
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.history.memory_store import MemoryHistory
@@ -93,13 +94,16 @@ class HistoryService:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> LazyCoroutine[None]:
+    def publish(
+        self, name: str, content: Content, rule: HistoryRule, message_id: str | None = None, *, comes_back: bool
+    ) -> LazyCoroutine[None]:
         """Publish a message to the broker, which sends it back with its position.
 
         Args:
             name: the topic's name.
             content: the message.
             rule: how the topic keeps it.
+            message_id: an id under which it is kept once.
             comes_back: whether this process receives the topic's messages.
 
         Returns:
@@ -110,18 +114,22 @@ class HistoryService:
         """
         assert self._relay is not None
         data = self._codec.encode(name, content)
-        acknowledgement = self._relay.publish(name, data, self._keep(rule))
+        acknowledgement = self._relay.publish(name, data, self._keep(rule, message_id))
         if comes_back:
             self._codec.remember(data, content)
         return acknowledgement
 
-    def append(self, name: str, content: Content, rule: HistoryRule) -> None:
-        """Keep a message in memory and deliver it; for an app without a broker."""
-        position = self._memory.append(name, self._codec.encode(name, content), self._keep(rule))
-        assert position is not None
+    def append(self, name: str, content: Content, rule: HistoryRule, message_id: str | None = None) -> bool:
+        """Keep a message in memory and deliver it, for an app without a broker; return False if its id is known."""
+        position = self._memory.append(name, self._codec.encode(name, content), self._keep(rule, message_id))
+        if position is None:
+            return False
         self._deliver(name, position, content)
+        return True
 
-    def _keep(self, rule: HistoryRule) -> Keep:
+    def _keep(self, rule: HistoryRule, message_id: str | None) -> Keep:
+        if message_id is not None:
+            return keep_once(message_id, rule.size, rule.seconds)
         return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds)
 
     # -- following ---------------------------------------------------------------------------------------------------
