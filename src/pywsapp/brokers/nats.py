@@ -288,7 +288,8 @@ class _MessageFuture(asyncio.Future[Any]):
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0:
+        has_more = parts.path not in ("", "/") or parts.query or parts.fragment  # nats-py would ignore it
+        if parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0 and not has_more:
             return parts
     except ValueError:
         pass
