@@ -13,7 +13,7 @@ SCHEMES = ["redis", "rediss", "unix", "amqp", "amqps", "nats", "tls"]
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("rest", [":/host", ":host", ":me:secret@host", ":/me:secret@host", ":", ":?db=1"])
 def test_a_url_without_two_slashes_is_refused(scheme: str, rest: str) -> None:
-    with pytest.raises(ConfigurationError, match="invalid URL of .*: use") as caught:
+    with pytest.raises(ConfigurationError, match=r"invalid URL of .*: use") as caught:
         broker_for(scheme + rest)
     assert "secret" not in str(caught.value)
 
@@ -32,7 +32,7 @@ def test_a_url_without_two_slashes_is_refused(scheme: str, rest: str) -> None:
     ],
 )
 def test_a_url_of_which_a_part_would_be_ignored_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="invalid URL of .*: use") as caught:
+    with pytest.raises(ConfigurationError, match=r"invalid URL of .*: use") as caught:
         broker_for(url)
     assert "secret" not in str(caught.value)
 
