@@ -30,7 +30,7 @@ from pywsapp._protocol.prepared import Sendable, payload_of
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import Broker, Keep
 from pywsapp.brokers.envelope import Envelope, encode_envelope
-from pywsapp.brokers.message_ids import check_message_id, keep_once
+from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown
@@ -165,7 +165,7 @@ class AsyncPublisher:
     def _keep(self, topic: str, message_id: str) -> Keep | None:
         for pattern, size, seconds in self._histories:
             if pattern.matches(topic):
-                return keep_once(message_id, size, seconds)
+                return Keep((message_id, 0), size, seconds)
         return None
 
 

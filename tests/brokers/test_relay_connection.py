@@ -221,7 +221,9 @@ async def test_queued_messages_are_published_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("how", ["hangs", "is unavailable"])
-async def test_the_end_does_not_wait_for_a_broker(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_does_not_wait_for_a_broker(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("pywsapp.topics.registry._FLUSH_SECONDS", 0.1)
     broker = Bench()
     registry = TopicRegistry(broker)
@@ -239,6 +241,22 @@ async def test_the_end_does_not_wait_for_a_broker(how: str, monkeypatch: pytest.
             await anyio.wait_all_tasks_blocked()
     assert await failure_of(acknowledgement) == "the app has stopped"
     assert await failure_of(plain)
+    number = 2 if how == "hangs" else 1  # the plain one fails before if the broker is unavailable
+    assert (
+        caplog.messages[-1] == f"{number} messages were not published to the memory broker, because the app has stopped"
+    )
+
+
+async def test_a_broadcast_after_the_end_of_the_connection_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    relay = Relay(Bench(), Inbox())
+    async with relaying(relay):
+        pass
+    caplog.clear()
+    for _ in range(2):
+        await failure_of(relay.publish("t", b"x"))
+    assert caplog.messages == [
+        "a message on 't' does not leave this process, because its connection to the memory broker has ended"
+    ]
 
 
 async def test_flush_ends_when_all_messages_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,9 @@ def check_message_id(value: str) -> str:
     return value
 
 
-def keep_once(message_id: str, size: int, seconds: float) -> Keep:
-    """Return how a history keeps a message with an id; see `Keep`."""
-    return Keep((message_id, 0), size, seconds)
+def with_message_id(keep: Keep, message_id: str | None) -> Keep:
+    """Return how a history keeps a message that has an id of its own, see `Keep`; the same if it has none."""
+    return keep if message_id is None else keep._replace(id=(message_id, 0))
 
 
 class RecentIds:

@@ -122,6 +122,7 @@ class Relay:
         self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._outages = OutageLog(broker)
+        self._has_warned = False
         self.attempted = anyio.Event()
         self._starting: TaskStatus[None] | None = None  # until `attempted` is set
 
@@ -146,6 +147,7 @@ class Relay:
         acknowledgement = Acknowledgement(Outgoing(topic, data, keep))
         if not self._running or (self.connection is None and keep is None):
             self._fail([acknowledgement], f"{self.broker.name} is not connected")
+            self._warn_if_ended(topic)
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
             self._too_many += 1
@@ -157,6 +159,16 @@ class Relay:
             self._pending.append(acknowledgement)
             self._pending_bytes += len(data)
         return acknowledgement
+
+    def _warn_if_ended(self, topic: str) -> None:
+        """Warn once of a message that comes after the end of the app's connection, such as that of a shutdown hook."""
+        if not self._running and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "a message on %r does not leave this process, because its connection to %s has ended",
+                topic,
+                self.broker.name,
+            )
 
     def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
         for acknowledgement in acknowledgements:
@@ -338,12 +350,23 @@ class Relay:
                 self._note_lost(reason)
                 await anyio.sleep(pause_before(attempts))
         finally:
-            self._running, self.connection = False, None
-            self._put_back("the app has stopped")
-            self._fail(self._pending, "the app has stopped")
-            self._pending.clear()
-            self._note_idle()
-            self._wake_subscribers()
+            self._end("the app has stopped")
+
+    def _end(self, reason: str) -> None:
+        self._running, self.connection = False, None
+        failed_before = self._failed
+        self._put_back(reason)
+        self._fail(self._pending, reason)
+        self._pending.clear()
+        self._note_idle()
+        self._wake_subscribers()
+        if self._failed > failed_before:
+            logger.warning(
+                "%d messages were not published to %s, because %s",
+                self._failed - failed_before,
+                self.broker.name,
+                reason,
+            )
 
     async def _connect_and_work(self) -> None:
         """Connect and work; return, or raise, when the connection is lost."""

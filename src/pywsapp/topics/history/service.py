@@ -18,7 +18,7 @@ import anyio
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
-from pywsapp.brokers.message_ids import keep_once
+from pywsapp.brokers.message_ids import with_message_id
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.history.memory_store import MemoryHistory
@@ -114,22 +114,21 @@ class HistoryService:
         """
         assert self._relay is not None
         data = self._codec.encode(name, content)
-        acknowledgement = self._relay.publish(name, data, self._keep(rule, message_id))
+        acknowledgement = self._relay.publish(name, data, with_message_id(self._keep(rule), message_id))
         if comes_back:
             self._codec.remember(data, content)
         return acknowledgement
 
     def append(self, name: str, content: Content, rule: HistoryRule, message_id: str | None = None) -> bool:
         """Keep a message in memory and deliver it, for an app without a broker; return False if its id is known."""
-        position = self._memory.append(name, self._codec.encode(name, content), self._keep(rule, message_id))
+        keep = with_message_id(self._keep(rule), message_id)
+        position = self._memory.append(name, self._codec.encode(name, content), keep)
         if position is None:
             return False
         self._deliver(name, position, content)
         return True
 
-    def _keep(self, rule: HistoryRule, message_id: str | None) -> Keep:
-        if message_id is not None:
-            return keep_once(message_id, rule.size, rule.seconds)
+    def _keep(self, rule: HistoryRule) -> Keep:
         return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds)
 
     # -- following ---------------------------------------------------------------------------------------------------
