@@ -15,6 +15,7 @@ import pytest
 from support.topic_bench import Bench
 
 from pywsapp import (
+    App,
     AsyncPublisher,
     BrokerUnavailable,
     ConfigurationError,
@@ -144,6 +145,14 @@ def test_a_blocking_publisher_can_be_closed_and_used_again() -> None:
         publisher.close()
         publisher.publish("room:1", "hello again")
     assert broker.history.read("room:1", None).position.offset == 2
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 1), (1, 0), (10**10, 1), (1, float("inf")), (1, float("nan"))])
+def test_a_history_that_a_broker_cannot_keep_is_refused(size: int, seconds: float) -> None:
+    with Publisher(MemoryBroker()) as publisher, pytest.raises(ConfigurationError, match="a history keeps"):
+        publisher.history("room:*", size=size, seconds=seconds)
+    with pytest.raises(ConfigurationError, match="a history keeps"):
+        App().history("room:*", size=size, seconds=seconds)
 
 
 def test_a_history_can_be_declared_after_the_first_message() -> None:

@@ -34,6 +34,7 @@ from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown
+from pywsapp.topics.history.rules import HistoryRule, wrap_as_json
 from pywsapp.topics.names import TopicPattern, check_name
 
 #: Seconds that a call of `Publisher` blocks at most.
@@ -67,7 +68,7 @@ class AsyncPublisher:
         self._key = key.encode() if isinstance(key, str) else key
         self._origin = secrets.token_hex(8)
         self._message_numbers = count(1)
-        self._histories: list[tuple[TopicPattern, int, float]] = []
+        self._histories: list[HistoryRule] = []
         self._relay: Relay | None = None
         self._stack = AsyncExitStack()
 
@@ -80,11 +81,11 @@ class AsyncPublisher:
             seconds: seconds for which each topic keeps them, counted from its last message.
 
         Raises:
-            ConfigurationError: the broker keeps no histories, or the pattern is invalid.
+            ConfigurationError: the broker keeps no histories, or an argument is invalid.
         """
         if not self._broker.keeps_history:
             raise ConfigurationError(f"{self._broker.name} keeps no histories")
-        self._histories.append((TopicPattern(pattern), size, seconds))
+        self._histories.append(HistoryRule(TopicPattern(pattern), size, seconds, wrap_as_json))
 
     async def __aenter__(self) -> Self:
         relay = await self._open()
@@ -163,9 +164,9 @@ class AsyncPublisher:
         return encode_envelope(Envelope(check_name(topic), content, self._origin, None, message_id), self._key)
 
     def _keep(self, topic: str, message_id: str) -> Keep | None:
-        for pattern, size, seconds in self._histories:
-            if pattern.matches(topic):
-                return Keep((message_id, 0), size, seconds)
+        for rule in self._histories:
+            if rule.pattern.matches(topic):
+                return Keep((message_id, 0), rule.size, rule.seconds)
         return None
 
 
@@ -217,7 +218,7 @@ class Publisher:
             seconds: seconds for which each topic keeps them, counted from its last message.
 
         Raises:
-            ConfigurationError: the broker keeps no histories, or the pattern is invalid.
+            ConfigurationError: the broker keeps no histories, or an argument is invalid.
         """
         AsyncPublisher(**self._arguments).history(pattern, size=size, seconds=seconds)  # raises for invalid arguments
         with self._lock:

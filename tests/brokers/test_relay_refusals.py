@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator, Sequence
 
 import anyio
@@ -266,7 +267,7 @@ async def test_a_right_that_is_withdrawn_loses_the_connection_to_nats() -> None:
         configuration = server.directory / "nats.conf"
         configuration.write_text(configuration.read_text().replace('">"', '"other"'))
         assert server.process is not None
-        server.process.send_signal(1)
+        server.process.send_signal(signal.SIGHUP)
         with anyio.fail_after(10), pytest.raises(Exception, match=r"(?i)permissions violation for subscription"):
             await connection.wait_lost()
         await connection.aclose()
