@@ -56,6 +56,7 @@ Exceptions
     ConnectionClosed     a connection ended before what was awaited came
     HandshakeError       a server refused this client
     BrokerUnavailable    a broker did not accept a message
+    OutcomeUnknown       a broker may have accepted a message all the same
 """
 
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
@@ -74,6 +75,7 @@ from pywsapp.exceptions import (
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
+    OutcomeUnknown,
     PywsappError,
     Refuse,
     TopicError,
@@ -113,6 +115,7 @@ __all__ = (
     "MessageComponent",
     "Options",
     "OriginCheck",
+    "OutcomeUnknown",
     "PreparedMessage",
     "PresenceDiff",
     "Present",

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "publish":
-            publish(chosen.broker, chosen.topic, chosen.message)
+            publish(chosen.broker, chosen.topic, chosen.message, chosen.id)
         else:
             _complete(chosen, parser)
             if chosen.command == "demo":
@@ -72,15 +72,16 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
     app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers)
 
 
-def publish(url: str, topic: str, message: str) -> None:
+def publish(url: str, topic: str, message: str, message_id: str | None = None) -> None:
     """Publish a message, or the standard input for `-`.
 
     Raises:
         BrokerUnavailable: the broker did not accept the message.
         TopicError: the name of the topic is not valid, or the message is too large.
+        ConfigurationError: the id is invalid.
     """
     with Publisher(url, key=os.environ.get(_BROKER_KEY)) as publisher:
-        publisher.publish(topic, sys.stdin.read() if message == "-" else message)
+        publisher.publish(topic, sys.stdin.read() if message == "-" else message, message_id=message_id)
 
 
 def find_app(place: str, *, factory: bool = False) -> App:
@@ -243,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("broker", metavar="URL", help="the URL of the broker: redis://..., amqp://..., nats://...")
     publish.add_argument("topic", help="the name of the topic")
     publish.add_argument("message", help="the text, or - for the standard input")
+    publish.add_argument("--id", help="an id; a message that is published again with its id is delivered once")
     publish.epilog = f"The environment variable {_BROKER_KEY} has the broker_key of the App, if it has one."
     return parser
 

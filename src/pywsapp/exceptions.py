@@ -6,7 +6,8 @@ PywsappError
  +-- HandshakeError        client role: the server did not accept the handshake
  +-- ConnectionClosed      the connection closed before the awaited event happened
  +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
- +-- BrokerUnavailable     the broker did not accept or confirm a message
+ +-- BrokerUnavailable     the broker did not accept a message
+ |    +-- OutcomeUnknown   the broker may have accepted a message all the same
  +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """
 
@@ -89,10 +90,24 @@ class TopicError(PywsappError, ValueError):
 
 
 class BrokerUnavailable(PywsappError):
-    """The broker did not accept or confirm a message for other processes.
+    """The broker did not accept a message for other processes, and will not publish it later.
 
-    A message that was under way when the broker became unavailable may still have arrived.
+    The subclass `OutcomeUnknown` is the exception: then it may have accepted the message.
     """
+
+
+class OutcomeUnknown(BrokerUnavailable):
+    """The broker became unavailable, or did not answer in time, while a message was on its way.
+
+    The message may have been published, and may still be. Publishing it again under the same id does not double it.
+
+    Attributes:
+        message_id: the id of the message; None if it has none, or only its publisher knows it.
+    """
+
+    def __init__(self, reason: str, message_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.message_id = message_id
 
 
 class ProtocolError(PywsappError):

@@ -2,10 +2,15 @@
 
 A `Publisher` blocks, and can be used from any thread. An `AsyncPublisher` is for async programs. Both talk to the
 broker only, so they do not need to reach the servers; the servers do not even need to run.
+
+A call that fails with `BrokerUnavailable` has not published its message, and nothing publishes it later. If that cannot
+be said, because the message was on its way, the call fails with `OutcomeUnknown`. Publishing the message again under
+the id in that exception does not double it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import threading
@@ -14,6 +19,7 @@ from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -21,11 +27,14 @@ from typing_extensions import Self
 
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import Sendable, payload_of
+from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import Broker, Keep
 from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
-from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown
+from pywsapp.topics.history.rules import HistoryRule, wrap_as_json
 from pywsapp.topics.names import TopicPattern, check_name
 
 #: Seconds that a call of `Publisher` blocks at most.
@@ -59,7 +68,7 @@ class AsyncPublisher:
         self._key = key.encode() if isinstance(key, str) else key
         self._origin = secrets.token_hex(8)
         self._message_numbers = count(1)
-        self._histories: list[tuple[TopicPattern, int, float]] = []
+        self._histories: list[HistoryRule] = []
         self._relay: Relay | None = None
         self._stack = AsyncExitStack()
 
@@ -72,53 +81,92 @@ class AsyncPublisher:
             seconds: seconds for which each topic keeps them, counted from its last message.
 
         Raises:
-            ConfigurationError: the broker keeps no histories, or the pattern is invalid.
+            ConfigurationError: the broker keeps no histories, or an argument is invalid.
         """
         if not self._broker.keeps_history:
             raise ConfigurationError(f"{self._broker.name} keeps no histories")
-        self._histories.append((TopicPattern(pattern), size, seconds))
+        self._histories.append(HistoryRule(TopicPattern(pattern), size, seconds, wrap_as_json))
 
     async def __aenter__(self) -> Self:
-        tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        relay = Relay(self._broker, _ignore_message)
-        await tasks.start(relay.run)
-        self._stack.callback(tasks.cancel_scope.cancel)
-        self._relay = relay
+        relay = await self._open()
+        await relay.attempted.wait()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._close(flush=kind is None)
+
+    async def _open(self) -> Relay:
+        """Begin to connect."""
+        tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._relay = relay = Relay(self._broker, _ignore_message)
+        tasks.start_soon(relay.run)
+        self._stack.callback(tasks.cancel_scope.cancel)
+        return relay
+
+    async def _close(self, *, flush: bool) -> None:
         relay, self._relay = self._relay, None
-        if relay is not None and kind is None:
+        if relay is not None and flush:
             with anyio.move_on_after(_FLUSH_SECONDS):
                 await relay.flush()
         await self._stack.aclose()
 
-    async def publish(self, topic: str, message: Sendable) -> None:
-        """Publish a message, and wait until the broker has accepted it.
+    async def publish(self, topic: str, message: Sendable, *, message_id: str | None = None) -> None:
+        """Publish a message, and wait until the broker has accepted it. A call that is cancelled withdraws the message.
 
         Args:
             topic: the topic's name.
             message: text (str) or bytes.
+            message_id: an id under which subscribers get the message once, however often it is published; by default a
+                new one. See `Topic.broadcast`.
 
         Raises:
             BrokerUnavailable: the broker has not accepted the message.
+            OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
             TypeError: the message is neither text nor bytes.
-            ConfigurationError: the publisher is used outside of `async with`.
+            ConfigurationError: the publisher is used outside of `async with`, or the id is invalid.
         """
-        if self._relay is None:
+        await self._publish(topic, message, message_id, math.inf)
+
+    async def _publish(self, topic: str, message: Sendable, message_id: str | None, seconds: float) -> None:
+        """Publish a message within a number of seconds; see `publish`."""
+        relay = self._relay
+        if relay is None:
             raise ConfigurationError("an AsyncPublisher publishes within `async with` only")
+        if message_id is None:
+            message_id = f"{self._origin}-{next(self._message_numbers)}"
+        data = self._encode(topic, message, check_message_id(message_id))
+        acknowledgement: Acknowledgement | None = None
+        late = f"{self._broker.name} has not answered within {seconds:g} seconds"
+        try:
+            with anyio.move_on_after(seconds):
+                await relay.attempted.wait()
+                acknowledgement = relay.publish(topic, data, self._keep(topic, message_id))
+                await acknowledgement
+                return
+            if acknowledgement is None:
+                raise BrokerUnavailable(late)
+            relay.withdraw(acknowledgement, late)
+            await acknowledgement
+        except OutcomeUnknown as exc:
+            hint = f"the message may have been published; publish it again with message_id={message_id!r}"
+            raise OutcomeUnknown(f"{exc}; {hint}", message_id) from None
+        except anyio.get_cancelled_exc_class():
+            if acknowledgement is not None:
+                relay.withdraw(acknowledgement, "the call was cancelled")
+            raise
+
+    def _encode(self, topic: str, message: Sendable, message_id: str) -> bytes:
         opcode, payload = payload_of(message)
         content = payload.decode() if opcode == TEXT else payload
-        data = encode_envelope(Envelope(check_name(topic), content, self._origin), self._key)
-        await self._relay.publish(topic, data, self._keep(topic))
+        return encode_envelope(Envelope(check_name(topic), content, self._origin, None, message_id), self._key)
 
-    def _keep(self, topic: str) -> Keep | None:
-        for pattern, size, seconds in self._histories:
-            if pattern.matches(topic):
-                return Keep((self._origin, next(self._message_numbers)), size, seconds)
+    def _keep(self, topic: str, message_id: str) -> Keep | None:
+        for rule in self._histories:
+            if rule.pattern.matches(topic):
+                return Keep((message_id, 0), rule.size, rule.seconds)
         return None
 
 
@@ -129,7 +177,8 @@ class Publisher:
         publisher.publish("news", "hello")
 
     The first message opens a connection, in a background thread. `close`, or the end of a `with` block, closes it. A
-    publisher can be used from any thread, and in a forked child process, which gets a connection of its own.
+    publisher can be used from any thread, and in a forked child process, which gets a connection of its own. The child
+    may be forked at any time, also while another thread publishes.
 
     Args:
         broker: the URL of the broker that the servers use, or a Broker.
@@ -150,6 +199,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._thread: _PublisherThread | None = None
         AsyncPublisher(**self._arguments)  # raises for invalid arguments now, not at the first message
+        _publishers.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +218,7 @@ class Publisher:
             seconds: seconds for which each topic keeps them, counted from its last message.
 
         Raises:
-            ConfigurationError: the broker keeps no histories, or the pattern is invalid.
+            ConfigurationError: the broker keeps no histories, or an argument is invalid.
         """
         AsyncPublisher(**self._arguments).history(pattern, size=size, seconds=seconds)  # raises for invalid arguments
         with self._lock:
@@ -176,30 +226,27 @@ class Publisher:
             if self._thread is not None:
                 self._thread.publisher.history(pattern, size=size, seconds=seconds)
 
-    def publish(self, topic: str, message: Sendable) -> None:
+    def publish(self, topic: str, message: Sendable, *, message_id: str | None = None) -> None:
         """Publish a message, and block until the broker has accepted it, for `timeout` seconds at most.
 
         Args:
             topic: the topic's name.
             message: text (str) or bytes.
+            message_id: an id under which subscribers get the message once, however often it is published; by default a
+                new one. See `Topic.broadcast`.
 
         Raises:
-            BrokerUnavailable: the broker has not accepted the message.
+            BrokerUnavailable: the broker has not accepted the message, and will not publish it later.
+            OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
             TypeError: the message is neither text nor bytes.
+            ConfigurationError: the id is invalid.
         """
         with self._lock:
-            if self._thread is None or self._thread.pid != os.getpid():
+            if self._thread is None:
                 self._thread = self._start_thread()
             thread = self._thread
-        thread.portal.call(self._publish, thread.publisher, topic, message)
-
-    async def _publish(self, publisher: AsyncPublisher, topic: str, message: Sendable) -> None:
-        try:
-            with anyio.fail_after(self._timeout):
-                await publisher.publish(topic, message)
-        except TimeoutError:
-            raise BrokerUnavailable(f"the broker has not answered within {self._timeout:g} seconds") from None
+        thread.publish(topic, message, message_id, self._timeout)
 
     def _start_thread(self) -> _PublisherThread:
         publisher = AsyncPublisher(**self._arguments)
@@ -214,24 +261,38 @@ class Publisher:
         """
         with self._lock:
             thread, self._thread = self._thread, None
-            if thread is not None and thread.pid == os.getpid():
-                thread.stop()
+        if thread is not None:
+            thread.stop()
+
+    def _begin_anew(self) -> None:
+        """Begin anew in a forked child, where the thread does not run."""
+        if self._thread is not None:
+            _lost_threads.append(self._thread)
+            self._thread = None
 
 
 class _PublisherThread:
-    """An `AsyncPublisher` in a thread with an event loop of its own.
-
-    A fork copies this object but not the thread, so `Publisher` compares `pid` and starts another thread in the child.
-    """
+    """An `AsyncPublisher` in a thread with an event loop of its own, which connects in the background."""
 
     def __init__(self, publisher: AsyncPublisher) -> None:
-        self.pid = os.getpid()
         self.publisher = publisher
-        self.portal: BlockingPortal
+        self._portal: BlockingPortal
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="pywsapp publisher", daemon=True)
         self._thread.start()
         self._ready.result()
+
+    def publish(self, topic: str, message: Sendable, message_id: str | None, seconds: float) -> None:
+        """Publish a message, see `Publisher.publish`."""
+        try:
+            call = self._portal.start_task_soon(self.publisher._publish, topic, message, message_id, seconds)
+        except RuntimeError:
+            raise BrokerUnavailable("the publisher was closed meanwhile") from None
+        try:
+            call.result()
+        except BaseException:  # KeyboardInterrupt, or an exception that a signal handler raises
+            call.cancel()
+            raise
 
     def _run(self) -> None:
         try:
@@ -242,15 +303,52 @@ class _PublisherThread:
             self._ready.set_exception(exc)
 
     async def _serve(self) -> None:
-        async with self.publisher, BlockingPortal() as self.portal:
+        await self.publisher._open()
+        async with BlockingPortal() as self._portal:
             self._ready.set_result(None)
-            await self.portal.sleep_until_stopped()
+            await self._portal.sleep_until_stopped()
+        await self.publisher._close(flush=True)
 
     def stop(self) -> None:
         """Publish queued messages, close the connection, and wait for the end of the thread."""
-        self.portal.call(self.portal.stop)
+        self._portal.call(self._portal.stop)
         self._thread.join()
 
 
 def _ignore_message(topic: str, data: bytes, position: object) -> None:
     """Ignore a received message; a publisher subscribes to no topic, so there is none."""
+
+
+#: The publishers of this process.
+_publishers: WeakSet[Publisher] = WeakSet()
+#: The threads of the parent process. They are referenced for ever, because the end of an object such as an event loop
+#: would change an epoll that the parent uses.
+_lost_threads: list[_PublisherThread] = []
+#: Held by a thread that forks, with the locks of these publishers. So no publisher is starting its thread meanwhile, of
+#: which the child would have a part, such as the lock of a module that is being imported.
+_forking = threading.Lock()
+_locked: list[Publisher] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    _locked[:] = _publishers
+    for publisher in _locked:
+        publisher._lock.acquire()
+
+
+def _after_fork() -> None:
+    for publisher in _locked:
+        publisher._lock.release()
+    _locked.clear()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    for publisher in _publishers:
+        publisher._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

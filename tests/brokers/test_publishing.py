@@ -69,7 +69,8 @@ async def test_the_command_line_reaches_a_client(service: Any) -> None:
             return await anyio.run_process(command, env=environment, check=False, **options)
 
     async with news_client(service.url) as client:
-        assert (await run("news", "hello")).returncode == 0
+        for _ in range(2):
+            assert (await run("news", "hello", "--id", "a")).returncode == 0
         assert (await client.receive())[1] == b"hello"
         assert (await run("news", "-", input="über\n".encode())).returncode == 0
         assert (await client.receive())[1] == "über\n".encode()

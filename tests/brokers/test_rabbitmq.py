@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aio_pika
@@ -14,7 +16,7 @@ import pytest
 from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
 from support.services import Rabbit, free_port
 
-from pywsapp.brokers.base import Broker
+from pywsapp.brokers.base import Broker, Outgoing, PartlyRefused
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
@@ -152,6 +154,27 @@ async def test_a_memory_alarm_blocks_publishers(rabbit: Rabbit, caplog: pytest.L
         assert longest > 0.3
         assert "was blocked" in caplog.text
         await two.expect([(topic, b"%d" % number) for number in range(count)])
+
+
+async def test_a_message_that_a_full_queue_of_others_refuses_fails_alone(rabbit: Rabbit) -> None:
+    full, other = unique_topic(), unique_topic()
+
+    async def bind_a_full_queue() -> None:
+        async with await aio_pika.connect(rabbit.url) as connection:
+            channel = await connection.channel()
+            arguments: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish", "x-expires": 60_000}
+            queue = await channel.declare_queue(full, arguments=arguments)
+            await queue.bind("pywsapp", full.replace(":", "."))
+
+    async with peers(lambda: broker_from_url(rabbit.url), 2) as (one, two):
+        await two.connection.subscribe([other, full])
+        await anyio.to_thread.run_sync(lambda: asyncio.run(bind_a_full_queue()))
+        with pytest.raises(PartlyRefused, match="does not take it") as caught:
+            await one.connection.publish([Outgoing(other, b"1"), Outgoing(full, b"x"), Outgoing(other, b"2")])
+        assert (list(caught.value.reasons), caught.value.is_certain) == ([1], False), "the other queues have it"
+        await one.publish(other, b"3")
+        await two.wait_for(4)
+        assert [data for topic, data, _ in two.received if topic == other] == [b"1", b"2", b"3"]
 
 
 async def test_the_loss_of_a_channel_is_noticed(rabbit: Rabbit) -> None:

@@ -216,11 +216,14 @@ async def test_keys_expire(redis: Redis) -> None:
 async def test_the_number_of_known_publishers_is_bounded(redis: Redis) -> None:
     topic = unique_topic()
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        server = Outgoing(topic, b"x", Keep(("server", 1), 10, 60))
         many = [Outgoing(topic, b"x", Keep((f"p{number}", 1), 10, 60)) for number in range(1500)]
-        await peer.connection.publish(many)
-        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= MAX_PUBLISHERS + 4
-        await peer.connection.publish(many[-400:])  # the latest publishers are known, so these are ignored
-        assert (await peer.connection.read_history(topic, None)).position.offset == 1500
+        ids = [Outgoing(topic, b"x", Keep((f"p{number}", 0), 10, 60)) for number in range(3000)]
+        await peer.connection.publish([*many, server, *ids])
+        assert int(redis.ask("HLEN", keys(topic)[1])[1:]) <= 2 * MAX_PUBLISHERS + 4
+        # The latest publishers and ids are known, so these are ignored. Many ids do not displace publishers.
+        await peer.connection.publish([*ids[-400:], *many[-400:], server])
+        assert (await peer.connection.read_history(topic, None)).position.offset == 4501
 
 
 @pytest.mark.anyio

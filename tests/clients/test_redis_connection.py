@@ -66,7 +66,7 @@ async def test_published_messages_are_passed_on(redis: Redis) -> None:
         return True
 
     async with connected(redis, [], on_message) as connection:
-        await connection.execute([("SUBSCRIBE", "one", "two")], 2)
+        await connection.execute([("SUBSCRIBE", "one"), ("SUBSCRIBE", "two")])
         assert redis.ask("PUBLISH", "two", "hello") == ":1"
         assert await asyncio.wait_for(received.get(), 10) == [b"message", b"two", b"hello"]
 

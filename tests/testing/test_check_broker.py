@@ -25,7 +25,7 @@ class Exchange:
 
     def append(self, topic: str, data: bytes, keep: Keep) -> Position | None:
         publisher, count = keep.id
-        if self.counts.get((topic, publisher), 0) >= count:
+        if self.counts.get((topic, publisher), -1) >= count:
             return None
         self.counts[topic, publisher] = count
         offset = self.offsets[topic] = self.offsets.get(topic, 0) + 1

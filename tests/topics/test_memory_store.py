@@ -64,7 +64,7 @@ class Histories(RuleBasedStateMachine):
     )
     def append(self, topic: str, publisher: str, step: int, size: int, seconds: int) -> None:
         model = self.model(topic)
-        number = max(model.numbers.get(publisher, 0) + step, 0)
+        number = max(model.numbers.get(publisher, 0) + step, 1)  # 0 marks an id
         data = b"%s %d" % (publisher.encode(), number)
         position = self.history.append(topic, data, Keep((publisher, number), size, seconds))
         if number <= model.numbers.get(publisher, -1):

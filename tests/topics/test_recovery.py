@@ -77,7 +77,7 @@ class Subscribers:
             assert position == (self.reached.epoch, self.reached.offset + 1), "skipped without a report"
         self.reached = position
 
-    def report_lost(self, position: Position) -> None:
+    def report_lost(self, position: Position, reason: str) -> None:
         assert not self.left, "a follower that was given up delivers"
         assert self.reached is None or not self.reached.covers(position), "nothing is lost"
         self.reached = position

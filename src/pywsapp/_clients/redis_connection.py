@@ -40,8 +40,8 @@ class RedisConnection:
         health_seconds: seconds of silence after which the connection is lost.
         on_lost: called with the reason when the connection is lost; it can be called more than once.
         on_message: for a connection that subscribes. Called with every reply; returns whether the reply was a published
-            message, which answers no command. On such a connection a refused command loses the connection, because
-            nothing says how many replies the refusal stands for.
+            message, which answers no command. A command of such a connection names one channel, so that it has one
+            reply, refused or not.
     """
 
     def __init__(
@@ -72,26 +72,31 @@ class RedisConnection:
         self._transport = self._connection._writer.transport  # type: ignore[union-attr]
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._check_health())]
 
-    async def execute(self, commands: Sequence[Command], reply_count: int | None = None) -> list[Any]:
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one batch, and return their replies.
-
-        Args:
-            commands: the commands.
-            reply_count: the number of replies; one for each command if None.
 
         Raises:
             ResponseError: the server refused one of the commands. It has executed the others.
             ConnectionError: the connection was lost.
             Exception: another reason for which the connection was lost.
         """
-        if not commands:
-            return []
-        replies = await self._send(commands, len(commands) if reply_count is None else reply_count)
-        found = await replies.complete
-        for reply in found:
+        replies = await self.try_execute(commands)
+        for reply in replies:
             if isinstance(reply, ResponseError):
                 raise reply
-        return found
+        return replies
+
+    async def try_execute(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in one batch, and return their replies: a `ResponseError` for each refused command.
+
+        Raises:
+            ConnectionError: the connection was lost.
+            Exception: another reason for which the connection was lost.
+        """
+        if not commands:
+            return []
+        replies = await self._send(commands, len(commands))
+        return await replies.complete
 
     async def _send(self, commands: Sequence[Command], reply_count: int) -> _Replies:
         replies = _Replies(reply_count)
@@ -127,8 +132,6 @@ class RedisConnection:
             raise reply if isinstance(reply, Exception) else ConnectionError(f"the server sent {reply!r:.100} unasked")
         replies = self._waiting[0]
         replies.received.append(reply)
-        if isinstance(reply, ResponseError) and self._on_message is not None:
-            raise reply
         if len(replies.received) == replies.expected:
             self._waiting.popleft()
             if not replies.complete.done():

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pywsapp.exceptions import TopicError
+from pywsapp.exceptions import PywsappError, TopicError
 
 MIB = 1024 * 1024
 
@@ -60,6 +60,7 @@ class Keep(NamedTuple):
 
     Args:
         id: identifies the message among all messages of its publisher on the topic: `(process, number)`. Numbers grow.
+            The number 0 marks an id of the message's own, which stands in place of the process.
         size: the number of messages that the topic keeps.
         seconds: how long it keeps them, counted from the last one.
     """
@@ -97,6 +98,20 @@ class Kept(NamedTuple):
     complete: bool
 
 
+class PartlyRefused(PywsappError):
+    """The broker refused some messages or topics of a call, and accepted all the others. Its connection goes on.
+
+    Args:
+        reasons: why, by the place of each refused message or topic in the sequence of the call.
+        is_certain: whether none of the refused messages has reached a subscriber.
+    """
+
+    def __init__(self, reasons: Mapping[int, str], *, is_certain: bool = True) -> None:
+        super().__init__(next(iter(reasons.values()), ""))
+        self.reasons = reasons
+        self.is_certain = is_certain
+
+
 #: Takes a topic, an encoded envelope, and its position if it is kept. Called in the loop's thread; raises nothing.
 Receive = Callable[[str, bytes, "Position | None"], None]
 
@@ -106,11 +121,19 @@ class BrokerConnection(ABC):
 
     @abstractmethod
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish messages in their order; return when the broker has accepted them. Never called twice at once."""
+        """Publish messages in their order; return when the broker has accepted them. Never called twice at once.
+
+        Raises:
+            PartlyRefused: the broker refused some of the messages.
+        """
 
     @abstractmethod
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """Subscribe to topics, none of which is subscribed; return when their messages are delivered."""
+        """Subscribe to topics, none of which is subscribed; return when their messages are delivered.
+
+        Raises:
+            PartlyRefused: the broker refused some of the topics; the relay asks for these again after some seconds.
+        """
 
     @abstractmethod
     async def unsubscribe(self, topics: Sequence[str]) -> None:

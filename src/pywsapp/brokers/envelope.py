@@ -3,7 +3,8 @@
     {"v": 1, "topic": "room:42", "from": "b9f0c1d2", "text": "hello"}
 
 `v` is the version; envelopes of other versions are dropped. `topic` must be the topic that the envelope came on. `from`
-names the process that published it, so that this process does not deliver it twice; other publishers leave it out.
+names the process that published it, so that this process does not deliver it twice; other publishers leave it out. `id`
+is optional: a process delivers a message with the same id on the same topic once, so it can be published again.
 Then there is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
 processes talk to each other (presence). Unknown fields are ignored.
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
+from pywsapp.brokers.message_ids import is_message_id
 from pywsapp.exceptions import PywsappError
 
 VERSION = 1
@@ -46,12 +48,14 @@ class Envelope:
         message: text or bytes; None for an event.
         origin: the process that published it; empty for another publisher.
         event: what processes exchange, for instance presence; None for a message.
+        id: recognises a message that is published again; None if it has none.
     """
 
     topic: str
     message: str | bytes | None
     origin: str = ""
     event: dict[str, Any] | None = None
+    id: str | None = None
 
 
 def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
@@ -64,6 +68,8 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
             content = f'"text":{_quoted(message)}}}'
         else:
             content = f'"base64":"{b64encode(message or b"").decode()}"}}'
+        if envelope.id is not None:
+            content = f'"id":{_quoted(envelope.id)},{content}'
         data = envelope_start(envelope.topic, envelope.origin) + content.encode()
     return data if key is None else _signature(key, data) + data
 
@@ -110,6 +116,8 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
     origin = fields.get("from", "")
     if not isinstance(origin, str) or not _has_utf8(origin):
         raise EnvelopeError("its `from` is not text")
+    if "id" in fields and not is_message_id(fields["id"]):
+        raise EnvelopeError("its `id` is not an id")
     return _with_content(fields, topic, origin)
 
 
@@ -136,9 +144,9 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
     if found == ["text"]:
         if not _has_utf8(content):
             raise EnvelopeError("its text has half of a surrogate pair and no UTF-8 form")
-        return Envelope(topic, content, origin)
+        return Envelope(topic, content, origin, id=fields.get("id"))
     try:
-        return Envelope(topic, b64decode(content, validate=True), origin)
+        return Envelope(topic, b64decode(content, validate=True), origin, id=fields.get("id"))
     except ValueError as exc:
         raise EnvelopeError(f"its base64 cannot be decoded: {exc}") from None
 

@@ -7,7 +7,10 @@ of the subject. The pattern "room:*" becomes "pywsapp.room.>". The server sends 
 subscription, so a topic that a pattern covers is not subscribed as well.
 
 Confirmation: the server confirms no message. But it handles the input of a connection in order. When it answers a PING,
-it has accepted everything published before, and all subscriptions made before are active.
+it has accepted everything published before, and all subscriptions made before are active. What the user has no right to
+do, it has refused before by an error that names the subject, in lower case as nats-py passes it on. Such an error
+belongs to the call that waits for the PONG. If no call has named the subject, the server has withdrawn the right to a
+subscription, and the connection counts as lost, so that the next one asks for the subscription again.
 
 Slow readers: nats-py would make a queue and a task for each subscription. It also accepts a future, and passes each
 message to the future's `set_result` at once. Here all subscriptions share one such future, which never ends, so nothing
@@ -31,12 +34,14 @@ from nats.errors import NoServersError
 
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
-from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, Receive
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, PartlyRefused, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2
+#: What the errors of the server call the actions that a user may have no right to.
+_PUBLISH, _SUBSCRIBE = "publish", "subscription"
 _CLOSE_SECONDS = 1.0
 #: The upper bound of `NatsBroker.max_size`, whatever the server allows.
 _MAX_SIZE = 16 * MIB
@@ -111,6 +116,9 @@ class NatsConnection(BrokerConnection):
         self._patterns = without_included(map(TopicPattern, patterns))
         self._subscriptions: dict[str, Subscription] = {}
         self._message_future = _MessageFuture(self._on_message)
+        self._publishing: dict[str, list[int]] = {}  # the places of the messages, by their subjects in lower case
+        self._subscribing: dict[str, list[int]] = {}
+        self._refused: dict[str, dict[int, str]] = {_PUBLISH: {}, _SUBSCRIBE: {}}
         self._is_open = False
         self._last_error: Exception = NoServersError()
         self._lost = asyncio.Event()
@@ -166,16 +174,26 @@ class NatsConnection(BrokerConnection):
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         self._check_not_lost()
-        for topic, data, _ in messages:
-            await self._client.publish(self._prefix + topic.translate(_SWAP_SEPARATORS), data)
+        self._publishing.clear()
+        for place, (topic, data, _) in enumerate(messages):
+            subject = self._prefix + topic.translate(_SWAP_SEPARATORS)
+            self._publishing.setdefault(subject.lower(), []).append(place)
+            await self._client.publish(subject, data)
         await self._flush()
+        self._raise_refused(_PUBLISH)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         self._check_not_lost()
-        for topic in topics:
+        self._subscribing.clear()
+        for place, topic in enumerate(topics):
             if not any(pattern.matches(topic) for pattern in self._patterns):
+                self._subscribing.setdefault(self._subject(topic).lower(), []).append(place)
                 self._subscriptions[topic] = await self._subscribe(topic)
         await self._flush()
+        self._subscribing.clear()
+        for place in self._refused[_SUBSCRIBE]:
+            await self._subscriptions.pop(topics[place]).unsubscribe()
+        self._raise_refused(_SUBSCRIBE)
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
         self._check_not_lost()
@@ -194,11 +212,22 @@ class NatsConnection(BrokerConnection):
         with suppress(Exception):
             await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
 
-    async def _subscribe(self, text: str) -> Subscription:
+    def _raise_refused(self, action: str) -> None:
+        """Raise what the server has refused of a call.
+
+        Raises:
+            PartlyRefused: there is something.
+        """
+        refused, self._refused[action] = self._refused[action], {}
+        if refused:
+            raise PartlyRefused(refused)
+
+    def _subject(self, text: str) -> str:
         subject = text.translate(_SWAP_SEPARATORS)
-        if text.endswith("*"):
-            subject = f"{subject[:-1]}>"
-        return await self._client.subscribe(self._prefix + subject, future=self._message_future)
+        return f"{self._prefix}{subject[:-1]}>" if text.endswith("*") else self._prefix + subject
+
+    async def _subscribe(self, text: str) -> Subscription:
+        return await self._client.subscribe(self._subject(text), future=self._message_future)
 
     async def _flush(self) -> None:
         """Wait until the server has handled everything sent so far."""
@@ -227,8 +256,18 @@ class NatsConnection(BrokerConnection):
 
     async def _on_error(self, exc: Exception) -> None:
         self._last_error = exc
-        if self._is_open:  # nats-py would continue, without a subscription that is not permitted, for example
+        if self._is_open and not self._is_refusal(exc):  # nats-py would continue
             self._lose(_describe(exc))
+
+    def _is_refusal(self, exc: Exception) -> bool:
+        """Return whether an error refuses messages or topics of the calls that run; then these calls raise it."""
+        for action, subjects in ((_PUBLISH, self._publishing), (_SUBSCRIBE, self._subscribing)):
+            _, found, subject = str(exc).partition(f'permissions violation for {action} to "')
+            if found:
+                places = subjects.get(subject.rpartition('"')[0], ())
+                self._refused[action].update(dict.fromkeys(places, _describe(exc)))
+                return bool(places)
+        return False
 
     async def _on_closed(self) -> None:
         error = self._client.last_error
@@ -249,7 +288,8 @@ class _MessageFuture(asyncio.Future[Any]):
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0:
+        has_more = parts.path not in ("", "/") or parts.query or parts.fragment  # nats-py would ignore it
+        if parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0 and not has_more:
             return parts
     except ValueError:
         pass

@@ -8,7 +8,8 @@ the segments of the name are the words of the key. The pattern "room:*" becomes 
 too, and messages of a topic that was just unbound can still arrive, so this process checks each message again.
 
 Confirmation: RabbitMQ confirms each message when it is in the queues of all subscribers. The messages of a batch are
-sent together, and their confirms are awaited together.
+sent together, and their confirms are awaited together. It refuses a message (basic.nack) that one of the queues does
+not take, such as a full queue of another program with `x-overflow: reject-publish`.
 
 Slow readers: publishers do not wait for subscribers, so a process that reads too slowly would fill the memory of
 RabbitMQ. Its queue has a bound, and RabbitMQ drops the oldest messages beyond it. Dropped messages go to a second queue
@@ -32,15 +33,17 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel, spec
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import DeliveryError
 
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
-from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, Receive
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, PartlyRefused, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CLOSE_SECONDS = 1.0
+_NACK = "RabbitMQ refused it (basic.nack): a queue that is bound to its topic does not take it"
 #: Channels that bind and unbind topics at the same time.
 _BINDING_CHANNELS = 4
 
@@ -187,14 +190,23 @@ class RabbitConnection(BrokerConnection):
         self._check_not_lost()
         assert self._connection.transport is not None
         await self._connection.transport.ready()  # waits while RabbitMQ blocks publishers, short of memory or disk
-        await asyncio.gather(
+        results = await asyncio.gather(
             *(
                 self._publishing_channel.basic_publish(
                     data, exchange=self._exchange, routing_key=topic.translate(_SWAP_SEPARATORS), wait=False
                 )
                 for topic, data, _ in messages
-            )
+            ),
+            return_exceptions=True,
         )
+        refused: dict[int, str] = {}
+        for place, result in enumerate(results):
+            if isinstance(result, DeliveryError):
+                refused[place] = _NACK
+            elif isinstance(result, BaseException):
+                raise result
+        if refused:
+            raise PartlyRefused(refused, is_certain=False)  # the other queues of its topic have it
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         self._check_not_lost()

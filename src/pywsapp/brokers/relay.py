@@ -6,27 +6,36 @@ thousands of messages a second. The second subscribes and unsubscribes topics, a
 fails, all end and the connection is closed. After a pause that grows and is random, the next connection is tried. It
 begins with all topics that are wanted by then.
 
-A message that was queued when the connection broke may or may not have arrived. A plain message is not repeated, since
-it could arrive twice; awaiting its `Acknowledgement` raises. A kept message is repeated, since the broker recognises it
-by its id: it waits for the next connection. A message that is published while there is no connection fails at once if
-it is plain, and waits if it is kept. The number of waiting messages is bounded.
+A message that was on its way when the connection broke may or may not have arrived. A plain message is not repeated,
+since it could arrive twice; awaiting its `Acknowledgement` raises `OutcomeUnknown`. A kept message is repeated, since
+the broker recognises it by its id: it waits for the next connection. A message that is published while there is no
+connection fails at once if it is plain, and waits if it is kept. The number of waiting messages is bounded. A message
+that fails with `BrokerUnavailable` itself has not been published, and will not be.
+
+A broker can refuse a single message or topic and still serve all others (`PartlyRefused`). A refused message fails at
+once. It is not repeated, also if it is kept: its number is out of order as soon as a later message is accepted. A
+refused topic is subscribed again after some seconds. When that succeeds, `on_connect` is called as after a connect,
+because the topic has missed messages.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
-from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, Position, Receive
-from pywsapp.exceptions import BrokerUnavailable, TopicError
+from pywsapp.brokers.acknowledgement import Acknowledgement
+from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
+from pywsapp.brokers.outage import OutageLog
+from pywsapp.exceptions import TopicError
 
 logger = logging.getLogger("pywsapp")
 
@@ -34,49 +43,19 @@ CONNECT_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 10.0
+#: Of two processes, one can connect this much later than the other, and what the first one publishes meanwhile does not
+#: reach the second one, except by a history.
+LONGEST_PAUSE_SECONDS = 3.0
 #: After a connection that lasted this long, the pauses begin short again.
 GOOD_SECONDS = 10.0
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * MIB
 #: A kept message is dropped after this many failed attempts to publish it, since it may be the cause of the failures.
 MAX_TRIES = 5
+#: Seconds until refused topics are subscribed again.
+RETRY_SECONDS = 3.0
 _BATCH = 500
 _BATCH_BYTES = MIB
-
-
-class Acknowledgement(LazyCoroutine[None]):
-    """A queued message; awaiting it waits until the broker has accepted the message. It need not be awaited.
-
-    Raises:
-        BrokerUnavailable: on awaiting, if the broker has not accepted the message.
-    """
-
-    __slots__ = ("_done", "_event", "_failure", "message", "tries")
-
-    def __init__(self, message: Outgoing) -> None:
-        super().__init__()
-        self.message = message
-        self.tries = 0
-        self._done = False
-        self._failure: str | None = None
-        self._event: anyio.Event | None = None
-
-    async def _begin(self) -> None:
-        if not self._done:
-            if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
-        else:  # a task that tries again and again while the broker is unavailable must not block the loop
-            await anyio.lowlevel.checkpoint()
-        if self._failure is not None:
-            raise BrokerUnavailable(self._failure)
-
-    def settle(self, failure: str | None = None) -> None:
-        """Note that the broker has accepted the message, or why it has not."""
-        self._done, self._failure = True, failure
-        if self._event is not None:
-            self._event.set()
 
 
 class RelayStats(NamedTuple):
@@ -106,10 +85,12 @@ class Relay:
         broker: the broker to connect to.
         receive: takes what the broker delivers, see `Broker.connect`.
         patterns: subscribed all the time.
-        on_connect: awaited after each connect, when all wanted topics are subscribed.
+        on_connect: awaited after each connect, when all wanted topics are subscribed, and when a topic that the broker
+            had refused is subscribed.
 
     Attributes:
         connection: the connection; None while there is none.
+        attempted: set when the first attempt to connect has succeeded or failed.
     """
 
     def __init__(
@@ -132,13 +113,18 @@ class Relay:
         self._active: set[str] = set()
         self._changed: dict[str, None] = {}
         self._awaited: dict[str, anyio.Event] = {}
+        self._refused_topics: set[str] = set()
+        self._retry_at = math.inf  # when refused topics are subscribed again, in seconds of the loop's clock
         self._work = anyio.Event()  # set when there is something to publish
         self._change = anyio.Event()  # set when there is something to subscribe or unsubscribe
         self._idle: anyio.Event | None = None
-        self._connects = self._published = self._failed = self._received = self._refused = 0
+        self._connects = self._published = self._failed = self._received = 0
+        self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
-        self._failed_before: int | None = None  # while the broker is unavailable: the failures up to then
-        self._starting: TaskStatus[None] | None = None  # until the first attempt has succeeded or failed
+        self._outages = OutageLog(broker)
+        self._has_warned = False
+        self.attempted = anyio.Event()
+        self._starting: TaskStatus[None] | None = None  # until `attempted` is set
 
     @property
     def stats(self) -> RelayStats:
@@ -161,11 +147,12 @@ class Relay:
         acknowledgement = Acknowledgement(Outgoing(topic, data, keep))
         if not self._running or (self.connection is None and keep is None):
             self._fail([acknowledgement], f"{self.broker.name} is not connected")
+            self._warn_if_ended(topic)
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
-            self._refused += 1
-            if self._refused & (self._refused - 1) == 0:
-                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._refused)
+            self._too_many += 1
+            if self._too_many & (self._too_many - 1) == 0:  # at 1, 2, 4, 8, ...
+                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._too_many)
         else:
             if not self._pending:
                 self._work.set()
@@ -173,10 +160,33 @@ class Relay:
             self._pending_bytes += len(data)
         return acknowledgement
 
+    def _warn_if_ended(self, topic: str) -> None:
+        """Warn once of a message that comes after the end of the app's connection, such as that of a shutdown hook."""
+        if not self._running and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "a message on %r does not leave this process, because its connection to %s has ended",
+                topic,
+                self.broker.name,
+            )
+
     def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
         for acknowledgement in acknowledgements:
             self._failed += 1
-            acknowledgement.settle(reason)
+            acknowledgement.fail(reason, is_unknown=acknowledgement.tries > 0)
+
+    def withdraw(self, acknowledgement: Acknowledgement, reason: str) -> None:
+        """Publish a queued message no more; nothing if it is done. Awaiting its acknowledgement raises then.
+
+        It raises `OutcomeUnknown` if a connection was given the message, and may still publish it.
+        """
+        if acknowledgement in self._pending:
+            self._pending.remove(acknowledgement)
+            self._pending_bytes -= len(acknowledgement.message.data)
+            self._fail([acknowledgement], reason)
+        else:
+            acknowledgement.tries = MAX_TRIES  # if it is kept and its connection breaks, it is not repeated
+            acknowledgement.fail(reason, is_unknown=True)
 
     async def flush(self) -> None:
         """Wait until all queued messages have been published or have failed."""
@@ -197,12 +207,31 @@ class Relay:
                 self._work = anyio.Event()
                 await self._work.wait()
             batch = self._in_flight = self._take_batch()
-            with anyio.fail_after(PUBLISH_SECONDS):
-                await connection.publish([acknowledgement.message for acknowledgement in batch])
+            try:
+                with anyio.fail_after(PUBLISH_SECONDS):
+                    await connection.publish([acknowledgement.message for acknowledgement in batch])
+            except PartlyRefused as exc:
+                self._refuse(batch, exc)
             self._in_flight = []
             self._published += len(batch)
             for acknowledgement in batch:
-                acknowledgement.settle()
+                acknowledgement.settle()  # of those that were refused, nothing changes
+
+    def _refuse(self, batch: Sequence[Acknowledgement], exc: PartlyRefused) -> None:
+        for place, reason in exc.reasons.items():
+            acknowledgement = batch[place]
+            self._note_refusal("a message", acknowledgement.message.topic, reason)
+            if exc.is_certain:
+                acknowledgement.tries -= 1  # as if no connection had been given it this time
+            self._fail([acknowledgement], f"{self.broker.name} refused the message: {reason}")
+        self._published -= len(exc.reasons)
+
+    def _note_refusal(self, what: str, topic: str, reason: str) -> None:
+        self._refusals += 1
+        if self._refusals & (self._refusals - 1) == 0:  # at 1, 2, 4, 8, ...
+            logger.error(
+                "%s refused %s on %r: %s (%d refused so far)", self.broker.name, what, topic, reason, self._refusals
+            )
 
     def _take_batch(self) -> list[Acknowledgement]:
         batch: list[Acknowledgement] = []
@@ -246,9 +275,12 @@ class Relay:
         self._changed[topic] = None
 
     def subscribed(self, topic: str) -> LazyCoroutine[None]:
-        """Return what waits until the broker delivers a topic's messages; without a connection it does not wait."""
+        """Return what waits until the broker delivers a topic's messages.
+
+        It does not wait without a connection, or for a topic that the broker has refused.
+        """
         is_subscribed = topic in self._active and topic not in self._changed
-        if self.connection is None or topic not in self._wanted or is_subscribed:
+        if self.connection is None or topic not in self._wanted or is_subscribed or topic in self._refused_topics:
             return ALREADY_DONE
         event = self._awaited.get(topic)
         if event is None:
@@ -257,27 +289,48 @@ class Relay:
 
     async def _subscribe(self, connection: BrokerConnection) -> None:
         while True:
+            refused_before = set(self._refused_topics)
             await self._subscribe_changed(connection)
+            if self._on_connect is not None and not self._active.isdisjoint(refused_before):
+                await self._on_connect(connection)
             self._change = anyio.Event()
-            await self._change.wait()
+            with anyio.CancelScope(deadline=self._retry_at):
+                await self._change.wait()
+            if anyio.current_time() >= self._retry_at:
+                self._retry_at = math.inf
+                self._changed.update(dict.fromkeys(self._refused_topics))
 
     async def _subscribe_changed(self, connection: BrokerConnection) -> None:
         while self._changed:
             batch = [self._changed.popitem()[0] for _ in range(min(len(self._changed), _BATCH))]
             new = [topic for topic in batch if topic in self._wanted and topic not in self._active]
             old = [topic for topic in batch if topic not in self._wanted and topic in self._active]
+            refused: Mapping[int, str] = {}
             with anyio.fail_after(PUBLISH_SECONDS):
                 if new:
-                    await connection.subscribe(new)
+                    try:
+                        await connection.subscribe(new)
+                    except PartlyRefused as exc:
+                        refused = exc.reasons
                     self._active.update(new)
                 if old:
-                    await connection.unsubscribe(old)
+                    with suppress(PartlyRefused):  # the registry drops what still arrives
+                        await connection.unsubscribe(old)
                     self._active.difference_update(old)
+            self._refused_topics.difference_update(batch)
+            for place, reason in refused.items():
+                self._refuse_topic(new[place], reason)
             for topic in batch:
                 event = self._awaited.get(topic)
                 if event is not None and topic not in self._changed:
                     del self._awaited[topic]
                     event.set()
+
+    def _refuse_topic(self, topic: str, reason: str) -> None:
+        self._note_refusal("the subscription", topic, reason)
+        self._active.discard(topic)
+        self._refused_topics.add(topic)
+        self._retry_at = min(self._retry_at, anyio.current_time() + RETRY_SECONDS)
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -297,12 +350,23 @@ class Relay:
                 self._note_lost(reason)
                 await anyio.sleep(pause_before(attempts))
         finally:
-            self._running, self.connection = False, None
-            self._put_back("the app has stopped")
-            self._fail(self._pending, "the app has stopped")
-            self._pending.clear()
-            self._note_idle()
-            self._wake_subscribers()
+            self._end("the app has stopped")
+
+    def _end(self, reason: str) -> None:
+        self._running, self.connection = False, None
+        failed_before = self._failed
+        self._put_back(reason)
+        self._fail(self._pending, reason)
+        self._pending.clear()
+        self._note_idle()
+        self._wake_subscribers()
+        if self._failed > failed_before:
+            logger.warning(
+                "%d messages were not published to %s, because %s",
+                self._failed - failed_before,
+                self.broker.name,
+                reason,
+            )
 
     async def _connect_and_work(self) -> None:
         """Connect and work; return, or raise, when the connection is lost."""
@@ -310,6 +374,8 @@ class Relay:
             connection = await self.broker.connect(self._count_and_receive, self._patterns)
         try:
             self._active.clear()
+            self._refused_topics.clear()
+            self._retry_at = math.inf
             self._changed = dict.fromkeys(self._wanted)
             await self._subscribe_changed(connection)
             if self._on_connect is not None:
@@ -342,19 +408,12 @@ class Relay:
         self.connection = connection
         self._since = anyio.current_time()
         self._connects += 1
-        if self._failed_before is None:
-            logger.log(logging.DEBUG if self.broker.is_internal else logging.INFO, "connected to %s", self.broker.name)
-        else:
-            failed = self._failed - self._failed_before
-            logger.warning("connected to %s again; %d messages were not published", self.broker.name, failed)
-            self._failed_before = None
+        self._outages.note_connected(self._failed, self._since)
         self._note_attempt()
 
     def _note_lost(self, reason: str) -> None:
         self.connection = None
-        if self._failed_before is None:
-            self._failed_before = self._failed
-            logger.error("%s is unavailable (%s); local delivery goes on, trying again", self.broker.name, reason)
+        self._outages.note_lost(reason, self._failed, anyio.current_time())
         self._put_back(f"{self.broker.name} is unavailable: {reason}")
         self._changed.clear()  # the next connection subscribes all wanted topics
         self._wake_subscribers()
@@ -367,6 +426,7 @@ class Relay:
             event.set()
 
     def _note_attempt(self) -> None:
+        self.attempted.set()
         if self._starting is not None:
             self._starting.started()
             self._starting = None

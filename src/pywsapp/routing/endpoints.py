@@ -5,6 +5,8 @@
 
     {"topic": "room:42", "text": "hello"}          or "base64" for a binary message
 
+`"id"` is optional: a request that is repeated with the same id, because its outcome is not known, is delivered once.
+
 The time in the signature may be up to five minutes wrong, and each process accepts a signature once. An attacker who
 records a request can therefore repeat it for a few minutes, but only at another worker or machine.
 """
@@ -16,12 +18,13 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pywsapp.component import MessageComponent
-from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, Refuse, TopicError
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown, Refuse, TopicError
 from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
 
@@ -79,7 +82,8 @@ class PublishEndpoint(MessageComponent):
 
         Raises:
             Refuse: the body is no message (400), the signature is wrong or missing (401), the method is not POST (405),
-                the body is too large (413), or the broker is not available (503).
+                the body is too large (413), the broker does not have the message (503), or the outcome is not known
+                (504). The header X-Message-Id has the id for a repeated request.
         """
         if request.method != "POST":
             raise Refuse(405, {"Allow": "POST"}, "the method here is POST")
@@ -88,13 +92,16 @@ class PublishEndpoint(MessageComponent):
     async def _publish(self, request: Request) -> Response:
         body = await request.read(self._max_size)
         self._check(request.headers.get("x-signature", ""), body)
-        name, message = _message(body)
+        name, message, message_id = _message(body)
+        again = {"Retry-After": "1", "X-Message-Id": message_id}
         try:
-            await self._topic(name).broadcast(message)
+            await self._topic(name).broadcast(message, message_id=message_id)
         except (TopicError, ConfigurationError) as exc:
             raise Refuse(400, body=str(exc)) from None
+        except OutcomeUnknown as exc:
+            raise Refuse(504, again, f"{exc}; repeat the request with this id") from None
         except BrokerUnavailable as exc:
-            raise Refuse(503, {"Retry-After": "1"}, str(exc)) from None
+            raise Refuse(503, again, f"{exc}; repeat the request with this id") from None
         return Response(status=204)
 
     def _check(self, signature: str, body: bytes) -> None:
@@ -113,16 +120,17 @@ class PublishEndpoint(MessageComponent):
         self._seen[found[2]] = now + 2 * TOLERANCE_SECONDS
 
 
-def _message(body: bytes) -> tuple[str, str | bytes]:
-    """Return the topic and the message in a body."""
+def _message(body: bytes) -> tuple[str, str | bytes, str]:
+    """Return the topic, the message and its id in a body; a new id if there is none."""
     try:
         fields: Any = json.loads(body)
         if not isinstance(fields, dict) or ("text" in fields) == ("base64" in fields):
             raise ValueError
         name, content = fields["topic"], fields.get("text", fields.get("base64"))
-        if not isinstance(name, str) or not isinstance(content, str):
+        message_id = fields.get("id", "") or secrets.token_hex(8)
+        if not isinstance(name, str) or not isinstance(content, str) or not isinstance(message_id, str):
             raise ValueError
-        return name, content if "text" in fields else base64.b64decode(content, validate=True)
+        return name, content if "text" in fields else base64.b64decode(content, validate=True), message_id
     except (ValueError, KeyError, RecursionError):
         raise Refuse(400, body='the body must be JSON: {"topic": ..., "text": ...}, or "base64"') from None
 

@@ -399,6 +399,19 @@ async def a_history_ignores_a_message_that_it_has_already(make: MakeBroker) -> N
 
 
 @_check
+async def a_history_keeps_a_message_with_an_id_of_its_own_once(make: MakeBroker) -> None:
+    if not make().keeps_history:
+        return
+    topic, one_id, other_id, process = unique_topic(), *(secrets.token_hex(4) for _ in range(3))
+    async with peers(make, 2) as (one, two):
+        await two.connection.subscribe([topic])
+        for name, number in ((one_id, 0), (process, 1), (other_id, 0), (one_id, 0), (process, 2), (other_id, 0)):
+            await one.connection.publish([Outgoing(topic, b"%d" % number, Keep((name, number), 10, 60))])
+        await two.expect([(topic, b"0"), (topic, b"1"), (topic, b"0"), (topic, b"2")])
+        assert (await one.connection.read_history(topic, None)).position.offset == 4, "a repeated message got an offset"
+
+
+@_check
 async def the_messages_of_a_history_expire(make: MakeBroker) -> None:
     if not make().keeps_history:
         return

@@ -77,9 +77,9 @@ class EnvelopeCodec:
         self._key = key.encode() if isinstance(key, str) else key
         self._start_at = SIGNATURE_BYTES
 
-    def encode(self, topic: str, content: Content) -> bytes:
+    def encode(self, topic: str, content: Content, message_id: str | None = None) -> bytes:
         """Return the envelope of a message of this process."""
-        return encode_envelope(Envelope(topic, content, self.origin), self._key)
+        return encode_envelope(Envelope(topic, content, self.origin, None, message_id), self._key)
 
     def encode_event(self, topic: str, event: dict[str, Any]) -> bytes:
         """Return the envelope of an event, by which processes talk to each other."""

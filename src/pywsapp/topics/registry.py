@@ -24,6 +24,7 @@ from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay, RelayStats
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, PywsappError
@@ -93,6 +94,7 @@ class TopicRegistry:
         self._thread: int | None = None  # of the event loop, while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
+        self._ids = RecentIds()
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.
@@ -223,16 +225,23 @@ class TopicRegistry:
             self.relay.unsubscribe(topic.name)
 
     def broadcast(
-        self, topic: Topic, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
+        self,
+        topic: Topic,
+        message: PreparedMessage,
+        exclude: frozenset[Connection] = frozenset(),
+        message_id: str | None = None,
     ) -> LazyCoroutine[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
         if self._thread is None and not self._subscribed:
             self._warn_of_no_receiver(topic)
         if topic.history is not None:
-            return self._broadcast_kept(topic, _content(message), topic.history)
+            return self._broadcast_kept(topic, _content(message), topic.history, message_id)
         acknowledgement = ALREADY_DONE
         if self.relay is not None:
-            acknowledgement = self.relay.publish(topic.name, self.codec.encode(topic.name, _content(message)))
+            data = self.codec.encode(topic.name, _content(message), message_id)
+            acknowledgement = self.relay.publish(topic.name, data)
+        if message_id is not None and not self._ids.add(topic.name, message_id):
+            return acknowledgement  # it is delivered here already
         self._deliver(topic.name, message, exclude)
         if self.listeners:
             self.listeners.call(topic, _content(message))
@@ -249,13 +258,15 @@ class TopicRegistry:
             topic.name,
         )
 
-    def _broadcast_kept(self, topic: Topic, content: Content, rule: HistoryRule) -> LazyCoroutine[None]:
+    def _broadcast_kept(
+        self, topic: Topic, content: Content, rule: HistoryRule, message_id: str | None
+    ) -> LazyCoroutine[None]:
         name = topic.name
         if self.relay is not None:
             comes_back = name in self._subscribed or self.listeners.covers(name)
-            return self.history.publish(name, content, rule, comes_back=comes_back)
-        self.history.append(name, content, rule)
-        self.listeners.call(topic, content)
+            return self.history.publish(name, content, rule, message_id, comes_back=comes_back)
+        if self.history.append(name, content, rule, message_id):
+            self.listeners.call(topic, content)
         return ALREADY_DONE
 
     # -- what the broker delivers ------------------------------------------------------------------------------------
@@ -291,6 +302,8 @@ class TopicRegistry:
             return
         if topic.history is not None:
             raise EnvelopeError("the topic has a history, but the message has no position in it")
+        if envelope.id is not None and not self._ids.add(topic.name, envelope.id):
+            return  # it was published again
         self._deliver(topic.name, PreparedMessage(envelope.message))
         self.listeners.call(topic, envelope.message)
 

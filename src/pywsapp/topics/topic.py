@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Position
+from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.delivery import RECOVERING, Subscribers
@@ -230,6 +231,7 @@ class Topic:
         eligible: Connections | None = None,
         *,
         compress: bool | None = None,
+        message_id: str | None = None,
     ) -> LazyCoroutine[None]:
         """Send a message to all subscribers, in this process and in all others (Ratchet's Topic::broadcast).
 
@@ -242,6 +244,9 @@ class Topic:
             eligible: only these get it, if they subscribe. They are connections of this process, so the message stays
                 in it. None means all subscribers; empty means none, where Ratchet means all.
             compress: as for `Connection.send`.
+            message_id: an id under which subscribers get the message once, however often it is broadcast; 1 to 64
+                letters, digits, dots, colons, hyphens and underscores. Each process recognises the last 20,000 ids, and
+                each history the last 500.
 
         Returns:
             an awaitable. Awaiting it waits until the broker has accepted the message. It need not be awaited: failed
@@ -249,10 +254,11 @@ class Topic:
 
         Raises:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
+            OutcomeUnknown: on awaiting, if the broker may have accepted it; broadcast it again with the same id.
             TopicError: it is larger than the broker's limit.
             TypeError: the message is neither text nor bytes.
-            ConfigurationError: the text has no UTF-8 form; the caller runs in another thread; or `exclude` or
-                `eligible` is given for a topic with a history, which all subscribers see in full.
+            ConfigurationError: the text has no UTF-8 form; the id is invalid; the caller runs in another thread; or
+                `exclude` or `eligible` is given for a topic with a history, which all subscribers see in full.
         """
         self._registry.check_thread("topic.broadcast")
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
@@ -263,7 +269,9 @@ class Topic:
                 "leave out `exclude` and `eligible`"
             )
         if eligible is None:
-            return self._registry.broadcast(self, prepared, left_out)
+            if message_id is not None:
+                check_message_id(message_id)
+            return self._registry.broadcast(self, prepared, left_out, message_id)
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
             if conn in self._subscribers and conn not in left_out:
                 conn.send(prepared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pywsapp._clients.redis_url import RedisUrl
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
@@ -22,11 +22,10 @@ def broker_from_url(url: str) -> RedisBroker:
     Raises:
         ConfigurationError: the URL is invalid.
     """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
+    query = dict(parse_qsl(urlsplit(url).query))
     prefix = query.pop("prefix", "pywsapp:")
     cluster, durable = (_parse_flag(name, query.pop(name, "0")) for name in ("cluster", "durable"))
-    rest = urlunsplit(parts._replace(query=urlencode(query)))
+    rest = url.partition("?")[0] + (f"?{urlencode(query)}" if query else "")
     return RedisBroker(rest, prefix=prefix, cluster=cluster, durable=durable)
 
 

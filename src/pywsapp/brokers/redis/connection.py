@@ -1,24 +1,33 @@
-"""The connection of one process to Redis: batches of commands, sent to the server that each topic belongs to."""
+"""The connection of one process to Redis: batches of commands, sent to the server that each topic belongs to.
+
+Redis answers each command by itself. An error, such as OOM or WRONGTYPE, says that one command was refused, not that
+the connection is lost. The exception is a server that is not the master any more: then the connection counts as lost,
+and the next one asks for the masters.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
+from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, ResponseError
 
 from pywsapp._clients.redis_connection import Command
 from pywsapp._clients.redis_url import RedisUrl
-from pywsapp.brokers.base import BrokerConnection, Kept, Outgoing, Position, Receive
+from pywsapp.brokers.base import BrokerConnection, Kept, Outgoing, PartlyRefused, Position, Receive
 from pywsapp.brokers.redis.history import append_command, decode_payload, parse_history, payload_of, read_command
 from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.redis.nodes import RedisNode, RedisNodes
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
 
 #: The types of replies that are published messages.
 _MESSAGE_TYPES = (b"message", b"smessage", b"pmessage")
+#: Replies after which the connection is replaced: the slot, or all of them, has another master.
+_OTHER_MASTER = (MovedError, ReadOnlyError)
+_NO_MASTER = "a part of the cluster has no master"
 
 
 class RedisBrokerConnection(BrokerConnection):
@@ -61,59 +70,101 @@ class RedisBrokerConnection(BrokerConnection):
         else:
             node = await self._nodes.open_single()
             if prefixes:
-                command: Command = ("PSUBSCRIBE", *map(self._names.channel_pattern, prefixes))
-                await node.subscriptions.execute([command], len(prefixes))
-        await self._subscribe("SUBSCRIBE", [pattern.text for pattern in self._patterns if pattern.prefix is None])
+                commands = [("PSUBSCRIBE", self._names.channel_pattern(prefix)) for prefix in prefixes]
+                await node.subscriptions.execute(commands)
+        names = [pattern.text for pattern in self._patterns if pattern.prefix is None]
+        await self._subscribe("SUBSCRIBE", names, with_covered=True)
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        publish = "SPUBLISH" if self._names.sharded else "PUBLISH"
-        batches: dict[RedisNode, list[Command]] = {}
-        with_script: set[RedisNode] = set()
-        for topic, data, keep in messages:
-            channel = self._names.channel(topic)
-            node = self._nodes.of_channel(channel)
-            commands = batches.setdefault(node, [])
-            if keep is None:
-                commands.append((publish, channel, payload_of(data)))
-                continue
+        async def publish_on(node: RedisNode, places: Sequence[int]) -> list[Any]:
+            return await self._publish_on(node, [messages[place] for place in places])
+
+        await self._on_nodes(enumerate(message.topic for message in messages), publish_on)
+
+    async def _publish_on(self, node: RedisNode, messages: Sequence[Outgoing]) -> list[Any]:
+        """Publish messages on the server of their topics, and return the replies."""
+        commands, has_script = [], False
+        for message in messages:
             # The first one of a batch carries the whole script, so it does not matter whether the server has forgotten
             # the script.
-            commands.append(
-                append_command(
-                    self._names.key_prefix(topic),
-                    self._run_id(node),
-                    keep,
-                    data,
-                    (publish, channel),
-                    by_hash=node in with_script,
-                )
-            )
-            with_script.add(node)
-        await _gather(node.commands.execute(commands) for node, commands in batches.items())
+            commands.append(self._publish_command(node, message, by_hash=has_script))
+            has_script = has_script or message.keep is not None
+        replies = await node.commands.try_execute(commands)
+        # Redis refused the first one before it has read the script.
+        missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missed:
+            repeated = [self._publish_command(node, messages[place], by_hash=False) for place in missed]
+            for place, reply in zip(missed, await node.commands.try_execute(repeated), strict=True):
+                replies[place] = reply
+        return replies
+
+    def _publish_command(self, node: RedisNode, message: Outgoing, *, by_hash: bool) -> Command:
+        topic, data, keep = message
+        publish = "SPUBLISH" if self._names.sharded else "PUBLISH", self._names.channel(topic)
+        if keep is None:
+            return (*publish, payload_of(data))
+        return append_command(self._names.key_prefix(topic), self._run_id(node), keep, data, publish, by_hash=by_hash)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        await self._subscribe("SUBSCRIBE", [topic for topic in topics if not self._is_covered(topic)])
+        await self._subscribe("SUBSCRIBE", topics)
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        await self._subscribe("UNSUBSCRIBE", [topic for topic in topics if not self._is_covered(topic)])
+        await self._subscribe("UNSUBSCRIBE", topics)
+
+    async def _subscribe(self, command: str, topics: Sequence[str], *, with_covered: bool = False) -> None:
+        async def subscribe_on(node: RedisNode, places: Sequence[int]) -> list[Any]:
+            return await node.subscriptions.try_execute(
+                [(command, self._names.channel(topics[place])) for place in places]
+            )
+
+        command = "S" + command if self._names.sharded else command
+        places = ((place, topic) for place, topic in enumerate(topics) if with_covered or not self._is_covered(topic))
+        await self._on_nodes(places, subscribe_on)
 
     def _is_covered(self, topic: str) -> bool:
         """Return whether a pattern brings a topic. Redis would send each message once more for a subscription."""
         return any(pattern.matches(topic) for pattern in self._patterns)
 
-    async def _subscribe(self, command: str, topics: Sequence[str]) -> None:
-        channels: dict[RedisNode, list[bytes]] = {}
-        for channel in map(self._names.channel, topics):
-            channels.setdefault(self._nodes.of_channel(channel), []).append(channel)
-        commands: dict[RedisNode, list[Command]]
-        if self._names.sharded:  # all channels of one command would have to be in one slot
-            commands = {node: [("S" + command, name) for name in names] for node, names in channels.items()}
-        else:
-            commands = {node: [(command, *names)] for node, names in channels.items()}
-        await _gather(node.subscriptions.execute(commands[node], len(names)) for node, names in channels.items())
+    async def _on_nodes(
+        self,
+        topics: Iterable[tuple[int, str]],
+        execute: Callable[[RedisNode, Sequence[int]], Awaitable[list[Any]]],
+    ) -> None:
+        """Execute a command for each topic, on the server that the topic belongs to.
+
+        Args:
+            topics: the topics, and their places in the sequence of the caller.
+            execute: takes a server and the places of its topics, and returns the replies.
+
+        Raises:
+            PartlyRefused: a server refused some of the commands.
+            ResponseError: a server is not the master of a topic any more.
+            Exception: a connection is lost.
+        """
+        places: dict[RedisNode, list[int]] = {}
+        refused: dict[int, str] = {}
+        for place, topic in topics:
+            node = self._nodes.of_channel(self._names.channel(topic))
+            if node is None:
+                refused[place] = _NO_MASTER
+            else:
+                places.setdefault(node, []).append(place)
+        if refused:
+            await self._nodes.check_unserved()
+        replies = await asyncio.gather(*(execute(node, found) for node, found in places.items()))
+        for found, answers in zip(places.values(), replies, strict=True):
+            for place, reply in zip(found, answers, strict=True):
+                if isinstance(reply, _OTHER_MASTER):
+                    raise reply
+                if isinstance(reply, ResponseError):
+                    refused[place] = f"{type(reply).__name__}: {reply}"
+        if refused:
+            raise PartlyRefused(refused)
 
     async def read_history(self, topic: str, since: Position | None) -> Kept:
         node = self._nodes.of_channel(self._names.channel(topic))
+        if node is None:
+            raise BrokerUnavailable(_NO_MASTER)
         command = read_command(self._names.key_prefix(topic), self._run_id(node), since)
         (reply,) = await node.commands.execute([command])
         return parse_history(reply, since)
@@ -147,8 +198,3 @@ class RedisBrokerConnection(BrokerConnection):
         else:
             self._lost.set_exception(reason)
             self._lost.exception()  # no warning when no task awaits it
-
-
-async def _gather(work: Iterable[Coroutine[Any, Any, object]]) -> None:
-    """Run coroutines at the same time; there may be none."""
-    await asyncio.gather(*work)

@@ -1,9 +1,11 @@
 """How Redis keeps the history of a topic: two keys, two scripts, and a position at the start of published messages.
 
 The messages are a stream, each under its offset. Beside it, a hash has the epoch, the offset of the last message, and
-for each publishing process the count of its last message, by which a repeated one is recognised. When there are many
-publishers, the half of them that was silent longest is forgotten. A script runs alone, so a client that reads the
-history and listens misses nothing between the two.
+for each publishing process the count of its last message, by which a repeated one is recognised. Messages with an id of
+their own are recognised by it. When there are many publishers or ids, the oldest of them are forgotten. A script runs
+alone, so a client that reads the history and listens misses nothing between the two. It appends before it counts: Redis
+undoes nothing when a command of a script is refused, and a counted message that is not kept would be a gap, or a
+repeated message that is taken as kept.
 
 The messages expire some seconds after the last one. The hash lives `REMEMBERED` times as long, because it can show that
 a client has missed nothing.
@@ -26,7 +28,7 @@ from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import TopicError
 from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS
 
-#: Publishing processes whose last message a topic remembers.
+#: Publishing processes whose last message a topic remembers, and in addition, ids of messages.
 MAX_PUBLISHERS = 1000
 #: The largest integer that the numbers of Lua represent exactly.
 _MAX_OFFSET = 2**53
@@ -50,22 +52,24 @@ end
 
 _APPEND = f"""{_READ_META}
 local publisher, count, size, ms, longer, data = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local seen = redis.call('HGET', meta, 'by ' .. publisher)
+local field = (count == '0' and 'id ' or 'by ') .. publisher
+local seen = redis.call('HGET', meta, field)
 if seen and tonumber(string.match(seen, '^%d+')) >= tonumber(count) then return false end
-offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
-redis.call('HSET', meta, 'by ' .. publisher, count .. ' ' .. offset)
+offset = string.format('%.0f', tonumber(offset) + 1)
 redis.call('XADD', messages, 'MAXLEN', size, offset .. '-0', 'm', data)
+redis.call('HSET', meta, 'offset', offset, field, count .. ' ' .. offset)
 redis.call('PEXPIRE', messages, ms)
 redis.call('PEXPIRE', meta, longer)
-if redis.call('HLEN', meta) > {MAX_PUBLISHERS} + 4 then
-  local all, publishers = redis.call('HGETALL', meta), {{}}
+if redis.call('HLEN', meta) > 2 * {MAX_PUBLISHERS} + 4 then
+  local all, groups = redis.call('HGETALL', meta), {{['by '] = {{}}, ['id '] = {{}}}}
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 3) == 'by ' then
-      publishers[#publishers + 1] = {{all[i], tonumber(string.match(all[i + 1], '%d+$'))}}
-    end
+    local group = groups[string.sub(all[i], 1, 3)]
+    if group then group[#group + 1] = {{all[i], tonumber(string.match(all[i + 1], '%d+$'))}} end
   end
-  table.sort(publishers, function(a, b) return a[2] < b[2] end)
-  for i = 1, #publishers / 2 do redis.call('HDEL', meta, publishers[i][1]) end
+  for _, group in pairs(groups) do
+    table.sort(group, function(a, b) return a[2] < b[2] end)
+    for i = 1, #group - {MAX_PUBLISHERS} / 2 do redis.call('HDEL', meta, group[i][1]) end
+  end
 end
 redis.call(ARGV[9], ARGV[10], '\\0' .. offset .. '-' .. epoch .. ' ' .. data)
 return offset

@@ -2,11 +2,13 @@
 
 On a cluster, a channel and the keys of its topic belong to a slot, and each slot belongs to one master. When slots move
 or a master fails, a server says so by a reply (MOVED, or a subscription that ends unasked), or its connection is lost.
-The whole broker connection counts as lost then, and the next one reads the table of slots anew.
+The whole broker connection counts as lost then, and the next one reads the table of slots anew. A slot without a master
+loses nothing but the messages of its own topics.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +20,8 @@ from pywsapp._clients.redis_url import RedisUrl
 from pywsapp.exceptions import BrokerUnavailable
 
 _SLOTS = 16384
+#: Seconds between two questions whether a slot without a master has one now.
+_CHECK_SECONDS = 1.0
 
 
 class RedisNode:
@@ -75,6 +79,7 @@ class RedisNodes:
         self._on_message = on_message
         self._nodes: list[RedisNode] = []
         self._slots: list[RedisNode | None] | None = None  # the master of each slot, on a cluster
+        self._next_check = 0.0  # of slots without a master, in seconds of the loop's clock
 
     async def open_single(self) -> RedisNode:
         """Connect to the single server. Call `aclose` even if this raises."""
@@ -104,18 +109,24 @@ class RedisNodes:
         await node.open()
         return node
 
-    def of_channel(self, channel: bytes) -> RedisNode:
-        """Return the server that carries a channel.
+    def of_channel(self, channel: bytes) -> RedisNode | None:
+        """Return the server that carries a channel; None if the slot of the channel has no master."""
+        return self._nodes[0] if self._slots is None else self._slots[key_slot(channel)]
+
+    async def check_unserved(self) -> None:
+        """Ask the cluster, once a second at most, whether a slot that had no master has one now.
 
         Raises:
-            BrokerUnavailable: the slot of the channel has no master.
+            BrokerUnavailable: it has; the next connection uses the new table of slots.
         """
-        if self._slots is None:
-            return self._nodes[0]
-        node = self._slots[key_slot(channel)]
-        if node is None:
-            raise BrokerUnavailable("a part of the cluster has no master")
-        return node
+        now = asyncio.get_running_loop().time()
+        if self._slots is None or now < self._next_check:
+            return
+        self._next_check = now + _CHECK_SECONDS
+        (slots,) = await self._nodes[0].commands.execute([("CLUSTER", "SLOTS")])
+        for first, last, *_ in slots:
+            if None in self._slots[first : last + 1]:
+                raise BrokerUnavailable("the slots of the cluster have changed")
 
     async def aclose(self) -> None:
         for node in self._nodes:

@@ -18,7 +18,8 @@ from pywsapp.brokers.base import Keep, Kept, Position
 REMEMBERED = 10
 #: Seconds for which the position of a topic is remembered on which nothing has been published.
 UNUSED_SECONDS = 3600.0
-#: Processes whose last message is remembered for each topic, to recognise a message that is published again.
+#: Processes whose last message is remembered for each topic, to recognise a message that is published again, and in
+#: addition, ids of messages.
 MAX_PUBLISHERS = 1000
 
 
@@ -43,12 +44,13 @@ class MemoryHistory:
         now = self._clock()
         history = self._get(topic, now)
         publisher, number = keep.id
-        if history.last_numbers.get(publisher, -1) >= number:
+        last_numbers = history.last_numbers if number else history.ids
+        if last_numbers.get(publisher, -1) >= number:
             return None
-        history.last_numbers.pop(publisher, None)
-        history.last_numbers[publisher] = number  # at the end of the dict
-        if len(history.last_numbers) > MAX_PUBLISHERS:
-            del history.last_numbers[next(iter(history.last_numbers))]
+        last_numbers.pop(publisher, None)
+        last_numbers[publisher] = number  # at the end of the dict
+        if len(last_numbers) > MAX_PUBLISHERS:
+            del last_numbers[next(iter(last_numbers))]
         history.offset += 1
         history.messages_expire = now + keep.seconds
         history.expires = now + keep.seconds * REMEMBERED
@@ -96,15 +98,17 @@ class _TopicHistory:
 
     Attributes:
         last_numbers: the number of each publisher's last message; the publisher that was silent longest is first.
+        ids: the ids of messages that have one, the oldest first; the values are 0, see `Keep.id`.
         messages_expire: when the messages expire, in seconds of the clock.
         expires: when all of it expires, the position included.
     """
 
-    __slots__ = ("epoch", "expires", "last_numbers", "messages", "messages_expire", "offset")
+    __slots__ = ("epoch", "expires", "ids", "last_numbers", "messages", "messages_expire", "offset")
 
     def __init__(self, now: float) -> None:
         self.epoch = secrets.token_hex(4)
         self.offset = 0
         self.messages: deque[tuple[int, bytes]] = deque()
         self.last_numbers: dict[str, int] = {}
+        self.ids: dict[str, int] = {}
         self.messages_expire = self.expires = now + UNUSED_SECONDS

@@ -21,6 +21,10 @@ that were delivered here while the history was read. The position that it has re
 because the follower may deliver some of those messages later. The client gets no more at once than it reads; when it
 has received what was read, the history is read again.
 
+A follower whose first position could not be read, because the broker was unavailable, does not know what was accepted
+since its first subscriber came. When it reads its first position later, it reports everything as lost that was accepted
+before the first message that it has received.
+
 A follower that cannot read the history waits until `catch_up` is called: the history service calls it when the broker
 is connected again, or after a short time if it is still connected.
 """
@@ -62,7 +66,7 @@ class Follower:
         topic: the topic's name, for logs.
         read: reads the history after a position.
         deliver: takes a message and its position.
-        report_lost: takes the position up to which messages are lost.
+        report_lost: takes the position up to which messages are lost, and why they are lost, for the log.
         start_soon: starts a task.
     """
 
@@ -71,7 +75,7 @@ class Follower:
         topic: str,
         read: Callable[[Position | None], Awaitable[Kept]],
         deliver: Callable[[bytes, Position], None],
-        report_lost: Callable[[Position], None],
+        report_lost: Callable[[Position, str], None],
         start_soon: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.position: Position | None = None
@@ -86,6 +90,7 @@ class Follower:
         self._reading = False
         self._read_again = False
         self._closed = False
+        self._is_late = False  # whether the first position could not be read when it was asked for
 
     def close(self) -> None:
         """Deliver nothing any more, even if the history is being read."""
@@ -135,13 +140,28 @@ class Follower:
     async def begin(self) -> None:
         """Start at the present position of the history, if there is none yet.
 
+        If an earlier attempt failed, the subscribers may have missed what was accepted since then, and get a report.
+
         Raises:
             Exception: the history cannot be read.
         """
-        if self.position is None:
+        if self.position is not None:
+            return
+        try:
             kept = await self._read(None)
-            if self.position is None:
-                self.position = kept.position
+        except Exception:
+            self._is_late = True
+            raise
+        if self.position is None:
+            self.position = self._late_position(kept.position) if self._is_late else kept.position
+
+    def _late_position(self, here: Position) -> Position:
+        """Return the position before the first message that came meanwhile; report everything before it as lost."""
+        first = min((held.offset for held in self._held if held.epoch == here.epoch), default=here.offset + 1)
+        position = here._replace(offset=first - 1)
+        if position.offset and not self._closed:
+            self._report_lost(position, "its history could not be read when its first subscriber came")
+        return position
 
     def catch_up(self) -> None:
         """Read the messages from the history that may be missing."""
@@ -173,8 +193,9 @@ class Follower:
         assert self.position is not None
         if not kept.complete:
             first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
+            is_new = kept.position.epoch != self.position.epoch
             self.position = Position(kept.position.epoch, first - 1)
-            self._report_lost(self.position)
+            self._report_lost(self.position, "its history began anew" if is_new else "its history is too short")
         for offset, data in kept.messages:
             self._advance(data, Position(kept.position.epoch, offset))
         held, self._held, self._held_bytes = self._held, {}, 0

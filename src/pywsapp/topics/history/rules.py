@@ -16,6 +16,9 @@ from pywsapp.topics.names import TopicPattern
 
 logger = logging.getLogger("pywsapp")
 
+#: The largest size and time, which every broker accepts; 31 years stand for "for ever".
+MOST = 10**9
+
 
 class Publication(NamedTuple):
     """A message of a topic with a history, from which `wrap` makes what clients get.
@@ -58,7 +61,7 @@ class HistoryRule:
         wrap: makes what clients get of a publication.
 
     Raises:
-        ConfigurationError: a number is not positive.
+        ConfigurationError: a number is not positive, or more than 1,000,000,000.
     """
 
     pattern: TopicPattern
@@ -71,6 +74,8 @@ class HistoryRule:
             raise ConfigurationError(f"a history keeps 1 message or more, not {self.size!r}")
         if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
             raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
+        if self.size > MOST or self.seconds > MOST:
+            raise ConfigurationError(f"a history keeps at most 1000000000 messages or seconds, not {self!r:.200}")
 
     def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""

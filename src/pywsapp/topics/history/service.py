@@ -18,6 +18,7 @@ import anyio
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Keep, Kept, Position
+from pywsapp.brokers.message_ids import with_message_id
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.history.memory_store import MemoryHistory
@@ -93,13 +94,16 @@ class HistoryService:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, content: Content, rule: HistoryRule, *, comes_back: bool) -> LazyCoroutine[None]:
+    def publish(
+        self, name: str, content: Content, rule: HistoryRule, message_id: str | None = None, *, comes_back: bool
+    ) -> LazyCoroutine[None]:
         """Publish a message to the broker, which sends it back with its position.
 
         Args:
             name: the topic's name.
             content: the message.
             rule: how the topic keeps it.
+            message_id: an id under which it is kept once.
             comes_back: whether this process receives the topic's messages.
 
         Returns:
@@ -110,16 +114,19 @@ class HistoryService:
         """
         assert self._relay is not None
         data = self._codec.encode(name, content)
-        acknowledgement = self._relay.publish(name, data, self._keep(rule))
+        acknowledgement = self._relay.publish(name, data, with_message_id(self._keep(rule), message_id))
         if comes_back:
             self._codec.remember(data, content)
         return acknowledgement
 
-    def append(self, name: str, content: Content, rule: HistoryRule) -> None:
-        """Keep a message in memory and deliver it; for an app without a broker."""
-        position = self._memory.append(name, self._codec.encode(name, content), self._keep(rule))
-        assert position is not None
+    def append(self, name: str, content: Content, rule: HistoryRule, message_id: str | None = None) -> bool:
+        """Keep a message in memory and deliver it, for an app without a broker; return False if its id is known."""
+        keep = with_message_id(self._keep(rule), message_id)
+        position = self._memory.append(name, self._codec.encode(name, content), keep)
+        if position is None:
+            return False
         self._deliver(name, position, content)
+        return True
 
     def _keep(self, rule: HistoryRule) -> Keep:
         return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds)
@@ -186,12 +193,10 @@ class HistoryService:
         if content is not None:
             self._deliver(name, position, content)
 
-    def _report_lost(self, name: str, position: Position) -> None:
+    def _report_lost(self, name: str, position: Position, reason: str) -> None:
         self.lost += 1
         if self.lost & (self.lost - 1) == 0:  # at 1, 2, 4, 8, ...
-            logger.error(
-                "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self.lost
-            )
+            logger.error("messages on %r up to %s are lost, %s (%d so far)", name, position, reason, self.lost)
         self._deliver(name, position, None)
 
     # -- reading -----------------------------------------------------------------------------------------------------
