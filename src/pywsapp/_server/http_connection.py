@@ -48,7 +48,7 @@ from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotoco
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connection_log import request_line
-from pywsapp._server.proxies import address_of_peer
+from pywsapp._server.proxies import address_of_peer, has_address
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -151,6 +151,9 @@ class HttpConnection:
         self._server.runtime.connections.add(self)
         if self._server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
+        elif not has_address(transport):
+            self._enter(_State.CLOSING)  # discards what the transport has received already
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Handle a part of the request head, or the data after it."""
