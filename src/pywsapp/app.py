@@ -172,6 +172,8 @@ class App:
                 require_origin=require_origin,
                 options=options,
             )
+        if isinstance(getattr(component, "application", None), App):
+            raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
         self.router.route(
             path,
             OriginCheck(component, allowed_origins, require_origin=require_origin),
@@ -248,26 +250,25 @@ class App:
     def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
 
-        Another App becomes part of this one: its hooks, timers, tasks, listeners and histories are added, and its
-        topics are those of this App from then on. Its address and port are ignored. If it has the default `http_host`,
-        it answers to every name that the mount answers to.
+        Another App, also one inside of middleware, becomes part of this one: its hooks, timers, tasks, listeners and
+        histories are added, and its topics are those of this App from then on. Its address and port are ignored. If it
+        has the default `http_host`, it answers to every name that the mount answers to.
 
         Raises:
             ConfigurationError: the path is not valid, the mount exists, or the other App has settings for a server of
                 its own, such as `options` or `broker`.
         """
-        if not isinstance(component, App):
-            self.router.mount(path, component, http_host=http_host)
-            return
-        is_new = component not in self._mounted
-        if is_new:
-            component._check_can_be_mounted_on(self)
-        self.router.mount(path, component.router, http_host=http_host)
-        if is_new:
-            self._runner.include(component._runner)
-            self.topics.include(component.topics)
-            component._join(self)
-            self._mounted.append(component)
+        target = component.router if isinstance(component, App) else component
+        inner = component if isinstance(component, App) else getattr(component, "application", None)
+        new = inner if isinstance(inner, App) and inner not in self._mounted else None
+        if new is not None:
+            new._check_can_be_mounted_on(self)
+        self.router.mount(path, target, http_host=http_host)
+        if new is not None:
+            self._runner.include(new._runner)
+            self.topics.include(new.topics)
+            new._join(self)
+            self._mounted.append(new)
 
     def _check_can_be_mounted_on(self, outer: App) -> None:
         if self is outer or (self._runner is outer._runner and not self._is_mounted):
