@@ -27,7 +27,7 @@ WHOLE = [
     "max_topics",
     "control_frames_burst",
 ]
-OPTIONAL = ["max_frame_size", "ping_interval"]
+OPTIONAL = ["max_frame_size", "ping_interval", "min_http_rate"]
 MAY_BE_ZERO = ["drain_delay"]
 
 
@@ -43,6 +43,7 @@ def test_the_defaults() -> None:
         max_header_size=16 * 1024,
         max_headers=100,
         handshake_timeout=10,
+        min_http_rate=240,
         ping_interval=20,
         ping_timeout=20,
         close_timeout=5,

@@ -54,11 +54,13 @@ class App:
         trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets. The server
             believes their X-Forwarded-For and X-Forwarded-Proto fields and their PROXY headers.
         max_connections: the server refuses further handshakes with status 503. By default the limit of open files
-            decides.
+            decides. Clients without a complete request do not count.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
         broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
         access_log: log a line for each request and each connection.
+        max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
+            files leaves. A further one takes the place of the oldest.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -86,12 +88,13 @@ class App:
         broker: str | Broker | None = None,
         broker_key: str | bytes | None = None,
         access_log: bool = False,
+        max_pending: int | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
         self.topics = TopicRegistry(_as_broker(broker), broker_key)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
+        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
         self.worker = self._runner.worker
         self._mounted: list[App] = []
         self._is_mounted = False

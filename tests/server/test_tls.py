@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives import serialization
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp._server.connect import open_connection
+from pywsapp._server.pending import PendingConnections
 from pywsapp._server.tls import as_server_context, client_context, server_context
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Options
 
 GUARD = 20
 MIB = 1024 * 1024
@@ -196,7 +198,7 @@ class Running:
 async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterator[Running]:
     protocols: list[Echo] = []
 
-    def make_protocol() -> Echo:
+    def make_protocol(_: object) -> Echo:
         protocols.append(Echo())
         return protocols[-1]
 
@@ -209,7 +211,13 @@ async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterato
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             serving = await serve_sockets(
-                sockets, context, make_protocol, tasks, handshake_timeout=handshake_timeout, on_accept_error=fail
+                sockets,
+                context,
+                make_protocol,
+                tasks,
+                pending=PendingConnections(Options(), 10**6, set(), 10**6),
+                handshake_timeout=handshake_timeout,
+                on_accept_error=fail,
             )
             try:
                 yield Running(address, protocols, tasks)

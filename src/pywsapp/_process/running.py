@@ -89,6 +89,7 @@ class Runner:
         self._topics = topics
         self._options = options
         self._max_connections: int | None = None
+        self._max_pending: int | None = None
         self._proxies = Proxies()
         self._access_log = False
         self._server: Server | None = None
@@ -105,6 +106,7 @@ class Runner:
         *,
         access_log: bool | None = None,
         http_host: str | Sequence[str] | None = None,
+        max_pending: int | None = None,
     ) -> None:
         """Change settings of the server; None keeps a value.
 
@@ -124,6 +126,10 @@ class Runner:
             self._access_log = access_log
         if http_host is not None:
             self.http_host = http_host
+        if max_pending is not None:
+            if type(max_pending) is not int or max_pending < 1:
+                raise ConfigurationError(f"max_pending must be a whole number from 1 on, not {max_pending!r}")
+            self._max_pending = max_pending
 
     def check_not_running(self) -> None:
         """Check that the App does not run.
@@ -193,6 +199,7 @@ class Runner:
             "listen()": others,
             "trusted_proxies": self._proxies,
             "max_connections": self._max_connections,
+            "max_pending": self._max_pending,
             "access_log": self._access_log,
             "broker": self._topics.broker,
         }
@@ -330,6 +337,7 @@ class Runner:
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
+            max_pending=self._max_pending,
         )
 
     async def _run_shutdown_hooks(self) -> None:

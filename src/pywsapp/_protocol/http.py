@@ -72,6 +72,11 @@ class HeadBuffer:
         self._blank_lines = 0
         self.rest = b""
 
+    @property
+    def received(self) -> int:
+        """Bytes of a head that is not complete."""
+        return len(self._buffer)
+
     def receive(self, data: bytes) -> bytes | None:
         """Add bytes of the peer; call it until it returns a head or raises.
 
