@@ -20,7 +20,8 @@ from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Options
-from pywsapp.routing.endpoints import PublishEndpoint, health
+from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
@@ -229,13 +230,34 @@ class App:
         """
         self.mount(path, StaticFolder(directory, **options))
 
-    def health(self, path: str = "/health") -> None:
-        """Answer health checks on a path, for every Host: 200, and 503 while the App shuts down.
+    def health(
+        self,
+        path: str = "/health",
+        *,
+        broker: bool = False,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        """Answer health checks on a path, for every Host, also while the App has too many connections.
+
+        The path answers 200 if clients may be sent here, and 503 while the App shuts down. Below it, `/live` answers
+        200 while the event loop runs, `/ready` is the same as the path, and `/capacity` answers 503 while
+        `max_connections` are open. `pywsapp.routing.health` has a table.
+
+        Args:
+            path: the path of the checks.
+            broker: answer 503 also while the broker is not connected.
+            port: answer on this TCP port too, where nothing on the ports for clients can delay the answer. With workers
+                the supervisor answers there, for all of them. The answers there contain numbers.
+            address: the address of that port.
 
         Raises:
-            ConfigurationError: the path is not valid, or the route exists.
+            ConfigurationError: an argument is not valid, or the route exists.
         """
-        self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
+        add_health_checks(self.router, path, lambda: self._runner.health(needs_broker=broker))
+        if port is not None:
+            self._check_not_mounted()
+            self._runner.listen_for_health(address, port, path, needs_broker=broker)
 
     def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.

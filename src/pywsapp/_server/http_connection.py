@@ -290,10 +290,11 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
         self._request = request
-        server.check_capacity()
-        server.pending.remove(pending)
-        answer: Accept | Response | Awaitable[Accept | Response]
         self._is_handshake = is_upgrade(request)
+        if self._is_handshake or not server.is_probe(request):
+            server.check_capacity()
+            server.pending.remove(pending)
+        answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
             answer = ask_handshake(server.component, request)

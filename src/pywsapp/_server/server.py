@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp.component import MessageComponent
+    from pywsapp.http import Request
     from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
@@ -65,6 +66,8 @@ class Server:
         app: becomes `Request.app`; the server does not use it.
         access_log: whether to write one INFO line for each finished request and each closed WebSocket to the logger
             `pywsapp.access`.
+        is_probe: returns whether a plain request is answered although the server has too many connections or drains.
+        has_watchdog: whether a thread reports handlers that block the event loop.
         max_pending: when the server has more connections without a complete request, it drops the oldest ones.
 
     Attributes:
@@ -84,12 +87,16 @@ class Server:
         app: Any = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        is_probe: Callable[[Request], bool] = lambda request: False,
+        has_watchdog: bool = True,
     ) -> None:
         self.app = app
         self.connection_log = ConnectionLog(access_log)
         self.component = component
         self.options = options
         self.proxies = proxies or Proxies()
+        self.is_probe = is_probe
+        self._has_watchdog = has_watchdog
         self.runtime = Runtime(options, self._connection_ended)
         files = _connections_allowed()
         self.max_connections = max_connections or files
@@ -151,7 +158,8 @@ class Server:
                 )
                 for listener, sockets in bound
             ]
-            transports.start_soon(Watchdog().run)
+            if self._has_watchdog:
+                transports.start_soon(Watchdog().run)
             try:
                 if started is not None:
                     await started(transports)

@@ -90,6 +90,7 @@ class _Route:
     subprotocols: Sequence[str] | None = None
     require_subprotocol: bool = False
     options: Options | None = None
+    is_probe: bool = False
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""
@@ -191,6 +192,7 @@ class Router(MessageComponent):
         *,
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
+        is_probe: bool = False,
     ) -> None:
         """Route plain HTTP requests to a handler.
 
@@ -200,6 +202,8 @@ class Router(MessageComponent):
                 bytes, a dict or list (JSON) or None (204).
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: as in `route`.
+            is_probe: whether the handler answers also when the server has too many connections or drains; for health
+                checks.
 
         Raises:
             ConfigurationError: an argument is not valid, or another route has the same shape and method.
@@ -212,6 +216,7 @@ class Router(MessageComponent):
                 pattern=PathPattern(path),
                 target=handler,
                 methods=_checked_methods(methods),
+                is_probe=is_probe,
             )
         )
 
@@ -242,6 +247,15 @@ class Router(MessageComponent):
     def routes(self) -> list[RouteInfo]:
         """Return the routes in the order in which they are tried."""
         return [route.info() for route in self._routes]
+
+    def is_probe(self, request: Request) -> bool:
+        """Return whether a plain request goes to a handler that answers also above `max_connections`."""
+        for route, params, rest in self._matching(request):
+            if route.kind is RouteKind.HTTP and request.method in route.methods:
+                return route.is_probe
+            if route.kind is RouteKind.MOUNT:
+                return isinstance(route.target, Router) and route.target.is_probe(_routed(request, route, params, rest))
+        return False
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Return the decision of the component at the request's path and host.
