@@ -263,14 +263,15 @@ class App:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
-            path: the path of the requests.
+            path: the path of the requests; nothing below it is served.
             key: a secret of at least 16 bytes that the programs share with this App.
             max_size: the bytes that the body of a request may have.
 
         Raises:
-            ConfigurationError: the path is not valid, the mount exists, or the key is too short.
+            ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
-        self.router.mount(path, PublishEndpoint(self.topic, key, max_size), http_host="*")
+        endpoint = PublishEndpoint(self.topic, key, max_size)
+        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*")
 
     def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.

@@ -64,7 +64,7 @@ class Echo(Collector):
 
 
 def unlimited() -> PendingConnections:
-    return PendingConnections(Options(), 10**6, set(), 10**6)
+    return PendingConnections(Options(), 10**6, lambda: 0, 10**6)
 
 
 def fail_on_accept_error(exc: OSError) -> None:

@@ -41,8 +41,8 @@ class Owner:
         self.ends.append("evicted")
 
 
-def made(limit: int = 3, files: int = 1000, connections: Any = (), **options: Any) -> PendingConnections:
-    return PendingConnections(Options(**options), limit, connections, files)
+def made(limit: int = 3, files: int = 1000, connections: int = 0, **options: Any) -> PendingConnections:
+    return PendingConnections(Options(**options), limit, lambda: connections, files)
 
 
 def added(pending: PendingConnections, count: int) -> list[Owner]:
@@ -63,10 +63,10 @@ def test_above_the_limit_the_oldest_makes_place() -> None:
 
 
 def test_a_lack_of_files_evicts_pending_connections_only() -> None:
-    pending = made(limit=100, files=5, connections=range(3))
+    pending = made(limit=100, files=5, connections=3)
     owners = added(pending, 4)
     assert [owner.ends for owner in owners] == [["evicted"], ["evicted"], [], []]
-    full = made(limit=100, files=5, connections=range(7))
+    full = made(limit=100, files=5, connections=7)
     assert added(full, 1)[0].ends == [], "there is always place for one"
 
 
@@ -124,7 +124,7 @@ def test_evictions_are_logged_together(caplog: pytest.LogCaptureFixture) -> None
 @given(st.lists(st.sampled_from(["add", "plain", "hand over", "remove", "tick"]), max_size=60), st.integers(1, 5))
 def test_the_counts_stay_right(steps: list[str], limit: int) -> None:
     connections: set[Any] = set()
-    pending = PendingConnections(Options(), limit, connections, 10)
+    pending = PendingConnections(Options(), limit, lambda: len(connections), 10)
     entries: list[PendingConnection] = []
     for number, step in enumerate(steps):
         entry = entries[number % len(entries)] if entries else None

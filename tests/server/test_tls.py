@@ -90,6 +90,26 @@ def test_server_context(files: Files) -> None:
         assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
+@pytest.mark.parametrize(
+    ("options", "oldest", "is_warned"),
+    [
+        (0, ssl.TLSVersion.TLSv1_2, True),
+        (ssl.OP_NO_RENEGOTIATION, ssl.TLSVersion.TLSv1_2, False),
+        (0, ssl.TLSVersion.TLSv1_3, False),
+    ],
+)
+def test_a_context_that_permits_renegotiation_is_warned_about(
+    options: int, oldest: ssl.TLSVersion, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options &= ~ssl.OP_NO_RENEGOTIATION
+    context.options |= options
+    context.minimum_version = oldest
+    assert as_server_context(context) is context
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * is_warned
+    assert not is_warned or "OP_NO_RENEGOTIATION" in caplog.text
+
+
 def test_client_context(files: Files) -> None:
     for context in (client_context(), client_context(files.authority), client_context(str(files.authority))):
         assert context.verify_mode == ssl.CERT_REQUIRED
@@ -215,7 +235,7 @@ async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterato
                 context,
                 make_protocol,
                 tasks,
-                pending=PendingConnections(Options(), 10**6, set(), 10**6),
+                pending=PendingConnections(Options(), 10**6, lambda: 0, 10**6),
                 handshake_timeout=handshake_timeout,
                 on_accept_error=fail,
             )

@@ -135,7 +135,7 @@ class HttpConnection:
         self._transport: Transport
         self._request: Request | None = None
         self._is_handshake = False
-        self._trailing = b""
+        self._trailing: bytes | bytearray = b""
         self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
         self._body_complete: anyio.Event | None = None
         self._discarded = 0  # bytes
@@ -173,6 +173,8 @@ class HttpConnection:
             except Exception as exc:
                 self._refuse(exc)
         elif self._state is _State.DECIDING:
+            if not isinstance(self._trailing, bytearray):  # which grows without a copy for each part
+                self._trailing = bytearray(self._trailing)
             self._trailing += data
             if len(self._trailing) > max(_MAX_TRAILING, self._body_size):
                 self._pause_reading()
@@ -343,7 +345,7 @@ class HttpConnection:
         if len(self._trailing) < size:
             self._body_complete = anyio.Event()
             await self._body_complete.wait()  # the loss of the peer and the handshake timeout cancel this
-        return self._trailing[:size]
+        return bytes(memoryview(self._trailing)[:size])
 
     def _answer(self, answer: Accept | Response) -> None:
         assert self._request is not None
@@ -378,7 +380,7 @@ class HttpConnection:
         logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        lifecycle.open(self._trailing)
+        lifecycle.open(bytes(self._trailing))
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 

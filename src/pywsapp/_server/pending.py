@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Callable
 
     from pywsapp._protocol.proxy_protocol import ProxyHeader
     from pywsapp.options import Options
@@ -77,18 +77,18 @@ class PendingConnections:
     Args:
         options: the time limits.
         limit: how many there can be.
-        connections: the connections that the runtime knows.
+        open_connections: returns the number of connections that the runtime knows.
         max_files: how many connections can be open, pending or not.
 
     Attributes:
         evicted: how many made place for others since the last log line.
     """
 
-    def __init__(self, options: Options, limit: int, connections: Sized, max_files: int) -> None:
+    def __init__(self, options: Options, limit: int, open_connections: Callable[[], int], max_files: int) -> None:
         self.limit = limit
         self.evicted = 0
         self._options = options
-        self._connections = connections
+        self._open_connections = open_connections
         self._max_files = max_files
         self._entries: dict[PendingConnection, None] = {}
         self._with_protocol = 0
@@ -100,7 +100,7 @@ class PendingConnections:
     @property
     def admitted(self) -> int:
         """The number of connections whose request was admitted."""
-        return len(self._connections) - self._with_protocol
+        return self._open_connections() - self._with_protocol
 
     def add(self, entry: PendingConnection) -> PendingConnection:
         """Add a connection; the oldest one makes place if there is none."""

@@ -101,7 +101,7 @@ class Server:
         files = _connections_allowed()
         self.max_connections = max_connections or files
         self.pending = PendingConnections(
-            options, min(max_pending or MAX_PENDING, files), self.runtime.connections, files
+            options, min(max_pending or MAX_PENDING, files), lambda: len(self.runtime.connections), files
         )
         self.runtime.timed = (self.pending,)
         self.draining = False

@@ -311,7 +311,10 @@ class Router(MessageComponent):
                 yield route, *found
 
     def _not_found(self, request: Request) -> Refuse:
-        """Return why no route matches; a wrong host is hard to find, so the log and the client name it."""
+        """Return why no route matches; a wrong host is hard to find, so the log names those that are served.
+
+        The client does not learn them, because they can be names of internal machines.
+        """
         served = list(dict.fromkeys(route.hosts.text for route in self._routes if route.match(request.path)))
         if not served:
             return Refuse(404, body="there is nothing at this path")
@@ -324,7 +327,7 @@ class Router(MessageComponent):
                 host,
                 names,
             )
-        return Refuse(404, body=f"host {host} is not served here, only {names}; the server sets it with http_host")
+        return Refuse(404, body=f"host {host} is not served here; the log of the server names the hosts that are")
 
     def _hosts(self, http_host: str | None) -> HostPattern:
         if http_host is None:
