@@ -237,14 +237,14 @@ class HttpConnection:
         state, progress = self._state, self._progress
         if progress is None:  # before the response, `PendingConnections` and `_decide` enforce time limits
             return
-        options, unsent = self._server.options, self._transport.get_write_buffer_size()
+        limits, unsent = self._server.options, self._transport.get_write_buffer_size()
         if state is _State.STREAMING and not unsent:
             progress.restart()  # the body is slow, not the peer
         elif state is _State.LINGERING and not unsent:
             self._count_as_pending()
             if progress.seconds(now, unsent, steady=True) >= _LINGER_SECONDS:
                 self._close()
-        elif progress.is_too_slow(now, unsent, options.ping_timeout, options.min_http_rate):
+        elif progress.is_too_slow(now, unsent, limits.ping_timeout, limits.min_http_rate):
             self._transport.abort()
 
     # -- as a pending connection -------------------------------------------------------------------------------------
