@@ -29,7 +29,7 @@ WHOLE = [
     "max_topics",
     "control_frames_burst",
 ]
-OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout"]
+OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout", "min_http_rate"]
 MAY_BE_ZERO = ["drain_delay"]
 
 
@@ -45,6 +45,7 @@ def test_the_defaults() -> None:
         max_header_size=16 * 1024,
         max_headers=100,
         handshake_timeout=10,
+        min_http_rate=240,
         ping_interval=20,
         ping_timeout=20,
         close_timeout=5,

@@ -20,7 +20,8 @@ from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Options
-from pywsapp.routing.endpoints import PublishEndpoint, health
+from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
@@ -54,11 +55,13 @@ class App:
         trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets. The server
             believes their X-Forwarded-For and X-Forwarded-Proto fields and their PROXY headers.
         max_connections: the server refuses further handshakes with status 503. By default the limit of open files
-            decides.
+            decides. Clients without a complete request do not count.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
         broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
         access_log: log a line for each request and each connection.
+        max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
+            files leaves. A further one takes the place of the oldest.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -86,12 +89,13 @@ class App:
         broker: str | Broker | None = None,
         broker_key: str | bytes | None = None,
         access_log: bool = False,
+        max_pending: int | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
         self.topics = TopicRegistry(_as_broker(broker), broker_key)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
+        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
         self.worker = self._runner.worker
         self._mounted: list[App] = []
         self._is_mounted = False
@@ -172,6 +176,8 @@ class App:
                 require_origin=require_origin,
                 options=options,
             )
+        if isinstance(getattr(component, "application", None), App):
+            raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
         self.router.route(
             path,
             OriginCheck(component, allowed_origins, require_origin=require_origin),
@@ -224,50 +230,71 @@ class App:
         """
         self.mount(path, StaticFolder(directory, **options))
 
-    def health(self, path: str = "/health") -> None:
-        """Answer health checks on a path, for every Host: 200, and 503 while the App shuts down.
+    def health(
+        self,
+        path: str = "/health",
+        *,
+        broker: bool = False,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        """Answer health checks on a path, for every Host, also while the App has too many connections.
+
+        The path answers 200 if clients may be sent here, and 503 while the App shuts down. Below it, `/live` answers
+        200 while the event loop runs, `/ready` is the same as the path, and `/capacity` answers 503 while
+        `max_connections` are open. `pywsapp.routing.health` has a table.
+
+        Args:
+            path: the path of the checks.
+            broker: answer 503 also while the broker is not connected.
+            port: answer on this TCP port too, where nothing on the ports for clients can delay the answer. With workers
+                the supervisor answers there, for all of them. The answers there contain numbers.
+            address: the address of that port.
 
         Raises:
-            ConfigurationError: the path is not valid, or the route exists.
+            ConfigurationError: an argument is not valid, or the route exists.
         """
-        self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
+        add_health_checks(self.router, path, lambda: self._runner.health(needs_broker=broker))
+        if port is not None:
+            self._check_not_mounted()
+            self._runner.listen_for_health(address, port, path, needs_broker=broker)
 
     def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
-            path: the path of the requests.
+            path: the path of the requests; nothing below it is served.
             key: a secret of at least 16 bytes that the programs share with this App.
             max_size: the bytes that the body of a request may have.
 
         Raises:
-            ConfigurationError: the path is not valid, the mount exists, or the key is too short.
+            ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
-        self.router.mount(path, PublishEndpoint(self.topic, key, max_size), http_host="*")
+        endpoint = PublishEndpoint(self.topic, key, max_size)
+        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*")
 
     def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
 
-        Another App becomes part of this one: its hooks, timers, tasks, listeners and histories are added, and its
-        topics are those of this App from then on. Its address and port are ignored. If it has the default `http_host`,
-        it answers to every name that the mount answers to.
+        Another App, also one inside of middleware, becomes part of this one: its hooks, timers, tasks, listeners and
+        histories are added, and its topics are those of this App from then on. Its address and port are ignored. If it
+        has the default `http_host`, it answers to every name that the mount answers to.
 
         Raises:
             ConfigurationError: the path is not valid, the mount exists, or the other App has settings for a server of
                 its own, such as `options` or `broker`.
         """
-        if not isinstance(component, App):
-            self.router.mount(path, component, http_host=http_host)
-            return
-        is_new = component not in self._mounted
-        if is_new:
-            component._check_can_be_mounted_on(self)
-        self.router.mount(path, component.router, http_host=http_host)
-        if is_new:
-            self._runner.include(component._runner)
-            self.topics.include(component.topics)
-            component._join(self)
-            self._mounted.append(component)
+        target = component.router if isinstance(component, App) else component
+        inner = component if isinstance(component, App) else getattr(component, "application", None)
+        new = inner if isinstance(inner, App) and inner not in self._mounted else None
+        if new is not None:
+            new._check_can_be_mounted_on(self)
+        self.router.mount(path, target, http_host=http_host)
+        if new is not None:
+            self._runner.include(new._runner)
+            self.topics.include(new.topics)
+            new._join(self)
+            self._mounted.append(new)
 
     def _check_can_be_mounted_on(self, outer: App) -> None:
         if self is outer or (self._runner is outer._runner and not self._is_mounted):

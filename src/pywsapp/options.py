@@ -102,8 +102,11 @@ class Options:
             request line with 414. A client fails with HandshakeError on a longer head of the response.
         max_headers: header fields of a request. The server answers more with 431. A client fails with HandshakeError
             on more in the response.
-        handshake_timeout: seconds from accepting the socket to the finished upgrade, TLS included. Afterwards the
-            server answers with 408 and closes.
+        handshake_timeout: seconds from accepting the socket to the complete request head, PROXY header and TLS
+            included. Afterwards the server answers with 408 and closes. A decision of `on_handshake` or `on_request`
+            can take as long again.
+        min_http_rate: bytes per second that a peer must send of a request head, and take of a plain response, on
+            average. Slower peers are dropped. None sets no rate.
         ping_interval: seconds between the pings that the peer gets. None sends no pings.
         ping_timeout: seconds after a ping in which the peer must send a pong or any other data. Afterwards the
             connection counts as lost (1006).
@@ -142,6 +145,7 @@ class Options:
     max_header_size: int = 16 * 1024
     max_headers: int = 100
     handshake_timeout: float = 10
+    min_http_rate: float | None = 240  # Kestrel's default (MinRequestBodyDataRate, MinResponseDataRate)
     ping_interval: float | None = 20
     ping_timeout: float = 20
     close_timeout: float = 5

@@ -161,8 +161,10 @@ def test_a_handshake_middleware_has_no_part_in_the_connection() -> None:
     assert accepted(HandshakeMiddleware(recorder)).component is recorder
 
 
-def test_plain_requests_pass_through() -> None:
-    assert isinstance(Refusing(Recorder()).on_request(Request()), Response)
+def test_plain_requests_are_checked_too() -> None:
+    with pytest.raises(Refuse, match="403"):
+        Refusing(Recorder()).on_request(Request())
+    assert isinstance(HandshakeMiddleware(Recorder()).on_request(Request()), Response)
 
 
 def test_an_async_handshake_is_awaited() -> None:
@@ -269,4 +271,4 @@ async def test_a_check_that_returns_something_fails_the_handshake(
     assert recorder.calls == []
     [record] = caplog.records
     assert record.exc_info is not None
-    assert "raise Refuse(403) to refuse a handshake, and return nothing to accept it" in str(record.exc_info[1])
+    assert "raise Refuse(403) to refuse a request, and return nothing to accept it" in str(record.exc_info[1])

@@ -1,17 +1,20 @@
-"""The health check, and the drain delay in which it tells a load balancer that the server shuts down."""
+"""Health checks, on the ports for clients and on their own, and the drain delay in which they fail."""
 
 from __future__ import annotations
 
 import json
 import logging
+import socket
 import time
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.serving import CLOSE
-from support.wire import HttpResponse, Site, get, handshake, peer_of, running
+from support.wire import HttpResponse, Peer, Site, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, Options
+from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -93,3 +96,104 @@ async def test_the_health_check_at_another_path() -> None:
             assert (await peer.head())[0] in (400, 404, 426)
     with pytest.raises(ConfigurationError):
         app.health("/ready")
+
+
+async def answers(app: App, path: str = "/health") -> dict[str, int]:
+    """Return the status of each health check."""
+    names = "", "/live", "/ready", "/capacity"
+    return {name: (await response_to(app, get(path + name))).status for name in names}
+
+
+async def test_health_checks_are_answered_above_max_connections() -> None:
+    app = App("*", 0, max_connections=2)
+    app.route("/", Site())
+    app.health()
+    inner = App()
+    inner.health("/inner")
+    inner.http("/page", lambda request: "page")
+    app.mount("/below", inner)
+    async with running(app), peer_of(app) as first, peer_of(app) as second:
+        await first.open()
+        assert await answers(app) == {"": 200, "/live": 200, "/ready": 200, "/capacity": 200}
+        await second.open()
+        for path in "/health", "/below/inner":
+            assert await answers(app, path) == {"": 200, "/live": 200, "/ready": 200, "/capacity": 503}
+        answer = await response_to(app, get("/health/capacity"))
+        assert json.loads(answer.body) == {"status": "full"}, "a public port has no numbers"
+        for request_ in handshake("/"), handshake("/health"), get("/"), get("/below/page"), get("/health", "POST"):
+            async with peer_of(app) as peer:
+                await peer.send(request_)
+                assert (await peer.head())[0] == 503, request_
+
+
+async def test_while_the_app_stops_it_lives_but_is_not_ready() -> None:
+    async with running(made(drain_delay=0.3)) as app:
+        app.stop()
+        assert await answers(app) == {"": 503, "/live": 200, "/ready": 503, "/capacity": 200}
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_a_lost_broker_makes_an_app_unready_if_it_needs_it(needed: bool) -> None:
+    broker = MemoryBroker()
+    broker.available = False
+    app = App("*", 0, broker=broker)
+    app.health(broker=needed)
+    async with running(app):
+        assert (await answers(app))["/ready"] == (503 if needed else 200)
+        assert (await answers(app))["/live"] == 200
+        broker.available = True
+        with anyio.fail_after(20):
+            while (await answers(app))["/ready"] != 200:
+                await anyio.lowlevel.checkpoint()
+
+
+async def asked(port: int, path: str) -> tuple[int, object]:
+    async with Peer(socket.create_connection(("127.0.0.1", port))) as peer:
+        await peer.send(get(path))
+        answer = await peer.response()
+    return answer.status, json.loads(answer.body)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def test_a_port_of_its_own_answers_from_the_start_to_the_end(free_port: int) -> None:
+    app = App("*", 0, max_connections=1)
+    app.route("/", Site())
+    app.health(port=free_port)
+    seen = []
+
+    async def ask() -> None:
+        seen.append([await asked(free_port, path) for path in ("/health", "/health/live")])
+
+    app.on_startup(ask)
+    app.on_shutdown(ask)
+    async with running(app), peer_of(app) as peer:
+        await peer.open()
+        assert await asked(free_port, "/health") == (200, {"status": "ok", "connections": 1, "max_connections": 1})
+        assert (await asked(free_port, "/health/capacity"))[0] == 503
+    assert [[status for status, _ in pair] for pair in seen] == [[503, 200], [503, 200]]
+    assert [pair[0][1]["status"] for pair in seen] == ["starting", "stopping"]  # type: ignore[index]
+    with pytest.raises(ConnectionRefusedError):
+        await asked(free_port, "/health")
+
+
+async def test_a_health_port_that_is_in_use_is_reported_as_itself() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        app = App("*", 0)
+        app.health(port=taken.getsockname()[1])
+        with pytest.raises(ConfigurationError, match="in use"):
+            await app.serve()
+
+
+async def test_there_is_one_health_port_and_none_of_a_mounted_app(free_port: int) -> None:
+    app, inner = App("*", 0), App()
+    app.health(port=free_port)
+    inner.health(port=free_port)
+    with pytest.raises(ConfigurationError, match="one only"):
+        app.health("/other", port=free_port + 1)
+    with pytest.raises(ConfigurationError, match=r"health\(port=\.\.\.\)"):
+        app.mount("/inner", inner)

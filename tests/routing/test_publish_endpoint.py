@@ -40,12 +40,14 @@ async def server() -> AsyncIterator[Serving]:
         yield running
 
 
-async def post(server: Serving, body: bytes, signature: str | None = None, method: str = "POST") -> tuple[int, str]:
+async def post(
+    server: Serving, body: bytes, signature: str | None = None, method: str = "POST", path: str = "/publish"
+) -> tuple[int, str]:
     headers = {"X-Signature": sign(KEY, body, time.time()) if signature is None else signature}
 
     def ask() -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request(method, "/publish", body, headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()
         connection.close()
@@ -131,6 +133,12 @@ async def test_other_requests_are_refused(server: Serving) -> None:
         await stream.send(head)
         with anyio.fail_after(10):
             assert (await stream.receive()).startswith(b"HTTP/1.1 411")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/publish/", "/publish/news", "/publish/a/b", "/publishx"])
+async def test_there_is_nothing_below_the_path(server: Serving, path: str) -> None:
+    assert (await post(server, news(text="hello"), path=path))[0] == 404
 
 
 @pytest.mark.anyio

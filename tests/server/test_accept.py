@@ -20,6 +20,8 @@ from anyio.abc import SocketStream, TaskGroup
 from pywsapp._server.accept import Serving, serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp._server.connect import open_connection
+from pywsapp._server.pending import PendingConnections
+from pywsapp.options import Options
 
 GUARD = 20
 
@@ -27,7 +29,7 @@ GUARD = 20
 class Collector:
     """A protocol that keeps what it receives."""
 
-    def __init__(self) -> None:
+    def __init__(self, pending: object = None) -> None:
         self.transport: Any = None
         self.received = b""
         self.lost = anyio.Event()
@@ -61,6 +63,10 @@ class Echo(Collector):
         self.transport.write(data)
 
 
+def unlimited() -> PendingConnections:
+    return PendingConnections(Options(), 10**6, lambda: 0, 10**6)
+
+
 def fail_on_accept_error(exc: OSError) -> None:
     raise AssertionError(exc)
 
@@ -81,7 +87,13 @@ async def served(listener: ListeningSocket, make_protocol: Callable[[], Any] = E
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             serving = await serve_sockets(
-                sockets, None, make_protocol, tasks, handshake_timeout=GUARD, on_accept_error=fail_on_accept_error
+                sockets,
+                None,
+                make_protocol,
+                tasks,
+                pending=unlimited(),
+                handshake_timeout=GUARD,
+                on_accept_error=fail_on_accept_error,
             )
             try:
                 yield Running(serving, tasks, addresses)
@@ -148,7 +160,7 @@ async def test_stop_accepting_keeps_connections() -> None:
 async def test_many_connections_at_once_have_no_delay() -> None:
     protocols: list[Echo] = []
 
-    def make_protocol() -> Echo:
+    def make_protocol(pending: object = None) -> Echo:
         protocols.append(Echo())
         return protocols[-1]
 
@@ -174,7 +186,7 @@ EXHAUSTED_SERVER = """
 import resource, sys
 import anyio
 sys.path[:0] = {tests!r}
-from test_accept import Echo
+from test_accept import Echo, unlimited
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 
@@ -182,7 +194,8 @@ async def main():
     sockets = bind(ListeningSocket(port=0))
     async with anyio.create_task_group() as tasks:
         await serve_sockets(
-            sockets, None, Echo, tasks, handshake_timeout=5, on_accept_error=lambda exc: print(exc.errno, flush=True)
+            sockets, None, Echo, tasks, pending=unlimited(), handshake_timeout=5,
+            on_accept_error=lambda exc: print(exc.errno, flush=True),
         )
         print(sockets[0].getsockname()[1], flush=True)
         await anyio.sleep_forever()

@@ -131,6 +131,12 @@ def routed() -> Router:
         pytest.param(handshake("/page"), 404, {}, id="no WebSocket there"),
         pytest.param(handshake("/ws").replace(b"GET", b"POST"), 405, {"allow": "GET"}, id="POST handshake"),
         pytest.param(get("/page", "DELETE"), 405, {"allow": "GET, HEAD"}, id="DELETE"),
+        pytest.param(
+            get("/page", "POST").replace(b"\r\n\r\n", b"\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+            400,
+            {},
+            id="length of 5,000 digits",
+        ),
         pytest.param(get("/" + "x" * 20_000), 414, {}, id="long target"),
         pytest.param(get("/ws"), 426, {"upgrade": "websocket", "sec-websocket-version": "13"}, id="no upgrade"),
         pytest.param(handshake("/ws", sec_websocket_version="8"), 426, {"sec-websocket-version": "13"}, id="version"),
@@ -335,6 +341,39 @@ async def test_peer_that_is_lost_before_its_head_is_removed(log: pytest.LogCaptu
                 while len(server.runtime.connections) != 1:
                     await anyio.lowlevel.checkpoint()
         assert lines(log) == []
+
+
+RUBBISH = [
+    b"\0\1\2",
+    b"rubbish\r\n\r\n",
+    b"\x16\x03\x01\0\5hello",
+    b"x" * 20_000,
+    handshake() + b"\xff\xff\xff",
+    get() * 3,
+]
+
+
+@pytest.mark.parametrize("how", ["end", "close", "reset", "stop"])
+async def test_rubbish_and_a_close_at_any_moment_log_no_traceback(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Site(), Options(close_timeout=0.1), max_pending=4) as server:
+        for moment in range(24):
+            peer = peer_of(server)
+            for _ in range(moment % 4):
+                await anyio.lowlevel.checkpoint()
+            await peer.send_some(memoryview(RUBBISH[moment % len(RUBBISH)]), within=1)
+            for _ in range(moment // 8):
+                await anyio.lowlevel.checkpoint()
+            if how == "stop":
+                for connection in list(server.runtime.connections):
+                    if isinstance(connection, http_connection.HttpConnection):
+                        connection.stop()
+            elif how == "end":
+                peer.end()
+            elif how == "reset":
+                peer.reset()
+            await anyio.lowlevel.checkpoint()
+            peer.disconnect()
+    assert [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR] == []
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------

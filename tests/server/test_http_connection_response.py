@@ -170,29 +170,34 @@ class SlowReader:
     def connection_lost(self, exc: Exception | None) -> None: ...
 
 
-async def test_reader_that_is_only_slow_is_not_dropped() -> None:
-    reader = SlowReader()
-    server = Server(Site(lambda request: Response(bytes(1000))), Options(ping_timeout=20))
+@pytest.mark.parametrize(
+    ("piece", "rate", "is_dropped"),
+    [(5000, 240, False), (4000, 240, True), (100, None, False), (0, None, True)],
+    ids=["263 B/s", "211 B/s", "no rate", "nothing"],
+)
+@pytest.mark.parametrize("request_", [get(), get(method="POST")], ids=["closing", "lingering"])
+async def test_reader_must_take_the_response_at_the_least_rate(
+    piece: int, rate: float | None, is_dropped: bool, request_: bytes
+) -> None:
+    reader, size = SlowReader(), max(1, piece)
+    server = Server(Site(lambda request: Response(bytes(30 * size))), Options(ping_timeout=20, min_http_rate=rate))
     connection = HttpConnection(server)
-    ours, _ = memory_pipe(connection, reader, cut=lambda data: [data[at : at + 100] for at in range(0, len(data), 100)])
-    now = 1000.0
-    connection.tick(now)
-    reader.transport.write(get())
+    ours, _ = memory_pipe(
+        connection,
+        reader,
+        cut=lambda data: [data[at : at + size] for at in range(0, len(data), size)],
+        extra={"peername": ("192.0.2.1", 1)},
+    )
+    reader.transport.write(request_)
     ours.pump()
-    for _ in range(5):
+    now = 1000.0
+    for _ in range(15):
         now += 19
         connection.tick(now)
-        reader.transport.resume_reading()
+        if piece:
+            reader.transport.resume_reading()
         ours.pump()
-    now += 19
-    connection.tick(now)
-    assert ours.get_write_buffer_size() > 0, "a hundred seconds later not everything has been read"
-    connection.tick(now + 19)
-    ours.pump()
-    assert server.runtime.connections == {connection}
-    connection.tick(now + 20)
-    ours.pump()
-    assert server.runtime.connections == set()
+    assert (server.runtime.connections == set()) is is_dropped
 
 
 async def test_slow_iterator_has_no_time_limit() -> None:

@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives import serialization
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp._server.connect import open_connection
+from pywsapp._server.pending import PendingConnections
 from pywsapp._server.tls import as_server_context, client_context, server_context
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Options
 
 GUARD = 20
 MIB = 1024 * 1024
@@ -86,6 +88,26 @@ def test_server_context(files: Files) -> None:
         assert context.protocol == ssl.PROTOCOL_TLS_SERVER
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+@pytest.mark.parametrize(
+    ("options", "oldest", "is_warned"),
+    [
+        (0, ssl.TLSVersion.TLSv1_2, True),
+        (ssl.OP_NO_RENEGOTIATION, ssl.TLSVersion.TLSv1_2, False),
+        (0, ssl.TLSVersion.TLSv1_3, False),
+    ],
+)
+def test_a_context_that_permits_renegotiation_is_warned_about(
+    options: int, oldest: ssl.TLSVersion, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options &= ~ssl.OP_NO_RENEGOTIATION
+    context.options |= options
+    context.minimum_version = oldest
+    assert as_server_context(context) is context
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * is_warned
+    assert not is_warned or "OP_NO_RENEGOTIATION" in caplog.text
 
 
 def test_client_context(files: Files) -> None:
@@ -196,7 +218,7 @@ class Running:
 async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterator[Running]:
     protocols: list[Echo] = []
 
-    def make_protocol() -> Echo:
+    def make_protocol(_: object) -> Echo:
         protocols.append(Echo())
         return protocols[-1]
 
@@ -209,7 +231,13 @@ async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterato
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             serving = await serve_sockets(
-                sockets, context, make_protocol, tasks, handshake_timeout=handshake_timeout, on_accept_error=fail
+                sockets,
+                context,
+                make_protocol,
+                tasks,
+                pending=PendingConnections(Options(), 10**6, lambda: 0, 10**6),
+                handshake_timeout=handshake_timeout,
+                on_accept_error=fail,
             )
             try:
                 yield Running(address, protocols, tasks)

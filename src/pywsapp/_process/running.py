@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged
+from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
@@ -34,6 +35,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
+from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
 if TYPE_CHECKING:
@@ -89,8 +91,10 @@ class Runner:
         self._topics = topics
         self._options = options
         self._max_connections: int | None = None
+        self._max_pending: int | None = None
         self._proxies = Proxies()
         self._access_log = False
+        self._health: HealthPort | None = None
         self._server: Server | None = None
         self._starting: anyio.CancelScope | None = None
         self._stopping = False
@@ -105,6 +109,7 @@ class Runner:
         *,
         access_log: bool | None = None,
         http_host: str | Sequence[str] | None = None,
+        max_pending: int | None = None,
     ) -> None:
         """Change settings of the server; None keeps a value.
 
@@ -124,6 +129,10 @@ class Runner:
             self._access_log = access_log
         if http_host is not None:
             self.http_host = http_host
+        if max_pending is not None:
+            if type(max_pending) is not int or max_pending < 1:
+                raise ConfigurationError(f"max_pending must be a whole number from 1 on, not {max_pending!r}")
+            self._max_pending = max_pending
 
     def check_not_running(self) -> None:
         """Check that the App does not run.
@@ -156,6 +165,13 @@ class Runner:
                 proxy_protocol=proxy_protocol,
             )
         )
+
+    def listen_for_health(self, address: str, port: int, path: str, *, needs_broker: bool) -> None:
+        """Answer health checks on a port of their own; see `App.health`."""
+        self.check_not_running()
+        if self._health is not None:
+            raise ConfigurationError("health checks have a port already; there can be one only")
+        self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
     def rebind(
         self,
@@ -193,7 +209,9 @@ class Runner:
             "listen()": others,
             "trusted_proxies": self._proxies,
             "max_connections": self._max_connections,
+            "max_pending": self._max_pending,
             "access_log": self._access_log,
+            "health(port=...)": self._health,
             "broker": self._topics.broker,
         }
         return [name for name, value in found.items() if value]
@@ -222,10 +240,29 @@ class Runner:
 
     # -- state -------------------------------------------------------------------------------------------------------
 
-    @property
-    def is_shutting_down(self) -> bool:
-        """Whether health checks fail: the App was stopped, and no other worker has replaced this one."""
-        return self._stopping and not self._is_replaced
+    def health(self, *, needs_broker: bool) -> Health:
+        """Return the health of this process.
+
+        Args:
+            needs_broker: whether clients should not be sent here while the broker is not connected.
+        """
+        server, relay = self._server, self._topics.relay
+        if self._stopping and not self._is_replaced:  # a worker that replaced this one serves the same port
+            status = STOPPING
+        elif server is None or not server.sockets:
+            status = STARTING
+        elif needs_broker and relay is not None and not relay.stats.connected:
+            status = NO_BROKER
+        else:
+            status = OK
+        if server is None:
+            return Health(status)
+        return Health(status, server.pending.admitted, server.max_connections)
+
+    def _own_health(self) -> Health:
+        """Return the health for the supervisor, which does not count a worker that was replaced."""
+        health = self.health(needs_broker=self._health is not None and self._health.needs_broker)
+        return health._replace(status=STOPPING) if self._stopping else health
 
     @property
     def _is_replaced(self) -> bool:
@@ -280,7 +317,8 @@ class Runner:
         router = BusRouter()
         try:
             attach = router.attach if self._topics.broker is None else None
-            return await supervise(self.listeners, workers, self._announce, limit, attach)
+            async with answering_health_of_workers(self._health):
+                return await supervise(self.listeners, workers, self._announce, limit, attach)
         finally:
             router.close()
 
@@ -305,21 +343,22 @@ class Runner:
                 self._announce(server.addresses)
             task_status.started()
 
-        try:
-            async with self._topics.running():
-                with anyio.CancelScope() as self._starting:
-                    for hook in self.startup:
-                        await call(hook)
+        async with answering_health(self._health, self.worker, self._own_health):
+            try:
+                async with self._topics.running():
+                    with anyio.CancelScope() as self._starting:
+                        for hook in self.startup:
+                            await call(hook)
+                    self._starting = None
+                    if not self._stopping:
+                        await server.run(self.listeners, started)
+            finally:
+                self.background.end()
                 self._starting = None
-                if not self._stopping:
-                    await server.run(self.listeners, started)
-        finally:
-            self.background.end()
-            self._starting = None
-            with anyio.CancelScope(shield=True):
-                await self._run_shutdown_hooks()
-            self.background.reset()
-            self._server = None
+                with anyio.CancelScope(shield=True):
+                    await self._run_shutdown_hooks()
+                self.background.reset()
+                self._server = None
 
     def _make_server(self) -> Server:
         return Server(
@@ -330,6 +369,8 @@ class Runner:
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
+            max_pending=self._max_pending,
+            is_probe=getattr(self._component, "is_probe", lambda request: False),
         )
 
     async def _run_shutdown_hooks(self) -> None:

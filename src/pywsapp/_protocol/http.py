@@ -47,6 +47,7 @@ _FIELD = re.compile(rf"\r\n([{TOKEN_CHARS}]+):[ \t]*([^\r]*)")
 _TEXT_BYTES = bytes(byte for byte in range(256) if _VALUE.fullmatch(chr(byte)))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"(?:([0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*\.?)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
+_MAX_LENGTH_DIGITS = 18  # always fits a signed 64-bit integer; Python refuses to convert thousands of digits
 _MAX_HOST = 255  # the limit of a domain name (RFC 1035 section 2.3.4)
 
 #: A second field of these names is an attack or a mistake: readers differ in which of the two they use.
@@ -71,6 +72,11 @@ class HeadBuffer:
         self._buffer = bytearray()
         self._blank_lines = 0
         self.rest = b""
+
+    @property
+    def received(self) -> int:
+        """Bytes of a head that is not complete."""
+        return len(self._buffer)
 
     def receive(self, data: bytes) -> bytes | None:
         """Add bytes of the peer; call it until it returns a head or raises.
@@ -361,7 +367,7 @@ def _check_single(items: tuple[tuple[str, str], ...]) -> None:
 
 def _check_body(method: str, fields: dict[str, str]) -> None:
     length = fields.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()):
+    if not (length.isascii() and length.isdigit() and len(length) <= _MAX_LENGTH_DIGITS):
         raise ValueError("the Content-Length field is malformed")
     if "transfer-encoding" in fields and "content-length" in fields:
         raise ValueError("Content-Length and Transfer-Encoding exclude each other")

@@ -1,14 +1,14 @@
 """Accept connections on listening sockets and create their transports.
 
-uvloop accepts connections itself; when file descriptors run out, it closes the connections that it cannot accept. On
-the other event loops this module accepts them. At the first EMFILE anyio's `serve` ends, and asyncio's server logs one
-traceback for each connection in its backlog; the loop here logs the error once, waits a moment and continues.
+uvloop accepts plain connections itself; when file descriptors run out, it closes the connections that it cannot accept.
+On the other event loops this module accepts them, and connections with TLS or PROXY headers on every loop, because it
+counts them from then on. At the first EMFILE anyio's `serve` ends, and asyncio's server logs one traceback for each
+connection in its backlog; the loop here logs the error once, waits a moment and continues.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import socket
 import ssl
@@ -19,7 +19,9 @@ from typing import Any, cast
 import anyio
 from anyio.abc import SocketStream, TaskGroup
 
+from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
+from pywsapp._server.pending import PendingConnection, PendingConnections
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport, secure
@@ -31,8 +33,8 @@ _ACCEPTS_A_TURN = 128
 _NOT_CONNECTED = "a connection failed before its transport was created: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
-#: Reads from a new connection before its transport is created; the result becomes the argument of `make_protocol`.
-Greet = Callable[[socket.socket], Awaitable[Any]]
+#: Reads a PROXY header from a new connection before its transport is created.
+Greet = Callable[[socket.socket], Awaitable[ProxyHeader]]
 
 _logger = logging.getLogger("pywsapp")
 
@@ -60,6 +62,7 @@ async def serve_sockets(
     make_protocol: Callable[..., TransportProtocol],
     task_group: TaskGroup,
     *,
+    pending: PendingConnections,
     handshake_timeout: float,
     on_accept_error: Callable[[OSError], None],
     backlog: int = BACKLOG,
@@ -70,21 +73,22 @@ async def serve_sockets(
     Args:
         sockets: listening and non-blocking, as `bind` returns them.
         tls: the context of TLS connections, or None for plain ones.
-        make_protocol: returns the protocol of a new connection. It is called before the TLS handshake on asyncio and
-            uvloop, and after it on trio.
+        make_protocol: returns the protocol of a new connection. Its argument is the pending connection, or missing
+            where uvloop accepts. On asyncio and uvloop it is called before the TLS handshake, and on trio after it.
         task_group: runs the tasks that accept, and those of connections.
-        handshake_timeout: seconds for the TLS handshake, and for `greet`.
+        pending: counts the connections from accept on, and is told of those that fail before they have a transport.
+        handshake_timeout: seconds for `greet` and the TLS handshake together.
         on_accept_error: called with an error such as EMFILE, after which accepting pauses; uvloop never calls it.
         backlog: the backlog of the sockets, because uvloop sets it again.
-        greet: awaited for every connection before TLS and `make_protocol`, which gets its result.
+        greet: awaited for every connection before TLS and `make_protocol`.
     """
     loop = _asyncio_loop()
-    if greet is not None or loop is None or isinstance(loop, asyncio.SelectorEventLoop):
-        acceptor = _Acceptor(loop, tls, make_protocol, task_group, handshake_timeout, on_accept_error, greet)
+    if greet is not None or tls is not None or loop is None or isinstance(loop, asyncio.SelectorEventLoop):
+        acceptor = _Acceptor(loop, tls, make_protocol, task_group, pending, handshake_timeout, on_accept_error, greet)
         for sock in sockets:
             task_group.start_soon(acceptor.accept, sock)
         return Serving(sockets)
-    options: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": handshake_timeout if tls else None}
+    options: dict[str, Any] = {}
     servers: list[asyncio.AbstractServer] = []
     for sock in sockets:
         factory = cast("Any", make_protocol)
@@ -107,6 +111,7 @@ class _Acceptor:
         tls: ssl.SSLContext | None,
         make_protocol: Callable[..., TransportProtocol],
         task_group: TaskGroup,
+        pending: PendingConnections,
         handshake_timeout: float,
         on_accept_error: Callable[[OSError], None],
         greet: Greet | None,
@@ -115,6 +120,7 @@ class _Acceptor:
         self._tls = tls
         self._make_protocol = make_protocol
         self._tasks = task_group
+        self._pending = pending
         self._handshake_timeout = handshake_timeout
         self._on_accept_error = on_accept_error
         self._greet = greet
@@ -138,49 +144,92 @@ class _Acceptor:
         if sock.family != _AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._greet is not None:
-            self._tasks.start_soon(self._serve_greeted, sock, self._greet)
-        else:
-            self._serve(sock, self._make_protocol)
-
-    def _serve(self, sock: socket.socket, make_protocol: Callable[[], TransportProtocol]) -> None:
+        if self._greet is not None or self._tls is not None:
+            preparation = _Preparation(anyio.current_time() + self._handshake_timeout)
+            self._pending.add(preparation.entry)
+            self._tasks.start_soon(self._prepare, sock, preparation)
+            return
+        # Counted here and not in the task, because trio starts tasks in any order.
+        entry = self._pending.add(PendingConnection(_NO_OWNER))
         if self._loop is not None:
-            self._tasks.start_soon(self._serve_asyncio, sock, self._loop, make_protocol())
-        elif self._tls is not None:
-            self._tasks.start_soon(self._serve_tls, sock, self._tls, make_protocol)
+            self._tasks.start_soon(self._serve_asyncio, sock, self._loop, entry)
         else:
-            self._tasks.start_soon(SocketTransport(sock, make_protocol(), self._tasks).run)
+            self._tasks.start_soon(SocketTransport(sock, self._make_protocol(entry), self._tasks).run)
 
-    async def _serve_greeted(self, sock: socket.socket, greet: Greet) -> None:
+    async def _prepare(self, sock: socket.socket, preparation: _Preparation) -> None:
+        """Read the PROXY header and do the TLS handshake of a connection, within one time limit, and serve it."""
+        entry, is_connected = preparation.entry, False
+        transport: SocketTransport | StreamTransport | None = None
         try:
-            with anyio.fail_after(self._handshake_timeout):
-                greeting = await greet(sock)
-        except BaseException as exc:
-            sock.close()
-            if not isinstance(exc, Exception):
-                raise
-            _logger.debug(_NOT_CONNECTED, exc)
-        else:
-            self._serve(sock, functools.partial(self._make_protocol, greeting))
-
-    async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, protocol: Any) -> None:
-        timeout = self._handshake_timeout if self._tls else None
-        try:
-            await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+            with preparation.scope:
+                if self._greet is not None:
+                    entry.header = await self._greet(sock)
+                if self._loop is not None:
+                    await self._connect(self._loop, sock, self._make_protocol(entry))
+                else:
+                    transport = await self._make_transport(sock, entry)
+                is_connected = True
+            if not is_connected:
+                _logger.debug(_NOT_CONNECTED, TimeoutError())
         except Exception as exc:
             _logger.debug(_NOT_CONNECTED, exc)
+        finally:
+            if not is_connected:
+                self._pending.remove(entry)
+                sock.close()
+        if transport is not None:
+            await transport.run()
 
-    async def _serve_tls(
-        self, sock: socket.socket, tls: ssl.SSLContext, make_protocol: Callable[[], TransportProtocol]
+    async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport | StreamTransport:
+        if self._tls is None:
+            return SocketTransport(sock, self._make_protocol(entry), self._tasks)
+        stream = await secure(await SocketStream.from_socket(sock), self._tls)
+        return StreamTransport(stream, self._make_protocol(entry))
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
+        timeout = self._handshake_timeout if self._tls else None
+        await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+
+    async def _serve_asyncio(
+        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, entry: PendingConnection
     ) -> None:
         try:
-            with anyio.fail_after(self._handshake_timeout):
-                stream = await secure(await SocketStream.from_socket(sock), tls)
+            await self._connect(loop, sock, self._make_protocol(entry))
         except Exception as exc:
+            self._pending.remove(entry)
             _logger.debug(_NOT_CONNECTED, exc)
-            sock.close()
-        else:
-            await StreamTransport(stream, make_protocol()).run()
+
+
+class _Preparation:
+    """The owner of a pending connection until its transport exists.
+
+    Args:
+        deadline: when its PROXY header and its TLS handshake must be complete, in seconds of the event loop's clock.
+    """
+
+    received = 0
+
+    def __init__(self, deadline: float) -> None:
+        self.scope = anyio.CancelScope(deadline=deadline)
+        self.entry = PendingConnection(self, deadline)
+
+    def expire(self) -> None:
+        self.scope.cancel()
+
+    def evict(self) -> None:
+        self.scope.cancel()
+
+
+class _NoOwner:
+    """The owner of a plain connection until its transport exists, which takes one turn of the event loop."""
+
+    received = 0
+
+    def expire(self) -> None: ...
+    def evict(self) -> None: ...
+
+
+_NO_OWNER = _NoOwner()
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:

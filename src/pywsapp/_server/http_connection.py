@@ -21,6 +21,10 @@ States
 
 `connection_lost` and `abort` can come in every state and end the connection.
 
+A connection is pending (`_server.pending`) while it is READING, after a request that the server did not admit, and
+while it is LINGERING with nothing left to send. In between it counts against `max_connections`. A peer that takes a
+response too slowly is dropped; `tick` measures it over periods of `Options.ping_timeout`.
+
 Trailing data is what the peer sends after the request head: the first frames of a WebSocket, or the body of a request.
 Below a bound the connection continues to read during a decision, because only a reader notices that the peer is gone;
 the decision is then cancelled. Above the bound it stops reading, and TCP holds the data.
@@ -48,13 +52,14 @@ from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotoco
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connection_log import request_line
-from pywsapp._server.proxies import address_of_peer
+from pywsapp._server.pending import PendingConnection
+from pywsapp._server.proxies import address_of_peer, has_address
+from pywsapp._server.response_progress import ResponseProgress, close_body
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
 
 if TYPE_CHECKING:
-    from pywsapp._protocol.proxy_protocol import ProxyHeader
     from pywsapp._server.server import Server
     from pywsapp._transports.base import Transport
     from pywsapp.http import Request
@@ -66,7 +71,6 @@ _DEFAULT_HIGH_WATER = 64 * 1024
 _MAX_TRAILING = 64 * 1024
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
-_ACLOSE_SECONDS = 2.0
 
 
 class _State(Enum):
@@ -101,7 +105,7 @@ class HttpConnection:
 
     Args:
         server: the server that accepted the connection.
-        header: the PROXY header that a load balancer sent, or None.
+        pending: the connection as the acceptor has counted it; None if nothing came before its transport.
     """
 
     __slots__ = (
@@ -110,35 +114,33 @@ class HttpConnection:
         "_cancel_scope",
         "_discarded",
         "_head_buffer",
-        "_header",
         "_is_handshake",
         "_lost",
-        "_progress_at",
+        "_pending",
+        "_progress",
         "_reading_paused",
         "_request",
         "_server",
         "_state",
         "_trailing",
         "_transport",
-        "_unsent",
         "_writable",
     )
 
-    def __init__(self, server: Server, header: ProxyHeader | None = None) -> None:
+    def __init__(self, server: Server, pending: PendingConnection | None = None) -> None:
         self._server = server
-        self._header = header
+        self._pending = pending
         self._state = _State.READING
         self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
         self._request: Request | None = None
         self._is_handshake = False
-        self._trailing = b""
+        self._trailing: bytes | bytearray = b""
         self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
         self._body_complete: anyio.Event | None = None
         self._discarded = 0  # bytes
         self._reading_paused = False
-        self._progress_at: float | None = None  # when `tick` saw progress last
-        self._unsent = 0  # bytes in the transport's buffer at that time
+        self._progress: ResponseProgress | None = None  # exists from the response on
         self._lost = False
         self._cancel_scope: anyio.CancelScope | None = None  # of the decision or of the streamed body
         self._writable: anyio.Event | None = None  # exists while a streamed body waits for the peer
@@ -148,9 +150,17 @@ class HttpConnection:
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
         self._transport = transport
-        self._server.runtime.connections.add(self)
-        if self._server.draining:  # the server accepted it before, but its TLS handshake took until now
+        server = self._server
+        server.runtime.connections.add(self)
+        if self._pending is None:
+            self._pending = server.pending.add(PendingConnection(self, has_protocol=True))
+            is_counted = True
+        else:
+            is_counted = server.pending.hand_over(self._pending, self)
+        if server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
+        elif not is_counted or not has_address(transport):
+            self.evict()
 
     def data_received(self, data: bytes) -> None:
         """Handle a part of the request head, or the data after it."""
@@ -163,6 +173,8 @@ class HttpConnection:
             except Exception as exc:
                 self._refuse(exc)
         elif self._state is _State.DECIDING:
+            if not isinstance(self._trailing, bytearray):  # which grows without a copy for each part
+                self._trailing = bytearray(self._trailing)
             self._trailing += data
             if len(self._trailing) > max(_MAX_TRAILING, self._body_size):
                 self._pause_reading()
@@ -200,6 +212,8 @@ class HttpConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the loss of the transport: cancel the decision or the streamed body."""
         self._lost = True
+        assert self._pending is not None
+        self._server.pending.remove(self._pending)
         self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
@@ -215,29 +229,59 @@ class HttpConnection:
             self._close()
 
     def tick(self, now: float) -> None:
-        """Enforce the time limits. A peer that takes some bytes of a response is not too slow.
+        """Drop a peer that takes the response too slowly; end LINGERING.
 
         Args:
             now: seconds of a monotonic clock.
         """
-        state = self._state
-        if state is _State.DECIDING:
+        state, progress = self._state, self._progress
+        if progress is None:  # before the response, `PendingConnections` and `_decide` enforce time limits
             return
-        unsent = self._transport.get_write_buffer_size()
-        if self._progress_at is None or unsent != self._unsent or (state is _State.STREAMING and not unsent):
-            self._progress_at, self._unsent = now, unsent
-        elif state is _State.LINGERING and now - self._progress_at >= _LINGER_SECONDS:
-            self._close()
-        elif state is _State.READING:
-            if now - self._progress_at >= self._server.options.handshake_timeout:
-                self._refuse(Refuse(408, body="no complete request in time"))
-        elif now - self._progress_at >= self._server.options.ping_timeout:
+        limits, unsent = self._server.options, self._transport.get_write_buffer_size()
+        if state is _State.STREAMING and not unsent:
+            progress.restart()  # the body is slow, not the peer
+        elif state is _State.LINGERING and not unsent:
+            self._count_as_pending()
+            if progress.seconds(now, unsent, steady=True) >= _LINGER_SECONDS:
+                self._close()
+        elif progress.is_too_slow(now, unsent, limits.ping_timeout, limits.min_http_rate):
             self._transport.abort()
+
+    # -- as a pending connection -------------------------------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        """Bytes of a request head that is not complete."""
+        return self._head_buffer.received
+
+    def expire(self) -> None:
+        """End the connection because it was pending for too long."""
+        if self._state is _State.READING:
+            self._refuse(Refuse(408, body="no complete request in time"))
+        elif self._state is _State.LINGERING:
+            self._close()
+        else:
+            self._transport.abort()
+
+    def evict(self) -> None:
+        """Drop the connection at once, and discard what its transport has received already."""
+        if self._state is not _State.CLOSING:
+            self._enter(_State.CLOSING)
+        self._transport.abort()
+        self._server.runtime.discard(self)  # now, because it must not count until its transport is lost
+
+    def _count_as_pending(self) -> None:
+        """Stop to count against `max_connections`: the response is sent, and the rest of the request is discarded."""
+        assert self._pending is not None
+        if not self._lost and not self._pending.is_counted:
+            self._pending = self._server.pending.add(PendingConnection(self, has_protocol=True))
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
     def _handle_request(self, head: bytes) -> None:
-        server, header = self._server, self._header
+        server, pending = self._server, self._pending
+        assert pending is not None
+        header = pending.header
         request = parse_request(
             head,
             max_headers=server.options.max_headers,
@@ -248,9 +292,11 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
         self._request = request
-        server.check_capacity()
-        answer: Accept | Response | Awaitable[Accept | Response]
         self._is_handshake = is_upgrade(request)
+        if self._is_handshake or not server.is_probe(request):
+            server.check_capacity()
+            server.pending.remove(pending)
+        answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
             answer = ask_handshake(server.component, request)
@@ -267,7 +313,7 @@ class HttpConnection:
         return self._transport.get_extra_info("ssl_object") is not None
 
     def _remote_address(self) -> str:
-        header = self._header
+        header = self._pending.header if self._pending is not None else None
         return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
@@ -279,9 +325,9 @@ class HttpConnection:
                 decided = await answer
             if self._cancel_scope.cancelled_caught:
                 raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
-            if not self._lost:
+            if not self._lost and self._state is _State.DECIDING:
                 if isinstance(decided, Accept):
-                    self._server.check_capacity()  # a drain can have begun during the decision
+                    self._server.check_not_draining()
                 self._answer(cast("Accept | Response", decided))
         except Exception as exc:
             self._refuse(exc)
@@ -299,7 +345,7 @@ class HttpConnection:
         if len(self._trailing) < size:
             self._body_complete = anyio.Event()
             await self._body_complete.wait()  # the loss of the peer and the handshake timeout cancel this
-        return self._trailing[:size]
+        return bytes(memoryview(self._trailing)[:size])
 
     def _answer(self, answer: Accept | Response) -> None:
         assert self._request is not None
@@ -334,14 +380,14 @@ class HttpConnection:
         logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        lifecycle.open(self._trailing)
+        lifecycle.open(bytes(self._trailing))
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception) -> None:
         line = request_line(self._request)
         refuse = refusal_for(exc, line)
-        if self._lost:
+        if self._lost or self._state is _State.CLOSING:
             return
         try:
             self._respond(Response.refusal(refuse))
@@ -362,7 +408,8 @@ class HttpConnection:
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()
-        self._progress_at = None
+        self._progress = progress = ResponseProgress()
+        progress.written = len(data)
         self._transport.write(data)
         if head_only or stream is None:
             self._log_response(response.status)
@@ -381,6 +428,8 @@ class HttpConnection:
                     sent += len(piece)
                     if sent > size:
                         break
+                    assert self._progress is not None
+                    self._progress.written += len(piece)
                     self._transport.write(piece)
                     await (self._writable.wait() if self._writable is not None else anyio.lowlevel.checkpoint())
             if sent != size and not self._lost:
@@ -389,7 +438,7 @@ class HttpConnection:
         except Exception:
             logger.exception("sending the body of the response to %s failed", request_line(self._request))
         finally:
-            await _close_body(body)
+            await close_body(body)
         self._log_response(status, complete=sent == size)
         if sent == size:
             self._finish()
@@ -410,7 +459,10 @@ class HttpConnection:
             self._close()
         else:
             self._enter(_State.LINGERING)
-            self._progress_at = None
+            assert self._progress is not None
+            self._progress.restart()
+            if not self._transport.get_write_buffer_size():
+                self._count_as_pending()
 
     def _close(self) -> None:
         if self._state is not _State.CLOSING:
@@ -430,15 +482,3 @@ class HttpConnection:
         if self._reading_paused and not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
-
-
-async def _close_body(body: AsyncIterator[bytes]) -> None:
-    """Close an async generator that did not reach its end; works in a cancelled task too."""
-    aclose = getattr(body, "aclose", None)
-    if aclose is None:
-        return
-    with anyio.move_on_after(_ACLOSE_SECONDS, shield=True):
-        try:
-            await aclose()
-        except Exception:
-            logger.exception("closing the body of a response failed")

@@ -30,11 +30,13 @@ from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
+    from pywsapp._transports.base import Transport
     from pywsapp.http import Request
 
 logger = logging.getLogger("pywsapp")
 
 _UNIX = "unix"
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
 
 
 class Proxies:
@@ -116,8 +118,20 @@ class Proxies:
         request.scheme = forwarded_scheme(request.headers.getlist("x-forwarded-proto")) or request.scheme
 
 
+def has_address(transport: Transport) -> bool:
+    """Return whether the peer of a transport has an IP address, or needs none because the socket is a Unix socket.
+
+    A TCP peer that resets the connection before the server accepts it has no address, but the server can still read
+    what it has sent. Filters of addresses would take such a peer for one on a Unix socket.
+    """
+    if isinstance(transport.get_extra_info("peername"), tuple):
+        return True
+    sock = transport.get_extra_info("socket")
+    return sock is not None and sock.family == _AF_UNIX
+
+
 def address_of_peer(peer: Any) -> str:
-    """Return the IP address of a peer, or `""` if it has none; IPv4 addresses on IPv6 sockets are unmapped.
+    """Return the IP address of a peer, or `""` on a Unix socket; IPv4 addresses on IPv6 sockets are unmapped.
 
     Args:
         peer: what `socket.getpeername` returns.

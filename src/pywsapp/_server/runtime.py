@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -57,17 +57,21 @@ class Runtime:
     Args:
         options: its time limits decide how often `tick` is called for each connection.
         on_ended: called with each connection that has ended; must not raise.
+        timed: further objects whose `tick` is called.
 
     Attributes:
         connections: the connections that have not ended: HTTP connections and lifecycles.
         flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
     """
 
-    def __init__(self, options: Options, on_ended: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, options: Options, on_ended: Callable[[Any], None] | None = None, timed: Sequence[Timed] = ()
+    ) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
         self._options = options
         self._on_ended = on_ended
+        self.timed = timed
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
         self._disconnected: set[Any] = set()
@@ -147,7 +151,7 @@ class Runtime:
         interval = min(1.0, max(0.02, shortest / 4))
         while True:
             await anyio.sleep(interval)
-            await self._tick(list(self.connections))
+            await self._tick([*self.timed, *self.connections])
 
     async def _tick(self, connections: Iterable[Timed]) -> None:
         for number, connection in enumerate(connections):

@@ -17,6 +17,7 @@ from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.http_connection import HttpConnection
+from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.runtime import Runtime
 from pywsapp._server.watchdog import Watchdog
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from pywsapp._protocol.proxy_protocol import ProxyHeader
     from pywsapp.component import MessageComponent
+    from pywsapp.http import Request
     from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
@@ -58,15 +59,19 @@ class Server:
         component: handles every handshake and request; usually a router.
         options: the limits of connections, unless the component returns other options.
         max_connections: when the server has more connections, it refuses handshakes and requests with 503. By default
-            the limit of open files decides.
+            the limit of open files decides. Connections without a complete request do not count.
         proxies: the proxies and load balancers that the server trusts; by default none.
         handshake_grace: seconds that a drain waits for the handshakes of accepted connections. They are not refused
             while another process already accepts on the same sockets.
         app: becomes `Request.app`; the server does not use it.
         access_log: whether to write one INFO line for each finished request and each closed WebSocket to the logger
             `pywsapp.access`.
+        is_probe: returns whether a plain request is answered although the server has too many connections or drains.
+        has_watchdog: whether a thread reports handlers that block the event loop.
+        max_pending: when the server has more connections without a complete request, it drops the oldest ones.
 
     Attributes:
+        pending: the connections without an admitted request.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
     """
@@ -81,14 +86,24 @@ class Server:
         *,
         app: Any = None,
         access_log: bool = False,
+        max_pending: int | None = None,
+        is_probe: Callable[[Request], bool] = lambda request: False,
+        has_watchdog: bool = True,
     ) -> None:
         self.app = app
         self.connection_log = ConnectionLog(access_log)
         self.component = component
         self.options = options
         self.proxies = proxies or Proxies()
+        self.is_probe = is_probe
+        self._has_watchdog = has_watchdog
         self.runtime = Runtime(options, self._connection_ended)
-        self.max_connections = max_connections or _connections_allowed()
+        files = _connections_allowed()
+        self.max_connections = max_connections or files
+        self.pending = PendingConnections(
+            options, min(max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
+        )
+        self.runtime.timed = (self.pending,)
         self.draining = False
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[ListeningSocket, str]] = []
@@ -135,6 +150,7 @@ class Server:
                     listener.tls,
                     self._make_connection,
                     transports,
+                    pending=self.pending,
                     handshake_timeout=self.options.handshake_timeout,
                     on_accept_error=self._log_accept_error,
                     backlog=listener.backlog,
@@ -142,7 +158,8 @@ class Server:
                 )
                 for listener, sockets in bound
             ]
-            transports.start_soon(Watchdog().run)
+            if self._has_watchdog:
+                transports.start_soon(Watchdog().run)
             try:
                 if started is not None:
                     await started(transports)
@@ -153,7 +170,7 @@ class Server:
                 for serving in servings:
                     serving.stop_accepting()
                 if self._handshake_grace:
-                    await self._finish_handshakes(any(listener.tls is not None for listener, _ in bound))
+                    await self._finish_handshakes()
             finally:
                 self.draining = True
                 for serving in servings:
@@ -178,10 +195,18 @@ class Server:
         Raises:
             Refuse: with 503.
         """
+        self.check_not_draining()
+        if self.pending.admitted >= self.max_connections:
+            raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
+
+    def check_not_draining(self) -> None:
+        """Refuse a request or handshake if the server drains.
+
+        Raises:
+            Refuse: with 503.
+        """
         if self.draining:
             raise Refuse(503, [("Retry-After", "1")], "the server is restarting")
-        if self.runtime.open_connections > self.max_connections:
-            raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
 
     def date(self) -> str:
         """Return the value of the Date header field, which is formatted once a second."""
@@ -190,8 +215,8 @@ class Server:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
 
-    def _make_connection(self, header: ProxyHeader | None = None) -> HttpConnection:
-        return HttpConnection(self, header)
+    def _make_connection(self, pending: PendingConnection | None = None) -> HttpConnection:
+        return HttpConnection(self, pending)
 
     def _connection_ended(self, connection: object) -> None:
         if isinstance(connection, Lifecycle):
@@ -208,18 +233,13 @@ class Server:
             logger.info("accepting connections for %g s more", self.options.drain_delay)
             await anyio.sleep(self.options.drain_delay)
 
-    async def _finish_handshakes(self, has_tls: bool) -> None:
-        """Wait until the accepted connections have finished their handshakes, or the grace period is over.
-
-        Args:
-            has_tls: whether a listener uses TLS. The server cannot see TLS handshakes, so it waits for the
-                whole period.
-        """
+    async def _finish_handshakes(self) -> None:
+        """Wait until the accepted connections have finished their handshakes, or the grace period is over."""
         with anyio.move_on_after(self._handshake_grace):
             while True:
                 await anyio.sleep(_HANDSHAKE_CHECK_INTERVAL)
-                pending = any(isinstance(connection, HttpConnection) for connection in self.runtime.connections)
-                if not (has_tls or pending):
+                has_http = any(isinstance(connection, HttpConnection) for connection in self.runtime.connections)
+                if not (self.pending or has_http):
                     return
 
     async def _drain(self) -> None:

@@ -5,11 +5,14 @@ The minimum is TLS 1.2 (RFC 9325). ALPN is `http/1.1` (RFC 7301), because a WebS
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Callable
 
 from pywsapp.exceptions import ConfigurationError
+
+logger = logging.getLogger("pywsapp")
 
 FilePath = str | os.PathLike[str]
 Password = str | bytes | Callable[[], str | bytes]
@@ -69,6 +72,8 @@ def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
 def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]) -> ssl.SSLContext:
     """Return an SSLContext unchanged, or create one from a file or a pair (certificate, key).
 
+    A context that permits renegotiation is logged as a warning.
+
     Raises:
         ConfigurationError: a file is wrong, or the value is none of these, or the context is a client's.
     """
@@ -77,6 +82,11 @@ def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]
             raise ConfigurationError(
                 "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
                 "(certificate file, key file) instead"
+            )
+        if not tls.options & ssl.OP_NO_RENEGOTIATION and tls.minimum_version < ssl.TLSVersion.TLSv1_3:
+            logger.warning(
+                "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
+                "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
             )
         return tls
     if isinstance(tls, (str, os.PathLike)):

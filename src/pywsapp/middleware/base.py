@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Protocol
 
 from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
@@ -14,26 +14,46 @@ from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
 
 
-class HandshakeMiddleware(MessageComponent):
-    """Middleware that acts only at the handshake: override `check`.
+class Application(Protocol):
+    """An App, as middleware sees it."""
 
-    The connection then belongs to the component inside, so this middleware costs nothing for a message.
+    @property
+    def router(self) -> MessageComponent:
+        """The component with the routes of the App."""
+
+
+class HandshakeMiddleware(MessageComponent):
+    """Middleware that acts only before a connection is accepted: override `check`.
+
+    It guards everything below it: the handshakes and the plain HTTP requests of a component, a folder, a router or an
+    App. An accepted connection belongs to the component inside, so this middleware costs nothing for a message.
 
     Args:
-        component: the component inside: an instance, or a class or function that makes one for each connection.
+        component: the component inside: an instance, or a class or function that makes one for each connection; or an
+            App, and then this middleware can only be mounted on another App.
+
+    Attributes:
+        component: the component inside; the router of an App.
+        application: the App inside, also below further middleware; None if there is none.
 
     Raises:
         ConfigurationError: `component` cannot be routed; see `App.route`.
     """
 
-    def __init__(self, component: MessageComponent | ComponentFactory) -> None:
+    def __init__(self, component: MessageComponent | ComponentFactory | Application) -> None:
+        self.application: Any = getattr(component, "application", None)
+        router = getattr(component, "router", None)
+        if isinstance(router, MessageComponent) and not isinstance(component, MessageComponent):
+            self.application, component = component, router
         self.component = check_component(component)
 
     def check(self, request: Request) -> Awaitable[None] | None:
-        """Check a handshake before the component inside sees it: a `def`, an `async def`, or marked with `in_thread`.
+        """Check a handshake or a plain HTTP request before the component inside sees it.
+
+        It can be a `def`, an `async def`, or a `def` marked with `in_thread`. `OriginCheck` checks handshakes only.
 
         Returns:
-            None. Any other result is a mistake, and the handshake is answered with status 500.
+            None. Any other result is a mistake, and the request is answered with status 500.
 
         Raises:
             Refuse: the server answers with that status.
@@ -53,7 +73,7 @@ class HandshakeMiddleware(MessageComponent):
         if result is not None:
             raise TypeError(
                 f"{type(self).__name__}.check returned {result!r}, which has no meaning: "
-                "raise Refuse(403) to refuse a handshake, and return nothing to accept it"
+                "raise Refuse(403) to refuse a request, and return nothing to accept it"
             )
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
@@ -65,7 +85,10 @@ class HandshakeMiddleware(MessageComponent):
         return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Return the answer of the component inside to a plain HTTP request, which is not checked."""
+        """Check a plain HTTP request, and return the answer of the component inside."""
+        return then(self.run_check(request), lambda _: self._request_inside(request))
+
+    def _request_inside(self, request: Request) -> Response | Awaitable[Response]:
         return make_component(self.component).on_request(request)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 
 from pywsapp._addresses import Networks
-from pywsapp._hooks import then
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
-from pywsapp.http import Request, Response
-from pywsapp.middleware.base import HandshakeMiddleware
+from pywsapp.http import Request
+from pywsapp.middleware.base import Application, HandshakeMiddleware
 
 
 class IpBlackList(HandshakeMiddleware):
@@ -23,14 +22,16 @@ class IpBlackList(HandshakeMiddleware):
     and connections that are open when their address is blocked stay open.
 
     Args:
-        component: the component inside: an instance, or a class or function that makes one for each connection.
+        component: the component or App inside, as for `HandshakeMiddleware`.
         blocked: addresses and networks, as in `block`.
 
     Raises:
         ConfigurationError: `component` cannot be routed, or an entry of `blocked` is no address or network.
     """
 
-    def __init__(self, component: MessageComponent | ComponentFactory, blocked: Iterable[str] = ()) -> None:
+    def __init__(
+        self, component: MessageComponent | ComponentFactory | Application, blocked: Iterable[str] = ()
+    ) -> None:
         super().__init__(component)
         self._blocked = Networks()
         if isinstance(blocked, str):
@@ -78,8 +79,3 @@ class IpBlackList(HandshakeMiddleware):
         if self.is_blocked(request.remote_address):
             raise Refuse(403, body="your address is blocked")
         return None
-
-    def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Return the answer of the component inside to a plain HTTP request; refuse a blocked address."""
-        inside = super().on_request
-        return then(self.run_check(request), lambda _: inside(request))

@@ -23,8 +23,8 @@ from typing import NamedTuple, overload
 
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
-from pywsapp.http import Request
-from pywsapp.middleware.base import HandshakeMiddleware
+from pywsapp.http import Request, Response
+from pywsapp.middleware.base import Application, HandshakeMiddleware
 from pywsapp.routing.host_pattern import HostPattern, is_loopback
 
 _FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would match "k"
@@ -149,11 +149,12 @@ class AllowedOrigins(MutableSequence[str]):
 class OriginCheck(HandshakeMiddleware):
     """Refuses handshakes of pages of other origins with status 403 (Ratchet's OriginCheck).
 
-    The origin is checked at the handshake only, so it costs nothing for a message. Plain HTTP requests are not checked:
-    browsers protect them by the same-origin policy.
+    The origin is checked at the handshake only, so it costs nothing for a message. Unlike other middleware, it does not
+    check plain HTTP requests: browsers send no Origin field when they load a page, and the same-origin policy protects
+    the rest.
 
     Args:
-        component: the component inside: an instance, or a class or function that makes one for each connection.
+        component: the component or App inside, as for `HandshakeMiddleware`.
         allowed_origins: `"https://example.com"`, also with a port; `"https://*.example.com"` for every subdomain but
             not example.com; without `https://`, of any scheme and, unless one is written, any port (what Ratchet
             compared); `"null"` for sandboxed pages and files; `"*"` for all. None or empty is the same origin only.
@@ -165,7 +166,7 @@ class OriginCheck(HandshakeMiddleware):
 
     def __init__(
         self,
-        component: MessageComponent | ComponentFactory,
+        component: MessageComponent | ComponentFactory | Application,
         allowed_origins: Iterable[str] | None = None,
         *,
         require_origin: bool = False,
@@ -199,6 +200,10 @@ class OriginCheck(HandshakeMiddleware):
             ", ".join(self.allowed_origins) or f"pages of host {request.host!r}, port {request.port} only",
         )
         raise Refuse(403, body="this origin is not allowed here")
+
+    def on_request(self, request: Request) -> Response | Awaitable[Response]:
+        """Return the answer of the component inside to a plain HTTP request, which is not checked."""
+        return self._request_inside(request)
 
     def _allows(self, sent: list[str], request: Request) -> bool:
         allowed = self.allowed_origins

@@ -1,4 +1,4 @@
-"""Endpoints that every App can add: the health check, and publishing on topics by signed HTTP requests.
+"""The endpoint for publishing on topics by signed HTTP requests.
 
     POST /publish
     X-Signature: t=1767225600,v1=<HMAC-SHA256 of "1767225600." and the body, hexadecimal>
@@ -32,7 +32,6 @@ from pywsapp.topics.topic import Topic
 TOLERANCE_SECONDS = 300
 #: Signatures that are remembered; further requests in the same five minutes are refused with status 503.
 MAX_REMEMBERED = 100_000
-_FRESH = {"Cache-Control": "no-store"}
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
 
@@ -137,10 +136,3 @@ def _message(body: bytes) -> tuple[str, str | bytes, str]:
 
 def _digest(key: bytes, moment: str, body: bytes) -> str:
     return hmac.new(key, moment.encode() + b"." + body, hashlib.sha256).hexdigest()
-
-
-def health(*, stopping: bool) -> Response:
-    """Return the response to a health check: 200, or 503 while the server shuts down."""
-    if stopping:
-        return Response.json({"status": "stopping"}, 503, _FRESH)
-    return Response.json({"status": "ok"}, headers=_FRESH)

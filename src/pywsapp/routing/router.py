@@ -39,7 +39,14 @@ from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 HttpHandler = Callable[[Request], Any]
 
 #: Options that only the server reads, before it knows the route or for all connections at once.
-SERVER_WIDE = ("max_header_size", "max_headers", "handshake_timeout", "drain_delay", "drain_timeout")
+SERVER_WIDE = (
+    "max_header_size",
+    "max_headers",
+    "handshake_timeout",
+    "min_http_rate",
+    "drain_delay",
+    "drain_timeout",
+)
 _READING = ("GET", "HEAD")
 
 _MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line
@@ -83,6 +90,7 @@ class _Route:
     subprotocols: Sequence[str] | None = None
     require_subprotocol: bool = False
     options: Options | None = None
+    is_probe: bool = False
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""
@@ -184,6 +192,7 @@ class Router(MessageComponent):
         *,
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
+        is_probe: bool = False,
     ) -> None:
         """Route plain HTTP requests to a handler.
 
@@ -193,6 +202,8 @@ class Router(MessageComponent):
                 bytes, a dict or list (JSON) or None (204).
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: as in `route`.
+            is_probe: whether the handler answers also when the server has too many connections or drains; for health
+                checks.
 
         Raises:
             ConfigurationError: an argument is not valid, or another route has the same shape and method.
@@ -205,6 +216,7 @@ class Router(MessageComponent):
                 pattern=PathPattern(path),
                 target=handler,
                 methods=_checked_methods(methods),
+                is_probe=is_probe,
             )
         )
 
@@ -235,6 +247,15 @@ class Router(MessageComponent):
     def routes(self) -> list[RouteInfo]:
         """Return the routes in the order in which they are tried."""
         return [route.info() for route in self._routes]
+
+    def is_probe(self, request: Request) -> bool:
+        """Return whether a plain request goes to a handler that answers also above `max_connections`."""
+        for route, params, rest in self._matching(request):
+            if route.kind is RouteKind.HTTP and request.method in route.methods:
+                return route.is_probe
+            if route.kind is RouteKind.MOUNT:
+                return isinstance(route.target, Router) and route.target.is_probe(_routed(request, route, params, rest))
+        return False
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Return the decision of the component at the request's path and host.
@@ -290,7 +311,10 @@ class Router(MessageComponent):
                 yield route, *found
 
     def _not_found(self, request: Request) -> Refuse:
-        """Return why no route matches; a wrong host is hard to find, so the log and the client name it."""
+        """Return why no route matches; a wrong host is hard to find, so the log names those that are served.
+
+        The client does not learn them, because they can be names of internal machines.
+        """
         served = list(dict.fromkeys(route.hosts.text for route in self._routes if route.match(request.path)))
         if not served:
             return Refuse(404, body="there is nothing at this path")
@@ -303,7 +327,7 @@ class Router(MessageComponent):
                 host,
                 names,
             )
-        return Refuse(404, body=f"host {host} is not served here, only {names}; the server sets it with http_host")
+        return Refuse(404, body=f"host {host} is not served here; the log of the server names the hosts that are")
 
     def _hosts(self, http_host: str | None) -> HostPattern:
         if http_host is None:

@@ -1,0 +1,99 @@
+"""The supervisor answers health checks for all workers on a port of its own, whatever happens to them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from support.program import BACKENDS, BlockingClient, Program, every_backend
+from support.serving import GUARD
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers")
+
+SOURCE = """
+import os
+from pywsapp import App, MessageComponent, Options
+from pywsapp._process import health_port
+health_port._REPORT_SECONDS, health_port._STALE_SECONDS = 0.1, 1.5
+
+class Echo(MessageComponent):
+    def on_open(self, conn):
+        conn.send(f"{{app.worker}} {{os.getpid()}}")
+
+app = App("*", 0, max_connections=50, options=Options(drain_delay={delay}))
+app.route("/", Echo())
+app.health(port=0)
+app.run({run}, workers=2)
+"""
+
+
+def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, content
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + GUARD
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def health_port_of(program: Program) -> int:
+    return int(program.until(r"health checks on http://127.0.0.1:(\d+)/health")[1])
+
+
+@every_backend
+def test_the_supervisor_answers_for_all_workers(run: str) -> None:
+    with Program(SOURCE.format(run=run, delay=1)) as program, ExitStack() as opened:
+        port, health = program.port, health_port_of(program)
+        until(lambda: ask(health, "/health")[1].get("ready_workers") == 2)
+        assert ask(health, "/health") == (
+            200,
+            {"status": "ok", "connections": 0, "max_connections": 100, "ready_workers": 2},
+        )
+        pids: set[int] = set()
+        while len(pids) < 2:
+            client = opened.enter_context(BlockingClient(port))
+            pids.add(int(client.frame()[1].split()[1]))
+        for pid in pids:
+            opened.callback(os.kill, pid, signal.SIGKILL)
+        os.kill(pids.pop(), signal.SIGSTOP)  # its event loop answers nothing any more
+        until(lambda: ask(health, "/health")[1]["ready_workers"] == 1)
+        assert ask(health, "/health")[0] == ask(health, "/health/live")[0] == 200
+        os.kill(pids.pop(), signal.SIGSTOP)
+        until(lambda: ask(health, "/health")[0] == 503)
+        assert ask(health, "/health/live")[0] == 200
+
+
+def test_workers_that_stop_are_not_ready() -> None:
+    with Program(SOURCE.format(run=BACKENDS["uvloop"], delay=2)) as program:
+        assert program.port
+        health = health_port_of(program)
+        until(lambda: ask(health, "/health")[1].get("ready_workers") == 2)
+        program.send(signal.SIGTERM)
+        until(lambda: ask(health, "/health")[0] == 503)
+        assert ask(health, "/health")[1]["status"] == "stopping"
+        assert program.end() == 0
+    assert "Traceback" not in program.output
+
+
+def test_while_workers_start_they_are_not_ready() -> None:
+    source = SOURCE.format(run=BACKENDS["uvloop"], delay=0)
+    source = source.replace("app.run", "import time; app.on_startup(lambda: time.sleep(1.5)); app.run")
+    with Program(source) as program:
+        health = health_port_of(program)
+        status, content = ask(health, "/health")
+        assert (status, content["status"]) == (503, "starting")
+        until(lambda: ask(health, "/health")[0] == 200)
