@@ -82,7 +82,6 @@ class _State(Enum):
     LINGERING = "the response is written, the rest of the request is discarded"
     CLOSING = "the response is written, the transport sends the rest and closes"
     UPGRADED = "the transport belongs to a Lifecycle"
-
     __hash__ = object.__hash__  # Enum's own is a Python function, and each request reads the table below
 
 
