@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
+
+class ConnectionCount(Protocol):
+    """The number of connections of several processes."""
+
+    def update(self, own: int) -> int:
+        """Set the number of connections of this process; return that of all processes."""
+
+
 #: File descriptors that are not used for connections, but for refusals, files and the program's other sockets.
 _RESERVED_FILES = 64
 #: Bytes. When a block of this size is freed, glibc keeps as much memory for the next messages. Without it, every large
@@ -65,8 +73,10 @@ class Server:
         app: becomes `Request.app`; the server does not use it.
         access_log: whether to write one INFO line for each finished request and each closed WebSocket to the logger
             `pywsapp.access`.
+        count: the connections of all processes, which `max_connections` limits; None if there is only this process.
 
     Attributes:
+        accepted: the number of connections since the start.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
     """
@@ -81,8 +91,10 @@ class Server:
         *,
         app: Any = None,
         access_log: bool = False,
+        count: ConnectionCount | None = None,
     ) -> None:
         self.app = app
+        self._count = count
         self.connection_log = ConnectionLog(access_log)
         self.component = component
         self.options = options
@@ -90,11 +102,13 @@ class Server:
         self.runtime = Runtime(options, self._connection_ended)
         self.max_connections = max_connections or _connections_allowed()
         self.draining = False
+        self.accepted = 0
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._stop: anyio.Event | None = None
         self._handshake_grace = handshake_grace
         self._replaced = False
+        self._drain_timeout = options.drain_timeout
         self._date = (0, "")  # a Unix time and the Date field's value for it
 
     async def run(
@@ -162,13 +176,15 @@ class Server:
 
         await self.runtime.run(body)
 
-    def stop(self, *, replaced: bool = False) -> None:
+    def stop(self, *, replaced: bool = False, drain_timeout: float | None = None) -> None:
         """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over.
 
         Args:
             replaced: another process accepts on the same sockets, so the server stops accepting without the delay.
+            drain_timeout: seconds for the drain, instead of `Options.drain_timeout`.
         """
         self._replaced = replaced
+        self._drain_timeout = drain_timeout or self.options.drain_timeout
         if self._stop is not None:
             self._stop.set()
 
@@ -180,7 +196,10 @@ class Server:
         """
         if self.draining:
             raise Refuse(503, [("Retry-After", "1")], "the server is restarting")
-        if len(self.runtime.connections) > self.max_connections:
+        number = len(self.runtime.connections)
+        if self._count is not None:
+            number = self._count.update(number)
+        if number > self.max_connections:
             raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
 
     def date(self) -> str:
@@ -191,9 +210,12 @@ class Server:
         return self._date[1]
 
     def _make_connection(self, header: ProxyHeader | None = None) -> HttpConnection:
+        self.accepted += 1
         return HttpConnection(self, header)
 
     def _connection_ended(self, connection: object) -> None:
+        if self._count is not None:
+            self._count.update(len(self.runtime.connections))
         if isinstance(connection, Lifecycle):
             self.connection_log.closed(connection.conn)
 
@@ -232,8 +254,8 @@ class Server:
         if open_connections:
             logger.info("draining %d connections", len(open_connections))
         random.shuffle(open_connections)
-        pause = min(_DRAIN_PAUSE, self.options.drain_timeout / 2 / (len(open_connections) / _DRAIN_BATCH + 1))
-        with anyio.move_on_after(self.options.drain_timeout) as scope:
+        pause = min(_DRAIN_PAUSE, self._drain_timeout / 2 / (len(open_connections) / _DRAIN_BATCH + 1))
+        with anyio.move_on_after(self._drain_timeout) as scope:
             for start in range(0, len(open_connections), _DRAIN_BATCH):
                 for connection in open_connections[start : start + _DRAIN_BATCH]:
                     connection.conn.close(CloseCode.SERVICE_RESTART, "service restart")
