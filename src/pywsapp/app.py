@@ -12,7 +12,8 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._process.background import HookT
-from pywsapp._process.running import Runner, Tls, check_not_importing
+from pywsapp._process.importing import check_not_importing
+from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import Broker
@@ -54,8 +55,8 @@ class App:
         proxy_protocol: expect a PROXY header, version 1 or 2, from a load balancer at the start of each connection.
         trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets. The server
             believes their X-Forwarded-For and X-Forwarded-Proto fields and their PROXY headers.
-        max_connections: the server refuses further handshakes with status 503. By default the limit of open files
-            decides.
+        max_connections: the server refuses further handshakes with status 503. Workers count the connections of all of
+            them. By default the limit of open files decides, for each process.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
         broker_key: a secret that all processes share. Messages are then signed, and others are dropped.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
-from pywsapp._process.running import importing
+from pywsapp._process.importing import importing
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError

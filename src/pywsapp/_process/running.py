@@ -8,8 +8,7 @@ import os
 import ssl
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from pywsapp._process.background import Background, Hook, HookT, call, run_logge
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
+from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket
@@ -51,8 +51,6 @@ _SPARE_SECONDS = 2.0
 _BROKER_SECONDS = 4.0
 #: The seconds for which a worker that is being replaced waits for handshakes that have begun.
 _HANDSHAKE_GRACE = 1.0
-#: Addresses that a URL shows as the name of the App.
-_ALL_OR_LOOPBACK = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 
 
 class Runner:
@@ -279,6 +277,8 @@ class Runner:
             if not _is_raised_by_bind(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
+        if self._context is not None:
+            self._context.wait_for_end()
         if was_forced:
             sys.exit(FORCED)
         if supervised:
@@ -409,55 +409,3 @@ class Runner:
 def _is_raised_by_bind(exc: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
     return frame.f_globals.get("__name__") == ListeningSocket.__module__
-
-
-def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | Sequence[str]) -> list[str]:
-    """Return URLs such as "http://localhost:8080" and "unix:/run/chat.sock", without duplicates.
-
-    Args:
-        addresses: listeners with their addresses, `host:port` or `unix:path`.
-        http_host: the name or names of the App; the first one replaces addresses that are no use to a client.
-    """
-    name = http_host if isinstance(http_host, str) else http_host[0]
-    if ":" in name and not name.startswith("["):
-        name = f"[{name}]"
-    urls = []
-    for listener, address in addresses:
-        if address.startswith("unix:"):
-            urls.append(address)
-            continue
-        host, _, port = address.rpartition(":")
-        if host in _ALL_OR_LOOPBACK and "*" not in name:
-            host = name
-        urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
-    return list(dict.fromkeys(urls))
-
-
-_imported_module: str | None = None
-
-
-@contextmanager
-def importing(module: str) -> Iterator[None]:
-    """Make `check_not_importing` raise: the command line imports a module, and runs its App afterwards."""
-    global _imported_module
-    _imported_module = module
-    try:
-        yield
-    finally:
-        _imported_module = None
-
-
-def check_not_importing(call: str) -> None:
-    """Check that the command line does not import a module at the moment.
-
-    Args:
-        call: what the module calls, such as "app.run()".
-
-    Raises:
-        ConfigurationError: it does, so the module would run the App while it is imported.
-    """
-    if _imported_module is not None:
-        raise ConfigurationError(
-            f"the module {_imported_module!r} calls {call} while `pywsapp run` imports it; "
-            f'put the call under `if __name__ == "__main__":`'
-        )

@@ -174,16 +174,23 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> WorkerProcess:
         worker = WorkerProcess(slot.number, self._limits)
+        worker.on_started = self._send_processes
         worker.on_worn_out = functools.partial(self._replace_worn_out, slot, worker)
         self._living.add(worker)
         self._processes.start_soon(self._run, worker, slot)
         return worker
+
+    def _send_processes(self) -> None:
+        pids = [worker.pid for worker in self._living if worker.pid]
+        for worker in self._living:
+            worker.send_processes(pids)
 
     async def _run(self, worker: WorkerProcess, slot: _Slot) -> None:
         try:
             await worker.run(self._command, slot.sockets, self._counts, self._attach, self._limit)
         finally:
             self._living.discard(worker)
+            self._send_processes()
             for other in self._living:
                 other.send_end_of(worker)
         if (slot.worker is not worker or worker.retired) and worker.listens and worker.status:

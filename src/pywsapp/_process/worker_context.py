@@ -6,7 +6,8 @@ socket for stacks, and one end of the bus if there is one. The worker removes th
 a program which the worker starts is not a worker.
 
 A thread reads what the supervisor sends, because the event loop can be blocked or not running yet. When the supervisor
-has ended, the worker drains for a moment, and then the thread ends the process whatever the event loop does.
+has ended, the worker drains for a moment, and then the thread ends the process whatever the event loop does. It ends
+the other workers as well: one that was suspended, or whose handler holds the interpreter lock, cannot do it itself.
 
 `faulthandler` writes the stacks of all threads to the socket for stacks at SIGQUIT. It needs neither the event loop nor
 the interpreter lock, so the supervisor gets the stack of every worker that hangs, except one that was suspended.
@@ -33,7 +34,18 @@ import anyio
 
 from pywsapp._process.connection_counts import ConnectionCount
 from pywsapp._process.worker_limits import memory_used
-from pywsapp._process.worker_messages import ALIVE, BEGUN, GONE, LISTENING, ORIGIN, REPLACED, STOPPING, LineReader, send
+from pywsapp._process.worker_messages import (
+    ALIVE,
+    BEGUN,
+    GONE,
+    LISTENING,
+    ORIGIN,
+    PROCESSES,
+    REPLACED,
+    STOPPING,
+    LineReader,
+    send,
+)
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.exceptions import ConfigurationError
 
@@ -102,6 +114,8 @@ class WorkerContext:
         self._interval: float = settings["interval"]
         self._ends, self._thread_ends = socket.socketpair()
         self._ends.setblocking(False)
+        self._processes: list[int] = []  # the process IDs of all workers
+        self._thread = threading.Thread(target=self._follow, name="pywsapp supervisor", daemon=True)
         self._notify = socket.socket(fileno=settings["notify"])
         self._stacks = socket.socket(fileno=settings["stacks"])
         counts_fd, place, places = settings["counts"]
@@ -117,7 +131,7 @@ class WorkerContext:
         self._stacks.setblocking(False)  # the process must not wait for a supervisor that does not read
         faulthandler.register(signal.SIGQUIT, self._stacks.fileno())
         send(self._notify, BEGUN)
-        threading.Thread(target=self._follow, name="pywsapp supervisor", daemon=True).start()
+        self._thread.start()
 
     def adopt(self, listeners: Sequence[ListeningSocket]) -> list[ListeningSocket]:
         """Return the inherited listening sockets, in place of an App's own listeners.
@@ -171,6 +185,11 @@ class WorkerContext:
                 for words in reader.read() or ():
                     handle(words[0])
 
+    def wait_for_end(self) -> None:
+        """Block until the thread has ended this process, if it is an orphan."""
+        if self.orphaned.is_set():
+            self._thread.join()
+
     def _follow(self) -> None:
         """Follow what the supervisor sends, and its end; runs in a thread."""
         reader = LineReader(self._notify)
@@ -179,11 +198,18 @@ class WorkerContext:
                 if kind == REPLACED:
                     self.replaced.set()
                     os.kill(os.getpid(), signal.SIGTERM)
+                elif kind == PROCESSES:
+                    self._processes = [int(pid) for pid in words]
                 elif kind == GONE:
                     send(self._thread_ends, *words)  # to the event loop
         self.orphaned.set()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_SECONDS)
+        for pid in self._processes:
+            with suppress(OSError):
+                # A worker leads its session. So this is not another process that has got the number of an ended one.
+                if pid != os.getpid() and os.getsid(pid) == pid:
+                    os.kill(pid, signal.SIGKILL)
         os._exit(1)
 
 

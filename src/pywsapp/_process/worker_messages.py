@@ -7,6 +7,7 @@
                           stopping SECONDS           it shuts down, and needs so many seconds at most
     from the supervisor   replaced                   another worker listens in its place; the worker shuts down
                           gone NAME                  the worker with this name on the broker has ended
+                          processes PID...           the worker processes that run now
 
 A worker that ends, and a supervisor that ends, close the socket.
 """
@@ -17,7 +18,7 @@ import socket
 from contextlib import suppress
 
 BEGUN, ORIGIN, LISTENING, ALIVE, STOPPING = "begun", "origin", "listening", "alive", "stopping"
-REPLACED, GONE = "replaced", "gone"
+REPLACED, GONE, PROCESSES = "replaced", "gone", "processes"
 
 _READ_SIZE = 4096
 

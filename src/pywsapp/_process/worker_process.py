@@ -26,7 +26,7 @@ import logging
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 
 import anyio
@@ -35,7 +35,18 @@ from anyio.abc import Process
 from pywsapp._process.connection_counts import ConnectionCounts
 from pywsapp._process.worker_context import environment
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._process.worker_messages import ALIVE, BEGUN, GONE, LISTENING, ORIGIN, REPLACED, STOPPING, LineReader, send
+from pywsapp._process.worker_messages import (
+    ALIVE,
+    BEGUN,
+    GONE,
+    LISTENING,
+    ORIGIN,
+    PROCESSES,
+    REPLACED,
+    STOPPING,
+    LineReader,
+    send,
+)
 
 logger = logging.getLogger("pywsapp")
 
@@ -73,6 +84,7 @@ class WorkerProcess:
         name: its name on the broker; None until it has sent it.
         began: when it was started, in seconds of the event loop's clock.
         worn_out: which of its limits it has reached, for a log; None if it has reached none.
+        on_started: called when the process runs.
         on_worn_out: called when it has reached a limit, again and again.
     """
 
@@ -87,6 +99,7 @@ class WorkerProcess:
         self.began = anyio.current_time()
         self.name: str | None = None
         self.worn_out: str | None = None
+        self.on_started: Callable[[], None] | None = None
         self.on_worn_out: Callable[[], None] | None = None
         self._limits = limits.drawn()
         self._retired = False
@@ -117,6 +130,11 @@ class WorkerProcess:
         self._replaced = replaced and self.listens
         self._must_end.set()
         self.started.set()
+
+    def send_processes(self, pids: Iterable[int]) -> None:
+        """Send the process the numbers of all worker processes, since it ends them if it becomes an orphan."""
+        if self._notify is not None:
+            send(self._notify, PROCESSES, *pids)
 
     def send_end_of(self, other: WorkerProcess) -> None:
         """Send the process the message that another one has ended, whose users are present no longer."""
@@ -176,6 +194,8 @@ class WorkerProcess:
     async def _follow(self, process: Process, notify: socket.socket, stacks: socket.socket, limit: float) -> None:
         self.pid = process.pid
         self._notify = notify
+        if self.on_started is not None:
+            self.on_started()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, notify)
