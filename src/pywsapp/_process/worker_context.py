@@ -129,8 +129,9 @@ class WorkerContext:
     def follow_supervisor(self) -> None:
         """Start to follow what the supervisor sends."""
         self._stacks.setblocking(False)  # the process must not wait for a supervisor that does not read
-        faulthandler.register(signal.SIGQUIT, self._stacks.fileno())
-        send(self._notify, BEGUN)
+        if hasattr(faulthandler, "register"):  # PyPy has no such function
+            faulthandler.register(signal.SIGQUIT, self._stacks.fileno())
+            send(self._notify, BEGUN)
         self._thread.start()
 
     def adopt(self, listeners: Sequence[ListeningSocket]) -> list[ListeningSocket]:
