@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.serving import GUARD
 from topics.test_presence import Network, network, two  # noqa: F401 - a fixture
 
-from pywsapp import App, Options
+from pywsapp import App
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.topics.presence.view import ALIVE_TOPIC
 
@@ -40,7 +39,7 @@ def test_another_process_can_report_the_end(network: Network, of: object) -> Non
 @pytest.mark.anyio
 async def test_the_end_is_published_to_other_machines() -> None:
     sent = []
-    app = App("*", 0, broker=MemoryBroker(), options=Options())
+    app = App("*", 0, broker=MemoryBroker())
     app.on_presence("*")(lambda topic, diff: None)
     async with app.topics.running():
         assert app.topics.relay is not None
@@ -49,4 +48,3 @@ async def test_the_end_is_published_to_other_machines() -> None:
         app.topics.presence.process_ended("abc")
         await app.topics.relay.flush()
     assert any(topic == ALIVE_TOPIC and b'"bye"' in data and b'"abc"' in data for topic, data in sent), sent
-    assert GUARD
