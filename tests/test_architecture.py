@@ -63,7 +63,7 @@ ON_DEMAND = (
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
-LONG_FILES = {"pywsapp.app": 560}  # most of it is the documentation of the public class
+LONG_FILES = {"pywsapp.app": 600}  # most of it is the documentation of the public class
 MAX_FUNCTION_LINES = 60
 
 

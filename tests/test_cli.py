@@ -48,6 +48,7 @@ def test_script_of_the_package_is_main() -> None:
         (["demo", "--backend", "gevent"], "argument --backend: must be asyncio or trio, not 'gevent'"),
         (["run"], "the following arguments are required: MODULE[:APP]"),
         (["run", "chat:app", "--workers", "many"], "argument --workers: must be a number or auto, not 'many'"),
+        (["run", "chat:app", "--worker-timeout", "soon"], "argument --worker-timeout: must be a number, not 'soon'"),
         (["run", "chat", "--log-level", "loud"], "must be debug, info, warning, error or critical, not 'loud'"),
     ],
 )
@@ -201,6 +202,12 @@ def test_run_on_another_address_and_port(folder: Path) -> None:
         (["chat:os.getpid", "--factory"], "chat:os.getpid is no App, but int"),
         (["chat:app", "--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
         (["chat:app", "--workers", "0"], "workers must be a number of processes of at least 1, not 0"),
+        (["chat:app", "--worker-timeout", "0"], "worker_timeout must be a number greater than 0, not 0.0"),
+        (["chat:app", "--worker-max-age", "-1"], "worker_max_age must be a number greater than 0, not -1.0"),
+        (
+            ["chat:app", "--worker-max-memory", "1000"],
+            "worker_max_age, worker_max_connections and worker_max_memory need more than one worker",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -12,7 +12,9 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._process.background import HookT
-from pywsapp._process.running import Runner, Tls, check_not_importing
+from pywsapp._process.importing import check_not_importing
+from pywsapp._process.running import Runner, Tls
+from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.urls import broker_for
@@ -54,8 +56,9 @@ class App:
         proxy_protocol: expect a PROXY header, version 1 or 2, from a load balancer at the start of each connection.
         trusted_proxies: the IP addresses and networks of proxies, and "unix" for those on Unix sockets. The server
             believes their X-Forwarded-For and X-Forwarded-Proto fields and their PROXY headers.
-        max_connections: the server refuses further handshakes with status 503. By default the limit of open files
-            decides. Clients without a complete request do not count.
+        max_connections: the server refuses further handshakes with status 503. Workers count the connections of all of
+            them. By default the limit of open files decides, for each process. Clients without a complete request do
+            not count.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
         broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
@@ -394,7 +397,10 @@ class App:
         return self._runner.add_hook(hook, self._runner.startup)
 
     def on_shutdown(self, hook: HookT) -> HookT:
-        """Call a def or async def after all connections have ended; a decorator."""
+        """Call a def or async def after all connections have ended; a decorator.
+
+        Each hook has `Options.drain_timeout`. It can broadcast on topics, but its messages reach other processes only.
+        """
         return self._runner.add_hook(hook, self._runner.shutdown)
 
     def every(self, seconds: float) -> Callable[[HookT], HookT]:
@@ -413,7 +419,8 @@ class App:
         The task is cancelled when the App has drained. An exception is logged and ends only the task.
 
         Raises:
-            ConfigurationError: the task is no function that takes the arguments, or the caller runs in another thread.
+            ConfigurationError: the task is no function that takes the arguments, the App has drained, so that the task
+                would not run, or the caller runs in another thread.
         """
         self.topics.check_thread("app.start_soon")
         self._runner.background.start_soon(task, *arguments)
@@ -479,7 +486,17 @@ class App:
             self.topics.codec.use_key(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
-    def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:
+    def run(
+        self,
+        *,
+        backend: str = "asyncio",
+        uvloop: bool | None = None,
+        workers: int | None = None,
+        worker_timeout: float = 30,
+        worker_max_age: float | None = None,
+        worker_max_connections: float | None = None,
+        worker_max_memory: float | None = None,
+    ) -> None:
         """Run the App until SIGINT or SIGTERM; blocks.
 
         At the first signal the App drains: it stops accepting connections, closes every connection with code 1012, and
@@ -492,6 +509,13 @@ class App:
             workers: how many processes share the listening sockets. Above 1 this process supervises them, and SIGHUP
                 replaces them. Each worker runs the program's command line up to this call, which does not return
                 there. Without a broker, a bus between the workers carries the messages of topics.
+            worker_timeout: seconds in which a worker must listen after its start, and in which its event loop must run
+                each time. A worker that exceeds it hangs: its stack is logged, and another one replaces it.
+                `math.inf` for no limit.
+            worker_max_age: seconds after which a worker is replaced, as at SIGHUP. Of this and the next two limits,
+                each worker has a random share between 80 and 100 %, so that not all are replaced at the same time.
+            worker_max_connections: connections that a worker accepts until it is replaced.
+            worker_max_memory: bytes of memory at which a worker is replaced.
 
         Raises:
             ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
@@ -499,13 +523,14 @@ class App:
         """
         check_not_importing("app.run()")
         self._check_not_mounted()
-        self._runner.run(backend, uvloop, workers)
+        limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
+        self._runner.run(backend, uvloop, workers, limits)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside an anyio program (asyncio or trio) until `stop`, or until cancelled.
 
-        `await task_group.start(app.serve)` returns when the App listens. The program handles signals. A later call runs
-        the App again.
+        `await task_group.start(app.serve)` returns when the App listens, or was stopped before. The program handles
+        signals. A later call runs the App again.
 
         Raises:
             ConfigurationError: the App runs already, or it cannot listen.
@@ -518,7 +543,7 @@ class App:
         """Begin to drain. `run` or `serve` returns after the drain.
 
         With `Options.drain_delay` health checks fail first, and connections continue for that time. Startup hooks that
-        still run are cancelled.
+        still run are cancelled. If the App does not run yet, the next `run` or `serve` returns at once. Does not block.
 
         Raises:
             ConfigurationError: the caller runs in another thread.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
-from pywsapp._process.running import importing
+from pywsapp._process.importing import importing
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
@@ -69,7 +69,8 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
     )
-    app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers)
+    settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
+    app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
 
 
 def publish(url: str, topic: str, message: str, message_id: str | None = None) -> None:
@@ -156,6 +157,13 @@ def _integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -207,7 +215,13 @@ _OPTIONS = (
     _Option(("--backend",), _one_of("asyncio", "trio"), "NAME", "the event loop, asyncio or trio (default: asyncio)"),
     _Option(("--log-level",), _one_of(*_LOG_LEVELS), "LEVEL", f"{', '.join(_LOG_LEVELS)} (default: info)"),
     _Option(("--access-log",), _switch, "", "log a line for each request and each connection"),
+    _Option(("--worker-timeout",), _number, "SECONDS", "replace a worker that hangs for so long; inf for no limit"),
+    _Option(("--worker-max-age",), _number, "SECONDS", "replace a worker after this time"),
+    _Option(("--worker-max-connections",), _integer, "NUMBER", "replace a worker that has accepted so many"),
+    _Option(("--worker-max-memory",), _integer, "BYTES", "replace a worker that uses so much memory"),
 )
+#: Options of `App.run` for workers.
+_WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
 #: Options that name a socket; those of different groups exclude each other.
 _SOCKETS = (("address", "port"), ("unix_path",), ("fd",))
 _EPILOG = (

@@ -9,14 +9,17 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from support.app_client import status
-from support.serving import TEXT, Recorder
+from support.serving import TEXT, Recorder, frame
 from support.wire import peer_of, running
 
 from pywsapp import (
     App,
     ConfigurationError,
+    Connection,
     Options,
+    Topic,
 )
+from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +92,70 @@ async def test_shutdown_hook_that_hangs_is_cancelled() -> None:
     app.on_shutdown(anyio.sleep_forever)
     async with running(app):
         pass
+
+
+async def test_task_of_a_shutdown_hook_is_refused() -> None:
+    app = App("*", 0)
+    failures: list[str] = []
+
+    @app.on_shutdown
+    def start() -> None:
+        try:
+            app.start_soon(anyio.sleep, 0)
+        except ConfigurationError as exc:
+            failures.append(str(exc))
+
+    for times in (1, 2):
+        async with running(app):
+            app.start_soon(anyio.sleep, 0)
+        assert len(failures) == times
+    assert failures[0].startswith("the task sleep does not run, because the App has drained; await it in a shutdown")
+
+
+async def test_task_of_a_handler_that_outlives_the_drain_is_refused() -> None:
+    app = App("*", 0, options=Options(drain_timeout=0.2, close_timeout=0.1, on_close_timeout=0.3))
+    failures: list[Exception] = []
+
+    class Slow(Recorder):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            conn.send("begun")
+            await anyio.sleep_forever()
+
+        async def on_close(self, conn: Connection) -> None:
+            await anyio.lowlevel.checkpoint()
+            try:
+                app.start_soon(anyio.sleep, 0)
+            except ConfigurationError as exc:
+                failures.append(exc)
+
+    app.route("/", Slow())
+    async with running(app), peer_of(app) as peer:
+        await peer.open()
+        await peer.send(frame(TEXT))
+        assert await peer.frame() == (TEXT, b"begun")
+        app.stop()
+    assert len(failures) == 1
+
+
+async def test_broadcast_of_a_shutdown_hook_reaches_other_processes() -> None:
+    broker = MemoryBroker()
+    app, other = App("*", 0, broker=broker), App("*", 0, broker=broker)
+    received, came = [], anyio.Event()
+
+    @app.on_shutdown
+    async def say_goodbye() -> None:
+        await app.topic("news").broadcast("closed")
+
+    @other.on_broadcast("news")
+    def receive(topic: Topic, message: Any) -> None:
+        received.append(message)
+        came.set()
+
+    async with running(other):
+        async with running(app):
+            pass
+        await came.wait()
+    assert received == ["closed"]
 
 
 async def test_every_goes_on_after_an_exception(caplog: pytest.LogCaptureFixture) -> None:

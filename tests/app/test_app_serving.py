@@ -75,12 +75,39 @@ async def test_stop_in_a_startup_hook() -> None:
         await app.serve()
 
 
-async def test_stop_before_running_is_forgotten() -> None:
+async def test_start_returns_when_the_app_is_stopped_during_startup() -> None:
+    app = App("*", 0)
+    calls: list[str] = []
+
+    @app.on_startup
+    def stop() -> None:
+        calls.append("first")
+        app.stop()
+
+    app.on_startup(lambda: calls.append("never"))
+    app.on_shutdown(lambda: calls.append("shutdown"))
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(app.serve)
+    assert calls == ["first", "shutdown"]
+
+
+async def test_stop_before_serve_ends_it_at_once_and_counts_once() -> None:
     app = App("*", 0)
     app.route("/", EchoServer())
-    app.stop()
+    calls: list[str] = []
+    app.on_startup(lambda: calls.append("startup"))
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.serve)
+            app.stop()  # the task above has not begun
+        app.stop()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(app.serve)
+    assert calls == []
     async with running(app):
         assert await status(app) == 101
+    assert calls == ["startup"]
 
 
 async def test_cancelling_serve() -> None:

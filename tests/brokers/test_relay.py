@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -130,6 +132,43 @@ async def test_a_kept_message_waits_for_the_connection_and_keeps_its_place() -> 
         for acknowledgement in acknowledgements:
             await taken(acknowledgement)
         assert inbox.data == [b"%d" % number for number in range(1, 1001)]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_kept_message_does_not_wait_for_a_broker_that_accepts_nothing_while_the_app_drains(
+    connected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GIVE_UP_SECONDS", 0.05)
+    broker = Bench()
+    broker.available = connected
+    broker.before["publish"] = anyio.Event().wait
+    relay = Relay(broker, Inbox())
+    async with relaying(relay), anyio.create_task_group() as tasks:
+        acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 1001)]
+        tasks.start_soon(relay.give_up_when_stuck, 0)
+        for acknowledgement in acknowledgements:
+            assert await failure_of(acknowledgement) == "the memory broker accepts nothing, and the app stops"
+        assert relay.stats.pending == 0
+        with anyio.fail_after(GUARD):
+            await relay.flush()
+            assert not connected or await failure_of(relay.publish("t", b"later", kept(2000)))
+        if not connected:
+            assert await failure_of(relay.publish("t", b"later", kept(2000))) == "the memory broker is not connected"
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_slow_broker_gets_all_messages_while_the_app_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(relay_module, "_BATCH", 1)
+    broker = Bench()
+    broker.before["publish"] = functools.partial(anyio.sleep, 0.02)
+    relay = Relay(broker, Inbox())
+    async with relaying(relay), anyio.create_task_group() as tasks:
+        tasks.start_soon(relay.give_up_when_stuck, 0)
+        acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 31)]
+        for acknowledgement in acknowledgements:
+            await taken(acknowledgement)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_kept_message_that_the_broker_never_accepts_is_dropped_after_some_attempts() -> None:

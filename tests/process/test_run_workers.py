@@ -45,7 +45,7 @@ app.route("/", WorkerInfo())
 #: Shortens the times that a worker has to end, for handlers that do not end.
 SHORT_LIMITS = """
 from pywsapp._process import running, signals
-running._SPARE_SECONDS = signals._CANCEL_SECONDS = 0.3
+running._SPARE_SECONDS = running._BROKER_SECONDS = running._HANDSHAKE_GRACE = signals._CANCEL_SECONDS = 0.3
 """
 
 

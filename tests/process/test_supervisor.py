@@ -16,7 +16,8 @@ from support.serving import GUARD
 
 from pywsapp._process import supervisor as module
 from pywsapp._process.supervisor import LONGEST_PAUSE, Supervisor, share
-from pywsapp._process.worker_process import WorkerProcess
+from pywsapp._process.worker_limits import WorkerLimits
+from pywsapp._process.worker_process import Attach, WorkerProcess
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp.exceptions import ConfigurationError
 
@@ -27,13 +28,15 @@ pytestmark = [
 
 #: Sends its number and process ID on the bus, then does what it receives.
 WORKER = """
-import os, signal, sys
+import os, signal, sys, threading
+import anyio
 from pywsapp._process.worker_context import worker_context
 context = worker_context()
 def end(number, frame):
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 {first}
+threading.Thread(target=anyio.run, args=[context.report_alive], daemon=True).start()
 context.bus.sendall(f"{{context.number}} {{os.getpid()}}\\n".encode())
 context.listening()
 while True:
@@ -97,13 +100,25 @@ class Buses:
         return found[process - 1]
 
 
+def supervisor_of(
+    workers: int,
+    command: list[str],
+    *,
+    limit: float = GUARD,
+    limits: WorkerLimits | None = None,
+    attach: Attach | None = None,
+) -> Supervisor:
+    limits = limits or WorkerLimits()
+    return Supervisor([ListeningSocket(port=0)], workers, command, limit=limit, limits=limits, attach=attach)
+
+
 @asynccontextmanager
 async def supervised(
-    buses: Buses, workers: int = 2, *, first: str = "", limit: float = GUARD
+    buses: Buses, workers: int = 2, *, first: str = "", limit: float = GUARD, limits: WorkerLimits | None = None
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor until its workers listen, and stop it at the end."""
     command = [sys.executable, "-c", WORKER.format(first=first)]
-    supervisor = Supervisor([ListeningSocket(port=0)], workers, command, limit=limit, attach=buses.attach)
+    supervisor = supervisor_of(workers, command, limit=limit, limits=limits, attach=buses.attach)
     listening = anyio.Event()
     try:
         with anyio.fail_after(2 * GUARD):
@@ -141,7 +156,9 @@ async def test_every_worker_process_has_its_own_bus() -> None:
 async def test_without_attach_there_is_no_bus(capfd: pytest.CaptureFixture[str]) -> None:
     source = "from pywsapp._process.worker_context import worker_context\nprint('bus', worker_context().bus)"
     with pytest.raises(SystemExit):
-        await Supervisor([ListeningSocket(port=0)], 2, [sys.executable, "-c", source], limit=GUARD).run(lambda: None)
+        await Supervisor(
+            [ListeningSocket(port=0)], 2, [sys.executable, "-c", source], limit=GUARD, limits=WorkerLimits()
+        ).run(lambda: None)
     assert capfd.readouterr().out.split("\n")[:2] == ["bus None", "bus None"]
 
 
@@ -175,7 +192,9 @@ async def test_cancelled_supervisor_ends_all_workers() -> None:
 async def test_stopped_while_workers_start() -> None:
     buses = Buses()
     command = [sys.executable, "-c", WORKER.format(first="context.bus.sendall(b'begun'); signal.pause()")]
-    supervisor = Supervisor([ListeningSocket(port=0)], 1, command, limit=GUARD, attach=buses.attach)
+    supervisor = Supervisor(
+        [ListeningSocket(port=0)], 1, command, limit=GUARD, limits=WorkerLimits(), attach=buses.attach
+    )
 
     def started() -> None:
         pytest.fail("no worker listens")
@@ -220,7 +239,9 @@ async def refused(port: int) -> bool:
 
 
 async def test_command_that_cannot_be_started(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    supervisor = Supervisor([ListeningSocket(port=0)], 1, [str(tmp_path / "nothing")], limit=GUARD)
+    supervisor = Supervisor(
+        [ListeningSocket(port=0)], 1, [str(tmp_path / "nothing")], limit=GUARD, limits=WorkerLimits()
+    )
     with pytest.raises(SystemExit) as caught:
         await supervisor.run(lambda: None)
     assert caught.value.code == 1
@@ -230,17 +251,31 @@ async def test_command_that_cannot_be_started(caplog: pytest.LogCaptureFixture, 
 async def test_replacement_that_does_not_listen_in_time(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_START_TIMEOUT", 0.2)
     buses = Buses()
     async with supervised(buses, first="if 'HANGS' in os.environ: signal.pause()") as supervisor:
         old = await buses.of(1)
         await old.pid()
         monkeypatch.setenv("HANGS", "1")
+        supervisor._limits = WorkerLimits(0.5)
         supervisor.replace()
         assert await (await buses.of(1, 2)).ended()
+        while "the old workers stay" not in caplog.text:  # noqa: ASYNC110 - there is no event
+            await anyio.sleep(0.01)
         await old.ask(b"still there")
-        assert len(buses.all) == 3, "the second worker is not replaced"
-    assert "does not listen after 0.2 s; the old workers stay" in caplog.text
+        assert len(buses.all) == 4
+    assert "hangs and is killed: it has not begun to listen for 0.5 s" in caplog.text
+
+
+async def test_second_request_for_replacements_ends_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    buses = Buses()
+    async with supervised(buses, 1, first="if 'HANGS' in os.environ: signal.pause()") as supervisor:
+        monkeypatch.setenv("HANGS", "1")
+        supervisor.replace()
+        hanging = await buses.of(1, 2)
+        monkeypatch.delenv("HANGS")
+        supervisor.replace()
+        await (await buses.of(1, 3)).pid()
+        assert await hanging.ended()
 
 
 async def test_replaced_while_a_crashed_worker_waits_for_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +292,7 @@ async def test_replaced_while_a_crashed_worker_waits_for_its_restart(monkeypatch
 
 async def test_pauses_double_up_to_a_bound_and_start_again_after_a_stable_time() -> None:
     slot = module._Slot(1, [])
-    slot.worker = WorkerProcess(1)
+    slot.worker = WorkerProcess(1, WorkerLimits())
     pauses = [slot.pause() for _ in range(30)]
     for number, pause in enumerate(pauses):
         longest = min(0.1 * 2**number, LONGEST_PAUSE)

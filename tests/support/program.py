@@ -134,6 +134,8 @@ class BlockingClient:
             self._more()
         head_bytes, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
         self._buffer[:] = rest
+        if not head_bytes.startswith(b"HTTP/1.1 101 "):
+            self.sock.close()
         assert head_bytes.startswith(b"HTTP/1.1 101 ")
 
     def __enter__(self) -> Self:

@@ -29,14 +29,21 @@ class Background:
         self._permanent: list[_Task] = []
         self._waiting: list[_Task] | None = None
         self._tasks: TaskGroup | None = None
+        self._ended = False  # the App has drained, and its shutdown hooks run
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Run an async def, now or when the App runs; an exception is logged.
 
         Raises:
-            ConfigurationError: the task is no function that takes the arguments.
+            ConfigurationError: the task is no function that takes the arguments, or the App has drained, so that the
+                task would not run.
         """
         check_takes(task, ["..."] * len(arguments), f"the task {name_of(task)}")
+        if self._ended or (self._tasks is not None and self._tasks.cancel_scope.cancel_called):
+            raise ConfigurationError(
+                f"the task {name_of(task)} does not run, because the App has drained; "
+                "await it in a shutdown hook, or start it before"
+            )
         if self._tasks is not None:
             self._tasks.start_soon(run_logged, task, *arguments)
         elif self._waiting is not None:
@@ -79,10 +86,12 @@ class Background:
     def end(self) -> None:
         """Handle the end of the task group, also if it never began."""
         self._tasks = None
+        self._ended = True
 
     def reset(self) -> None:
         """Forget the tasks of this run; called after the last shutdown hook."""
         self._waiting = None
+        self._ended = False
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> None:

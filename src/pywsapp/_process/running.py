@@ -8,8 +8,7 @@ import os
 import ssl
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,9 @@ from pywsapp._process.health_port import HealthPort, answering_health, answering
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
-from pywsapp._process.worker_context import WorkerContext, worker_context
+from pywsapp._process.urls import urls_of
+from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
+from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
@@ -41,15 +42,17 @@ from pywsapp.topics.registry import TopicRegistry
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+worker_context()  # early, since a worker can hang, or lose its supervisor, before it has an App
+
 Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 logger = logging.getLogger("pywsapp")
 
-#: The seconds that a process has to shut down, in addition to the timeouts for connections and shutdown hooks.
+#: The seconds that a process has to shut down, in addition to all timeouts.
 _SPARE_SECONDS = 2.0
+#: The seconds in which the broker accepts the last messages, and in which its connection is closed.
+_BROKER_SECONDS = 4.0
 #: The seconds for which a worker that is being replaced waits for handshakes that have begun.
 _HANDSHAKE_GRACE = 1.0
-#: Addresses that a URL shows as the name of the App.
-_ALL_OR_LOOPBACK = ("127.0.0.1", "[::1]", "0.0.0.0", "[::]")
 
 
 class Runner:
@@ -284,41 +287,76 @@ class Runner:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, backend: str, uvloop: bool | None, workers: int | None) -> None:
+    def run(self, backend: str, uvloop: bool | None, workers: int | None, limits: WorkerLimits) -> None:
         """Run the App until a signal; see `App.run`."""
         check_no_loop()
         options = loop_options(backend, uvloop)
         count = check_workers(workers)
+        if limits.recycles and count == 1:
+            raise ConfigurationError(
+                "worker_max_age, worker_max_connections and worker_max_memory need more than one worker"
+            )
         self._context = worker_context()
         set_up_logging(self.worker)
-        limit = 2 * self._options.drain_timeout + self._options.on_close_timeout + _SPARE_SECONDS
-        limit += self._options.drain_delay
         supervised = self._context is not None
-        program = functools.partial(run_until_signal, self.serve, self.stop, limit, supervised=supervised)
+        serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
+        limit = self._shutdown_seconds
+        program = functools.partial(run_until_signal, serve, self.stop, limit, supervised=supervised)
         if self._context is not None:
             self.listeners = self._context.adopt(self.listeners)
             if self._context.bus is not None and self._topics.broker is None:
                 self._topics.broker = LocalBroker(self._context.bus)
         elif count > 1:
-            program = functools.partial(self._supervise, count, limit)
+            program = functools.partial(self._supervise, count, limits)
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
             if not _is_raised_by_bind(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
+        if self._context is not None:
+            self._context.wait_for_end()
         if was_forced:
             sys.exit(FORCED)
         if supervised:
             sys.exit()  # the code after `run` is for the supervisor only
 
-    async def _supervise(self, workers: int, limit: float) -> bool:
+    def _shutdown_seconds(self) -> float:
+        """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
+        options = self._options
+        hooks = len(self.shutdown) * options.drain_timeout
+        drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
+        return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
+
+    def _count_accepted(self) -> int:
+        return 0 if self._server is None else self._server.accepted
+
+    async def _serve_as_worker(self, context: WorkerContext) -> None:
+        """Run the App, and report to the supervisor that the event loop runs."""
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(context.report_alive, self._count_accepted)
+            tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
+            context.named(self._topics.codec.origin)
+            try:
+                await self.serve()
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as exc:
+                failure = exc
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
         router = BusRouter()
         try:
             attach = router.attach if self._topics.broker is None else None
             async with answering_health_of_workers(self._health):
-                return await supervise(self.listeners, workers, self._announce, limit, attach)
+                return await supervise(
+                    self.listeners, workers, self._announce, self._shutdown_seconds(), limits, attach
+                )
         finally:
             router.close()
 
@@ -331,8 +369,12 @@ class Runner:
         """Run the App inside a running event loop; see `App.serve`."""
         if self._server is not None:
             raise ConfigurationError("this App is running already")
+        if self._stopping:  # `stop` came first, for instance since this task had to wait for its turn
+            self._stopping = False
+            logger.info("the App was stopped before it ran")
+            task_status.started()
+            return
         self._server = server = self._make_server()
-        self._stopping = False
         self.background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
@@ -343,22 +385,31 @@ class Runner:
                 self._announce(server.addresses)
             task_status.started()
 
-        async with answering_health(self._health, self.worker, self._own_health):
-            try:
-                async with self._topics.running():
-                    with anyio.CancelScope() as self._starting:
-                        for hook in self.startup:
-                            await call(hook)
-                    self._starting = None
-                    if not self._stopping:
+        try:
+            async with answering_health(self._health, self.worker, self._own_health), self._topics.running():
+                try:
+                    await self._run_startup_hooks()
+                    if self._stopping:
+                        task_status.started()  # the caller does not wait any more
+                    else:
                         await server.run(self.listeners, started)
-            finally:
-                self.background.end()
-                self._starting = None
-                with anyio.CancelScope(shield=True):
-                    await self._run_shutdown_hooks()
-                self.background.reset()
-                self._server = None
+                finally:
+                    self.background.end()
+                    with anyio.CancelScope(shield=True):
+                        await self._run_shutdown_hooks()
+        finally:
+            self.background.reset()
+            self._server = None
+            self._stopping = False
+
+    async def _run_startup_hooks(self) -> None:
+        """Run the startup hooks until one of them, or another task, calls `stop`."""
+        with anyio.CancelScope() as self._starting:
+            for hook in self.startup:
+                if self._stopping:
+                    break
+                await call(hook)
+        self._starting = None
 
     def _make_server(self) -> Server:
         return Server(
@@ -371,6 +422,7 @@ class Runner:
             app=self._app,
             max_pending=self._max_pending,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
+            count=self._context.count if self._context is not None and self._max_connections else None,
         )
 
     async def _run_shutdown_hooks(self) -> None:
@@ -380,65 +432,22 @@ class Runner:
 
     def stop(self) -> None:
         """Begin to drain; see `App.stop`."""
+        if self._context is not None and not self._stopping:
+            self._context.stopping(self._shutdown_seconds())
+            if self._context.orphaned.is_set():
+                logger.error("the supervisor has ended: this worker ends within %g s", ORPHAN_SECONDS)
+        if self._server is not None and not self._stopping:
+            self._topics.drain(self._options.drain_delay)
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()
         if self._server is not None:
-            self._server.stop(replaced=self._is_replaced)
+            is_orphaned = self._context is not None and self._context.orphaned.is_set()
+            self._server.stop(
+                replaced=self._is_replaced or is_orphaned, drain_timeout=ORPHAN_SECONDS / 2 if is_orphaned else None
+            )
 
 
 def _is_raised_by_bind(exc: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
     return frame.f_globals.get("__name__") == ListeningSocket.__module__
-
-
-def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | Sequence[str]) -> list[str]:
-    """Return URLs such as "http://localhost:8080" and "unix:/run/chat.sock", without duplicates.
-
-    Args:
-        addresses: listeners with their addresses, `host:port` or `unix:path`.
-        http_host: the name or names of the App; the first one replaces addresses that are no use to a client.
-    """
-    name = http_host if isinstance(http_host, str) else http_host[0]
-    if ":" in name and not name.startswith("["):
-        name = f"[{name}]"
-    urls = []
-    for listener, address in addresses:
-        if address.startswith("unix:"):
-            urls.append(address)
-            continue
-        host, _, port = address.rpartition(":")
-        if host in _ALL_OR_LOOPBACK and "*" not in name:
-            host = name
-        urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
-    return list(dict.fromkeys(urls))
-
-
-_imported_module: str | None = None
-
-
-@contextmanager
-def importing(module: str) -> Iterator[None]:
-    """Make `check_not_importing` raise: the command line imports a module, and runs its App afterwards."""
-    global _imported_module
-    _imported_module = module
-    try:
-        yield
-    finally:
-        _imported_module = None
-
-
-def check_not_importing(call: str) -> None:
-    """Check that the command line does not import a module at the moment.
-
-    Args:
-        call: what the module calls, such as "app.run()".
-
-    Raises:
-        ConfigurationError: it does, so the module would run the App while it is imported.
-    """
-    if _imported_module is not None:
-        raise ConfigurationError(
-            f"the module {_imported_module!r} calls {call} while `pywsapp run` imports it; "
-            f'put the call under `if __name__ == "__main__":`'
-        )

@@ -37,7 +37,7 @@ _HANGUP = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 async def run_until_signal(
     serve: Callable[[], Awaitable[None]],
     stop: Callable[[], None],
-    limit: float,
+    limit: Callable[[], float] | None,
     *,
     reload: Callable[[], None] | None = None,
     supervised: bool = False,
@@ -49,7 +49,8 @@ async def run_until_signal(
     Args:
         serve: runs until it is stopped or cancelled.
         stop: makes `serve` end gracefully.
-        limit: seconds that `serve` has to end; after them the process ends with status 1.
+        limit: called at the first signal, in a thread; returns the seconds that `serve` has to end. After them the
+            process ends with status 1. None for no limit.
         reload: called at SIGHUP. Without it SIGHUP has its previous handler.
         supervised: whether this process is a worker. Other programs can signal a worker too, not only its supervisor.
             So SIGTERM stops it, however often it comes, SIGINT cancels it at once, and SIGHUP is ignored.
@@ -92,7 +93,7 @@ class _Signals:
         count: how many of the signals that end the program have come.
     """
 
-    def __init__(self, limit: float, reload: Callable[[], None] | None, supervised: bool) -> None:
+    def __init__(self, limit: Callable[[], float] | None, reload: Callable[[], None] | None, supervised: bool) -> None:
         self.count = 0
         self._limit = limit
         self._reload = reload
@@ -160,7 +161,8 @@ class _Signals:
     def _end_by_force(self) -> None:
         """Wait for signals in a thread; end the process if it does not end in time."""
         self._no_signal.acquire()
-        if not self._no_second_signal.acquire(timeout=self._limit):
+        limit = -1 if self._limit is None else self._limit()  # -1 waits for ever
+        if not self._no_second_signal.acquire(timeout=limit):
             logger.error("a handler does not end: ending the process without it")
             os._exit(1)
         if self.count > 1:

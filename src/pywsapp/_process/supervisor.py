@@ -41,8 +41,10 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
+from pywsapp._process.connection_counts import ConnectionCounts
 from pywsapp._process.signals import run_until_signal
 from pywsapp._process.worker_context import command_line
+from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._process.worker_process import Attach, WorkerProcess
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp.exceptions import ConfigurationError
@@ -54,9 +56,7 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 #: After so many seconds of running, the pause of a worker is `FIRST_PAUSE` again.
 _STABLE_SECONDS = 10.0
-#: Seconds that a replacement has to listen.
-_START_TIMEOUT = 60.0
-#: Seconds that a worker, and then its supervisor, have after their time limits until they are killed.
+#: Seconds that a worker has after its time limit until it is killed.
 _SPARE_SECONDS = 2.0
 
 #: Called with the listening addresses, and a text about the workers for the start-up line.
@@ -70,6 +70,7 @@ class _Slot:
         self.number = number
         self.sockets = sockets
         self.worker: WorkerProcess
+        self.next_attempt = 0.0  # to replace a worker that has reached a limit, in seconds of the event loop's clock
         self._failures = 0
 
     def pause(self) -> float:
@@ -88,7 +89,8 @@ class Supervisor:
         listeners: the addresses to listen on.
         workers: the number of workers.
         command: the command line of a worker; the process must call `worker_context()`.
-        limit: seconds that a worker has to drain before it is killed.
+        limit: seconds that a worker has to drain before it is killed, unless it says how many it needs.
+        limits: when a worker hangs, and when it has worked for long enough.
         attach: called for each worker process that starts, with the worker's number and the supervisor's end of a
             stream socket. The other end is the worker's `WorkerContext.bus`; it closes when the worker ends. None for
             no bus.
@@ -104,19 +106,25 @@ class Supervisor:
         command: Sequence[str],
         *,
         limit: float,
+        limits: WorkerLimits,
         attach: Attach | None = None,
     ) -> None:
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._listeners = listeners
+        self._counts = ConnectionCounts(workers)
         self._count = workers
         self._command = command
         self._limit = limit
+        self._limits = limits
         self._attach = attach
         self._slots: list[_Slot] = []
         self._living: set[WorkerProcess] = set()
         self._keep_scope: anyio.CancelScope | None = None
+        self._replace_scope: anyio.CancelScope | None = None
         self._processes: TaskGroup
         self._replace: anyio.Event
+        self._replace_all = False  # the workers of all slots
+        self._worn_out: dict[_Slot, None] = {}  # slots whose worker has reached a limit
         self._any_listened = True
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -130,7 +138,7 @@ class Supervisor:
             SystemExit: with status 1, if no worker listens.
         """
         self._replace = anyio.Event()
-        with ExitStack() as opened:
+        with self._counts, ExitStack() as opened:
             self._open(opened)
             async with anyio.create_task_group() as self._processes:
                 for slot in self._slots:
@@ -149,8 +157,11 @@ class Supervisor:
             self._keep_scope.cancel()
 
     def replace(self) -> None:
-        """Replace the workers one by one; a worker ends when its replacement listens."""
+        """Replace the workers: they end when all of their replacements listen. An attempt that is under way ends."""
+        self._replace_all = True
         self._replace.set()
+        if self._replace_scope is not None:
+            self._replace_scope.cancel()
 
     def _open(self, opened: ExitStack) -> None:
         shares: list[list[list[socket.socket]]] = []
@@ -162,17 +173,27 @@ class Supervisor:
         self._slots = [_Slot(number + 1, [share[number] for share in shares]) for number in range(self._count)]
 
     def _start(self, slot: _Slot) -> WorkerProcess:
-        worker = WorkerProcess(slot.number)
+        worker = WorkerProcess(slot.number, self._limits)
+        worker.on_started = self._send_processes
+        worker.on_worn_out = functools.partial(self._replace_worn_out, slot, worker)
         self._living.add(worker)
         self._processes.start_soon(self._run, worker, slot)
         return worker
 
+    def _send_processes(self) -> None:
+        pids = [worker.pid for worker in self._living if worker.pid]
+        for worker in self._living:
+            worker.send_processes(pids)
+
     async def _run(self, worker: WorkerProcess, slot: _Slot) -> None:
         try:
-            await worker.run(self._command, slot.sockets, self._attach, self._limit)
+            await worker.run(self._command, slot.sockets, self._counts, self._attach, self._limit)
         finally:
             self._living.discard(worker)
-        if worker.retired and worker.listens and worker.status:
+            self._send_processes()
+            for other in self._living:
+                other.send_end_of(worker)
+        if (slot.worker is not worker or worker.retired) and worker.listens and worker.status:
             logger.warning("%s was stopped, and %s", worker, worker.end)
 
     async def _keep_all(self, started: Callable[[], None]) -> None:
@@ -180,57 +201,99 @@ class Supervisor:
             first = [slot.worker for slot in self._slots]
             for slot in self._slots:
                 keepers.start_soon(self._keep, slot)
+            keepers.start_soon(self._replace_on_request)
             for worker in first:
                 await worker.started.wait()
-            if not any(worker.listens for worker in first):
+            if not any(slot.worker.listens for slot in self._slots):
                 logger.error("no worker listens; their output above says why")
                 self._any_listened = False
                 keepers.cancel_scope.cancel()
                 return
             started()
-            await self._replace_on_request()
+            await anyio.sleep_forever()
 
     async def _keep(self, slot: _Slot) -> None:
-        """Start another worker when the worker of the slot has ended by itself."""
+        """Start another worker when the worker of the slot has ended, or begins to leave, by itself."""
         while True:
             worker = slot.worker
-            await worker.ended.wait()
+            await worker.leaving.wait()
             if slot.worker is not worker:
                 continue
             pause = slot.pause()
-            logger.error("%s %s; starting another one in %g s", worker, worker.end, round(pause, 1))
+            if worker.ended.is_set():
+                logger.error("%s %s; starting another one in %g s", worker, worker.end, round(pause, 1))
+            else:
+                logger.info("%s shuts down by itself; another one takes its place", worker)
             await anyio.sleep(pause)
             if slot.worker is worker:
                 slot.worker = self._start(slot)
+
+    def _replace_worn_out(self, slot: _Slot, worker: WorkerProcess) -> None:
+        """Have a worker replaced that has reached a limit, unless that failed a short while ago."""
+        if slot.worker is worker and anyio.current_time() >= slot.next_attempt:
+            self._worn_out[slot] = None
+            self._replace.set()
 
     async def _replace_on_request(self) -> None:
         while True:
             await self._replace.wait()
             self._replace = anyio.Event()
-            logger.info("replacing %d workers one by one", self._count)
-            for slot in self._slots:
-                if not await self._replace_one(slot):
-                    break
-            else:
-                logger.info("all workers are replaced")
+            with anyio.CancelScope() as self._replace_scope:
+                await self._replace_due()
+            self._replace_scope = None
 
-    async def _replace_one(self, slot: _Slot) -> bool:
-        new = self._start(slot)
-        with anyio.move_on_after(_START_TIMEOUT):
-            await new.started.wait()
-        if not new.listens or new.ended.is_set():
-            new.retire()
-            problem = new.end if new.ended.is_set() else f"does not listen after {_START_TIMEOUT:g} s"
-            logger.error("the new %s %s; the old workers stay, fix the program and send SIGHUP again", new, problem)
-            return False
-        old, slot.worker = slot.worker, new
-        old.retire(replaced=True)
-        await old.ended.wait()
+    async def _replace_due(self) -> None:
+        if self._replace_all:
+            self._replace_all = False
+            logger.info("replacing %d workers", self._count)
+            if await self._replace_in(self._slots, "fix the program and send SIGHUP again"):
+                logger.info("all workers are replaced")
+        while self._worn_out:
+            slot = next(iter(self._worn_out))
+            del self._worn_out[slot]
+            if slot.worker.worn_out is not None:
+                logger.info("replacing %s: %s", slot.worker, slot.worker.worn_out)
+                if not await self._replace_in([slot], f"trying again in {LONGEST_PAUSE:g} s"):
+                    slot.next_attempt = anyio.current_time() + LONGEST_PAUSE
+
+    async def _replace_in(self, slots: Sequence[_Slot], advice: str) -> bool:
+        """Start replacements; when all of them listen, retire the old workers at the same time and wait for their end.
+
+        So each client is closed once, and the clients that come back find all of the new workers.
+
+        Args:
+            slots: where to replace the workers.
+            advice: what to do if a replacement does not listen, for the log.
+
+        Returns:
+            Whether the workers are replaced.
+        """
+        new = [self._start(slot) for slot in slots]
+        old: list[WorkerProcess] = []
+        try:
+            for worker in new:
+                await worker.started.wait()
+                if not worker.listens or worker.leaving.is_set():
+                    logger.error("the new %s %s; the old workers stay, %s", worker, worker.end, advice)
+                    return False
+            old = [slot.worker for slot in slots]
+            for slot, worker in zip(slots, new, strict=True):
+                slot.worker = worker
+        finally:
+            for worker in old or new:
+                worker.retire(replaced=True)
+        for worker in old:
+            await worker.ended.wait()
         return True
 
 
 async def supervise(
-    listeners: Sequence[ListeningSocket], workers: int, announce: Announce, limit: float, attach: Attach | None = None
+    listeners: Sequence[ListeningSocket],
+    workers: int,
+    announce: Announce,
+    limit: float,
+    limits: WorkerLimits,
+    attach: Attach | None = None,
 ) -> bool:
     """Run worker processes with the program's command line until a signal ends the program.
 
@@ -240,7 +303,9 @@ async def supervise(
         listeners: the addresses to listen on.
         workers: the number of workers.
         announce: called when the workers listen.
-        limit: seconds that a worker needs to drain at most; the supervisor kills it some seconds later.
+        limit: seconds that a worker needs to drain at most, unless it says how many it needs; the supervisor kills it
+            some seconds later.
+        limits: see `Supervisor`.
         attach: see `Supervisor`.
 
     Returns:
@@ -250,16 +315,15 @@ async def supervise(
         ConfigurationError: an address cannot be used, or there is no command line to run again.
         SystemExit: with status 1, if no worker listens.
     """
-    supervisor = Supervisor(listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, attach=attach)
+    supervisor = Supervisor(
+        listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, limits=limits, attach=attach
+    )
 
     def started() -> None:
         announce(supervisor.addresses, f": {workers} workers")
 
     return await run_until_signal(
-        functools.partial(supervisor.run, started),
-        supervisor.stop,
-        limit + 2 * _SPARE_SECONDS,
-        reload=supervisor.replace,
+        functools.partial(supervisor.run, started), supervisor.stop, None, reload=supervisor.replace
     )
 
 

@@ -1,13 +1,21 @@
 """What a supervisor passes to a worker process, and how the two communicate: both ends.
 
 A worker runs the program's command line again. One environment variable makes the process a worker. It has the numbers
-of the inherited file descriptors: the listening sockets, the socket for messages between worker and supervisor, and one
-end of the bus if there is one. The worker removes the variable from its environment, so that a program which the worker
-starts is not a worker.
+of the inherited file descriptors: the listening sockets, the socket for messages between worker and supervisor, the
+socket for stacks, and one end of the bus if there is one. The worker removes the variable from its environment, so that
+a program which the worker starts is not a worker.
+
+A thread reads what the supervisor sends, because the event loop can be blocked or not running yet. When the supervisor
+has ended, the worker drains for a moment, and then the thread ends the process whatever the event loop does. It ends
+the other workers as well: one that was suspended, or whose handler holds the interpreter lock, cannot do it itself.
+
+`faulthandler` writes the stacks of all threads to the socket for stacks at SIGQUIT. It needs neither the event loop nor
+the interpreter lock, so the supervisor gets the stack of every worker that hangs, except one that was suspended.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import itertools
 import json
@@ -16,19 +24,35 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import anyio
 
+from pywsapp._process.connection_counts import ConnectionCount
+from pywsapp._process.worker_limits import memory_used
+from pywsapp._process.worker_messages import (
+    ALIVE,
+    BEGUN,
+    GONE,
+    LISTENING,
+    ORIGIN,
+    PROCESSES,
+    REPLACED,
+    STOPPING,
+    LineReader,
+    send,
+)
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.exceptions import ConfigurationError
 
 VARIABLE = "PYWSAPP_WORKER"
 
-_LISTENING = b"L"
-_REPLACED = b"R"
+#: Seconds that a worker has to end when its supervisor has ended.
+ORPHAN_SECONDS = 1.5
 _runs = itertools.count()
 
 
@@ -50,65 +74,65 @@ def command_line() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def environment(
-    number: int, sockets: Sequence[Sequence[socket.socket]], notify: socket.socket, bus: socket.socket | None
-) -> dict[str, str]:
+def environment(settings: dict[str, Any]) -> dict[str, str]:
     """Return the environment variables of a new worker process.
 
     Args:
-        number: the worker's number, from 1.
-        sockets: for each listener of the App its listening sockets.
-        notify: the worker's end of the socket between worker and supervisor.
-        bus: the worker's end of the bus, or None.
+        settings: the argument of its `WorkerContext`.
     """
-    context = {
-        "number": number,
-        "sockets": [[sock.fileno() for sock in some] for some in sockets],
-        "notify": notify.fileno(),
-        "bus": None if bus is None else bus.fileno(),
-    }
-    return {**os.environ, VARIABLE: json.dumps(context)}
+    return {**os.environ, VARIABLE: json.dumps(settings)}
 
 
-async def wait_listening(notify: socket.socket) -> bool:
-    """Wait until a worker listens or has ended; return whether it listens.
-
-    Args:
-        notify: the supervisor's end of the socket.
-    """
-    while True:
-        await anyio.wait_readable(notify)
-        with suppress(BlockingIOError):
-            return notify.recv(1) == _LISTENING
-
-
-def send_replaced(notify: socket.socket) -> None:
-    """Send a worker the message that another worker has replaced it, which makes it end.
-
-    Args:
-        notify: the supervisor's end of the socket.
-    """
-    with suppress(OSError):  # the worker has just ended
-        notify.send(_REPLACED)
-
-
-@dataclass(frozen=True)
 class WorkerContext:
     """What a supervisor has passed to this worker process; `worker_context` creates it.
 
     Args:
+        settings: the decoded environment variable:
+            number: the worker's number, from 1.
+            sockets: for each listener of the App the file descriptors of its listening sockets.
+            notify: the file descriptor of the worker's end of the socket between worker and supervisor.
+            stacks: that of the worker's end of the socket for stacks.
+            bus: that of the worker's end of the bus, or None.
+            counts: that of the `ConnectionCounts`, the place of this process in it, or None, and its places.
+            interval: seconds between two messages that the worker's event loop runs.
+
+    Attributes:
         number: the worker's number, from 1.
         sockets: for each listener of the App the file descriptors of its listening sockets.
-        notify: the worker's end of the socket between worker and supervisor; it closes when the supervisor ends.
         bus: the worker's end of the bus between workers, or None.
+        count: the number of connections, shared with the other workers; None if there are too many processes.
         replaced: set when this process ends because another worker has replaced it.
+        orphaned: set when this process ends because its supervisor has ended.
     """
 
-    number: int
-    sockets: list[list[int]]
-    notify: socket.socket
-    bus: socket.socket | None
-    replaced: threading.Event
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.number: int = settings["number"]
+        self.bus = None if settings["bus"] is None else socket.socket(fileno=settings["bus"])
+        self.replaced = threading.Event()
+        self.orphaned = threading.Event()
+        self.sockets: list[list[int]] = settings["sockets"]
+        self._interval: float = settings["interval"]
+        self._ends, self._thread_ends = socket.socketpair()
+        self._ends.setblocking(False)
+        self._processes: list[int] = []  # the process IDs of all workers
+        self._thread = threading.Thread(target=self._follow, name="pywsapp supervisor", daemon=True)
+        self._notify = socket.socket(fileno=settings["notify"])
+        self._stacks = socket.socket(fileno=settings["stacks"])
+        counts_fd, place, places = settings["counts"]
+        self.count = None if place is None else ConnectionCount(counts_fd, place, places)
+        os.close(counts_fd)
+        fds = (settings["notify"], settings["stacks"], settings["bus"], *(fd for some in self.sockets for fd in some))
+        for fd in fds:
+            if fd is not None:
+                os.set_inheritable(fd, False)
+
+    def follow_supervisor(self) -> None:
+        """Start to follow what the supervisor sends."""
+        self._stacks.setblocking(False)  # the process must not wait for a supervisor that does not read
+        if hasattr(faulthandler, "register"):  # PyPy has no such function
+            faulthandler.register(signal.SIGQUIT, self._stacks.fileno())
+            send(self._notify, BEGUN)
+        self._thread.start()
 
     def adopt(self, listeners: Sequence[ListeningSocket]) -> list[ListeningSocket]:
         """Return the inherited listening sockets, in place of an App's own listeners.
@@ -127,10 +151,67 @@ class WorkerContext:
             for fd in fds
         ]
 
+    def named(self, name: str) -> None:
+        """Send the supervisor the name of this process on the broker."""
+        send(self._notify, ORIGIN, name)
+
     def listening(self) -> None:
         """Send the supervisor the message that this worker listens."""
-        with suppress(OSError):  # the supervisor has just ended, and `_wait_for_end` handles it
-            self.notify.send(_LISTENING)
+        send(self._notify, LISTENING)
+
+    def stopping(self, seconds: float) -> None:
+        """Send the supervisor the message that this worker shuts down.
+
+        Args:
+            seconds: the time that it needs at most.
+        """
+        send(self._notify, STOPPING, seconds)
+
+    async def report_alive(self, count: Callable[[], int] = int) -> None:
+        """Send the supervisor a message again and again while the event loop runs, until cancelled.
+
+        Args:
+            count: returns how many connections this process has accepted.
+        """
+        while True:
+            send(self._notify, ALIVE, count(), memory_used())
+            await anyio.sleep(self._interval)
+
+    async def follow_ends(self, handle: Callable[[str], None]) -> None:
+        """Call a function with the name on the broker of each worker that ends, until cancelled."""
+        reader = LineReader(self._ends)
+        while True:
+            await anyio.wait_readable(self._ends)
+            with suppress(BlockingIOError):
+                for words in reader.read() or ():
+                    handle(words[0])
+
+    def wait_for_end(self) -> None:
+        """Block until the thread has ended this process, if it is an orphan."""
+        if self.orphaned.is_set():
+            self._thread.join()
+
+    def _follow(self) -> None:
+        """Follow what the supervisor sends, and its end; runs in a thread."""
+        reader = LineReader(self._notify)
+        while (messages := reader.read()) is not None:
+            for kind, *words in messages:
+                if kind == REPLACED:
+                    self.replaced.set()
+                    os.kill(os.getpid(), signal.SIGTERM)
+                elif kind == PROCESSES:
+                    self._processes = [int(pid) for pid in words]
+                elif kind == GONE:
+                    send(self._thread_ends, *words)  # to the event loop
+        self.orphaned.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_SECONDS)
+        for pid in self._processes:
+            with suppress(OSError):
+                # A worker leads its session. So this is not another process that has got the number of an ended one.
+                if pid != os.getpid() and os.getsid(pid) == pid:
+                    os.kill(pid, signal.SIGKILL)
+        os._exit(1)
 
 
 @functools.cache
@@ -139,23 +220,6 @@ def worker_context() -> WorkerContext | None:
     text = os.environ.pop(VARIABLE, None)
     if text is None:
         return None
-    context = json.loads(text)
-    notify = socket.socket(fileno=context["notify"])
-    bus = None if context["bus"] is None else socket.socket(fileno=context["bus"])
-    for fd in (context["notify"], context["bus"], *(fd for fds in context["sockets"] for fd in fds)):
-        if fd is not None:
-            os.set_inheritable(fd, False)
-    replaced = threading.Event()
-    threading.Thread(target=_wait_for_end, args=(notify, replaced), name="pywsapp supervisor", daemon=True).start()
-    return WorkerContext(context["number"], context["sockets"], notify, bus, replaced)
-
-
-def _wait_for_end(notify: socket.socket, replaced: threading.Event) -> None:
-    """Send this process SIGTERM when it is replaced or its supervisor ends.
-
-    This runs in a thread, because the event loop can be blocked or not running yet.
-    """
-    with suppress(OSError):
-        if notify.recv(1) == _REPLACED:
-            replaced.set()
-    os.kill(os.getpid(), signal.SIGTERM)
+    context = WorkerContext(json.loads(text))
+    context.follow_supervisor()
+    return context

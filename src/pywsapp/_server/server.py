@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
+
+class ConnectionCount(Protocol):
+    """The number of connections of several processes."""
+
+    def update(self, own: int) -> int:
+        """Set the number of connections of this process; return that of all processes."""
+
+
 #: File descriptors that are not used for connections, but for refusals, files and the program's other sockets.
 _RESERVED_FILES = 64
 #: Bytes. When a block of this size is freed, glibc keeps as much memory for the next messages. Without it, every large
@@ -69,8 +77,10 @@ class Server:
         is_probe: returns whether a plain request is answered although the server has too many connections or drains.
         has_watchdog: whether a thread reports handlers that block the event loop.
         max_pending: when the server has more connections without a complete request, it drops the oldest ones.
+        count: the connections of all processes, which `max_connections` limits; None if there is only this process.
 
     Attributes:
+        accepted: the number of connections since the start.
         pending: the connections without an admitted request.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
@@ -89,8 +99,10 @@ class Server:
         max_pending: int | None = None,
         is_probe: Callable[[Request], bool] = lambda request: False,
         has_watchdog: bool = True,
+        count: ConnectionCount | None = None,
     ) -> None:
         self.app = app
+        self._count = count
         self.connection_log = ConnectionLog(access_log)
         self.component = component
         self.options = options
@@ -105,11 +117,13 @@ class Server:
         )
         self.runtime.timed = (self.pending,)
         self.draining = False
+        self.accepted = 0
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._stop: anyio.Event | None = None
         self._handshake_grace = handshake_grace
         self._replaced = False
+        self._drain_timeout = options.drain_timeout
         self._date = (0, "")  # a Unix time and the Date field's value for it
 
     async def run(
@@ -179,13 +193,15 @@ class Server:
 
         await self.runtime.run(body)
 
-    def stop(self, *, replaced: bool = False) -> None:
+    def stop(self, *, replaced: bool = False, drain_timeout: float | None = None) -> None:
         """Stop accepting, after `Options.drain_delay`, and drain; `run` returns when that is over.
 
         Args:
             replaced: another process accepts on the same sockets, so the server stops accepting without the delay.
+            drain_timeout: seconds for the drain, instead of `Options.drain_timeout`.
         """
         self._replaced = replaced
+        self._drain_timeout = drain_timeout or self.options.drain_timeout
         if self._stop is not None:
             self._stop.set()
 
@@ -196,7 +212,11 @@ class Server:
             Refuse: with 503.
         """
         self.check_not_draining()
-        if self.pending.admitted >= self.max_connections:
+        number = self.pending.admitted
+        total = number + 1 if self._count is None else self._count.update(number + 1)
+        if total > self.max_connections:
+            if self._count is not None:
+                self._count.update(number)
             raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
 
     def check_not_draining(self) -> None:
@@ -216,9 +236,12 @@ class Server:
         return self._date[1]
 
     def _make_connection(self, pending: PendingConnection | None = None) -> HttpConnection:
+        self.accepted += 1
         return HttpConnection(self, pending)
 
     def _connection_ended(self, connection: object) -> None:
+        if self._count is not None:
+            self._count.update(self.pending.admitted)
         if isinstance(connection, Lifecycle):
             self.connection_log.closed(connection.conn)
 
@@ -252,8 +275,8 @@ class Server:
         if open_connections:
             logger.info("draining %d connections", len(open_connections))
         random.shuffle(open_connections)
-        pause = min(_DRAIN_PAUSE, self.options.drain_timeout / 2 / (len(open_connections) / _DRAIN_BATCH + 1))
-        with anyio.move_on_after(self.options.drain_timeout) as scope:
+        pause = min(_DRAIN_PAUSE, self._drain_timeout / 2 / (len(open_connections) / _DRAIN_BATCH + 1))
+        with anyio.move_on_after(self._drain_timeout) as scope:
             for start in range(0, len(open_connections), _DRAIN_BATCH):
                 for connection in open_connections[start : start + _DRAIN_BATCH]:
                     connection.conn.close(CloseCode.SERVICE_RESTART, "service restart")

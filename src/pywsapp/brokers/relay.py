@@ -26,6 +26,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import anyio
@@ -48,6 +49,8 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 3.0
 #: After a connection that lasted this long, the pauses begin short again.
 GOOD_SECONDS = 10.0
+#: While the app drains: seconds in which the broker must accept the oldest message.
+GIVE_UP_SECONDS = 2.0
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * MIB
 #: A kept message is dropped after this many failed attempts to publish it, since it may be the cause of the failures.
@@ -105,6 +108,7 @@ class Relay:
         self._patterns = patterns
         self._on_connect = on_connect
         self._running = False
+        self._gave_up = False  # kept messages do not wait for a connection any more, since the app drains
         self.connection: BrokerConnection | None = None
         self._pending: deque[Acknowledgement] = deque()
         self._in_flight: list[Acknowledgement] = []
@@ -145,7 +149,7 @@ class Relay:
         if len(data) > self.broker.max_size:
             raise TopicError(f"a message of {len(data)} bytes is more than {self.broker.name} carries")
         acknowledgement = Acknowledgement(Outgoing(topic, data, keep))
-        if not self._running or (self.connection is None and keep is None):
+        if not self._running or (self.connection is None and (keep is None or self._gave_up)):
             self._fail([acknowledgement], f"{self.broker.name} is not connected")
             self._warn_if_ended(topic)
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
@@ -194,6 +198,28 @@ class Relay:
             if self._idle is None:
                 self._idle = anyio.Event()
             await self._idle.wait()
+
+    async def give_up_when_stuck(self, delay: float) -> None:
+        """Fail the queued messages if the broker accepts none of them, until cancelled: the app drains.
+
+        Code that awaits a kept message would wait for as long as the broker is unavailable, and the drain with it.
+
+        Args:
+            delay: seconds until the drain begins.
+        """
+        await anyio.sleep(delay)
+        while True:
+            oldest = self._oldest()
+            await anyio.sleep(GIVE_UP_SECONDS)
+            if oldest is not None and self._oldest() is oldest:
+                self._gave_up = True
+                self._fail([*self._in_flight, *self._pending], f"{self.broker.name} accepts nothing, and the app stops")
+                self._in_flight, self._pending_bytes = [], 0
+                self._pending.clear()
+                self._note_idle()
+
+    def _oldest(self) -> Acknowledgement | None:
+        return next(iter([*self._in_flight[:1], *islice(self._pending, 1)]), None)
 
     def _note_idle(self) -> None:
         if self._idle is not None:

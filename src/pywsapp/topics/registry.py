@@ -92,6 +92,7 @@ class TopicRegistry:
         self.history = HistoryService(self.codec, self._deliver_kept)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
+        self._tasks: TaskGroup | None = None  # while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
         self._ids = RecentIds()
@@ -350,7 +351,7 @@ class TopicRegistry:
             raise failure
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._thread = current_thread()
+        self._thread, self._tasks = current_thread(), tasks
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
@@ -364,6 +365,11 @@ class TopicRegistry:
         self.presence.connected()
         self.history.connected()
 
+    def drain(self, delay: float) -> None:
+        """Stop to wait for a broker that accepts nothing: the app drains after a delay, in seconds."""
+        if self.relay is not None and self._tasks is not None:
+            self._tasks.start_soon(self.relay.give_up_when_stuck, delay)
+
     async def _finish(self) -> None:
         self.presence.say_goodbye()
         if self.relay is not None:
@@ -371,7 +377,7 @@ class TopicRegistry:
                 await self.relay.flush()
 
     def _stop(self) -> None:
-        self.relay = self._thread = None
+        self.relay = self._thread = self._tasks = None
         self.history.stop()
         self.presence.stop()
         self.listeners.stop()

@@ -109,6 +109,14 @@ class PresenceService:
         """Handle an event of another process."""
         self._view.receive(envelope.topic, envelope.origin, envelope.event or {}, time.monotonic())
 
+    def process_ended(self, process: str) -> None:
+        """Handle the end of another process of this machine, which the supervisor has noticed."""
+        if self.watchers:
+            self._view.end(process)
+            # The other workers of this machine learn it from the supervisor, those of other machines from this event.
+            if self._relay is not None and not self._relay.broker.is_internal:
+                self._send(ALIVE_TOPIC, {"presence": "bye", "of": process})
+
     def connected(self) -> None:
         """Handle a new connection to the broker."""
         self._view.connected()

@@ -11,7 +11,7 @@ process expire with its lease. These are the events:
     ask     a request to all processes, or to one, to publish their state
     alive   on a topic that all processes subscribe to, every few seconds; a process that is silent for longer than
             its lease is taken for dead
-    bye     on the same topic: this process shuts down
+    bye     on the same topic: this process shuts down, or another one has ended, whose end the supervisor has seen
 
 A process that opens a topic asks all others for their state. A broker that loses messages also loses the connection. So
 after each connect a process publishes its state and asks the others for theirs. A diff that does not follow the last
@@ -45,7 +45,7 @@ MAX_META_BYTES = 4096
 _CHECK_SECONDS = 0.5
 #: Users in one event.
 _PART = 100
-#: Processes whose lease has expired that are remembered.
+#: Processes whose lease has expired that are remembered, and processes that have ended.
 _MAX_EXPIRED = 1000
 
 Event = dict[str, Any]
@@ -159,6 +159,7 @@ class PresenceView:
         self._topics: dict[str, _TopicPresence] = {}
         self._last_event: dict[str, float] = {}  # when each other process was last heard, in seconds
         self._expired: dict[str, None] = {}  # processes whose lease has expired
+        self._ended: dict[str, None] = {}  # processes that have ended
         self._changed: dict[str, None] = {}  # topics with something to send or to report
         self._next_alive = self._next_check = float("-inf")
 
@@ -258,7 +259,7 @@ class PresenceView:
 
     def receive(self, name: str, process: str, event: Event, now: float) -> None:
         """Handle an event of another process; an invalid one is ignored."""
-        if process == self._process or not process:
+        if process == self._process or not process or process in self._ended:
             return
         kind = event.get("presence")
         self._last_event[process] = now
@@ -272,7 +273,9 @@ class PresenceView:
                 self._apply(name, topic, process, event)
 
     def _receive_for_all(self, process: str, kind: Any, event: Event) -> None:
-        if kind == "bye":
+        if kind == "bye" and isinstance(event.get("of"), str):
+            self.end(event["of"])
+        elif kind == "bye":
             self._remove_process(process)
         elif kind == "ask" and event.get("of") == self._process:
             for name, topic in self._topics.items():
@@ -310,6 +313,14 @@ class PresenceView:
         users.update(entries)
         topic.unreported.update(dict.fromkeys(entries))
         topic.others[process] = (number, users)
+
+    def end(self, process: str) -> None:
+        """Remove a process that has ended; its events that are still on their way are ignored."""
+        if process != self._process:
+            self._remove_process(process)
+            self._ended[process] = None
+            while len(self._ended) > _MAX_EXPIRED:
+                del self._ended[next(iter(self._ended))]
 
     def _remove_process(self, process: str) -> None:
         self._last_event.pop(process, None)
