@@ -13,7 +13,7 @@ import pytest
 
 from pywsapp import App, Connection, MessageComponent, Topic
 from pywsapp.brokers.base import Broker, Outgoing
-from pywsapp.brokers.relay import RelayStats
+from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.testing.broker import MakeBroker, Peer, unique_topic
 from support.services import Service

@@ -9,6 +9,7 @@ import ssl
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -350,15 +351,11 @@ class Runner:
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        router = BusRouter()
-        try:
+        with closing(BusRouter()) as router:
             attach = router.attach if self._topics.broker is None else None
             async with answering_health_of_workers(self._health):
-                return await supervise(
-                    self.listeners, workers, self._announce, self._shutdown_seconds(), limits, attach
-                )
-        finally:
-            router.close()
+                end_seconds = self._shutdown_seconds()
+                return await supervise(self.listeners, workers, self._announce, end_seconds, limits, attach)
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         urls = " ".join(urls_of(addresses, self.http_host))
@@ -406,9 +403,8 @@ class Runner:
         """Run the startup hooks until one of them, or another task, calls `stop`."""
         with anyio.CancelScope() as self._starting:
             for hook in self.startup:
-                if self._stopping:
-                    break
-                await call(hook)
+                if not self._stopping:
+                    await call(hook)
         self._starting = None
 
     def _make_server(self) -> Server:

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -36,6 +36,7 @@ from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutin
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
 from pywsapp.brokers.outage import OutageLog
+from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.exceptions import TopicError
 
 logger = logging.getLogger("pywsapp")
@@ -59,26 +60,6 @@ MAX_TRIES = 5
 RETRY_SECONDS = 3.0
 _BATCH = 500
 _BATCH_BYTES = MIB
-
-
-class RelayStats(NamedTuple):
-    """What a relay has done, counted from the start of the process.
-
-    Args:
-        connected: whether there is a connection now.
-        connects: connections that were made.
-        published: messages that the broker has accepted.
-        failed: messages that it has not accepted.
-        received: messages that the broker has delivered, own ones that it sent back included.
-        pending: messages that are queued now.
-    """
-
-    connected: bool
-    connects: int
-    published: int
-    failed: int
-    received: int
-    pending: int
 
 
 class Relay:

@@ -25,7 +25,8 @@ from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.brokers.message_ids import RecentIds
-from pywsapp.brokers.relay import Relay, RelayStats
+from pywsapp.brokers.relay import Relay
+from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, PywsappError
 from pywsapp.topics.codec import Content, EnvelopeCodec

@@ -1,0 +1,25 @@
+"""What a relay has done so far, as numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RelayStats(NamedTuple):
+    """What a relay has done, counted from the start of the process.
+
+    Args:
+        connected: whether there is a connection now.
+        connects: connections that were made.
+        published: messages that the broker has accepted.
+        failed: messages that it has not accepted.
+        received: messages that the broker has delivered, own ones that it sent back included.
+        pending: messages that are queued now.
+    """
+
+    connected: bool
+    connects: int
+    published: int
+    failed: int
+    received: int
+    pending: int
