@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -135,6 +136,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.name in ALONE:
             item.add_marker("alone")
     items.sort(key=lambda item: item.path.parent.name not in FIRST)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
