@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis  # noqa: F401 - its plugin would import it after gc.freeze(), and its entry points search for referrers
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
