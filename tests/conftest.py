@@ -1,15 +1,21 @@
-"""Run every async test on asyncio, uvloop and trio, and print which build of the library is tested."""
+"""Run every async test on asyncio, uvloop and trio; print which build is tested; choose the tests that run alone."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis  # noqa: F401 - its plugin would import it after gc.freeze(), and its entry points search for referrers
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hatch_build
+
+if TYPE_CHECKING:
+    from support.side_by_side import FileScheduling
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -63,6 +69,33 @@ ONCE = {
 #: A fixture whose tests run on one build only.
 ONCE_FIXTURE = "browser"
 
+#: Files whose tests run alone, after the others, and why. The others run side by side, in two processes.
+ALONE = {
+    "test_conformance.py": "it uses both processors itself",
+    "test_faults.py": "it uses both processors itself",
+}
+#: Directories whose files take the longest. They are tested first, so that both processes end at about the same time.
+FIRST = ("process", "brokers", "demo", "deploy", "tools")
+#: Files that share a fixture which is slow to start, and its name; one process runs them all.
+TOGETHER = {
+    "test_interleave.py": "wsload",
+    "test_own_messages_of_brokers.py": "rabbit",
+    "test_publishing.py": "rabbit",
+    "test_rabbitmq.py": "rabbit",
+    "test_wsload.py": "wsload",
+    "test_wsload_command_line.py": "wsload",
+    "test_wsload_probe.py": "wsload",
+    "test_wsload_tls.py": "wsload",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part",
+        choices=["side-by-side", "alone"],
+        help="run only the tests without or with the mark `alone`; `-n 2 --dist loadfile` runs two files at a time",
+    )
+
 
 def pytest_configure() -> None:
     fault = None if os.environ.get("PYWSAPP_PURE") else hatch_build.fault_in_place()
@@ -80,11 +113,45 @@ def pytest_report_header() -> str:
     return f"pywsapp: {describe()}, {len(compiled())} extension modules"
 
 
+def is_in_part(path: Path, config: pytest.Config) -> bool:
+    """Return whether the tests of a file belong to the part that `--part` selects."""
+    part = config.getoption("part")
+    return part is None or (path.name in ALONE) == (part == "alone")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the files of the other part, which takes seconds; files in the command line are imported anyway."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and not is_in_part(collection_path, config) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # -m selects by marks after this
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    others = [item for item in items if not is_in_part(item.path, config)]
+    if others:
+        items[:] = [item for item in items if is_in_part(item.path, config)]
+        config.hook.pytest_deselected(items=others)
     for item in items:
         if item.path.name in ONCE or ONCE_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker("once")
+        if item.path.name in ALONE:
+            item.add_marker("alone")
+    items.sort(key=lambda item: item.path.parent.name not in FIRST)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling | None:
+    if config.getoption("dist") != "loadfile":
+        return None
+    from support.side_by_side import FileScheduling
+
+    return FileScheduling(config, log, TOGETHER)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -1,10 +1,12 @@
-"""The files of the test suite: their names are unique, they are not too long, and `ONCE` names existing files."""
+"""The files of the test suite: their names are unique, none is too long, and `conftest.py` names existing files."""
 
 from __future__ import annotations
 
 import ast
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 600
@@ -24,11 +26,12 @@ def test_no_file_is_too_long() -> None:
     assert [path.name for path in paths if path.read_text(encoding="utf-8").count("\n") > MAX_LINES] == []
 
 
-def test_files_that_run_once_exist() -> None:
+@pytest.mark.parametrize("name", ["ONCE", "ALONE", "TOGETHER"])
+def test_files_that_the_configuration_names_exist(name: str) -> None:
     tree = ast.parse((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
-    [once] = [
+    [named] = [
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ONCE"
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name
     ]
-    assert ast.literal_eval(once) - {path.name for path in files()} == set()
+    assert set(ast.literal_eval(named)) - {path.name for path in files()} == set()

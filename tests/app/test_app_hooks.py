@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 from support.app_client import status
 from support.serving import TEXT, Recorder, frame
+from support.waiting import until_blocked
 from support.wire import peer_of, running
 
 from pywsapp import (
@@ -251,7 +252,7 @@ async def test_task_of_a_startup_hook_runs_once_each_time() -> None:
     for _ in range(2):
         calls.clear()
         async with running(app):
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
         assert sorted(calls) == ["own", "permanent"]
 
 

@@ -11,6 +11,7 @@ import anyio.to_thread
 import pytest
 from support.app_client import Greeter, greeting, response_to, status
 from support.serving import TEXT, frame
+from support.waiting import until_blocked
 from support.wire import get, peer_of, running
 
 from pywsapp import (
@@ -214,7 +215,7 @@ async def test_http_handler_reads_a_body_that_comes_later() -> None:
 
     async with running(app), peer_of(app) as peer:
         await peer.send(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         await peer.send(b"def")
         assert (await peer.response()).body == b"abcdef"
 

@@ -190,11 +190,11 @@ def test_an_event_can_contain_half_a_surrogate_pair() -> None:
 
 def test_decoding_takes_linear_time() -> None:
     data = encode_envelope(Envelope(TOPIC, "x" * 8_000_000), KEY)
-    began = time.perf_counter()
+    began = time.process_time()
     decode_envelope(data, TOPIC, KEY)
     with pytest.raises(EnvelopeError):
         decode_envelope(b'{"v":1,"topic":"room:42","text":"' + b"\\" * 8_000_000, TOPIC)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 # -- positions ---------------------------------------------------------------------------------------------------------

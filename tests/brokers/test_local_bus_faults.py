@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 from support.local_bus import NAME, TOPIC, frames, read, running, send, until, without_router
 from support.serving import GUARD
+from support.waiting import until_blocked
 
 from pywsapp.brokers import relay
 from pywsapp.brokers.base import Outgoing
@@ -233,7 +234,7 @@ async def test_a_cancelled_publish_does_not_confirm_the_next_one() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(publish)
             await send(router, confirmed + encode(KEPT, NAME, [b"1-abc", b"x"]))
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             assert not done.is_set()
             await send(router, confirmed)
         assert done.is_set()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.serving import GUARD
 from support.topic_bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
+from support.waiting import until_blocked
 
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import MIB
@@ -237,7 +238,7 @@ async def test_awaiting_each_message_is_backpressure() -> None:
             tasks.start_soon(publish)
             for number in range(5):
                 await until(lambda: broker.calls.count("publish") == len(sent) + 1)
-                await anyio.wait_all_tasks_blocked()
+                await until_blocked()
                 assert sent == list(range(number))
                 relay.subscribe(f"other:{number}")  # it holds up nothing else
                 await taken(relay.subscribed(f"other:{number}"))
@@ -279,7 +280,7 @@ async def test_all_wanted_topics_are_subscribed_in_the_end(operations: list[tupl
             elif operation == "fail":
                 broker.before["subscribe"] = failing(OSError("broken"), 1)
             elif operation == "all":
-                await anyio.wait_all_tasks_blocked()
+                await until_blocked()
             else:
                 broker.available = operation == "accept"
         broker.available = True
@@ -289,7 +290,7 @@ async def test_all_wanted_topics_are_subscribed_in_the_end(operations: list[tupl
             for topic in wanted:
                 await relay.subscribed(topic)
         await until(lambda: relay.connection and broker.connections and broker.subscribed == wanted)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert broker.subscribed == wanted
 
 
@@ -310,7 +311,7 @@ async def test_waiting_for_a_subscription() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             tasks.start_soon(wait)
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             assert not done
             gate.set()
         assert done == [{"t"}, {"t"}]

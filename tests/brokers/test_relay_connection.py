@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from support.serving import GUARD
 from support.topic_bench import Bench, Inbox, failing, failure_of, kept, relaying, taken, until
+from support.waiting import until_blocked
 
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import BrokerConnection
@@ -178,14 +179,14 @@ async def test_run_can_be_cancelled_in_every_step(step: str, cancelled: str, mon
         broker.before[step] = stay
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(relay.run)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         relay.subscribe("t")
         acknowledgement = relay.publish("t", b"x", kept(1))
         if step == "close":
             broker.disconnect()
         with anyio.fail_after(GUARD):
             await reached.wait()
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             tasks.cancel_scope.cancel()
     assert not broker.connections
     assert relay.connection is None
@@ -238,7 +239,7 @@ async def test_the_end_does_not_wait_for_a_broker(
                 broker.disconnect()
             plain = relay.publish("t", b"x")
             acknowledgement = relay.publish("t", b"x", kept(1))
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
     assert await failure_of(acknowledgement) == "the app has stopped"
     assert await failure_of(plain)
     number = 2 if how == "hangs" else 1  # the plain one fails before if the broker is unavailable

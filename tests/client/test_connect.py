@@ -14,6 +14,7 @@ import anyio.lowlevel
 import pytest
 from support.client_servers import Server, echoing
 from support.serving import GUARD
+from support.waiting import until_blocked
 
 from pywsapp import (
     ClientConnection,
@@ -133,7 +134,7 @@ async def test_closing_ends_the_iteration_of_another_task() -> None:
 
     async with connected() as conn, anyio.create_task_group() as tasks:
         tasks.start_soon(iterate, conn)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         await conn.close()
         await ended.wait()
 
@@ -181,7 +182,7 @@ async def test_two_tasks_cannot_receive_at_once() -> None:
 
     async with connected() as conn, anyio.create_task_group() as tasks:
         tasks.start_soon(receive, conn)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         with pytest.raises(ConfigurationError, match="two tasks receive"):
             await conn.receive()
         with pytest.raises(ConfigurationError, match="two tasks receive"):
@@ -197,7 +198,7 @@ async def test_cancelling_a_waiting_receive_loses_no_message() -> None:
     async with connected() as conn:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(conn.receive)
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             tasks.cancel_scope.cancel()
         conn.send("one")
         assert await conn.receive() == "one"

@@ -103,7 +103,9 @@ async def test_kinds_can_change_from_message_to_message() -> None:
     assert component.names() == ["open", *sent, "close"]
 
 
-@pytest.mark.parametrize("result", [True, 0, "text", b"", [], {"a": 1}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "result", [True, 0, "text", b"", [], {"a": 1}, object()], ids=lambda result: type(result).__name__
+)
 def test_a_result_that_cannot_be_awaited_is_ignored(result: Any) -> None:
     class Returning(Recorder):
         def on_open(self, conn: Connection) -> Any:

@@ -27,6 +27,7 @@ from support.serving import (
     serving,
     take_frames,
 )
+from support.waiting import until_blocked
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._protocol.deflate import DeflateParameters
@@ -472,7 +473,7 @@ async def test_reading_pauses_at_a_full_queue_and_resumes_at_half() -> None:
         assert component.names()[1:] == ["0", "1"]
         assert pipe.lifecycle.machine.pause_causes, "three messages are still queued"
         gates[1].set()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert not pipe.lifecycle.machine.pause_causes, "half of the queue is free"
         for gate in gates:
             gate.set()
@@ -557,7 +558,7 @@ async def test_reading_resumes_only_when_both_causes_of_the_pause_are_gone() -> 
         pipe.lifecycle.pause_writing()
         assert pipe.lifecycle.machine.pause_causes
         component.open.set()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert pipe.lifecycle.machine.pause_causes, "the peer still does not read"
         resume_reading(pipe)
         await pipe.run_until_blocked()

@@ -23,6 +23,7 @@ from support.serving import (
     message_frame,
     serving,
 )
+from support.waiting import until_blocked
 
 from pywsapp.connection import Connection
 from pywsapp.options import Options
@@ -312,7 +313,7 @@ async def test_cancelling_a_handler_task_ends_its_connection(busy: bool, caplog:
         async with server.client() as client:
             await client.send("1")
             await component.until_called("message")
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             tasks[0].cancel()
             frames = await client.read_to_end() if not busy else [await client.receive()]
         await component.until_called("close")

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from support.components import NeverEnding
 from support.serving import PING, PONG, TEXT, Pipe, Recorder, close_frame, frame, message_frame, serving
+from support.waiting import until_blocked
 
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConnectionClosed
@@ -102,7 +103,7 @@ async def test_a_connection_is_not_pinged_or_dropped_while_reading_is_paused() -
             tick(pipe, now)
         assert count_pings(pipe) == 1
         gate.set()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         pipe.lifecycle.tick(200)  # the pong has arrived, but is not read yet
         assert pipe.conn.is_open
         await pipe.run_until_blocked()

@@ -254,7 +254,9 @@ async def test_an_async_check_decides_about_plain_requests_too() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["def", "async def"])
-@pytest.mark.parametrize("result", [False, True, "403", Refuse(403), Response("no")], ids=repr)
+@pytest.mark.parametrize(
+    "result", [False, True, "403", Refuse(403), Response("no")], ids=["False", "True", "text", "Refuse", "Response"]
+)
 async def test_a_check_that_returns_something_fails_the_handshake(
     kind: str, result: object, caplog: pytest.LogCaptureFixture
 ) -> None:

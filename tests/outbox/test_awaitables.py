@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from support.handler_tasks import LOOPS
 from support.serving import GUARD, PING, PONG, Pipe, Recorder, frame
+from support.waiting import until_blocked
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.connection import Connection, broadcast
@@ -90,7 +91,7 @@ async def test_a_task_of_a_result_can_be_cancelled() -> None:
         before = len(anyio.get_running_tasks())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pipe.conn.send, "y")
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             assert len(anyio.get_running_tasks()) == before + 1, "send does not wait"
             tasks.cancel_scope.cancel()
         assert len(anyio.get_running_tasks()) == before

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import SocketStream, TaskGroup
+from support.waiting import until_blocked
 
 from pywsapp._server.accept import Serving, serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
@@ -150,7 +151,7 @@ async def test_stop_accepting_keeps_connections() -> None:
         assert await echoes(client)
         server.serving.stop_accepting()
         server.serving.stop_accepting()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         with pytest.raises(OSError, match="connection attempts failed"):
             await anyio.connect_tcp(*server.addresses[0])
         assert await echoes(client)

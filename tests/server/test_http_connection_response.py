@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from support.waiting import until_blocked
 from support.wire import Site, get, peer_of, same, secured, serving
 
 from pywsapp import App, Options, Response, Router
@@ -84,7 +85,7 @@ async def test_health_check_of_http_1_0() -> None:
 
 async def test_health_check_that_shuts_down_its_sending_direction() -> None:
     async def respond(request: Any) -> Response:
-        await anyio.wait_all_tasks_blocked()  # the server has seen the end of the stream
+        await until_blocked()  # the server has seen the end of the stream
         return Response("ok")
 
     async with serving(Site(respond)) as server, peer_of(server) as peer:

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 from support.serving import TEXT, frame
+from support.waiting import until_blocked
 from support.wire import HttpResponse, Peer, Site, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, IpBlackList, Options, Response
@@ -296,6 +297,6 @@ async def test_listeners_with_and_without_it_side_by_side(tmp_path: Path) -> Non
 async def test_a_connection_without_its_header_does_not_delay_the_end() -> None:
     async with running(made(proxy_protocol=True)) as app, peer_of(app) as peer:
         await peer.send(V2[:5])
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         app.stop()
         await is_closed(peer)

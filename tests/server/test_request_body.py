@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.waiting import until_blocked
 from support.wire import Site, serving
 
 from pywsapp import Response
@@ -50,14 +51,14 @@ async def test_the_work_for_a_body_grows_with_its_size_only() -> None:
         connection, answer = HttpConnection(server), Answer()
         ours, _ = memory_pipe(connection, answer, extra={"peername": ("192.0.2.1", 1)})
         connection.data_received(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         part = bytes(4096)
         began = time.process_time()
         for _ in range(size // len(part)):
             connection.data_received(part)
         used = time.process_time() - began
         await read.wait()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         ours.pump()
     assert answer.received.endswith(b"\r\n\r\n16777216")
     assert used < 1

@@ -19,6 +19,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 from support.serving import CLOSE, GUARD, Recorder, close_frame
+from support.waiting import until_blocked
 from support.wire import Peer, Site, get, handshake, peer_of, serving
 
 from pywsapp import ConfigurationError, Connection, EchoServer, MessageComponent, Options, Response
@@ -103,7 +104,7 @@ async def test_drain_closes_all_connections(caplog: pytest.LogCaptureFixture) ->
 async def test_drain_stops_accepting_first() -> None:
     async with serving(EchoServer()) as server, peer_of(server) as peer, peer_of(server) as silent:
         await peer.open()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         server.stop()
         assert await silent.read_to_end() == b"", "a connection without a request is closed"
         with pytest.raises(ConnectionRefusedError):
@@ -215,7 +216,7 @@ async def test_connection_that_begins_during_the_drain_is_closed() -> None:
         await peer.send(get())
         await peer.head()
         late = await anyio.connect_tcp("127.0.0.1", port_of(server, 1))
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         server.stop()
         while not server.draining:
             await anyio.lowlevel.checkpoint()

@@ -20,6 +20,7 @@ import trustme
 from anyio.abc import TaskGroup
 from anyio.streams.tls import TLSAttribute, TLSStream
 from cryptography.hazmat.primitives import serialization
+from support.waiting import until_blocked
 
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
@@ -248,7 +249,7 @@ async def served(files: Files, handshake_timeout: float = GUARD) -> AsyncIterato
                     if protocol.transport is not None:
                         protocol.transport.abort()
         # uvloop closes transports later; it must finish before its event loop is closed.
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
 
 
 async def connect(server: Running, files: Files) -> TLSStream:

@@ -17,6 +17,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 from support.serving import GUARD, Pipe, Recorder, serving
+from support.waiting import until_blocked
 
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.component import MessageComponent, in_thread
@@ -48,7 +49,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Warnings:
 async def watched(**options: float) -> AsyncIterator[anyio.abc.TaskGroup]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Watchdog(LIMIT, **options).run)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         yield tasks
         tasks.cancel_scope.cancel()
 

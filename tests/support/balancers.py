@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import trustme
 from anyio.streams.tls import TLSStream
 
 from support.program import BACKENDS, Program
-from support.services import find_program, redis_server
+from support.services import find_program, free_port, redis_server
 from support.serving import CLOSE, GUARD, Client, close_code, close_frame
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
@@ -68,17 +67,6 @@ app.run({run})
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that stay free: the kernel gives no port below 32768 to an outgoing connection."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.randrange(20000, 32768)
-        with suppress(OSError):
-            socket.create_server(("127.0.0.1", port)).close()
-            found.add(port)
-    return list(found)
-
-
 class BalancedServers:
     """Two servers, "a" and "b", behind a balancer.
 
@@ -101,7 +89,7 @@ class BalancedServers:
         self.tls = ssl.create_default_context()
         authority.configure_trust(self.tls)
         self._processes = ExitStack()
-        self.port, *ports = free_ports(3)
+        self.port, *ports = [free_port() for _ in range(3)]
         self._ports = dict(zip("ab", ports, strict=True))
         self.servers: dict[str, Program] = {}
         self.balancer: Program

@@ -19,7 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 from typing_extensions import Self
@@ -41,6 +43,11 @@ __all__ = [
 #: Seconds after which a server that does not start or stop is an error.
 START_TIMEOUT = 30.0
 
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(20000 + _PROCESS % 16, 32768, 16)
+#: Ports that the kernel gives to no socket by itself. Each process of pytest-xdist has its own.
+_ports = cycle(SystemRandom().sample(_PORTS, len(_PORTS)))
+
 
 def find_program(package: str, *names: str) -> str:
     """Return the path of the first program that is installed; otherwise skip the test, or fail it in CI."""
@@ -56,10 +63,12 @@ def find_program(package: str, *names: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free at the moment."""
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port of 127.0.0.1 that stays free: another process of the tests returns other ports."""
+    while True:
+        port = next(_ports)
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 def talk(port: int, data: bytes, until: bytes) -> bytes:

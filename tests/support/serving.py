@@ -15,7 +15,6 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
-from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.deflate import DeflateParameters
@@ -28,6 +27,7 @@ from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.http import Request
 from pywsapp.options import Options
+from support.waiting import until_blocked
 
 #: Seconds after which a test that hangs fails.
 GUARD = 20
@@ -370,14 +370,6 @@ def lifecycle_of(conn: Connection) -> Lifecycle:
     return conn._driver
 
 
-async def wait_all_tasks_blocked() -> None:
-    """Wait like anyio's function, which sleeps for 0.1 seconds on asyncio if a task is about to run."""
-    if on_asyncio():
-        for _ in range(3):
-            await anyio.lowlevel.checkpoint()
-    await anyio.wait_all_tasks_blocked()
-
-
 class Pipe:
     """One connection in memory: a lifecycle at one end, a raw client at the other; data moves only in `turn`.
 
@@ -426,7 +418,7 @@ class Pipe:
         """Run turns until no task waits for the pipe."""
         for _ in range(3):
             self.turn()
-            await wait_all_tasks_blocked()
+            await until_blocked()
         self.turn()
 
     def send(self, *messages: str | bytes) -> None:

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.serving import GUARD, TEXT, frame
+from support.waiting import until_blocked
 from support.wire import peer_of, running
 
 from pywsapp import App, Connection, MessageComponent
@@ -63,7 +64,7 @@ async def test_a_waiting_broadcast_can_be_cancelled(monkeypatch: pytest.MonkeyPa
     app, _ = make_app(HangingBroker())
     async with running(app), anyio.create_task_group() as tasks:
         tasks.start_soon(app.topic("room:1").broadcast, "x")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         tasks.cancel_scope.cancel()
 
 
@@ -104,7 +105,7 @@ async def test_a_subscription_that_waits_ends_with_the_app(name: str) -> None:
             await peer.frame()
             waiting = app.topic(name).add(component.conns[0])
             outside.start_soon(_await, waiting)
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
 
 
 async def _await(awaitable: Any) -> None:

@@ -121,11 +121,11 @@ def test_a_member_of_an_enum_names_the_same_topic_as_its_text() -> None:
 @pytest.mark.parametrize("character", ["a", ":", "\ud800", "😀", "*"])
 def test_a_huge_text_is_refused_at_once(character: str) -> None:
     text = character * 20_000_000
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(100):
         with pytest.raises(TopicError) as info:
             check_name(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert len(str(info.value)) < 1000
 
 

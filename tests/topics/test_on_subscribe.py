@@ -10,6 +10,7 @@ import anyio
 import pytest
 from support.serving import CLOSE, close_frame, serving
 from support.topic_rooms import Rooms, running
+from support.waiting import until_blocked
 
 from pywsapp import App, ComponentMiddleware, Connection, MessageComponent, Options, Topic, TopicError
 
@@ -77,7 +78,7 @@ async def test_an_async_on_subscribe_runs_when_add_is_awaited() -> None:
     async with running(rooms) as clients:
         client, conn = await rooms.connect(clients, topic=None)
         await client.send("join t", "join t", "say t hello")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert conn not in rooms.topic()
         allowed.set()
         other, _ = await rooms.connect(clients)

@@ -13,6 +13,7 @@ import pytest
 from support.local_bus import running as bus_running
 from support.topic_bench import Bench, failing, until
 from support.topic_rooms import Recovering, Rooms, expect, recover, running, take
+from support.waiting import until_blocked
 
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import Broker, Position
@@ -70,7 +71,7 @@ async def test_own_plain_messages_are_not_decoded(carrier: str, key: bytes | Non
             messages: list[str | bytes] = [*map(str, range(10)), b"\x00"]
             await expect(ana, *messages)
             await expect(ben, *messages)
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             assert len(decoded) == 11
 
 

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from support.topic_bench import until
 from support.topic_rooms import Rooms, running
+from support.waiting import until_blocked
 
 from pywsapp import PresenceDiff, Topic
 from pywsapp.component import in_thread
@@ -89,7 +90,7 @@ async def test_a_slow_watcher_skips_the_newest_changes_which_are_counted_and_log
             _, conn = await rooms.connect(clients)
             rooms.topic().track(conn, f"user {number}")
             rooms.topic().present()
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
         assert rooms.app.topics.stats.skipped == 5
         gate.set()
         await until(lambda: len(seen) == 3)

@@ -12,6 +12,7 @@ import pytest
 from support.serving import GUARD
 from support.topic_bench import Bench, failing, until
 from support.topic_rooms import Recovering, recover, running, take
+from support.waiting import until_blocked
 
 from pywsapp import ConfigurationError, Connection, Topic, TopicError
 from pywsapp.brokers import relay as relay_module
@@ -246,7 +247,7 @@ async def test_resubscribing_while_a_history_is_read_repeats_no_message(monkeypa
         one.topic().remove(ana)
         await one.topic().add(ben_conn)  # with a follower of its own
         gate.set()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         await two.topic().broadcast("the end")
         assert [message["message"] for message in await take(ben)] == ["the end"]
 
@@ -350,13 +351,13 @@ async def test_the_number_of_histories_that_are_read_at_once_is_bounded(
             _, conn = await rooms.connect(clients, None)
             for topic in range(100):
                 await rooms.topic(f"many:{number}:{topic}").add(conn)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         monkeypatch.setattr(MemoryConnection, "read_history", read)
         broker.history = MemoryHistory(time.monotonic)
         caplog.clear()
         broker.disconnect()
         await until(lambda: "(256 so far)" in caplog.text)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert counts["all"] == 300
         assert 50 < counts["most"] <= 100
         assert caplog.text.count("are lost") == 9, "ever more seldom"

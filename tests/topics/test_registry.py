@@ -7,11 +7,10 @@ import json
 import re
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 from support.topic_bench import Bench, Inbox, failing, until
 from support.topic_rooms import Rooms, expect, running
+from support.waiting import until_blocked
 
 from pywsapp import App, BrokerUnavailable, TopicError
 from pywsapp.brokers import relay as relay_module
@@ -95,7 +94,7 @@ async def test_a_topic_without_subscribers_is_not_subscribed_on_the_broker() -> 
         assert broker.subscribed == {"t", "u"}
         await first.close()
         await one.until_called("unsubscribe")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert broker.subscribed == {"t", "u"}
         one.topic().remove(second_conn)
         await until(lambda: broker.subscribed == {"u"})

@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 from support.topic_bench import Bench, until
 from support.topic_rooms import Rooms, expect, running
+from support.waiting import until_blocked
 
 from pywsapp import Topic
 from pywsapp.brokers.memory import MemoryBroker
@@ -119,7 +120,7 @@ async def test_a_slow_listener_skips_the_newest_messages_which_are_counted_and_l
     async with running(rooms) as clients:
         client, _ = await rooms.connect(clients)
         rooms.topic().broadcast("0")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         for number in range(1, 12):
             rooms.topic().broadcast(str(number))
         await expect(client, *map(str, range(12)))

@@ -8,6 +8,7 @@ import random
 import anyio
 import pytest
 from support.transports import MIB, Echo, Recorder, connected, receive_exactly, same
+from support.waiting import until_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,7 @@ async def test_pause_reading_stops_delivery_and_the_sender(kind: str) -> None:
         connection.tasks.start_soon(send)
         await protocol.until(lambda: protocol.received)
         size = len(protocol.received)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert len(protocol.received) == size
         assert not sent.is_set()
         protocol.on_data = None
@@ -67,7 +68,7 @@ async def test_pause_before_the_first_bytes(kind: str) -> None:
     async with connected(kind, protocol) as connection:
         connection.transport.pause_reading()
         await connection.peer.send(b"early")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert protocol.events == ["made"]
         connection.transport.resume_reading()
         await protocol.until(lambda: protocol.received == b"early")
@@ -103,7 +104,7 @@ async def test_write_buffer_limits(kind: str) -> None:
         assert protocol.events.count("pause") == 1
         await receive_exactly(connection.peer, 15 * MIB)
         while not sizes:
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
         assert sizes == [0]
 
 

@@ -22,6 +22,7 @@ from support.transports import (
     reset_kinds,
     same,
 )
+from support.waiting import until_blocked
 
 from pywsapp._transports import socket as sockets
 from pywsapp._transports import stream as streams
@@ -110,7 +111,7 @@ async def test_abort_ends_a_close_that_hangs(kind: str) -> None:
     async with connected(kind, protocol) as connection:
         connection.transport.write(bytes(32 * MIB))
         connection.transport.close()
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert "lost" not in protocol.events
         connection.transport.abort()
         await protocol.until_lost()
@@ -137,7 +138,7 @@ async def test_close_just_after_resume_reading(kind: str) -> None:
     async with connected(kind, protocol) as connection:
         connection.transport.pause_reading()
         await connection.peer.send(b"unread")
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         connection.transport.resume_reading()
         connection.transport.close()
         await anyio.aclose_forcefully(connection.peer)
@@ -183,7 +184,7 @@ async def test_a_write_after_a_reset(kind: str) -> None:
         while not connection.transport.is_closing():
             connection.transport.write(b"more")
             assert "lost" not in protocol.events
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
         await protocol.until_lost()
         assert isinstance(protocol.exc, OSError)
 

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from anyio.abc import ByteStream, SocketStream
 from support.transports import MIB, TIMEOUT, AnyTransport, Recorder, connected, end_of_stream, receive_exactly, tcp_pair
+from support.waiting import until_blocked
 
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport
@@ -33,7 +34,7 @@ async def test_cancellation_in_every_state(kind: str, state: str) -> None:
         if state == "after eof":
             await end_of_stream(connection.peer)
             await protocol.until(lambda: "eof" in protocol.events)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         if state == "aborting":
             transport.abort()
         connection.tasks.cancel_scope.cancel()
@@ -155,7 +156,7 @@ async def test_bytes_in_flight_count_as_queued() -> None:
             transport = StreamTransport(stream, protocol)
             await tasks.start(transport.run)
             transport.write(b"0123456789")
-            await anyio.wait_all_tasks_blocked()
+            await until_blocked()
             assert transport.get_write_buffer_size() == 10
             transport.set_write_buffer_limits(high=5)
             assert protocol.events == ["made", "pause"]
@@ -173,6 +174,6 @@ async def test_an_idle_connection_has_no_writer_task() -> None:
         connection.transport.write(bytes(32 * MIB))
         assert len(anyio.get_running_tasks()) == before + 1
         await receive_exactly(connection.peer, 32 * MIB + 5)
-        await anyio.wait_all_tasks_blocked()
+        await until_blocked()
         assert len(anyio.get_running_tasks()) == before
         assert connection.transport.get_write_buffer_size() == 0
