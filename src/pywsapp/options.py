@@ -105,8 +105,8 @@ class Options:
         handshake_timeout: seconds from accepting the socket to the complete request head, PROXY header and TLS
             included. Afterwards the server answers with 408 and closes. A decision of `on_handshake` or `on_request`
             can take as long again.
-        min_http_rate: bytes per second that a peer must send of a request head, and take of a plain response, on
-            average. Slower peers are dropped. None sets no rate.
+        min_http_rate: bytes per second that a peer must send of the head and the body of a request, and take of a
+            plain response, on average. Slower peers are dropped. None sets no rate.
         ping_interval: seconds between the pings that the peer gets. None sends no pings.
         ping_timeout: seconds after a ping in which the peer must send a pong or any other data. Afterwards the
             connection counts as lost (1006).

@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.waiting import until_blocked
-from support.wire import Site, serving
+from support.wire import Site, peer_of, serving
 
-from pywsapp import Response
+from pywsapp import Options, Response
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._transports.memory import memory_pipe
 
@@ -62,6 +63,76 @@ async def test_the_work_for_a_body_grows_with_its_size_only() -> None:
         ours.pump()
     assert answer.received.endswith(b"\r\n\r\n16777216")
     assert used < 1
+
+
+async def test_slow_bodies_do_not_count_against_max_connections() -> None:
+    async def respond(request: Any) -> Response:
+        return Response(await request.read(10))
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab"
+    async with serving(Site(respond), max_connections=2, max_pending=30) as server:
+        slow = [peer_of(server) for _ in range(40)]
+        for peer in slow:
+            await peer.send(head)
+        for _ in range(2):
+            slow.append(peer_of(server))
+            await slow[-1].open()
+        await slow[39].send(b"cd")
+        assert (await slow[39].head())[0] == 503, "its body is complete, but there is no room"
+        slow.pop().disconnect()
+        with anyio.fail_after(5):
+            while server.pending.admitted == 2:
+                await anyio.lowlevel.checkpoint()
+        await slow[38].send(b"cd")
+        assert (await slow[38].response()).body == b"abcd"
+        for peer in slow:
+            peer.disconnect()
+        await server.runtime.wait_empty()
+        assert (len(server.pending), server.pending.admitted) == (0, 0)
+
+
+async def test_a_body_must_arrive_at_the_least_rate() -> None:
+    async def respond(request: Any) -> Response:
+        return Response(await request.read(1000))
+
+    async with serving(Site(respond), Options(handshake_timeout=1000)) as server, peer_of(server) as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nab")
+        with anyio.fail_after(5):
+            while not (server.pending and server.runtime.connections):
+                await anyio.lowlevel.checkpoint()
+            await until_blocked()
+        began = anyio.current_time()
+        for later in 0, 6, 12:
+            server.pending.tick(began + later)
+        assert (await peer.head())[0] == 503
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_the_end_of_the_stream_ends_the_wait_for_a_body(is_early: bool) -> None:
+    asked, ended, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def respond(request: Any) -> Response:
+        try:
+            asked.set()
+            if is_early:
+                await go_on.wait()
+            return Response(await request.read(1000))
+        finally:
+            ended.set()
+
+    async with serving(Site(respond), Options(handshake_timeout=1000)) as server, peer_of(server) as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nab")
+        await asked.wait()
+        peer.end()
+        async with peer_of(server) as other:  # what comes later is refused, so the end has come
+            await other.send(b"\0")
+            await other.head()
+        go_on.set()
+        with anyio.fail_after(5):
+            await ended.wait()
+            if is_early:
+                assert (await peer.head())[0] == 400
+            await server.runtime.wait_empty()
 
 
 @pytest.mark.parametrize("digits", ["0" * 19, "9" * 19, "9" * 5000, "0" * 5000 + "1"])

@@ -21,16 +21,10 @@ States
 
 `connection_lost` and `abort` can come in every state and end the connection.
 
-A connection is pending (`_server.pending`) while it is READING, after a request that the server did not admit, and
-while it is LINGERING with nothing left to send. In between it counts against `max_connections`. A peer that takes a
-response too slowly is dropped; `tick` measures it over periods of `Options.ping_timeout`.
-
-Trailing data is what the peer sends after the request head: the first frames of a WebSocket, or the body of a request.
-Below a bound the connection continues to read during a decision, because only a reader notices that the peer is gone;
-the decision is then cancelled. Above the bound it stops reading, and TCP holds the data.
-
-LINGERING exists because the kernel resets a connection that is closed with unread input, and the reset can overtake the
-response. A GET request has no body, so its connection goes to CLOSING without LINGERING.
+A connection is pending (`_server.pending`) while it is READING, while a component waits for the rest of the body, after
+a request that the server did not admit, and while it is LINGERING with nothing left to send. In between it counts
+against `max_connections`. A peer that takes a response too slowly is dropped; `tick` measures it over periods of
+`Options.ping_timeout`.
 """
 
 from __future__ import annotations
@@ -38,7 +32,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -52,6 +45,7 @@ from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotoco
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connection_log import request_line
+from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
 from pywsapp._server.response_progress import ResponseProgress, close_body
@@ -73,30 +67,6 @@ _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
 
 
-class _State(Enum):
-    """The states of the table above."""
-
-    READING = "the request head is not complete"
-    DECIDING = "an async decision of the component is pending"
-    STREAMING = "the body of a response is sent piece by piece"
-    LINGERING = "the response is written, the rest of the request is discarded"
-    CLOSING = "the response is written, the transport sends the rest and closes"
-    UPGRADED = "the transport belongs to a Lifecycle"
-    __hash__ = object.__hash__  # Enum's own is a Python function, and each request reads the table below
-
-
-_ANSWERED = {_State.STREAMING, _State.LINGERING, _State.CLOSING}
-#: The states that can follow a state; the last column of the table above.
-_NEXT: dict[_State, set[_State]] = {
-    _State.READING: {_State.DECIDING, _State.UPGRADED, *_ANSWERED},
-    _State.DECIDING: {_State.UPGRADED, *_ANSWERED},
-    _State.STREAMING: {_State.LINGERING, _State.CLOSING},
-    _State.LINGERING: {_State.CLOSING},
-    _State.CLOSING: set(),
-    _State.UPGRADED: set(),
-}
-
-
 class HttpConnection:
     """A connection before its upgrade; the server creates one for each connection that it accepts.
 
@@ -112,6 +82,7 @@ class HttpConnection:
         "_body_size",
         "_cancel_scope",
         "_discarded",
+        "_has_ended",
         "_head_buffer",
         "_is_handshake",
         "_lost",
@@ -129,11 +100,12 @@ class HttpConnection:
     def __init__(self, server: Server, pending: PendingConnection | None = None) -> None:
         self._server = server
         self._pending = pending
-        self._state = _State.READING
+        self._state = HttpState.READING
         self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
         self._request: Request | None = None
         self._is_handshake = False
+        self._has_ended = False  # the peer's stream
         self._trailing: bytes | bytearray = b""
         self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
         self._body_complete: anyio.Event | None = None
@@ -163,7 +135,7 @@ class HttpConnection:
 
     def data_received(self, data: bytes) -> None:
         """Handle a part of the request head, or the data after it."""
-        if self._state is _State.READING:
+        if self._state is HttpState.READING:
             try:
                 head = self._head_buffer.receive(data)
                 if head is not None:
@@ -171,7 +143,7 @@ class HttpConnection:
                     self._handle_request(head)
             except Exception as exc:
                 self._refuse(exc)
-        elif self._state is _State.DECIDING:
+        elif self._state is HttpState.DECIDING:
             if not isinstance(self._trailing, bytearray):  # which grows without a copy for each part
                 self._trailing = bytearray(self._trailing)
             self._trailing += data
@@ -182,7 +154,7 @@ class HttpConnection:
         else:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
-                if self._state is _State.STREAMING:
+                if self._state is HttpState.STREAMING:
                     self._pause_reading()
                 else:
                     self._close()
@@ -190,10 +162,13 @@ class HttpConnection:
     def eof_received(self) -> bool:
         """Return whether the connection stays open after the peer's end of stream.
 
-        A plain request still gets its response. A WebSocket needs both directions.
+        A plain request that is complete still gets its response. A WebSocket needs both directions.
         """
+        self._has_ended = True
+        is_waiting = self._body_complete is not None and not self._body_complete.is_set()
         return (
-            self._state in (_State.DECIDING, _State.STREAMING)
+            not is_waiting
+            and self._state in (HttpState.DECIDING, HttpState.STREAMING)
             and not self._over_tls()  # the loops' TLS cannot close one direction only
             and not self._is_handshake
         )
@@ -224,7 +199,7 @@ class HttpConnection:
 
     def stop(self) -> None:
         """Close the connection if it has no complete request; the server calls this when it drains."""
-        if self._state is _State.READING:
+        if self._state is HttpState.READING:
             self._close()
 
     def tick(self, now: float) -> None:
@@ -237,9 +212,9 @@ class HttpConnection:
         if progress is None:  # before the response, `PendingConnections` and `_decide` enforce time limits
             return
         limits, unsent = self._server.options, self._transport.get_write_buffer_size()
-        if state is _State.STREAMING and not unsent:
+        if state is HttpState.STREAMING and not unsent:
             progress.restart()  # the body is slow, not the peer
-        elif state is _State.LINGERING and not unsent:
+        elif state is HttpState.LINGERING and not unsent:
             self._count_as_pending()
             if progress.seconds(now, unsent, steady=True) >= _LINGER_SECONDS:
                 self._close()
@@ -250,27 +225,29 @@ class HttpConnection:
 
     @property
     def received(self) -> int:
-        """Bytes of a request head that is not complete."""
-        return self._head_buffer.received
+        """Bytes of a request head or body that is not complete."""
+        return len(self._trailing) if self._state is HttpState.DECIDING else self._head_buffer.received
 
     def expire(self) -> None:
         """End the connection because it was pending for too long."""
-        if self._state is _State.READING:
+        if self._state is HttpState.READING:
             self._refuse(Refuse(408, body="no complete request in time"))
-        elif self._state is _State.LINGERING:
+        elif self._state is HttpState.DECIDING and self._cancel_scope is not None:
+            self._cancel_scope.cancel()  # which is answered with 503
+        elif self._state is HttpState.LINGERING:
             self._close()
         else:
             self._transport.abort()
 
     def evict(self) -> None:
         """Drop the connection at once, and discard what its transport has received already."""
-        if self._state is not _State.CLOSING:
-            self._enter(_State.CLOSING)
+        if self._state is not HttpState.CLOSING:
+            self._enter(HttpState.CLOSING)
         self._transport.abort()
         self._server.runtime.discard(self)  # now, because it must not count until its transport is lost
 
     def _count_as_pending(self) -> None:
-        """Stop to count against `max_connections`: the response is sent, and the rest of the request is discarded."""
+        """Stop to count against `max_connections`: the connection only waits for the rest of a request."""
         assert self._pending is not None
         if not self._lost and not self._pending.is_counted:
             self._pending = self._server.pending.add(PendingConnection(self, has_protocol=True))
@@ -303,7 +280,7 @@ class HttpConnection:
             _set_body(request, self._read_body)
             answer = ask_request(server.component, request)
         if must_await(answer):
-            self._enter(_State.DECIDING)
+            self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
         else:
             self._answer(cast("Accept | Response", answer))
@@ -324,7 +301,7 @@ class HttpConnection:
                 decided = await answer
             if self._cancel_scope.cancelled_caught:
                 raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
-            if not self._lost and self._state is _State.DECIDING:
+            if not self._lost and self._state is HttpState.DECIDING:
                 if isinstance(decided, Accept):
                     self._server.check_not_draining()
                 self._answer(cast("Accept | Response", decided))
@@ -342,8 +319,14 @@ class HttpConnection:
         self._body_size = size
         self._resume_reading()
         if len(self._trailing) < size:
+            if self._has_ended:
+                raise Refuse(400, body="the body is shorter than its Content-Length")
             self._body_complete = anyio.Event()
+            self._count_as_pending()
             await self._body_complete.wait()  # the loss of the peer and the handshake timeout cancel this
+            self._server.check_capacity()
+            assert self._pending is not None
+            self._server.pending.remove(self._pending)
         return bytes(memoryview(self._trailing)[:size])
 
     def _answer(self, answer: Accept | Response) -> None:
@@ -352,7 +335,7 @@ class HttpConnection:
             self._respond(answer)
         elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
-            self._enter(_State.UPGRADED)
+            self._enter(HttpState.UPGRADED)
             self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
@@ -386,7 +369,7 @@ class HttpConnection:
     def _refuse(self, exc: Exception) -> None:
         line = request_line(self._request)
         refuse = refusal_for(exc, line)
-        if self._lost or self._state is _State.CLOSING:
+        if self._lost or self._state is HttpState.CLOSING:
             return
         try:
             self._respond(Response.refusal(refuse))
@@ -414,7 +397,7 @@ class HttpConnection:
             self._log_response(response.status)
             self._finish()
         else:
-            self._enter(_State.STREAMING)
+            self._enter(HttpState.STREAMING)
             self._server.runtime.start_soon(functools.partial(self._stream, stream, size, response.status))
 
     async def _stream(self, body: AsyncIterator[bytes], size: int, status: int) -> None:
@@ -454,22 +437,22 @@ class HttpConnection:
         request = self._request
         size_known = request is not None and (request.method in ("GET", "HEAD") or self._body_size > 0)
         complete = size_known and len(self._trailing) == self._body_size and not self._discarded
-        if complete or self._reading_paused:
+        if complete or self._reading_paused or self._has_ended:
             self._close()
         else:
-            self._enter(_State.LINGERING)
+            self._enter(HttpState.LINGERING)
             assert self._progress is not None
             self._progress.restart()
             if not self._transport.get_write_buffer_size():
                 self._count_as_pending()
 
     def _close(self) -> None:
-        if self._state is not _State.CLOSING:
-            self._enter(_State.CLOSING)
+        if self._state is not HttpState.CLOSING:
+            self._enter(HttpState.CLOSING)
         self._transport.close()
 
-    def _enter(self, state: _State) -> None:
-        assert state in _NEXT[self._state], f"{state} cannot follow {self._state}"
+    def _enter(self, state: HttpState) -> None:
+        assert state in NEXT[self._state], f"{state} cannot follow {self._state}"
         self._state = state
 
     def _pause_reading(self) -> None:

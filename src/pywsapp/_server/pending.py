@@ -9,7 +9,8 @@ never make the server refuse a client with 503. They have a limit of their own, 
 - One deadline, `Options.handshake_timeout`, for all that comes before the request is complete.
 - A least rate, `Options.min_http_rate`, for a head that has begun.
 
-A connection whose request was refused, or that only discards the rest of one, is pending until it is gone.
+A connection is pending again while a component waits for the rest of a body. One whose request was refused, or that
+only discards the rest of one, is pending until it is gone.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class PendingOwner(Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes of the head of the request that have arrived."""
+        """Bytes of the head, or of the body, that have arrived."""
 
     def expire(self) -> None:
         """End the connection, with an answer if possible: it was too slow."""
