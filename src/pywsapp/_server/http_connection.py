@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-#: What asyncio, uvloop and our own transports use without `set_write_buffer_limits`, in bytes.
-_DEFAULT_HIGH_WATER = 64 * 1024
 _MAX_TRAILING = 64 * 1024
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
@@ -148,6 +146,7 @@ class HttpConnection:
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
         self._transport = transport
+        transport.set_write_buffer_limits(high=self._server.options.high_water)  # by default TLS queues 512 KiB
         self._server.runtime.connections.add(self)
         if self._server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
@@ -326,7 +325,7 @@ class HttpConnection:
         ws = WebSocket(client=False, options=options, deflate=deflate)
         lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
         transport.write(response)
-        if options.high_water != _DEFAULT_HIGH_WATER:
+        if options.high_water != self._server.options.high_water:
             transport.set_write_buffer_limits(high=options.high_water)
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
