@@ -133,6 +133,9 @@ class Site(MessageComponent):
     def on_open(self, conn: Connection) -> None:
         self.connections.append(conn)
 
+    def on_close(self, conn: Connection) -> None:
+        self.connections.remove(conn)
+
 
 @asynccontextmanager
 async def connected(site: Site, number: int, *, over_tls: bool) -> AsyncIterator[None]:
@@ -162,6 +165,8 @@ async def connected(site: Site, number: int, *, over_tls: bool) -> AsyncIterator
             yield
             for client in clients:
                 await client.reset()
+            while site.connections:
+                await anyio.lowlevel.checkpoint()
             server.stop()
 
 

@@ -23,6 +23,7 @@ from pywsapp._server.bind import BACKLOG
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls_buffer import share_read_buffer
 
 ACCEPT_PAUSE_SECONDS = 0.2
 
@@ -166,7 +167,10 @@ class _Acceptor:
     async def _serve_asyncio(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, protocol: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
         try:
-            await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+            )
+            share_read_buffer(transport)
         except Exception as exc:
             _logger.debug(_NOT_CONNECTED, exc)
 
