@@ -45,6 +45,7 @@ DIRECTIVES = {
     "language_level": 3,
     "annotation_typing": False,  # the .pxd declares the types; hints stay hints and allow None and subclasses
     "allow_none_for_extension_args": False,  # code that reads the size of None as bytes would read invalid memory
+    "nonecheck": True,  # for the same reason: attributes are None in an object whose `__init__` did not run
 }
 
 

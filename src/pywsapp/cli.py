@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
+from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._process.importing import importing
 from pywsapp._version import __version__
 from pywsapp.app import App
@@ -230,13 +232,18 @@ _EPILOG = (
 )
 
 
+class _Version(argparse.Action):
+    """Prints the version, the build, and what this interpreter lacks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        lacks = "" if asyncio.run(check_eager_step()) else "; async handlers start in their own task"
+        sys.stdout.write(f"pywsapp {__version__} ({describe()}, Python {platform.python_version()}{lacks})\n")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pywsapp", description="Real-time WebSocket applications in Python.")
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"pywsapp {__version__} ({describe()}, Python {platform.python_version()})",
-    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and the build, and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the App of a module", epilog=_EPILOG)

@@ -201,6 +201,7 @@ class Connection:
         Raises:
             ConfigurationError: the payload is too long or in use, or the caller runs in another thread.
             ConnectionClosed: on awaiting, if the connection ends before the pong comes.
+            TimeoutError: on awaiting, if the peer answered neither this ping nor 99 later ones.
         """
         self._outbox.check_thread("conn.ping")
         return no_pong() if self._driver is None else self._driver.ping(payload)

@@ -367,3 +367,40 @@ def test_no_range_reads_outside_of_the_data(data: bytes, start: int, stop: int) 
     if not -len(data) - 1 <= start < len(data):
         with pytest.raises(IndexError):
             extension.long_size(data, start)
+
+
+# -- objects that were never initialised -------------------------------------------------------------------------------
+
+USE_UNINITIALISED = """
+import faulthandler, gc, importlib, itertools, logging, sys, warnings
+
+faulthandler.enable()
+logging.disable()
+warnings.simplefilter("ignore")
+VALUES = (None, b"x", "x", 1, 1.5, [b"x"])
+ARGUMENTS = [args for size in range(4) for args in itertools.product(VALUES, repeat=size)]
+found = []
+for name in {names}:
+    for cls in list(vars(importlib.import_module(name)).values()):
+        if not isinstance(cls, type) or cls.__module__ != name:
+            continue
+        for attribute in dir(cls):
+            if attribute in ("__class__", "__init__", "__init_subclass__", "__new__", "__subclasshook__"):
+                continue
+            for args in ARGUMENTS:
+                try:
+                    value = getattr(cls.__new__(cls), attribute)
+                    if callable(value):
+                        value(*args)
+                except BaseException:
+                    pass
+        found.append(cls.__name__)
+gc.collect()
+print(json.dumps(found))
+"""
+
+
+@both
+def test_objects_that_were_not_initialised_do_not_crash_the_process() -> None:
+    found = python("import json" + USE_UNINITIALISED.format(names=NAMES), pure=False)
+    assert {"Lifecycle", "StateMachine", "Outbox", "Connection", "WebSocket", "EagerTask"} <= set(found)

@@ -80,6 +80,52 @@ async def test_an_awaited_ping_fails_when_the_connection_ends(how: str) -> None:
             await awaitable
 
 
+async def test_the_pong_of_a_keepalive_ping_answers_earlier_pings() -> None:
+    waiting = pings.Pings()
+    _, first = waiting.add(b"1")
+    waiting.keepalive_sent()
+    _, second = waiting.add(b"2")
+    waiting.keepalive_sent()  # the peer may answer the first one
+    waiting.pong_received(b"")
+    with anyio.fail_after(GUARD):
+        await first
+    with anyio.move_on_after(0) as scope:
+        await second
+    assert scope.cancelled_caught
+    waiting.keepalive_sent()
+    waiting.pong_received(b"")
+    with anyio.fail_after(GUARD):
+        await second
+
+
+async def test_pings_of_a_program_can_have_the_payload_of_the_keepalive() -> None:
+    waiting = pings.Pings()
+    waiting.keepalive_sent()
+    _, first = waiting.add(b"1")
+    waiting.keepalive_sent()
+    _, second = waiting.add(b"")
+    waiting.keepalive_sent()
+    with pytest.raises(ConfigurationError, match="still unanswered"):
+        waiting.add(b"")
+    waiting.pong_received(b"")
+    with anyio.fail_after(GUARD):
+        assert 0 <= await second <= await first
+
+
+async def test_the_pings_that_wait_are_bounded() -> None:
+    pipe = Pipe(Recorder())
+    sent = [pipe.conn.ping() for _ in range(pings.MAX_WAITING + 2)]
+    for forgotten in sent[:2]:
+        with anyio.fail_after(GUARD), pytest.raises(TimeoutError, match="neither this ping nor 99 later ones"):
+            await forgotten
+    pipe.turn()
+    last = pipe.client.frames[-1][1]
+    pipe.write(frame(PONG, last))
+    with anyio.fail_after(GUARD):
+        for ping in sent[2:]:
+            await ping
+
+
 def test_invalid_pings_are_refused() -> None:
     pipe = Pipe(Recorder())
     with pytest.raises(ConfigurationError, match="at most 125 bytes, not 126"):

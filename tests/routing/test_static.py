@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import until_blocked
 
-from pywsapp.component import MessageComponent
+from pywsapp.component import MessageComponent, in_thread
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.routing.router import Router
@@ -493,3 +495,24 @@ async def test_the_file_system_is_used_in_a_thread(public: Path, monkeypatch: py
     await ask(folder, "/app.js")
     assert threads
     assert threading.current_thread() not in threads
+
+
+@pytest.mark.anyio
+async def test_files_do_not_wait_for_methods_in_threads(public: Path) -> None:
+    class Slow(MessageComponent):
+        @in_thread
+        def on_message(self, conn: Any, message: Any) -> None:
+            release.wait()
+
+    release = threading.Event()
+    slow: Any = Slow()
+    number = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
+    async with anyio.create_task_group() as tasks:
+        try:
+            for _ in range(number):
+                tasks.start_soon(slow.on_message, None, "")
+            await until_blocked()
+            with anyio.fail_after(10):
+                assert await body(await ask(StaticFolder(public), "/big.bin")) == BIG
+        finally:
+            release.set()

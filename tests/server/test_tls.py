@@ -87,6 +87,7 @@ def test_server_context(files: Files) -> None:
         server_context(files.certificate, files.encrypted_key, lambda: b"open sesame"),
     ):
         assert context.protocol == ssl.PROTOCOL_TLS_SERVER
+        assert context.num_tickets == 1
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert context.options & ssl.OP_NO_RENEGOTIATION
 

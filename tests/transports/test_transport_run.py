@@ -177,3 +177,31 @@ async def test_an_idle_connection_has_no_writer_task() -> None:
         await until_blocked()
         assert len(anyio.get_running_tasks()) == before
         assert connection.transport.get_write_buffer_size() == 0
+
+
+async def test_a_socket_that_is_writable_and_takes_nothing_is_tried_again() -> None:
+    """The kernel can lack memory again by the time of the call (man 2 send)."""
+
+    class Busy(socket.socket):
+        calls = 0
+
+        def send(self, *args: Any) -> int:
+            Busy.calls += 1
+            if Busy.calls % 2:
+                raise BlockingIOError
+            return super().send(*args)
+
+    protocol = Recorder()
+    ours, theirs = socket.socketpair()
+    busy = Busy(fileno=ours.detach())
+    for sock in (busy, theirs):
+        sock.setblocking(False)
+    with anyio.fail_after(TIMEOUT):
+        async with await SocketStream.from_socket(theirs) as peer, anyio.create_task_group() as tasks:
+            transport = SocketTransport(busy, protocol, tasks)
+            await tasks.start(transport.run)
+            transport.write(bytes(MIB))
+            assert await receive_exactly(peer, MIB) == bytes(MIB)
+            assert "lost" not in protocol.events
+            transport.abort()
+    assert Busy.calls > 2

@@ -1,12 +1,30 @@
-"""First steps of coroutines, taken on behalf of a task that is asleep; `handler_task` says what for."""
+"""First steps of coroutines, taken on behalf of a task that is asleep; `handler_task` says what for.
+
+asyncio's functions for it are private. `eager_check` tries them once, when a server or client starts, and turns first
+steps off on an interpreter where they do something else.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from asyncio.tasks import _enter_task, _leave_task
+from asyncio import tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any
+
+
+def _refuse(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    raise RuntimeError("this interpreter cannot run code on behalf of a task")
+
+
+_enter_task: Callable[[Any, Any], None] = getattr(tasks, "_enter_task", _refuse)
+_leave_task: Callable[[Any, Any], None] = getattr(tasks, "_leave_task", _refuse)
+
+
+def turn_off() -> None:
+    """Take no first steps from now on: `EagerTask.first_step` returns each coroutine as it is."""
+    global _enter_task
+    _enter_task = _refuse
 
 
 class SuspendedCoroutine:

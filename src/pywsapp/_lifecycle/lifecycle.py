@@ -477,6 +477,8 @@ class Lifecycle:
             stuck = None if machine.outbox.is_writable else self.machine.outbox.transport.get_write_buffer_size()
             due = self._keepalive.tick_unread(now, stuck, self._options)
         if due is PING:
+            if self._pings is not None:
+                self._pings.keepalive_sent()
             self.machine.outbox.transport.write(self._ws.ping(b""))
         elif due is not None:
             logger.info("%r timed out: %s", self.conn, due)

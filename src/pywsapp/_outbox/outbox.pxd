@@ -1,3 +1,5 @@
+cimport cython
+
 from pywsapp._outbox.threads cimport current_thread
 from pywsapp._protocol.prepared cimport PreparedMessage
 from pywsapp._protocol.websocket cimport WebSocket
@@ -15,6 +17,7 @@ cdef class Outbox:
     cdef object _drained
     cdef Flusher _flusher
     cdef bint _is_lost
+    cdef object _large
     cdef Py_ssize_t _max_size
     cdef object _owner
     cdef object _policy
@@ -33,7 +36,12 @@ cdef class Outbox:
     cpdef check_thread(self, str what)
     cdef bint _queue(self, frame, Py_ssize_t size) except -1
     cdef bint _make_room(self, Py_ssize_t size) except -1
+    @cython.locals(limit=Py_ssize_t)
     cpdef flush(self)
+    cdef _report_empty(self)
+    cdef Py_ssize_t _limit_of_next_write(self) except -1
+    cdef _write_large(self, bytes pongs, frame)
+    cdef _send_pieces(self)
     cpdef wake(self)
     cpdef take(self, Py_ssize_t limit)
     cpdef drop_oldest(self, Py_ssize_t size)

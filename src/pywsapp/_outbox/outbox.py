@@ -5,7 +5,8 @@ filled during a turn of the event loop, at its end: one write for each. While th
 `Options.high_water` bytes queued, frames stay here; when the outbox is full, `Options.slow_consumer` decides.
 
 Frames stay whole here, so that they can still be dropped: half of what a transport has taken can be on the wire
-already. That is why a transport never gets much more than it is willing to queue.
+already. That is why a transport never gets much more than it is willing to queue, and a large frame leaves in pieces
+(`LargeWrite`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.sending import LARGE
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.large_write import PIECE, LargeWrite, copies
 from pywsapp.options import Options, SlowConsumer
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class Outbox:
     Attributes:
         frames: the waiting frames, in the order of sending.
         size: their bytes.
-        transport: the transport.
+        transport: the transport, or the `LargeWrite` that stands in for it.
         high_water: the bytes above which `send` waits; `Options.high_water`.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
@@ -100,6 +102,7 @@ class Outbox:
         "_drained",
         "_flusher",
         "_is_lost",
+        "_large",
         "_max_size",
         "_owner",
         "_policy",
@@ -124,7 +127,8 @@ class Outbox:
         self._is_lost = False
         self._owner: OutboxOwner | None = owner
         self._ws = ws
-        self.transport = transport
+        self.transport: Transport = transport
+        self._large: LargeWrite | None = None
         self._flusher = flusher
         self.high_water = min(options.high_water, sys.maxsize)  # what the compiled build can hold
         self._max_size = min(options.max_outbox, sys.maxsize)
@@ -207,14 +211,57 @@ class Outbox:
                 self.transport.write(pongs)
             return
         while self.frames and self.is_writable:
-            data = self.take(self.high_water)
-            if isinstance(data, tuple):
+            limit = self.high_water
+            if self.size - limit > limit:
+                limit = self._limit_of_next_write()
+            data = self.take(limit)
+            if limit > self.high_water:
+                self._write_large(pongs, data)
+            elif isinstance(data, tuple):
                 write_all(self.transport, (pongs, *data) if pongs else data)
             else:
                 self.transport.write(pongs + data if pongs else data)
             pongs = b""
-        if self.reports_empty and not self.frames and self._owner is not None:
+        if self.reports_empty:
+            self._report_empty()
+
+    def _report_empty(self) -> None:
+        if not self.frames and self._large is None and self._owner is not None:
             self._owner.outbox_emptied()
+
+    def _limit_of_next_write(self) -> int:
+        """Return how many bytes to take from the front, so that a large frame is taken alone.
+
+        A limit above `high_water` means that the first frame is a large one, which leaves in pieces.
+        """
+        largest = 2 * max(self.high_water, PIECE)
+        if self.size <= largest or not copies(self.transport):
+            return self.high_water
+        size = 0
+        for frame in self.frames:
+            added = length(frame)
+            if added > largest:
+                return size or added
+            size += added
+            if size >= self.high_water:
+                break
+        return self.high_water
+
+    def _write_large(self, pongs: bytes, frame: Frame) -> None:
+        """Write a large frame in pieces, as many as the transport takes; `resume` goes on with the others."""
+        size = max(self.high_water, PIECE)
+        head, payload = frame if isinstance(frame, tuple) else (b"", frame)
+        write_all(self.transport, (pongs + head, memoryview(payload)[:size]))
+        self.transport = self._large = large = LargeWrite(self.transport, size)
+        large.write(payload, start=size)
+        self._send_pieces()
+
+    def _send_pieces(self) -> None:
+        large = self._large
+        while large is not None and self.is_writable:
+            if not large.send_piece():
+                self.transport = large.transport
+                self._large = large = None
 
     def pause(self) -> None:
         """Keep frames from now on: the transport has enough."""
@@ -223,6 +270,10 @@ class Outbox:
     def resume(self) -> None:
         """Flush again, because the transport takes more."""
         self.is_writable = True
+        if self._large is not None:
+            self._send_pieces()
+            if self.reports_empty:
+                self._report_empty()
         self.flush()
         if self.is_writable:
             self.wake()
@@ -236,6 +287,9 @@ class Outbox:
         """Drop everything, because the transport has ended."""
         self._is_lost = True
         self.is_open = False
+        if self._large is not None:
+            self.transport = self._large.transport
+            self._large = None
         self.clear()
         self.wake()
 
@@ -314,7 +368,7 @@ def _joined(frames: list[Frame]) -> bytes:
         return b"".join([b"".join(frame) if isinstance(frame, tuple) else frame for frame in frames])
 
 
-def write_all(transport: Any, pieces: Sequence[bytes]) -> None:
+def write_all(transport: Any, pieces: Sequence[bytes | memoryview]) -> None:
     """Write pieces one behind the other, without a copy where that is safe."""
     if WRITELINES_PAUSES:
         transport.writelines(pieces)

@@ -25,6 +25,7 @@ from pywsapp._server.pending import PendingConnection, PendingConnections
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls_buffer import share_read_buffer
 
 ACCEPT_PAUSE_SECONDS = 0.2
 
@@ -188,7 +189,10 @@ class _Acceptor:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
-        await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+        share_read_buffer(transport)
 
     async def _serve_asyncio(
         self, sock: socket.socket, loop: asyncio.AbstractEventLoop, entry: PendingConnection

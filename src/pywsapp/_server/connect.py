@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketAttribute, TaskGroup
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from pywsapp._event_loop import on_asyncio
 from pywsapp._transports.base import Transport, TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls_buffer import share_read_buffer
+
+#: Seconds between two attempts to connect to a Unix socket whose backlog is full.
+_FULL_BACKLOG_PAUSE = 0.02
 
 
 async def open_connection(
@@ -48,12 +53,17 @@ async def open_connection(
         if loop is not None:
             factory = cast("Any", make_protocol)
             if unix_path is not None:
-                pair = await loop.create_unix_connection(factory, unix_path, ssl=tls, server_hostname=name)
+                sock = await _connect_unix(unix_path)
+                pair = await loop.create_unix_connection(factory, sock=sock, ssl=tls, server_hostname=name)
             else:
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
             transport: Any = pair[0]
+            share_read_buffer(transport)
             return cast("Transport", transport)
-        stream = await (anyio.connect_tcp(host, port) if unix_path is None else anyio.connect_unix(unix_path))
+        if unix_path is None:
+            stream: SocketStream = await anyio.connect_tcp(host, port)
+        else:
+            stream = await SocketStream.from_socket(await _connect_unix(unix_path))
         own_transport: SocketTransport | StreamTransport
         if tls is None:
             own_transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_protocol(), task_group)
@@ -61,3 +71,24 @@ async def open_connection(
             own_transport = StreamTransport(await secure(stream, tls, name), make_protocol())
         await task_group.start(own_transport.run)
         return own_transport
+
+
+async def _connect_unix(path: str) -> socket.socket:
+    """Connect to a Unix socket; while the server's backlog is full, try again.
+
+    Linux answers EAGAIN then, and the socket stays unconnected. asyncio and trio take it for a connection in progress,
+    and uvloop raises it.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await anyio.sleep(_FULL_BACKLOG_PAUSE)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise

@@ -60,8 +60,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-#: What asyncio, uvloop and our own transports use without `set_write_buffer_limits`, in bytes.
-_DEFAULT_HIGH_WATER = 64 * 1024
 _MAX_TRAILING = 64 * 1024
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
@@ -122,6 +120,7 @@ class HttpConnection:
         """Store the transport."""
         self._transport = transport
         server = self._server
+        transport.set_write_buffer_limits(high=server.options.high_water)  # by default TLS queues 512 KiB
         server.runtime.connections.add(self)
         if self._pending is None:
             self._pending = server.pending.add(PendingConnection(self, has_protocol=True))
@@ -354,7 +353,7 @@ class HttpConnection:
         ws = WebSocket(client=False, options=options, deflate=deflate)
         lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
         transport.write(response)
-        if options.high_water != _DEFAULT_HIGH_WATER:
+        if options.high_water != self._server.options.high_water:
             transport.set_write_buffer_limits(high=options.high_water)
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)

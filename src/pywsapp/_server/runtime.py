@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._event_loop import on_asyncio
+from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._outbox.flushing import TurnFlusher
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class Runtime:
             Exception: the exception of `body`, not in an exception group.
         """
         failure: Exception | None = None
+        if on_asyncio():
+            await check_eager_step()
         async with anyio.create_task_group() as self._handlers:
             try:
                 async with anyio.create_task_group() as transports:

@@ -48,6 +48,8 @@ def server_context(
         raise ConfigurationError(f"TLS certificate or key is damaged, or the password is wrong: {names}") from exc
     # With renegotiations alone, a peer of TLS 1.2 could keep a processor busy.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # A client gets a new ticket with each session that it resumes, so it does not need the usual second one.
+    context.num_tickets = 1
     return _harden(context)
 
 

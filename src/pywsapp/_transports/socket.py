@@ -258,7 +258,11 @@ class SocketTransport(QueueingTransport):
                     # `notify_closing` wakes this task too, when it only has to wake the reader.
                     continue
                 if self._queue:
-                    del self._queue[: self._sock.send(self._queue)]
+                    try:
+                        sent = self._sock.send(self._queue)
+                    except (BlockingIOError, InterruptedError):
+                        continue  # the kernel had memory again, and another socket took it
+                    del self._queue[:sent]
                     self._report_pressure()
         except OSError as exc:
             self._fail(exc)

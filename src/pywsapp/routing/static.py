@@ -2,7 +2,8 @@
 
 Two checks decide whether a file may be sent. The path must consist of plain names: nothing that begins with a dot (so
 neither `..` nor hidden files), no empty part, no backslash, no NUL. Then every symbolic link is resolved, and the file
-must still be inside the folder. All calls of the file system run in a thread.
+must still be inside the folder. All calls of the file system run in threads. Their number has a limit of its own,
+because methods marked with `in_thread` share that of anyio: slow files must not delay them, nor they the files.
 
 Validators. The ETag is made of size and modification time, so two versions written within one tick of the file
 system's clock can share it; such a validator must be marked weak (RFC 9110, section 8.8.1). Only byte ranges need a
@@ -22,6 +23,8 @@ from email.utils import formatdate, parsedate_to_datetime
 from mimetypes import MimeTypes
 from typing import BinaryIO, NoReturn
 
+import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from pywsapp.component import Accept, MessageComponent
@@ -30,6 +33,8 @@ from pywsapp.http import Request, Response
 from pywsapp.routing.router import with_slash
 
 _PIECE = 64 * 1024  # bytes; a smaller file is read at once
+_MAX_THREADS = 16
+_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("pywsapp.routing.static")
 _ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
 _MAX_DATE = 64  # characters; the longest of the three forms of RFC 9110, section 5.6.7, has 33
 _ABSENT = frozenset(
@@ -92,7 +97,7 @@ class StaticFolder(MessageComponent):
         """
         if request.method not in ("GET", "HEAD"):
             raise Refuse(405, {"Allow": "GET, HEAD"}, "the methods here are GET, HEAD")
-        return await anyio.to_thread.run_sync(self._answer, request)
+        return await anyio.to_thread.run_sync(self._answer, request, limiter=_thread_limiter())
 
     def _answer(self, request: Request) -> Response:
         names = _plain_names(request.path)
@@ -187,6 +192,15 @@ def _content_type(name: str) -> str:
     return f"{kind}; charset=utf-8" if is_text else kind
 
 
+def _thread_limiter() -> anyio.CapacityLimiter:
+    """Return the limiter of this event loop for threads that read files."""
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = anyio.CapacityLimiter(_MAX_THREADS)
+        _limiter.set(limiter)
+    return limiter
+
+
 class _Pieces(AsyncIterator[bytes]):
     """The content of a file in pieces, exactly as long as announced; the file is opened for the first piece.
 
@@ -202,7 +216,7 @@ class _Pieces(AsyncIterator[bytes]):
         if not self._remaining:
             self.close()
             raise StopAsyncIteration
-        return await anyio.to_thread.run_sync(self._read)
+        return await anyio.to_thread.run_sync(self._read, limiter=_thread_limiter())
 
     def _read(self) -> bytes:
         """Read a piece, in a thread.
