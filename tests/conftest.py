@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis  # noqa: F401 - its plugin would import it after gc.freeze(), and its entry points search for referrers
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hatch_build
@@ -89,6 +89,11 @@ TOGETHER = {
 }
 
 
+# How long an example takes depends on what runs beside the test.
+settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--part",
@@ -140,7 +145,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds."""
+    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds.
+
+    Hypothesis is imported before, because it searches for referrers when it is imported.
+    """
     gc.collect()
     gc.freeze()
 
