@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,6 +162,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileSched
     from support.side_by_side import FileScheduling
 
     return FileScheduling(config, log, TOGETHER)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_warnings_of_the_watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Drop the warning that a handler blocks the event loop: without a free processor any handler can get it.
+
+    Many tests compare the whole log. `test_watchdog.py` tests the warning.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.module != "watchdog" or request.path.name == "test_watchdog.py"
+
+    logger = logging.getLogger("pywsapp")
+    logger.addFilter(is_other)
+    yield
+    logger.removeFilter(is_other)
 
 
 @pytest.fixture(params=BACKENDS)
