@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis  # noqa: F401 - its plugin would import it after gc.freeze(), and its entry points search for referrers
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hatch_build
@@ -89,6 +91,11 @@ TOGETHER = {
 }
 
 
+# How long an example takes depends on what runs beside the test.
+settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--part",
@@ -140,7 +147,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds."""
+    """Exclude all modules and tests from later garbage collections: `gc.collect()` in a test took 0.2 seconds.
+
+    Hypothesis is imported before, because it searches for referrers when it is imported.
+    """
     gc.collect()
     gc.freeze()
 
@@ -152,6 +162,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileSched
     from support.side_by_side import FileScheduling
 
     return FileScheduling(config, log, TOGETHER)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_warnings_of_the_watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Drop the warning that a handler blocks the event loop: without a free processor any handler can get it.
+
+    Many tests compare the whole log. `test_watchdog.py` tests the warning.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.module != "watchdog" or request.path.name == "test_watchdog.py"
+
+    logger = logging.getLogger("pywsapp")
+    logger.addFilter(is_other)
+    yield
+    logger.removeFilter(is_other)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from pywsapp import App, Connection, MessageComponent, Topic
+from pywsapp import App, Connection, MessageComponent, Options, Topic
 from pywsapp.brokers.base import Broker, Outgoing
 from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.exceptions import BrokerUnavailable
@@ -21,6 +21,9 @@ from support.serving import Client, Serving, serving
 
 #: Seconds after which a test gives up.
 TIMEOUT = 30
+
+#: The clients of these tests expect no pings, and a broker can take longer to start than the default interval.
+NO_PINGS = Options(ping_interval=None)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -54,7 +57,7 @@ class Room(MessageComponent):
 
 @asynccontextmanager
 async def serving_room(broker: Broker) -> AsyncIterator[tuple[App, Serving]]:
-    app = App(port=0, broker=broker)
+    app = App(port=0, broker=broker, options=NO_PINGS)
     app.route("/", Room(app))
     async with serving(app) as server:
         yield app, server
@@ -87,7 +90,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCaptureFixture) -> None:
     """Check that two apps survive the end of their broker, and reach each other again after its restart."""
     received: list[tuple[str, str | bytes]] = []
-    app = App(port=0, broker=make())
+    app = App(port=0, broker=make(), options=NO_PINGS)
     app.route("/", Room(app))
 
     @app.on_broadcast("news:*")
