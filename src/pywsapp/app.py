@@ -296,7 +296,8 @@ class App:
         """Return the topic of a name; connections subscribe to it, and messages are broadcast on it.
 
         Raises:
-            TopicError: the name is not valid: 1 to 200 bytes without whitespace and `*`, no empty part between colons.
+            TopicError: the name is not valid: 1 to 200 bytes without whitespace and `*`, no empty part between colons,
+                and no `$pywsapp:` at the beginning.
         """
         return self.topics.topic(name)
 

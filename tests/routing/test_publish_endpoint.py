@@ -114,6 +114,7 @@ async def test_a_signature_must_be_valid_and_is_accepted_once(server: Serving) -
         b'{"topic": "news", "text": "x", "base64": "eA=="}',
         b'{"topic": "news", "base64": "x"}',
         b'{"topic": "no spaces", "text": "x"}',
+        b'{"topic": "$pywsapp:alive", "text": "x"}',
         b'{"topic": "news", "text": "\\ud800"}',
         b"[" * 20_000,
     ],

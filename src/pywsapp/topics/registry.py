@@ -32,7 +32,7 @@ from pywsapp.topics.delivery import Subscribers, deliver, deliver_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
-from pywsapp.topics.names import check_name
+from pywsapp.topics.names import RESERVED, check_name
 from pywsapp.topics.presence.service import PresenceService
 from pywsapp.topics.presence.view import ALIVE_TOPIC, PresenceDiff
 from pywsapp.topics.topic import Topic
@@ -264,7 +264,8 @@ class TopicRegistry:
         """Handle an envelope from the broker; raises nothing."""
         subscribed = self._subscribed.get(name)
         is_covered = self.listeners.covers(name)
-        if subscribed is None and name != ALIVE_TOPIC and not is_covered:
+        if subscribed is None and (name.startswith(RESERVED) or not is_covered):
+            self._receive_reserved(name, data)
             return
         try:
             topic = self.topic(name) if subscribed is None else subscribed[0]
@@ -282,6 +283,18 @@ class TopicRegistry:
         self.history.receive(name, data, position)
         if content is not None:
             self.listeners.call(topic, content)
+
+    def _receive_reserved(self, name: str, data: bytes) -> None:
+        """Handle an envelope on a topic of the processes themselves; it has no subscribers, listeners or history."""
+        if name != ALIVE_TOPIC or self.codec.is_own(name, data):
+            return
+        try:
+            envelope = self.codec.decode(name, data)
+            if envelope.message is not None:
+                raise EnvelopeError("the topic is reserved, but it is a message of an application")
+            self.presence.receive(envelope)
+        except PywsappError as exc:
+            self.codec.drop(name, exc)
 
     def _receive_plain(self, topic: Topic, envelope: Envelope) -> None:
         if envelope.origin == self.codec.origin:

@@ -31,9 +31,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from pywsapp.exceptions import TopicError
+from pywsapp.topics.names import RESERVED
 
 #: The topic of the events alive and bye.
-ALIVE_TOPIC = "$pywsapp:alive"
+ALIVE_TOPIC = f"{RESERVED}alive"
 #: Seconds between two alive events of a process, and until a silent process is taken for dead.
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 15.0
