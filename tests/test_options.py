@@ -26,6 +26,8 @@ WHOLE = [
     "max_outbox",
     "max_topics",
     "control_frames_burst",
+    "max_histories",
+    "max_history_bytes",
 ]
 OPTIONAL = ["max_frame_size", "ping_interval"]
 MAY_BE_ZERO = ["drain_delay"]

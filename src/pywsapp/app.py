@@ -14,8 +14,8 @@ from anyio.abc import TaskStatus
 from pywsapp._process.background import HookT
 from pywsapp._process.running import Runner, Tls, check_not_importing
 from pywsapp._signatures import check_no_function
-from pywsapp.brokers.base import Broker
-from pywsapp.brokers.urls import broker_for
+from pywsapp.brokers.base import MIB, Broker
+from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
@@ -89,7 +89,7 @@ class App:
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
-        self.topics = TopicRegistry(_as_broker(broker), broker_key)
+        self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
@@ -296,12 +296,13 @@ class App:
         """Return the topic of a name; connections subscribe to it, and messages are broadcast on it.
 
         Raises:
-            TopicError: the name is not valid: 1 to 200 bytes without whitespace and `*`, no empty part between colons,
-                and no `$pywsapp:` at the beginning.
+            TopicError: the name is not valid; `pywsapp.topics.names` has the rules.
         """
         return self.topics.topic(name)
 
-    def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
+    def history(
+        self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json, max_bytes: int = MIB
+    ) -> None:
         """Keep the last messages of topics, so that `Topic.recover` sends returning clients what they missed.
 
         Args:
@@ -309,11 +310,13 @@ class App:
             size: how many messages of a topic are kept.
             seconds: how long messages are kept, counted from the last one of the topic.
             wrap: makes the message for clients from a `Publication`, which has the position that clients send back.
+            max_bytes: bytes of the messages that a topic keeps, each counted with 150 bytes more; not for Redis. See
+                `Options.max_history_bytes` for all topics.
 
         Raises:
             ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
         """
-        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
+        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap, max_bytes))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on matching topics; a decorator.
@@ -448,7 +451,7 @@ class App:
         if http_host is not None:
             self.router.set_http_host(http_host)
         if broker is not None:
-            self.topics.use_broker(_as_broker(broker))
+            self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_key(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
@@ -513,7 +516,3 @@ class App:
     def _check_not_mounted(self) -> None:
         if self._is_mounted:
             raise ConfigurationError("this App is mounted on another App: run and configure that one")
-
-
-def _as_broker(broker: str | Broker | None) -> Broker | None:
-    return broker_for(broker) if isinstance(broker, str) else broker

@@ -83,7 +83,7 @@ class SilentConnection(MemoryConnection):
         if topics != [ALIVE_TOPIC]:
             await anyio.sleep_forever()
 
-    async def read_history(self, topic: str, since: Any) -> Any:
+    async def read_history(self, topic: str, since: Any, max_bytes: int | None = None) -> Any:
         await anyio.sleep_forever()
 
 

@@ -51,13 +51,14 @@ class Server:
         self.messages.append(str(position).encode())
         return self.messages[-1], position
 
-    def read(self, since: Position | None) -> Kept:
+    def read(self, since: Position | None, number: int = 10**9) -> Kept:
+        """Return a number of messages after a position."""
         if since is None:
             return Kept(self.position, (), True)
         known = self.position.covers(since)
         first = max(self.removed, since.offset if known else 0)
         found = [(offset + 1, self.messages[offset]) for offset in range(first, len(self.messages))]
-        return Kept(self.position, found, known and first == since.offset)
+        return Kept(self.position, found[:number], known and first == since.offset)
 
 
 class Subscribers:
@@ -125,10 +126,10 @@ class Followers(RuleBasedStateMachine):
             self.follower.receive(*self.wire.popleft())
 
     @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def the_history_is_read(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), number=st.sampled_from([1, 2, 1000]))
+    def the_history_is_read(self, data: st.DataObject, number: int) -> None:
         _, read = data.draw(st.sampled_from(self.tasks))
-        read.kept = read.kept or self.server.read(read.since)
+        read.kept = read.kept or self.server.read(read.since, number)
 
     @precondition(lambda self: any(read.kept for _, read in self.tasks))
     @rule(data=st.data())
@@ -180,7 +181,7 @@ class Followers(RuleBasedStateMachine):
             self.messages_arrive(1)
             if self.tasks:
                 task, read = self.tasks.pop(0)
-                self.go_on(task, task.send, read.kept or self.server.read(read.since))
+                self.go_on(task, task.send, read.kept or self.server.read(read.since, 3))
             steps += 1
             assert steps < 200, "it reads on for ever"
         assert self.follower.position == self.server.position

@@ -36,7 +36,9 @@ async def test_a_client_cannot_join_leave_or_say_anything_there(name: str) -> No
         await rooms.until(lambda: len(rooms.said("error")) == 3)
         assert all("reserved" in call[1] for call in rooms.said("error"))
         assert broker.subscribed == {"t", ALIVE_TOPIC}, "the process still hears the others"
-        assert not any(message.topic == name and b"hello" in message.data for batch in broker.batches for message in batch)
+        assert not any(
+            message.topic == name and b"hello" in message.data for batch in broker.batches for message in batch
+        )
 
 
 @RESERVED

@@ -277,12 +277,23 @@ class Runner:
 
     async def _supervise(self, workers: int, limit: float) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        router = BusRouter()
-        try:
-            attach = router.attach if self._topics.broker is None else None
-            return await supervise(self.listeners, workers, self._announce, limit, attach)
-        finally:
-            router.close()
+        limits = self._options.max_histories, self._options.max_history_bytes
+        router = BusRouter(max_histories=limits[0], max_history_bytes=limits[1])
+        failure: BaseException | None = None
+        was_forced = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(router.expire_histories)
+            try:
+                attach = router.attach if self._topics.broker is None else None
+                was_forced = await supervise(self.listeners, workers, self._announce, limit, attach)
+            except (Exception, SystemExit) as exc:
+                failure = exc  # raised below, not wrapped in a group
+            finally:
+                router.close()
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return was_forced
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         urls = " ".join(urls_of(addresses, self.http_host))

@@ -39,7 +39,15 @@ from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 HttpHandler = Callable[[Request], Any]
 
 #: Options that only the server reads, before it knows the route or for all connections at once.
-SERVER_WIDE = ("max_header_size", "max_headers", "handshake_timeout", "drain_delay", "drain_timeout")
+SERVER_WIDE = (
+    "max_header_size",
+    "max_headers",
+    "handshake_timeout",
+    "drain_delay",
+    "drain_timeout",
+    "max_histories",
+    "max_history_bytes",
+)
 _READING = ("GET", "HEAD")
 
 _MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line

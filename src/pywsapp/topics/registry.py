@@ -27,8 +27,9 @@ from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.brokers.relay import Relay, RelayStats
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, PywsappError
+from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.delivery import Subscribers, deliver, deliver_kept
+from pywsapp.topics.delivery import Subscribers, deliver, receivers_of_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
@@ -70,6 +71,7 @@ class TopicRegistry:
     Args:
         broker: carries messages to other processes; None if there are no others.
         key: the secret that signs messages on the broker; None signs nothing.
+        options: the limits of histories; None for the defaults.
 
     Attributes:
         relay: the connection to the broker while the app runs.
@@ -82,13 +84,15 @@ class TopicRegistry:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, broker: Broker | None = None, key: str | bytes | None = None) -> None:
+    def __init__(
+        self, broker: Broker | None = None, key: str | bytes | None = None, options: Options | None = None
+    ) -> None:
         self.broker = broker
         self.relay: Relay | None = None
         self.codec = EnvelopeCodec(key)
         self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic)
-        self.history = HistoryService(self.codec, self._deliver_kept)
+        self.history = HistoryService(self.codec, self._deliver_kept, options or Options())
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
@@ -318,9 +322,11 @@ class TopicRegistry:
             return
         topic, subscribers = subscribed
         assert topic.history is not None
-        message = topic.history.prepare(name, position, content)
+        receivers = receivers_of_kept(subscribers, position)
+        message = topic.history.prepare(name, position, content) if receivers else None
         if message is not None:
-            deliver_kept(subscribers, message, position)
+            for conn in receivers:
+                conn._outbox.send_prepared(message)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -354,7 +360,7 @@ class TopicRegistry:
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
-            self.history.start(self.relay, tasks)
+        self.history.start(self.relay, tasks)
         self.presence.start(tasks, self.relay)
         if self.relay is not None:
             await tasks.start(self.relay.run)

@@ -112,9 +112,9 @@ class RedisBrokerConnection(BrokerConnection):
             commands = {node: [(command, *names)] for node, names in channels.items()}
         await _gather(node.subscriptions.execute(commands[node], len(names)) for node, names in channels.items())
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         node = self._nodes.of_channel(self._names.channel(topic))
-        command = read_command(self._names.key_prefix(topic), self._run_id(node), since)
+        command = read_command(self._names.key_prefix(topic), self._run_id(node), since, max_bytes)
         (reply,) = await node.commands.execute([command])
         return parse_history(reply, since)
 

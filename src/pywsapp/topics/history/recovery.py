@@ -18,8 +18,9 @@ is no moment in which it could miss a message.
 
 A client that comes back names its last position. It gets the messages after that from the history, and the messages
 that were delivered here while the history was read. The position that it has reached is stored with its subscription,
-because the follower may deliver some of those messages later. The client gets no more at once than it reads; when it
-has received what was read, the history is read again.
+because the follower may deliver some of those messages later. The client gets no more at once than it reads: the
+history is read in pages of about the size of its outbox, and a page that does not fit is dropped and read again when
+the client has read what it was sent. So a client that does not read costs no more memory than its outbox.
 
 A follower that cannot read the history waits until `catch_up` is called: the history service calls it when the broker
 is connected again, or after a short time if it is still connected.
@@ -32,6 +33,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import MIB, Kept, Position
 
 logger = logging.getLogger("pywsapp")
@@ -53,6 +55,20 @@ class Recovery(NamedTuple):
     position: str
     complete: bool
     messages: int
+
+
+class Missed(NamedTuple):
+    """One message of a history, for a client that recovers.
+
+    Args:
+        position: the client has everything up to here when it has this message.
+        message: what the client gets; None if the application's `wrap` fails.
+        is_lost: whether it says that messages are lost.
+    """
+
+    position: Position
+    message: PreparedMessage | None
+    is_lost: bool
 
 
 class Follower:
@@ -156,7 +172,9 @@ class Follower:
             while self._read_again and not self._closed:
                 self._read_again = False
                 held_before = set(self._held)
-                self._apply(await self._read(self.position), held_before)
+                kept = await self._read(self.position)
+                self._apply(kept, held_before)
+                del kept  # not needed while the next page is read
         except Exception as exc:  # mostly a lost connection; the next one calls `catch_up`
             logger.debug("reading the history of %r failed: %r", self._topic, exc)
         finally:
@@ -177,6 +195,9 @@ class Follower:
             self._report_lost(self.position)
         for offset, data in kept.messages:
             self._advance(data, Position(kept.position.epoch, offset))
+        if has_more(kept):
+            self._read_again = True
+            return
         held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
             if self._has_no_gap_before(position):
@@ -184,3 +205,8 @@ class Follower:
             elif position not in held_before:
                 self._hold(held[position], position)
                 self._read_again = True
+
+
+def has_more(kept: Kept) -> bool:
+    """Return whether the history has messages after those that were read."""
+    return bool(kept.messages) and kept.messages[-1][0] < kept.position.offset
