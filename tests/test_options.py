@@ -28,6 +28,7 @@ WHOLE = [
     "control_frames_burst",
     "max_histories",
     "max_history_bytes",
+    "max_presence_bytes",
 ]
 OPTIONAL = ["max_frame_size", "ping_interval"]
 MAY_BE_ZERO = ["drain_delay"]

@@ -15,6 +15,7 @@ from pywsapp._process.background import HookT
 from pywsapp._process.running import Runner, Tls, check_not_importing
 from pywsapp._signatures import check_no_function
 from pywsapp.brokers.base import MIB, Broker
+from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
@@ -57,7 +58,7 @@ class App:
             decides.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
-        broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
+        broker_key: a secret that signs messages; others are dropped. Of several in a list, the first one signs.
         access_log: log a line for each request and each connection.
 
     Attributes:
@@ -84,7 +85,7 @@ class App:
         trusted_proxies: Iterable[str] = (),
         max_connections: int | None = None,
         broker: str | Broker | None = None,
-        broker_key: str | bytes | None = None,
+        broker_key: Keys | None = None,
         access_log: bool = False,
     ) -> None:
         self.options = Options() if options is None else options
@@ -232,18 +233,19 @@ class App:
         """
         self.http(path, lambda _: health(stopping=self._runner.is_shutting_down), http_host="*")
 
-    def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
+    def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
             path: the path of the requests.
-            key: a secret of at least 16 bytes that the programs share with this App.
+            key: a secret of at least 16 bytes that the programs share with this App, or several that are all accepted.
             max_size: the bytes that the body of a request may have.
 
         Raises:
             ConfigurationError: the path is not valid, the mount exists, or the key is too short.
         """
-        self.router.mount(path, PublishEndpoint(self.topic, key, max_size), http_host="*")
+        endpoint = PublishEndpoint(self.topic, key, lambda *claim: self.topics.history.claim(*claim), max_size)
+        self.router.mount(path, endpoint, http_host="*")
 
     def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
@@ -437,7 +439,7 @@ class App:
         *,
         http_host: str | Sequence[str] | None = None,
         broker: str | Broker | None = None,
-        broker_key: str | bytes | None = None,
+        broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
     ) -> None:
@@ -453,7 +455,7 @@ class App:
         if broker is not None:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
-            self.topics.codec.use_key(broker_key)
+            self.topics.codec.use_keys(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(self, *, backend: str = "asyncio", uvloop: bool | None = None, workers: int | None = None) -> None:

@@ -65,7 +65,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
     app.configure(
         http_host=chosen.http_host,
         broker=chosen.broker,
-        broker_key=os.environ.get(_BROKER_KEY) or None,
+        broker_key=os.environ.get(_BROKER_KEY, "").splitlines() or None,
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
     )
@@ -79,7 +79,7 @@ def publish(url: str, topic: str, message: str) -> None:
         BrokerUnavailable: the broker did not accept the message.
         TopicError: the name of the topic is not valid, or the message is too large.
     """
-    with Publisher(url, key=os.environ.get(_BROKER_KEY)) as publisher:
+    with Publisher(url, key=os.environ.get(_BROKER_KEY, "").splitlines() or None) as publisher:
         publisher.publish(topic, sys.stdin.read() if message == "-" else message)
 
 

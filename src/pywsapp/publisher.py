@@ -11,6 +11,7 @@ import secrets
 import threading
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,7 @@ from typing_extensions import Self
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import Sendable, payload_of
 from pywsapp.brokers.base import Broker, Keep
-from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, Keys, encode_envelope, keys_of
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
@@ -44,19 +45,20 @@ class AsyncPublisher:
 
     Args:
         broker: the URL of the broker that the servers use, or a Broker.
-        key: the `broker_key` of the App, if it has one.
+        key: the `broker_key` of the App, if it has one; of several, the first one signs.
 
     Raises:
         ConfigurationError: the URL is invalid, the client library of the broker is not installed, or the URL is
             "memory", which does not reach other processes.
     """
 
-    def __init__(self, broker: str | Broker, *, key: str | bytes | None = None) -> None:
+    def __init__(self, broker: str | Broker, *, key: Keys | None = None) -> None:
         resolved = broker_for(broker) if isinstance(broker, str) else broker
         if resolved is None:
             raise ConfigurationError('a publisher needs a broker that connects processes, such as "redis://localhost"')
         self._broker = resolved
-        self._key = key.encode() if isinstance(key, str) else key
+        self._keys = keys_of(key)
+        self._numbers = EnvelopeNumbers()
         self._origin = secrets.token_hex(8)
         self._message_numbers = count(1)
         self._histories: list[tuple[TopicPattern, int, float]] = []
@@ -112,7 +114,10 @@ class AsyncPublisher:
             raise ConfigurationError("an AsyncPublisher publishes within `async with` only")
         opcode, payload = payload_of(message)
         content = payload.decode() if opcode == TEXT else payload
-        data = encode_envelope(Envelope(check_name(topic), content, self._origin), self._key)
+        envelope = Envelope(check_name(topic), content, self._origin)
+        if self._keys:
+            envelope = replace(envelope, number=next(self._numbers))
+        data = encode_envelope(envelope, self._keys[0] if self._keys else None)
         await self._relay.publish(topic, data, self._keep(topic))
 
     def _keep(self, topic: str) -> Keep | None:
@@ -133,7 +138,7 @@ class Publisher:
 
     Args:
         broker: the URL of the broker that the servers use, or a Broker.
-        key: the `broker_key` of the App, if it has one.
+        key: the `broker_key` of the App, if it has one; of several, the first one signs.
         timeout: seconds that `publish` blocks at most.
 
     Raises:
@@ -141,9 +146,7 @@ class Publisher:
             "memory", which does not reach other processes.
     """
 
-    def __init__(
-        self, broker: str | Broker, *, key: str | bytes | None = None, timeout: float = _TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, broker: str | Broker, *, key: Keys | None = None, timeout: float = _TIMEOUT_SECONDS) -> None:
         self._arguments: dict[str, Any] = {"broker": broker, "key": key}
         self._timeout = timeout
         self._histories: list[tuple[str, int, float]] = []

@@ -16,7 +16,7 @@ from pywsapp import App, Connection, MessageComponent
 from pywsapp._event_loop import on_asyncio
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.topics import registry
-from pywsapp.topics.presence.view import ALIVE_TOPIC
+from pywsapp.topics.presence.events import ALIVE_TOPIC
 
 pytestmark = pytest.mark.anyio
 

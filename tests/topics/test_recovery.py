@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pywsapp.brokers.base import MIB, Kept, Position
+from pywsapp.brokers.envelope import Envelope
 from pywsapp.topics.history import recovery
 from pywsapp.topics.history.recovery import Follower
 
@@ -69,7 +70,8 @@ class Subscribers:
         self.got: set[Position] = set()
         self.left = False
 
-    def deliver(self, data: bytes, position: Position) -> None:
+    def deliver(self, data: bytes, position: Position, envelope: Envelope | None) -> None:
+        assert envelope is None or envelope.message == data, "another message than that of the envelope"
         assert not self.left, "a follower that was given up delivers"
         assert data == str(position).encode(), "another message than that of the place"
         assert position not in self.got, "twice"
@@ -123,7 +125,8 @@ class Followers(RuleBasedStateMachine):
     @rule(number=st.integers(1, 5))
     def messages_arrive(self, number: int) -> None:
         for _ in range(min(number, len(self.wire))):
-            self.follower.receive(*self.wire.popleft())
+            data, position = self.wire.popleft()
+            self.follower.receive(data, position, Envelope("t", data))
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), number=st.sampled_from([1, 2, 1000]))

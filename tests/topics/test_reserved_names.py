@@ -14,7 +14,7 @@ from pywsapp import App, AsyncPublisher, ConfigurationError, Publisher, TopicErr
 from pywsapp.brokers.base import Position
 from pywsapp.brokers.envelope import Envelope, encode_envelope
 from pywsapp.brokers.memory import MemoryBroker
-from pywsapp.topics.presence.view import ALIVE_TOPIC
+from pywsapp.topics.presence.events import ALIVE_TOPIC
 
 pytestmark = pytest.mark.anyio
 

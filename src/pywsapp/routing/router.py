@@ -47,6 +47,7 @@ SERVER_WIDE = (
     "drain_timeout",
     "max_histories",
     "max_history_bytes",
+    "max_presence_bytes",
 )
 _READING = ("GET", "HEAD")
 

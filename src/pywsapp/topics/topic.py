@@ -14,6 +14,7 @@ from pywsapp.topics.delivery import RECOVERING, Subscribers
 from pywsapp.topics.history.recovery import Recovery, has_more
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
+from pywsapp.topics.replays import GrowingNumbers
 
 if TYPE_CHECKING:
     from pywsapp.topics.registry import TopicRegistry
@@ -176,7 +177,7 @@ class Topic:
 
         The history is read in pages. What does not fit into the outbox is read again when there is room.
         """
-        outbox = conn._outbox
+        outbox, seen = conn._outbox, GrowingNumbers()
         complete, count = True, 0
         while True:
             await outbox._wait_drained()
@@ -185,7 +186,7 @@ class Topic:
                 return Recovery(str(position or kept.position), complete=False, messages=count)
             # Other messages can have filled the outbox meanwhile. The page is then dropped, and read again later.
             if outbox.is_writable and outbox.size <= outbox.high_water:
-                page = self._send_page(conn, kept)
+                page = self._send_page(conn, kept, seen)
                 position, complete, count = page.position, complete and page.complete, count + page.messages
                 if page.is_whole and not has_more(kept):
                     break
@@ -193,10 +194,10 @@ class Topic:
         self._subscribers[conn] = position
         return Recovery(str(position), complete, count)
 
-    def _send_page(self, conn: Connection, kept: Kept) -> _Page:
+    def _send_page(self, conn: Connection, kept: Kept, seen: GrowingNumbers) -> _Page:
         """Send messages of the history until the outbox has enough."""
         complete, count = True, 0
-        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept):
+        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen):
             complete, count = complete and not is_lost, count + (not is_lost)
             if message is not None and conn.send(message) is not ALREADY_DONE:
                 return _Page(position, complete, count, is_whole=False)

@@ -17,12 +17,15 @@ import anyio
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Keep, Kept, Position
-from pywsapp.exceptions import BrokerUnavailable
+from pywsapp.brokers.envelope import Envelope
+from pywsapp.exceptions import BrokerUnavailable, PywsappError
 from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
+from pywsapp.topics.history.claims import claim
 from pywsapp.topics.history.memory_store import MemoryHistory, keep_expiring
 from pywsapp.topics.history.recovery import Follower, Missed, has_more
 from pywsapp.topics.history.rules import HistoryRule
+from pywsapp.topics.replays import GrowingNumbers
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -145,7 +148,7 @@ class HistoryService:
         follower = self._followers[name] = Follower(
             name,
             functools.partial(self._read_or_retry, name),
-            functools.partial(self._deliver_next, name),
+            functools.partial(self._deliver_next, name, GrowingNumbers()),
             functools.partial(self._report_lost, name),
             self._start_soon,
         )
@@ -179,19 +182,44 @@ class HistoryService:
         finally:  # also when the app stops meanwhile
             ready.set()
 
-    def receive(self, name: str, data: bytes, position: Position) -> None:
-        """Handle an envelope from the broker; it goes to the topic's follower, if the topic has subscribers here."""
+    def has_delivered(self, name: str, position: Position) -> bool:
+        """Return whether the subscribers here have the message at a position already."""
         follower = self._followers.get(name)
-        if follower is not None:
-            follower.receive(data, position)
-        else:
-            self._codec.forget(data)
+        return follower is not None and follower.has_delivered(position)
 
-    def _deliver_next(self, name: str, data: bytes, position: Position) -> None:
-        content = self._codec.decode_or_drop(name, data)
+    def receive(self, envelope: Envelope, data: bytes, position: Position, *, is_next: bool) -> None:
+        """Handle a verified envelope; it goes to the topic's follower, if the topic has subscribers here.
+
+        Args:
+            envelope: the envelope.
+            data: its bytes.
+            position: its position, which is not verified.
+            is_next: whether the envelope is certainly no repetition. Otherwise the history is read.
+        """
+        follower = self._followers.get(envelope.topic)
+        if follower is None:
+            self._codec.forget(data)
+        elif is_next:
+            follower.receive(data, position, envelope)
+        else:
+            follower.catch_up()
+
+    def _deliver_next(
+        self, name: str, seen: GrowingNumbers, data: bytes, position: Position, envelope: Envelope | None
+    ) -> None:
+        """Deliver a message that was received, or was read from the history if there is no envelope.
+
+        What is in the history and is not a valid message takes a position, so it is reported as lost.
+        """
+        if envelope is None:
+            content = self._codec.decode_kept(name, data, seen)
+        else:
+            content = envelope.message
+            if envelope.number:
+                seen.add(envelope.origin, envelope.number)
         self._codec.forget(data)
-        if content is not None:
-            self._deliver(name, position, content)
+        self.lost += content is None
+        self._deliver(name, position, content)
 
     def _report_lost(self, name: str, position: Position) -> None:
         self.lost += 1
@@ -200,6 +228,20 @@ class HistoryService:
                 "messages on %r up to %s are lost, its history is too short (%d so far)", name, position, self.lost
             )
         self._deliver(name, position, None)
+
+    async def claim(self, moment: int, name: str) -> bool:
+        """Return whether an id is used for the first time; see `claims`.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+            TooManyClaims: there are too many ids.
+        """
+        try:
+            return await claim(moment, name, self._relay, self._memory)
+        except PywsappError:
+            raise
+        except Exception as exc:
+            raise BrokerUnavailable(f"the broker is lost: {exc!r}") from exc
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -221,8 +263,14 @@ class HistoryService:
         start = (await self._read(name, None)).position._replace(offset=0)
         return (await self._read_current(name, start, max_bytes))._replace(complete=True)
 
-    def prepare_missed(self, name: str, kept: Kept) -> Iterator[Missed]:
-        """Yield what a client gets of messages that were read, each prepared when it is its turn."""
+    def prepare_missed(self, name: str, kept: Kept, seen: GrowingNumbers) -> Iterator[Missed]:
+        """Yield what a client gets of messages that were read, each prepared when it is its turn.
+
+        Args:
+            name: the topic's name.
+            kept: what was read.
+            seen: the numbers of the messages that the client got of it before.
+        """
         rule = self.rule(name)
         assert rule is not None
         epoch, last = kept.position
@@ -231,7 +279,7 @@ class HistoryService:
             yield Missed(at, rule.prepare(name, at, None), is_lost=True)
         for offset, data in kept.messages:
             at = Position(epoch, offset)
-            content = self._codec.decode_or_drop(name, data)
+            content = self._codec.decode_kept(name, data, seen)
             yield Missed(at, rule.prepare(name, at, content), is_lost=content is None)
 
     async def _read_current(self, name: str, since: Position | None, max_bytes: int) -> Kept:
