@@ -28,6 +28,9 @@ WHOLE = [
     "max_outbox",
     "max_topics",
     "control_frames_burst",
+    "max_histories",
+    "max_history_bytes",
+    "max_presence_bytes",
 ]
 OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout", "min_http_rate"]
 MAY_BE_ZERO = ["drain_delay"]

@@ -37,7 +37,7 @@ async def subscribed(broker: MemoryBroker, *topics: str, key: bytes | None = Non
     received: Received = []
 
     def receive(topic: str, data: bytes, position: Position | None) -> None:
-        received.append((topic, decode_envelope(data, topic, key).message, position))
+        received.append((topic, decode_envelope(data, topic, () if key is None else (key,)).message, position))
 
     connection = await broker.connect(receive, [])
     await connection.subscribe(topics)

@@ -16,8 +16,9 @@ from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
-from pywsapp.brokers.base import Broker
-from pywsapp.brokers.urls import broker_for
+from pywsapp.brokers.base import MIB, Broker
+from pywsapp.brokers.envelope import Keys
+from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
@@ -61,7 +62,7 @@ class App:
             not count.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
-        broker_key: a secret that all processes share. Messages are then signed, and others are dropped.
+        broker_key: a secret that signs messages; others are dropped. Of several in a list, the first one signs.
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
@@ -90,13 +91,13 @@ class App:
         trusted_proxies: Iterable[str] = (),
         max_connections: int | None = None,
         broker: str | Broker | None = None,
-        broker_key: str | bytes | None = None,
+        broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
-        self.topics = TopicRegistry(_as_broker(broker), broker_key)
+        self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
         self.worker = self._runner.worker
@@ -262,18 +263,18 @@ class App:
             self._check_not_mounted()
             self._runner.listen_for_health(address, port, path, needs_broker=broker)
 
-    def publish_endpoint(self, path: str, key: str | bytes, *, max_size: int = 64 * 1024) -> None:
+    def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
 
         Args:
             path: the path of the requests; nothing below it is served.
-            key: a secret of at least 16 bytes that the programs share with this App.
+            key: a secret of at least 16 bytes that the programs share with this App, or several that are all accepted.
             max_size: the bytes that the body of a request may have.
 
         Raises:
             ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
-        endpoint = PublishEndpoint(self.topic, key, max_size)
+        endpoint = PublishEndpoint(self.topic, key, lambda *claim: self.topics.history.claim(*claim), max_size)
         self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*")
 
     def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
@@ -326,11 +327,13 @@ class App:
         """Return the topic of a name; connections subscribe to it, and messages are broadcast on it.
 
         Raises:
-            TopicError: the name is not valid: 1 to 200 bytes without whitespace and `*`, no empty part between colons.
+            TopicError: the name is not valid; `pywsapp.topics.names` has the rules.
         """
         return self.topics.topic(name)
 
-    def history(self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json) -> None:
+    def history(
+        self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json, max_bytes: int = MIB
+    ) -> None:
         """Keep the last messages of topics, so that `Topic.recover` sends returning clients what they missed.
 
         Args:
@@ -338,11 +341,13 @@ class App:
             size: how many messages of a topic are kept.
             seconds: how long messages are kept, counted from the last one of the topic.
             wrap: makes the message for clients from a `Publication`, which has the position that clients send back.
+            max_bytes: bytes of the messages that a topic keeps, each counted with 150 bytes more; not for Redis. See
+                `Options.max_history_bytes` for all topics.
 
         Raises:
             ConfigurationError: the broker keeps no history, or a topic that matches is in use already.
         """
-        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap))
+        self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap, max_bytes))
 
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on matching topics; a decorator.
@@ -467,7 +472,7 @@ class App:
         *,
         http_host: str | Sequence[str] | None = None,
         broker: str | Broker | None = None,
-        broker_key: str | bytes | None = None,
+        broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
     ) -> None:
@@ -481,9 +486,9 @@ class App:
         if http_host is not None:
             self.router.set_http_host(http_host)
         if broker is not None:
-            self.topics.use_broker(_as_broker(broker))
+            self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
-            self.topics.codec.use_key(broker_key)
+            self.topics.codec.use_keys(broker_key)
         self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(
@@ -564,7 +569,3 @@ class App:
     def _check_not_mounted(self) -> None:
         if self._is_mounted:
             raise ConfigurationError("this App is mounted on another App: run and configure that one")
-
-
-def _as_broker(broker: str | Broker | None) -> Broker | None:
-    return broker_for(broker) if isinstance(broker, str) else broker

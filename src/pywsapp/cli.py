@@ -67,7 +67,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
     app.configure(
         http_host=chosen.http_host,
         broker=chosen.broker,
-        broker_key=os.environ.get(_BROKER_KEY) or None,
+        broker_key=os.environ.get(_BROKER_KEY, "").splitlines() or None,
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
     )
@@ -83,7 +83,7 @@ def publish(url: str, topic: str, message: str, message_id: str | None = None) -
         TopicError: the name of the topic is not valid, or the message is too large.
         ConfigurationError: the id is invalid.
     """
-    with Publisher(url, key=os.environ.get(_BROKER_KEY)) as publisher:
+    with Publisher(url, key=os.environ.get(_BROKER_KEY, "").splitlines() or None) as publisher:
         publisher.publish(topic, sys.stdin.read() if message == "-" else message, message_id=message_id)
 
 

@@ -134,6 +134,11 @@ class Options:
             this time and everything else continues, so that a load balancer can notice.
         drain_timeout: seconds that a drain waits for peers and handlers. Afterwards it cuts them off.
         on_close_timeout: seconds that `on_close` may still run after the cancellation of its task.
+        max_histories: topics with a history that are kept in memory. When there are more, the topic whose last message
+            is oldest is forgotten, with its position.
+        max_history_bytes: bytes of all histories in memory. When there are more, topics are forgotten in the same way.
+        max_presence_bytes: bytes of the users of other processes whose presence this process knows, about 600 for each.
+            Further users are left out.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -163,6 +168,9 @@ class Options:
     drain_delay: float = 0
     drain_timeout: float = 30
     on_close_timeout: float = 5
+    max_histories: int = 100_000
+    max_history_bytes: int = 256 * 1024 * 1024
+    max_presence_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for field in fields(self):

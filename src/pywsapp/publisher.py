@@ -16,6 +16,7 @@ import secrets
 import threading
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,7 @@ from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import Sendable, payload_of
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import Broker, Keep
-from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, Keys, encode_envelope, keys_of
 from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
@@ -53,19 +54,20 @@ class AsyncPublisher:
 
     Args:
         broker: the URL of the broker that the servers use, or a Broker.
-        key: the `broker_key` of the App, if it has one.
+        key: the `broker_key` of the App, if it has one; of several, the first one signs.
 
     Raises:
         ConfigurationError: the URL is invalid, the client library of the broker is not installed, or the URL is
             "memory", which does not reach other processes.
     """
 
-    def __init__(self, broker: str | Broker, *, key: str | bytes | None = None) -> None:
+    def __init__(self, broker: str | Broker, *, key: Keys | None = None) -> None:
         resolved = broker_for(broker) if isinstance(broker, str) else broker
         if resolved is None:
             raise ConfigurationError('a publisher needs a broker that connects processes, such as "redis://localhost"')
         self._broker = resolved
-        self._key = key.encode() if isinstance(key, str) else key
+        self._keys = keys_of(key)
+        self._numbers = EnvelopeNumbers()
         self._origin = secrets.token_hex(8)
         self._message_numbers = count(1)
         self._histories: list[HistoryRule] = []
@@ -137,12 +139,17 @@ class AsyncPublisher:
             raise ConfigurationError("an AsyncPublisher publishes within `async with` only")
         if message_id is None:
             message_id = f"{self._origin}-{next(self._message_numbers)}"
-        data = self._encode(topic, message, check_message_id(message_id))
+        check_name(topic)
+        check_message_id(message_id)
+        opcode, payload = payload_of(message)
+        content = payload.decode() if opcode == TEXT else payload
         acknowledgement: Acknowledgement | None = None
         late = f"{self._broker.name} has not answered within {seconds:g} seconds"
         try:
             with anyio.move_on_after(seconds):
                 await relay.attempted.wait()
+                # The number of a signed envelope is taken when it is queued, so that the numbers arrive in their order.
+                data = self._encode(topic, content, message_id)
                 acknowledgement = relay.publish(topic, data, self._keep(topic, message_id))
                 await acknowledgement
                 return
@@ -158,15 +165,16 @@ class AsyncPublisher:
                 relay.withdraw(acknowledgement, "the call was cancelled")
             raise
 
-    def _encode(self, topic: str, message: Sendable, message_id: str) -> bytes:
-        opcode, payload = payload_of(message)
-        content = payload.decode() if opcode == TEXT else payload
-        return encode_envelope(Envelope(check_name(topic), content, self._origin, None, message_id), self._key)
+    def _encode(self, topic: str, content: str | bytes, message_id: str) -> bytes:
+        envelope = Envelope(topic, content, self._origin, None, message_id)
+        if not self._keys:
+            return encode_envelope(envelope)
+        return encode_envelope(replace(envelope, number=next(self._numbers)), self._keys[0])
 
     def _keep(self, topic: str, message_id: str) -> Keep | None:
         for rule in self._histories:
             if rule.pattern.matches(topic):
-                return Keep((message_id, 0), rule.size, rule.seconds)
+                return Keep((message_id, 0), rule.size, rule.seconds, rule.max_bytes)
         return None
 
 
@@ -182,7 +190,7 @@ class Publisher:
 
     Args:
         broker: the URL of the broker that the servers use, or a Broker.
-        key: the `broker_key` of the App, if it has one.
+        key: the `broker_key` of the App, if it has one; of several, the first one signs.
         timeout: seconds that `publish` blocks at most.
 
     Raises:
@@ -190,9 +198,7 @@ class Publisher:
             "memory", which does not reach other processes.
     """
 
-    def __init__(
-        self, broker: str | Broker, *, key: str | bytes | None = None, timeout: float = _TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, broker: str | Broker, *, key: Keys | None = None, timeout: float = _TIMEOUT_SECONDS) -> None:
         self._arguments: dict[str, Any] = {"broker": broker, "key": key}
         self._timeout = timeout
         self._histories: list[tuple[str, int, float]] = []

@@ -61,7 +61,7 @@ class Client(BrokerConnection):
     async def unsubscribe(self, topics: Sequence[str]) -> None:
         self.lost.set_exception(ConnectionError("gone"))
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         return Kept(since or Position("e", 0), [], True)
 
     async def wait_lost(self) -> None:

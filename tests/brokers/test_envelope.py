@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pywsapp.brokers.base import Position
-from pywsapp.brokers.envelope import Envelope, EnvelopeError, decode_envelope, encode_envelope
-from pywsapp.exceptions import TopicError
+from pywsapp.brokers.envelope import Envelope, EnvelopeError, EnvelopeNumbers, decode_envelope, encode_envelope, keys_of
+from pywsapp.exceptions import ConfigurationError, TopicError
 
 KEY = b"a shared key"
 TOPIC = "room:42"
@@ -29,9 +31,9 @@ ENVELOPES = st.one_of(
 )
 
 
-def fault_of(data: bytes, key: bytes | None = None) -> str:
+def fault_of(data: bytes, *keys: bytes) -> str:
     try:
-        decode_envelope(data, TOPIC, key)
+        decode_envelope(data, TOPIC, keys)
     except EnvelopeError as exc:
         return str(exc)
     return ""
@@ -39,12 +41,15 @@ def fault_of(data: bytes, key: bytes | None = None) -> str:
 
 @given(ENVELOPES, st.one_of(st.none(), st.binary(min_size=1)))
 def test_an_envelope_is_decoded_as_it_was_encoded(envelope: Envelope, key: bytes | None) -> None:
+    keys = () if key is None else (key,)
+    if keys:
+        envelope = replace(envelope, origin=envelope.origin or "x", number=next(EnvelopeNumbers()))
     data = encode_envelope(envelope, key)
-    assert decode_envelope(data, envelope.topic, key) == envelope
+    assert decode_envelope(data, envelope.topic, keys) == envelope
     with pytest.raises(EnvelopeError):
-        decode_envelope(data, envelope.topic + "x", key)
+        decode_envelope(data, envelope.topic + "x", keys)
     with pytest.raises(EnvelopeError):
-        decode_envelope(data, envelope.topic, b"another key")
+        decode_envelope(data, envelope.topic, [b"another key"])
     if key is not None:
         with pytest.raises(EnvelopeError):
             decode_envelope(data, envelope.topic)
@@ -64,14 +69,17 @@ def test_the_format_is_the_documented_one() -> None:
         "from": "x",
         "event": {},
     }
-    signed = encode_envelope(Envelope(TOPIC, "hello"), KEY)
+    signed = encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2", number=17), KEY)
     assert signed[64:65] == b" "
-    assert signed[:64].decode().isalnum()
+    assert signed[:64].decode() == hmac.new(KEY, signed[65:], "sha256").hexdigest()
+    assert json.loads(signed[65:]) == {"v": 1, "topic": "room:42", "from": "b9f0c1d2", "n": 17, "text": "hello"}
+    event = encode_envelope(Envelope(TOPIC, None, "x", {"a": 1}, number=17), KEY)
+    assert json.loads(event[65:]) == {"v": 1, "topic": "room:42", "from": "x", "n": 17, "event": {"a": 1}}
 
 
-@given(st.binary(), st.sampled_from([None, KEY]))
-def test_any_bytes_are_an_envelope_or_refused(data: bytes, key: bytes | None) -> None:
-    assert len(fault_of(data, key)) < 300
+@given(st.binary(), st.sampled_from([(), (KEY,), (b"another", KEY)]))
+def test_any_bytes_are_an_envelope_or_refused(data: bytes, keys: tuple[bytes, ...]) -> None:
+    assert len(fault_of(data, *keys)) < 300
 
 
 @given(
@@ -100,24 +108,74 @@ def test_any_json_is_an_envelope_or_refused(fields: dict[str, Any]) -> None:
 
 
 def test_each_flipped_bit_of_a_signed_envelope_is_refused() -> None:
-    data = encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2"), KEY)
+    data = encode_envelope(Envelope(TOPIC, "hello", "b9f0c1d2", number=1), KEY)
     for at in range(len(data)):
         for bit in range(8):
             changed = bytearray(data)
             changed[at] ^= 1 << bit
             with pytest.raises(EnvelopeError, match="the signature is missing or wrong"):
-                decode_envelope(bytes(changed), TOPIC, KEY)
+                decode_envelope(bytes(changed), TOPIC, [KEY])
 
 
 @given(st.data())
 def test_a_changed_signed_envelope_is_refused(data: st.DataObject) -> None:
-    signed = encode_envelope(Envelope(TOPIC, "hello"), KEY)
+    signed = encode_envelope(Envelope(TOPIC, "hello", "x", number=1), KEY)
     start = data.draw(st.integers(0, len(signed)))
     end = data.draw(st.integers(start, len(signed)))
     changed = signed[:start] + data.draw(st.binary(max_size=3)) + signed[end:]
     if changed != signed:
         with pytest.raises(EnvelopeError):
-            decode_envelope(changed, TOPIC, KEY)
+            decode_envelope(changed, TOPIC, [KEY])
+
+
+# -- publishers, numbers and keys --------------------------------------------------------------------------------------
+
+
+def signed(fields: dict[str, Any], key: bytes = KEY) -> bytes:
+    data = json.dumps({"v": 1, "topic": TOPIC, "from": "x", "n": 1, "text": "hello"} | fields).encode()
+    return hmac.new(key, data, "sha256").hexdigest().encode() + b" " + data
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"from": ""}, *({"n": junk} for junk in (None, 0, -1, 1.5, "1", True, 2**53, 10**400, [1]))],
+    ids=map(str, range(10)),
+)
+def test_a_signed_envelope_needs_its_publisher_and_a_number(fields: dict[str, Any]) -> None:
+    assert fault_of(signed({}), KEY) == ""
+    assert fault_of(signed({"n": 2**53 - 1}), KEY) == ""
+    assert "from` and a number" in fault_of(signed(fields), KEY)
+
+
+def test_the_number_means_nothing_without_a_key() -> None:
+    assert decode_envelope(written(n="junk"), TOPIC).number == 0
+
+
+def test_every_accepted_key_is_tried() -> None:
+    keys = [b"new", b"old", b"older"]
+    for key in keys:
+        assert fault_of(signed({}, key), *keys) == ""
+    assert "signature" in fault_of(signed({}, b"another"), *keys)
+
+
+def test_keys_are_text_or_bytes_one_or_several() -> None:
+    assert keys_of(None) == ()
+    assert keys_of("a") == keys_of(b"a") == keys_of(["a"]) == (b"a",)
+    assert keys_of(["new", b"old"]) == (b"new", b"old")
+    for junk in ("", b"", [], ["a", ""], [b""]):
+        with pytest.raises(ConfigurationError, match="the broker's key is empty"):
+            keys_of(junk)
+
+
+def test_numbers_grow_also_when_the_clock_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10**18]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    numbers = EnvelopeNumbers()
+    assert [next(numbers) for _ in range(3)] == [10**15, 10**15 + 1, 10**15 + 2]
+    now[0] -= 10**12
+    assert next(numbers) == 10**15 + 3
+    now[0] += 10**13
+    assert next(numbers) == numbers.last == 10**15 + 9 * 10**9
 
 
 def written(**fields: Any) -> bytes:
@@ -189,9 +247,9 @@ def test_an_event_can_contain_half_a_surrogate_pair() -> None:
 
 
 def test_decoding_takes_linear_time() -> None:
-    data = encode_envelope(Envelope(TOPIC, "x" * 8_000_000), KEY)
+    data = encode_envelope(Envelope(TOPIC, "x" * 8_000_000, "x", number=1), KEY)
     began = time.process_time()
-    decode_envelope(data, TOPIC, KEY)
+    decode_envelope(data, TOPIC, [KEY])
     with pytest.raises(EnvelopeError):
         decode_envelope(b'{"v":1,"topic":"room:42","text":"' + b"\\" * 8_000_000, TOPIC)
     assert time.process_time() - began < 2

@@ -27,6 +27,7 @@ from pywsapp.brokers.local.frames import (
     HISTORY_END,
     KEEP,
     KEPT,
+    LONG_COUNT,
     MAX_FRAME,
     MESSAGES,
     MISSED,
@@ -251,8 +252,10 @@ MALFORMED = {
     "a keep with two items": encode(KEEP, NAME, [b"me", b"x"]),
     "a keep that is not said how": encode(KEEP, NAME, [b"me", b"?", b"x"]),
     "a keep by a process that is not text": encode(KEEP, NAME, [b"\xff", struct.pack("<QIxxxxd", 1, 1, 1.0), b"x"]),
-    "an invalid position": encode(READ, NAME, [b"17"]),
+    "an invalid position": encode(READ, NAME, [LONG_COUNT.pack(1), b"17"]),
     "a read without a position": encode(READ, NAME, []),
+    "a read without a limit": encode(READ, NAME, [b"1-a"]),
+    "a read with a limit that is no number": encode(READ, NAME, [b"1", b"1-a"]),
 }
 
 

@@ -169,7 +169,7 @@ async def test_histories_that_are_read_at_once_share_the_limit() -> None:
         peer, raw = await bus.peer(), bus.raw()
         await peer.connection.publish([Outgoing(TOPIC, bytes(100 * KIB), Keep(("me", n), 9, 60)) for n in (1, 2)])
         start = Position((await peer.connection.read_history(TOPIC, None)).position.epoch, 1)
-        await send(raw, encode(READ, NAME, [str(start).encode()]) * 5)
+        await send(raw, encode(READ, NAME, [LONG_COUNT.pack(1000 * KIB), str(start).encode()]) * 5)
         complete: list[bool] = []
         async with aclosing(frames(raw)) as reading:
             while len(complete) < 5:

@@ -44,6 +44,7 @@ keeps = st.none() | st.builds(
     st.tuples(st.text("abc", max_size=5), st.integers(0, 2**64 - 1)),
     st.integers(0, 2**32 - 1),
     st.floats(0, 1e9),
+    st.integers(0, 2**32 - 1),
 )
 messages = st.lists(st.builds(Outgoing, topics, st.binary(max_size=200), keeps), max_size=30)
 

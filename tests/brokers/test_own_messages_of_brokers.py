@@ -55,4 +55,6 @@ async def test_own_messages_are_not_decoded(service: Any, history: bool, monkeyp
         relay = one.app.topics.relay
         assert relay is not None
         await until(lambda: relay.stats.received >= 10)  # its own messages have come back
-    assert len(decoded) == 10, "the other process decodes them"
+    # The other process decodes them, and reads the first ones from the history until it knows their publisher.
+    assert len(set(decoded)) == 10
+    assert len(decoded) <= (12 if history else 10)

@@ -15,12 +15,12 @@ from support.services import Redis, redis_server
 
 from pywsapp.brokers.base import BrokerConnection, Keep, Kept, Outgoing, Position
 from pywsapp.brokers.redis import broker_from_url
-from pywsapp.brokers.redis.history import MAX_PUBLISHERS, decode_payload, payload_of
+from pywsapp.brokers.redis.history import MAX_PUBLISHERS, UNUSED_SECONDS, decode_payload, payload_of
 from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.relay import Relay
 from pywsapp.exceptions import TopicError
 from pywsapp.testing.broker import peers, unique_topic
-from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS, MemoryHistory
+from pywsapp.topics.history.memory_store import REMEMBERED, MemoryHistory
 from pywsapp.topics.names import check_name
 
 

@@ -33,7 +33,7 @@ async def post(server: Serving, **fields: str) -> tuple[int, HTTPMessage]:
 
     def ask() -> tuple[int, HTTPMessage]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("POST", "/publish", body, {"X-Signature": sign(KEY, body, time.time())})
+        connection.request("POST", "/publish", body, {"X-Signature": sign(KEY, "/publish", body, time.time())})
         answer = connection.getresponse()
         answer.read()
         connection.close()
@@ -61,11 +61,16 @@ async def test_a_repeated_request_reaches_those_who_do_not_have_the_message(how:
             await until(lambda: not is_connected(one) and not is_connected(two))
             status, headers = await post(one.server, text="hello")
         else:
-            broker.before["publish"] = anyio.Event().wait
+
+            async def wait_with_the_message() -> None:
+                if broker.calls.count("publish") > 1:  # the first one claims the signature
+                    await anyio.sleep_forever()
 
             async def disconnect() -> None:
-                await until(lambda: "publish" in broker.calls)
+                await until(lambda: broker.calls.count("publish") > 1)
                 broker.disconnect()
+
+            broker.before["publish"] = wait_with_the_message
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(disconnect)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from pywsapp import App, BrokerUnavailable, Connection, Topic, TopicError
+from pywsapp import App, BrokerUnavailable, Connection, Options, Topic, TopicError
 from pywsapp.brokers.base import Broker
 from support.serving import Client, Recorder, Serving, serving
 
@@ -76,8 +76,15 @@ async def running(*rooms: Rooms) -> AsyncIterator[AsyncExitStack]:
 class Recovering(Rooms):
     """Rooms whose clients send their position: "17-5f3c", or "new"."""
 
-    def __init__(self, broker: Broker | None = None, **history: Any) -> None:
-        super().__init__(broker)
+    def __init__(
+        self,
+        broker: Broker | None = None,
+        *,
+        options: Options | None = None,
+        broker_key: bytes | None = None,
+        **history: Any,
+    ) -> None:
+        super().__init__(broker, options=options, broker_key=broker_key)
         self.app.history("t", **history)
 
     async def on_message(self, conn: Connection, message: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import anyio
 import anyio.lowlevel
@@ -83,14 +84,17 @@ class DictConnection(BrokerConnection):
         await self.check_open()
         self.topics.difference_update(topics)
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         await self.check_open()
         position = Position("1", self.exchange.offsets.get(topic, 0))
         if since is None:
             return Kept(position, [], True)
         messages = [(offset, data) for offset, data, _ in self.exchange.kept(topic) if offset > since.offset]
         is_known = since.epoch == position.epoch and since.offset <= position.offset
-        return Kept(position, messages, is_known and len(messages) == position.offset - since.offset)
+        is_complete = is_known and len(messages) == position.offset - since.offset
+        sizes = accumulate(len(data) for _, data in messages)
+        number = len(messages) if max_bytes is None else 1 + sum(size < max_bytes for size in sizes)
+        return Kept(position, messages[:number], is_complete)
 
     async def wait_lost(self) -> None:
         await self.lost.wait()
@@ -140,6 +144,11 @@ class MissesItsOwnKeptMessages(DictConnection):
         self.topics = topics
 
 
+class IgnoresTheLimit(DictConnection):
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
+        return await super().read_history(topic, since)
+
+
 class IsNeverLost(DictConnection):
     async def wait_lost(self) -> None:
         await anyio.sleep_forever()
@@ -156,6 +165,7 @@ class IsNeverLost(DictConnection):
             MissesItsOwnKeptMessages,
             r"messages that a history keeps also arrive at their publisher .*: 3 messages arrived",
         ),
+        (IgnoresTheLimit, r"a history can be read in parts: 15 bytes after offset 1 are \[2, 3, 4, 5\], not \[2, 3\]"),
         (IsNeverLost, r"a closed connection is lost and receives nothing: wait_lost does not return after aclose"),
     ],
 )

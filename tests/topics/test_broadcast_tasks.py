@@ -17,7 +17,7 @@ from pywsapp import App, Connection, MessageComponent
 from pywsapp._event_loop import on_asyncio
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.topics import registry
-from pywsapp.topics.presence.view import ALIVE_TOPIC
+from pywsapp.topics.presence.events import ALIVE_TOPIC
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +84,7 @@ class SilentConnection(MemoryConnection):
         if topics != [ALIVE_TOPIC]:
             await anyio.sleep_forever()
 
-    async def read_history(self, topic: str, since: Any) -> Any:
+    async def read_history(self, topic: str, since: Any, max_bytes: int | None = None) -> Any:
         await anyio.sleep_forever()
 
 

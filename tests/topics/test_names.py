@@ -76,6 +76,8 @@ def test_an_invalid_name_is_refused_with_a_reason(text: str) -> None:
         ("#", "# or >"),
         ("a:#:b", "# or >"),
         ("a:>", "# or >"),
+        ("$pywsapp:alive", "names that begin with \\$pywsapp: are reserved"),
+        ("$pywsapp:x:y", "names that begin with \\$pywsapp: are reserved"),
     ],
 )
 def test_invalid_names(name: str, fault: str) -> None:
@@ -84,7 +86,24 @@ def test_invalid_names(name: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a:b.c", "..", "#general", "c#", ">>", "a>b", "Zürich", "部屋:四", "$SYS", "$", "-"]
+    "name",
+    [
+        "a",
+        "a:b.c",
+        "..",
+        "#general",
+        "c#",
+        ">>",
+        "a>b",
+        "Zürich",
+        "部屋:四",
+        "$SYS",
+        "$",
+        "-",
+        "$pywsapp",
+        "$pywsapp.alive",
+        "a:$pywsapp:b",
+    ],
 )
 def test_valid_names(name: str) -> None:
     assert check_name(name) == name
@@ -148,7 +167,24 @@ def test_a_pattern_matches_names_below_it(base: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "room*", "*:room", "room:*:x", "**", "room:**", "room::*", ":*", "a b:*", "#:*", ">", "#", "room:", "*:*"],
+    [
+        "",
+        "room*",
+        "*:room",
+        "room:*:x",
+        "**",
+        "room:**",
+        "room::*",
+        ":*",
+        "a b:*",
+        "#:*",
+        ">",
+        "#",
+        "room:",
+        "*:*",
+        "$pywsapp:alive",
+        "$pywsapp:*",
+    ],
 )
 def test_invalid_patterns(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a topic pattern such as 'room:\\*'"):

@@ -16,11 +16,10 @@ from support.serving import Serving, serving
 
 from pywsapp import App, Connection, MessageComponent, Topic, TopicError
 from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.topics.presence.events import MAX_META_BYTES, Event
 from pywsapp.topics.presence.view import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
-    MAX_META_BYTES,
-    Event,
     PresenceDiff,
     PresenceView,
     Present,

@@ -7,7 +7,7 @@ from topics.test_presence import Network, network, two  # noqa: F401 - a fixture
 
 from pywsapp import App
 from pywsapp.brokers.memory import MemoryBroker
-from pywsapp.topics.presence.view import ALIVE_TOPIC
+from pywsapp.topics.presence.events import ALIVE_TOPIC
 
 
 def test_users_of_an_ended_process_leave_at_once_and_late_events_are_ignored(network: Network) -> None:  # noqa: F811

@@ -16,7 +16,7 @@ from support.waiting import until_blocked
 
 from pywsapp import ConfigurationError, Connection, Topic, TopicError
 from pywsapp.brokers import relay as relay_module
-from pywsapp.brokers.base import Position
+from pywsapp.brokers.base import MIB, Position
 from pywsapp.brokers.memory import MemoryConnection
 from pywsapp.topics.history import service as histories_module
 from pywsapp.topics.history.memory_store import MemoryHistory
@@ -202,9 +202,11 @@ async def test_a_history_that_cannot_be_read_is_read_again(monkeypatch: pytest.M
     broker = Bench()
     rooms, fail = Recovering(broker), failing(OSError("busy"), 4)
 
-    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
+    async def read(
+        connection: MemoryConnection, topic: str, since: Position | None, max_bytes: int | None = None
+    ) -> Any:
         await fail()
-        return await original(connection, topic, since)
+        return await original(connection, topic, since, max_bytes)
 
     original = MemoryConnection.read_history
     monkeypatch.setattr(MemoryConnection, "read_history", read)
@@ -228,8 +230,10 @@ async def test_resubscribing_while_a_history_is_read_repeats_no_message(monkeypa
     one, two = Recovering(broker), Recovering(broker)
     slow: list[anyio.Event] = []
 
-    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
-        kept = await original(connection, topic, since)
+    async def read(
+        connection: MemoryConnection, topic: str, since: Position | None, max_bytes: int | None = None
+    ) -> Any:
+        kept = await original(connection, topic, since, max_bytes)
         if slow:
             await slow[0].wait()
         return kept
@@ -253,7 +257,7 @@ async def test_resubscribing_while_a_history_is_read_repeats_no_message(monkeypa
 
 
 async def test_more_than_an_outbox_holds_is_recovered_as_fast_as_the_client_reads() -> None:
-    rooms = Recovering(Bench(), size=300)
+    rooms = Recovering(Bench(), size=300, max_bytes=10 * MIB)
     async with running(rooms) as clients:
         (first, _), (second, conn) = await rooms.connect(clients, None), await rooms.connect(clients, None)
         position = (await recover(first))[1]["position"]
@@ -271,7 +275,7 @@ async def test_more_than_an_outbox_holds_is_recovered_as_fast_as_the_client_read
 
 
 async def test_a_client_that_reads_too_slowly_to_recover_all_learns_so() -> None:
-    rooms = Recovering(size=400)
+    rooms = Recovering(size=400, max_bytes=100 * MIB)
     async with running(rooms) as clients:
         (first, _), (second, _) = await rooms.connect(clients, None), await rooms.connect(clients, None)
         position = (await recover(first))[1]["position"]
@@ -285,7 +289,9 @@ async def test_a_client_that_reads_too_slowly_to_recover_all_learns_so() -> None
         got = await take(second)
         while "recovered" not in got[-1]:
             got += await take(second)
-        assert [one["message"][0] for one in got if "message" in one] == ["x"] * 399 + ["y"] * 400
+        texts = [one["message"][0] if "message" in one else "lost" for one in got[:-1]]
+        assert texts == ["x"] * texts.count("x") + ["lost"] + ["y"] * 400
+        assert texts.count("x") < 399, "what the client has not read is not kept for it"
         assert got[-1]["recovered"] is False
 
 
@@ -295,11 +301,13 @@ async def test_a_connection_that_ends_while_recovering_is_not_subscribed(
 ) -> None:
     reading, gate = anyio.Event(), anyio.Event()
 
-    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
+    async def read(
+        connection: MemoryConnection, topic: str, since: Position | None, max_bytes: int | None = None
+    ) -> Any:
         if since is not None:
             reading.set()
             await gate.wait()
-        return await original(connection, topic, since)
+        return await original(connection, topic, since, max_bytes)
 
     rooms = Recovering(Bench())
     async with running(rooms) as clients:
@@ -336,14 +344,16 @@ async def test_the_number_of_histories_that_are_read_at_once_is_bounded(
     rooms.app.history("many:*")
     counts = {"now": 0, "most": 0, "all": 0}
 
-    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
+    async def read(
+        connection: MemoryConnection, topic: str, since: Position | None, max_bytes: int | None = None
+    ) -> Any:
         counts["now"] += 1
         counts["all"] += 1
         counts["most"] = max(counts["most"], counts["now"])
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
         counts["now"] -= 1
-        return await original(connection, topic, since)
+        return await original(connection, topic, since, max_bytes)
 
     original = MemoryConnection.read_history
     async with running(rooms) as clients:
@@ -364,8 +374,10 @@ async def test_the_number_of_histories_that_are_read_at_once_is_bounded(
 
 
 async def test_a_busy_topic_can_be_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def read(connection: MemoryConnection, topic: str, since: Position | None) -> Any:
-        kept = await original(connection, topic, since)
+    async def read(
+        connection: MemoryConnection, topic: str, since: Position | None, max_bytes: int | None = None
+    ) -> Any:
+        kept = await original(connection, topic, since, max_bytes)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         return kept
@@ -379,7 +391,7 @@ async def test_a_busy_topic_can_be_recovered(monkeypatch: pytest.MonkeyPatch) ->
 
     original = MemoryConnection.read_history
     monkeypatch.setattr(MemoryConnection, "read_history", read)
-    rooms, done = Recovering(Bench(), size=10_000), []
+    rooms, done = Recovering(Bench(), size=10_000, max_bytes=10 * MIB), []
     async with running(rooms) as clients:
         (first, _), (second, _) = await rooms.connect(clients, None), await rooms.connect(clients, None)
         position = (await recover(first))[1]["position"]

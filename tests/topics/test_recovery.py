@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pywsapp.brokers.base import MIB, Kept, Position
+from pywsapp.brokers.envelope import Envelope
 from pywsapp.topics.history import recovery
 from pywsapp.topics.history.recovery import Follower
 
@@ -51,13 +52,14 @@ class Server:
         self.messages.append(str(position).encode())
         return self.messages[-1], position
 
-    def read(self, since: Position | None) -> Kept:
+    def read(self, since: Position | None, number: int = 10**9) -> Kept:
+        """Return a number of messages after a position."""
         if since is None:
             return Kept(self.position, (), True)
         known = self.position.covers(since)
         first = max(self.removed, since.offset if known else 0)
         found = [(offset + 1, self.messages[offset]) for offset in range(first, len(self.messages))]
-        return Kept(self.position, found, known and first == since.offset)
+        return Kept(self.position, found[:number], known and first == since.offset)
 
 
 class Subscribers:
@@ -68,7 +70,8 @@ class Subscribers:
         self.got: set[Position] = set()
         self.left = False
 
-    def deliver(self, data: bytes, position: Position) -> None:
+    def deliver(self, data: bytes, position: Position, envelope: Envelope | None) -> None:
+        assert envelope is None or envelope.message == data, "another message than that of the envelope"
         assert not self.left, "a follower that was given up delivers"
         assert data == str(position).encode(), "another message than that of the place"
         assert position not in self.got, "twice"
@@ -122,13 +125,14 @@ class Followers(RuleBasedStateMachine):
     @rule(number=st.integers(1, 5))
     def messages_arrive(self, number: int) -> None:
         for _ in range(min(number, len(self.wire))):
-            self.follower.receive(*self.wire.popleft())
+            data, position = self.wire.popleft()
+            self.follower.receive(data, position, Envelope("t", data))
 
     @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def the_history_is_read(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), number=st.sampled_from([1, 2, 1000]))
+    def the_history_is_read(self, data: st.DataObject, number: int) -> None:
         _, read = data.draw(st.sampled_from(self.tasks))
-        read.kept = read.kept or self.server.read(read.since)
+        read.kept = read.kept or self.server.read(read.since, number)
 
     @precondition(lambda self: any(read.kept for _, read in self.tasks))
     @rule(data=st.data())
@@ -180,7 +184,7 @@ class Followers(RuleBasedStateMachine):
             self.messages_arrive(1)
             if self.tasks:
                 task, read = self.tasks.pop(0)
-                self.go_on(task, task.send, read.kept or self.server.read(read.since))
+                self.go_on(task, task.send, read.kept or self.server.read(read.since, 3))
             steps += 1
             assert steps < 200, "it reads on for ever"
         assert self.follower.position == self.server.position

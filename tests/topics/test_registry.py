@@ -15,12 +15,14 @@ from support.waiting import until_blocked
 from pywsapp import App, BrokerUnavailable, TopicError
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import Outgoing, Position
-from pywsapp.brokers.envelope import Envelope, encode_envelope
+from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, encode_envelope
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.registry import TopicRegistry
 
 pytestmark = pytest.mark.anyio
+
+NUMBERS = EnvelopeNumbers()
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,8 @@ async def publisher(broker: MemoryBroker) -> MemoryConnection:
 
 
 def envelope(text: str = "hello", topic: str = "t", key: bytes | None = None, origin: str = "") -> Outgoing:
-    return Outgoing(topic, encode_envelope(Envelope(topic, text, origin), key))
+    number = 0 if key is None else next(NUMBERS)
+    return Outgoing(topic, encode_envelope(Envelope(topic, text, origin or ("x" if key else ""), number=number), key))
 
 
 def connected(rooms: Rooms) -> bool:

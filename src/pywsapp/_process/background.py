@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -107,6 +108,22 @@ async def run_logged(function: Callable[..., Any], *arguments: Any) -> None:
         await call(function, *arguments)
     except Exception:
         logger.exception("%s failed", name_of(function))
+
+
+@asynccontextmanager
+async def tasks_of_block() -> AsyncIterator[TaskGroup]:
+    """Return a task group whose tasks run during a block. An exception of the block is not wrapped in a group."""
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            failure = exc
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _repeat(seconds: float, hook: Hook) -> None:

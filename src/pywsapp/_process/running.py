@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
-from pywsapp._process.background import Background, Hook, HookT, call, run_logged
+from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
@@ -334,26 +334,21 @@ class Runner:
 
     async def _serve_as_worker(self, context: WorkerContext) -> None:
         """Run the App, and report to the supervisor that the event loop runs."""
-        failure: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
+        async with tasks_of_block() as tasks:
             tasks.start_soon(context.report_alive, self._count_accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
             context.named(self._topics.codec.origin)
-            try:
-                await self.serve()
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as exc:
-                failure = exc
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            await self.serve()
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        with closing(BusRouter()) as router:
+        options = self._options
+        with closing(
+            BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
+        ) as router:
             attach = router.attach if self._topics.broker is None else None
-            async with answering_health_of_workers(self._health):
+            async with tasks_of_block() as tasks, answering_health_of_workers(self._health):
+                tasks.start_soon(router.expire_histories)
                 end_seconds = self._shutdown_seconds()
                 return await supervise(self.listeners, workers, self._announce, end_seconds, limits, attach)
 

@@ -95,8 +95,8 @@ class BridgedConnection(BrokerConnection):
     async def unsubscribe(self, topics: Sequence[str]) -> None:
         await self._call(self._connected.unsubscribe, topics)
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
-        return await self._call(self._connected.read_history, topic, since)
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
+        return await self._call(self._connected.read_history, topic, since, max_bytes)
 
     async def wait_lost(self) -> None:
         await self._call(self._connected.wait_lost)

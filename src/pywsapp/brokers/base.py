@@ -18,6 +18,8 @@ from typing import NamedTuple
 from pywsapp.exceptions import PywsappError, TopicError
 
 MIB = 1024 * 1024
+#: Bytes of messages that a topic keeps in its history, unless the program says otherwise.
+HISTORY_BYTES = MIB
 
 
 class Position(NamedTuple):
@@ -63,11 +65,14 @@ class Keep(NamedTuple):
             The number 0 marks an id of the message's own, which stands in place of the process.
         size: the number of messages that the topic keeps.
         seconds: how long it keeps them, counted from the last one.
+        max_bytes: the bytes of the messages that the topic keeps, for brokers that keep them in our processes. A
+            message counts 150 bytes more than its envelope has.
     """
 
     id: tuple[str, int]
     size: int
     seconds: float
+    max_bytes: int = HISTORY_BYTES
 
 
 class Outgoing(NamedTuple):
@@ -89,8 +94,10 @@ class Kept(NamedTuple):
 
     Args:
         position: of the last message that the history has accepted; the offset is 0 if there was none in this epoch.
-        messages: the kept messages after the position asked for, in order, each with its offset.
-        complete: whether these are all messages after the position asked for.
+        messages: the kept messages after the position asked for, in order, each with its offset; only the first of
+            them if a limit was given.
+        complete: whether no message is missing between the position asked for and the last of these messages, or
+            `position` if there are none.
     """
 
     position: Position
@@ -147,10 +154,15 @@ class BrokerConnection(ABC):
     async def aclose(self) -> None:
         """Close the connection, lost or not. Must not raise or take long, even when it is being cancelled."""
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         """Return what is kept after a position; for None no messages, only the position of the last one.
 
-        Only for a broker that `keeps_history`.
+        Only for a broker that `keeps_history`. Reading a topic on which nothing was published should create nothing.
+
+        Args:
+            topic: the topic's name.
+            since: the position.
+            max_bytes: the message that reaches this number of bytes is the last one; None for no limit.
         """
         raise NotImplementedError
 

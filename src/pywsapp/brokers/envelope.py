@@ -9,8 +9,12 @@ Then there is exactly one of `text` for a text message, `base64` for a binary me
 processes talk to each other (presence). Unknown fields are ignored.
 
 With a shared key, 64 hexadecimal digits and a space precede the object: the HMAC-SHA256 of its bytes. An envelope
-without a valid signature is then dropped. That keeps out everyone who can write to the broker and does not have the
-key. It does not keep them from repeating on the same topic what they have seen there.
+without a valid signature is then dropped. A signed envelope needs `from`, and `n`: a number that grows with each
+envelope of that publisher, the time in microseconds since 1970. So a program that can write to the broker and does not
+have the key can neither send messages nor repeat what it has seen (`pywsapp.topics.replays`).
+
+Several keys can be accepted at the same time, so that a key can be replaced without an interruption. The first one
+signs.
 """
 
 from __future__ import annotations
@@ -19,15 +23,22 @@ import hashlib
 import hmac
 import json
 import reprlib
+import time
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
 from pywsapp.brokers.message_ids import is_message_id
-from pywsapp.exceptions import PywsappError
+from pywsapp.exceptions import ConfigurationError, PywsappError
+
+#: One key, or several of which the first one signs.
+Keys = str | bytes | Sequence[str | bytes]
 
 VERSION = 1
+#: Numbers are below this, so that they are exact in languages whose numbers are doubles.
+MAX_NUMBER = 2**53
 #: Bytes of a signature, with the space after it.
 SIGNATURE_BYTES = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -49,6 +60,7 @@ class Envelope:
         origin: the process that published it; empty for another publisher.
         event: what processes exchange, for instance presence; None for a message.
         id: recognises a message that is published again; None if it has none.
+        number: grows with each signed envelope of its publisher; 0 for an envelope that is not signed.
     """
 
     topic: str
@@ -56,12 +68,42 @@ class Envelope:
     origin: str = ""
     event: dict[str, Any] | None = None
     id: str | None = None
+    number: int = 0
+
+
+class EnvelopeNumbers:
+    """The numbers of the signed envelopes of one publisher: the time in microseconds, and always larger than before.
+
+    Attributes:
+        last: the last number.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __next__(self) -> int:
+        self.last = max(self.last + 1, time.time_ns() // 1000)
+        return self.last
+
+
+def keys_of(keys: Keys | None) -> tuple[bytes, ...]:
+    """Return the keys that a program names, the one that signs first; none for None.
+
+    Raises:
+        ConfigurationError: a key is empty, or there is none in a sequence.
+    """
+    if keys is None:
+        return ()
+    found = (keys,) if isinstance(keys, (str, bytes)) else tuple(keys)
+    if not found or not all(found):
+        raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
+    return tuple(key.encode() if isinstance(key, str) else bytes(key) for key in found)
 
 
 def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
     """Encode an envelope, and sign it if there is a key."""
     if envelope.event is not None:
-        data = _encode_event(envelope.topic, envelope.origin, envelope.event)
+        data = _encode_event(envelope)
     else:
         message = envelope.message
         if isinstance(message, str):
@@ -70,6 +112,8 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
             content = f'"base64":"{b64encode(message or b"").decode()}"}}'
         if envelope.id is not None:
             content = f'"id":{_quoted(envelope.id)},{content}'
+        if envelope.number:
+            content = f'"n":{envelope.number},{content}'
         data = envelope_start(envelope.topic, envelope.origin) + content.encode()
     return data if key is None else _signature(key, data) + data
 
@@ -80,28 +124,33 @@ def envelope_start(topic: str, origin: str) -> bytes:
     return f'{{"v":{VERSION},"topic":{_quoted(topic)},{sender}'.encode()
 
 
-def _encode_event(topic: str, origin: str, event: dict[str, Any]) -> bytes:
-    fields = {"v": VERSION, "topic": topic, **({"from": origin} if origin else {}), "event": event}
+def _encode_event(envelope: Envelope) -> bytes:
+    fields: dict[str, Any] = {"v": VERSION, "topic": envelope.topic}
+    if envelope.origin:
+        fields["from"] = envelope.origin
+    if envelope.number:
+        fields["n"] = envelope.number
+    fields["event"] = envelope.event
     try:
         return _encode(fields).encode()
     except UnicodeEncodeError:  # an event may contain half a surrogate pair, which JSON can only express escaped
         return json.dumps(fields).encode()
 
 
-def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelope:
+def decode_envelope(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Envelope:
     """Decode an envelope.
 
     Args:
         data: the bytes from the broker.
         topic: the topic that they came on.
-        key: the shared key; None if envelopes are not signed.
+        keys: the accepted keys; none if envelopes are not signed.
 
     Raises:
         EnvelopeError: this is not an envelope, it belongs to another topic, or its signature is wrong.
     """
-    if key is not None:
+    if keys:
         signature, data = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, _signature(key, data)):
+        if not any(hmac.compare_digest(signature, _signature(key, data)) for key in keys):
             raise EnvelopeError("the signature is missing or wrong")
     try:
         fields = json.loads(data)
@@ -118,7 +167,14 @@ def decode_envelope(data: bytes, topic: str, key: bytes | None = None) -> Envelo
         raise EnvelopeError("its `from` is not text")
     if "id" in fields and not is_message_id(fields["id"]):
         raise EnvelopeError("its `id` is not an id")
-    return _with_content(fields, topic, origin)
+    envelope = _with_content(fields, topic, origin)
+    return _with_number(envelope, fields.get("n")) if keys else envelope
+
+
+def _with_number(envelope: Envelope, number: Any) -> Envelope:
+    if not envelope.origin or type(number) is not int or not 0 < number < MAX_NUMBER:
+        raise EnvelopeError("it is signed, but does not have `from` and a number `n`")
+    return replace(envelope, number=number)
 
 
 def _has_utf8(text: str) -> bool:

@@ -84,9 +84,9 @@ class MemoryConnection(BrokerConnection):
         await self._check()
         self._topics.difference_update(topics)
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         await self._check()
-        return self._broker.history.read(topic, since)
+        return self._broker.history.read(topic, since, max_bytes)
 
     async def wait_lost(self) -> None:
         await self._lost.wait()

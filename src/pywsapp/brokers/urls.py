@@ -43,3 +43,8 @@ def broker_for(url: str) -> Broker | None:
     broker = implementation.broker_from_url(url)
     assert isinstance(broker, Broker)
     return broker
+
+
+def as_broker(broker: str | Broker | None) -> Broker | None:
+    """Return the broker that a program names by a URL or an object; see `broker_for`."""
+    return broker_for(broker) if isinstance(broker, str) else broker

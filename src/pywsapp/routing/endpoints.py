@@ -1,14 +1,15 @@
 """The endpoint for publishing on topics by signed HTTP requests.
 
     POST /publish
-    X-Signature: t=1767225600,v1=<HMAC-SHA256 of "1767225600." and the body, hexadecimal>
+    X-Signature: t=1767225600,v1=<HMAC-SHA256 of the lines "1767225600" and "/publish" and of the body, hexadecimal>
 
     {"topic": "room:42", "text": "hello"}          or "base64" for a binary message
 
 `"id"` is optional: a request that is repeated with the same id, because its outcome is not known, is delivered once.
 
-The time in the signature may be up to five minutes wrong, and each process accepts a signature once. An attacker who
-records a request can therefore repeat it for a few minutes, but only at another worker or machine.
+The signature is for one path, and each signature is accepted once. The time in it may be up to five minutes wrong. Used
+signatures are remembered where the histories are (`pywsapp.topics.history.claims`): in the supervisor of the workers,
+or in Redis. With other brokers each process remembers its own.
 """
 
 from __future__ import annotations
@@ -23,29 +24,33 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pywsapp.brokers.envelope import Keys, keys_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown, Refuse, TopicError
 from pywsapp.http import Request, Response
+from pywsapp.topics.history.claims import TooManyClaims
 from pywsapp.topics.topic import Topic
 
 #: By how many seconds the clock of the signing program may be wrong.
 TOLERANCE_SECONDS = 300
-#: Signatures that are remembered; further requests in the same five minutes are refused with status 503.
-MAX_REMEMBERED = 100_000
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
+#: Returns whether an id is used for the first time. The first argument is the time in it, in seconds since 1970.
+Claim = Callable[[int, str], Awaitable[bool]]
 
-def sign(key: str | bytes, body: bytes, now: float) -> str:
+
+def sign(key: str | bytes, path: str, body: bytes, now: float) -> str:
     """Return the X-Signature of a request.
 
     Args:
         key: the key shared with the server.
+        path: the path of the request, without percent-encoding and query.
         body: the body of the request.
         now: seconds since 1970.
     """
     secret = key.encode() if isinstance(key, str) else key
     moment = str(int(now))
-    return f"t={moment},v1={_digest(secret, moment, body)}"
+    return f"t={moment},v1={_digest(secret, moment, path, body)}"
 
 
 class PublishEndpoint(MessageComponent):
@@ -53,7 +58,8 @@ class PublishEndpoint(MessageComponent):
 
     Args:
         topic: returns the topic of a name; `App.topic`.
-        key: a secret of at least 16 bytes, shared with the programs that publish.
+        keys: a secret of at least 16 bytes, shared with the programs that publish, or several that are all accepted.
+        claim: returns whether a signature is used for the first time.
         max_size: the bytes that the body of a request may have.
         clock: returns the time in seconds since 1970.
 
@@ -64,16 +70,17 @@ class PublishEndpoint(MessageComponent):
     def __init__(
         self,
         topic: Callable[[str], Topic],
-        key: str | bytes,
+        keys: Keys,
+        claim: Claim,
         max_size: int = 64 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._topic = topic
-        self._key = key.encode() if isinstance(key, str) else key
+        self._keys = keys_of(keys)
+        self._claim = claim
         self._max_size = max_size
         self._clock = clock
-        self._seen: dict[str, float] = {}
-        if len(self._key) < 16:
+        if any(len(key) < 16 for key in self._keys):
             raise ConfigurationError("the key needs at least 16 bytes; secrets.token_hex() makes a good one")
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
@@ -90,33 +97,39 @@ class PublishEndpoint(MessageComponent):
 
     async def _publish(self, request: Request) -> Response:
         body = await request.read(self._max_size)
-        self._check(request.headers.get("x-signature", ""), body)
+        # Before a mount has cut the path, so that a program signs the path that it asks for.
+        path = (request._origin or request).path
+        moment, digest = self._check(request.headers.get("x-signature", ""), path, body)
         name, message, message_id = _message(body)
         again = {"Retry-After": "1", "X-Message-Id": message_id}
         try:
-            await self._topic(name).broadcast(message, message_id=message_id)
+            topic = self._topic(name)
+            if not await self._claim(moment, digest):
+                raise Refuse(401, body="the signature was used already")
+            await topic.broadcast(message, message_id=message_id)
         except (TopicError, ConfigurationError) as exc:
             raise Refuse(400, body=str(exc)) from None
+        except TooManyClaims:
+            busy = {**again, "Retry-After": "10"}
+            raise Refuse(503, busy, "too many requests; publish through the broker instead") from None
         except OutcomeUnknown as exc:
             raise Refuse(504, again, f"{exc}; repeat the request with this id") from None
         except BrokerUnavailable as exc:
             raise Refuse(503, again, f"{exc}; repeat the request with this id") from None
         return Response(status=204)
 
-    def _check(self, signature: str, body: bytes) -> None:
+    def _check(self, signature: str, path: str, body: bytes) -> tuple[int, str]:
+        """Return the time in a valid signature, and its digest."""
         found = _SIGNATURE.fullmatch(signature)
-        if found is None or not hmac.compare_digest(found[2], _digest(self._key, found[1], body)):
+        if "\n" in path:  # it ends the path in what is signed
+            found = None
+        if found is None or not any(
+            hmac.compare_digest(found[2], _digest(key, found[1], path, body)) for key in self._keys
+        ):
             raise Refuse(401, body="the signature is missing or wrong")
-        now = self._clock()
-        if abs(now - int(found[1])) > TOLERANCE_SECONDS:
+        if abs(self._clock() - int(found[1])) > TOLERANCE_SECONDS:
             raise Refuse(401, body="the signature's time is more than five minutes wrong")
-        while self._seen and next(iter(self._seen.values())) < now:
-            del self._seen[next(iter(self._seen))]
-        if found[2] in self._seen:
-            raise Refuse(401, body="the signature was used already")
-        if len(self._seen) >= MAX_REMEMBERED:
-            raise Refuse(503, {"Retry-After": "10"}, "too many requests; publish through the broker instead")
-        self._seen[found[2]] = now + 2 * TOLERANCE_SECONDS
+        return int(found[1]), found[2]
 
 
 def _message(body: bytes) -> tuple[str, str | bytes, str]:
@@ -134,5 +147,6 @@ def _message(body: bytes) -> tuple[str, str | bytes, str]:
         raise Refuse(400, body='the body must be JSON: {"topic": ..., "text": ...}, or "base64"') from None
 
 
-def _digest(key: bytes, moment: str, body: bytes) -> str:
-    return hmac.new(key, moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+def _digest(key: bytes, moment: str, path: str, body: bytes) -> str:
+    signed = f"{moment}\n{path}\n".encode("utf-8", "surrogateescape") + body
+    return hmac.new(key, signed, hashlib.sha256).hexdigest()

@@ -46,6 +46,9 @@ SERVER_WIDE = (
     "min_http_rate",
     "drain_delay",
     "drain_timeout",
+    "max_histories",
+    "max_history_bytes",
+    "max_presence_bytes",
 )
 _READING = ("GET", "HEAD")
 

@@ -351,6 +351,25 @@ async def a_history_numbers_messages_and_keeps_the_last_ones(make: MakeBroker) -
 
 
 @_check
+async def a_history_can_be_read_in_parts(make: MakeBroker) -> None:
+    if not make().keeps_history:
+        return
+    topic, process = unique_topic(), secrets.token_hex(4)
+    async with peers(make) as (one,):
+        keep = [Keep((process, n), 4, 60) for n in range(1, 6)]
+        await one.connection.publish([Outgoing(topic, b"%d" % n * 10, keep[n - 1]) for n in range(1, 6)])
+        epoch = (await one.connection.read_history(topic, None)).position.epoch
+        for since, max_bytes, expected in ((1, 15, [2, 3]), (1, 20, [2, 3]), (2, 1, [3]), (4, 1000, [5]), (5, 1, [])):
+            part = await one.connection.read_history(topic, Position(epoch, since), max_bytes)
+            offsets = [offset for offset, _ in part.messages]
+            assert offsets == expected, f"{max_bytes} bytes after offset {since} are {offsets}, not {expected}"
+            assert part.position == (epoch, 5), f"the position of a part is {part.position}, not that of the history"
+            assert part.complete, "no message is missing before the end of the part, but `complete` is False"
+        part = await one.connection.read_history(topic, Position(epoch, 0), 15)
+        assert not part.complete, "a message before the part is not kept any more, but `complete` is True"
+
+
+@_check
 async def messages_that_a_history_keeps_arrive_with_their_positions(make: MakeBroker) -> None:
     if not make().keeps_history:
         return

@@ -5,6 +5,8 @@ first bytes, which name the process, and is dropped. A kept message has to be de
 then its position is known. Its content is remembered under the bytes of its envelope until then. Both are safe with
 signatures: a forged envelope that names this process is dropped, and remembered content is only used for the very bytes
 that this process has signed itself.
+
+With signatures, an envelope that was received before is recognised by its number, see `replays`.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ from pywsapp.brokers.envelope import (
     SIGNATURE_BYTES,
     Envelope,
     EnvelopeError,
+    EnvelopeNumbers,
+    Keys,
     decode_envelope,
     encode_envelope,
     envelope_start,
+    keys_of,
 )
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.exceptions import PywsappError
 from pywsapp.topics.names import MAX_NAME_BYTES
+from pywsapp.topics.replays import GrowingNumbers, ReplayGuard
 
 logger = logging.getLogger("pywsapp")
 
@@ -40,50 +46,53 @@ class EnvelopeCodec:
     """Encodes the messages of this process and decodes what a broker delivers. The topic registry creates one.
 
     Args:
-        key: the secret that signs envelopes; None signs nothing.
+        keys: the secret that signs envelopes, or several that are accepted, the one that signs first; None signs
+            nothing.
 
     Attributes:
         origin: the name of this process on the broker, random for each codec.
         dropped: the number of envelopes that could not be decoded.
+        is_signing: whether envelopes are signed.
+        guard: recognises repetitions of signed envelopes.
 
     Raises:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, key: str | bytes | None = None) -> None:
+    def __init__(self, keys: Keys | None = None) -> None:
         self.origin = secrets.token_hex(8)
         self.dropped = 0
-        self._key: bytes | None = None
+        self._keys: tuple[bytes, ...] = ()
+        self._key: bytes | None = None  # the one that signs
+        self._numbers = EnvelopeNumbers()
+        self.guard = ReplayGuard()
         self._origin_bytes = self.origin.encode()
         self._start_at = 0
-        if key is not None:
-            self.use_key(key)
-        self._remembered: dict[bytes, tuple[Content, int]] = {}
+        self.use_keys(keys)
+        self._remembered: dict[bytes, tuple[Content, int, int]] = {}
         self._remembered_bytes = 0
 
-    @property
-    def is_signing(self) -> bool:
-        """Whether envelopes are signed."""
-        return self._key is not None
-
-    def use_key(self, key: str | bytes) -> None:
-        """Sign envelopes with another key from now on.
+    def use_keys(self, keys: Keys | None) -> None:
+        """Sign envelopes with other keys from now on.
 
         Raises:
-            ConfigurationError: the key is empty.
+            ConfigurationError: a key is empty.
         """
-        if not key:
-            raise ConfigurationError("the broker's key is empty; leave it out to sign nothing")
-        self._key = key.encode() if isinstance(key, str) else key
-        self._start_at = SIGNATURE_BYTES
+        self._keys = keys_of(keys)
+        self._key = self._keys[0] if self._keys else None
+        self.is_signing = bool(self._keys)
+        self._start_at = SIGNATURE_BYTES if self._keys else 0
 
     def encode(self, topic: str, content: Content, message_id: str | None = None) -> bytes:
         """Return the envelope of a message of this process."""
-        return encode_envelope(Envelope(topic, content, self.origin, None, message_id), self._key)
+        return encode_envelope(Envelope(topic, content, self.origin, None, message_id, self._next_number()), self._key)
 
     def encode_event(self, topic: str, event: dict[str, Any]) -> bytes:
         """Return the envelope of an event, by which processes talk to each other."""
-        return encode_envelope(Envelope(topic, None, self.origin, event), self._key)
+        return encode_envelope(Envelope(topic, None, self.origin, event, number=self._next_number()), self._key)
+
+    def _next_number(self) -> int:
+        return 0 if self._key is None else next(self._numbers)
 
     def is_own(self, topic: str, data: bytes) -> bool:
         """Return whether an envelope begins like one of this process; its signature is not checked."""
@@ -99,33 +108,53 @@ class EnvelopeCodec:
             EnvelopeError: it cannot be decoded, or its signature is wrong.
         """
         remembered = self._remembered.get(data) if self._remembered else None
-        if remembered is not None:
-            return Envelope(topic, remembered[0], self.origin)
-        return decode_envelope(data, topic, self._key)
+        if remembered is not None and self.is_own(topic, data):
+            return Envelope(topic, remembered[0], self.origin, number=remembered[1])
+        return decode_envelope(data, topic, self._keys)
 
-    def decode_or_drop(self, topic: str, data: bytes) -> Content | None:
-        """Return the content of a message; None if it cannot be decoded, which is counted and logged."""
+    def decode_kept(self, topic: str, data: bytes, seen: GrowingNumbers) -> Content | None:
+        """Return the content of a message from a history; None if it is no valid one, which is counted and logged.
+
+        Args:
+            topic: the topic's name.
+            data: the envelope.
+            seen: the numbers of the messages before it.
+        """
         try:
-            return self.decode(topic, data).message
+            envelope = self.decode(topic, data)
+            if envelope.message is None:
+                raise EnvelopeError("it is in a history, but it is not a message")
+            last = seen.add(envelope.origin, envelope.number) if self.is_signing else None
+            if last is not None and last >= envelope.number:
+                raise EnvelopeError("it is in a history twice")
         except EnvelopeError as exc:
             self.drop(topic, exc)
             return None
+        return envelope.message
 
     def drop(self, topic: str, exc: Exception) -> None:
         """Count an envelope that cannot be used. The log line comes at 1, 2, 4, 8, ..., for a peer can send many."""
         self.dropped += 1
         if self.dropped & (self.dropped - 1) == 0:
-            logger.warning("dropped a message of the broker on %r: %s (%d so far)", topic[:100], exc, self.dropped)
+            unexpected = None if isinstance(exc, PywsappError) else exc
+            logger.warning(
+                "dropped a message of the broker on %r: %s (%d so far)",
+                topic[:100],
+                exc if unexpected is None else repr(exc)[:200],
+                self.dropped,
+                exc_info=unexpected,
+            )
 
     # -- own messages that come back with a position -----------------------------------------------------------------
 
     def remember(self, data: bytes, content: Content) -> None:
-        """Remember the content of an own envelope until `forget`; the oldest ones are dropped when there are too many.
+        """Remember the content of the envelope that was encoded last until `forget`.
 
-        Equal messages have equal envelopes, so their number is remembered too.
+        When there are too many, the oldest ones are dropped. Equal messages have equal envelopes without signatures, so
+        how many there are is remembered too.
         """
-        _, count = self._remembered.get(data, (content, 0))
-        self._remembered[data] = content, count + 1
+        _, number, count = self._remembered.get(data, (content, self._numbers.last, 0))
+        self._remembered[data] = content, number, count + 1
         if not count:
             self._remembered_bytes += len(data)
             while len(self._remembered) > MAX_REMEMBERED or self._remembered_bytes > MAX_REMEMBERED_BYTES:
@@ -133,9 +162,9 @@ class EnvelopeCodec:
 
     def forget(self, data: bytes) -> None:
         """Forget the content of an envelope that has been delivered; nothing if it is not remembered."""
-        content, count = self._remembered.get(data, ("", 0))
+        content, number, count = self._remembered.get(data, ("", 0, 0))
         if count > 1:
-            self._remembered[data] = content, count - 1
+            self._remembered[data] = content, number, count - 1
         elif count:
             self._discard(data)
 

@@ -19,8 +19,10 @@ def deliver(subscribers: Subscribers, message: PreparedMessage, exclude: frozens
     send_prepared_to_all(list(subscribers), message, exclude)
 
 
-def deliver_kept(subscribers: Subscribers, message: PreparedMessage, position: Position) -> None:
-    """Send a message of the topic's history to the subscribers that do not have it from their recovery."""
-    for conn, sent in list(subscribers.items()):
-        if sent is None or (sent is not RECOVERING and (sent.epoch != position.epoch or sent.offset < position.offset)):
-            conn._outbox.send_prepared(message)
+def receivers_of_kept(subscribers: Subscribers, position: Position) -> list[Connection]:
+    """Return the subscribers that do not have a message of the topic's history from their recovery."""
+    return [
+        conn
+        for conn, sent in subscribers.items()
+        if sent is None or (sent is not RECOVERING and (sent.epoch != position.epoch or sent.offset < position.offset))
+    ]

@@ -4,6 +4,9 @@ A name consists of segments with `:` between them, for instance "room:42". The s
 routing key and the tokens of a NATS subject. A name therefore contains nothing that has a meaning there: no `*`, no
 whitespace, no empty segment, and no segment that is just `#` or `>`. A pattern is a name whose last segment is `*`,
 which matches one or more segments: "room:*" matches "room:42" and "room:42:typing"; "*" alone matches all names.
+
+Names that begin with `$pywsapp:` are reserved: processes talk to each other on them. Clients and applications cannot
+name them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from pywsapp.exceptions import ConfigurationError, TopicError
 
 #: Bytes of UTF-8. RabbitMQ limits routing keys to 255 bytes; the rest is for a prefix.
 MAX_NAME_BYTES = 200
+#: The beginning of the names on which processes talk to each other; no client and no application can use them.
+RESERVED = "$pywsapp:"
 #: Characters of an invalid name that an error message quotes.
 _SHOWN = 40
 
@@ -40,6 +45,8 @@ def _fault(name: str) -> str | None:
         return "whitespace, control characters and * are not allowed"
     if not {"", "#", ">"}.isdisjoint(name.split(":")):
         return "no part between its colons may be empty, # or >"
+    if name.startswith(RESERVED):
+        return f"names that begin with {RESERVED} are reserved"
     return None
 
 

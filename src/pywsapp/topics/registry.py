@@ -23,20 +23,23 @@ from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
-from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, PywsappError
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.delivery import Subscribers, deliver, deliver_kept
+from pywsapp.topics.delivery import Subscribers, deliver, receivers_of_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
-from pywsapp.topics.names import check_name
+from pywsapp.topics.names import RESERVED, check_name
+from pywsapp.topics.presence.events import ALIVE_TOPIC
 from pywsapp.topics.presence.service import PresenceService
-from pywsapp.topics.presence.view import ALIVE_TOPIC, PresenceDiff
+from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
@@ -71,7 +74,9 @@ class TopicRegistry:
 
     Args:
         broker: carries messages to other processes; None if there are no others.
-        key: the secret that signs messages on the broker; None signs nothing.
+        key: the secret that signs messages on the broker, or several that are accepted, the one that signs first; None
+            signs nothing.
+        options: the limits of histories and presence; None for the defaults.
 
     Attributes:
         relay: the connection to the broker while the app runs.
@@ -84,13 +89,14 @@ class TopicRegistry:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, broker: Broker | None = None, key: str | bytes | None = None) -> None:
+    def __init__(self, broker: Broker | None = None, key: Keys | None = None, options: Options | None = None) -> None:
         self.broker = broker
         self.relay: Relay | None = None
+        options = Options() if options is None else options
         self.codec = EnvelopeCodec(key)
         self.listeners = TopicListeners("on_broadcast", "messages", "message")
-        self.presence = PresenceService(self.codec, self.topic)
-        self.history = HistoryService(self.codec, self._deliver_kept)
+        self.presence = PresenceService(self.codec, self.topic, options)
+        self.history = HistoryService(self.codec, self._deliver_kept, options)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -274,40 +280,68 @@ class TopicRegistry:
     # -- what the broker delivers ------------------------------------------------------------------------------------
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
-        """Handle an envelope from the broker; raises nothing."""
+        """Handle an envelope from the broker; raises nothing, whatever the envelope is."""
         subscribed = self._subscribed.get(name)
         is_covered = self.listeners.covers(name)
-        if subscribed is None and name != ALIVE_TOPIC and not is_covered:
-            return
         try:
-            topic = self.topic(name) if subscribed is None else subscribed[0]
-            if position is None:
-                if not self.codec.is_own(name, data):
-                    self._receive_plain(topic, self.codec.decode(name, data))
+            if subscribed is None and (name.startswith(RESERVED) or not is_covered):
+                if name == ALIVE_TOPIC and not self.codec.is_own(name, data):
+                    self._receive_event(self.codec.decode(name, data))
                 return
-            if topic.history is None:
-                raise EnvelopeError("the topic keeps no history here, but the message has a position in one")
-            # Listeners get the messages as they come, and need not wait until missing ones have been read.
-            content = self.codec.decode(name, data).message if is_covered else None
-        except PywsappError as exc:
+            topic = self.topic(name) if subscribed is None else subscribed[0]
+            if position is not None:
+                self._receive_kept(topic, data, position, is_covered=is_covered)
+            elif not self.codec.is_own(name, data):
+                self._receive_plain(topic, self.codec.decode(name, data))
+        except Exception as exc:
             self.codec.drop(name, exc)
-            return
-        self.history.receive(name, data, position)
-        if content is not None:
-            self.listeners.call(topic, content)
 
     def _receive_plain(self, topic: Topic, envelope: Envelope) -> None:
-        if envelope.origin == self.codec.origin:
-            return
         if envelope.message is None:
-            self.presence.receive(envelope)
+            self._receive_event(envelope)
+            return
+        if envelope.origin == self.codec.origin:
             return
         if topic.history is not None:
             raise EnvelopeError("the topic has a history, but the message has no position in it")
+        if self.codec.is_signing:
+            self._check_new(envelope)
         if envelope.id is not None and not self._ids.add(topic.name, envelope.id):
             return  # it was published again
         self._deliver(topic.name, PreparedMessage(envelope.message))
         self.listeners.call(topic, envelope.message)
+
+    def _receive_event(self, envelope: Envelope) -> None:
+        if envelope.origin == self.codec.origin:
+            return
+        if envelope.message is not None:
+            raise EnvelopeError("the topic is reserved, but this is the message of an application")
+        if self.codec.is_signing:
+            self._check_new(envelope)
+        self.presence.receive(envelope)
+
+    def _check_new(self, envelope: Envelope) -> None:
+        novelty = self.codec.guard.judge(envelope)
+        if novelty is Novelty.REPEATED:
+            raise EnvelopeError("it was received before")
+        if novelty is Novelty.OLD:
+            raise EnvelopeError("it is old, or the clock of its publisher is more than five minutes behind")
+
+    def _receive_kept(self, topic: Topic, data: bytes, position: Position, *, is_covered: bool) -> None:
+        if topic.history is None:
+            raise EnvelopeError("the topic keeps no history here, but the message has a position in one")
+        if not is_covered and self.history.has_delivered(topic.name, position):
+            return
+        envelope = self.codec.decode(topic.name, data)  # verified before its position moves anything
+        if envelope.message is None:
+            raise EnvelopeError("it has a position in a history, but it is not a message")
+        novelty = self.codec.guard.judge(envelope) if self.codec.is_signing else Novelty.NEXT
+        if novelty is Novelty.REPEATED:
+            raise EnvelopeError("it was received before")
+        self.history.receive(envelope, data, position, is_next=novelty is Novelty.NEXT)
+        # Listeners get the messages as they come, and need not wait until missing ones have been read.
+        if is_covered and novelty is not Novelty.OLD:
+            self.listeners.call(topic, envelope.message)
 
     def _deliver(self, name: str, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         subscribed = self._subscribed.get(name)
@@ -320,9 +354,11 @@ class TopicRegistry:
             return
         topic, subscribers = subscribed
         assert topic.history is not None
-        message = topic.history.prepare(name, position, content)
+        receivers = receivers_of_kept(subscribers, position)
+        message = topic.history.prepare(name, position, content) if receivers else None
         if message is not None:
-            deliver_kept(subscribers, message, position)
+            for conn in receivers:
+                conn._outbox.send_prepared(message)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -356,7 +392,7 @@ class TopicRegistry:
         self.listeners.start(tasks)
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
-            self.history.start(self.relay, tasks)
+        self.history.start(self.relay, tasks)
         self.presence.start(tasks, self.relay)
         if self.relay is not None:
             await tasks.start(self.relay.run)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
-from pywsapp.brokers.base import Position
+from pywsapp.brokers.base import Kept, Position
 from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.delivery import RECOVERING, Subscribers
-from pywsapp.topics.history.recovery import Recovery
+from pywsapp.topics.history.recovery import Recovery, has_more
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
+from pywsapp.topics.replays import GrowingNumbers
 
 if TYPE_CHECKING:
     from pywsapp.topics.registry import TopicRegistry
 
 Connections = Connection | Iterable[Connection]
+
+
+class _Page(NamedTuple):
+    """What was sent of one page of a history: up to which position, and whether that is the whole page."""
+
+    position: Position
+    complete: bool
+    messages: int
+    is_whole: bool
 
 
 class Topic:
@@ -164,23 +174,35 @@ class Topic:
             raise
 
     async def _send_missed(self, conn: Connection, position: Position | None) -> Recovery:
-        """Send what comes after a position as fast as the client reads, until the client has all of it."""
-        complete, count, has_more = True, 0, True
-        while has_more:
-            kept, messages = await self._registry.history.read_missed(self.name, position)
-            position, complete, has_more = kept.position, complete and kept.complete, False
-            count -= not kept.complete  # the first message then only says that others are lost
-            for message in messages:
-                if self._subscribers.get(conn) is not RECOVERING:
-                    break  # it has unsubscribed meanwhile
-                count += 1
-                sent = conn.send(message)
-                if sent is not ALREADY_DONE:
-                    await sent
-                    has_more = True
-        if self._subscribers.get(conn) is RECOVERING:
-            self._subscribers[conn] = position
+        """Send what comes after a position as fast as the client reads, until the client has all of it.
+
+        The history is read in pages. What does not fit into the outbox is read again when there is room.
+        """
+        outbox, seen = conn._outbox, GrowingNumbers()
+        complete, count = True, 0
+        while True:
+            await outbox._wait_drained()
+            kept = await self._registry.history.read_missed(self.name, position, outbox.high_water)
+            if self._subscribers.get(conn) is not RECOVERING or not conn.is_open:
+                return Recovery(str(position or kept.position), complete=False, messages=count)
+            # Other messages can have filled the outbox meanwhile. The page is then dropped, and read again later.
+            if outbox.is_writable and outbox.size <= outbox.high_water:
+                page = self._send_page(conn, kept, seen)
+                position, complete, count = page.position, complete and page.complete, count + page.messages
+                if page.is_whole and not has_more(kept):
+                    break
+            del kept
+        self._subscribers[conn] = position
         return Recovery(str(position), complete, count)
+
+    def _send_page(self, conn: Connection, kept: Kept, seen: GrowingNumbers) -> _Page:
+        """Send messages of the history until the outbox has enough."""
+        complete, count = True, 0
+        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen):
+            complete, count = complete and not is_lost, count + (not is_lost)
+            if message is not None and conn.send(message) is not ALREADY_DONE:
+                return _Page(position, complete, count, is_whole=False)
+        return _Page(kept.position if not has_more(kept) else position, complete, count, is_whole=True)
 
     # -- presence ----------------------------------------------------------------------------------------------------
 

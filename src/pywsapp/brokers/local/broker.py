@@ -37,6 +37,7 @@ from pywsapp.brokers.local.frames import (
     HISTORY_END,
     KEPT,
     LONG_COUNT,
+    MAX_LONG_COUNT,
     MAX_MESSAGE,
     MESSAGES,
     MISSED,
@@ -198,9 +199,10 @@ class LocalConnection(BrokerConnection):
     async def unsubscribe(self, topics: Sequence[str]) -> None:
         await self._request(encode_lists(UNSUBSCRIBE, [topic.encode() for topic in topics]))
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         self._check()
-        frame = encode(READ, topic.encode(), [b"" if since is None else str(since).encode()])
+        limit = LONG_COUNT.pack(MAX_LONG_COUNT if max_bytes is None else max_bytes)
+        frame = encode(READ, topic.encode(), [limit, b"" if since is None else str(since).encode()])
         reader = _HistoryReader(self._make_alarm())
         self._readers.append(reader)
         self._wire.transport.write(frame)

@@ -16,7 +16,7 @@ The last item is the remainder, so that a frame with one message consists of the
                     SUBSCRIBE, UNSUBSCRIBE    items: topics
                     MESSAGES                  name: topic; items: plain messages
                     KEEP                      name: topic; items: process, how to keep it, message
-                    READ                      name: topic; items: position, empty for none
+                    READ                      name: topic; items: bytes of messages, 8 bytes; position, empty for none
     to a worker     BEGUN                     name: that of BEGIN. Earlier frames belong to the previous connection
                     MESSAGES                  as another worker published it
                     KEPT                      name: topic; items: position, message. From another worker
@@ -59,7 +59,9 @@ _BATCH_ITEMS = 1000
 HEAD = Struct("<IBBH")
 COUNT = Struct("<I")
 LONG_COUNT = Struct("<Q")
-_KEEP = Struct("<QIxxxxd")
+MAX_LONG_COUNT = 2**64 - 1
+_KEEP = Struct("<QIId")
+_MAX_BYTES = 2**32 - 1
 _MAX_SECONDS = 1e12
 
 #: kind with CONFIRM, number of items, name; in the reader's buffer: start of the frame, start of its lengths, its end.
@@ -189,7 +191,7 @@ def encode_messages(messages: Sequence[Outgoing]) -> list[bytes]:
 
 
 def _encode_keep(keep: Keep) -> bytes:
-    return _KEEP.pack(keep.id[1], keep.size, keep.seconds)
+    return _KEEP.pack(keep.id[1], keep.size, min(keep.max_bytes, _MAX_BYTES), keep.seconds)
 
 
 def decode_keep(process: bytes, how: bytes) -> Keep:
@@ -200,10 +202,10 @@ def decode_keep(process: bytes, how: bytes) -> Keep:
     """
     if len(how) != _KEEP.size or len(process) > MAX_NAME:
         raise BusError("a message is to be kept, but it is not said how")
-    number, size, seconds = _KEEP.unpack(how)
+    number, size, max_bytes, seconds = _KEEP.unpack(how)
     if not 0 <= seconds <= _MAX_SECONDS:
         raise BusError(f"a message cannot be kept for {seconds} seconds")
-    return Keep((decode_text(process), number), size, seconds)
+    return Keep((decode_text(process), number), size, seconds, max_bytes)
 
 
 def decode_text(data: bytes) -> str:

@@ -55,7 +55,7 @@ from pywsapp.brokers.local.frames import (
     items_of,
 )
 from pywsapp.exceptions import PywsappError
-from pywsapp.topics.history.memory_store import MemoryHistory
+from pywsapp.topics.history.memory_store import MAX_BYTES, MAX_TOPICS, MemoryHistory, keep_expiring
 from pywsapp.topics.names import TopicPattern
 
 logger = logging.getLogger("pywsapp")
@@ -89,11 +89,19 @@ class BusRouter:
     Args:
         queue_limit: bytes that are queued for each worker; one write may exceed it.
         clock: returns the time in seconds, for the histories.
+        max_histories: topics with a history.
+        max_history_bytes: bytes of all histories.
     """
 
-    def __init__(self, queue_limit: int = QUEUE_LIMIT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        queue_limit: int = QUEUE_LIMIT,
+        clock: Callable[[], float] = time.monotonic,
+        max_histories: int = MAX_TOPICS,
+        max_history_bytes: int = MAX_BYTES,
+    ) -> None:
         self.queue_limit = queue_limit
-        self.history = MemoryHistory(clock)
+        self.history = MemoryHistory(clock, max_histories, max_history_bytes)
         self._workers: dict[_WorkerConnection, None] = {}
         self._subscribers: dict[bytes, dict[_WorkerConnection, None]] = {}
         self._routes: dict[bytes, Sequence[_WorkerConnection]] = {}
@@ -118,6 +126,10 @@ class BusRouter:
         worker = _WorkerConnection(self, number)
         self._workers[worker] = None
         return worker
+
+    async def expire_histories(self) -> None:
+        """Free the memory of expired histories until cancelled."""
+        await keep_expiring(self.history)
 
     def close(self) -> None:
         """Close all connections; does not block."""
@@ -334,8 +346,8 @@ class _WorkerConnection:
             self._router.unsubscribe(self, items)
         elif kind == KEEP and count == 3:
             self._keep(name, items, receivers)
-        elif kind == READ and count == 1:
-            self._read(decode_text(name), items[0])
+        elif kind == READ and count == 2 and len(items[0]) == LONG_COUNT.size:
+            self._read(decode_text(name), LONG_COUNT.unpack(items[0])[0], items[1])
         else:
             raise BusError(f"workers do not send frames of kind {kind} with {count} items")
 
@@ -355,8 +367,9 @@ class _WorkerConnection:
                 worker.put(frame, 1)
                 receivers[worker] = None
 
-    def _read(self, topic: str, since: bytes) -> None:
-        kept = self._router.history.read(topic, Position.parse(decode_text(since)) if since else None)
+    def _read(self, topic: str, max_bytes: int, since: bytes) -> None:
+        position = Position.parse(decode_text(since)) if since else None
+        kept = self._router.history.read(topic, position, max_bytes)
         size = self._history_bytes + sum(len(data) for _, data in kept.messages)
         if size + self._transport.get_write_buffer_size() > self._router.queue_limit:
             # The limit holds: the messages count as expired, and the worker learns that something is missing.

@@ -161,11 +161,11 @@ class RedisBrokerConnection(BrokerConnection):
         if refused:
             raise PartlyRefused(refused)
 
-    async def read_history(self, topic: str, since: Position | None) -> Kept:
+    async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         node = self._nodes.of_channel(self._names.channel(topic))
         if node is None:
             raise BrokerUnavailable(_NO_MASTER)
-        command = read_command(self._names.key_prefix(topic), self._run_id(node), since)
+        command = read_command(self._names.key_prefix(topic), self._run_id(node), since, max_bytes)
         (reply,) = await node.commands.execute([command])
         return parse_history(reply, since)
 

@@ -26,15 +26,19 @@ from typing import Any
 from pywsapp._clients.redis_connection import Command
 from pywsapp.brokers.base import Keep, Kept, Position
 from pywsapp.exceptions import TopicError
-from pywsapp.topics.history.memory_store import REMEMBERED, UNUSED_SECONDS
+from pywsapp.topics.history.memory_store import REMEMBERED
 
 #: Publishing processes whose last message a topic remembers, and in addition, ids of messages.
 MAX_PUBLISHERS = 1000
+#: Seconds for which the position of a topic is remembered on which nothing has been published.
+UNUSED_SECONDS = 3600.0
 #: The largest integer that the numbers of Lua represent exactly.
 _MAX_OFFSET = 2**53
 #: The first byte of a payload with a position, and of a payload that begins with this byte itself. No envelope does.
 _MARK = b"\0"
 _MAX_HEAD_BYTES = 80
+#: Messages that the script reads at once.
+_PART = 50
 
 _READ_META = """
 local messages, meta = KEYS[1], KEYS[2]
@@ -80,7 +84,18 @@ if not known[1] then redis.call('PEXPIRE', meta, {UNUSED_SECONDS * 1000:.0f}) en
 if ARGV[3] == '' then return {{epoch, offset, {{}}}} end
 local behind = before
 if ARGV[4] == epoch and tonumber(ARGV[3]) <= tonumber(offset) then behind = ARGV[3] end
-return {{epoch, offset, redis.call('XRANGE', messages, string.format('%.0f', tonumber(behind) + 1), '+')}}
+local after, limit, found, size = tonumber(behind), tonumber(ARGV[5]), {{}}, 0
+repeat
+  local part = redis.call('XRANGE', messages, string.format('%.0f', after + 1), '+', 'COUNT', {_PART})
+  for i = 1, #part do
+    if size < limit then
+      found[#found + 1] = part[i]
+      size = size + #part[i][2][2]
+      after = tonumber(string.match(part[i][1], '^%d+'))
+    end
+  end
+until #part < {_PART} or size >= limit
+return {{epoch, offset, found}}
 """
 
 _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
@@ -106,10 +121,11 @@ def append_command(
     return (*script, *_keys(key_prefix), run_id, _new_epoch(), *arguments)
 
 
-def read_command(key_prefix: str, run_id: bytes, since: Position | None) -> Command:
+def read_command(key_prefix: str, run_id: bytes, since: Position | None, max_bytes: int | None) -> Command:
     """Return the command that reads the messages after a position, or only the current position if `since` is None."""
     after = ("", "") if since is None else (str(min(since.offset, _MAX_OFFSET)), since.epoch)
-    return ("EVAL", _READ, *_keys(key_prefix), run_id, _new_epoch(), *after)
+    limit = _MAX_OFFSET if max_bytes is None else max_bytes
+    return ("EVAL", _READ, *_keys(key_prefix), run_id, _new_epoch(), *after, limit)
 
 
 def parse_history(reply: Any, since: Position | None) -> Kept:
@@ -120,7 +136,8 @@ def parse_history(reply: Any, since: Position | None) -> Kept:
         return Kept(position, (), True)
     messages = tuple((int(number.partition(b"-")[0]), fields[1]) for number, fields in entries)
     is_known = since.epoch == position.epoch and since.offset <= position.offset
-    return Kept(position, messages, is_known and len(messages) == position.offset - since.offset)
+    first = messages[0][0] if messages else position.offset + 1
+    return Kept(position, messages, is_known and first == since.offset + 1)
 
 
 def _keys(key_prefix: str) -> tuple[int, str, str]:

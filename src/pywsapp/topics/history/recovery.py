@@ -6,6 +6,10 @@ The history gives each message an offset, which is the last message's offset plu
 delivered: a process that broadcasts publishes to the broker, and delivers its message when the broker sends it back
 with its position, as all other processes do. So all subscribers everywhere see the same messages in the same order.
 
+A follower gets verified messages only: with signatures, a message that is not signed does not move its position. The
+position of a message is not signed, since the broker gives it. So a signed message that can be a repetition moves
+nothing either; the history is read instead.
+
 A broker's pub/sub can lose messages, for instance with a connection. A `Follower` stands between the broker and the
 subscribers of one topic in one process. It knows the position up to which everything has been delivered. A message at
 the next offset is delivered; one at a lower offset has been delivered already. If messages are missing, or may be
@@ -18,8 +22,9 @@ is no moment in which it could miss a message.
 
 A client that comes back names its last position. It gets the messages after that from the history, and the messages
 that were delivered here while the history was read. The position that it has reached is stored with its subscription,
-because the follower may deliver some of those messages later. The client gets no more at once than it reads; when it
-has received what was read, the history is read again.
+because the follower may deliver some of those messages later. The client gets no more at once than it reads: the
+history is read in pages of about the size of its outbox, and a page that does not fit is dropped and read again when
+the client has read what it was sent. So a client that does not read costs no more memory than its outbox.
 
 A follower whose first position could not be read, because the broker was unavailable, does not know what was accepted
 since its first subscriber came. When it reads its first position later, it reports everything as lost that was accepted
@@ -36,7 +41,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import MIB, Kept, Position
+from pywsapp.brokers.envelope import Envelope
 
 logger = logging.getLogger("pywsapp")
 
@@ -59,13 +66,27 @@ class Recovery(NamedTuple):
     messages: int
 
 
+class Missed(NamedTuple):
+    """One message of a history, for a client that recovers.
+
+    Args:
+        position: the client has everything up to here when it has this message.
+        message: what the client gets; None if the application's `wrap` fails.
+        is_lost: whether it says that messages are lost.
+    """
+
+    position: Position
+    message: PreparedMessage | None
+    is_lost: bool
+
+
 class Follower:
     """Puts the messages of one topic in order and reads missing ones from its history.
 
     Args:
         topic: the topic's name, for logs.
         read: reads the history after a position.
-        deliver: takes a message and its position.
+        deliver: takes a message, its position, and its verified envelope; None if it was read from the history.
         report_lost: takes the position up to which messages are lost, and why they are lost, for the log.
         start_soon: starts a task.
     """
@@ -74,7 +95,7 @@ class Follower:
         self,
         topic: str,
         read: Callable[[Position | None], Awaitable[Kept]],
-        deliver: Callable[[bytes, Position], None],
+        deliver: Callable[[bytes, Position, Envelope | None], None],
         report_lost: Callable[[Position, str], None],
         start_soon: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
@@ -85,7 +106,7 @@ class Follower:
         self._report_lost = report_lost
         self._start_soon = start_soon
         self._recordings: list[list[tuple[Position, bytes]]] = []
-        self._held: dict[Position, bytes] = {}
+        self._held: dict[Position, tuple[bytes, Envelope]] = {}
         self._held_bytes = 0
         self._reading = False
         self._read_again = False
@@ -106,19 +127,23 @@ class Follower:
         finally:
             self._recordings = [one for one in self._recordings if one is not recording]
 
-    def receive(self, data: bytes, position: Position) -> None:
-        """Handle a message from the broker."""
+    def has_delivered(self, position: Position) -> bool:
+        """Return whether the message at a position has been delivered, or is before the first one."""
+        return self.position is not None and self.position.covers(position)
+
+    def receive(self, data: bytes, position: Position, envelope: Envelope) -> None:
+        """Handle a verified message from the broker."""
         if self._reading:
-            self._hold(data, position)
+            self._hold(data, position, envelope)
         elif self._has_no_gap_before(position):
-            self._advance(data, position)
+            self._advance(data, position, envelope)
         else:
-            self._hold(data, position)
+            self._hold(data, position, envelope)
             self.catch_up()
 
-    def _hold(self, data: bytes, position: Position) -> None:
+    def _hold(self, data: bytes, position: Position, envelope: Envelope) -> None:
         if len(self._held) < _MAX_HELD and self._held_bytes + len(data) <= _MAX_HELD_BYTES:
-            self._held[position] = data
+            self._held[position] = data, envelope
             self._held_bytes += len(data)
         else:
             self._read_again = True
@@ -128,14 +153,14 @@ class Follower:
         here = self.position
         return here is not None and here.epoch == position.epoch and here.offset + 1 >= position.offset
 
-    def _advance(self, data: bytes, position: Position) -> None:
+    def _advance(self, data: bytes, position: Position, envelope: Envelope | None = None) -> None:
         """Deliver the message at the next position; one before it has been delivered already."""
         assert self.position is not None
         if position.offset == self.position.offset + 1:
             self.position = position
             for recording in self._recordings:
                 recording.append((position, data))
-            self._deliver(data, position)
+            self._deliver(data, position, envelope)
 
     async def begin(self) -> None:
         """Start at the present position of the history, if there is none yet.
@@ -176,7 +201,9 @@ class Follower:
             while self._read_again and not self._closed:
                 self._read_again = False
                 held_before = set(self._held)
-                self._apply(await self._read(self.position), held_before)
+                kept = await self._read(self.position)
+                self._apply(kept, held_before)
+                del kept  # not needed while the next page is read
         except Exception as exc:  # mostly a lost connection; the next one calls `catch_up`
             logger.debug("reading the history of %r failed: %r", self._topic, exc)
         finally:
@@ -197,11 +224,21 @@ class Follower:
             self.position = Position(kept.position.epoch, first - 1)
             self._report_lost(self.position, "its history began anew" if is_new else "its history is too short")
         for offset, data in kept.messages:
-            self._advance(data, Position(kept.position.epoch, offset))
+            position = Position(kept.position.epoch, offset)
+            held_data, envelope = self._held.get(position, (b"", None))
+            self._advance(data, position, envelope if held_data == data else None)
+        if has_more(kept):
+            self._read_again = True
+            return
         held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
             if self._has_no_gap_before(position):
-                self._advance(held[position], position)
+                self._advance(held[position][0], position, held[position][1])
             elif position not in held_before:
-                self._hold(held[position], position)
+                self._hold(held[position][0], position, held[position][1])
                 self._read_again = True
+
+
+def has_more(kept: Kept) -> bool:
+    """Return whether the history has messages after those that were read."""
+    return bool(kept.messages) and kept.messages[-1][0] < kept.position.offset

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
-from pywsapp.brokers.base import Position
+from pywsapp.brokers.base import HISTORY_BYTES, Position
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern
 
@@ -59,6 +59,7 @@ class HistoryRule:
         size: the number of messages that a topic keeps.
         seconds: how long it keeps them, counted from the last one.
         wrap: makes what clients get of a publication.
+        max_bytes: bytes of the messages that a topic keeps.
 
     Raises:
         ConfigurationError: a number is not positive, or more than 1,000,000,000.
@@ -68,6 +69,7 @@ class HistoryRule:
     size: int
     seconds: float
     wrap: Wrap
+    max_bytes: int = HISTORY_BYTES
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 1:
@@ -76,6 +78,8 @@ class HistoryRule:
             raise ConfigurationError(f"a history keeps messages for more than 0 seconds, not {self.seconds!r}")
         if self.size > MOST or self.seconds > MOST:
             raise ConfigurationError(f"a history keeps at most 1000000000 messages or seconds, not {self!r:.200}")
+        if type(self.max_bytes) is not int or self.max_bytes < 1:
+            raise ConfigurationError(f"a history keeps 1 byte or more, not {self.max_bytes!r}")
 
     def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""

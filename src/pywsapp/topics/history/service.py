@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
-from pywsapp._protocol.prepared import PreparedMessage
-from pywsapp.brokers.base import Keep, Kept, Position
+from pywsapp.brokers.base import MIB, Keep, Kept, Position
+from pywsapp.brokers.envelope import Envelope
 from pywsapp.brokers.message_ids import with_message_id
-from pywsapp.exceptions import BrokerUnavailable
+from pywsapp.exceptions import BrokerUnavailable, PywsappError
+from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.history.memory_store import MemoryHistory
-from pywsapp.topics.history.recovery import Follower
+from pywsapp.topics.history.claims import claim
+from pywsapp.topics.history.memory_store import MemoryHistory, keep_expiring
+from pywsapp.topics.history.recovery import Follower, Missed, has_more
 from pywsapp.topics.history.rules import HistoryRule
+from pywsapp.topics.replays import GrowingNumbers
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -41,6 +44,8 @@ _RETRY_SECONDS = 1.0
 _MAX_ROUNDS = 20
 #: Histories that are read at once; after a reconnect, all of them have to be read.
 _MAX_READING = 100
+#: Bytes that are read at once to catch up.
+_PAGE_BYTES = MIB // 4
 
 
 class HistoryService:
@@ -48,6 +53,7 @@ class HistoryService:
 
     Args:
         codec: encodes and decodes the kept messages.
+        options: the limits of histories in memory.
         deliver: takes a topic's name, the position and the content of a message, in the order of the history. The
             content is None if the messages up to the position are lost.
 
@@ -56,12 +62,14 @@ class HistoryService:
         lost: how often messages of a topic were lost, which its subscribers get a report of.
     """
 
-    def __init__(self, codec: EnvelopeCodec, deliver: Callable[[str, Position, Content | None], None]) -> None:
+    def __init__(
+        self, codec: EnvelopeCodec, deliver: Callable[[str, Position, Content | None], None], options: Options
+    ) -> None:
         self.rules: list[HistoryRule] = []
         self.lost = 0
         self._codec = codec
         self._deliver = deliver
-        self._memory = MemoryHistory(time.monotonic)
+        self._memory = MemoryHistory(time.monotonic, options.max_histories, options.max_history_bytes)
         self._numbers = count(1)
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None
@@ -74,10 +82,12 @@ class HistoryService:
         """Return the first rule that matches a topic; None if the topic keeps nothing."""
         return next((rule for rule in self.rules if rule.pattern.matches(name)), None)
 
-    def start(self, relay: Relay, tasks: TaskGroup) -> None:
-        """Use a broker from now on."""
+    def start(self, relay: Relay | None, tasks: TaskGroup) -> None:
+        """Use a broker from now on; None without one."""
         self._relay, self._tasks = relay, tasks
         self._retrying.clear()
+        if relay is None and self.rules:
+            tasks.start_soon(keep_expiring, self._memory)
         self._reading = anyio.Semaphore(_MAX_READING)
 
     def stop(self) -> None:
@@ -129,7 +139,7 @@ class HistoryService:
         return True
 
     def _keep(self, rule: HistoryRule) -> Keep:
-        return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds)
+        return Keep((self._codec.origin, next(self._numbers)), rule.size, rule.seconds, rule.max_bytes)
 
     # -- following ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ class HistoryService:
         follower = self._followers[name] = Follower(
             name,
             functools.partial(self._read_or_retry, name),
-            functools.partial(self._deliver_next, name),
+            functools.partial(self._deliver_next, name, GrowingNumbers()),
             functools.partial(self._report_lost, name),
             self._start_soon,
         )
@@ -179,19 +189,44 @@ class HistoryService:
         finally:  # also when the app stops meanwhile
             ready.set()
 
-    def receive(self, name: str, data: bytes, position: Position) -> None:
-        """Handle an envelope from the broker; it goes to the topic's follower, if the topic has subscribers here."""
+    def has_delivered(self, name: str, position: Position) -> bool:
+        """Return whether the subscribers here have the message at a position already."""
         follower = self._followers.get(name)
-        if follower is not None:
-            follower.receive(data, position)
-        else:
-            self._codec.forget(data)
+        return follower is not None and follower.has_delivered(position)
 
-    def _deliver_next(self, name: str, data: bytes, position: Position) -> None:
-        content = self._codec.decode_or_drop(name, data)
+    def receive(self, envelope: Envelope, data: bytes, position: Position, *, is_next: bool) -> None:
+        """Handle a verified envelope; it goes to the topic's follower, if the topic has subscribers here.
+
+        Args:
+            envelope: the envelope.
+            data: its bytes.
+            position: its position, which is not verified.
+            is_next: whether the envelope is certainly no repetition. Otherwise the history is read.
+        """
+        follower = self._followers.get(envelope.topic)
+        if follower is None:
+            self._codec.forget(data)
+        elif is_next:
+            follower.receive(data, position, envelope)
+        else:
+            follower.catch_up()
+
+    def _deliver_next(
+        self, name: str, seen: GrowingNumbers, data: bytes, position: Position, envelope: Envelope | None
+    ) -> None:
+        """Deliver a message that was received, or was read from the history if there is no envelope.
+
+        What is in the history and is not a valid message takes a position, so it is reported as lost.
+        """
+        if envelope is None:
+            content = self._codec.decode_kept(name, data, seen)
+        else:
+            content = envelope.message
+            if envelope.number:
+                seen.add(envelope.origin, envelope.number)
         self._codec.forget(data)
-        if content is not None:
-            self._deliver(name, position, content)
+        self.lost += content is None
+        self._deliver(name, position, content)
 
     def _report_lost(self, name: str, position: Position, reason: str) -> None:
         self.lost += 1
@@ -199,61 +234,89 @@ class HistoryService:
             logger.error("messages on %r up to %s are lost, %s (%d so far)", name, position, reason, self.lost)
         self._deliver(name, position, None)
 
+    async def claim(self, moment: int, name: str) -> bool:
+        """Return whether an id is used for the first time; see `claims`.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+            TooManyClaims: there are too many ids.
+        """
+        try:
+            return await claim(moment, name, self._relay, self._memory)
+        except PywsappError:
+            raise
+        except Exception as exc:
+            raise BrokerUnavailable(f"the broker is lost: {exc!r}") from exc
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read_missed(self, name: str, since: Position | None) -> tuple[Kept, list[PreparedMessage]]:
-        """Return what a history keeps after a position, for None all of it, and the messages that a client gets of it.
+    async def read_missed(self, name: str, since: Position | None, max_bytes: int) -> Kept:
+        """Return the first messages that a history keeps after a position, for None those that it keeps at all.
+
+        If they are all of them, they reach up to what has been delivered in this process when this returns.
+
+        Args:
+            name: the topic's name.
+            since: the position.
+            max_bytes: the message that reaches this number of bytes is the last one.
 
         Raises:
             BrokerUnavailable: the history cannot be read.
         """
+        if since is not None:
+            return await self._read_current(name, since, max_bytes)
+        start = (await self._read(name, None)).position._replace(offset=0)
+        return (await self._read_current(name, start, max_bytes))._replace(complete=True)
+
+    def prepare_missed(self, name: str, kept: Kept, seen: GrowingNumbers) -> Iterator[Missed]:
+        """Yield what a client gets of messages that were read, each prepared when it is its turn.
+
+        Args:
+            name: the topic's name.
+            kept: what was read.
+            seen: the numbers of the messages that the client got of it before.
+        """
         rule = self.rule(name)
         assert rule is not None
-        if since is None:
-            start = (await self._read(name, None)).position._replace(offset=0)
-            kept = (await self._read_current(name, start))._replace(complete=True)
-        else:
-            kept = await self._read_current(name, since)
-        found = []
+        epoch, last = kept.position
         if not kept.complete:
-            first = kept.messages[0][0] if kept.messages else kept.position.offset + 1
-            found.append(rule.prepare(name, kept.position._replace(offset=first - 1), None))
+            at = Position(epoch, kept.messages[0][0] - 1 if kept.messages else last)
+            yield Missed(at, rule.prepare(name, at, None), is_lost=True)
         for offset, data in kept.messages:
-            content = self._codec.decode_or_drop(name, data)
-            if content is not None:
-                found.append(rule.prepare(name, Position(kept.position.epoch, offset), content))
-        return kept, [message for message in found if message is not None]
+            at = Position(epoch, offset)
+            content = self._codec.decode_kept(name, data, seen)
+            yield Missed(at, rule.prepare(name, at, content), is_lost=content is None)
 
-    async def _read_current(self, name: str, since: Position | None) -> Kept:
-        """Read a topic's history up to what has been delivered in this process when this returns."""
+    async def _read_current(self, name: str, since: Position | None, max_bytes: int) -> Kept:
+        """Read a topic's history, if it is not longer up to what has been delivered here when this returns."""
         follower = self._followers.get(name)
         if follower is None:
-            return await self._read(name, since)
+            return await self._read(name, since, max_bytes)
         for _ in range(_MAX_ROUNDS):
             before = follower.position
             with follower.recording() as delivered:
-                kept = await self._read(name, since)
+                kept = await self._read(name, since, max_bytes)
             here, (epoch, last) = follower.position, kept.position
-            if here is None or here == before or kept.position.covers(here):
+            if here is None or here == before or kept.position.covers(here) or has_more(kept):
                 return kept
             later = [(at.offset, data) for at, data in delivered if at.epoch == epoch and at.offset > last]
             if here.epoch == epoch and len(later) == here.offset - last:
                 return Kept(here, [*kept.messages, *later], kept.complete)
         raise BrokerUnavailable(f"the history of {name!r} does not reach the messages that were delivered meanwhile")
 
-    async def _read(self, name: str, since: Position | None) -> Kept:
+    async def _read(self, name: str, since: Position | None, max_bytes: int = _PAGE_BYTES) -> Kept:
         if self._relay is None:
-            return self._memory.read(name, since)
+            return self._memory.read(name, since, max_bytes)
         connection = self._relay.connection
         if connection is None:
             raise BrokerUnavailable(f"{self._relay.broker.name} is not connected")
-        return await self._read_from(connection, name, since)
+        return await self._read_from(connection, name, since, max_bytes)
 
-    async def _read_from(self, connection: BrokerConnection, name: str, since: Position | None) -> Kept:
+    async def _read_from(self, connection: BrokerConnection, name: str, since: Position | None, max_bytes: int) -> Kept:
         try:
             async with self._reading:
                 with anyio.fail_after(_READ_SECONDS):
-                    return await connection.read_history(name, since)
+                    return await connection.read_history(name, since, max_bytes)
         except Exception as exc:
             raise BrokerUnavailable(f"reading the history of {name!r} failed: {exc!r}") from exc
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
-from pywsapp.brokers.envelope import Envelope
+from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
-from pywsapp.topics.presence.view import ALIVE_TOPIC, Event, PresenceDiff, PresenceView, Present
+from pywsapp.topics.presence.events import ALIVE_TOPIC, Event
+from pywsapp.topics.presence.view import PresenceDiff, PresenceView, Present
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -36,16 +38,17 @@ class PresenceService:
     Args:
         codec: encodes events.
         topic: returns the topic of a name.
+        options: the limit of the users of other processes.
 
     Attributes:
         watchers: the functions of `App.on_presence`.
     """
 
-    def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic]) -> None:
+    def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic], options: Options) -> None:
         self.watchers = TopicListeners("on_presence", "presence changes", "diff")
         self._codec = codec
         self._topic = topic
-        self._view = PresenceView(codec.origin, self._send, self._report)
+        self._view = PresenceView(codec.origin, self._send, self._report, options.max_presence_bytes)
         #: Marks a subscriber as no user any more. This is the view's method, since every unsubscribing calls it.
         self.untrack = self._view.untrack
         self._relay: Relay | None = None
@@ -106,8 +109,17 @@ class PresenceService:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> None:
-        """Handle an event of another process."""
-        self._view.receive(envelope.topic, envelope.origin, envelope.event or {}, time.monotonic())
+        """Handle an event of another process.
+
+        Raises:
+            EnvelopeError: the event is invalid.
+        """
+        left_out = self._view.left_out
+        if not self._view.receive(envelope.topic, envelope.origin, envelope.event or {}, time.monotonic()):
+            raise EnvelopeError("its event is not one that processes send")
+        count = self._view.left_out
+        if count.bit_length() > left_out.bit_length():  # at about 1, 2, 4, 8, ...
+            logger.warning("presence: left out %d users of other processes so far, there are too many", count)
 
     def process_ended(self, process: str) -> None:
         """Handle the end of another process of this machine, which the supervisor has noticed."""

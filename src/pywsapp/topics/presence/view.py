@@ -31,25 +31,29 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from pywsapp.exceptions import TopicError
+from pywsapp.options import Options
+from pywsapp.topics.presence.events import (
+    ALIVE_TOPIC,
+    MAX_KEY,
+    MAX_META_BYTES,
+    MAX_PROCESSES,
+    PART,
+    Change,
+    Entry,
+    Event,
+    RemoteEntry,
+    RemoteUsers,
+    is_key,
+    parse_change,
+)
 
-#: The topic of the events alive and bye.
-ALIVE_TOPIC = "$pywsapp:alive"
 #: Seconds between two alive events of a process, and until a silent process is taken for dead.
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 15.0
-#: Characters of a user's key.
-MAX_KEY = 200
-#: Bytes of a user's meta as JSON.
-MAX_META_BYTES = 4096
 #: Seconds between two checks of the leases.
 _CHECK_SECONDS = 0.5
-#: Users in one event.
-_PART = 100
 #: Processes whose lease has expired that are remembered, and processes that have ended.
 _MAX_EXPIRED = 1000
-
-Event = dict[str, Any]
-_Entry = tuple[float, int, Any]  # when the meta was set, the number of connections, the meta
 
 
 class Present(NamedTuple):
@@ -86,7 +90,7 @@ class _TopicPresence:
         settled: whether the users of other processes are known, so that changes are reported.
         connections: the connections of each user of this process, with the time and the meta of `track`.
         keys: the user of each connection.
-        others: for each other process the number of its last event and its users.
+        others: the users of each other process.
         reported: the users that the app knows of, with their meta.
         unreported: users whose change is not reported to the app yet.
         unsent: users whose change is not sent to other processes yet.
@@ -113,7 +117,7 @@ class _TopicPresence:
         self.settled = settled
         self.connections: dict[str, dict[Hashable, tuple[float, Any]]] = {}
         self.keys: dict[Hashable, str] = {}
-        self.others: dict[str, tuple[int, dict[str, _Entry]]] = {}
+        self.others: dict[str, RemoteUsers] = {}
         self.reported: dict[str, Any] = {}
         self.unreported: dict[str, None] = {}
         self.unsent: dict[str, None] = {}
@@ -121,7 +125,7 @@ class _TopicPresence:
         self.ask: dict[str | None, None] = {}
         self.send_state = True
 
-    def local_entry(self, key: str) -> _Entry | None:
+    def local_entry(self, key: str) -> Entry | None:
         """Return the entry of a user for the connections of this process; None without any."""
         connections = self.connections.get(key)
         if not connections:
@@ -131,7 +135,9 @@ class _TopicPresence:
 
     def present(self, key: str) -> Present | None:
         """Return a user with the connections of all processes; None if the user is not present."""
-        entries = [(entry, process) for process, (_, users) in self.others.items() if (entry := users.get(key))]
+        entries: list[tuple[Entry | RemoteEntry, str]] = [
+            (entry, process) for process, users in self.others.items() if (entry := users.entries.get(key)) is not None
+        ]
         local = self.local_entry(key)
         if local is not None:
             entries.append((local, ""))
@@ -148,15 +154,26 @@ class PresenceView:
         process: the name of this process.
         send: sends an event on a topic to all other processes.
         report: reports changes to the app.
+        max_bytes: the bytes of the users of other processes.
+
+    Attributes:
+        left_out: how many users of other processes were left out, because there were too many of them or of processes.
     """
 
     def __init__(
-        self, process: str, send: Callable[[str, Event], None], report: Callable[[str, PresenceDiff], None]
+        self,
+        process: str,
+        send: Callable[[str, Event], None],
+        report: Callable[[str, PresenceDiff], None],
+        max_bytes: int = Options().max_presence_bytes,
     ) -> None:
+        self._max_bytes = max_bytes
         self._process = process
         self._send = send
         self._report = report
         self._topics: dict[str, _TopicPresence] = {}
+        self.left_out = 0
+        self._size = 0  # bytes of the users of other processes
         self._last_event: dict[str, float] = {}  # when each other process was last heard, in seconds
         self._expired: dict[str, None] = {}  # processes whose lease has expired
         self._ended: dict[str, None] = {}  # processes that have ended
@@ -196,6 +213,8 @@ class PresenceView:
     def close(self, name: str) -> None:
         """End with a topic, because its last subscriber in this process has unsubscribed."""
         topic = self._topics.pop(name, None)
+        if topic is not None:
+            self._size -= sum(users.size for users in topic.others.values())
         if topic is not None and topic.number:
             self._send(name, {"presence": "state", "n": 0, "all": {}})
 
@@ -212,7 +231,7 @@ class PresenceView:
         Raises:
             TopicError: the key is not a text of 1 to 200 characters, or the meta is invalid.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+        if not is_key(key):
             raise TopicError(f"the key of a user is a text of 1 to {MAX_KEY} characters")
         try:
             size = len(json.dumps(meta))
@@ -251,17 +270,30 @@ class PresenceView:
             return {}
         self._report_changes(name, topic)
         keys = dict.fromkeys(topic.connections)
-        for _, users in topic.others.values():
-            keys.update(dict.fromkeys(users))
+        for users in topic.others.values():
+            keys.update(dict.fromkeys(users.entries))
         return {key: entry for key in keys if (entry := topic.present(key))}
 
     # -- other processes ---------------------------------------------------------------------------------------------
 
-    def receive(self, name: str, process: str, event: Event, now: float) -> None:
-        """Handle an event of another process; an invalid one is ignored."""
-        if process == self._process or not process or process in self._ended:
-            return
+    def receive(self, name: str, process: str, event: Event, now: float) -> bool:
+        """Handle an event of another process; return False if it is invalid, and then ignore it.
+
+        Events of a process that has ended are ignored as well, but they are not invalid.
+        """
         kind = event.get("presence")
+        if process == self._process or not 0 < len(process) <= MAX_KEY or not isinstance(kind, str):
+            return False
+        if process in self._ended:
+            return True
+        if kind == "bye" and not is_key(event.get("of", process)):
+            return False
+        parsed = parse_change(event) if kind in ("diff", "state") else None
+        if kind in ("diff", "state") and parsed is None:
+            return False
+        if process not in self._last_event and len(self._last_event) >= MAX_PROCESSES:
+            self.left_out += 1
+            return True
         self._last_event[process] = now
         if name == ALIVE_TOPIC:
             self._receive_for_all(process, kind, event)
@@ -269,11 +301,12 @@ class PresenceView:
             topic = self._topics[name]
             if kind == "ask" and event.get("of") in (None, self._process):
                 self._send_state_soon(name, topic)
-            elif kind in ("diff", "state"):
-                self._apply(name, topic, process, event)
+            elif parsed is not None:
+                self._apply(name, topic, process, parsed)
+        return True
 
     def _receive_for_all(self, process: str, kind: Any, event: Event) -> None:
-        if kind == "bye" and isinstance(event.get("of"), str):
+        if kind == "bye" and "of" in event:
             self.end(event["of"])
         elif kind == "bye":
             self._remove_process(process)
@@ -289,30 +322,29 @@ class PresenceView:
             topic.send_state = True
             self._changed[name] = None
 
-    def _apply(self, name: str, topic: _TopicPresence, process: str, event: Event) -> None:
-        number, entries = event.get("n"), _entries(event.get("all" if event["presence"] == "state" else "set"))
-        gone = event.get("gone", [])
-        if type(number) is not int or entries is None or not isinstance(gone, list):
-            return
-        last: int
-        users: dict[str, _Entry]
-        last, users = topic.others.get(process, (-1, {}))
+    def _apply(self, name: str, topic: _TopicPresence, process: str, change: Change) -> None:
+        users = topic.others.get(process) or RemoteUsers()
         self._changed[name] = None
-        if event["presence"] == "state":
-            if not event.get("more"):
-                topic.unreported.update(dict.fromkeys(users))
-                users = {}
-        elif last < 0 or number > last + 1:
+        if change.is_whole:
+            topic.unreported.update(dict.fromkeys(users.entries))
+            self._size -= users.size
+            users = RemoteUsers()
+        elif not change.is_part and (users.number < 0 or change.number > users.number + 1):
             topic.ask[process] = None
             return
-        elif number <= last:
+        elif not change.is_part and change.number <= users.number:
             return
-        for key in gone:
-            if isinstance(key, str) and users.pop(key, None) is not None:
+        before = users.size
+        for key in change.gone:
+            if users.remove(key):
                 topic.unreported[key] = None
-        users.update(entries)
-        topic.unreported.update(dict.fromkeys(entries))
-        topic.others[process] = (number, users)
+        for key, entry in change.entries.items():
+            room = self._max_bytes - self._size + before
+            self.left_out += not users.set(key, entry, room)
+        topic.unreported.update(dict.fromkeys(change.entries))
+        users.number = change.number
+        topic.others[process] = users
+        self._size += users.size - before
 
     def end(self, process: str) -> None:
         """Remove a process that has ended; its events that are still on their way are ignored."""
@@ -327,7 +359,8 @@ class PresenceView:
         for name, topic in self._topics.items():
             removed = topic.others.pop(process, None)
             if removed is not None:
-                topic.unreported.update(dict.fromkeys(removed[1]))
+                self._size -= removed.size
+                topic.unreported.update(dict.fromkeys(removed.entries))
                 self._changed[name] = None
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -411,21 +444,6 @@ class PresenceView:
 
 def _parts(keys: Iterable[str]) -> list[list[str]]:
     found, iterator = [], iter(keys)
-    while part := list(islice(iterator, _PART)):
+    while part := list(islice(iterator, PART)):
         found.append(part)
     return found
-
-
-def _entries(found: Any) -> dict[str, _Entry] | None:
-    """Parse `{key: [set_at, connections, meta]}`; return None if it is something else."""
-    if not isinstance(found, dict):
-        return None
-    entries: dict[str, _Entry] = {}
-    for key, entry in found.items():
-        if not isinstance(entry, (list, tuple)) or len(entry) != 3:
-            return None
-        set_at, connections, meta = entry
-        if not isinstance(set_at, (int, float)) or type(connections) is not int or connections < 1:
-            return None
-        entries[key] = (float(set_at), connections, meta)
-    return entries
