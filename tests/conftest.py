@@ -55,6 +55,7 @@ ONCE = {
     "test_run_workers.py",
     "test_sizing.py",
     "test_supervisor.py",
+    "test_workflows.py",
     "test_wsload.py",
     "test_wsload_command_line.py",
     "test_wsload_probe.py",
