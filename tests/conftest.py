@@ -41,6 +41,7 @@ ONCE = {
     "test_local_bus_slow_workers.py",
     "test_local_frames.py",
     "test_log_filter.py",
+    "test_mutate.py",
     "test_nats.py",
     "test_own_messages_of_brokers.py",
     "test_packaging.py",
