@@ -71,6 +71,19 @@ def test_a_handshake_error_has_the_status_if_there_was_one() -> None:
     assert (error.status, str(error)) == (403, "the server answered 403")
 
 
+def test_a_closed_connection_has_the_code_and_reason_if_they_are_known() -> None:
+    error = ConnectionClosed("the connection is closed")
+    assert (error.code, error.reason, str(error)) == (None, "", "the connection is closed")
+    error = ConnectionClosed("the connection is closed", 1001, "going away")
+    assert (error.code, error.reason) == (1001, "going away")
+
+
+def test_an_unknown_outcome_has_the_id_of_the_message_if_it_has_one() -> None:
+    assert OutcomeUnknown("no answer").message_id is None
+    error = OutcomeUnknown("no answer", "id")
+    assert (error.message_id, str(error)) == ("id", "no answer")
+
+
 def test_a_protocol_error_has_the_code_and_reason_for_the_peer() -> None:
     error = ProtocolError(1009, "too big")
     assert (error.code, error.reason, str(error)) == (1009, "too big", "too big")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from dataclasses import fields
 from typing import Any
 
@@ -118,6 +119,13 @@ def test_slow_consumer_is_one_of_its_kind(value: Any) -> None:
 def test_deflate_is_a_deflate_or_none(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="must be a Deflate or None"):
         Options(deflate=value)
+
+
+@pytest.mark.parametrize("value", ["isal", 1, True])
+def test_a_compressor_is_a_function_or_none(value: Any) -> None:
+    assert Deflate(compressor=zlib.compressobj).compressor is zlib.compressobj
+    with pytest.raises(ConfigurationError, match=r"Deflate\.compressor must be a function or None, not "):
+        Deflate(compressor=value)
 
 
 @pytest.mark.parametrize(

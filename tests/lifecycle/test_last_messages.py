@@ -33,6 +33,23 @@ from pywsapp.options import Deflate, Options
 pytestmark = pytest.mark.anyio
 
 
+def test_queued_messages_are_sent_before_the_end_of_the_peers_stream_closes_the_transport() -> None:
+    """The end can come in the turn of the message, before the outbox is flushed."""
+    pipe = Pipe(Echoing())
+    pipe.lifecycle.data_received(message_frame("one") + message_frame("two"))
+    assert pipe.writes == []
+    assert not pipe.lifecycle.eof_received()
+    pipe.lifecycle.machine.outbox.transport.close()  # what the transport does for this result
+    pipe.transport.pump()
+    assert pipe.messages() == ["one", "two"]
+    assert pipe.client.lost
+
+
+class Echoing(MessageComponent):
+    def on_message(self, conn: Connection, message: Any) -> None:
+        conn.send(message)
+
+
 @every_kind
 async def test_messages_before_the_peers_close_are_delivered(recorder: type[Recorder]) -> None:
     component = recorder()

@@ -48,6 +48,19 @@ def test_without_an_interval_the_server_does_not_ping() -> None:
     assert pipe.conn.is_open
 
 
+def test_bytes_that_arrive_after_a_timeout_are_ignored() -> None:
+    """A loop can deliver what it has read already between `abort` and `connection_lost`."""
+    component = Recorder()
+    pipe = Pipe(component, Options(ping_interval=20, ping_timeout=10))
+    for now in (0.0, 20.0, 30.0):
+        pipe.lifecycle.tick(now)
+    written = len(pipe.writes)
+    pipe.lifecycle.data_received(message_frame("late") + frame(PING) + close_frame(1000))
+    pipe.turn()
+    assert component.calls == [("open",), ("close", 1006, "ping timeout", False)]
+    assert len(pipe.writes) == written
+
+
 def test_a_silent_peer_is_dropped() -> None:
     component = Recorder()
     pipe = Pipe(component, Options(ping_interval=20, ping_timeout=10))

@@ -119,6 +119,7 @@ def test_the_request() -> None:
         {"subprotocols": ("",)},
         {"subprotocols": ("é",)},
         {"subprotocols": ("a", "a")},
+        {"subprotocols": "chat"},
         {"headers": (("X", "a\r\nY: b"),)},
         {"headers": (("X Y", "a"),)},
         {"headers": (("Sec-WebSocket-Key", "a"),)},

@@ -110,6 +110,60 @@ def test_an_empty_message_is_one_byte(no_takeover: bool) -> None:
     assert compress_shared(b"", 15, Deflate()) == b"\x00"
 
 
+class Counted:
+    """A compressor that counts how many of it were made, and can fail.
+
+    Attributes:
+        fails: whether the next compression raises.
+        made: how many compressors were made; set it to 0 before a test.
+    """
+
+    fails = False
+    made = 0
+
+    def __init__(self, level: int, wbits: int, mem_level: int) -> None:
+        Counted.made += 1
+        self._zlib = zlib.compressobj(level, zlib.DEFLATED, wbits, mem_level)
+
+    def compress(self, data: bytes) -> bytes:
+        compressed = self._zlib.compress(data)
+        if Counted.fails:
+            raise MemoryError
+        return compressed
+
+    def flush(self, mode: int) -> bytes:
+        return self._zlib.flush(mode)
+
+
+def test_one_compressor_serves_all_shared_messages_of_a_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "made", 0)
+    config = Deflate(compressor=Counted)
+    messages = [compress_shared(b"Hello" * 10, 15, config) for _ in range(5)]
+    assert set(messages) == {deflated_in_full(b"Hello" * 10)}
+    assert Counted.made == 1
+    compress_shared(b"Hello", 9, config)
+    compress_shared(b"Hello", 15, Deflate(compressor=Counted, level=1))
+    compress_shared(b"Hello", 15, Deflate(compressor=Counted, mem_level=1))
+    assert Counted.made == 4
+
+
+def test_a_shared_compressor_that_failed_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "made", 0)
+    config = Deflate(compressor=Counted, level=2)
+    expected = compress_shared(b"Hello" * 10, 15, config)
+    monkeypatch.setattr(Counted, "fails", True)
+    with pytest.raises(MemoryError):
+        compress_shared(b"broken off", 15, config)
+    monkeypatch.setattr(Counted, "fails", False)
+    assert compress_shared(b"Hello" * 10, 15, config) == expected
+    assert Counted.made == 2
+
+
+def deflated_in_full(payload: bytes) -> bytes:
+    compressor = zlib.compressobj(Deflate().level, zlib.DEFLATED, -15, Deflate().mem_level)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH))[:-4]
+
+
 def test_the_agreed_window_is_respected() -> None:
     payload = bytes(zlib.crc32(bytes([index % 256, index // 256])) % 256 for index in range(2000)) * 3
     sizes = {}

@@ -127,6 +127,7 @@ def test_a_line_has_at_most_107_bytes() -> None:
         (binary(PROXY, TCP4, V4 + TLS), ProxyHeader("192.0.2.1", secure=True)),
         (binary(PROXY, TCP4, V4 + NO_TLS), ProxyHeader("192.0.2.1")),
         (binary(PROXY, TCP4, V4 + field(4, b"") + TLS + field(0xEA, bytes(50))), ProxyHeader("192.0.2.1", secure=True)),
+        (binary(PROXY, TCP4, V4 + field(4, b"\xff" * 300) + TLS), ProxyHeader("192.0.2.1", secure=True)),
         (binary(PROXY, UNIX, bytes(216) + TLS), ProxyHeader(secure=True)),
         (binary(PROXY, 0, b""), ProxyHeader()),
         (binary(PROXY, 0, b"whatever"), ProxyHeader()),

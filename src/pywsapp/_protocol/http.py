@@ -327,16 +327,14 @@ def _parse_fields(head: bytes, text: str, lines: int) -> Headers:
 
 
 def _field_fault(text: str) -> str:
-    for line in text.split("\r\n")[1:]:
-        name, colon, _ = line.partition(":")
-        if line.startswith((" ", "\t")):
-            return "a header field is folded over several lines"
-        if not colon:
-            return "a header field has no colon"
-        if name.endswith((" ", "\t")):
-            return "a header field has a space before its colon"
-        if TOKEN.fullmatch(name) is None:
-            break
+    line = next(line for line in text.split("\r\n")[1:] if _FIELD.fullmatch(f"\r\n{line}") is None)
+    name, colon, _ = line.partition(":")
+    if line.startswith((" ", "\t")):
+        return "a header field is folded over several lines"
+    if not colon:
+        return "a header field has no colon"
+    if name.endswith((" ", "\t")):
+        return "a header field has a space before its colon"
     return "a header field has a malformed name"
 
 

@@ -40,7 +40,7 @@ class FrameLimits(Extension):
         """Return True: wsproto must call this extension although nothing was negotiated for it."""
         return True
 
-    def offer(self) -> bool:
+    def offer(self) -> bool:  # pragma: no cover - an abstract method of wsproto, which only its handshake calls
         """Return False: this extension is never offered to a peer."""
         return False
 

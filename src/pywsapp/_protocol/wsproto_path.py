@@ -93,10 +93,8 @@ class WsprotoPath:
             reason = INVALID_UTF8 if event.code == CloseCode.INVALID_PAYLOAD else event.reason or "protocol error"
             raise ProtocolError(int(event.code), limits.reason or reason)
         code = CloseCode.BAD_GATEWAY if limits.bad_gateway else int(event.code)
-        reply = b""
-        if state is ConnectionState.REMOTE_CLOSING:
-            answer = CloseConnection(code=code if limits.bad_gateway else event.code)
-            reply = bytes(self._connection.send(answer))
+        # This side sends nothing else through wsproto, so its state is REMOTE_CLOSING here.
+        reply = bytes(self._connection.send(CloseConnection(code=code if limits.bad_gateway else event.code)))
         return CloseReceived(code, event.reason or "", reply)
 
 
