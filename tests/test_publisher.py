@@ -61,6 +61,17 @@ async def test_messages_are_signed_with_the_key() -> None:
         assert received == [("news", "hello", None)]
 
 
+async def test_the_numbers_of_signed_messages_arrive_in_their_order() -> None:
+    broker = Bench()
+    async with AsyncPublisher(broker, key="secret") as publisher, anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(publisher.publish, "news", str(number))
+    messages = [message for batch in broker.batches for message in batch]
+    numbers = [decode_envelope(message.data, "news", [b"secret"]).number for message in messages]
+    assert len(numbers) == 50
+    assert numbers == sorted(numbers), "receivers drop a number that is not larger than the last one"
+
+
 async def test_messages_of_a_history_have_positions() -> None:
     broker = MemoryBroker()
     async with subscribed(broker, "room:1", "news") as received, AsyncPublisher(broker) as publisher:

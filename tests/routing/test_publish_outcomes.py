@@ -87,6 +87,29 @@ async def test_a_repeated_request_reaches_those_who_do_not_have_the_message(how:
         await expect(ben, "hello", "the end")
 
 
+async def test_a_request_whose_claim_has_an_unknown_outcome_has_published_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_module, "MAX_TRIES", 1)
+    broker = Bench()
+    rooms = Rooms(broker)
+    rooms.app.publish_endpoint("/publish", KEY)
+
+    async def disconnect() -> None:
+        broker.disconnect()
+        await anyio.sleep_forever()
+
+    async with running(rooms) as clients:
+        client, _ = await rooms.connect(clients)
+        broker.before["publish"] = disconnect
+        status, headers = await post(rooms.server, text="hello")
+        assert (status, headers["Retry-After"]) == (503, "1"), "only the claim of its signature was on its way"
+        broker.before.clear()
+        await until(lambda: is_connected(rooms))
+        assert (await post(rooms.server, text="again", id=headers["X-Message-Id"]))[0] == 204
+        await expect(client, "again")
+
+
 async def test_a_history_keeps_a_repeated_request_once() -> None:
     rooms = Recovering(Bench())
     rooms.app.publish_endpoint("/publish", KEY)

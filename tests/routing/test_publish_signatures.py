@@ -120,7 +120,7 @@ async def test_a_signature_is_for_the_path_that_the_client_asks_for() -> None:
 
 
 async def test_lines_of_a_body_cannot_become_a_part_of_the_path() -> None:
-    async with serving(make_app(path="/")) as server:
+    async with serving(make_app(path="/{name}")) as server:
         signature = sign(KEY, "/publish", b"x\n" + BODY, time.time())
         assert await post(server, signature, "/publish%0Ax") == WRONG
 

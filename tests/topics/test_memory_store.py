@@ -339,6 +339,20 @@ def test_the_number_of_remembered_publishers_is_bounded() -> None:
     assert history.size < TOPIC_BYTES + 10 * MESSAGE_BYTES + MAX_PUBLISHERS * PUBLISHER_BYTES
 
 
+def test_ids_of_messages_are_bounded_beside_the_publishers_and_count() -> None:
+    history = MemoryHistory(Clock())
+    history.append("a", b"x", Keep(("same name", 5), 1, 60))
+    before = history.size
+    assert history.append("a", b"x", Keep(("same name", 0), 1, 60)) is not None, "ids are in a table of their own"
+    assert history.append("a", b"x", Keep(("same name", 0), 1, 60)) is None
+    assert history.size == before + PUBLISHER_BYTES
+    for number in range(3 * MAX_PUBLISHERS):
+        assert history.append("a", b"x", Keep((f"id {number}", 0), 1, 60)) is not None
+    assert history.append("a", b"x", Keep(("same name", 0), 1, 60)) is not None, "the oldest id is forgotten"
+    assert history.append("a", b"x", Keep(("same name", 5), 1, 60)) is None, "the publisher is not"
+    assert history.size == before + MAX_PUBLISHERS * PUBLISHER_BYTES
+
+
 def test_the_default_bounds_are_those_of_the_options() -> None:
     assert (Options().max_histories, Options().max_history_bytes) == (MAX_TOPICS, MAX_BYTES)
 

@@ -7,7 +7,7 @@ from topics.test_presence import Network, network, two  # noqa: F401 - a fixture
 
 from pywsapp import App
 from pywsapp.brokers.memory import MemoryBroker
-from pywsapp.topics.presence.events import ALIVE_TOPIC
+from pywsapp.topics.presence.events import ALIVE_TOPIC, MAX_KEY
 
 
 def test_users_of_an_ended_process_leave_at_once_and_late_events_are_ignored(network: Network) -> None:  # noqa: F811
@@ -34,6 +34,17 @@ def test_another_process_can_report_the_end(network: Network, of: object) -> Non
     network.pass_time(1)
     one.view.receive(ALIVE_TOPIC, "three", {"presence": "bye", "of": of}, network.now)
     assert set(one.view.present("room:1")) == (set() if of == "two" else {"ana"})
+
+
+@pytest.mark.parametrize("of", ["", "x" * (MAX_KEY + 1), 5, None, ["two"]])
+def test_an_invalid_report_of_an_end_is_no_goodbye(network: Network, of: object) -> None:  # noqa: F811
+    one, two_ = two(network)
+    two_.view.track("room:1", "tab", "ana", None, 1.0)
+    network.pass_time(1)
+    assert not one.view.receive(ALIVE_TOPIC, "two", {"presence": "bye", "of": of}, network.now)
+    assert set(one.view.present("room:1")) == {"ana"}
+    one.view.end("two")
+    assert one.view.receive(ALIVE_TOPIC, "two", {"presence": "alive"}, network.now), "late, but not invalid"
 
 
 @pytest.mark.anyio
