@@ -4,6 +4,8 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 60
+COVERED_BY := tests/protocol tests/middleware \
+	$(patsubst %,tests/test_%.py,addresses close_codes exceptions options request response)
 DECLARATIONS := $(shell find src -name '*.pxd')
 COMPILED := $(DECLARATIONS) $(wildcard $(DECLARATIONS:.pxd=.py) $(DECLARATIONS:.pxd=.pyx))
 export PYTHON
@@ -11,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack bench fuzz lint types format compile clean services
+.PHONY: help demo test test-all conformance attack bench fuzz coverage mutate lint types format compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,15 @@ bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: e
 fuzz: $(VENV)/fuzz.stamp ## Run each fuzz target for FUZZ_SECONDS (default 60)
 	$(BIN)/python scripts/fuzz.py --seconds $(FUZZ_SECONDS)
 
+coverage: $(VENV)/dev.stamp ## Check that the tests reach every branch of the protocol core, the values and middleware
+	@$(BIN)/coverage erase
+	PYWSAPP_PURE=1 $(BIN)/coverage run -m pytest $(COVERED_BY)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+mutate: $(VENV)/dev.stamp ## Look for changes of the source that no test notices (ARGS='topics --count 20')
+	$(BIN)/python scripts/mutate.py $(ARGS)
+
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +64,7 @@ compile: $(VENV)/dev.stamp ## Compile the extension modules that changed (needs 
 	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]
 
 clean: ## Remove the environments, build results and caches
-	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src \( -name '*.so' -o -name '*.pyd' \) -exec rm -f {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -282,7 +282,7 @@ def survivors_of(mutants: list[Mutant], tree: Path, runner: Runner, limit: float
         mutants: the changes.
         tree: the copy of the tree, which is changed meanwhile.
         runner: runs tests in it.
-        limit: seconds for one change; None for four times what the tests take without a change.
+        limit: seconds for one change; None for twice what the tests take without a change.
     """
     limits: dict[str, float] = {}  # of a package, by the last place of its tests
     for number, mutant in enumerate(mutants, 1):
@@ -309,7 +309,7 @@ def _limit(runner: Runner, tests: list[str]) -> float:
     if runner.run(tests, 3600) != 0:
         print(runner.output)
         sys.exit(f"mutate.py: {' '.join(tests)} fail without a change")
-    return max(SHORTEST_LIMIT, 4 * (time.monotonic() - began))
+    return max(SHORTEST_LIMIT, 2 * (time.monotonic() - began))
 
 
 def main() -> int:
@@ -317,7 +317,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=["_protocol"], help="files and packages in src/pywsapp")
     parser.add_argument("--count", type=int, default=40, help="changes to try (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="selects the sample (default: %(default)s)")
-    parser.add_argument("--limit", type=float, help="seconds for one change (default: four times the tests' own time)")
+    parser.add_argument("--limit", type=float, help="seconds for one change (default: twice the tests' own time)")
     parser.add_argument("--list", action="store_true", help="print the sample as diffs, and run no tests")
     args = parser.parse_args()
     modules = modules_in(args.modules, ROOT)

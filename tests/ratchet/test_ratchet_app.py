@@ -4,7 +4,7 @@ These tests prove the rest of Ratchet's App:
 
     App [src]  tests/middleware/test_origin.py  test_without_a_list_the_origin_must_be_the_same
     App [src]  tests/middleware/test_origin.py  test_an_entry_allows
-    App [src]  tests/routing/test_router.py  test_a_wrong_host_is_explained_to_the_client_and_once_in_the_log
+    App [src]  tests/routing/test_router.py  test_a_wrong_host_is_explained_once_in_the_log_and_not_to_the_client
 """
 
 from __future__ import annotations
