@@ -166,15 +166,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileSched
     return FileScheduling(config, log, TOGETHER)
 
 
+TESTS_OF_WATCHDOG = ("test_beginner_mistakes.py", "test_watchdog.py")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_warnings_of_the_watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """Drop the warning that a handler blocks the event loop: without a free processor any handler can get it.
 
-    Many tests compare the whole log. `test_watchdog.py` tests the warning.
+    Many tests compare the whole log. The files in `TESTS_OF_WATCHDOG` test the warning.
     """
 
     def is_other(record: logging.LogRecord) -> bool:
-        return record.module != "watchdog" or request.path.name == "test_watchdog.py"
+        return record.module != "watchdog" or request.path.name in TESTS_OF_WATCHDOG
 
     logger = logging.getLogger("pywsapp")
     logger.addFilter(is_other)

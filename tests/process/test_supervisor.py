@@ -252,7 +252,7 @@ async def test_replacement_that_does_not_listen_in_time(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buses = Buses()
-    async with supervised(buses, first="if 'HANGS' in os.environ: signal.pause()") as supervisor:
+    async with supervised(buses, first="while 'HANGS' in os.environ: signal.pause()") as supervisor:
         old = await buses.of(1)
         await old.pid()
         monkeypatch.setenv("HANGS", "1")
@@ -268,7 +268,7 @@ async def test_replacement_that_does_not_listen_in_time(
 
 async def test_second_request_for_replacements_ends_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     buses = Buses()
-    async with supervised(buses, 1, first="if 'HANGS' in os.environ: signal.pause()") as supervisor:
+    async with supervised(buses, 1, first="while 'HANGS' in os.environ: signal.pause()") as supervisor:
         monkeypatch.setenv("HANGS", "1")
         supervisor.replace()
         hanging = await buses.of(1, 2)
