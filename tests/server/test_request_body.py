@@ -66,14 +66,22 @@ async def test_the_work_for_a_body_grows_with_its_size_only() -> None:
 
 
 async def test_slow_bodies_do_not_count_against_max_connections() -> None:
+    asked = 0
+
     async def respond(request: Any) -> Response:
+        nonlocal asked
+        asked += 1
         return Response(await request.read(10))
 
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab"
     async with serving(Site(respond), max_connections=2, max_pending=30) as server:
-        slow = [peer_of(server) for _ in range(40)]
-        for peer in slow:
-            await peer.send(head)
+        slow = []
+        for number in range(40):
+            slow.append(peer_of(server))
+            await slow[-1].send(head)
+            with anyio.fail_after(5):
+                while asked <= number:  # trio starts tasks in any order, and the last ones must be the newest
+                    await anyio.lowlevel.checkpoint()
         for _ in range(2):
             slow.append(peer_of(server))
             await slow[-1].open()
