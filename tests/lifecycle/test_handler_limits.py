@@ -56,7 +56,8 @@ async def test_a_handler_that_takes_too_long_is_cancelled() -> None:
 
 async def test_by_default_the_connection_is_then_closed(caplog: pytest.LogCaptureFixture) -> None:
     component = Default()
-    async with serving(component, options=Options(handler_timeout=0.05)) as server, server.client() as client:
+    options = Options(handler_timeout=0.05, close_timeout=0.1)  # the client does not answer the close frame
+    async with serving(component, options=options) as server, server.client() as client:
         await client.send("hang")
         assert await client.receive_close() == 1011
     assert "the handler took longer than Options.handler_timeout=0.05 seconds" in caplog.text
