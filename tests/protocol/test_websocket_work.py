@@ -89,7 +89,7 @@ def test_a_call_reads_a_bounded_number_of_other_frames(unit: bytes) -> None:
         events = ws.receive(b"", messages=2)
         calls += 1
     assert events == ["x"]
-    assert calls == 3  # 81 frames, 32 in each call
+    assert calls == 11  # 81 frames, 8 in each call
 
 
 def test_uncompressed_bytes_do_not_count_as_inflated() -> None:

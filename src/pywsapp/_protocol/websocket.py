@@ -62,7 +62,7 @@ _ANY_SIZE = (1 << 62) - 1
 _ANY_NUMBER = 1 << 40
 # Frames that are no whole message, such as fragments and pongs, cost a call of `receive` up to this many of them for
 # each message that it may return.
-_FRAMES_A_MESSAGE = 16
+_FRAMES_A_MESSAGE = 4
 
 _OPEN, _CLOSING, _CLOSED = State  # an attribute of an Enum costs as much as a frame in the innermost loop
 
@@ -137,7 +137,7 @@ class WebSocket(Sender):
             data: the bytes; empty to continue with what an earlier call left.
             inflate: bytes to which compressed messages may inflate in this call. The last message may exceed it.
             messages: events that this call may return, apart from the end of a message that an earlier call began. It
-                reads at most 16 times as many fragments and control frames.
+                reads at most four times as many fragments and control frames.
 
         Returns:
             messages (`str`, `bytes`), `PongReceived`, and at most one `Ended`, which is the last event. No input of a
