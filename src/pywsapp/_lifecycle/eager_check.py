@@ -28,7 +28,7 @@ async def check_eager_step() -> bool:
 
 
 async def _try() -> bool:
-    """Take a first step while a task sleeps, as a message does, and the rest in the task."""
+    """Return whether a coroutine can take its first step while its task sleeps, and end in the task."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     seen: list[Any] = []

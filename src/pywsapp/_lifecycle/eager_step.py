@@ -22,7 +22,7 @@ _leave_task: Callable[[Any, Any], None] = getattr(tasks, "_leave_task", _refuse)
 
 
 def turn_off() -> None:
-    """Take no first steps from now on: `EagerTask.first_step` returns each coroutine as it is."""
+    """Disable first steps: from now on `EagerTask.first_step` returns each coroutine unchanged."""
     global _enter_task
     _enter_task = _refuse
 

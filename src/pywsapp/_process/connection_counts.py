@@ -39,7 +39,7 @@ class ConnectionCounts:
         return self._free.pop(0) if self._free else None
 
     def release(self, place: int | None) -> None:
-        """Take back the place of a process that has ended."""
+        """Release the place of a process that has ended."""
         if place is not None:
             self._numbers[place] = 0
             self._free.append(place)

@@ -114,7 +114,7 @@ class RedisNodes:
         return self._nodes[0] if self._slots is None else self._slots[key_slot(channel)]
 
     async def check_unserved(self) -> None:
-        """Ask the cluster, once a second at most, whether a slot that had no master has one now.
+        """Check whether a slot that had no master has one now; the cluster is asked once a second at most.
 
         Raises:
             BrokerUnavailable: it has; the next connection uses the new table of slots.
