@@ -146,23 +146,23 @@ class _Acceptor:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._greet is not None or self._tls is not None:
-            preparation = _Preparation(anyio.current_time() + self._handshake_timeout)
-            self._pending.add(preparation.entry)
-            self._tasks.start_soon(self._prepare, sock, preparation)
+            deadline = anyio.current_time() + self._handshake_timeout
+            scope = anyio.CancelScope(deadline=deadline)
+            self._tasks.start_soon(self._prepare, sock, scope, self._pending.add(_Preparation(scope), deadline))
             return
         # Counted here and not in the task, because trio starts tasks in any order.
-        entry = self._pending.add(PendingConnection(_NO_OWNER))
+        entry = self._pending.add(_NO_OWNER)
         if self._loop is not None:
             self._tasks.start_soon(self._serve_asyncio, sock, self._loop, entry)
         else:
             self._tasks.start_soon(SocketTransport(sock, self._make_protocol(entry), self._tasks).run)
 
-    async def _prepare(self, sock: socket.socket, preparation: _Preparation) -> None:
+    async def _prepare(self, sock: socket.socket, scope: anyio.CancelScope, entry: PendingConnection) -> None:
         """Read the PROXY header and do the TLS handshake of a connection, within one time limit, and serve it."""
-        entry, is_connected = preparation.entry, False
+        is_connected = False
         transport: SocketTransport | StreamTransport | None = None
         try:
-            with preparation.scope:
+            with scope:
                 if self._greet is not None:
                     entry.header = await self._greet(sock)
                 if self._loop is not None:
@@ -208,20 +208,19 @@ class _Preparation:
     """The owner of a pending connection until its transport exists.
 
     Args:
-        deadline: when its PROXY header and its TLS handshake must be complete, in seconds of the event loop's clock.
+        scope: the cancel scope of reading its PROXY header and of its TLS handshake.
     """
 
     received = 0
 
-    def __init__(self, deadline: float) -> None:
-        self.scope = anyio.CancelScope(deadline=deadline)
-        self.entry = PendingConnection(self, deadline)
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
 
     def expire(self) -> None:
-        self.scope.cancel()
+        self._scope.cancel()
 
     def evict(self) -> None:
-        self.scope.cancel()
+        self._scope.cancel()
 
 
 class _NoOwner:

@@ -84,6 +84,7 @@ class HttpConnection:
         "_head_buffer",
         "_is_handshake",
         "_lost",
+        "_peername",
         "_pending",
         "_progress",
         "_reading_paused",
@@ -101,6 +102,7 @@ class HttpConnection:
         self._state = HttpState.READING
         self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
+        self._peername: Any = None  # as `socket.getpeername` returns it; asking the transport is a system call
         self._request: Request | None = None
         self._is_handshake = False
         self._has_ended = False  # the peer's stream
@@ -119,17 +121,18 @@ class HttpConnection:
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
         self._transport = transport
+        self._peername = transport.get_extra_info("peername")
         server = self._server
         transport.set_write_buffer_limits(high=server.options.high_water)  # by default TLS queues 512 KiB
         server.runtime.connections.add(self)
         if self._pending is None:
-            self._pending = server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = server.pending.add(self, has_protocol=True)
             is_counted = True
         else:
             is_counted = server.pending.hand_over(self._pending, self)
         if server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
-        elif not is_counted or not has_address(transport):
+        elif not is_counted or not has_address(transport, self._peername):
             self.evict()
 
     def data_received(self, data: bytes) -> None:
@@ -249,7 +252,7 @@ class HttpConnection:
         """Stop to count against `max_connections`: the connection only waits for the rest of a request."""
         assert self._pending is not None
         if not self._lost and not self._pending.is_counted:
-            self._pending = self._server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = self._server.pending.add(self, has_protocol=True)
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
@@ -265,7 +268,7 @@ class HttpConnection:
         )
         request.app = server.app
         if server.proxies:
-            server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
+            server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
@@ -289,7 +292,7 @@ class HttpConnection:
 
     def _remote_address(self) -> str:
         header = self._pending.header if self._pending is not None else None
-        return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
+        return (header is not None and header.address) or address_of_peer(self._peername)
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         decided: Accept | Response | None = None
