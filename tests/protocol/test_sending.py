@@ -73,11 +73,8 @@ def test_a_large_message_that_looks_random_is_not_compressed(
 ) -> None:
     """It would block the event loop, and become no smaller."""
     ws = compressing()
-    if is_prepared:
-        data = ws.encode(PreparedMessage(message, compress=compress))
-    else:
-        data = ws.encode(message, compress)
-    [(first, _)] = parse_frames(data)
+    frame = ws.encode(PreparedMessage(message, compress=compress)) if is_prepared else ws.encode(message, compress)
+    [(first, _)] = parse_frames(frame)
     assert bool(first & 0x40) == is_compressed
 
 
