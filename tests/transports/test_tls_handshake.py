@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -84,17 +85,30 @@ async def test_bytes_that_follow_the_handshake_at_once(size: int) -> None:
 
 async def test_a_peer_that_does_not_read_the_handshake() -> None:
     """The server waits, without using the processor, until its part of the handshake can be sent."""
-    client = TlsTransport(CLIENT_TLS, "localhost")
-    with anyio.fail_after(TIMEOUT), sockets() as (ours, theirs):
+
+    class Counting(socket.socket):
+        sent = 0
+
+        def send(self, *args: Any) -> int:
+            Counting.sent += 1
+            return super().send(*args)
+
+    client, (plain, theirs) = TlsTransport(CLIENT_TLS, "localhost"), socket.socketpair()
+    with anyio.fail_after(TIMEOUT), theirs, Counting(fileno=plain.detach()) as ours:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
         unread = 0
         with suppress(BlockingIOError):
             while True:
-                unread += ours.send(bytes(65536))
+                unread += ours.send(bytes(100))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(secure, ours, SERVER_TLS)
             client.handshake()
             theirs.send(client.outgoing.read())
-            await until_blocked()
+            Counting.sent = 0
+            for _ in range(5):
+                await until_blocked()
+            assert Counting.sent <= 2
             while unread:
                 unread -= len(await read(theirs, min(unread, 65536)))
             await until_blocked()

@@ -249,10 +249,20 @@ def test_a_large_write_is_encrypted_in_parts() -> None:
     pair.server.write(bytes(32 * MIB))
     assert sum(below.sizes) > 32 * MIB
     assert max(below.sizes) < 17 * RECORD
-    pair.server.abort()
-    below.sizes.clear()
-    pair.server.write(bytes(MIB))
-    assert below.sizes == []
+
+
+def test_nothing_more_is_encrypted_when_the_connection_breaks() -> None:
+    class Breaking(Below):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            self.abort()
+
+    pair = Pair()
+    pair.server._transport = below = Breaking(pair.below_server)
+    pair.server.write(bytes(32 * MIB))
+    assert len([size for size in below.sizes if size]) == 1
+    pair.server.write(b"more")
+    assert len([size for size in below.sizes if size]) == 1
 
 
 def test_a_peer_that_wants_short_records() -> None:
@@ -304,9 +314,9 @@ def test_half_close(version: ssl.TLSVersion) -> None:
     with suppress(ssl.SSLWantReadError):
         pair.client.ssl_object.unwrap()
     end = pair.client.outgoing.read()
-    pair.below_client.write(end + end + bytes(1000))
-    pair.below_client.write(bytes(1000))
-    pair.pump()
+    for records in (end + end + bytes(1000), bytes(1000)):
+        pair.below_client.write(records)
+        pair.pump()
     assert pair.at_server.events == ["eof"]
     assert not pair.server.is_closing()
     if version is ssl.TLSVersion.TLSv1_3:
@@ -449,6 +459,16 @@ def test_close_during_a_renegotiation_sends_everything_first() -> None:
     pair.pump()
     assert pair.at_server.received == b"last words"
     assert pair.at_server.events == ["eof", "lost"]
+    assert pair.at_client.events[-1] == "lost"
+
+
+def test_nothing_is_delivered_after_a_close_that_waits() -> None:
+    pair = renegotiating()
+    pair.client.write(b"last words")
+    pair.client.close()
+    pair.server.write(b"too late")
+    pair.pump()
+    assert pair.at_client.received == b""
     assert pair.at_client.events[-1] == "lost"
 
 
