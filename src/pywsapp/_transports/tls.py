@@ -228,9 +228,8 @@ class TlsTransport:
         records: list[bytes] = []
         done = 0
         try:
-            # One record; it has less than all bytes also if the peer wants short ones (RFC 6066, section 4).
             done = write(data[:RECORD])
-            if done == len(data):
+            if done == len(data):  # most messages are one record
                 transport.write(read())
                 return
             records.append(read())
