@@ -200,6 +200,41 @@ async def test_each_message_is_kept_once_over_restarts() -> None:
     assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
 
 
+#: Places in what Redis has written of the last message, where a kill can end it: see `redis.history`.
+CUTS = [b"XADD", b"HSET", b"PEXPIREAT", b"EXEC"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", CUTS, ids=[place.decode() for place in CUTS])
+async def test_a_kill_while_the_server_writes_repeats_and_loses_nothing(place: bytes) -> None:
+    topic = unique_topic()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+
+        async def publish(publisher: str, number: int) -> None:
+            async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+                data = f"{publisher} {number}".encode()
+                await peer.connection.publish([Outgoing(topic, data, Keep((publisher, number), 100, 60))])
+
+        for number in (1, 2, 3):
+            await publish("me", number)
+        redis.kill()
+        (file,) = redis.directory.glob("appendonlydir/*.incr.aof")
+        written = file.read_bytes()
+        file.write_bytes(written[: written.index(place, written.rindex(b"MULTI")) + 2])
+        redis.start()
+        await publish("you", 1)  # gets the offset of the message that the kill has cut
+        for number in (2, 3, 3):
+            redis.kill()
+            redis.start()
+            await publish("me", number)
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            epoch = (await peer.connection.read_history(topic, None)).position.epoch
+            for max_bytes in (None, 1000):
+                kept = await peer.connection.read_history(topic, Position(epoch, 0), max_bytes)
+                assert kept.messages == ((1, b"me 1"), (2, b"me 2"), (3, b"you 1"), (4, b"me 3"))
+            assert (await peer.connection.read_history(topic, Position(epoch, 2), 1)).messages == ((3, b"you 1"),)
+
+
 @pytest.mark.anyio
 async def test_keys_expire(redis: Redis) -> None:
     topic, unused = unique_topic(), unique_topic()

@@ -10,6 +10,12 @@ repeated message that is taken as kept.
 The messages expire some seconds after the last one. The hash lives `REMEMBERED` times as long, because it can show that
 a client has missed nothing.
 
+A server that is killed while it writes to its append-only file can leave the beginning of a message's commands there
+(in Redis 7, up to a MULTI without its EXEC). It ignores them at its next start, but not at the one after that. Then
+they come before what was written later, and another message can have got the same offset. So the entry of a message has
+the time in its id as well, and the last entry of an offset is the message. The time belongs to the count of a message
+too: if the last entry of its offset has another time, the message was not kept.
+
 A server that was restarted from its disk, and a replica that took over, can have lost the last messages without knowing
 it. They would give the same offsets to other messages. So the hash has the run id of the server as well, which is
 different after both. When it differs, a new epoch begins, whose offsets continue those of the last one. A client that
@@ -58,10 +64,19 @@ _APPEND = f"""{_READ_META}
 local publisher, count, size, ms, longer, data = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local field = (count == '0' and 'id ' or 'by ') .. publisher
 local seen = redis.call('HGET', meta, field)
-if seen and tonumber(string.match(seen, '^%d+')) >= tonumber(count) then return false end
+if seen then
+  local last, moment, place = string.match(seen, '^(%d+) (%d+) (%d+)$')
+  if tonumber(last) > tonumber(count) then return false end
+  if last == count then
+    local kept = redis.call('XRANGE', messages, place, place)
+    if #kept == 0 or kept[#kept][1] == place .. '-' .. moment then return false end
+  end
+end
+local now = redis.call('TIME')
+local moment = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
 offset = string.format('%.0f', tonumber(offset) + 1)
-redis.call('XADD', messages, 'MAXLEN', size, offset .. '-0', 'm', data)
-redis.call('HSET', meta, 'offset', offset, field, count .. ' ' .. offset)
+redis.call('XADD', messages, 'MAXLEN', size, offset .. '-' .. moment, 'm', data)
+redis.call('HSET', meta, 'offset', offset, field, count .. ' ' .. moment .. ' ' .. offset)
 redis.call('PEXPIRE', messages, ms)
 redis.call('PEXPIRE', meta, longer)
 if redis.call('HLEN', meta) > 2 * {MAX_PUBLISHERS} + 4 then
@@ -84,17 +99,24 @@ if not known[1] then redis.call('PEXPIRE', meta, {UNUSED_SECONDS * 1000:.0f}) en
 if ARGV[3] == '' then return {{epoch, offset, {{}}}} end
 local behind = before
 if ARGV[4] == epoch and tonumber(ARGV[3]) <= tonumber(offset) then behind = ARGV[3] end
-local after, limit, found, size = tonumber(behind), tonumber(ARGV[5]), {{}}, 0
+local start, limit, found, size = string.format('%.0f', tonumber(behind) + 1), tonumber(ARGV[5]), {{}}, 0
+local last, is_full
 repeat
-  local part = redis.call('XRANGE', messages, string.format('%.0f', after + 1), '+', 'COUNT', {_PART})
+  local part = redis.call('XRANGE', messages, start, offset, 'COUNT', {_PART})
   for i = 1, #part do
-    if size < limit then
+    local number, moment = string.match(part[i][1], '^(%d+)-(%d+)$')
+    if number == last then
+      found[#found] = part[i]
+    elseif size < limit then
       found[#found + 1] = part[i]
       size = size + #part[i][2][2]
-      after = tonumber(string.match(part[i][1], '^%d+'))
+      last = number
+    else
+      is_full = true
     end
+    start = number .. '-' .. string.format('%.0f', tonumber(moment) + 1)
   end
-until #part < {_PART} or size >= limit
+until #part < {_PART} or is_full
 return {{epoch, offset, found}}
 """
 
