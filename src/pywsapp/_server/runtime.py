@@ -140,7 +140,10 @@ class Runtime:
 
     def _abort_connections(self) -> None:
         for connection in list(self.connections):
-            connection.abort()
+            try:
+                connection.abort()
+            except Exception:  # the others must not stay open
+                logger.debug("aborting %r failed", connection, exc_info=True)
 
     async def _enforce_time_limits(self) -> None:
         options = self._options
