@@ -284,18 +284,20 @@ async def test_the_position_of_an_unused_topic_is_valid_for_a_limited_time(redis
 
 @pytest.mark.anyio
 async def test_the_position_of_an_unused_topic_ends_when_keys_are_evicted_and_with_the_server() -> None:
-    topic, url = unique_topic(), "redis://"
+    topic = unique_topic()
     with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
         positions = []
-        for url in (redis.url, f"{redis.url}?durable=1"):
-            async with peers(lambda url=url: broker_from_url(url)) as (peer,):
-                positions.append((await peer.connection.read_history(topic, None)).position)
+        durable = f"{redis.url}?durable=1"
+        for broker in (broker_from_url(redis.url), broker_from_url(durable)):
+            connection = await broker.connect(lambda *message: None, [])
+            positions.append((await connection.read_history(topic, None)).position)
+            await connection.aclose()
         redis.kill()
         redis.start()
         async with peers(lambda: broker_from_url(redis.url)) as (peer,):
             assert not (await peer.connection.read_history(topic, positions[0])).complete
             start = (await peer.connection.read_history(topic, None)).position
-        async with peers(lambda: broker_from_url(url)) as (peer,):
+        async with peers(lambda: broker_from_url(durable)) as (peer,):
             assert (await peer.connection.read_history(topic, positions[1])).complete
         async with peers(lambda: broker_from_url(redis.url)) as (peer,):
             await peer.connection.publish(outgoing(topic, 1, 2))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 _Base: Any = object if TYPE_CHECKING else getattr(sslproto, "_SSLProtocolTransport", object)
 
 
-class LossyTransport(_Base):
+class LossyTransport(_Base):  # type: ignore[misc] # later versions have another class
     """The transport of Python 3.10, whose methods do nothing when the connection is lost."""
 
     def pause_reading(self) -> None:
