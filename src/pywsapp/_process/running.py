@@ -177,6 +177,14 @@ class Runner:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
+    def use_health_port(self, port: int) -> None:
+        """Answer health checks on this port; see `App.configure`."""
+        self.check_not_running()
+        if self._health is None:
+            self._health = HealthPort(ListeningSocket(port=port), "/health", False)
+        else:
+            self._health = self._health._replace(listener=replace(self._health.listener, port=port))
+
     def rebind(
         self,
         address: str | None,
