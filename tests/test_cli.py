@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 import trustme
 from support.program import BlockingClient, Program
+from support.services import free_port
 from support.serving import GUARD
 
 from pywsapp import App, __version__
@@ -176,8 +177,7 @@ def test_run_with_workers(script: bool, folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 def test_run_on_another_address_and_port(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = ["run", "chat:app", "--port", str(port), "--address", "localhost", "--workers", "auto"]
     with Program(["-m", "pywsapp", *arguments], cwd=folder) as program:
         assert program.port == port

@@ -18,6 +18,7 @@ import anyio.lowlevel
 import pytest
 import trustme
 from anyio.streams.tls import TLSStream
+from support.services import free_port
 from support.serving import CLOSE, GUARD, Recorder, close_frame
 from support.waiting import until_blocked
 from support.wire import Peer, Site, get, handshake, peer_of, serving
@@ -64,9 +65,8 @@ async def test_several_listeners(tmp_path: Path) -> None:
 
 
 async def test_no_socket_stays_open_if_one_listener_fails() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
-        probe.close()
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         server = Server(EchoServer(), Options())
         with pytest.raises(ConfigurationError, match="in use"):
             await server.run([ListeningSocket(port=free), ListeningSocket(port=taken.getsockname()[1])])
