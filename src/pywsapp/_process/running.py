@@ -180,10 +180,8 @@ class Runner:
     def use_health_port(self, port: int) -> None:
         """Answer health checks on this port; see `App.configure`."""
         self.check_not_running()
-        if self._health is None:
-            self._health = HealthPort(ListeningSocket(port=port), "/health", False)
-        else:
-            self._health = self._health._replace(listener=replace(self._health.listener, port=port))
+        health = self._health or HealthPort(ListeningSocket(), "/health", False)
+        self._health = health._replace(listener=replace(health.listener, port=port))
 
     def rebind(
         self,
