@@ -26,6 +26,7 @@ from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.tls import secure
 from pywsapp._transports.tls_buffer import share_read_buffer
+from pywsapp._transports.tls_lost import survive_loss
 
 ACCEPT_PAUSE_SECONDS = 0.2
 
@@ -194,6 +195,7 @@ class _Acceptor:
             lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
         )
         share_read_buffer(transport)
+        survive_loss(transport)
 
     async def _serve_asyncio(
         self, sock: socket.socket, loop: asyncio.AbstractEventLoop, entry: PendingConnection

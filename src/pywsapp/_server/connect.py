@@ -16,6 +16,7 @@ from pywsapp._transports.base import Transport, TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.tls import secure
 from pywsapp._transports.tls_buffer import share_read_buffer
+from pywsapp._transports.tls_lost import survive_loss
 
 #: Seconds between two attempts to connect to a Unix socket whose backlog is full.
 _FULL_BACKLOG_PAUSE = 0.02
@@ -59,6 +60,7 @@ async def open_connection(
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
             transport: Any = pair[0]
             share_read_buffer(transport)
+            survive_loss(transport)
             return cast("Transport", transport)
         return await _open_own_transport(make_protocol, host, port, unix_path, tls, name, task_group)
 

@@ -13,7 +13,7 @@ States
                                                                            if the component answers without waiting
     DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
     STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
-                                          is an async iterator
+                                          is an async iterator or large
     LINGERING  discarded                  the rest of the request, or for  CLOSING
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
@@ -48,7 +48,8 @@ from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
-from pywsapp._server.response_progress import ResponseProgress, close_body
+from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -386,9 +387,14 @@ class HttpConnection:
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
-        stream = None if isinstance(body, (bytes, bytearray)) else body
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
-        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        content, stream = None, None
+        if not isinstance(body, (bytes, bytearray)):
+            stream = body
+        elif len(body) > PIECE:  # the transport would hold the whole body for a peer that does not read
+            stream, size = in_pieces(bytes(body)), len(body)
+        elif not head_only:
+            content = bytes(body)
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()
