@@ -28,6 +28,8 @@ HELD_BACK_SECONDS = (0.0, 8.0)
 _REPLACED_SECONDS = 40.0
 _KILLED = "was killed by SIGKILL"
 _HUNG = "hangs and is killed: its event loop has not run|the stacks of worker|does not end in time and is killed"
+#: A worker can be stopped before it listens.
+_STOPPED = f"{_HUNG}|hangs and is killed: it has not begun to listen"
 _UNAVAILABLE = "is unavailable|has been unavailable for"
 
 
@@ -55,7 +57,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("kill", "workers killed", 3.0, "a worker is killed", explains=_KILLED),
-        Kind("stop", "workers stopped", 7.0, "a worker is stopped for a moment", explains=f"{_HUNG}|{_KILLED}"),
+        Kind("stop", "workers stopped", 7.0, "a worker is stopped for a moment", explains=f"{_STOPPED}|{_KILLED}"),
         Kind("hang", "workers hung", 20.0, "a worker hangs until it is replaced", explains=f"{_HUNG}|{_KILLED}"),
         Kind("reload", "replacements of all workers", 15.0, "a server replaces all workers"),
         Kind("disconnect", "connections broken", 0.3, "a client breaks its connection"),
@@ -110,11 +112,16 @@ class Faults:
                     tasks.start_soon(self._repeat, name, fault)
 
     async def _repeat(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
-        """Inject a fault at random moments, every so many seconds on average (0: never), and wait for its end."""
+        """Inject a fault at random moments, every so many seconds on average (0: never), and wait for its end.
+
+        The first one comes within this time, so that a run which is long enough has each kind.
+        """
         every, end = getattr(self._args, name), time.monotonic() + self._args.seconds
-        while every and (moment := time.monotonic() + self._rng.expovariate(1 / every)) < end:
+        moment = time.monotonic() + self._rng.uniform(0, every)
+        while every and moment < end:
             await anyio.sleep(moment - time.monotonic())
             await fault()
+            moment = time.monotonic() + self._rng.expovariate(1 / every)
 
     def _count(self, name: str) -> None:
         self.counts[KINDS[name].counted_as] += 1

@@ -169,6 +169,11 @@ def table(args: argparse.Namespace, found: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in rows.items())])
 
 
+def details(found: dict[str, Any]) -> list[str]:
+    """Return what was left out and what was wrong, as texts."""
+    return [*found["notes"], *found["examples"], *found["problems"], *found["unexplained"]]
+
+
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -191,7 +196,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--seed", type=int, default=1, help="seed of the random moments (default: %(default)s)")
     add("--delay", type=float, default=0.01, help="seconds between server and broker (default: %(default)s)")
-    add("--worker-timeout", type=float, default=5.0, help="seconds until a worker hangs (default: %(default)s)")
+    add("--worker-timeout", type=float, default=6.0, help="seconds until a worker hangs (default: %(default)s)")
     for name, kind in KINDS.items():
         what = f"seconds until {kind.what}, on average; 0: never (default: %(default)s)"
         add(f"--{name}", type=float, default=kind.every, help=what)
@@ -214,7 +219,7 @@ def main() -> int:
         print(f"faults.py: {exc}", file=sys.stderr)
         return 2
     print(table(args, found))
-    for line in (*found["notes"], *found["examples"], *found["problems"], *found["unexplained"]):
+    for line in details(found):
         print(f"  {line}")
     if args.out is not None:
         facts = {"date": datetime.date.today().isoformat(), "arguments": vars(args) | {"out": str(args.out)}}

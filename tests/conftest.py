@@ -36,6 +36,8 @@ ONCE = {
     "test_check_broker.py",
     "test_cli.py",
     "test_compiled.py",
+    "test_fault_log.py",
+    "test_fault_proxy.py",
     "test_fault_record.py",
     "test_faults.py",
     "test_interleave.py",
