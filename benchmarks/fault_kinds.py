@@ -65,7 +65,8 @@ KINDS = {
         Kind("restart", "broker restarted", 12.0, "the broker is killed and restarted", "broker", _UNAVAILABLE),
         Kind("fill", "Redis full", 20.0, "Redis has no memory left", "redis", "refused .*OutOfMemoryError"),
         Kind("late", "uneven reconnects", 20.0, "servers lose the broker for different times", "broker", _UNAVAILABLE),
-        Kind("cut", "network cut", 20.0, "the network between servers and broker is cut", "network", _UNAVAILABLE),
+        Kind("cut", "network cut", 20.0, "no packet passes between servers and broker", "network", _UNAVAILABLE),
+        Kind("mute", "answers cut", 20.0, "no packet of the broker reaches the servers", "network", _UNAVAILABLE),
     )
 }
 
@@ -77,20 +78,31 @@ class Faults:
         args: the options of `faults.py`.
         setup: the servers and the broker.
         clients: the clients, whose connections are broken.
+        accepted: returns the number of messages that were accepted so far.
         rng: chooses the victims and the moments.
 
     Attributes:
         counts: how many faults of each kind there were.
+        accepted_meanwhile: how many messages were accepted during the faults of each kind.
         problems: what did not recover, as texts.
     """
 
-    def __init__(self, args: argparse.Namespace, setup: Setup, clients: Sequence[Client], rng: random.Random) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        setup: Setup,
+        clients: Sequence[Client],
+        accepted: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
         self._args = args
         self._setup = setup
         self._clients = clients
+        self._accepted = accepted
         self._rng = rng
         self._broker_lock = anyio.Lock()  # the faults of the broker's process do not overlap
         self.counts: Counter[str] = Counter()
+        self.accepted_meanwhile: Counter[str] = Counter()
         self.problems: list[str] = []
 
     async def inject(self) -> None:
@@ -107,6 +119,7 @@ class Faults:
                 ("fill", self.fill_redis),
                 ("late", self.hold_back_servers),
                 ("cut", self.cut_network),
+                ("mute", self.cut_answers),
             ):
                 if self._setup.has(KINDS[name].needs):
                     tasks.start_soon(self._repeat, name, fault)
@@ -120,7 +133,9 @@ class Faults:
         moment = time.monotonic() + self._rng.uniform(0, every)
         while every and moment < end:
             await anyio.sleep(moment - time.monotonic())
+            before = self._accepted()
             await fault()
+            self.accepted_meanwhile[KINDS[name].counted_as] += self._accepted() - before
             moment = time.monotonic() + self._rng.expovariate(1 / every)
 
     def _count(self, name: str) -> None:
@@ -223,6 +238,14 @@ class Faults:
         self._count("cut")
         await self._sleep(CUT_SECONDS)
         await anyio.to_thread.run_sync(self._setup.network.restore)
+
+    async def cut_answers(self) -> None:
+        """Let no packet of the broker reach the servers for some seconds."""
+        assert self._setup.network is not None
+        await anyio.to_thread.run_sync(self._setup.network.cut_answers)
+        self._count("mute")
+        await self._sleep(CUT_SECONDS)
+        await anyio.to_thread.run_sync(self._setup.network.restore_answers)
 
     # -- clients -----------------------------------------------------------------------------------------------------
 

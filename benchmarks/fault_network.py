@@ -61,6 +61,7 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         for words in (
+            ("route", "del", "blackhole", f"{self._addresses[3]}/32"),
             ("link", "del", "dev", self._clients),
             ("link", "del", "dev", self._broker),
             ("netns", "del", self._name),
@@ -72,8 +73,16 @@ class Network:
         _run("ip", "link", "set", "dev", self._broker, "down")
 
     def restore(self) -> None:
-        """Let packets pass again."""
+        """Undo `cut`."""
         _run("ip", "link", "set", "dev", self._broker, "up")
+
+    def cut_answers(self) -> None:
+        """Let packets pass to the broker only, which does what the servers request; they receive no reply."""
+        _run("ip", "route", "add", "blackhole", f"{self._addresses[3]}/32")
+
+    def restore_answers(self) -> None:
+        """Undo `cut_answers`."""
+        _run("ip", "route", "del", "blackhole", f"{self._addresses[3]}/32")
 
     def _add_link(self, name: str, here: str, there: str) -> None:
         peer = f"{name}p"

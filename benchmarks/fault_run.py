@@ -43,7 +43,8 @@ class FaultRun:
         self.records = {f"room:{number}": TopicRecord() for number in range(args.topics)}
         self.listeners = self._make(Listener, "listener ", args.listeners)
         self.publishers = self._make(Publisher, "p", args.publishers)
-        self.faults = Faults(args, setup, [*self.listeners, *self.publishers], self._new_rng())
+        clients = [*self.listeners, *self.publishers]
+        self.faults = Faults(args, setup, clients, self._count_accepted, self._new_rng())
         self._faults_are_over = False
 
     def _make(self, kind: type[RoomClient], name: str, count: int) -> list[RoomClient]:
@@ -53,6 +54,9 @@ class FaultRun:
             topic, record = topics[number % len(topics)]
             clients.append(kind(f"{name}{number}", topic, self.urls, self._new_rng(), record, history=history))
         return clients
+
+    def _count_accepted(self) -> int:
+        return sum(len(record.accepted) for record in self.records.values())
 
     def _new_rng(self) -> random.Random:
         return random.Random(self.rng.random())

@@ -80,12 +80,12 @@ def running_broker(name: str) -> Iterator[tuple[Service | None, str]]:
 
 def enter_network(args: argparse.Namespace, stack: ExitStack, notes: list[str]) -> Network | None:
     """Return a network namespace for the servers; None if they need none, or if this machine does not allow it."""
-    if args.broker == "none" or not args.cut:
+    if args.broker == "none" or not any(getattr(args, name) for name, kind in KINDS.items() if kind.needs == "network"):
         return None
     try:
         network = stack.enter_context(Network(args.delay))
     except NotAllowed as exc:
-        notes.append(f"the network was not cut, because network namespaces are not allowed here ({exc})")
+        notes.append(f"network namespaces are not allowed here ({exc})")
         return None
     if network.delay_problem is not None:
         notes.append(f"proxies delayed the packets, because netem is not available here ({network.delay_problem})")
@@ -106,9 +106,9 @@ def running_setup(args: argparse.Namespace, logs: Path, notes: list[str]) -> Ite
             address = url.format(setup.proxies[-1].address) if setup.proxies else None
             setup.servers.append(Server(args, address, network, logs / f"server-{number}.log"))
             stack.callback(setup.servers[-1].stop)
-        notes += [
-            f"left out, without {kind.needs}: {name}" for name, kind in KINDS.items() if not setup.has(kind.needs)
-        ]
+        for name, kind in KINDS.items():
+            if getattr(args, name) and not setup.has(kind.needs):
+                notes.append(f"left out, without {kind.needs}: {name}")
         yield setup
 
 
@@ -127,6 +127,7 @@ def perform(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "counts": {key: sum(getattr(each, key) for each in counts) for key in asdict(Counts())},
         "faults": dict(run.faults.counts),
+        "accepted_meanwhile": dict(run.faults.accepted_meanwhile),
         "longest_wait": max(publisher.longest_wait for publisher in run.publishers),
         "connects": sum(client.connects for client in (*run.listeners, *run.publishers)),
         "unexplained": list(unexplained(text, injected if is_lossless(args) else [*injected, _LOST])),
@@ -162,7 +163,9 @@ def table(args: argparse.Namespace, found: dict[str, Any]) -> str:
     else:
         rows["longest wait of a publisher, s"] = f"{found['longest_wait']:.1f}"
         rows["connections of clients"] = f"{found['connects']:,}"
-    rows |= {key: f"{number:,}" for key, number in found["faults"].items()}
+    for key, number in sorted(found["faults"].items()):
+        meanwhile = found["accepted_meanwhile"].get(key)
+        rows[key] = f"{number:,}" + (f" ({meanwhile:,} messages accepted meanwhile)" if meanwhile else "")
     rows["unexplained errors in the logs"] = str(len(found["unexplained"]))
     setup = f"{args.servers} x {args.workers} workers on {args.loop}, broker: {args.broker}"
     lines = [f"{setup}, {args.seconds:g} s, seed {args.seed}", "", "| what | |", "| --- | --: |"]
