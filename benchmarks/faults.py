@@ -199,7 +199,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--seed", type=int, default=1, help="seed of the random moments (default: %(default)s)")
     add("--delay", type=float, default=0.01, help="seconds between server and broker (default: %(default)s)")
-    add("--worker-timeout", type=float, default=6.0, help="seconds until a worker hangs (default: %(default)s)")
+    add("--worker-timeout", type=float, default=8.0, help="seconds until a worker hangs (default: %(default)s)")
     for name, kind in KINDS.items():
         what = f"seconds until {kind.what}, on average; 0: never (default: %(default)s)"
         add(f"--{name}", type=float, default=kind.every, help=what)
