@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import subprocess
 
 from typing_extensions import Self
 
-#: Networks for tests of network devices (RFC 2544), of which a run takes two of four addresses each.
+#: Addresses for tests of network devices (RFC 2544). A run takes eight of them at random, four for each link.
 _NETWORK = "198.18.{}.{}"
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
@@ -35,12 +35,13 @@ class Network:
     """
 
     def __init__(self, delay: float) -> None:
-        number, net = os.getpid(), random.randrange(256)
+        number, net, host = secrets.token_hex(3), secrets.randbelow(256), 8 * secrets.randbelow(32)
         self._name = f"pywsapp-{number}"
         self._clients, self._broker = f"pwc{number}", f"pwb{number}"
-        self._addresses = [_NETWORK.format(net, host) for host in (1, 2, 5, 6)]
+        self._client_host, self.server_host = _NETWORK.format(net, host + 1), _NETWORK.format(net, host + 2)
+        self.broker_host, self._server_host_for_broker = _NETWORK.format(net, host + 5), _NETWORK.format(net, host + 6)
+        self._no_route = ("blackhole", f"{self._server_host_for_broker}/32")
         self._delay = delay
-        self.server_host, self.broker_host = self._addresses[1], self._addresses[2]
         self.command = [_program("ip"), "netns", "exec", self._name]
         self.delay_problem: str | None = None
 
@@ -48,8 +49,8 @@ class Network:
         try:
             _run("ip", "netns", "add", self._name)
             _run("ip", "-n", self._name, "link", "set", "dev", "lo", "up")
-            self._add_link(self._clients, *self._addresses[:2])
-            self._add_link(self._broker, *self._addresses[2:])
+            self._add_link(self._clients, self._client_host, self.server_host)
+            self._add_link(self._broker, self.broker_host, self._server_host_for_broker)
         except NotAllowed:
             self.__exit__()
             raise
@@ -61,7 +62,7 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         for words in (
-            ("route", "del", "blackhole", f"{self._addresses[3]}/32"),
+            ("route", "del", *self._no_route),
             ("link", "del", "dev", self._clients),
             ("link", "del", "dev", self._broker),
             ("netns", "del", self._name),
@@ -78,11 +79,11 @@ class Network:
 
     def cut_answers(self) -> None:
         """Let packets pass to the broker only, which does what the servers request; they receive no reply."""
-        _run("ip", "route", "add", "blackhole", f"{self._addresses[3]}/32")
+        _run("ip", "route", "add", *self._no_route)
 
     def restore_answers(self) -> None:
         """Undo `cut_answers`."""
-        _run("ip", "route", "del", "blackhole", f"{self._addresses[3]}/32")
+        _run("ip", "route", "del", *self._no_route)
 
     def _add_link(self, name: str, here: str, there: str) -> None:
         peer = f"{name}p"

@@ -79,8 +79,13 @@ class Setup:
 
     def has(self, need: str) -> bool:
         """Return whether the setup has what a kind of faults needs: "", "broker", "redis" or "network"."""
-        present = {"": True, "broker": self.broker is not None, "redis": isinstance(self.broker, Redis)}
-        return present.get(need, self.network is not None)
+        present = {
+            "": True,
+            "broker": self.broker is not None,
+            "redis": isinstance(self.broker, Redis),
+            "network": self.network is not None,
+        }
+        return present[need]
 
 
 def send_signal(pid: int, number: signal.Signals) -> None:

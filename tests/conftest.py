@@ -37,6 +37,7 @@ ONCE = {
     "test_cli.py",
     "test_compiled.py",
     "test_fault_log.py",
+    "test_fault_network.py",
     "test_fault_proxy.py",
     "test_fault_record.py",
     "test_faults.py",
