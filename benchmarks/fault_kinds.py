@@ -132,7 +132,7 @@ class Faults:
         every, end = getattr(self._args, name), time.monotonic() + self._args.seconds
         moment = time.monotonic() + self._rng.uniform(0, every)
         while every and moment < end:
-            await anyio.sleep(moment - time.monotonic())
+            await anyio.sleep(max(0.0, moment - time.monotonic()))
             before = self._accepted()
             await fault()
             self.accepted_meanwhile[KINDS[name].counted_as] += self._accepted() - before
