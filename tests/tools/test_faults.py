@@ -27,7 +27,7 @@ RUNS = {
     "local-trio": f"{LOCAL} --seconds 6 --topics 4 --loop trio",
     "redis-asyncio": f"{RESTARTS} --seconds 6 --topics 4 --loop asyncio",
     "network-uvloop": f"fill late cut mute {REDIS} --workers 1 --fill 3 --late 3 --cut 4 --mute 4 --seconds 4",
-    "hung-trio": "hang disconnect --workers 2 --hang 2 --worker-timeout 4 --seconds 2 --loop trio",
+    "hung-trio": "hang disconnect --workers 2 --hang 2 --worker-timeout 8 --seconds 2 --loop trio",
     "short-history": f"{LOCAL} --seconds 3 --history 2 --rate 200 --loop asyncio",
 }
 Results = dict[str, Future[dict[str, Any]]]
