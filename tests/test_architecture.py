@@ -34,7 +34,9 @@ LAYERS: list[set[str]] = [
     {"pywsapp._outbox"},
     {
         "pywsapp._clients",
+        "pywsapp._access",
         "pywsapp._hooks",
+        "pywsapp.auth",
         "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
@@ -63,7 +65,7 @@ ON_DEMAND = (
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
-LONG_FILES = {"pywsapp.app": 600}  # most of it is the documentation of the public class
+LONG_FILES = {"pywsapp.app": 700}  # most of it is the documentation of the public class
 MAX_FUNCTION_LINES = 60
 
 

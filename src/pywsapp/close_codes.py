@@ -11,7 +11,7 @@ MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and one of this library: 4401."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -28,6 +28,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+    UNAUTHENTICATED = 4401
 
 
 def may_be_sent(code: int) -> bool:

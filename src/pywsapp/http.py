@@ -109,6 +109,39 @@ class QueryParams(Mapping[str, str]):
         return [value for key, value in self._items if key == name]
 
 
+class _Access:
+    """What is known of the user of one request, and of the connection that it opens; `pywsapp._access` fills it.
+
+    Attributes:
+        guard: must be called before the request is answered; None if there is none left.
+        passed: the last guard that was called with success.
+        user: the user that it has found; None without one.
+        expires_at: when the user must have been refreshed, in seconds since 1970; None for never.
+        subject: names the user; None if the guard does not say.
+        subprotocol: the subprotocol to accept with if the component has chosen none.
+        certificate: the certificate of the client.
+    """
+
+    __slots__ = ("certificate", "expires_at", "guard", "passed", "subject", "subprotocol", "user")
+
+    def __init__(self) -> None:
+        self.guard: Callable[[Request], Any] | None = None
+        self.passed: Callable[[Request], Any] | None = None
+        self.user: Any = None
+        self.expires_at: float | None = None
+        self.subject: str | None = None
+        self.subprotocol: str | None = None
+        self.certificate: dict[str, Any] | None = None
+
+
+class _State(SimpleNamespace):
+    """`Request.state`, with the user of the request out of sight."""
+
+    __slots__ = ("_pywsapp_access",)
+
+    _pywsapp_access: _Access | None
+
+
 class Request:
     """The HTTP request of a client: a WebSocket handshake, or a plain request (PSR-7's request in Ratchet).
 
@@ -164,6 +197,7 @@ class Request:
         subprotocols: tuple[str, ...] = (),
         path_params: dict[str, Any] | None = None,
         app: Any = None,
+        user: Any = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -180,8 +214,10 @@ class Request:
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
-        self._state: SimpleNamespace | None = None
+        self._state: _State | None = None
         self._origin: Request | None = None  # the request that this one is a copy of
+        if user is not None:
+            _make_access(self).user = user
 
     def __copy__(self) -> Request:
         """Return a copy that shares `state` and `path_params` with this request, even if neither was used yet."""
@@ -211,9 +247,22 @@ class Request:
         """
         if self._origin is not None:
             return self._origin.state
-        if self._state is None:
-            self._state = SimpleNamespace()
-        return self._state
+        return _make_state(self) if self._state is None else self._state
+
+    @property
+    def user(self) -> Any:
+        """The user that `authenticate` returned; None if nothing asked for one, or it is asked for later.
+
+        It becomes `conn.user` when the handshake is accepted. A test can make a request with `Request(user=...)`.
+        """
+        access = _access_of(self)
+        return None if access is None else access.user
+
+    @property
+    def client_certificate(self) -> dict[str, Any] | None:
+        """The certificate of the client as `ssl.SSLSocket.getpeercert` returns it; None without a verified one."""
+        access = _access_of(self)
+        return None if access is None else access.certificate
 
     async def read(self, max_size: int = 64 * 1024) -> bytes:
         """Return the body; waits until it has arrived.
@@ -334,6 +383,28 @@ class Response:
 
 
 # -- for the server, not for components --------------------------------------------------------------------------------
+
+
+def _make_state(request: Request) -> _State:
+    """Create the `state` of a request that is no copy."""
+    request._state = state = _State()
+    state._pywsapp_access = None
+    return state
+
+
+def _access_of(request: Request) -> _Access | None:
+    """Return what is known of the user of a request; None if nothing is."""
+    state = (request._origin or request)._state
+    return None if state is None else state._pywsapp_access
+
+
+def _make_access(request: Request) -> _Access:
+    """Return what is known of the user of a request, to add to it."""
+    root = request._origin or request
+    state = root._state or _make_state(root)
+    if state._pywsapp_access is None:
+        state._pywsapp_access = _Access()
+    return state._pywsapp_access
 
 
 def _set_body(request: Request, read: Callable[[int], Awaitable[bytes]]) -> None:

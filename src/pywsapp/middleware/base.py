@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
+from pywsapp._access import ask_handshake, ask_request, set_guard
 from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -39,6 +40,8 @@ class HandshakeMiddleware(MessageComponent):
     Raises:
         ConfigurationError: `component` cannot be routed; see `App.route`.
     """
+
+    _passes_on = True
 
     def __init__(self, component: MessageComponent | ComponentFactory | Application) -> None:
         self.application: Any = getattr(component, "application", None)
@@ -81,15 +84,17 @@ class HandshakeMiddleware(MessageComponent):
         return then(self.run_check(request), lambda _: self._ask_inside(request))
 
     def _ask_inside(self, request: Request) -> Accept | Awaitable[Accept]:
+        set_guard(request, self.authenticate)
         inside = make_component(self.component)
-        return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
+        return then(ask_handshake(inside, request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Check a plain HTTP request, and return the answer of the component inside."""
         return then(self.run_check(request), lambda _: self._request_inside(request))
 
     def _request_inside(self, request: Request) -> Response | Awaitable[Response]:
-        return make_component(self.component).on_request(request)
+        set_guard(request, self.authenticate)
+        return ask_request(make_component(self.component), request)
 
 
 class ComponentMiddleware(HandshakeMiddleware):
