@@ -13,13 +13,30 @@ from pywsapp.exceptions import ConfigurationError, HeaderItems, Refuse
 
 __all__ = ["Headers", "QueryParams", "Request", "Response"]
 
+#: Header fields and parameters whose values `repr` hides, in lower case.
+_SECRETS = {
+    *("authorization", "proxy-authorization", "cookie", "set-cookie", "sec-websocket-protocol", "x-api-key"),
+    *("token", "access_token", "ticket", "api_key", "apikey", "key", "signature", "password", "secret", "jwt"),
+}
+_HIDDEN = "..."
 _MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still become 16,000 objects
+
+
+def _shown(items: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Return names and values for `repr`, without secrets."""
+    return [(name, _HIDDEN if name.lower() in _SECRETS else value) for name, value in items]
+
+
+def _hide(name: str) -> None:
+    """Hide the values of a header field or parameter from `repr`."""
+    _SECRETS.add(name.lower())
 
 
 class Headers(Mapping[str, str]):
     """Header fields: a read-only mapping that ignores the case of names and keeps repeated fields.
 
-    `headers["name"]` is the first value of a field, and `headers.getlist("name")` is the list of all its values.
+    `headers["name"]` is the first value of a field, and `headers.getlist("name")` is the list of all its values. `repr`
+    hides the values of fields that carry secrets.
 
     Args:
         items: names and values, in order.
@@ -52,7 +69,7 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and name.lower() in self._index
 
     def __repr__(self) -> str:
-        return f"Headers({list(self.multi_items())!r})"
+        return f"Headers({_shown(self.multi_items())!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a field, in order; an empty list if the field is missing."""
@@ -102,7 +119,7 @@ class QueryParams(Mapping[str, str]):
         return len({key for key, _ in self._items})
 
     def __repr__(self) -> str:
-        return f"QueryParams({list(self._items)!r})"
+        return f"QueryParams({_shown(self._items)!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a parameter, in order; an empty list if the parameter is missing."""

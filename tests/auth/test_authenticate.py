@@ -66,7 +66,9 @@ class OwnAsyncGuard(Members):
 
 
 class OwnThreadGuard(Members):
-    authenticate = in_thread(lambda self, request: by_name(request))
+    @in_thread
+    def authenticate(self, request: Request) -> Any:
+        return by_name(request)
 
 
 class OwnObject(Members):
@@ -256,7 +258,7 @@ async def test_a_guard_can_refuse_with_any_status_and_a_challenge() -> None:
 
 
 async def test_an_exception_of_a_guard_refuses(caplog: pytest.LogCaptureFixture) -> None:
-    app = App("*", 0, authenticate=lambda request: {}["user"])
+    app = App("*", 0, authenticate=lambda request: request.headers["user"])
     app.route("/x", Members())
     async with running(app):
         assert await status(app, handshake("/x")) == 500

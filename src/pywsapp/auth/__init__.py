@@ -6,8 +6,38 @@
 `authenticate` is a function, or one of the objects of this package. The order of the checks of a request: the origin
 and the addresses, then `authenticate`, then `on_handshake`. The innermost `authenticate` that is given decides alone:
 that of the component, then of the route, then of the mounts and Apps around it.
+
+An authenticator returns the user, or None if the request has no credentials of its kind. It raises `InvalidCredentials`
+if they are not valid.
+
+`pywsapp.auth.jwt` is imported by itself, because it needs `pip install 'pywsapp[jwt]'`.
 """
 
+from pywsapp.auth.api_keys import ApiKeyAuthenticator, hash_api_key, new_api_key
 from pywsapp.auth.identity import Authenticated, public
+from pywsapp.auth.signed_urls import SignedUrls
+from pywsapp.auth.tokens import (
+    BearerHeader,
+    BearerSubprotocol,
+    HeaderToken,
+    QueryToken,
+    TokenAuthenticator,
+    TokenSource,
+    first_of,
+)
 
-__all__ = ("Authenticated", "public")
+__all__ = (
+    "ApiKeyAuthenticator",
+    "Authenticated",
+    "BearerHeader",
+    "BearerSubprotocol",
+    "HeaderToken",
+    "QueryToken",
+    "SignedUrls",
+    "TokenAuthenticator",
+    "TokenSource",
+    "first_of",
+    "hash_api_key",
+    "new_api_key",
+    "public",
+)
