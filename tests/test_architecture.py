@@ -56,6 +56,8 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp.auth.jwks",
+    "pywsapp.auth.jwt",
     "pywsapp.brokers.asyncio_bridge",
     "pywsapp.brokers.nats",
     "pywsapp.brokers.rabbitmq",
