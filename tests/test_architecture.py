@@ -58,6 +58,7 @@ ON_DEMAND = (
     "pywsapp._clients",
     "pywsapp.auth.jwks",
     "pywsapp.auth.jwt",
+    "pywsapp.auth.redis_tickets",
     "pywsapp.brokers.asyncio_bridge",
     "pywsapp.brokers.nats",
     "pywsapp.brokers.rabbitmq",

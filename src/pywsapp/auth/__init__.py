@@ -16,6 +16,7 @@ if they are not valid.
 from pywsapp.auth.api_keys import ApiKeyAuthenticator, hash_api_key, new_api_key
 from pywsapp.auth.identity import Authenticated, public
 from pywsapp.auth.signed_urls import SignedUrls
+from pywsapp.auth.tickets import MemoryTicketStore, TicketAuthenticator, TicketIssuer, TicketStore
 from pywsapp.auth.tokens import (
     BearerHeader,
     BearerSubprotocol,
@@ -32,8 +33,12 @@ __all__ = (
     "BearerHeader",
     "BearerSubprotocol",
     "HeaderToken",
+    "MemoryTicketStore",
     "QueryToken",
     "SignedUrls",
+    "TicketAuthenticator",
+    "TicketIssuer",
+    "TicketStore",
     "TokenAuthenticator",
     "TokenSource",
     "first_of",
