@@ -20,11 +20,12 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from pywsapp._hooks import must_await, then
+from pywsapp._request_state import Access, access_of, make_access
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.auth.identity import as_identity, set_user
 from pywsapp.component import Accept, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.http import Request, Response, _Access, _access_of, _make_access
+from pywsapp.http import Request, Response
 
 T = TypeVar("T")
 
@@ -77,12 +78,12 @@ def check_has_no_guard(component: object, label: str) -> None:
 def set_guard(request: Request, guard: Authenticate | None) -> None:
     """Note a guard that is inside of the one that was noted before; None changes nothing."""
     if guard is not None:
-        _make_access(request).guard = guard
+        make_access(request).guard = guard
 
 
 def has_guard(request: Request) -> bool:
     """Return whether a guard must be called before the request is answered."""
-    access = _access_of(request)
+    access = access_of(request)
     return access is not None and access.guard is not None
 
 
@@ -93,7 +94,7 @@ def check_guard(request: Request) -> Awaitable[None] | None:
         Refuse: the request has no valid credentials.
         TypeError: the guard returned what cannot be a user.
     """
-    access = _access_of(request)
+    access = access_of(request)
     guard = None if access is None else access.guard
     if access is None or guard is None:
         return None
@@ -112,7 +113,7 @@ async def _answer_later(checked: Awaitable[None], answer: Callable[[], T | Await
     return await cast("Awaitable[T]", value) if must_await(value) else cast("T", value)
 
 
-def _enter(access: _Access, guard: Authenticate, found: Any) -> None:
+def _enter(access: Access, guard: Authenticate, found: Any) -> None:
     if isinstance(found, (Response, Accept)):
         raise TypeError(f"{name_of(guard)} returned {type(found).__name__}, which is no user; raise Refuse to refuse")
     set_user(access, as_identity(found, getattr(guard, "challenge", None)))
@@ -147,7 +148,7 @@ def _hand_over(
     """Call the guard of the component that an `Accept` names in place of the one that returned it."""
     other = answer.component if isinstance(answer, Accept) else None
     if other is not None and other is not component and other.authenticate is not None:
-        access = _make_access(request)
+        access = make_access(request)
         if access.passed != other.authenticate:
             access.guard = other.authenticate
     return after_guard(request, lambda: answer)

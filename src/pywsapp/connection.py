@@ -64,6 +64,9 @@ class Driver(Protocol):
     def watch_expiry(self) -> None:
         """Close the connection when the user of its request expires."""
 
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size` bytes; None is the limit of the options again."""
+
 
 class Connection:
     """A WebSocket connection, while it is open and afterwards (Ratchet's ConnectionInterface).

@@ -8,28 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase
+from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase, shown
+from pywsapp._request_state import State, access_of, make_access, make_state
 from pywsapp.exceptions import ConfigurationError, HeaderItems, Refuse
 
 __all__ = ["Headers", "QueryParams", "Request", "Response"]
 
-#: Header fields and parameters whose values `repr` hides, in lower case.
-_SECRETS = {
-    *("authorization", "proxy-authorization", "cookie", "set-cookie", "sec-websocket-protocol", "x-api-key"),
-    *("token", "access_token", "ticket", "api_key", "apikey", "key", "signature", "password", "secret", "jwt"),
-}
-_HIDDEN = "..."
 _MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still become 16,000 objects
-
-
-def _shown(items: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """Return names and values for `repr`, without secrets."""
-    return [(name, _HIDDEN if name.lower() in _SECRETS else value) for name, value in items]
-
-
-def _hide(name: str) -> None:
-    """Hide the values of a header field or parameter from `repr`."""
-    _SECRETS.add(name.lower())
 
 
 class Headers(Mapping[str, str]):
@@ -69,7 +54,7 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and name.lower() in self._index
 
     def __repr__(self) -> str:
-        return f"Headers({_shown(self.multi_items())!r})"
+        return f"Headers({shown(self.multi_items())!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a field, in order; an empty list if the field is missing."""
@@ -119,44 +104,11 @@ class QueryParams(Mapping[str, str]):
         return len({key for key, _ in self._items})
 
     def __repr__(self) -> str:
-        return f"QueryParams({_shown(self._items)!r})"
+        return f"QueryParams({shown(self._items)!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a parameter, in order; an empty list if the parameter is missing."""
         return [value for key, value in self._items if key == name]
-
-
-class _Access:
-    """What is known of the user of one request, and of the connection that it opens; `pywsapp._access` fills it.
-
-    Attributes:
-        guard: must be called before the request is answered; None if there is none left.
-        passed: the last guard that was called with success.
-        user: the user that it has found; None without one.
-        expires_at: when the user must have been refreshed, in seconds since 1970; None for never.
-        subject: names the user; None if the guard does not say.
-        subprotocol: the subprotocol to accept with if the component has chosen none.
-        certificate: the certificate of the client.
-    """
-
-    __slots__ = ("certificate", "expires_at", "guard", "passed", "subject", "subprotocol", "user")
-
-    def __init__(self) -> None:
-        self.guard: Callable[[Request], Any] | None = None
-        self.passed: Callable[[Request], Any] | None = None
-        self.user: Any = None
-        self.expires_at: float | None = None
-        self.subject: str | None = None
-        self.subprotocol: str | None = None
-        self.certificate: dict[str, Any] | None = None
-
-
-class _State(SimpleNamespace):
-    """`Request.state`, with the user of the request out of sight."""
-
-    __slots__ = ("_pywsapp_access",)
-
-    _pywsapp_access: _Access | None
 
 
 class Request:
@@ -231,10 +183,10 @@ class Request:
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
-        self._state: _State | None = None
+        self._state: State | None = None
         self._origin: Request | None = None  # the request that this one is a copy of
         if user is not None:
-            _make_access(self).user = user
+            make_access(self).user = user
 
     def __copy__(self) -> Request:
         """Return a copy that shares `state` and `path_params` with this request, even if neither was used yet."""
@@ -264,7 +216,7 @@ class Request:
         """
         if self._origin is not None:
             return self._origin.state
-        return _make_state(self) if self._state is None else self._state
+        return make_state(self) if self._state is None else self._state
 
     @property
     def user(self) -> Any:
@@ -272,13 +224,13 @@ class Request:
 
         It becomes `conn.user` when the handshake is accepted. A test can make a request with `Request(user=...)`.
         """
-        access = _access_of(self)
+        access = access_of(self)
         return None if access is None else access.user
 
     @property
     def client_certificate(self) -> dict[str, Any] | None:
         """The certificate of the client as `ssl.SSLSocket.getpeercert` returns it; None without a verified one."""
-        access = _access_of(self)
+        access = access_of(self)
         return None if access is None else access.certificate
 
     async def read(self, max_size: int = 64 * 1024) -> bytes:
@@ -400,28 +352,6 @@ class Response:
 
 
 # -- for the server, not for components --------------------------------------------------------------------------------
-
-
-def _make_state(request: Request) -> _State:
-    """Create the `state` of a request that is no copy."""
-    request._state = state = _State()
-    state._pywsapp_access = None
-    return state
-
-
-def _access_of(request: Request) -> _Access | None:
-    """Return what is known of the user of a request; None if nothing is."""
-    state = (request._origin or request)._state
-    return None if state is None else state._pywsapp_access
-
-
-def _make_access(request: Request) -> _Access:
-    """Return what is known of the user of a request, to add to it."""
-    root = request._origin or request
-    state = root._state or _make_state(root)
-    if state._pywsapp_access is None:
-        state._pywsapp_access = _Access()
-    return state._pywsapp_access
 
 
 def _set_body(request: Request, read: Callable[[int], Awaitable[bytes]]) -> None:

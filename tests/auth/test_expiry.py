@@ -45,6 +45,7 @@ class Closing:
     def __init__(self, number: int, expires_at: float | None) -> None:
         self.id = number
         self.request = Request(user="ana")
+        self.user = "ana"
         self.closed: list[tuple[int, str]] = []
         self.expires_at = expires_at
 

@@ -39,6 +39,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -446,6 +447,12 @@ class Lifecycle:
     def watch_expiry(self) -> None:
         """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
         self._host.watch_expiry(self.conn)
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size`; None is the limit of the options again."""
+        limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
+        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
+        self._max_inflated = min(limit, sys.maxsize)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

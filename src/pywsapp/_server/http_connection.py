@@ -45,6 +45,7 @@ from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusa
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._request_state import access_of, make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
@@ -52,7 +53,7 @@ from pywsapp._server.proxies import address_of_peer, has_address
 from pywsapp._server.response_progress import ResponseProgress, close_body
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
-from pywsapp.http import Response, _access_of, _make_access, _pack_headers, _set_body
+from pywsapp.http import Response, _pack_headers, _set_body
 
 if TYPE_CHECKING:
     from pywsapp._server.server import Server
@@ -270,7 +271,7 @@ class HttpConnection:
         self._request = request
         ssl_object = self._transport.get_extra_info("ssl_object")
         if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
-            _make_access(request).certificate = ssl_object.getpeercert() or None
+            make_access(request).certificate = ssl_object.getpeercert() or None
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             server.check_capacity()
@@ -352,7 +353,7 @@ class HttpConnection:
         if subprotocol is None:
             supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
             subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
-        access = _access_of(request)
+        access = access_of(request)
         if subprotocol is None and access is not None:
             subprotocol = access.subprotocol
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)

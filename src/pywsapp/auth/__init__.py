@@ -10,10 +10,12 @@ that of the component, then of the route, then of the mounts and Apps around it.
 An authenticator returns the user, or None if the request has no credentials of its kind. It raises `InvalidCredentials`
 if they are not valid.
 
-`pywsapp.auth.jwt` is imported by itself, because it needs `pip install 'pywsapp[jwt]'`.
+Two modules are imported by themselves: `pywsapp.auth.jwt`, which needs `pip install 'pywsapp[jwt]'`, and
+`pywsapp.auth.first_message`, which is a middleware.
 """
 
 from pywsapp.auth.api_keys import ApiKeyAuthenticator, hash_api_key, new_api_key
+from pywsapp.auth.client_certificate import ClientCertificate, ClientCertificateAuthenticator
 from pywsapp.auth.identity import Authenticated, public
 from pywsapp.auth.signed_urls import SignedUrls
 from pywsapp.auth.tickets import MemoryTicketStore, TicketAuthenticator, TicketIssuer, TicketStore
@@ -32,6 +34,8 @@ __all__ = (
     "Authenticated",
     "BearerHeader",
     "BearerSubprotocol",
+    "ClientCertificate",
+    "ClientCertificateAuthenticator",
     "HeaderToken",
     "MemoryTicketStore",
     "QueryToken",

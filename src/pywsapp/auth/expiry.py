@@ -12,9 +12,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from pywsapp._request_state import access_of
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
-from pywsapp.http import _access_of
 
 logger = logging.getLogger("pywsapp")
 
@@ -41,7 +41,7 @@ class Expiries:
 
     def watch(self, conn: Connection) -> None:
         """Close a connection when its user expires; the last call for a connection counts."""
-        access = _access_of(conn.request)
+        access = access_of(conn.request)
         expires_at = None if access is None else access.expires_at
         if expires_at is None:
             self._watched.pop(conn.id, None)
@@ -73,5 +73,7 @@ class Expiries:
             watched = self._watched.get(number)
             if watched is not None and watched[0] == expires_at:
                 del self._watched[number]
-                logger.info("%r is closed: its credentials have expired", watched[1])
-                watched[1].close(CloseCode.UNAUTHENTICATED, "the credentials have expired")
+                conn = watched[1]
+                reason = "no credentials came in time" if conn.user is None else "the credentials have expired"
+                logger.info("%r is closed: %s", conn, reason)
+                conn.close(CloseCode.UNAUTHENTICATED, reason)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pywsapp._request_state import Access, make_access
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
-from pywsapp.http import Request, _Access, _make_access
+from pywsapp.http import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def as_identity(found: Any, challenge: str | None = None) -> Authenticated:
     return identity
 
 
-def set_user(access: _Access, identity: Authenticated) -> None:
+def set_user(access: Access, identity: Authenticated) -> None:
     """Store a user."""
     access.user, access.expires_at, access.subject = identity.user, identity.expires_at, identity.subject
 
@@ -78,7 +79,7 @@ def set_user(access: _Access, identity: Authenticated) -> None:
 def refresh(request: Request, found: Any) -> None:
     """Replace the user of a request; see `Connection.refresh_user`."""
     identity = as_identity(found)
-    access = _make_access(request)
+    access = make_access(request)
     if access.subject is not None and identity.subject != access.subject:
         raise InvalidCredentials("the credentials are those of another user")
     set_user(access, identity)

@@ -26,11 +26,12 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
+from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
 from pywsapp.auth.tokens import BearerSubprotocol, QueryToken, TokenAuthenticator, TokenSource
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse
-from pywsapp.http import Request, _access_of
+from pywsapp.http import Request
 
 logger = logging.getLogger("pywsapp")
 
@@ -145,7 +146,7 @@ class TicketIssuer:
             Refuse: 400, the request has no Origin; 503, the ticket cannot be stored.
             ConfigurationError: the user cannot be written as JSON.
         """
-        access = _access_of(request)
+        access = access_of(request)
         if access is None or access.user is None:
             raise InvalidCredentials
         origins = request.headers.getlist("origin")

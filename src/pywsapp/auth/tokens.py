@@ -21,10 +21,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
+from pywsapp._http_text import hide
+from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse
-from pywsapp.http import Request, _hide, _make_access
+from pywsapp.http import Request
 
 #: Characters of a token; a longer one is refused before it is looked at.
 MAX_TOKEN = 8192
@@ -81,7 +83,7 @@ class HeaderToken:
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise ConfigurationError(f"{name!r} is not a valid name of a header field")
         self._name = name.lower()
-        _hide(self._name)
+        hide(self._name)
 
     def __repr__(self) -> str:
         return f"HeaderToken({self._name!r})"
@@ -124,7 +126,7 @@ class BearerSubprotocol:
         for one in {request, request._origin or request}:
             one.subprotocols = others
         if self._name in others:
-            _make_access(request).subprotocol = self._name
+            make_access(request).subprotocol = self._name
         if len(found) > 1:
             raise Refuse(400, body="there is more than one token")
         return check_token(found[0][len(prefix) :])
@@ -146,7 +148,7 @@ class QueryToken:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"the name of a parameter must be text, not {name!r}")
         self._name = name
-        _hide(name)
+        hide(name)
 
     def __repr__(self) -> str:
         return f"QueryToken({self._name!r})"
