@@ -179,6 +179,35 @@ async def test_the_innermost_guard_decides_alone() -> None:
         assert await status(app, get("/page?ana")) == 200
 
 
+async def test_the_guard_of_a_mount_is_not_that_of_its_neighbours() -> None:
+    app = App("*", 0)
+    app.http("/page", lambda request: "page", methods=["POST"])
+    app.mount("", inner_app(), authenticate=never)
+    async with running(app):
+        assert await status(app, get("/page", "POST")) == 200
+        assert await status(app, get("/page")) == 405
+
+
+async def test_shared_caches_do_not_store_what_a_user_may_see(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("secret")
+    app = App("*", 0, authenticate=by_name)
+    app.static("/files", tmp_path, cache_seconds=60)
+    app.static("/open", tmp_path, cache_seconds=60, authenticate=public)
+    app.http("/page", lambda request: "secret")
+    app.http("/own", lambda request: Response("secret", headers={"Cache-Control": "no-store"}))
+    expected = {
+        "/files/a.txt?ana": "private, max-age=60",
+        "/open/a.txt": "public, max-age=60",
+        "/page?ana": "private",
+        "/own?ana": "no-store",
+    }
+    async with running(app):
+        for path, cache_control in expected.items():
+            async with peer_of(app) as peer:
+                await peer.send(get(path))
+                assert (await peer.head())[1]["cache-control"] == cache_control
+
+
 async def test_public_opens_a_route_below_a_guard() -> None:
     app = App("*", 0, authenticate=by_name)
     app.route("/route", Members(), authenticate=public)

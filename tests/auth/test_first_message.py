@@ -13,7 +13,7 @@ from support.serving import BINARY, TEXT, Recorder, frame
 from support.wire import Peer, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, Connection, MessageComponent, Options, OriginCheck, Refuse, Request
-from pywsapp.auth import Authenticated, TokenAuthenticator
+from pywsapp.auth import Authenticated, TicketAuthenticator, TicketIssuer, TokenAuthenticator
 from pywsapp.auth.first_message import FirstMessage
 
 pytestmark = pytest.mark.anyio
@@ -162,6 +162,20 @@ async def test_a_token_that_is_accepted_after_the_end_opens_nothing() -> None:
         checked.set()
         await peer.read_to_end()
     assert chat.calls in ([], ["open Ana", "close 1000"])  # the close frame can come after the token
+
+
+async def test_a_ticket_is_for_one_origin_in_a_message_too() -> None:
+    tickets = TicketIssuer()
+    for origin in "https://chat.example", "https://evil.example":
+        chat = Chat()
+        ticket = await tickets.issue("Ana", origin="https://chat.example")
+        app = App("*", 0)
+        app.route("/x", FirstMessage(chat, TicketAuthenticator(tickets)), allowed_origins=["*"])
+        async with running(app), peer_of(app) as peer:
+            await peer.open("/x", frame(TEXT, ticket.encode()), origin=origin)
+            first = await peer.frame()
+        assert first == (TEXT, b"hello Ana") or (origin == "https://evil.example" and first[0] == 8)
+        assert chat.calls[:1] == (["open Ana"] if origin == "https://chat.example" else [])
 
 
 async def test_errors_of_the_component_are_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.wire import handshake, peer_of, running
+from support.wire import get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, Connection, InvalidCredentials, MessageComponent, Refuse, Request
 from pywsapp.auth import (
@@ -207,6 +208,16 @@ async def test_the_challenge_says_what_was_wrong(check: Any) -> None:
                 handshake("/x", authorization=f"Bearer {PLAIN}", sec_websocket_protocol=f"bearer, bearer.{PLAIN}")
             )
             assert (await peer.head())[0] == 400
+
+
+@pytest.mark.anyio
+async def test_a_redirect_to_a_folder_keeps_the_token(tmp_path: Path) -> None:
+    app = App("*", 0)
+    app.static("/files", tmp_path, authenticate=TokenAuthenticator(verify, QueryToken()))
+    async with running(app), peer_of(app) as peer:
+        await peer.send(get(f"/files?token={PLAIN}"))
+        status, fields = await peer.head()
+    assert (status, fields["location"]) == (308, f"files/?token={PLAIN}")
 
 
 @pytest.mark.anyio

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from pywsapp._access import ask_handshake, ask_request, check_guard, has_guard
 from pywsapp._hooks import as_accept, must_await, then
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
+from pywsapp._request_state import access_of
 from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
 
 T = TypeVar("T")
+_PUBLIC = re.compile(r"\bpublic\b", re.IGNORECASE)
 logger = logging.getLogger("pywsapp")
 
 
@@ -33,7 +37,8 @@ def decide_request(component: MessageComponent, request: Request) -> Response | 
     Raises:
         Refuse: the guard or the component refuses the request.
     """
-    return then(_asked(ask_request, component, request), lambda answer: _guarded(request, answer))
+    answer = _asked(ask_request, component, request)
+    return then(answer, lambda answer: then(_guarded(request, answer), partial(_for_user, request)))
 
 
 def _guarded(request: Request, answer: T) -> T | Awaitable[T]:
@@ -41,6 +46,22 @@ def _guarded(request: Request, answer: T) -> T | Awaitable[T]:
     if not has_guard(request):
         return answer
     return then(_asked(_check, None, request), lambda _: answer)
+
+
+def _for_user(request: Request, response: Response) -> Response:
+    """Keep shared caches from storing what a user may see (RFC 9111, section 5.2.2.7)."""
+    access = access_of(request)
+    if access is None or access.user is None or not isinstance(response, Response):
+        return response
+    fields = [(name, _PUBLIC.sub("private", value) if _is_cache(name) else value) for name, value in response.headers]
+    if not any(_is_cache(name) for name, _ in fields):
+        fields.append(("Cache-Control", "private"))
+    response.headers = tuple(fields)
+    return response
+
+
+def _is_cache(name: str) -> bool:
+    return name.lower() == "cache-control"
 
 
 def _check(_: None, request: Request) -> Awaitable[None] | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pywsapp.auth.identity import Authenticated
-from pywsapp.auth.tokens import BearerHeader, HeaderToken, TokenAuthenticator, TokenSource, check_token
+from pywsapp.auth.tokens import BaseTokenAuthenticator, BearerHeader, HeaderToken, TokenSource, check_token
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
 
 #: Characters of the shortest key: 16 random bytes as hexadecimal digits have twice as many.
@@ -32,7 +32,7 @@ def hash_api_key(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
 
 
-class ApiKeyAuthenticator(TokenAuthenticator):
+class ApiKeyAuthenticator(BaseTokenAuthenticator):
     """An authenticator for API keys.
 
     Args:
@@ -45,7 +45,7 @@ class ApiKeyAuthenticator(TokenAuthenticator):
     """
 
     def __init__(self, keys: Mapping[Any, str | Iterable[str]], *sources: TokenSource) -> None:
-        self._use(sources, (HeaderToken("X-API-Key"), BearerHeader()))
+        super().__init__(sources or (HeaderToken("X-API-Key"), BearerHeader()))
         self._users: list[tuple[bytes, Any]] = []
         if not isinstance(keys, Mapping):
             raise ConfigurationError("keys is a dict: {'name of the user': 'key'}")

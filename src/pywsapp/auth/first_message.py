@@ -19,7 +19,7 @@ from pywsapp._access import check_has_no_guard
 from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import ANONYMOUS, Authenticated, as_identity
-from pywsapp.auth.tokens import MAX_TOKEN, TokenAuthenticator
+from pywsapp.auth.tokens import MAX_TOKEN, BaseTokenAuthenticator
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -48,7 +48,8 @@ class FirstMessage(ComponentMiddleware):
 
     Args:
         component: the component inside, as for `ComponentMiddleware`; without an `authenticate` of its own.
-        verify: a `TokenAuthenticator`, or a def or async def that takes the text of the message and returns the user.
+        verify: an authenticator for tokens, such as a `TokenAuthenticator` or a `JwtAuthenticator`; or a def or async
+            def that takes the text of the message and returns the user.
         seconds: in which the token must come.
         max_size: bytes of a message until then.
 
@@ -61,7 +62,7 @@ class FirstMessage(ComponentMiddleware):
     def __init__(
         self,
         component: MessageComponent | ComponentFactory,
-        verify: TokenAuthenticator | Callable[[str], Any],
+        verify: BaseTokenAuthenticator | Callable[[str], Any],
         *,
         seconds: float = 10,
         max_size: int = MAX_TOKEN,
@@ -70,8 +71,9 @@ class FirstMessage(ComponentMiddleware):
         check_has_no_guard(component, "FirstMessage")
         if isinstance(verify, type):
             raise ConfigurationError(f"verify must be a function or an object: write {verify.__name__}(...)")
-        self._verify = verify.verify if isinstance(verify, TokenAuthenticator) else verify
-        check_takes(self._verify, ("token",), "verify")
+        if not isinstance(verify, BaseTokenAuthenticator):
+            check_takes(verify, ("token",), "verify")
+        self._verify = verify
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
             raise ConfigurationError(f"seconds must be a number greater than 0, not {seconds!r}")
         if type(max_size) is not int or max_size < 1:
@@ -99,7 +101,11 @@ class FirstMessage(ComponentMiddleware):
         try:
             if not isinstance(message, str):
                 raise InvalidCredentials("the first message must be a token, as text")
-            found = self._verify(message)
+            verify = self._verify
+            if isinstance(verify, BaseTokenAuthenticator):
+                found = verify.check(message, conn.request)
+            else:
+                found = verify(message)
             identity = as_identity(await found if isinstance(found, Awaitable) else found)
             if not conn.is_open:
                 return

@@ -28,7 +28,7 @@ from joserfc.jws import JWSRegistry
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
 from pywsapp.auth.jwks import HMAC_ALGORITHMS, PUBLIC_ALGORITHMS, Jwks, KeySource, SharedSecret
-from pywsapp.auth.tokens import TokenAuthenticator, TokenSource, check_token
+from pywsapp.auth.tokens import BaseTokenAuthenticator, BearerHeader, BearerSubprotocol, TokenSource, check_token
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
 
 __all__ = ("ANY_AUDIENCE", "Jwks", "JwtAuthenticator", "KeySource", "SharedSecret")
@@ -57,7 +57,7 @@ class _Parsed(NamedTuple):
     signature: bytes
 
 
-class JwtAuthenticator(TokenAuthenticator):
+class JwtAuthenticator(BaseTokenAuthenticator):
     """An authenticator for signed JSON Web Tokens.
 
     Args:
@@ -87,7 +87,7 @@ class JwtAuthenticator(TokenAuthenticator):
         user: Callable[[dict[str, Any]], Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._use(sources)
+        super().__init__(sources or (BearerHeader(), BearerSubprotocol()))
         self._keys = _checked_keys(keys)
         self._audiences = _checked_audiences(audience)
         self._algorithms = _checked_algorithms(algorithms, self._keys)
@@ -263,9 +263,7 @@ def _is_type(value: object, wanted: str) -> bool:
 
 
 def _is_signed(parsed: _Parsed, key: Any, algorithm: str) -> bool:
-    models = JWSRegistry.algorithms
-    model = models[algorithm] if algorithm in models else models["EdDSA"]  # older ones have no Ed25519
     try:
-        return bool(model.verify(parsed.signed, parsed.signature, key))
+        return bool(JWSRegistry.algorithms[algorithm].verify(parsed.signed, parsed.signature, key))
     except (JoseError, ValueError, TypeError):
         return False

@@ -29,7 +29,7 @@ from typing import Any
 from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
-from pywsapp.auth.tokens import BearerSubprotocol, QueryToken, TokenAuthenticator, TokenSource
+from pywsapp.auth.tokens import BaseTokenAuthenticator, BearerSubprotocol, QueryToken, TokenSource
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse
 from pywsapp.http import Request
 
@@ -223,7 +223,7 @@ class TicketIssuer:
         return Refuse(503, {"Retry-After": "5"}, "tickets are not available now")
 
 
-class TicketAuthenticator(TokenAuthenticator):
+class TicketAuthenticator(BaseTokenAuthenticator):
     """An authenticator for tickets.
 
     Args:
@@ -240,7 +240,7 @@ class TicketAuthenticator(TokenAuthenticator):
             raise ConfigurationError(f"issuer must be a TicketIssuer, not {issuer!r}")
         if user is not None:
             check_takes(user, ("user",), "user")
-        self._use(sources, (QueryToken("ticket"), BearerSubprotocol("ticket")))
+        super().__init__(sources or (QueryToken("ticket"), BearerSubprotocol("ticket")))
         self._issuer = issuer
         self._make_user = user
 

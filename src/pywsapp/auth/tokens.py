@@ -17,6 +17,7 @@ A token in a subprotocol or a query is removed from the request when it is read:
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -190,32 +191,25 @@ def check_token(token: str, challenge: str | None = None) -> str:
     return token
 
 
-class TokenAuthenticator:
-    """An authenticator that takes a token from a request and checks it with a function; the base of others.
+class BaseTokenAuthenticator(ABC):
+    """The base of the authenticators that take a token from a request; subclasses override `verify`.
 
     A request without a token has no user, so it is refused with status 401, or another authenticator of `first_of`
     decides.
 
     Args:
-        verify: a def or async def that takes the token and returns the user, an `Authenticated`, or None if the token
-            is not valid. It must compare secrets with `hmac.compare_digest`, or look up a hash of the token.
-        sources: where the token can be; by default a `BearerHeader` and a `BearerSubprotocol`.
+        sources: where the token can be.
 
     Raises:
-        ConfigurationError: an argument is not valid.
+        ConfigurationError: one is no source of tokens.
     """
 
-    def __init__(self, verify: Callable[[str], Any], *sources: TokenSource) -> None:
-        check_takes(verify, ("token",), "verify")
-        self._verify = verify
-        self._use(sources)
-
-    def _use(self, sources: tuple[TokenSource, ...], default: tuple[TokenSource, ...] | None = None) -> None:
+    def __init__(self, sources: tuple[TokenSource, ...]) -> None:
         for source in sources:
             if isinstance(source, type) or not hasattr(source, "take"):
                 raise ConfigurationError(f"{source!r} is no source of tokens such as BearerHeader()")
-        self.sources = sources or default or (BearerHeader(), BearerSubprotocol())
-        self.challenge = next((source.challenge for source in self.sources if source.challenge), None)
+        self.sources = sources
+        self.challenge = next((source.challenge for source in sources if source.challenge), None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.sources))})"
@@ -236,11 +230,41 @@ class TokenAuthenticator:
         """Return the user of a token that came with a request; subclasses can look at the request too."""
         return self.verify(token)
 
+    @abstractmethod
     def verify(self, token: str) -> Authenticated | Awaitable[Authenticated]:
         """Return the user of a token, for instance of a new one that came over the connection.
 
         Returns:
-            the user with its expiry, for `conn.refresh_user`; an awaitable if the function is an async def.
+            the user with its expiry, for `conn.refresh_user`; or an awaitable of it.
+
+        Raises:
+            InvalidCredentials: the token is not valid.
+        """
+
+    def _invalid(self) -> str | None:
+        """Return the challenge for a token that is not valid (RFC 6750, section 3)."""
+        return f'{self.challenge} error="invalid_token"' if self.challenge == "Bearer" else self.challenge
+
+
+class TokenAuthenticator(BaseTokenAuthenticator):
+    """An authenticator that takes a token from a request and checks it with a function.
+
+    Args:
+        verify: a def or async def that takes the token and returns the user, an `Authenticated`, or None if the token
+            is not valid. It must compare secrets with `hmac.compare_digest`, or look up a hash of the token.
+        sources: where the token can be; by default a `BearerHeader` and a `BearerSubprotocol`.
+
+    Raises:
+        ConfigurationError: an argument is not valid.
+    """
+
+    def __init__(self, verify: Callable[[str], Any], *sources: TokenSource) -> None:
+        super().__init__(sources or (BearerHeader(), BearerSubprotocol()))
+        check_takes(verify, ("token",), "verify")
+        self._verify = verify
+
+    def verify(self, token: str) -> Authenticated | Awaitable[Authenticated]:
+        """Return the user of a token; an awaitable of it if the function is an async def.
 
         Raises:
             InvalidCredentials: the token is not valid.
@@ -250,9 +274,6 @@ class TokenAuthenticator:
 
     async def _later(self, found: Awaitable[Any]) -> Authenticated:
         return as_identity(await found, self._invalid())
-
-    def _invalid(self) -> str | None:
-        return f'{self.challenge} error="invalid_token"' if self.challenge == "Bearer" else self.challenge
 
 
 class FirstOf:

@@ -255,6 +255,7 @@ class Router(MessageComponent):
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
+                set_guard(request, route.authenticate)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
@@ -278,6 +279,7 @@ class Router(MessageComponent):
                 websocket = websocket or (route, params, rest)
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
+                    set_guard(request, route.authenticate)
                     routed = _routed(request, route, params, rest)
                     answer = after_guard(routed, partial(route.target, routed))
                     return then(answer, partial(_response, route.target))
@@ -288,6 +290,7 @@ class Router(MessageComponent):
                 break
         if websocket is not None:
             if request.method in _READING:
+                set_guard(request, websocket[0].authenticate)
                 return ask_request(make_component(websocket[0].target), _routed(request, *websocket))
             allowed = (*_READING, *allowed)
         if allowed:
@@ -354,7 +357,6 @@ def _refuse(refuse: Refuse) -> NoReturn:
 
 
 def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
-    set_guard(request, route.authenticate)
     if params:
         request.path_params.update(params)
     if route.kind is not RouteKind.MOUNT:
@@ -365,10 +367,11 @@ def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -
 
 
 def _ask_mounted(request: Request, route: Route, params: dict[str, Any], rest: str) -> Response | Awaitable[Response]:
-    inner = _routed(request, route, params, rest)
+    set_guard(request, route.authenticate)
     if not rest and request.method in _READING:
-        return after_guard(request, partial(with_slash, request))
-    return ask_request(make_component(route.target), inner)
+        redirect = with_slash(request)  # before the guard removes a token from the query
+        return after_guard(request, lambda: redirect)
+    return ask_request(make_component(route.target), _routed(request, route, params, rest))
 
 
 def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
