@@ -83,7 +83,8 @@ def set_guard(request: Request, guard: Authenticate | None) -> None:
 
 def has_guard(request: Request) -> bool:
     """Return whether a guard must be called before the request is answered."""
-    access = access_of(request)
+    state = (request._origin or request)._state  # the same as `access_of`, without a call
+    access = None if state is None else state._pywsapp_access
     return access is not None and access.guard is not None
 
 
@@ -131,7 +132,10 @@ def ask_handshake(component: MessageComponent, request: Request) -> HandshakeAns
     """
     if component._passes_on:
         return component.on_handshake(request)
-    set_guard(request, component.authenticate)
+    if component.authenticate is not None:
+        set_guard(request, component.authenticate)
+    elif not has_guard(request):
+        return _decide(component, request)
     return after_guard(request, partial(_decide, component, request))
 
 

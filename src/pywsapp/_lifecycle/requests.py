@@ -28,6 +28,8 @@ def decide_handshake(component: MessageComponent, request: Request) -> Accept | 
         Refuse: the guard or the component refuses the handshake.
     """
     answer = _asked(ask_handshake, component, request)
+    if isinstance(answer, Accept) and not has_guard(request):
+        return as_accept(answer, component)
     return then(answer, lambda answer: _guarded(request, as_accept(answer, component)))
 
 

@@ -84,7 +84,8 @@ class HandshakeMiddleware(MessageComponent):
         return then(self.run_check(request), lambda _: self._ask_inside(request))
 
     def _ask_inside(self, request: Request) -> Accept | Awaitable[Accept]:
-        set_guard(request, self.authenticate)
+        if self.authenticate is not None:
+            set_guard(request, self.authenticate)
         inside = make_component(self.component)
         return then(ask_handshake(inside, request), lambda answer: as_accept(answer, inside))
 

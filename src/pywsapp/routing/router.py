@@ -251,11 +251,13 @@ class Router(MessageComponent):
         Raises:
             Refuse: no WebSocket component has this path and host; status 404.
         """
-        set_guard(request, self.authenticate)
+        if self.authenticate is not None:
+            set_guard(request, self.authenticate)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
-                set_guard(request, route.authenticate)
+                if route.authenticate is not None:
+                    set_guard(request, route.authenticate)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
