@@ -3,6 +3,7 @@
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile="clients.pem")
     tls.load_cert_chain("server.pem")
     tls.verify_mode = ssl.CERT_REQUIRED
+    tls.options |= ssl.OP_NO_RENEGOTIATION
     app = App(tls=tls, authenticate=ClientCertificateAuthenticator())
 
 The TLS handshake checks that the certificate is signed by `cafile` and that the client has its key. The authority must
