@@ -168,3 +168,17 @@ def ask_request(component: MessageComponent, request: Request) -> Response | Awa
         return component.on_request(request)
     set_guard(request, component.authenticate)
     return after_guard(request, lambda: component.on_request(request))
+
+
+def ask_handler(handler: Callable[[Request], Any], request: Request) -> Any:
+    """Return what a handler of plain HTTP returns, after the guard of the request.
+
+    A function around a handler has the attribute `_passes_on` if it calls `ask_handler` for the handler inside, after
+    it has prepared the request for the guard.
+
+    Raises:
+        Refuse: the guard or the handler refuses the request.
+    """
+    if getattr(handler, "_passes_on", False):
+        return handler(request)
+    return after_guard(request, partial(handler, request))

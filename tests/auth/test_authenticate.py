@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pywsapp import (
     Router,
     in_thread,
 )
+from pywsapp._access import ask_handler
 from pywsapp.auth import Authenticated, public
 
 pytestmark = pytest.mark.anyio
@@ -342,6 +344,30 @@ async def test_a_middleware_that_answers_itself_is_below_the_guard_too() -> None
         assert await status(app, handshake("/x")) == 401
         assert await status(app, get("/x/page?ana")) == 200
         assert await status(app, handshake("/x?ana")) == 101
+
+
+async def test_a_function_around_a_handler_can_prepare_the_request_for_the_guard() -> None:
+    def handler(request: Request) -> str:
+        return f"user {request.user}"
+
+    async def prepared(request: Request) -> Any:
+        request.state.name = request.headers.get("x-name")
+        found = ask_handler(handler, request)
+        return await found if inspect.isawaitable(found) else found
+
+    async def forgetful(request: Request) -> str:
+        return "secret"
+
+    prepared._passes_on = forgetful._passes_on = True  # type: ignore[attr-defined]
+    app = App("*", 0, authenticate=lambda request: getattr(request.state, "name", None))
+    app.http("/page", prepared)
+    app.http("/forgetful", forgetful)
+    async with running(app):
+        async with peer_of(app) as peer:
+            await peer.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\nX-Name: ana\r\n\r\n")
+            assert (await peer.response()).body == b"user ana"
+        assert await status(app, get("/page")) == 401
+        assert await status(app, get("/forgetful")) == 401
 
 
 async def test_a_middleware_can_be_a_guard() -> None:

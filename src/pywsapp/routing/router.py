@@ -27,6 +27,7 @@ from urllib.parse import quote
 from pywsapp._access import (
     Authenticate,
     after_guard,
+    ask_handler,
     ask_handshake,
     ask_request,
     check_authenticate,
@@ -283,7 +284,7 @@ class Router(MessageComponent):
                 if request.method in route.methods:
                     set_guard(request, route.authenticate)
                     routed = _routed(request, route, params, rest)
-                    answer = after_guard(routed, partial(route.target, routed))
+                    answer = ask_handler(route.target, routed)
                     return then(answer, partial(_response, route.target))
                 allowed += route.methods
             elif websocket is None and not allowed:
