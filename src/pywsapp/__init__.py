@@ -37,7 +37,8 @@ Middleware
     HandshakeMiddleware  the base class of a check before a connection is accepted
     ComponentMiddleware  the base class of a component around a component
     OriginCheck          accepts web pages of certain origins only; App.route adds it
-    IpBlackList          refuses clients by IP address
+    IpBlackList          refuses clients by IP address, with a list that changes at run time
+    IpFilter             refuses clients by IP address, with lists and files of addresses
 
 Options, requests and responses
     Options              limits and timeouts of connections
@@ -84,7 +85,7 @@ from pywsapp.exceptions import (
 )
 from pywsapp.http import Headers, QueryParams, Request, Response
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
-from pywsapp.middleware.ip_filter import IpBlackList
+from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Deflate, Options, SlowConsumer
 from pywsapp.publisher import AsyncPublisher, Publisher
@@ -115,6 +116,7 @@ __all__ = (
     "Headers",
     "InvalidCredentials",
     "IpBlackList",
+    "IpFilter",
     "MessageComponent",
     "Options",
     "OriginCheck",

@@ -230,7 +230,7 @@ def then(result: T | Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R |
 
     No coroutine is made for a result that need not be awaited.
     """
-    if result is None or not must_await(result):
+    if result is None or type(result) is Accept or not must_await(result):
         return step(cast("T", result))
     return _then(cast("Awaitable[T]", result), step)
 

@@ -526,8 +526,12 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
+        max_pending: int | None = None,
+        health_port: int | None = None,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
+
+        `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -540,7 +544,11 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
+        self._runner.configure(
+            None, trusted_proxies, access_log=access_log, http_host=http_host, max_pending=max_pending
+        )
+        if health_port is not None:
+            self._runner.use_health_port(health_port)
 
     def run(
         self,

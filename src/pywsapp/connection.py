@@ -171,8 +171,8 @@ class Connection:
 
         Args:
             message: what to send.
-            compress: False never compresses it, True always, None if it has `Deflate.threshold` bytes or more. It has
-                no effect unless permessage-deflate was negotiated.
+            compress: False never compresses it, True always, None decides as `Deflate` says. It has no effect unless
+                permessage-deflate was negotiated.
 
         Returns:
             an awaitable. Awaiting it waits while more than `Options.high_water` bytes are queued, or until the

@@ -359,6 +359,13 @@ def _set_body(request: Request, read: Callable[[int], Awaitable[bytes]]) -> None
     request._body = read
 
 
+def _new_headers(items: list[tuple[str, str]]) -> Headers:
+    """Return header fields whose names are in lower case already."""
+    headers = Headers()
+    headers._items = tuple(items)
+    return headers
+
+
 def _pack_headers(headers: Headers) -> None:
     """Store fields as one string, in a fifth of the memory, until they are used again.
 

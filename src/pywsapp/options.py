@@ -51,8 +51,9 @@ class Deflate:
         client_no_context_takeover: the server asks the client to start each message with an empty window.
         level: zlib's compression level, 0 (fastest) to 9 (smallest).
         mem_level: zlib's memory level, 1 to 9; a compressor takes 2 ** (mem_level + 9) bytes besides its window.
-        threshold: bytes of a message from which on it is compressed; a shorter message is sent as it is. A message
-            that is sent with `compress=True` or `compress=False` ignores it.
+        threshold: bytes of a message from which on it is compressed; a shorter message is sent as it is, and so is one
+            of 16 KiB or more whose bytes look random, such as an image. A message that is sent with `compress=True` or
+            `compress=False` ignores both.
         compressor: a function that makes the compressors, called with the level, the negative window bits and the
             memory level; `pywsapp.isal.compressor`, for example. None uses `zlib.compressobj`.
 

@@ -205,9 +205,11 @@ class Lifecycle:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
-        """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
-        self.machine.outbox.flush()
-        return False
+        """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
+
+        The peer still gets what is queued for it, where the transport can end one direction only.
+        """
+        return self.machine.stream_ended()
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""

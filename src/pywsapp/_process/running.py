@@ -178,6 +178,12 @@ class Runner:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
+    def use_health_port(self, port: int) -> None:
+        """Answer health checks on this port; see `App.configure`."""
+        self.check_not_running()
+        health = self._health or HealthPort(ListeningSocket(), "/health", False)
+        self._health = health._replace(listener=replace(health.listener, port=port))
+
     def rebind(
         self,
         address: str | None,

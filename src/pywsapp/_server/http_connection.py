@@ -13,7 +13,7 @@ States
                                                                            if the component answers without waiting
     DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
     STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
-                                          is an async iterator
+                                          is an async iterator or large
     LINGERING  discarded                  the rest of the request, or for  CLOSING
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
@@ -50,7 +50,8 @@ from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
-from pywsapp._server.response_progress import ResponseProgress, close_body
+from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -86,6 +87,7 @@ class HttpConnection:
         "_head_buffer",
         "_is_handshake",
         "_lost",
+        "_peername",
         "_pending",
         "_progress",
         "_reading_paused",
@@ -103,6 +105,7 @@ class HttpConnection:
         self._state = HttpState.READING
         self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
+        self._peername: Any = None  # as `socket.getpeername` returns it; asking the transport is a system call
         self._request: Request | None = None
         self._is_handshake = False
         self._has_ended = False  # the peer's stream
@@ -121,17 +124,18 @@ class HttpConnection:
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
         self._transport = transport
+        self._peername = transport.get_extra_info("peername")
         server = self._server
         transport.set_write_buffer_limits(high=server.options.high_water)  # by default TLS queues 512 KiB
         server.runtime.connections.add(self)
         if self._pending is None:
-            self._pending = server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = server.pending.add(self, has_protocol=True)
             is_counted = True
         else:
             is_counted = server.pending.hand_over(self._pending, self)
         if server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
-        elif not is_counted or not has_address(transport):
+        elif not is_counted or not has_address(transport, self._peername):
             self.evict()
 
     def data_received(self, data: bytes) -> None:
@@ -251,7 +255,7 @@ class HttpConnection:
         """Stop to count against `max_connections`: the connection only waits for the rest of a request."""
         assert self._pending is not None
         if not self._lost and not self._pending.is_counted:
-            self._pending = self._server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = self._server.pending.add(self, has_protocol=True)
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
@@ -267,7 +271,7 @@ class HttpConnection:
         )
         request.app = server.app
         if server.proxies:
-            server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
+            server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
         ssl_object = self._transport.get_extra_info("ssl_object")
         if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
@@ -294,7 +298,7 @@ class HttpConnection:
 
     def _remote_address(self) -> str:
         header = self._pending.header if self._pending is not None else None
-        return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
+        return (header is not None and header.address) or address_of_peer(self._peername)
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         decided: Accept | Response | None = None
@@ -393,9 +397,14 @@ class HttpConnection:
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
-        stream = None if isinstance(body, (bytes, bytearray)) else body
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
-        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        content, stream = None, None
+        if not isinstance(body, (bytes, bytearray)):
+            stream = body
+        elif len(body) > PIECE:  # the transport would hold the whole body for a peer that does not read
+            stream, size = in_pieces(bytes(body)), len(body)
+        elif not head_only:
+            content = bytes(body)
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()

@@ -151,7 +151,7 @@ class Runtime:
 
     def _abort_connections(self) -> None:
         for connection in list(self.connections):
-            connection.abort()
+            end_one(connection.abort)
 
     async def _enforce_time_limits(self) -> None:
         options = self._options
@@ -175,3 +175,11 @@ class Runtime:
                 connection.tick(anyio.current_time())
             except Exception:
                 logger.exception("enforcing the time limits of %r failed", connection)
+
+
+def end_one(end: Callable[..., object], *args: object) -> None:
+    """Close or abort one connection of many; a failure must not keep the others open."""
+    try:
+        end(*args)
+    except Exception:
+        logger.debug("closing a connection failed", exc_info=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Protocol
 
 from pywsapp._access import ask_handshake, ask_request, set_guard
@@ -81,9 +82,11 @@ class HandshakeMiddleware(MessageComponent):
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Check a handshake, and return what the component inside decides."""
-        return then(self.run_check(request), lambda _: self._ask_inside(request))
+        if (checked := self.run_check(request)) is None:
+            return self._ask_inside(request)
+        return then(checked, partial(self._ask_inside, request))
 
-    def _ask_inside(self, request: Request) -> Accept | Awaitable[Accept]:
+    def _ask_inside(self, request: Request, checked: None = None) -> Accept | Awaitable[Accept]:
         if self.authenticate is not None:
             set_guard(request, self.authenticate)
         inside = make_component(self.component)
@@ -91,9 +94,11 @@ class HandshakeMiddleware(MessageComponent):
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Check a plain HTTP request, and return the answer of the component inside."""
-        return then(self.run_check(request), lambda _: self._request_inside(request))
+        if (checked := self.run_check(request)) is None:
+            return self._request_inside(request)
+        return then(checked, partial(self._request_inside, request))
 
-    def _request_inside(self, request: Request) -> Response | Awaitable[Response]:
+    def _request_inside(self, request: Request, checked: None = None) -> Response | Awaitable[Response]:
         set_guard(request, self.authenticate)
         return ask_request(make_component(self.component), request)
 
