@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -137,6 +138,29 @@ def test_topics() -> None:
             bad.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4000
+
+
+def test_authenticated() -> None:
+    with running("authenticated.py") as site:
+        with pytest.raises(HTTPError, match="401"):
+            site.get("/token")
+        tokens = []
+        for key in "ana", "ben":
+            request = Request(f"http://{site.address}/token", headers={"X-API-Key": f"key-of-{key}-0123456789"})
+            with urlopen(request, timeout=20) as response:
+                tokens.append(json.loads(response.read())["token"])
+        with pytest.raises(InvalidStatus) as refused:
+            site.open("/chat?token=Ana.9999999999.x")
+        assert refused.value.response.status_code == 401
+        with site.open(f"/chat?token={tokens[0]}") as ana:
+            assert received(ana) == "welcome Ana"
+            ana.send(f"token {tokens[0]}")
+            assert received(ana) == "renewed"
+            ana.send(f"token {tokens[1]}")
+            with pytest.raises(ConnectionClosed) as closed:
+                ana.recv(timeout=20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
 
 
 def test_http_and_websocket() -> None:

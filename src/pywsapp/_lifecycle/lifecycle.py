@@ -39,6 +39,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -50,9 +51,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask
-from pywsapp._lifecycle.error_report import report_error
+from pywsapp._lifecycle.error_report import await_reported, report_error
 from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
@@ -363,17 +363,7 @@ class Lifecycle:
             result = self._component.on_close(self.conn)
         except BaseException as exc:
             return self.report(exc)
-        return self._await_reported(result) if isinstance(result, Awaitable) else None
-
-    async def _await_reported(self, result: Awaitable[Any]) -> None:
-        """Await a handler; report what it raises."""
-        try:
-            await result
-        except BaseException as exc:
-            raise_if_cancelled(exc)
-            last = self.report(exc)
-            if last is not None:
-                await last
+        return await_reported(self._component, self.conn, result) if isinstance(result, Awaitable) else None
 
     def _leave_topics(self) -> Awaitable[None] | None:
         """Unsubscribe from the remaining topics; return what must still be awaited."""
@@ -384,7 +374,7 @@ class Lifecycle:
             except BaseException as exc:
                 reports.append(self.report(exc))
         while self._subscriptions is not None and self._subscriptions.hooks:
-            reports.append(self._await_reported(self._subscriptions.hooks.popleft()))
+            reports.append(await_reported(self._component, self.conn, self._subscriptions.hooks.popleft()))
         return await_all(reports)
 
     async def _end(self, last: Awaitable[None] | None) -> None:
@@ -455,6 +445,16 @@ class Lifecycle:
             subscriptions.hooks.append(result)
             if not self.is_busy:
                 self._wake_handler_task()
+
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
+        self._host.watch_expiry(self.conn)
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size`; None is the limit of the options again."""
+        limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
+        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
+        self._max_inflated = min(limit, sys.maxsize)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

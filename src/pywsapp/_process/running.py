@@ -37,6 +37,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
+from pywsapp.routing.guards import log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -362,6 +363,7 @@ class Runner:
         urls = " ".join(urls_of(addresses, self.http_host))
         hint = f" ({hint})" if (hint := build_hint()) else ""
         logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
+        log_guards(self._component)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside a running event loop; see `App.serve`."""

@@ -32,6 +32,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
+from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,10 +41,11 @@ import anyio.lowlevel
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
+from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._request_state import access_of, make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
@@ -271,6 +273,9 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
+        ssl_object = self._transport.get_extra_info("ssl_object")
+        if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
+            make_access(request).certificate = ssl_object.getpeercert() or None
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             server.check_capacity()
@@ -278,10 +283,10 @@ class HttpConnection:
         answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
-            answer = ask_handshake(server.component, request)
+            answer = decide_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
-            answer = ask_request(server.component, request)
+            answer = decide_request(server.component, request)
         if must_await(answer):
             self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
@@ -352,6 +357,9 @@ class HttpConnection:
         if subprotocol is None:
             supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
             subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
+        access = access_of(request)
+        if subprotocol is None and access is not None:
+            subprotocol = access.subprotocol
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
         transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
@@ -362,6 +370,8 @@ class HttpConnection:
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
+        if access is not None and access.expires_at is not None:
+            runtime.watch_expiry(lifecycle.conn)
         logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
