@@ -72,6 +72,8 @@ ONCE = {
     "test_sizing.py",
     "test_supervisor.py",
     "test_tickets.py",
+    "test_tls_handshake.py",
+    "test_tls_transport.py",
     "test_workflows.py",
     "test_wsload.py",
     "test_wsload_command_line.py",
