@@ -22,11 +22,13 @@ from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.sessions.base import SessionStore
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -66,6 +68,8 @@ class App:
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
+        session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
+            or a SessionStore.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -94,6 +98,7 @@ class App:
         broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        session_store: str | SessionStore | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
@@ -101,6 +106,7 @@ class App:
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
         self.worker = self._runner.worker
+        self._sessions = AppSessions(session_store, self.on_shutdown)
         self._mounted: list[App] = []
         self._is_mounted = False
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
@@ -119,6 +125,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -133,6 +140,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        sessions: Sessions = None,
     ) -> ComponentT: ...
 
     def route(
@@ -146,6 +154,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -161,6 +170,7 @@ class App:
             require_origin: refuse clients that send no Origin field, which no browser does.
             options: limits for this route instead of the App's. Options that only the server reads, such as
                 `handshake_timeout`, must be those of the App.
+            sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
 
         Returns:
             the component.
@@ -179,12 +189,13 @@ class App:
                 require_subprotocol=require_subprotocol,
                 require_origin=require_origin,
                 options=options,
+                sessions=sessions,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
         self.router.route(
             path,
-            OriginCheck(component, allowed_origins, require_origin=require_origin),
+            OriginCheck(self._sessions.around(component, sessions), allowed_origins, require_origin=require_origin),
             http_host=http_host,
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
@@ -194,16 +205,34 @@ class App:
 
     @overload
     def http(
-        self, path: str, handler: None = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: None = None,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def http(
-        self, path: str, handler: HandlerT, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: HandlerT,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        sessions: Sessions = None,
     ) -> HandlerT: ...
 
     def http(
-        self, path: str, handler: Any = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: Any = None,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
 
@@ -213,6 +242,7 @@ class App:
                 JSON. It reads a body with `await request.read(max_size)`. Left out, this is a decorator.
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: the name that this route answers to, instead of the App's.
+            sessions: as for `route`.
 
         Returns:
             the handler.
@@ -222,8 +252,9 @@ class App:
         """
         check_no_function(path, '@app.http("/page")')
         if handler is None:
-            return functools.partial(self.http, path, methods=methods, http_host=http_host)
-        self.router.http(path, handler, methods=methods, http_host=http_host)
+            return functools.partial(self.http, path, methods=methods, http_host=http_host, sessions=sessions)
+        answering = self._sessions.around_handler(handler, sessions)
+        self.router.http(path, answering, methods=methods, http_host=http_host)
         return handler
 
     def static(self, path: str, directory: str | Path, **options: Any) -> None:
@@ -294,7 +325,9 @@ class App:
         if new is not None:
             new._check_can_be_mounted_on(self)
         self.router.mount(path, target, http_host=http_host)
+        self._sessions.note(component)
         if new is not None:
+            self._sessions.include(new._sessions)
             self._runner.include(new._runner)
             self.topics.include(new.topics)
             new._join(self)
@@ -524,10 +557,12 @@ class App:
 
         Raises:
             ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
-                not possible here.
+                not possible here, or would not see the same sessions.
         """
         check_not_importing("app.run()")
         self._check_not_mounted()
+        if type(workers) is int and workers > 1:
+            self._sessions.check_shared()
         limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
         self._runner.run(backend, uvloop, workers, limits)
 

@@ -19,6 +19,7 @@ from pywsapp.http import Request
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+    from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
 
 _ids = count(1)
@@ -113,6 +114,15 @@ class Connection:
     def state(self) -> SimpleNamespace:
         """A namespace for your own data: `conn.state.name = "Ana"`. It is `request.state` of the handshake."""
         return self.request.state
+
+    @property
+    def session(self) -> Session:
+        """The session of the client, as it was at the handshake: `await conn.session.save()` saves changes.
+
+        Raises:
+            ConfigurationError: the route has no sessions.
+        """
+        return self.request.session
 
     @property
     def app(self) -> Application | None:

@@ -3,5 +3,6 @@
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import SessionMiddleware
 
-__all__ = ("ComponentMiddleware", "HandshakeMiddleware", "IpBlackList", "OriginCheck")
+__all__ = ("ComponentMiddleware", "HandshakeMiddleware", "IpBlackList", "OriginCheck", "SessionMiddleware")

@@ -293,7 +293,7 @@ class Router(MessageComponent):
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
                     answer = route.target(_routed(request, route, params, rest))
-                    return then(answer, partial(_response, route.target))
+                    return then(answer, partial(as_response, route.target))
                 allowed += route.methods
             elif websocket is None and not allowed:
                 return _ask_mounted(request, route, params, rest)
@@ -389,7 +389,12 @@ def _accepted(route: _Route, component: MessageComponent, answer: HandshakeAnswe
     )
 
 
-def _response(handler: HttpHandler, value: Any) -> Response:
+def as_response(handler: HttpHandler, value: Any) -> Response:
+    """Return the Response for what a handler of plain HTTP returned.
+
+    Raises:
+        TypeError: the handler returned something else.
+    """
     if isinstance(value, Response):
         return value
     if isinstance(value, (str, bytes)):
