@@ -1,7 +1,7 @@
 """`KeyValueStore`: sessions in anything that keeps bytes under keys for a time.
 
 The token is an id of 256 random bits. The key is the SHA-256 of the token. So the keys of the server, in a dump or in
-the output of `MONITOR`, contain no id that a client could send, and the time of a look-up tells nothing about other ids.
+the output of `MONITOR`, contain no id that a client could send, and the time of a look-up reveals no other id.
 
 The value is one JSON object: `{"data": {...}}`, and `"expires"` if the life of the session is fixed.
 """

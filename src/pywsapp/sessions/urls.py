@@ -15,7 +15,7 @@ _STORES = {
     "redis": ("redis", "RedisSessionStore", "redis"),
     "rediss": ("redis", "RedisSessionStore", "redis"),
     "unix": ("redis", "RedisSessionStore", "redis"),
-    "memcached": ("memcached", "MemcachedSessionStore", "memcached"),
+    "memcached": ("memcached", "MemcachedSessionStore", "sessions"),
 }
 _FLAGS = {"0": False, "1": True}
 
