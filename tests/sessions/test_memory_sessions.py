@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pywsapp.exceptions import ConfigurationError, SessionEnded
@@ -64,7 +66,7 @@ async def test_the_number_of_sessions_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("options", [{"max_age": 0}, {"max_age": float("inf")}, {"max_size": 0}, {"max_sessions": 0}])
-async def test_invalid_options(options: dict[str, float]) -> None:
+async def test_invalid_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         MemorySessionStore(**options)
 

@@ -27,7 +27,7 @@ def cookie_of(headers: dict[str, str]) -> str:
 async def opened(app: App, path: str = "/chat", cookie: str = "") -> tuple[Peer, dict[str, str]]:
     """Open a WebSocket; return the client and the fields of the response."""
     peer = peer_of(app)
-    return peer, await peer.open(path, **({"cookie": cookie} if cookie else {}))
+    return peer, await peer.open(path, b"", **({"cookie": cookie} if cookie else {}))
 
 
 async def told(peer: Peer, message: str) -> Any:

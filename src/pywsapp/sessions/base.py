@@ -85,6 +85,10 @@ class SessionStore(ABC):
         """Return the time in seconds since 1970."""
         return time.time()
 
+    def new_end(self) -> float | None:
+        """Return the end of a session that begins now, in seconds since 1970; None for one without a fixed end."""
+        return None if self.is_sliding else self.now() + self.max_age
+
     def cookie_seconds(self, data: Mapping[str, Any]) -> int | None:
         """Return the seconds that the browser keeps the cookie of a session; None for until the browser ends."""
         return math.ceil(self.max_age)
@@ -111,7 +115,7 @@ class SessionStore(ABC):
         Args:
             token: the token that it has; None for a new session, whose token must be at least 128 random bits, or
                 contain a signature.
-            stored: the session. A store ignores `expires` if its sessions slide.
+            stored: the session, whose `expires` is that of `new_end` or `load`.
 
         Raises:
             SessionEnded: the session was deleted or has expired meanwhile; so a logged-out user stays logged out.

@@ -141,8 +141,8 @@ class SessionService:
 
     async def _save_as(self, session: Session, token: str | None) -> None:
         store = self.store
-        if not store.is_sliding and session._expires is None:
-            session._expires = store.now() + store.max_age
+        if session._expires is None:
+            session._expires = store.new_end()
         stored = Stored(session._data, session._expires)
         saved = await self._call(store.save(token, stored), token)
         if saved != session._token or store.is_sliding:
