@@ -7,6 +7,7 @@ Django does, and trusts its server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
@@ -26,8 +27,8 @@ from pywsapp.sessions.json_data import encode_data
 from pywsapp.sessions.website import WebsiteStore
 
 T = TypeVar("T")
-#: The shortest key of a session that Django accepts.
-_MIN_KEY = 8
+#: What keys look like. Django's own have 32 letters and digits; caches accept at most 250 characters with the prefix.
+_KEY = re.compile(r"[0-9A-Za-z_.-]{8,128}")
 
 
 class DjangoSessionStore(WebsiteStore):
@@ -77,7 +78,7 @@ class DjangoSessionStore(WebsiteStore):
 
     async def load(self, token: str) -> Stored | None:
         """Return the session of a key."""
-        if len(token) < _MIN_KEY or not token.isascii() or not token.isprintable():
+        if not self.is_in_cookie and not _KEY.fullmatch(token):
             return None
         data = await _in_thread(lambda: self._load(token))
         return None if data is None else Stored(data)

@@ -111,12 +111,14 @@ class PhpFileStore(PhpStore):
             file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         except FileNotFoundError:
             return None
-        with open(file, "rb") as opened:
-            _lock(file)
+        try:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode) or self.now() - found.st_mtime > self.max_age:
                 return None
-            return opened.read(self.max_size + 1)
+            _lock(file)
+            return os.read(file, self.max_size + 1)
+        finally:
+            os.close(file)
 
 
 def _lock(file: int) -> None:
