@@ -50,15 +50,8 @@ async def test_ids_are_no_paths(tmp_path: Path) -> None:
     (tmp_path / "sess_short").write_bytes(PHP)
     (tmp_path / "secret").write_bytes(PHP)
     (tmp_path / "sess_..").mkdir()
-    for token in (
-        *HOSTILE_TOKENS,
-        "short",
-        "../secret",
-        "../" * 10 + "secret.......",
-        "a" * 300,
-        "a" * 26 + "\0",
-        "a" * 26 + "\n",
-    ):
+    paths = ["short", "../secret", "../" * 10 + "secret.......", "a" * 300, "a" * 26 + "\0", "a" * 26 + "\n"]
+    for token in *HOSTILE_TOKENS, *paths:
         assert await store.load(token) is None
 
 

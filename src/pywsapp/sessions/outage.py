@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from pywsapp._http_text import one_line
@@ -27,8 +28,10 @@ class OutageLog:
     def __init__(self) -> None:
         self.failed = 0
         self.unreadable = 0
-        self._since = 0.0  # seconds of the monotonic clock
+        self._is_logged = False  # whether the log has a line about the present failures
+        self._since = 0.0  # seconds of the monotonic clock, like the next two
         self._next_reminder = 0.0
+        self._silent_until = -math.inf  # a store that fails now and then has one line in this time
 
     def note_failed(self, name: str, exc: Exception, token: str | None, now: float | None = None) -> None:
         """Note that the store failed.
@@ -42,11 +45,17 @@ class OutageLog:
         now = time.monotonic() if now is None else now
         self.failed += 1
         if self.failed == 1:
-            self._since, self._next_reminder = now, now + FIRST_REMINDER_SECONDS
-            logger.error("%s is unavailable (%s); handshakes are answered with 503", name, _reason(exc, token))
+            self._since = now
+            self._is_logged = now >= self._silent_until
+            self._next_reminder = self._silent_until
+            if self._is_logged:
+                self._silent_until = self._next_reminder = now + FIRST_REMINDER_SECONDS
+                logger.error("%s is unavailable (%s); handshakes are answered with 503", name, _reason(exc, token))
         elif now >= self._next_reminder:
             seconds = now - self._since
-            self._next_reminder = now + min(seconds, LONGEST_REMINDER_SECONDS)
+            self._is_logged = True
+            self._silent_until = now + FIRST_REMINDER_SECONDS
+            self._next_reminder = now + min(max(seconds, FIRST_REMINDER_SECONDS), LONGEST_REMINDER_SECONDS)
             logger.error(
                 "%s has been unavailable for %.0f seconds (%s); it failed %d times",
                 name,
@@ -58,7 +67,8 @@ class OutageLog:
     def note_works(self, name: str) -> None:
         """Note that the store worked."""
         if self.failed:
-            logger.warning("%s is available again, after %d failures", name, self.failed)
+            if self._is_logged:
+                logger.warning("%s is available again, after %d failures", name, self.failed)
             self.failed = 0
 
     def note_unreadable(self, name: str, exc: Exception, token: str) -> None:
