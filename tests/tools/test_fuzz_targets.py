@@ -27,8 +27,8 @@ TARGETS = pytest.mark.parametrize("target", NAMES, indirect=True)
 
 
 def test_there_is_a_target_for_every_parser() -> None:
-    parsers = ["deflate", "envelope", "extensions", "frames", "proxy_header", "request_head", "response_head"]
-    assert [f"fuzz_{parser}" for parser in parsers] == NAMES
+    parsers = ["deflate", "envelope", "extensions", "frames", "php_session", "proxy_header", "request_head"]
+    assert [f"fuzz_{parser}" for parser in [*parsers, "response_head", "session_cookie"]] == NAMES
 
 
 @TARGETS

@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import secrets
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 from pywsapp.exceptions import SessionEnded, SessionError
@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")  # what token_urlsafe makes of 32 byte
 _ENVELOPE_BYTES = 64
 
 
-class KeyValueStore(SessionStore):
+class KeyValueStore(SessionStore, ABC):
     """The base of stores with random ids and JSON; a subclass has `read`, `write` and `remove`.
 
     The arguments are those of `SessionStore`.

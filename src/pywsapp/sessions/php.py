@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _LIFETIME = 1440
 _LOCK_TRIES, _LOCK_PAUSE = 5, 0.02
 
 
-class PhpStore(WebsiteStore):
+class PhpStore(WebsiteStore, ABC):
     """The base of the stores for PHP, which read and never write.
 
     Args:

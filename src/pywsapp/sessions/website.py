@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Any
 
 from pywsapp.sessions.base import SessionStore
 from pywsapp.sessions.cookies import SessionCookie
 
 
-class WebsiteStore(SessionStore):
+class WebsiteStore(SessionStore, ABC):
     """A store whose sessions a website writes too.
 
     Its cookie has exactly the name that the website uses. Sessions do not slide unless the program says so, because

@@ -174,6 +174,7 @@ async def loaded_data_belongs_to_the_caller(make: MakeSessionStore) -> None:
         token = await store.save(None, Stored(data))
         data["list"].append(2)
         found = await _data(store, token)
+        assert found is not None
         assert found == {"list": [1]}, "a change after saving changed the stored session"
         found["list"].append(3)
         assert await _data(store, token) == {"list": [1]}, "a change of loaded data changed the stored session"
