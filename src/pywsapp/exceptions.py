@@ -9,7 +9,7 @@ PywsappError
  +-- BrokerUnavailable     the broker did not accept a message
  |    +-- OutcomeUnknown   the broker may have accepted a message all the same
  +-- SessionError          a session cannot be saved here, or not any more
- |    +-- SessionEnded           the session was destroyed or has expired
+ |    +-- SessionEnded         the session was destroyed or has expired
  |    +-- SessionUnavailable   the store of sessions failed
  +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """

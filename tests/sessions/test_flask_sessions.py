@@ -185,6 +185,20 @@ tagged = st.recursive(
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    "date", ["soon", "", None, 5, [], {}, "Mon, 666666666666630 Nov 2026 06:30:05 GMT", "1 Jan 2026"]
+)
+def test_a_date_that_is_none(date: Any) -> None:
+    text = json.dumps({" d": date})
+    with flask.Flask("site").app_context():
+        try:
+            theirs = TaggedJSONSerializer().loads(text)
+        except (OverflowError, AttributeError):
+            theirs = None
+    assert load_tagged(text) == theirs
+
+
+@pytest.mark.once
 @given(tagged)
 def test_any_tag_is_read_or_refused(value: Any) -> None:
     with suppress(ValueError):

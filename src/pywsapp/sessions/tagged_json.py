@@ -90,8 +90,17 @@ def _untag(value: Any) -> Any:
     if key == " u":
         return UUID(item)
     if key == " d":
-        return parsedate_to_datetime(item)
+        return _date(item)
     if key == " di":
         ((inner, item),) = item.items()
         return {inner[:-2]: item}
     return value
+
+
+def _date(text: Any) -> datetime | None:
+    """Parse a date of HTTP; None for another text, as in Flask."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found

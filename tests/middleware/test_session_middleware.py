@@ -13,6 +13,7 @@ from support.wire import handshake, peer_of, running
 from pywsapp import (
     App,
     ConfigurationError,
+    HandshakeMiddleware,
     MessageComponent,
     Refuse,
     Request,
@@ -248,7 +249,7 @@ async def test_routes_have_stores_of_their_own() -> None:
     app, recorder = App("*", 0, session_store="memory"), Recorder()
     app.route("/one", Counter())
     app.route("/two", Counter(), sessions=MemorySessionStore(cookie="two"))
-    app.route("/three", SessionMiddleware(Counter(), MemorySessionStore(cookie="three")))
+    app.route("/three", HandshakeMiddleware(SessionMiddleware(Counter(), MemorySessionStore(cookie="three"))))
     app.route("/none", recorder, sessions=False)
     async with running(app):
         for path, name in ("/one", "session"), ("/two", "two"), ("/three", "three"):
@@ -291,6 +292,54 @@ async def test_a_mounted_app_has_its_own_store() -> None:
         peer.disconnect()
 
 
+async def test_failures_have_a_status() -> None:
+    class Unavailable(MemorySessionStore):
+        async def load(self, token: str) -> Stored | None:
+            raise OSError("refused")
+
+    app = App("*", 0, session_store="memory")
+
+    @app.http("/ended")
+    def ended(request: Request) -> None:
+        raise SessionEnded("the user has logged out")
+
+    app.http("/unavailable", lambda request: "page", sessions=Unavailable())
+    async with running(app):
+        status, _, body = await fetched(app, "/ended", "session=x")
+        assert (status, body) == (403, "the session has ended\n")
+        status, headers, body = await fetched(app, "/unavailable", "session=x")
+        assert (status, body) == (503, "sessions are not available at the moment\n")
+        assert headers["retry-after"] == "1"
+        assert (await fetched(app, "/unavailable"))[0] == 200, "without a cookie there is nothing to load"
+
+
+async def test_an_answer_keeps_its_own_cache_control() -> None:
+    app = App("*", 0, session_store="memory")
+
+    @app.http("/page", sessions=True)
+    def page(request: Request) -> Response:
+        request.session["a"] = 1
+        return Response("page", headers={"Cache-Control": "private"})
+
+    async with running(app):
+        _, headers, _ = await fetched(app, "/page")
+    assert (headers["cache-control"], headers["vary"]) == ("private", "Cookie")
+
+
+class Shared(MemorySessionStore):
+    is_shared = True
+
+
+async def test_workers_need_a_store_that_they_share() -> None:
+    outer, inner, shared = App(session_store=Shared()), App(session_store="memory"), App(session_store=Shared())
+    outer.mount("/shared", shared)
+    with pytest.raises(ConfigurationError, match="an event loop"):
+        outer.run(workers=2)
+    outer.mount("/in", inner)
+    with pytest.raises(ConfigurationError, match="belongs to one process, and workers would each have another one"):
+        outer.run(workers=2)
+
+
 async def test_stores_are_closed_when_the_app_has_ended() -> None:
     class Closing(MemorySessionStore):
         closed = 0
@@ -320,7 +369,7 @@ async def test_stores_are_closed_when_the_app_has_ended() -> None:
         (lambda: SessionMiddleware(Counter(), "memory?max_age=long"), "max_age is in seconds"),
         (lambda: SessionMiddleware(Counter(), "memory?sliding=yes"), "sliding is 0 or 1"),
         (lambda: SessionMiddleware(Counter(), "memory?prefix=x"), "have no prefix"),
-        (lambda: App(session_store="memory").run(workers=2), "belongs to one process"),
+        (lambda: App(session_store="memory").http("/", 5), "5"),  # type: ignore[call-overload]
         (lambda: SessionCookie(name="a b"), "cannot be the name of a cookie"),
         (lambda: SessionCookie(path="app"), "cannot be the path"),
         (lambda: SessionCookie(path="/;x"), "'/;x' cannot be the path"),
