@@ -283,6 +283,19 @@ async def test_a_value_that_is_no_json_fails_clearly() -> None:
     assert session.is_new
 
 
+async def test_a_new_id_does_not_bring_a_destroyed_session_back() -> None:
+    store = MemorySessionStore()
+    sessions = SessionService(store)
+    one = await sessions.open(Request())
+    one["user"] = "Ana"
+    await one.save()
+    other = await sessions.open(Request(headers=[("Cookie", f"session={one._token}")]))
+    await one.destroy()
+    with pytest.raises(SessionEnded):
+        await other.rotate()
+    assert len(store) == 0
+
+
 async def test_destroying_ends_the_session_for_others() -> None:
     sessions = SessionService(MemorySessionStore())
     one = await sessions.open(Request())

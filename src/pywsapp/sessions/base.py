@@ -31,7 +31,7 @@ class Stored(NamedTuple):
 
     Args:
         data: the data. The receiver owns it.
-        expires: the end of a session with a fixed life, in seconds since 1970; None for another one.
+        expires: the end of a session with a fixed life, in seconds since 1970; None if the store does not know it.
     """
 
     data: dict[str, Any]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
-import anyio.to_thread
 import django
 from django.apps import apps
 from django.conf import settings
@@ -24,6 +23,7 @@ from pywsapp.exceptions import ConfigurationError, SessionEnded, SessionError
 from pywsapp.sessions.base import Stored
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.json_data import encode_data
+from pywsapp.sessions.threads import in_store_thread
 from pywsapp.sessions.website import WebsiteStore
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class DjangoSessionStore(WebsiteStore):
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(_with_fresh_connections, function, abandon_on_cancel=True)
+    return await in_store_thread(lambda: _with_fresh_connections(function))
 
 
 def _with_fresh_connections(function: Callable[[], T]) -> T:

@@ -10,12 +10,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
-
 from pywsapp.exceptions import ConfigurationError, SessionError
 from pywsapp.sessions.base import Stored
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.php_format import parse_php_session
+from pywsapp.sessions.threads import in_store_thread
 from pywsapp.sessions.website import WebsiteStore
 
 try:
@@ -103,7 +102,7 @@ class PhpFileStore(PhpStore):
 
     async def read(self, session_id: str) -> bytes | None:
         """Return the content of a file."""
-        return await anyio.to_thread.run_sync(self._read, session_id, abandon_on_cancel=True)
+        return await in_store_thread(lambda: self._read(session_id))
 
     def _read(self, session_id: str) -> bytes | None:
         path = self._folder.joinpath(*session_id[: self._depth], f"sess_{session_id}")

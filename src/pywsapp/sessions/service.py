@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import anyio
 
-from pywsapp.exceptions import SessionError, SessionUnavailable
+from pywsapp.exceptions import SessionEnded, SessionError, SessionUnavailable
 from pywsapp.http import Request
 from pywsapp.sessions.base import SessionStore, Stored
 from pywsapp.sessions.cookies import MAX_COOKIE_BYTES
@@ -81,10 +81,11 @@ class SessionService:
         token, answer, store = session._token, session._answer, self.store
         if token is None or answer is None or answer.set_cookie is not None or not store.is_sliding:
             return
-        if store.is_in_cookie:
-            await self.save(session)
-        else:
+        if not store.is_in_cookie:
             answer.set_cookie = self._cookie(session, token, answer)
+        elif session._expires is None or session._expires - store.now() < store.max_age / 2:
+            # Not each time: another answer, which logs the user out, may be on its way, and this one would undo it.
+            await self.save(session)
 
     # -- the calls of Session ----------------------------------------------------------------------------------------
 
@@ -104,9 +105,11 @@ class SessionService:
         self._check_can_write()
         if session._answer is None:
             raise self._needs_response("a new id for a session")
-        old = session._token
+        old = None if self.store.is_in_cookie else session._token
+        if old is not None and await self._call(self.store.load(old), old) is None:
+            raise SessionEnded("the session was destroyed or has expired")  # or the new id would bring it back
         await self._save_as(session, None)
-        if old is not None and not self.store.is_in_cookie:
+        if old is not None:
             await self._call(self.store.delete(old), old)
 
     async def destroy(self, session: Session) -> None:
@@ -141,7 +144,7 @@ class SessionService:
 
     async def _save_as(self, session: Session, token: str | None) -> None:
         store = self.store
-        if session._expires is None:
+        if session._expires is None or store.is_sliding:
             session._expires = store.new_end()
         stored = Stored(session._data, session._expires)
         saved = await self._call(store.save(token, stored), token)
@@ -182,7 +185,7 @@ class SessionService:
     def _cookie(self, session: Session, token: str, answer: Answer) -> str:
         store = self.store
         seconds = store.cookie_seconds(session._data)
-        if seconds is not None and session._expires is not None:
+        if seconds is not None and session._expires is not None and not store.is_sliding:
             seconds = max(1, round(session._expires - store.now()))
         field = store.cookie.set_field(token, seconds, is_secure=answer.is_secure)
         if len(field) > MAX_COOKIE_BYTES:

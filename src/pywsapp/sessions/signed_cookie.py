@@ -23,7 +23,8 @@ _SALT = b"pywsapp.sessions"
 class SignedCookieStore(SessionStore):
     """Keeps each session in the cookie of its client, signed.
 
-    Saving needs a response, which sets the cookie, so an open connection can read the session and not save it.
+    Saving needs a response, which sets the cookie, so an open connection can read the session and not save it. A
+    sliding session that is only read is extended when less than half of its life is left.
 
     Args:
         key: a secret of at least 16 bytes. Of several in a list, the first one signs, and all are accepted.
@@ -51,7 +52,7 @@ class SignedCookieStore(SessionStore):
         found = decode_object(urlsafe_b64decode(encoded))  # which only a program with the key can have written
         if found["expires"] <= self.now():
             return None
-        return Stored(found["data"], None if self.is_sliding else found["expires"])
+        return Stored(found["data"], found["expires"])
 
     async def save(self, token: str | None, stored: Stored) -> str:
         """Return the cookie of a session."""
