@@ -229,6 +229,22 @@ async def test_a_cookie_without_an_age() -> None:
     assert headers["set-cookie"].endswith("; Path=/; HttpOnly; SameSite=Strict")
 
 
+@pytest.mark.parametrize(
+    ("cookie", "lines"),
+    [
+        (SessionCookie(), []),
+        (SessionCookie(secure=False), ["secure=False: a network without TLS can see it"]),
+        (SessionCookie(http_only=False), ["http_only=False: a script in a page can read it"]),
+    ],
+)
+async def test_an_unsafe_cookie_has_a_warning(
+    cookie: SessionCookie, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    MemorySessionStore(cookie=cookie)
+    found = [record.getMessage() for record in caplog.records]
+    assert found == [f"the cookie 'session' of sessions has {line}" for line in lines]
+
+
 # -- the mapping -------------------------------------------------------------------------------------------------------
 
 

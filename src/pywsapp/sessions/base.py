@@ -10,6 +10,7 @@ A store raises `SessionError` for what is wrong with one session, and any other 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.outage import OutageLog
+
+logger = logging.getLogger("pywsapp")
 
 #: Seconds that a session lives unless the program says otherwise: two weeks, as in Django and Starlette.
 DEFAULT_MAX_AGE = 14 * 24 * 3600
@@ -80,6 +83,14 @@ class SessionStore(ABC):
         self.is_sliding = sliding
         self.max_size = max_size
         self.outage = OutageLog()
+        if self.cookie.secure is False:
+            logger.warning(
+                "the cookie %r of sessions has secure=False: a network without TLS can see it", self.cookie.name
+            )
+        if not self.cookie.http_only:
+            logger.warning(
+                "the cookie %r of sessions has http_only=False: a script in a page can read it", self.cookie.name
+            )
 
     def now(self) -> float:
         """Return the time in seconds since 1970."""
