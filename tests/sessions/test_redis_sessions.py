@@ -111,6 +111,16 @@ async def test_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "pywsapp redis"]
 
 
+async def test_a_server_that_has_restarted_between_two_commands() -> None:
+    with redis_server() as server:
+        async with open_stores(lambda: session_store_for(server.url)) as (store,):
+            for _ in range(3):
+                token = await store.save(None, Stored({"a": 1}))
+                server.kill()
+                server.start()
+                assert await store.load(token) is None, "the command is sent again on a new connection"
+
+
 async def test_something_else_under_the_key_is_an_empty_session(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     app, _ = counting(f"{redis.url}?prefix=other:")
     async with running(app):
