@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -204,7 +205,7 @@ async def test_an_unavailable_cache_is_no_empty_session(engine: str, caplog: pyt
     with override_settings(CACHES=backend):
         app, _ = counting(DjangoSessionStore())
         async with running(app), peer_of(app) as peer:
-            await peer.send(handshake("/chat", cookie="sessionid=" + "a" * 32))
+            await peer.send(handshake("/chat?look", cookie="sessionid=" + "a" * 32))
             assert (await peer.head())[0] == 503
     assert "the session store of Django (cache) is unavailable (ConnectionError: " in caplog.text
     assert "a" * 32 not in caplog.text
@@ -309,8 +310,13 @@ async def test_what_is_signed_and_no_session(signed_cookies: None) -> None:
     for data in b"\x80\x04}.", b"[1]", b"{", b"[" * 900:
         with pytest.raises(SessionError, match="it is not JSON"):
             await store.load(token(data, compress=False))
+    bomb = token(b"{" + b" " * 20_000_000 + b"}", compress=True)
+    tracemalloc.start()
     with pytest.raises(SessionError, match="it has more than 1000 bytes"):
-        await store.load(token(b"{" + b" " * 100_000_000 + b"}", compress=True))
+        await store.load(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000, "it is inflated no further than allowed"
 
 
 async def test_mistakes() -> None:

@@ -65,6 +65,18 @@ async def test_the_number_of_sessions_is_bounded() -> None:
     assert len(store) == 3
 
 
+async def test_expired_sessions_are_removed_also_if_they_were_saved_late() -> None:
+    store = Timed(max_age=100, sliding=False)
+    first_end = store.time + 100
+    first = await store.save(None, Stored({"a": 1}, first_end))
+    store.time += 10
+    await store.save(None, Stored({"a": 2}, store.time + 100))
+    await store.save(first, Stored({"a": 3}, first_end))
+    store.time = first_end
+    assert await store.load(first) is None
+    assert len(store) == 1
+
+
 @pytest.mark.parametrize("options", [{"max_age": 0}, {"max_age": float("inf")}, {"max_size": 0}, {"max_sessions": 0}])
 async def test_invalid_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

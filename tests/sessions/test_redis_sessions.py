@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from support.services import Redis, redis_server
@@ -111,6 +113,16 @@ async def test_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "pywsapp redis"]
 
 
+async def test_a_server_that_has_restarted_between_two_commands() -> None:
+    with redis_server() as server:
+        async with open_stores(lambda: session_store_for(server.url)) as (store,):
+            for _ in range(3):
+                token = await store.save(None, Stored({"a": 1}))
+                server.kill()
+                server.start()
+                assert await store.load(token) is None, "the command is sent again on a new connection"
+
+
 async def test_something_else_under_the_key_is_an_empty_session(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     app, _ = counting(f"{redis.url}?prefix=other:")
     async with running(app):
@@ -126,6 +138,20 @@ async def test_something_else_under_the_key_is_an_empty_session(redis: Redis, ca
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [line.rpartition("(")[2] for line in lines] == ["1 so far)", "2 so far)", "4 so far)"]
     assert lines[0].startswith(f"a session of the session store redis://127.0.0.1:{redis.port} counts as empty: it is")
+
+
+async def test_a_user_with_the_documented_rights(redis: Redis) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "sessions.md").read_text()
+    (command,) = [line for line in text.splitlines() if line.startswith("ACL SETUSER")]
+    assert redis.ask(*command.split()) == "+OK"
+    url = f"redis://pywsapp:secret@127.0.0.1:{redis.port}"
+    for query in "", "?sliding=0":
+        async with open_stores(partial(session_store_for, url + query)) as (store,):
+            token = await store.save(None, Stored({"a": 1}, store.new_end()))
+            assert (await store.load(token) or Stored({})).data == {"a": 1}
+            await store.save(token, Stored({"a": 2}, store.new_end()))
+            await store.delete(token)
+            assert await store.load(token) is None
 
 
 async def test_an_invalid_url() -> None:
