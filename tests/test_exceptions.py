@@ -18,6 +18,9 @@ from pywsapp.exceptions import (
     ProtocolError,
     PywsappError,
     Refuse,
+    SessionEnded,
+    SessionError,
+    SessionUnavailable,
     TopicError,
 )
 
@@ -34,6 +37,9 @@ def test_every_exception_is_in_the_tree() -> None:
         OutcomeUnknown,
         ProtocolError,
         Refuse,
+        SessionEnded,
+        SessionError,
+        SessionUnavailable,
         TopicError,
     }
     assert all(issubclass(kind, PywsappError) for kind in found)

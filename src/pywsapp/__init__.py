@@ -39,6 +39,11 @@ Middleware
     OriginCheck          accepts web pages of certain origins only; App.route adds it
     IpBlackList          refuses clients by IP address, with a list that changes at run time
     IpFilter             refuses clients by IP address, with lists and files of addresses
+    SessionMiddleware    gives requests and connections a session; App(session_store=...) adds it
+
+Sessions
+    Session              the data of a client: request.session, conn.session
+    SessionStore         keeps sessions; see pywsapp.sessions
 
 Options, requests and responses
     Options              limits and timeouts of connections
@@ -59,6 +64,9 @@ Exceptions
     HandshakeError       a server refused this client
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
+    SessionError         a session cannot be saved here
+    SessionEnded         a session was destroyed or has expired
+    SessionUnavailable   the store of sessions failed
 """
 
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
@@ -81,16 +89,22 @@ from pywsapp.exceptions import (
     OutcomeUnknown,
     PywsappError,
     Refuse,
+    SessionEnded,
+    SessionError,
+    SessionUnavailable,
     TopicError,
 )
 from pywsapp.http import Headers, QueryParams, Request, Response
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import SessionMiddleware
 from pywsapp.options import Deflate, Options, SlowConsumer
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.sessions.base import SessionStore
+from pywsapp.sessions.session import Session
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.presence.view import PresenceDiff, Present
@@ -133,6 +147,12 @@ __all__ = (
     "Request",
     "Response",
     "Router",
+    "Session",
+    "SessionEnded",
+    "SessionError",
+    "SessionMiddleware",
+    "SessionStore",
+    "SessionUnavailable",
     "SlowConsumer",
     "StaticFolder",
     "Topic",

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -118,16 +119,22 @@ def test_rooms() -> None:
 
 
 def test_topics() -> None:
+    def next_with(client: ClientConnection, field: str) -> dict[str, object]:
+        """Return the next message with a field; who has joined and left can be sent at any time."""
+        while field not in (message := json.loads(str(received(client)))):
+            assert message.keys() == {"joined", "left"}
+        return dict(message)
+
     with running("topics.py") as topics:
         with topics.open("/rooms/tea?name=Ana") as ana, topics.open("/rooms/tea?name=Ben") as ben:
-            position = json.loads(str(received(ana)))["position"]
-            assert json.loads(str(received(ben))) == {"position": position, "complete": True}
+            position = next_with(ana, "position")["position"]
+            assert next_with(ben, "position") == {"position": position, "complete": True}
             ben.send("a cup?")
-            said = json.loads(next(message for message in iter(lambda: str(received(ana)), "") if "cup" in message))
+            said = next_with(ana, "message")
             assert said["message"] == "a cup?"
         with topics.open(f"/rooms/tea?name=Ana&since={position}") as again:
-            assert json.loads(str(received(again))) == said
-            assert json.loads(str(received(again))) == {"position": said["position"], "complete": True}
+            assert next_with(again, "message") == said
+            assert next_with(again, "complete") == {"position": said["position"], "complete": True}
         with topics.open("/rooms/tea?since=nothing") as bad, pytest.raises(ConnectionClosed) as closed:
             bad.recv()
         assert closed.value.rcvd is not None
@@ -166,6 +173,22 @@ def test_http_and_websocket() -> None:
                 assert received(one) == "2"
             assert received(one) == "1"
             assert json.loads(site.get("/visitors")) == {"visitors": 1}
+
+
+def test_sessions() -> None:
+    with running("sessions.py") as site:
+        browser = build_opener(HTTPCookieProcessor(jar := CookieJar()))
+        url = f"http://{site.address}/"
+        assert "Log in" in browser.open(url, timeout=20).read().decode()
+        assert "Log out" in browser.open(url + "login", b"name=Ana", timeout=20).read().decode()
+        cookie = {"Cookie": "; ".join(f"{one.name}={one.value}" for one in jar)}
+        for visit in 1, 2:
+            with connect(f"ws://{site.address}/hello", additional_headers=cookie, open_timeout=20) as hello:
+                assert received(hello) == f"hello Ana, this is visit {visit}"
+        assert "Log in" in browser.open(url + "logout", b"", timeout=20).read().decode()
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{site.address}/hello", additional_headers=cookie, open_timeout=20)
+        assert refused.value.response.status_code == 401
 
 
 def test_background_tasks() -> None:

@@ -3,5 +3,13 @@
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import SessionMiddleware
 
-__all__ = ("ComponentMiddleware", "HandshakeMiddleware", "IpBlackList", "IpFilter", "OriginCheck")
+__all__ = (
+    "ComponentMiddleware",
+    "HandshakeMiddleware",
+    "IpBlackList",
+    "IpFilter",
+    "OriginCheck",
+    "SessionMiddleware",
+)
