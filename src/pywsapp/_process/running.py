@@ -7,7 +7,6 @@ import logging
 import os
 import ssl
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -26,7 +25,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.bind import ListeningSocket, is_raised_here
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
@@ -319,7 +318,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not _is_raised_by_bind(exc):
+            if not is_raised_here(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:
@@ -445,8 +444,3 @@ class Runner:
             self._server.stop(
                 replaced=self._is_replaced or is_orphaned, drain_timeout=ORPHAN_SECONDS / 2 if is_orphaned else None
             )
-
-
-def _is_raised_by_bind(exc: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
-    return frame.f_globals.get("__name__") == ListeningSocket.__module__
