@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
         "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
+        "pywsapp.stats",
         "pywsapp.topics",
     },
     {"pywsapp._lifecycle"},

@@ -11,7 +11,9 @@ from typing import Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp._limits.message_counts import MessageCounts
 from pywsapp._process.background import HookT
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
@@ -27,6 +29,7 @@ from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -555,6 +558,16 @@ class App:
         """
         self.topics.check_thread("app.stop")
         self._runner.stop()
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    def _add_limit(self, counts: MessageCounts, aclose: HookT | None) -> None:
+        """Include a limit in `stats`, and close what it uses when the App ends."""
+        self._runner.limits.add(counts)
+        if aclose is not None:
+            self._runner.add_hook(aclose, self._runner.shutdown)
 
     @property
     def port(self) -> int:

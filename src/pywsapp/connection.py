@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +59,12 @@ class Driver(Protocol):
 
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+
+    def pause(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Wait until a time is over or the transport is lost; return whether a message is still to be handled.
+
+        It is not when the transport was lost before the time was over, or when this side has called `close` or `abort`.
+        """
 
 
 class Connection:

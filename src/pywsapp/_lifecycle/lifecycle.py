@@ -42,7 +42,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask
-from pywsapp._lifecycle.error_report import report_error
+from pywsapp._lifecycle.error_report import await_reported, report_error
 from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
@@ -361,17 +360,7 @@ class Lifecycle:
             result = self._component.on_close(self.conn)
         except BaseException as exc:
             return self.report(exc)
-        return self._await_reported(result) if isinstance(result, Awaitable) else None
-
-    async def _await_reported(self, result: Awaitable[Any]) -> None:
-        """Await a handler; report what it raises."""
-        try:
-            await result
-        except BaseException as exc:
-            raise_if_cancelled(exc)
-            last = self.report(exc)
-            if last is not None:
-                await last
+        return await_reported(self._component, self.conn, result) if isinstance(result, Awaitable) else None
 
     def _leave_topics(self) -> Awaitable[None] | None:
         """Unsubscribe from the remaining topics; return what must still be awaited."""
@@ -382,7 +371,7 @@ class Lifecycle:
             except BaseException as exc:
                 reports.append(self.report(exc))
         while self._subscriptions is not None and self._subscriptions.hooks:
-            reports.append(self._await_reported(self._subscriptions.hooks.popleft()))
+            reports.append(await_reported(self._component, self.conn, self._subscriptions.hooks.popleft()))
         return await_all(reports)
 
     async def _end(self, last: Awaitable[None] | None) -> None:
@@ -423,6 +412,10 @@ class Lifecycle:
         self.machine.outbox.flush()
         self.machine.outbox.transport.write(self._ws.ping(payload))
         return latency
+
+    def pause(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Wait before a message is handled; see `Driver.pause`."""
+        return self.machine.pause(seconds)
 
     @property
     def topics(self) -> tuple[Topic, ...]:

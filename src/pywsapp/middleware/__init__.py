@@ -3,5 +3,14 @@
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 
-__all__ = ("ComponentMiddleware", "HandshakeMiddleware", "IpBlackList", "IpFilter", "OriginCheck")
+__all__ = (
+    "ComponentMiddleware",
+    "Exceeded",
+    "HandshakeMiddleware",
+    "IpBlackList",
+    "IpFilter",
+    "OriginCheck",
+    "RateLimit",
+)
