@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from support.services import Redis, redis_server
-from support.serving import GUARD, PING, Client, Recorder, serving
+from support.serving import CLOSE, GUARD, Client, Recorder, close_code, close_frame, serving
 
 from pywsapp._limits.budget import Rates
 from pywsapp._limits.shared_budget import LEASE_SECONDS, SharedBuckets, SharedBudget
@@ -92,10 +92,12 @@ async def test_a_close_is_one_for_both(redis: Redis) -> None:
     arguments = {"bytes_per_second": 1, "bytes_burst": 1000, "when_exceeded": Exceeded.CLOSE}
     async with two_apps(redis, first, second, **arguments) as [(_, one), (_, two)]:
         await one.send(b"x" * 900)
-        await one.send_frame(PING)
-        await one.receive()
+        await first.until_called("message")
         await two.send(b"y" * 200, b"z")
-        assert await two.receive_close() == 1008
+        opcode, payload = await two.receive()
+        assert (opcode, close_code(payload)) == (CLOSE, 1008)
+        await two.stream.send(close_frame(1008))
+        await two.read_to_end()
         assert await one.close() == 1000
         assert second.names() == ["open", "close"]
 
