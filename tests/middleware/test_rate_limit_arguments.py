@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pywsapp.component import EchoServer
+from pywsapp.component import Accept, EchoServer
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Request
 from pywsapp.middleware.rate_limit import Exceeded, RateLimit
@@ -68,11 +68,16 @@ class Client(SimpleNamespace):
 
 
 def opened(limit: RateLimit, client: Any) -> Any:
-    accept = limit.on_handshake(Request())
-    assert not isinstance(accept, RateLimit)
-    around = accept.component  # type: ignore[union-attr]
+    around = around_of(limit)
     around.on_open(client)
     return around
+
+
+def around_of(limit: RateLimit) -> Any:
+    """Return the copy of a RateLimit for a connection that is not open yet."""
+    accept = limit.on_handshake(Request())
+    assert isinstance(accept, Accept)
+    return accept.component
 
 
 def test_the_connections_of_a_user_share_a_limit_wherever_they_come_from() -> None:
@@ -104,12 +109,12 @@ def test_a_connection_without_a_user_counts_by_address_until_it_has_one() -> Non
 def test_a_user_without_a_name_fails_loudly_and_does_not_pass() -> None:
     limit = RateLimit(EchoServer(), messages_per_second=1, per="user")
     client = Client(object())
-    around = limit.on_handshake(Request()).component  # type: ignore[union-attr]
-    assert around is not None
-    for call in (lambda: around.on_open(client), lambda: around.on_message(client, "hello")):  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="pass a function"):
-            call()
-    around.on_close(client)  # type: ignore[arg-type]
+    around = around_of(limit)
+    with pytest.raises(TypeError, match="pass a function"):
+        around.on_open(client)
+    with pytest.raises(TypeError, match="pass a function"):
+        around.on_message(client, "hello")
+    around.on_close(client)
     assert client.sent == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import NamedTuple
 
 from pywsapp._limits.report import LimitReport
@@ -61,9 +62,15 @@ class AllMessageCounts:
             self._limits.append(counts)
 
     def tick(self, now: float) -> None:
-        """Log what the reports have not logged yet."""
-        for counts in self._limits:
-            counts.tick(now)
+        """Log what the reports have not logged yet; the server calls this about once a second.
+
+        Args:
+            now: seconds of the event loop's clock, which is another one than that of the limits on trio.
+        """
+        if self._limits:
+            now = monotonic()
+            for counts in self._limits:
+                counts.tick(now)
 
     @property
     def stats(self) -> dict[str, RateLimitStats]:
