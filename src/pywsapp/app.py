@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._limits.message_counts import MessageCounts
-from pywsapp._process.background import HookT
+from pywsapp._process.background import Hook, HookT
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
@@ -563,7 +563,7 @@ class App:
         """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
         return collect_stats(self._runner._server, self.topics, self._runner.limits)
 
-    def _add_limit(self, counts: MessageCounts, aclose: HookT | None) -> None:
+    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
         """Include a limit in `stats`, and close what it uses when the App ends."""
         self._runner.limits.add(counts)
         if aclose is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -12,6 +13,7 @@ import anyio
 import pytest
 from support.services import Redis, redis_server
 from support.serving import CLOSE, GUARD, Client, Recorder, close_code, close_frame, serving
+from support.waiting import until_blocked
 
 from pywsapp._limits.budget import Rates
 from pywsapp._limits.shared_budget import LEASE_SECONDS, SharedBuckets, SharedBudget
@@ -173,6 +175,26 @@ async def test_a_frozen_redis_counts_as_unavailable(redis: Redis) -> None:
         assert budget.reserve(0, monotonic()) > 0
         budget.give_back(0)
         assert await budget.ask(0, reserve=True) > 0
+    finally:
+        redis.thaw()
+    await buckets.aclose()
+
+
+async def test_only_one_message_waits_for_a_frozen_redis(redis: Redis) -> None:
+    buckets = SharedBuckets(redis.url, "limit", Rates(0.01, 5, None, 0))
+    budgets = [SharedBudget(buckets, str(number), monotonic()) for number in range(20)]
+    redis.freeze()
+    try:
+        assert await buckets.ask("ana", 0, reserve=False) is None
+        buckets._down_until = monotonic()  # it is time to try again
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(budgets[0].ask, 0, reserve=False))
+            await until_blocked()
+            began = monotonic()
+            for budget in budgets[1:]:
+                assert await budget.ask(0, reserve=False) == 0
+            assert monotonic() - began < 0.5
+            tasks.cancel_scope.cancel()
     finally:
         redis.thaw()
     await buckets.aclose()

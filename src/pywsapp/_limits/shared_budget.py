@@ -129,6 +129,8 @@ class SharedBuckets:
         if rates.bytes is not None:
             buckets += _bucket("bytes", rates.bytes, rates.bytes_burst, size)
         arguments = (1, f"pywsapp:limit:{self._name}:{key}", "reserve" if reserve else "take", *map(str, buckets))
+        if self._down_until is not None:  # this message tries Redis again, and no other one waits for it meanwhile
+            self._down_until = monotonic() + _TIMEOUT + _RETRY_SECONDS
         try:
             with anyio.fail_after(_TIMEOUT):
                 reply = await self._run(arguments)
