@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.serving import GUARD, PING, PONG, Recorder, close_frame, message_fr
 
 from pywsapp._limits.message_counts import RateLimitStats
 from pywsapp.app import App
+from pywsapp.auth.identity import Authenticated
 from pywsapp.component import EchoServer, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.middleware.base import ComponentMiddleware
@@ -262,6 +264,24 @@ async def test_a_function_names_the_client() -> None:
                 await client.receive()
         assert [call for call in component.calls if call[0] == "message"] == [("message", "a"), ("message", "b")]
         assert app.stats().rate_limits == {"accounts": (0, 1, 0)}
+
+
+@pytest.mark.parametrize(
+    "as_user", [lambda name: {"id": name}, lambda name: Authenticated(object(), subject=name)], ids=["id", "subject"]
+)
+async def test_the_connections_of_a_user_share_a_limit(as_user: Callable[[str], Any]) -> None:
+    component = Recorder()
+    limit = RateLimit(component, messages_per_second=0.01, messages_burst=2, per="user", when_exceeded=Exceeded.DROP)
+    app = App(port=0, authenticate=lambda request: as_user(request.query_params["name"]))
+    app.route("/", limit)
+    async with serving(app) as server:
+        for name in ("ana", "bob", "ana", "ana"):
+            async with server.client(f"/?name={name}") as client:
+                await client.send(name)
+                await client.send_frame(PING)
+                await client.receive()
+        assert [call[1] for call in component.calls if call[0] == "message"] == ["ana", "bob", "ana"]
+        assert app.stats().rate_limits == {"Recorder per user": (0, 1, 0)}
 
 
 async def test_limits_can_be_nested_and_each_counts() -> None:

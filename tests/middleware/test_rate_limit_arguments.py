@@ -58,10 +58,10 @@ def test_the_name_of_a_limit_is_that_of_what_it_limits() -> None:
 
 
 class Client(SimpleNamespace):
-    """What a RateLimit uses of a connection, with a user."""
+    """What a RateLimit uses of a connection."""
 
     def __init__(self, user: Any = None, remote_address: str = "192.0.2.1") -> None:
-        super().__init__(user=user, remote_address=remote_address, sent=[])
+        super().__init__(user=user, remote_address=remote_address, request=Request(), sent=[])
 
     def send(self, message: str) -> None:
         self.sent.append(message)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from pywsapp._lifecycle.lifecycle import Lifecycle
+    from pywsapp.connection import Connection
 
 
 class DelayedCall:
@@ -27,3 +31,14 @@ class DelayedCall:
     async def _both(self) -> Any:
         result = await self.begin()
         return await result if isinstance(result, Awaitable) else result
+
+
+async def pause(conn: Connection, seconds: float) -> bool:
+    """Wait before a message of a connection is handled, until a time is over or its transport is lost.
+
+    Returns:
+        whether the message must still be handled. It must not if the transport was lost before the time was over, or
+        if this side has called `close` or `abort`.
+    """
+    driver = cast("Lifecycle | None", conn._driver)
+    return driver is not None and await driver.machine.pause(seconds)

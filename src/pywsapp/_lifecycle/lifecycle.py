@@ -39,10 +39,11 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -204,9 +205,11 @@ class Lifecycle:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
-        """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
-        self.machine.outbox.flush()
-        return False
+        """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
+
+        The peer still gets what is queued for it, where the transport can end one direction only.
+        """
+        return self.machine.stream_ended()
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""
@@ -413,10 +416,6 @@ class Lifecycle:
         self.machine.outbox.transport.write(self._ws.ping(payload))
         return latency
 
-    def pause(self, seconds: float) -> Coroutine[Any, Any, bool]:
-        """Wait before a message is handled; see `Driver.pause`."""
-        return self.machine.pause(seconds)
-
     @property
     def topics(self) -> tuple[Topic, ...]:
         """The topics that the connection subscribes to, in the order of subscribing."""
@@ -446,6 +445,16 @@ class Lifecycle:
             subscriptions.hooks.append(result)
             if not self.is_busy:
                 self._wake_handler_task()
+
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
+        self._host.watch_expiry(self.conn)
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size`; None is the limit of the options again."""
+        limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
+        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
+        self._max_inflated = min(limit, sys.maxsize)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import logging
 import os
 import ssl
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -27,7 +26,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.bind import ListeningSocket, is_raised_by_bind
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
@@ -38,6 +37,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
+from pywsapp.routing.guards import log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -180,6 +180,12 @@ class Runner:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
+    def use_health_port(self, port: int) -> None:
+        """Answer health checks on this port; see `App.configure`."""
+        self.check_not_running()
+        health = self._health or HealthPort(ListeningSocket(), "/health", False)
+        self._health = health._replace(listener=replace(health.listener, port=port))
+
     def rebind(
         self,
         address: str | None,
@@ -315,7 +321,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not _is_raised_by_bind(exc):
+            if not is_raised_by_bind(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:
@@ -359,6 +365,7 @@ class Runner:
         urls = " ".join(urls_of(addresses, self.http_host))
         hint = f" ({hint})" if (hint := build_hint()) else ""
         logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
+        log_guards(self._component)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside a running event loop; see `App.serve`."""
@@ -441,8 +448,3 @@ class Runner:
             self._server.stop(
                 replaced=self._is_replaced or is_orphaned, drain_timeout=ORPHAN_SECONDS / 2 if is_orphaned else None
             )
-
-
-def _is_raised_by_bind(exc: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
-    return frame.f_globals.get("__name__") == ListeningSocket.__module__

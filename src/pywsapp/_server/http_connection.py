@@ -13,7 +13,7 @@ States
                                                                            if the component answers without waiting
     DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
     STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
-                                          is an async iterator
+                                          is an async iterator or large
     LINGERING  discarded                  the rest of the request, or for  CLOSING
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
@@ -32,6 +32,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
+from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,15 +41,17 @@ import anyio.lowlevel
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
+from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._request_state import access_of, make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
-from pywsapp._server.response_progress import ResponseProgress, close_body
+from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -270,6 +273,9 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
+        ssl_object = self._transport.get_extra_info("ssl_object")
+        if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
+            make_access(request).certificate = ssl_object.getpeercert() or None
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             server.check_capacity()
@@ -277,10 +283,10 @@ class HttpConnection:
         answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
-            answer = ask_handshake(server.component, request)
+            answer = decide_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
-            answer = ask_request(server.component, request)
+            answer = decide_request(server.component, request)
         if must_await(answer):
             self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
@@ -352,6 +358,9 @@ class HttpConnection:
         if subprotocol is None:
             supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
             subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
+        access = access_of(request)
+        if subprotocol is None and access is not None:
+            subprotocol = access.subprotocol
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
         transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
@@ -362,6 +371,8 @@ class HttpConnection:
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
+        if access is not None and access.expires_at is not None:
+            runtime.watch_expiry(lifecycle.conn)
         logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
@@ -388,9 +399,14 @@ class HttpConnection:
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
-        stream = None if isinstance(body, (bytes, bytearray)) else body
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
-        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        content, stream = None, None
+        if not isinstance(body, (bytes, bytearray)):
+            stream = body
+        elif len(body) > PIECE:  # the transport would hold the whole body for a peer that does not read
+            stream, size = in_pieces(bytes(body)), len(body)
+        elif not head_only:
+            content = bytes(body)
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()

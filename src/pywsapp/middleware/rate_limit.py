@@ -13,11 +13,12 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pywsapp._lifecycle.delayed_call import DelayedCall
+from pywsapp._lifecycle.delayed_call import DelayedCall, pause
 from pywsapp._limits.budget import BudgetTable, MessageBudget, Rates
 from pywsapp._limits.client_keys import address_key, user_key
 from pywsapp._limits.message_counts import MessageCounts
 from pywsapp._limits.shared_budget import SharedBuckets, SharedBudget
+from pywsapp._request_state import access_of
 from pywsapp._signatures import name_of
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
@@ -131,7 +132,7 @@ class RateLimit(ComponentMiddleware):
     def on_message(self, conn: Connection, message: Any) -> Any:
         """Call the hook of the component inside, if the message is within the limits."""
         limit, budget = self._limit, self._budget
-        if limit.is_per_user and (budget is None or getattr(conn, "user", None) is not self._user):
+        if limit.is_per_user and (budget is None or conn.user is not self._user):
             budget = self._use_budget(conn)
         size = _size(message) if limit.counts_bytes else 0
         now = monotonic()
@@ -160,8 +161,7 @@ class RateLimit(ComponentMiddleware):
         counts = self._limit.counts
         if seconds > 0:
             counts.delayed.exceeded(conn, monotonic())
-        driver = conn._driver
-        if driver is not None and await driver.pause(seconds):
+        if await pause(conn, seconds):
             return self.inner.on_message(conn, message)
         if seconds > 0:
             self._budget.give_back(size)
@@ -181,7 +181,7 @@ class RateLimit(ComponentMiddleware):
         self._budget = limit.table.acquire(key, now)
         self._key = key
         if limit.is_per_user:
-            self._user = getattr(conn, "user", None)
+            self._user = conn.user
         return self._budget
 
     def _release(self) -> None:
@@ -220,7 +220,7 @@ class _Limit:
         """Return the name of the client of a connection."""
         if callable(self.per):
             return self.per(conn)
-        user = user_key(getattr(conn, "user", None)) if self.is_per_user else None
+        user = _user_of(conn) if self.is_per_user else None
         return f"address {address_key(conn.remote_address)}" if user is None else f"user {user}"
 
     def refuse(self, conn: Connection, now: float) -> None:
@@ -240,6 +240,12 @@ class _Limit:
         add_limit = getattr(app, "_add_limit", None)
         if add_limit is not None:
             add_limit(self.counts, None if self._buckets is None else self._buckets.aclose)
+
+
+def _user_of(conn: Connection) -> str | None:
+    """Return the name of the user of a connection: the subject that its guard has named, or what the user has."""
+    access = access_of(conn.request)
+    return access.subject if access is not None and access.subject is not None else user_key(conn.user)
 
 
 def _rate(what: str, rate: object, burst: object) -> tuple[float | None, float]:
