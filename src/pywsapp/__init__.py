@@ -4,6 +4,7 @@ Applications and routing
     App                  routes components and serves them; `app.run()` runs it
     Router               routes below another route, without an App
     StaticFolder         serves the files of a folder
+    Stats                what app.stats() returns: connections, limits and topics in numbers
     Application          what `conn.app` offers to a component, for type hints
 
 Components and connections
@@ -39,6 +40,8 @@ Middleware
     OriginCheck          accepts web pages of certain origins only; App.route adds it
     IpBlackList          refuses clients by IP address, with a list that changes at run time
     IpFilter             refuses clients by IP address, with lists and files of addresses
+    RateLimit            limits the messages and bytes that a client sends in a second
+    Exceeded             what happens to a message above such a limit
     SessionMiddleware    gives requests and connections a session; App(session_store=...) adds it
 
 Sessions
@@ -98,6 +101,7 @@ from pywsapp.http import Headers, QueryParams, Request, Response
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 from pywsapp.middleware.session import SessionMiddleware
 from pywsapp.options import Deflate, Options, SlowConsumer
 from pywsapp.publisher import AsyncPublisher, Publisher
@@ -105,6 +109,7 @@ from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
 from pywsapp.sessions.session import Session
+from pywsapp.stats import Stats
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.presence.view import PresenceDiff, Present
@@ -125,6 +130,7 @@ __all__ = (
     "ConnectionClosed",
     "Deflate",
     "EchoServer",
+    "Exceeded",
     "HandshakeError",
     "HandshakeMiddleware",
     "Headers",
@@ -142,6 +148,7 @@ __all__ = (
     "Publisher",
     "PywsappError",
     "QueryParams",
+    "RateLimit",
     "Recovery",
     "Refuse",
     "Request",
@@ -155,6 +162,7 @@ __all__ = (
     "SessionUnavailable",
     "SlowConsumer",
     "StaticFolder",
+    "Stats",
     "Topic",
     "TopicError",
     "__version__",

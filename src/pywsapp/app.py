@@ -12,7 +12,9 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
-from pywsapp._process.background import HookT
+from pywsapp._limits.message_counts import MessageCounts
+from pywsapp._process.background import Hook, HookT
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
@@ -31,6 +33,7 @@ from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
+from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -641,6 +644,16 @@ class App:
         """
         self.topics.check_thread("app.stop")
         self._runner.stop()
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
+        """Include a limit in `stats`, and close what it uses when the App ends."""
+        self._runner.limits.add(counts)
+        if aclose is not None:
+            self._runner.add_hook(aclose, self._runner.shutdown)
 
     @property
     def port(self) -> int:

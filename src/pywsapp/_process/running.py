@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
+from pywsapp._limits.message_counts import AllMessageCounts
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
@@ -73,6 +74,7 @@ class Runner:
         background: the timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
+        limits: the limits of messages, for statistics.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Runner:
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
+        self.limits = AllMessageCounts()
         self._app = app
         self._component = component
         self._topics = topics
@@ -420,6 +423,7 @@ class Runner:
             app=self._app,
             max_pending=self._max_pending,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
+            timed=(self.limits,),
             count=self._context.count if self._context is not None and self._max_connections else None,
         )
 

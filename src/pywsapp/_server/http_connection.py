@@ -341,6 +341,7 @@ class HttpConnection:
         elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
             self._enter(HttpState.UPGRADED)
+            self._server.counts.handshakes += 1
             self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
@@ -382,6 +383,7 @@ class HttpConnection:
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
+        self._server.counts.refused[refuse.status] += 1
         logger.info("%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 
     def _peer(self) -> str:

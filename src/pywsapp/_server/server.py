@@ -16,10 +16,11 @@ from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp._server.connection_log import ConnectionLog
+from pywsapp._server.counts import ServerCounts
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
-from pywsapp._server.runtime import Runtime, end_one
+from pywsapp._server.runtime import Runtime, Timed, end_one
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
@@ -78,9 +79,11 @@ class Server:
         has_watchdog: whether a thread reports handlers that block the event loop.
         max_pending: when the server has more connections without a complete request, it drops the oldest ones.
         count: the connections of all processes, which `max_connections` limits; None if there is only this process.
+        timed: further objects whose `tick` is called about once a second.
 
     Attributes:
         accepted: the number of connections since the start.
+        counts: what happened since the start.
         pending: the connections without an admitted request.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
@@ -100,8 +103,10 @@ class Server:
         is_probe: Callable[[Request], bool] = lambda request: False,
         has_watchdog: bool = True,
         count: ConnectionCount | None = None,
+        timed: Sequence[Timed] = (),
     ) -> None:
         self.app = app
+        self.counts = ServerCounts()
         self._count = count
         self.connection_log = ConnectionLog(access_log)
         self.component = component
@@ -115,7 +120,7 @@ class Server:
         self.pending = PendingConnections(
             options, min(max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
         )
-        self.runtime.timed = (self.pending,)
+        self.runtime.timed = (self.pending, *timed)
         self.draining = False
         self.accepted = 0
         self.sockets: list[socket.socket] = []
@@ -243,6 +248,8 @@ class Server:
         if self._count is not None:
             self._count.update(self.pending.admitted)
         if isinstance(connection, Lifecycle):
+            if connection.machine.limit is not None:
+                self.counts.closed_by_limit[connection.machine.limit] += 1
             self.connection_log.closed(connection.conn)
 
     def _log_accept_error(self, exc: OSError) -> None:
