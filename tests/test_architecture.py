@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._http_text",
+        "pywsapp._limits",
         "pywsapp._signatures",
         "pywsapp._version",
         "pywsapp.close_codes",
