@@ -150,6 +150,8 @@ class Runtime:
             options.ping_interval or options.ping_timeout,
             options.close_timeout,
             options.message_timeout,
+            options.idle_timeout or options.ping_timeout,
+            options.max_connection_age or options.ping_timeout,
         )
         interval = min(1.0, max(0.02, shortest / 4))
         while True:
