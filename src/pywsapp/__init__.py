@@ -44,6 +44,7 @@ Options, requests and responses
     Options              limits and timeouts of connections
     Deflate              how messages are compressed: Options(deflate=Deflate())
     SlowConsumer         what happens to a client that reads too slowly
+    TooMany              what happens to a user that has too many connections
     Request              the request of a handshake or of a page
     Headers              its header fields
     QueryParams          the parameters in its URL
@@ -85,7 +86,7 @@ from pywsapp.http import Headers, QueryParams, Request, Response
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
-from pywsapp.options import Deflate, Options, SlowConsumer
+from pywsapp.options import Deflate, Options, SlowConsumer, TooMany
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
@@ -132,6 +133,7 @@ __all__ = (
     "Router",
     "SlowConsumer",
     "StaticFolder",
+    "TooMany",
     "Topic",
     "TopicError",
     "__version__",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._process.background import HookT
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
@@ -22,7 +23,7 @@ from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
-from pywsapp.options import Options
+from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
@@ -66,6 +67,14 @@ class App:
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
+        max_handshakes_per_second: handshakes that are admitted, on average; workers share them equally. The server
+            refuses others with status 503, and a Retry-After field that spreads the clients that come again.
+        max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
+            together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
+            clients on Unix sockets do not count.
+        max_connections_per_user: connections of one user; clients without a user do not count.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
+            of all workers, to close the oldest those of each worker.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -94,12 +103,24 @@ class App:
         broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        max_handshakes_per_second: float | None = None,
+        max_connections_per_address: int | None = None,
+        max_connections_per_user: int | None = None,
+        on_too_many: TooMany = TooMany.REFUSE,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
+        limits = ConnectionLimits(
+            max_connections=max_connections,
+            max_pending=max_pending,
+            max_handshakes_per_second=max_handshakes_per_second,
+            max_connections_per_address=max_connections_per_address,
+            max_connections_per_user=max_connections_per_user,
+            on_too_many=on_too_many,
+        )
+        self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
         self._mounted: list[App] = []
         self._is_mounted = False

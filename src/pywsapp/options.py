@@ -34,6 +34,13 @@ class SlowConsumer(Enum):
     DROP_OLDEST = "drop_oldest"  #: drop queued messages, oldest first, until the new message fits
 
 
+class TooMany(Enum):
+    """What the server does when a user with `App(max_connections_per_user=...)` connections opens another one."""
+
+    REFUSE = "refuse"  #: refuse the new connection with status 429
+    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection of this process with 1008
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
     """How permessage-deflate (RFC 7692) is negotiated and used.

@@ -31,6 +31,7 @@ def end_of(pipe: Pipe) -> tuple[int | None, str]:
 def age_of_end(options: Options) -> int:
     """Return the age at which a connection closes, rounded up to 10 seconds."""
     pipe = Pipe(Recorder(), options)
+    now: int
     for now in (0, *range(890, 2000, 10)):
         tick(pipe, now)
         if not pipe.conn.is_open:
@@ -205,11 +206,13 @@ def test_these_limits_are_numbers_above_zero(name: str, value: Any) -> None:
 # -- on a server -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "code"), [("max_connection_age", 1012), ("idle_timeout", 1000)])
-async def test_a_server_enforces_these_limits(name: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "code"), [(Options(max_connection_age=0.2), 1012), (Options(idle_timeout=0.2), 1000)], ids=["age", "idle"]
+)
+async def test_a_server_enforces_these_limits(options: Options, code: int) -> None:
     component = Recorder()
     async with (
-        serving(component, options=Options(**{name: 0.2})) as server,
+        serving(component, options=options) as server,
         server.client() as client,
     ):
         assert await client.receive_close() == code

@@ -23,6 +23,7 @@ from support.waiting import until_blocked
 from support.wire import Peer, Site, get, handshake, peer_of, serving
 
 from pywsapp import ConfigurationError, Connection, EchoServer, MessageComponent, Options, Response
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 
@@ -81,7 +82,7 @@ async def test_date_field_is_now() -> None:
 def test_max_connections_reserves_files() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 0 < Server(EchoServer(), Options()).max_connections < (soft if soft != resource.RLIM_INFINITY else 10**9)
-    assert Server(EchoServer(), Options(), 7).max_connections == 7
+    assert Server(EchoServer(), Options(), ConnectionLimits(max_connections=7)).max_connections == 7
 
 
 # -- draining ----------------------------------------------------------------------------------------------------------

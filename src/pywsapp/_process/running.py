@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
@@ -73,6 +74,7 @@ class Runner:
         background: the timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
+        limits: the limits of its connections.
     """
 
     def __init__(
@@ -90,12 +92,11 @@ class Runner:
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
+        self.limits = ConnectionLimits()
         self._app = app
         self._component = component
         self._topics = topics
         self._options = options
-        self._max_connections: int | None = None
-        self._max_pending: int | None = None
         self._proxies = Proxies()
         self._access_log = False
         self._health: HealthPort | None = None
@@ -108,12 +109,11 @@ class Runner:
 
     def configure(
         self,
-        max_connections: int | None = None,
+        limits: ConnectionLimits | None = None,
         trusted_proxies: Iterable[str] | None = None,
         *,
         access_log: bool | None = None,
         http_host: str | Sequence[str] | None = None,
-        max_pending: int | None = None,
     ) -> None:
         """Change settings of the server; None keeps a value.
 
@@ -121,22 +121,14 @@ class Runner:
             ConfigurationError: a value is not valid, or the App runs already.
         """
         self.check_not_running()
-        if max_connections is not None:
-            if max_connections < 1:
-                raise ConfigurationError(
-                    f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
-                )
-            self._max_connections = max_connections
+        if limits is not None:
+            self.limits = limits
         if trusted_proxies is not None:
             self._proxies = Proxies(trusted_proxies)
         if access_log is not None:
             self._access_log = access_log
         if http_host is not None:
             self.http_host = http_host
-        if max_pending is not None:
-            if type(max_pending) is not int or max_pending < 1:
-                raise ConfigurationError(f"max_pending must be a whole number from 1 on, not {max_pending!r}")
-            self._max_pending = max_pending
 
     def check_not_running(self) -> None:
         """Check that the App does not run.
@@ -212,8 +204,7 @@ class Runner:
             "proxy_protocol": first.proxy_protocol,
             "listen()": others,
             "trusted_proxies": self._proxies,
-            "max_connections": self._max_connections,
-            "max_pending": self._max_pending,
+            **self.limits.changed(),
             "access_log": self._access_log,
             "health(port=...)": self._health,
             "broker": self._topics.broker,
@@ -406,14 +397,13 @@ class Runner:
         return Server(
             self._component,
             self._options,
-            self._max_connections,
+            self.limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
-            max_pending=self._max_pending,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
-            count=self._context.count if self._context is not None and self._max_connections else None,
+            count=self._context.count if self._context is not None and self.limits.max_connections else None,
         )
 
     async def _run_shutdown_hooks(self) -> None:

@@ -41,6 +41,7 @@ from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
+from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
 from pywsapp._protocol.websocket import WebSocket
@@ -190,6 +191,8 @@ class HttpConnection:
         self._lost = True
         assert self._pending is not None
         self._server.pending.remove(self._pending)
+        if self._server.admission is not None and self._request is not None:
+            self._server.admission.release(self._request)  # accepting it has failed
         self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
@@ -272,6 +275,8 @@ class HttpConnection:
         self._request = request
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
+            if self._is_handshake and server.admission is not None:
+                server.admission.check(request)
             server.check_capacity()
             server.pending.remove(pending)
         answer: Accept | Response | Awaitable[Accept | Response]
@@ -354,7 +359,10 @@ class HttpConnection:
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
         transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
+        place = None if self._server.admission is None else self._server.admission.admit(request)
         lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
+        if place is not None:
+            place.conn = lifecycle.conn
         transport.write(response)
         if options.high_water != self._server.options.high_water:
             transport.set_write_buffer_limits(high=options.high_water)
@@ -378,7 +386,8 @@ class HttpConnection:
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
-        logger.info("%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
+        level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO  # what its report logs is not repeated
+        logger.log(level, "%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""

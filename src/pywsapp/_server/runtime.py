@@ -59,6 +59,8 @@ class Runtime:
         options: its time limits decide how often `tick` is called for each connection.
         on_ended: called with each connection that has ended; must not raise.
         timed: further objects whose `tick` is called.
+        on_disconnected: called with each connection that has lost its transport while its handlers still run; must not
+            raise.
 
     Attributes:
         connections: the connections that have not ended: HTTP connections and lifecycles.
@@ -66,12 +68,17 @@ class Runtime:
     """
 
     def __init__(
-        self, options: Options, on_ended: Callable[[Any], None] | None = None, timed: Sequence[Timed] = ()
+        self,
+        options: Options,
+        on_ended: Callable[[Any], None] | None = None,
+        timed: Sequence[Timed] = (),
+        on_disconnected: Callable[[Any], None] | None = None,
     ) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
         self._options = options
         self._on_ended = on_ended
+        self._on_disconnected = on_disconnected
         self.timed = timed
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
@@ -85,6 +92,8 @@ class Runtime:
     def disconnected(self, connection: Any) -> None:
         """Note that a connection has lost its transport, while its handlers still run."""
         self._disconnected.add(connection)
+        if self._on_disconnected is not None:
+            self._on_disconnected(connection)
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
