@@ -39,9 +39,7 @@ class ConnectionLimits:
         if not isinstance(self.on_too_many, TooMany):
             raise ConfigurationError(f"on_too_many must be a TooMany, not {self.on_too_many!r}")
         if self.on_too_many is not TooMany.REFUSE and self.max_connections_per_user is None:
-            raise ConfigurationError(
-                "on_too_many needs max_connections_per_user, the limit that it is for"
-            )
+            raise ConfigurationError("on_too_many needs max_connections_per_user, the limit that it is for")
 
     @property
     def limits_handshakes(self) -> bool:

@@ -86,15 +86,19 @@ class Admission:
         counting: what to count with.
         proxies: the trusted proxies, whose addresses do not count.
         reports: the reports of limits by their names.
+
+    Attributes:
+        counting: what it counts with.
+        reports: the reports.
     """
 
     def __init__(
         self, limits: ConnectionLimits, counting: Counting, proxies: Proxies, reports: Mapping[str, LimitReport]
     ) -> None:
         self._limits = limits
-        self._counting = counting
+        self.counting = counting
         self._proxies = proxies
-        self._reports = reports
+        self.reports = reports
         rate = limits.max_handshakes_per_second
         self._rate = None if rate is None else HandshakeRate(rate / counting.processes)
         self._places: dict[Request, Place] = {}
@@ -113,12 +117,12 @@ class Admission:
             OverLimit: with 503 above the rate, and with 429 if its address has too many connections.
         """
         if self._rate is not None and (wait := self._rate.take(time.monotonic())):
-            self._reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
+            self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
             seconds = random.randint(1, math.ceil(wait))
             raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
         address = self._address_of(request)
         limit = self._limits.max_connections_per_address or 0
-        if address is not None and self._counting.addresses.total(address) >= limit:
+        if address is not None and self.counting.addresses.total(address) >= limit:
             raise self._too_many_of_address(address)
 
     def admit(self, request: Request) -> Place:
@@ -128,11 +132,11 @@ class Admission:
             OverLimit: with 429 if its address or its user has too many connections.
         """
         address = self._address_of(request)
-        user = None if self._limits.max_connections_per_user is None else self._counting.user_key(request)
+        user = None if self._limits.max_connections_per_user is None else self.counting.user_key(request)
         if address is not None:
-            self._counting.addresses.add(address)  # before the check, so that two processes never admit too many
-            if self._counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
-                self._counting.addresses.remove(address)
+            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
+            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
+                self.counting.addresses.remove(address)
                 raise self._too_many_of_address(address)
         place = Place(address, user)
         if user is not None:
@@ -140,7 +144,7 @@ class Admission:
                 self._count_user(user, place)
             except OverLimit:
                 if address is not None:
-                    self._counting.addresses.remove(address)
+                    self.counting.addresses.remove(address)
                 raise
         self._places[request] = place
         return place
@@ -150,13 +154,13 @@ class Admission:
         place = self._places.pop(request, None)
         if place is not None:
             if place.address is not None:
-                self._counting.addresses.remove(place.address)
+                self.counting.addresses.remove(place.address)
             self._release_user(place)
 
     def _release_user(self, place: Place) -> None:
         user, place.user, place.conn = place.user, None, None
         if user is not None:
-            self._counting.users.remove(user)
+            self.counting.users.remove(user)
             if self._closes_oldest:
                 places = self._users[user]
                 del places[place]
@@ -171,7 +175,7 @@ class Admission:
         return network_of(address)
 
     def _too_many_of_address(self, address: str) -> OverLimit:
-        self._reports["max_connections_per_address"].exceeded(address, time.monotonic())
+        self.reports["max_connections_per_address"].exceeded(address, time.monotonic())
         self._suspect(address)
         return OverLimit(429, body="too many connections from this address")
 
@@ -181,11 +185,11 @@ class Admission:
         times = times + 1 if address == suspected else 1
         self._suspected = address, times
         if times == _SUSPICIOUS and is_private(address):
-            self._reports["untrusted_proxy"].exceeded(address, time.monotonic())
+            self.reports["untrusted_proxy"].exceeded(address, time.monotonic())
 
     def _count_user(self, user: str, place: Place) -> None:
-        limit, users = self._limits.max_connections_per_user or 0, self._counting.users
-        report = self._reports["max_connections_per_user"]
+        limit, users = self._limits.max_connections_per_user or 0, self.counting.users
+        report = self.reports["max_connections_per_user"]
         if not self._closes_oldest:
             users.add(user)
             if users.total(user) > limit:

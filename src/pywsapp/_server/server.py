@@ -138,7 +138,7 @@ class Server:
             options, min(limits.max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
         )
         self.runtime.timed = (self.pending, self)
-        self.reports = {name: LimitReport(text, level=level) for name, (text, level) in _REPORTS.items()}
+        self.reports = make_reports()
         self.admission: Admission | None = None
         if limits.limits_handshakes:
             self.admission = Admission(limits, counting or Counting(), self.proxies, self.reports)
@@ -330,6 +330,11 @@ class Server:
             await self.runtime.wait_empty()
         if scope.cancelled_caught:
             logger.warning("%d connections did not end in time and are aborted", len(self.runtime.connections))
+
+
+def make_reports() -> dict[str, LimitReport]:
+    """Return new reports of all limits, by their names."""
+    return {name: LimitReport(text, level=level) for name, (text, level) in _REPORTS.items()}
 
 
 def _connections_allowed() -> int:
