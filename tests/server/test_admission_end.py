@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.serving import CLOSE, GUARD, TEXT, frame
-from support.wire import Peer, Site, handshake, peer_of, serving
+from support.wire import Peer, Site, get, handshake, peer_of, serving
 
 from pywsapp import Accept, App, EchoServer, MessageComponent, Options, Request, TooMany
 from pywsapp._server.admission import Counting
@@ -96,13 +96,13 @@ async def test_handshakes_above_the_rate_get_503_with_a_random_retry_after(caplo
 
 
 async def test_plain_requests_are_no_handshakes() -> None:
-    async with serving(Site(), max_handshakes_per_second=0.01, max_connections_per_address=1) as server:
-        async with peer_of(server) as first:
-            await first.open()
-            for _ in range(3):
-                async with peer_of(server) as peer:
-                    await peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                    assert (await peer.head())[0] == 200
+    limits: dict[str, Any] = {"max_handshakes_per_second": 0.01, "max_connections_per_address": 1}
+    async with serving(Site(), **limits) as server, peer_of(server) as first:
+        await first.open()
+        for _ in range(3):
+            async with peer_of(server) as peer:
+                await peer.send(get())
+                assert (await peer.head())[0] == 200
 
 
 async def test_max_connections_has_a_report(caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +133,7 @@ async def test_a_user_with_too_many_connections_gets_429() -> None:
 
 
 async def test_the_oldest_connection_of_a_user_is_closed_with_1008() -> None:
-    limits = {"max_connections_per_user": 1, "on_too_many": TooMany.CLOSE_OLDEST}
+    limits: dict[str, Any] = {"max_connections_per_user": 1, "on_too_many": TooMany.CLOSE_OLDEST}
     async with serving(Site(), **limits, counting=counting()) as server:
         async with peer_of(server) as first, peer_of(server) as second:
             await first.open(user="ana")
@@ -154,7 +154,13 @@ async def test_the_clients_of_a_trusted_proxy_count_and_not_the_proxy() -> None:
     async with anyio.create_task_group() as tasks:
         await tasks.start(app.serve)
         peers = []
-        for forwarded in ({}, {}, {"x_forwarded_for": "192.0.2.1"}, {"x_forwarded_for": "192.0.2.2"}):
+        fields: tuple[dict[str, Any], ...] = (
+            {},
+            {},
+            {"x_forwarded_for": "192.0.2.1"},
+            {"x_forwarded_for": "192.0.2.2"},
+        )
+        for forwarded in fields:
             peers.append(peer_of(app))
             await peers[-1].open(**forwarded)
         assert (await refusal_of(app, x_forwarded_for="192.0.2.1"))[0] == 429
@@ -173,7 +179,7 @@ class Ending(MessageComponent):
         self.gate = anyio.Event()
 
     def on_handshake(self, request: Request) -> Accept | None:
-        return Accept(headers=[("bad name", "")]) if request.path == "/bad" else None
+        return Accept(headers=(("bad name", ""),)) if request.path == "/bad" else None
 
     def on_open(self, conn: Any) -> None:
         if conn.request.path == "/fail":
@@ -257,7 +263,7 @@ ENDS = {
 async def test_each_end_makes_room(end: Callable[[Peer], Any]) -> None:
     component = Ending()
     options = Options(ping_interval=0.1, ping_timeout=0.1) if end is silent else Options()
-    limits = {"max_connections_per_address": 1, "max_connections_per_user": 1}
+    limits: dict[str, Any] = {"max_connections_per_address": 1, "max_connections_per_user": 1}
     async with serving(component, options, **limits, counting=counting()) as server:
         for _ in range(2):
             async with peer_of(server) as peer:
@@ -301,13 +307,11 @@ async def test_a_cancelled_server_counts_nothing_afterwards() -> None:
     app.route("/", component)
     async with anyio.create_task_group() as tasks:
         await tasks.start(app.serve)
-        server = app._runner._server
-        assert server is not None
+        server: Any = app._runner._server
         peers = [peer_of(app) for _ in range(4)]
         for peer in peers:
             await peer.open()
         await peers[0].send(frame(TEXT, b"sleep"))
-        assert server.admission is not None
         assert len(server.admission) == 4
         tasks.cancel_scope.cancel()
     assert len(server.admission) == 0

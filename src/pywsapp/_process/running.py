@@ -27,6 +27,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
+from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
@@ -404,7 +405,17 @@ class Runner:
             app=self._app,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
             count=self._context.count if self._context is not None and self.limits.max_connections else None,
+            counting=self._counting(),
         )
+
+    def _counting(self) -> Counting:
+        """Return what the limits of addresses and users count with: all workers, if they can share memory."""
+        context = self._context
+        if context is None:
+            return Counting()
+        if context.count is None:
+            return Counting(processes=context.workers)
+        return Counting(context.count.addresses, context.count.users, context.workers)
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self.shutdown:
