@@ -247,6 +247,7 @@ class App(pywsapp.App):
         print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
+        print(self._runner.limits.changed())
 
 app = App("chat.example", 8081, "127.0.0.2")
 """
@@ -280,6 +281,7 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         "127.0.0.2 8081 None None False",
         "chat.example None False",
         "False False {'backend': 'asyncio', 'workers': 1}",
+        "{}",
     ]
 
 
@@ -294,6 +296,10 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         ("--trusted-proxies", "10.0.0.0/8,unix", 2, "True False {'backend': 'asyncio', 'workers': 1}"),
         ("--workers", "3", 2, "False False {'backend': 'asyncio', 'workers': 3}"),
         ("--backend", "trio", 2, "False False {'backend': 'trio', 'workers': 1}"),
+        ("--max-connections", "9", 3, "{'max_connections': 9}"),
+        ("--max-connections-per-address", "9", 3, "{'max_connections_per_address': 9}"),
+        ("--max-connections-per-user", "9", 3, "{'max_connections_per_user': 9}"),
+        ("--max-handshakes-per-second", "9.5", 3, "{'max_handshakes_per_second': 9.5}"),
     ],
 )
 def test_option_and_its_environment_variable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -496,8 +497,11 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
+        **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
+
+        `limits` are `max_connections` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -510,7 +514,9 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
+        given = {name: value for name, value in limits.items() if value is not None}
+        changed = replace(self._runner.limits, **given) if given else None
+        self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(
         self,

@@ -44,7 +44,7 @@ async def refusal_of(server: Server | App, **fields: str) -> tuple[int, dict[str
 
 async def test_an_address_with_too_many_connections_gets_429(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pywsapp")
-    asked = []
+    asked: list[Any] = []
     async with serving(Site(decide=asked.append), max_connections_per_address=2) as server:
         async with peer_of(server) as first, peer_of(server) as second:
             await first.open()
