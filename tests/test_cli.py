@@ -247,7 +247,7 @@ class App(pywsapp.App):
         print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
-        print(self._runner.limits.changed())
+        print(self._runner.connection_limits.changed())
 
 app = App("chat.example", 8081, "127.0.0.2")
 """

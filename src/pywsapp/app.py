@@ -515,7 +515,7 @@ class App:
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
         given = {name: value for name, value in limits.items() if value is not None}
-        changed = replace(self._runner.limits, **given) if given else None
+        changed = replace(self._runner.connection_limits, **given) if given else None
         self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
 
     def run(

@@ -75,7 +75,7 @@ class Runner:
         background: the timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
-        limits: the limits of its connections.
+        connection_limits: the limits of its connections.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Runner:
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
-        self.limits = ConnectionLimits()
+        self.connection_limits = ConnectionLimits()
         self._app = app
         self._component = component
         self._topics = topics
@@ -123,7 +123,7 @@ class Runner:
         """
         self.check_not_running()
         if limits is not None:
-            self.limits = limits
+            self.connection_limits = limits
         if trusted_proxies is not None:
             self._proxies = Proxies(trusted_proxies)
         if access_log is not None:
@@ -205,7 +205,7 @@ class Runner:
             "proxy_protocol": first.proxy_protocol,
             "listen()": others,
             "trusted_proxies": self._proxies,
-            **self.limits.changed(),
+            **self.connection_limits.changed(),
             "access_log": self._access_log,
             "health(port=...)": self._health,
             "broker": self._topics.broker,
@@ -398,13 +398,13 @@ class Runner:
         return Server(
             self._component,
             self._options,
-            self.limits,
+            self.connection_limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
-            count=self._context.count if self._context is not None and self.limits.max_connections else None,
+            count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
             counting=self._counting(),
         )
 
