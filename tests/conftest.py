@@ -28,6 +28,7 @@ BACKENDS = [
 #: Files that run on one build only: tests of documents and tools, tests that build both builds themselves, and tests of
 #: brokers, load balancers and supervisors, which have no compiled modules.
 ONCE = {
+    "test_api_keys.py",
     "test_app_run.py",
     "test_architecture.py",
     "test_asyncio_bridge.py",
@@ -36,9 +37,14 @@ ONCE = {
     "test_check_broker.py",
     "test_cli.py",
     "test_compiled.py",
+    "test_fault_log.py",
+    "test_fault_network.py",
+    "test_fault_proxy.py",
     "test_fault_record.py",
     "test_faults.py",
     "test_interleave.py",
+    "test_jwks.py",
+    "test_jwt.py",
     "test_layout.py",
     "test_links.py",
     "test_load_balancers.py",
@@ -62,8 +68,10 @@ ONCE = {
     "test_redis_faults.py",
     "test_redis_history.py",
     "test_run_workers.py",
+    "test_signed_urls.py",
     "test_sizing.py",
     "test_supervisor.py",
+    "test_tickets.py",
     "test_workflows.py",
     "test_wsload.py",
     "test_wsload_command_line.py",

@@ -167,7 +167,7 @@ def test_a_request_shows_no_secrets() -> None:
 
 def test_a_request_takes_no_free_attributes() -> None:
     with pytest.raises(AttributeError):
-        Request().user = "ana"  # type: ignore[attr-defined]
+        Request().name = "ana"  # type: ignore[attr-defined]
 
 
 def test_what_a_peer_wrote_stays_on_one_line_and_short() -> None:

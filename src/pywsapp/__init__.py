@@ -54,6 +54,7 @@ Exceptions
     PywsappError         the base class of the others
     ConfigurationError   a mistake in the program; the message says what to write
     Refuse               raise it in on_handshake or on_request to refuse a request
+    InvalidCredentials   the credentials of a client are not valid
     TopicError           a client asked for a topic that it cannot have
     ConnectionClosed     a connection ended before what was awaited came
     HandshakeError       a server refused this client
@@ -77,6 +78,7 @@ from pywsapp.exceptions import (
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
+    InvalidCredentials,
     OutcomeUnknown,
     PywsappError,
     Refuse,
@@ -113,6 +115,7 @@ __all__ = (
     "HandshakeError",
     "HandshakeMiddleware",
     "Headers",
+    "InvalidCredentials",
     "IpBlackList",
     "IpFilter",
     "MessageComponent",

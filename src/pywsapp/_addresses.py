@@ -28,22 +28,8 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def network_of(address: str) -> str:
-    """Return the network that stands for the client at an address: an IPv4 address itself, or the /64 of an IPv6 one.
-
-    Args:
-        address: the address of a peer or of a client behind a trusted proxy; other text is returned unchanged.
-    """
-    if ":" not in address:
-        return address
-    parsed = _parse_address(address)
-    if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
-    return address if parsed is None else str(parsed)
-
-
 def is_private(network: str) -> bool:
-    """Return whether an address, or what `network_of` returned, belongs to a private network or to this machine."""
+    """Return whether an address, or a network, belongs to a private network or to this machine."""
     parsed = _parse_address(network.partition("/")[0])
     return parsed is not None and parsed.is_private
 

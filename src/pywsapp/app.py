@@ -12,12 +12,14 @@ from typing import Any, TypeVar, overload
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp._access import Authenticate
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._process.background import HookT
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
+from pywsapp.auth.identity import public
 from pywsapp.brokers.base import MIB, Broker
 from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
@@ -76,6 +78,8 @@ class App:
         max_connections_per_user: connections of one user; clients without a user do not count.
         on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
             of all workers, to close the oldest those of each worker.
+        authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
+            every route that has none of its own: WebSockets, pages and files. Health checks stay public.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -108,9 +112,10 @@ class App:
         max_connections_per_address: int | None = None,
         max_connections_per_user: int | None = None,
         on_too_many: TooMany = TooMany.REFUSE,
+        authenticate: Authenticate | None = None,
     ) -> None:
         self.options = Options() if options is None else options
-        self.router = Router(http_host, server_options=self.options)
+        self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         limits = ConnectionLimits(
@@ -141,6 +146,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -155,6 +161,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
     ) -> ComponentT: ...
 
     def route(
@@ -168,6 +175,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -183,6 +191,7 @@ class App:
             require_origin: refuse clients that send no Origin field, which no browser does.
             options: limits for this route instead of the App's. Options that only the server reads, such as
                 `handshake_timeout`, must be those of the App.
+            authenticate: the guard of this route instead of the App's, as for `App`; `pywsapp.auth.public` for none.
 
         Returns:
             the component.
@@ -201,6 +210,7 @@ class App:
                 require_subprotocol=require_subprotocol,
                 require_origin=require_origin,
                 options=options,
+                authenticate=authenticate,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
@@ -211,21 +221,40 @@ class App:
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
             options=options,
+            authenticate=authenticate,
         )
         return component
 
     @overload
     def http(
-        self, path: str, handler: None = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: None = None,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def http(
-        self, path: str, handler: HandlerT, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: HandlerT,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
     ) -> HandlerT: ...
 
     def http(
-        self, path: str, handler: Any = None, *, methods: Iterable[str] = ("GET",), http_host: str | None = None
+        self,
+        path: str,
+        handler: Any = None,
+        *,
+        methods: Iterable[str] = ("GET",),
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
     ) -> Any:
         """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
 
@@ -235,6 +264,7 @@ class App:
                 JSON. It reads a body with `await request.read(max_size)`. Left out, this is a decorator.
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: the name that this route answers to, instead of the App's.
+            authenticate: as for `route`.
 
         Returns:
             the handler.
@@ -244,17 +274,25 @@ class App:
         """
         check_no_function(path, '@app.http("/page")')
         if handler is None:
-            return functools.partial(self.http, path, methods=methods, http_host=http_host)
-        self.router.http(path, handler, methods=methods, http_host=http_host)
+            return functools.partial(self.http, path, methods=methods, http_host=http_host, authenticate=authenticate)
+        self.router.http(path, handler, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
-    def static(self, path: str, directory: str | Path, **options: Any) -> None:
+    def static(
+        self, path: str, directory: str | Path, *, authenticate: Authenticate | None = None, **options: Any
+    ) -> None:
         """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
+
+        Args:
+            path: the prefix of the files.
+            directory: the folder.
+            authenticate: as for `route`.
+            options: the arguments of `StaticFolder`.
 
         Raises:
             ConfigurationError: there is no such folder, or the mount exists.
         """
-        self.mount(path, StaticFolder(directory, **options))
+        self.mount(path, StaticFolder(directory, **options), authenticate=authenticate)
 
     def health(
         self,
@@ -297,14 +335,27 @@ class App:
             ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
         endpoint = PublishEndpoint(self.topic, key, lambda *claim: self.topics.history.claim(*claim), max_size)
-        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*")
+        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*", authenticate=public)
 
-    def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
+    def mount(
+        self,
+        path: str,
+        component: MessageComponent | App,
+        *,
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
 
         Another App, also one inside of middleware, becomes part of this one: its hooks, timers, tasks, listeners and
         histories are added, and its topics are those of this App from then on. Its address and port are ignored. If it
         has the default `http_host`, it answers to every name that the mount answers to.
+
+        Args:
+            path: the prefix.
+            component: what is mounted.
+            http_host: the name that the mount answers to, instead of the App's.
+            authenticate: guards everything below the path that has no guard of its own, as for `App`.
 
         Raises:
             ConfigurationError: the path is not valid, the mount exists, or the other App has settings for a server of
@@ -315,7 +366,7 @@ class App:
         new = inner if isinstance(inner, App) and inner not in self._mounted else None
         if new is not None:
             new._check_can_be_mounted_on(self)
-        self.router.mount(path, target, http_host=http_host)
+        self.router.mount(path, target, http_host=http_host, authenticate=authenticate)
         if new is not None:
             self._runner.include(new._runner)
             self.topics.include(new.topics)
@@ -497,11 +548,13 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
+        health_port: int | None = None,
         **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
-        `limits` are `max_connections` and the other limits of connections.
+        `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+        `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -517,6 +570,8 @@ class App:
         given = {name: value for name, value in limits.items() if value is not None}
         changed = replace(self._runner.connection_limits, **given) if given else None
         self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
+        if health_port is not None:
+            self._runner.use_health_port(health_port)
 
     def run(
         self,

@@ -12,6 +12,7 @@ from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.auth.identity import refresh
 from pywsapp.close_codes import CloseCode, check_close
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
@@ -59,6 +60,12 @@ class Driver(Protocol):
 
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires."""
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size` bytes; None is the limit of the options again."""
 
 
 class Connection:
@@ -113,6 +120,26 @@ class Connection:
     def state(self) -> SimpleNamespace:
         """A namespace for your own data: `conn.state.name = "Ana"`. It is `request.state` of the handshake."""
         return self.request.state
+
+    @property
+    def user(self) -> Any:
+        """The user that `authenticate` returned at the handshake, or of the last `refresh_user`; None without one."""
+        return self.request.user
+
+    def refresh_user(self, user: Any) -> None:
+        """Replace the user and its expiry, for instance when the client has sent a new token. Never blocks.
+
+        Args:
+            user: what `authenticate` could return: a user, or an `Authenticated` with an expiry.
+
+        Raises:
+            InvalidCredentials: the user is None, or has another subject than the one before.
+            ConfigurationError: the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.refresh_user")
+        refresh(self.request, user)
+        if self._driver is not None:
+            self._driver.watch_expiry()
 
     @property
     def app(self) -> Application | None:

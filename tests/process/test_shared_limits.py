@@ -14,19 +14,12 @@ from support.program import BlockingClient, Program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
-#: Names the user of a handshake by its query, as an authentication does by a token.
-USERS = """
-from dataclasses import replace
-from pywsapp import TooMany
-from pywsapp._process import running
-counting = running.Runner._counting
-running.Runner._counting = lambda self: replace(counting(self), user_key=lambda r: r.query_params.get("user"))
-"""
-
 
 def program_of(limits: str) -> str:
-    return f"""{worker_info()}{USERS}
-app = App("*", 0, {limits})
+    return f"""{worker_info()}
+from pywsapp import TooMany
+from pywsapp.auth import public
+app = App("*", 0, authenticate=lambda request: request.query_params.get("user") or public(request), {limits})
 app.route("/", WorkerInfo())
 app.run(workers=2)
 """

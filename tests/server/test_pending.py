@@ -263,7 +263,7 @@ async def test_one_deadline_for_header_tls_and_head(listener: ListeningSocket, a
     """A client that uses most of the time for each step is late at the end, although no step alone is."""
     if not listener.proxy_protocol:
         pytest.skip("a single step")
-    timeout = 0.8
+    timeout = 1.5
     async with serving(Site(), Options(handshake_timeout=timeout), listeners=[listener]) as server:
         began = anyio.current_time()
         stream: Any = await anyio.connect_tcp("127.0.0.1", int(server.addresses[0][1].rpartition(":")[2]))
@@ -272,7 +272,13 @@ async def test_one_deadline_for_header_tls_and_head(listener: ListeningSocket, a
         if listener.tls is not None:
             trusting = ssl.create_default_context()
             authority.configure_trust(trusting)
-            stream = await TLSStream.wrap(stream, hostname="localhost", ssl_context=trusting, standard_compatible=False)
+            try:
+                stream = await TLSStream.wrap(
+                    stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
+                )
+            except anyio.BrokenResourceError:  # the machine is busy, and the handshake has met the deadline
+                assert anyio.current_time() - began > timeout * 0.9
+                return
         await stream.send(b"GET / HT")
         answer = await stream.receive()
         assert answer.startswith(b"HTTP/1.1 408 ")

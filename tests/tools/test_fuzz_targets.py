@@ -27,7 +27,17 @@ TARGETS = pytest.mark.parametrize("target", NAMES, indirect=True)
 
 
 def test_there_is_a_target_for_every_parser() -> None:
-    parsers = ["deflate", "envelope", "extensions", "frames", "proxy_header", "request_head", "response_head"]
+    parsers = [
+        "deflate",
+        "envelope",
+        "extensions",
+        "frames",
+        "jwt",
+        "proxy_header",
+        "request_head",
+        "response_head",
+        "signed_url",
+    ]
     assert [f"fuzz_{parser}" for parser in parsers] == NAMES
 
 

@@ -39,6 +39,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -47,12 +48,11 @@ from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import anyio.lowlevel
 
 from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.error_report import await_reported, report_error
-from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
+from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end, await_last
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
 from pywsapp._lifecycle.lifetime import lifetime_of
@@ -209,9 +209,11 @@ class Lifecycle:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
-        """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
-        self.machine.outbox.flush()
-        return False
+        """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
+
+        The peer still gets what is queued for it, where the transport can end one direction only.
+        """
+        return self.machine.stream_ended()
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""
@@ -381,13 +383,7 @@ class Lifecycle:
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what is left of `on_close` and `on_unsubscribe`, also while the task is being cancelled."""
-        limit = self._options.on_close_timeout
-        while last is not None or (last := self._leave_topics()) is not None:
-            with anyio.move_on_after(limit, shield=True) as scope:
-                await last
-            if scope.cancelled_caught:
-                logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
-            last = None
+        await await_last(last, self._leave_topics, self._options.on_close_timeout, self.conn)
         self._release()
 
     def _release(self) -> None:
@@ -447,6 +443,16 @@ class Lifecycle:
             subscriptions.hooks.append(result)
             if not self.is_busy:
                 self._wake_handler_task()
+
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
+        self._host.watch_expiry(self.conn)
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size`; None is the limit of the options again."""
+        limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
+        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
+        self._max_inflated = min(limit, sys.maxsize)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

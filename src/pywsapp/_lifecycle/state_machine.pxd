@@ -6,6 +6,7 @@ from pywsapp.connection cimport Connection
 cdef class StateMachine:
     cdef object _close_event
     cdef object _closing_since
+    cdef bint _peer_has_ended
     cdef bint _reads_to_end
     cdef object _unanswered
     cdef WebSocket _ws

@@ -16,6 +16,7 @@ from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
 from pywsapp.options import Options
@@ -51,6 +52,7 @@ class StateMachine:
     __slots__ = (
         "_close_event",
         "_closing_since",
+        "_peer_has_ended",
         "_reads_to_end",
         "_unanswered",
         "_ws",
@@ -69,6 +71,7 @@ class StateMachine:
         self.is_discarding = False
         self._ws = ws
         self._reads_to_end = False
+        self._peer_has_ended = False
         self._unanswered: Ended | None = None
         self._close_event: anyio.Event | None = None
         self._closing_since: float | None = None
@@ -170,10 +173,26 @@ class StateMachine:
         self.outbox.reports_empty = True
         if event.reply:
             self._queue_last(event.reply)
-        if self.outbox.frames:
-            self.outbox.flush()
-        else:
+        if self.outbox.is_empty():
             self.outbox_emptied()
+        else:
+            self.outbox.flush()
+
+    def stream_ended(self) -> bool:
+        """Handle the end of the peer's stream; return whether the transport stays open until the outbox is empty.
+
+        The peer can have shut down one direction only, and still read. The TLS of asyncio and uvloop ends both.
+        """
+        self.outbox.flush()
+        if self.state is State.LOST or self.state is State.ABORTED or self.outbox.is_empty():
+            return False
+        if not writes_after_end(self.outbox.transport):
+            return False
+        self._peer_has_ended = True
+        self._enter(Event.PEER_ENDS)
+        self._end_reading()
+        self.outbox.reports_empty = True
+        return True
 
     def outbox_emptied(self) -> None:
         """End behind our last frame; a peer that broke the protocol may finish what it is sending.
@@ -182,7 +201,7 @@ class StateMachine:
         prevent that in `close`; on asyncio's the peer's end is awaited, for `Options.close_timeout` at most.
         """
         can_write_eof = getattr(self.outbox.transport, "can_write_eof", None)
-        if self.conn.was_clean or can_write_eof is None:
+        if self.conn.was_clean or self._peer_has_ended or can_write_eof is None:
             self.outbox.transport.close()
         elif can_write_eof():
             self.outbox.transport.write_eof()  # type: ignore[attr-defined]

@@ -27,7 +27,6 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
@@ -39,6 +38,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
+from pywsapp.routing.guards import log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -169,6 +169,12 @@ class Runner:
         if self._health is not None:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
+
+    def use_health_port(self, port: int) -> None:
+        """Answer health checks on this port; see `App.configure`."""
+        self.check_not_running()
+        health = self._health or HealthPort(ListeningSocket(), "/health", False)
+        self._health = health._replace(listener=replace(health.listener, port=port))
 
     def rebind(
         self,
@@ -348,6 +354,7 @@ class Runner:
         urls = " ".join(urls_of(addresses, self.http_host))
         hint = f" ({hint})" if (hint := build_hint()) else ""
         logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
+        log_guards(self._component)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside a running event loop; see `App.serve`."""
@@ -405,17 +412,8 @@ class Runner:
             app=self._app,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
-            counting=self._counting(),
+            counting=None if self._context is None else self._context.counting(),
         )
-
-    def _counting(self) -> Counting:
-        """Return what the limits of addresses and users count with: all workers, if they can share memory."""
-        context = self._context
-        if context is None:
-            return Counting()
-        if context.count is None:
-            return Counting(processes=context.workers)
-        return Counting(context.count.addresses, context.count.users, context.workers)
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self.shutdown:

@@ -46,6 +46,7 @@ from pywsapp._process.worker_messages import (
     LineReader,
     send,
 )
+from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.exceptions import ConfigurationError
 
@@ -154,6 +155,12 @@ class WorkerContext:
             for listener, fds in zip(listeners, self.sockets, strict=True)
             for fd in fds
         ]
+
+    def counting(self) -> Counting:
+        """Return what the limits of addresses and users count with: all workers, if they can share memory."""
+        if self.count is None:
+            return Counting(processes=self.workers)
+        return Counting(self.count.addresses, self.count.users, self.workers)
 
     def named(self, name: str) -> None:
         """Send the supervisor the name of this process on the broker."""

@@ -110,7 +110,7 @@ class WebSocket(Sender):
         self.has_pongs = False
         self._mask_bit = 0 if client else 0x80  # what the peer's second bytes must have
         self._kind_bits = 0xFF if self._deflate is None else 0xFF & ~RSV1  # these bits tell whole messages from others
-        self._max_frame = min(options.max_frame_size or _ANY_SIZE, options.max_message_size, _ANY_SIZE)
+        self.use_limits(options)
         self._inflate_budget = 0  # bytes that compressed messages may still inflate to
         self._frames_left = 0  # frames that are no whole message, and may still be read in this call
         self._tail = b""  # input that is not read yet
@@ -124,6 +124,11 @@ class WebSocket(Sender):
         self._last_tick: float | None = None
         self._started = 0  # counts messages and control frames, so that `tick` sees whether a new one has begun
         self._unfinished: tuple[int, float] | None = None  # which message is unfinished, and since when
+
+    def use_limits(self, options: Options) -> None:
+        """Use other limits for received messages from now on; the compression stays that of the handshake."""
+        self._options = options
+        self._max_frame = min(options.max_frame_size or _ANY_SIZE, options.max_message_size, _ANY_SIZE)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 

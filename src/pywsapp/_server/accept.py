@@ -17,15 +17,16 @@ from contextlib import suppress
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
 from pywsapp._server.pending import PendingConnection, PendingConnections
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
-from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls import secure
 from pywsapp._transports.tls_buffer import share_read_buffer
+from pywsapp._transports.tls_lost import survive_loss
 
 ACCEPT_PAUSE_SECONDS = 0.2
 
@@ -160,7 +161,7 @@ class _Acceptor:
     async def _prepare(self, sock: socket.socket, scope: anyio.CancelScope, entry: PendingConnection) -> None:
         """Read the PROXY header and do the TLS handshake of a connection, within one time limit, and serve it."""
         is_connected = False
-        transport: SocketTransport | StreamTransport | None = None
+        transport: SocketTransport | None = None
         try:
             with scope:
                 if self._greet is not None:
@@ -181,11 +182,12 @@ class _Acceptor:
         if transport is not None:
             await transport.run()
 
-    async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport | StreamTransport:
+    async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport:
         if self._tls is None:
             return SocketTransport(sock, self._make_protocol(entry), self._tasks)
-        stream = await secure(await SocketStream.from_socket(sock), self._tls)
-        return StreamTransport(stream, self._make_protocol(entry))
+        tls, received = await secure(sock, self._tls)
+        tls.set_protocol(self._make_protocol(entry))
+        return SocketTransport(sock, tls, self._tasks, received)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
@@ -193,6 +195,7 @@ class _Acceptor:
             lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
         )
         share_read_buffer(transport)
+        survive_loss(transport)
 
     async def _serve_asyncio(
         self, sock: socket.socket, loop: asyncio.AbstractEventLoop, entry: PendingConnection

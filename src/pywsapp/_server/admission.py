@@ -18,12 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pywsapp._addresses import is_private, network_of
+from pywsapp._addresses import is_private
+from pywsapp._limits import client_keys
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.handshake_rate import HandshakeRate
 from pywsapp._limits.key_counts import KeyCounts
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
+from pywsapp._request_state import access_of
 from pywsapp.close_codes import CloseCode
 from pywsapp.options import TooMany
 
@@ -37,9 +39,15 @@ _SUSPICIOUS = 10
 
 
 def user_key(request: Request) -> str | None:
-    """Return what names the user of a handshake; None if it has no user."""
-    user = getattr(request, "user", None)
-    return None if user is None else str(getattr(user, "id", user))
+    """Return what names the user of a handshake: the subject of its credentials, or a name; None without a user.
+
+    Raises:
+        TypeError: the user has no name.
+    """
+    access = access_of(request)
+    if access is None:
+        return None
+    return client_keys.user_key(access.user) if access.subject is None else access.subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +180,7 @@ class Admission:
         address = request.remote_address
         if self._limits.max_connections_per_address is None or not address or address in self._proxies:
             return None
-        return network_of(address)
+        return client_keys.address_key(address)
 
     def _too_many_of_address(self, address: str) -> OverLimit:
         self.reports["max_connections_per_address"].exceeded(address, time.monotonic())

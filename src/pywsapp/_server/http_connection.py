@@ -13,7 +13,7 @@ States
                                                                            if the component answers without waiting
     DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
     STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
-                                          is an async iterator
+                                          is an async iterator or large
     LINGERING  discarded                  the rest of the request, or for  CLOSING
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
@@ -32,6 +32,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
+from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -39,17 +40,18 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
-from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
+from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._limits.over_limit import OverLimit
-from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
+from pywsapp._protocol.handshake import check_upgrade, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
-from pywsapp._protocol.websocket import WebSocket
+from pywsapp._request_state import make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
-from pywsapp._server.response_progress import ResponseProgress, close_body
+from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.upgrade import upgrade
+from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -191,8 +193,6 @@ class HttpConnection:
         self._lost = True
         assert self._pending is not None
         self._server.pending.remove(self._pending)
-        if self._server.admission is not None and self._request is not None:
-            self._server.admission.release(self._request)  # accepting it has failed
         self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
@@ -273,6 +273,9 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
+        ssl_object = self._transport.get_extra_info("ssl_object")
+        if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
+            make_access(request).certificate = ssl_object.getpeercert() or None
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             if self._is_handshake and server.admission is not None:
@@ -282,10 +285,10 @@ class HttpConnection:
         answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
-            answer = ask_handshake(server.component, request)
+            answer = decide_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
-            answer = ask_request(server.component, request)
+            answer = decide_request(server.component, request)
         if must_await(answer):
             self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
@@ -349,27 +352,7 @@ class HttpConnection:
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
     def _accept(self, request: Request, answer: Accept) -> None:
-        component = answer.component
-        assert component is not None
-        options = answer.options or self._server.options
-        subprotocol = answer.subprotocol
-        if subprotocol is None:
-            supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
-            subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
-        response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
-        transport, runtime = self._transport, self._server.runtime
-        ws = WebSocket(client=False, options=options, deflate=deflate)
-        place = None if self._server.admission is None else self._server.admission.admit(request)
-        lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
-        if place is not None:
-            place.conn = lifecycle.conn
-        transport.write(response)
-        if options.high_water != self._server.options.high_water:
-            transport.set_write_buffer_limits(high=options.high_water)
-        transport.set_protocol(lifecycle)
-        runtime.connections.add(lifecycle)
-        runtime.connections.discard(self)
-        logger.debug("%r opened", lifecycle.conn)
+        lifecycle = upgrade(self, self._server, request, answer, self._transport)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
         lifecycle.open(bytes(self._trailing))
@@ -395,9 +378,14 @@ class HttpConnection:
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
-        stream = None if isinstance(body, (bytes, bytearray)) else body
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
-        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        content, stream = None, None
+        if not isinstance(body, (bytes, bytearray)):
+            stream = body
+        elif len(body) > PIECE:  # the transport would hold the whole body for a peer that does not read
+            stream, size = in_pieces(bytes(body)), len(body)
+        elif not head_only:
+            content = bytes(body)
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()

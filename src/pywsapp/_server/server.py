@@ -24,7 +24,7 @@ from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
-from pywsapp._server.runtime import Runtime
+from pywsapp._server.runtime import Runtime, end_one
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
@@ -317,7 +317,7 @@ class Server:
         open_connections = [connection for connection in connections if isinstance(connection, Lifecycle)]
         for connection in connections:
             if isinstance(connection, HttpConnection):
-                connection.stop()
+                end_one(connection.stop)
         if open_connections:
             logger.info("draining %d connections", len(open_connections))
         random.shuffle(open_connections)
@@ -325,7 +325,7 @@ class Server:
         with anyio.move_on_after(self._drain_timeout) as scope:
             for start in range(0, len(open_connections), _DRAIN_BATCH):
                 for connection in open_connections[start : start + _DRAIN_BATCH]:
-                    connection.conn.close(CloseCode.SERVICE_RESTART, "service restart")
+                    end_one(connection.conn.close, CloseCode.SERVICE_RESTART, "service restart")
                 await anyio.sleep(random.uniform(0, 2 * pause))
             await self.runtime.wait_empty()
         if scope.cancelled_caught:

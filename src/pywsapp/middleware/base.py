@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
+from pywsapp._access import ask_handshake, ask_request, set_guard
 from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -40,6 +41,8 @@ class HandshakeMiddleware(MessageComponent):
     Raises:
         ConfigurationError: `component` cannot be routed; see `App.route`.
     """
+
+    _passes_on = True
 
     def __init__(self, component: MessageComponent | ComponentFactory | Application) -> None:
         self.application: Any = getattr(component, "application", None)
@@ -84,8 +87,10 @@ class HandshakeMiddleware(MessageComponent):
         return then(checked, partial(self._ask_inside, request))
 
     def _ask_inside(self, request: Request, checked: None = None) -> Accept | Awaitable[Accept]:
+        if self.authenticate is not None:
+            set_guard(request, self.authenticate)
         inside = make_component(self.component)
-        return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
+        return then(ask_handshake(inside, request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Check a plain HTTP request, and return the answer of the component inside."""
@@ -94,7 +99,8 @@ class HandshakeMiddleware(MessageComponent):
         return then(checked, partial(self._request_inside, request))
 
     def _request_inside(self, request: Request, checked: None = None) -> Response | Awaitable[Response]:
-        return make_component(self.component).on_request(request)
+        set_guard(request, self.authenticate)
+        return ask_request(make_component(self.component), request)
 
 
 class ComponentMiddleware(HandshakeMiddleware):
