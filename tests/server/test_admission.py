@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import strategies as st
@@ -12,9 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pywsapp import App, ConfigurationError, Request, TooMany
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.over_limit import OverLimit
-from pywsapp._server.admission import Admission, Counting
+from pywsapp._request_state import make_access
+from pywsapp._server.admission import Admission, Counting, user_key
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import make_reports
+
+
+class User(NamedTuple):
+    """A user as a program can make one."""
+
+    id: int
 
 
 class Conn:
@@ -136,6 +143,43 @@ def test_the_oldest_connection_of_a_user_is_closed() -> None:
     for conn in conns:
         admission.release(conn.request)  # in any order, also those that were closed
     assert len(admission) == 1
+
+
+def test_a_connection_that_cannot_be_closed_is_aborted(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Conn):
+        aborted = False
+
+        def close(self, code: int, reason: str) -> None:
+            raise AttributeError("the transport is half gone")
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    admission = made(max_connections_per_user=1, on_too_many=TooMany.CLOSE_OLDEST)
+    request = Request(query_string="ana")
+    place: Any = admission.admit(request)
+    place.conn = failing = Failing(request)
+    opened(admission, user="ana")
+    assert failing.aborted
+    assert "half gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("user", "key"), [(None, None), ("ana", "ana"), (7, "7"), ({"sub": "ana", "exp": 1}, "ana"), (User(7), "7")]
+)
+def test_the_key_of_a_user(user: Any, key: str | None) -> None:
+    assert user_key(Request(user=user)) == key
+
+
+def test_the_subject_of_credentials_names_their_user() -> None:
+    request = Request(user={"sub": "ana"})
+    make_access(request).subject = "https://issuer.example ana"
+    assert user_key(request) == "https://issuer.example ana"
+
+
+def test_a_user_without_a_name_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="a limit for each user needs a name"):
+        user_key(Request(user=object()))
 
 
 # -- against a model ---------------------------------------------------------------------------------------------------

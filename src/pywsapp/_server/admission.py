@@ -11,6 +11,7 @@ the decision of a component can take its time. The user is known only then.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pywsapp._server.proxies import Proxies
     from pywsapp.connection import Connection
     from pywsapp.http import Request
+
+logger = logging.getLogger("pywsapp")
 
 #: Refusals of one private address in a row that look as if a proxy was not trusted.
 _SUSPICIOUS = 10
@@ -211,10 +214,18 @@ class Admission:
             self._release_user(oldest)  # first, since it does not count while it waits for the peer's close frame
             report.exceeded(user, time.monotonic())
             if conn is not None:
-                conn.close(CloseCode.POLICY_VIOLATION, "too many connections of this user")
+                _close(conn)
         users.add(user)
         self._users.setdefault(user, {})[place] = None
 
 
 def _peer(request: Request) -> str:
     return request.remote_address or "local"
+
+
+def _close(conn: Connection) -> None:
+    try:
+        conn.close(CloseCode.POLICY_VIOLATION, "too many connections of this user")
+    except Exception:  # of its transport; the new connection must not fail for it
+        logger.exception("closing %r failed", conn)
+        conn.abort()
