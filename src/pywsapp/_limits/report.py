@@ -43,7 +43,8 @@ class LimitReport:
 
         Args:
             detail: the client, or what else belongs to the log line; it is made to text only for a line.
-            now: seconds of a monotonic clock.
+            now: seconds of a monotonic clock; one report has one clock, and that of trio is another than
+                `time.monotonic`.
         """
         self.count += 1
         if self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
