@@ -75,7 +75,8 @@ class App:
         max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
             together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
             clients on Unix sockets do not count.
-        max_connections_per_user: connections of one user; clients without a user do not count.
+        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
+            count.
         on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
             of all workers, to close the oldest those of each worker.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
