@@ -52,6 +52,7 @@ Options, requests and responses
     Options              limits and timeouts of connections
     Deflate              how messages are compressed: Options(deflate=Deflate())
     SlowConsumer         what happens to a client that reads too slowly
+    TooMany              what happens to a user that has too many connections
     Request              the request of a handshake or of a page
     Headers              its header fields
     QueryParams          the parameters in its URL
@@ -103,7 +104,7 @@ from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 from pywsapp.middleware.session import SessionMiddleware
-from pywsapp.options import Deflate, Options, SlowConsumer
+from pywsapp.options import Deflate, Options, SlowConsumer, TooMany
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
@@ -163,6 +164,7 @@ __all__ = (
     "SlowConsumer",
     "StaticFolder",
     "Stats",
+    "TooMany",
     "Topic",
     "TopicError",
     "__version__",

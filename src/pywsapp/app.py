@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -12,6 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.message_counts import MessageCounts
 from pywsapp._process.background import Hook, HookT
 from pywsapp._process.collecting import collect_stats
@@ -27,7 +29,7 @@ from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
-from pywsapp.options import Options
+from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
@@ -73,6 +75,15 @@ class App:
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
+        max_handshakes_per_second: handshakes that are admitted, on average; workers share them equally. The server
+            refuses others with status 503, and a Retry-After field that spreads the clients that come again.
+        max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
+            together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
+            clients on Unix sockets do not count.
+        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
+            count.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
+            of all workers, to close the oldest those of each worker.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
@@ -105,6 +116,10 @@ class App:
         broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        max_handshakes_per_second: float | None = None,
+        max_connections_per_address: int | None = None,
+        max_connections_per_user: int | None = None,
+        on_too_many: TooMany = TooMany.REFUSE,
         authenticate: Authenticate | None = None,
         session_store: str | SessionStore | None = None,
     ) -> None:
@@ -112,7 +127,15 @@ class App:
         self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
+        limits = ConnectionLimits(
+            max_connections=max_connections,
+            max_pending=max_pending,
+            max_handshakes_per_second=max_handshakes_per_second,
+            max_connections_per_address=max_connections_per_address,
+            max_connections_per_user=max_connections_per_user,
+            on_too_many=on_too_many,
+        )
+        self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
         self._sessions = AppSessions(session_store, self.on_shutdown)
         self._mounted: list[App] = []
@@ -554,12 +577,13 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
-        max_pending: int | None = None,
         health_port: int | None = None,
+        **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+        `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -572,9 +596,9 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        self._runner.configure(
-            None, trusted_proxies, access_log=access_log, http_host=http_host, max_pending=max_pending
-        )
+        given = {name: value for name, value in limits.items() if value is not None}
+        changed = replace(self._runner.connection_limits, **given) if given else None
+        self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
         if health_port is not None:
             self._runner.use_health_port(health_port)
 
