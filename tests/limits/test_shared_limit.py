@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from support.services import Redis, redis_server
-from support.serving import CLOSE, GUARD, Client, Recorder, close_code, close_frame, serving
+from support.serving import CLOSE, GUARD, PING, Client, Recorder, close_code, close_frame, serving
 from support.waiting import until_blocked
 
 from pywsapp._limits.budget import Rates
@@ -102,6 +102,26 @@ async def test_a_close_is_one_for_both(redis: Redis) -> None:
         await two.read_to_end()
         assert await one.close() == 1000
         assert second.names() == ["open", "close"]
+
+
+async def test_a_message_that_waits_for_redis_is_not_handled_after_a_close(redis: Redis) -> None:
+    component = Recorder()
+    arguments = {"messages_per_second": 0.01, "messages_burst": 4}
+    async with two_apps(redis, component, Recorder(), **arguments) as [(app, one), _]:
+        await one.send("1")
+        await component.until_called("message")
+        redis.freeze()
+        try:
+            await one.send("2")
+            await one.send_frame(PING)
+            await one.receive()
+            component.conns[0].close(4000)
+        finally:
+            redis.thaw()
+        assert await one.close() == 4000
+        await component.until_called("close")
+        assert component.names() == ["open", "message", "close"]
+        assert app.stats().rate_limits["shared"].dropped == 0
 
 
 async def test_messages_within_a_lease_do_not_ask_redis(redis: Redis) -> None:
