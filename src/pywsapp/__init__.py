@@ -42,11 +42,17 @@ Middleware
     IpFilter             refuses clients by IP address, with lists and files of addresses
     RateLimit            limits the messages and bytes that a client sends in a second
     Exceeded             what happens to a message above such a limit
+    SessionMiddleware    gives requests and connections a session; App(session_store=...) adds it
+
+Sessions
+    Session              the data of a client: request.session, conn.session
+    SessionStore         keeps sessions; see pywsapp.sessions
 
 Options, requests and responses
     Options              limits and timeouts of connections
     Deflate              how messages are compressed: Options(deflate=Deflate())
     SlowConsumer         what happens to a client that reads too slowly
+    TooMany              what happens to a user that has too many connections
     Request              the request of a handshake or of a page
     Headers              its header fields
     QueryParams          the parameters in its URL
@@ -62,6 +68,9 @@ Exceptions
     HandshakeError       a server refused this client
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
+    SessionError         a session cannot be saved here
+    SessionEnded         a session was destroyed or has expired
+    SessionUnavailable   the store of sessions failed
 """
 
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
@@ -84,6 +93,9 @@ from pywsapp.exceptions import (
     OutcomeUnknown,
     PywsappError,
     Refuse,
+    SessionEnded,
+    SessionError,
+    SessionUnavailable,
     TopicError,
 )
 from pywsapp.http import Headers, QueryParams, Request, Response
@@ -91,10 +103,13 @@ from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.rate_limit import Exceeded, RateLimit
-from pywsapp.options import Deflate, Options, SlowConsumer
+from pywsapp.middleware.session import SessionMiddleware
+from pywsapp.options import Deflate, Options, SlowConsumer, TooMany
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.sessions.base import SessionStore
+from pywsapp.sessions.session import Session
 from pywsapp.stats import Stats
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
@@ -140,9 +155,16 @@ __all__ = (
     "Request",
     "Response",
     "Router",
+    "Session",
+    "SessionEnded",
+    "SessionError",
+    "SessionMiddleware",
+    "SessionStore",
+    "SessionUnavailable",
     "SlowConsumer",
     "StaticFolder",
     "Stats",
+    "TooMany",
     "Topic",
     "TopicError",
     "__version__",

@@ -249,7 +249,7 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def is_raised_by_bind(exc: BaseException) -> bool:
-    """Return whether an exception was raised in this module."""
+def is_raised_here(exc: BaseException) -> bool:
+    """Return whether this module has raised an exception."""
     *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
     return frame.f_globals.get("__name__") == __name__

@@ -4,6 +4,7 @@ from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
 from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.rate_limit import Exceeded, RateLimit
+from pywsapp.middleware.session import SessionMiddleware
 
 __all__ = (
     "ComponentMiddleware",
@@ -13,4 +14,5 @@ __all__ = (
     "IpFilter",
     "OriginCheck",
     "RateLimit",
+    "SessionMiddleware",
 )
