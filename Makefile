@@ -13,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack bench fuzz coverage mutate lint types format compile clean services
+.PHONY: help demo test test-all conformance attack faults bench fuzz coverage mutate lint types format compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ conformance: compile ## Run the Autobahn suite, server and client on every backe
 
 attack: compile ## Attack a server while other clients use it (ARGS='fragments --loop uvloop' for a part)
 	$(BIN)/python attack/run.py $(ARGS)
+
+faults: compile ## Kill, hang and cut off servers and brokers, and count their messages (ARGS='--broker redis --servers 2')
+	$(BIN)/python benchmarks/faults.py $(ARGS)
 
 bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: everything)
 	$(or $(PYTHON),python3) benchmarks/run.py $(ARGS)

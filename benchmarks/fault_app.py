@@ -5,8 +5,12 @@ A client sends JSON objects, each with a `topic` and one command:
 
     "subscribe": true, "position": "17-5f3c"    subscribe; from that position if the topic has a history
     "publish": "..."                            broadcast a text; the answer is `accepted` or `failed`
-    "track": "anna"                             be present as that user; the answer has the process ID of the worker
+    "track": "anna"                             be present as that user
     "list": true                                return the users who are present, as far as this process knows
+    "block": 60                                 block the event loop for so many seconds
+
+The answers to `subscribe` and `track` have the process ID of the worker. A message that `failed` can have been
+published all the same if the answer says that this is `unknown`.
 
 Without a history, the server reports no losses of a broker. Therefore subscribers of a topic without a history are
 informed when their process loses its broker: `{"broker_connected": false}` comes before any message that comes after
@@ -18,14 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from typing import Any
 
-from pywsapp import App, BrokerUnavailable, Connection, MessageComponent, Options
+from pywsapp import App, BrokerUnavailable, Connection, MessageComponent, Options, OutcomeUnknown
 
 #: More messages and seconds than a run has, so that every client can continue where it was.
 HISTORY_SIZE = 100_000
 HISTORY_SECONDS = 600
-#: Less than the shortest time without a broker (`fault_run.AWAY_SECONDS`).
+#: Less than the shortest time without a broker (`fault_kinds.AWAY_SECONDS`).
 _CHECK_SECONDS = 0.02
 
 
@@ -51,28 +56,35 @@ class Commands(MessageComponent):
             answer(conn, tracked=command["track"], worker=os.getpid())
         elif "list" in command:
             answer(conn, present=sorted(topic.present()))
+        elif "block" in command:
+            block(command["block"])
 
     async def _subscribe(self, conn: Connection, command: dict[str, Any]) -> None:
         topic = self._app.topic(command["topic"])
         if topic.history is None:
             await topic.add(conn)
-            answer(conn, subscribed=None, broker_connected=is_broker_connected(self._app))
+            answer(conn, subscribed=None, worker=os.getpid(), broker_connected=is_broker_connected(self._app))
             return
         try:
             recovery = await topic.recover(conn, command["position"])
         except BrokerUnavailable as exc:
             answer(conn, failed=str(exc))
         else:
-            answer(conn, subscribed=recovery.position)
+            answer(conn, subscribed=recovery.position, worker=os.getpid())
 
     async def _publish(self, conn: Connection, command: dict[str, Any]) -> None:
         topic, text = self._app.topic(command["topic"]), command["publish"]
         try:
             await topic.broadcast(text if topic.history else json.dumps({"message": text}))
         except BrokerUnavailable as exc:
-            answer(conn, failed=str(exc))
+            answer(conn, failed=str(exc), unknown=isinstance(exc, OutcomeUnknown))
         else:
             answer(conn, accepted=text)
+
+
+def block(seconds: float) -> None:
+    """Block the event loop: the mistake that `worker_timeout` is for."""
+    time.sleep(seconds)
 
 
 def answer(conn: Connection, **fields: object) -> None:
@@ -98,13 +110,15 @@ def report_broker_state(app: App) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--worker-timeout", type=float, required=True)
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "trio"), required=True)
     parser.add_argument("--broker", help="a URL (default: the local bus)")
     parser.add_argument("--history", type=int, default=HISTORY_SIZE, help="messages; 0: no history")
     args = parser.parse_args()
-    app = App("*", args.port, broker=args.broker, options=Options(drain_timeout=5.0))
+    app = App("*", args.port, args.address, broker=args.broker, options=Options(drain_timeout=5.0))
     if args.history:
         app.history("room:*", size=args.history, seconds=HISTORY_SECONDS)
     else:
@@ -112,7 +126,8 @@ def main() -> None:
     app.on_presence("lobby:*")(lambda topic, diff: None)
     app.route("/", Commands(app))
     backend = "trio" if args.loop == "trio" else "asyncio"
-    app.run(backend=backend, uvloop=args.loop == "uvloop" if backend == "asyncio" else None, workers=args.workers)
+    uvloop = args.loop == "uvloop" if backend == "asyncio" else None
+    app.run(backend=backend, uvloop=uvloop, workers=args.workers, worker_timeout=args.worker_timeout)
 
 
 if __name__ == "__main__":

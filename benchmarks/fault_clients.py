@@ -26,27 +26,29 @@ class Client(MessageComponent):
 
     Args:
         topic: the name of the topic.
-        ports: the ports of the servers, on this machine.
+        urls: the URLs of the servers.
         rng: chooses the server and the moments.
 
     Attributes:
         conn: the connection; None if there is none.
         connects: the number of connections so far.
+        worker: the process ID of the worker that it is connected to, as far as it knows; 0 if it does not.
     """
 
-    def __init__(self, topic: str, ports: list[int], rng: random.Random) -> None:
+    def __init__(self, topic: str, urls: list[str], rng: random.Random) -> None:
         self.topic = topic
         self.conn: Connection | None = None
         self.connects = 0
+        self.worker = 0
         self.is_stopped = False
-        self._ports = ports
+        self._urls = urls
         self.rng = rng
 
     async def run(self) -> None:
         """Connect again and again until `stop`."""
         while not self.is_stopped:
             with suppress(OSError, HandshakeError):
-                await run_client(self, f"ws://127.0.0.1:{self.rng.choice(self._ports)}/", options=_OPTIONS)
+                await run_client(self, self.rng.choice(self._urls), options=_OPTIONS)
             if not self.is_stopped:
                 await anyio.sleep(self.rng.uniform(0, _PAUSE_SECONDS))
 
@@ -72,9 +74,12 @@ class Client(MessageComponent):
 
     def on_close(self, conn: Connection) -> None:
         self.conn = None
+        self.worker = 0
 
     def on_message(self, conn: Connection, message: str | bytes) -> None:
-        self.on_event(json.loads(message))
+        event = json.loads(message)
+        self.worker = event.get("worker", self.worker)
+        self.on_event(event)
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Handle an answer or a message of the server."""
@@ -88,9 +93,9 @@ class Listener(Client):
     """
 
     def __init__(
-        self, name: str, topic: str, ports: list[int], rng: random.Random, record: TopicRecord, *, history: bool
+        self, name: str, topic: str, urls: list[str], rng: random.Random, record: TopicRecord, *, history: bool
     ) -> None:
-        super().__init__(topic, ports, rng)
+        super().__init__(topic, urls, rng)
         self.name = name
         self.is_ready = False
         self._events = record.received[name]
@@ -143,9 +148,9 @@ class Publisher(Client):
     """
 
     def __init__(
-        self, name: str, topic: str, ports: list[int], rng: random.Random, record: TopicRecord, *, history: bool
+        self, name: str, topic: str, urls: list[str], rng: random.Random, record: TopicRecord, *, history: bool
     ) -> None:
-        super().__init__(topic, ports, rng)
+        super().__init__(topic, urls, rng)
         self.name = name
         self.number = 0
         self.longest_wait = 0.0
@@ -178,6 +183,7 @@ class Publisher(Client):
         with anyio.move_on_after(_ANSWER_SECONDS) as waited:
             await self._answered.wait()
         if waited.cancelled_caught and self.conn is not None:
+            self._record.unanswered += 1
             self.conn.abort()
         self._attempt = None
         if not self._accepted:
@@ -191,6 +197,8 @@ class Publisher(Client):
             self._record.accepted.add(self._attempt)
             self._answered.set()
         elif "failed" in event:
+            if self._history and not event["unknown"]:
+                self._record.refused.add(self._attempt)
             self._answered.set()
 
     def on_close(self, conn: Connection) -> None:
@@ -203,13 +211,11 @@ class Guest(Client):
 
     Attributes:
         present: the last list; None before the answer.
-        worker: the process ID of the worker.
     """
 
-    def __init__(self, name: str, topic: str, ports: list[int], rng: random.Random) -> None:
-        super().__init__(topic, ports, rng)
+    def __init__(self, name: str, topic: str, urls: list[str], rng: random.Random) -> None:
+        super().__init__(topic, urls, rng)
         self.name = name
-        self.worker = 0
         self.present: list[str] | None = None
 
     def on_open(self, conn: Connection) -> None:
@@ -223,7 +229,5 @@ class Guest(Client):
     def on_event(self, event: dict[str, Any]) -> None:
         if "subscribed" in event:
             self.send_command(track=self.name)
-        elif "tracked" in event:
-            self.worker = event["worker"]
         elif "present" in event:
             self.present = event["present"]

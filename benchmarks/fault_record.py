@@ -12,6 +12,9 @@ It was reported if there is an interruption between the messages before that num
 a history, an interruption is a `lost` message of the server. In a topic without a history, it is a lost connection: the
 listener's own, or the one between its server and the broker.
 
+An attempt that the server reported as failed, without doubt (`refused`), must never arrive. Without a history this is
+not recorded, because such a message is delivered in its own process.
+
 A history promises more: positions count up by one from message to message, unless there is an interruption, and all
 listeners receive the same attempt at the same position.
 
@@ -68,7 +71,7 @@ class Interruption(NamedTuple):
 
 @dataclass
 class Counts:
-    """The result of a run; the counts from `missing` to `conflicting` must be 0.
+    """The result of a run; the counts from `missing` to `refused_but_delivered` must be 0.
 
     Args:
         messages: messages, each counted once for all its attempts.
@@ -81,6 +84,9 @@ class Counts:
         out_of_order: deliveries after a later message.
         skipped: positions that were skipped between two messages, without a report.
         conflicting: positions at which listeners received different messages.
+        refused_but_delivered: deliveries of attempts that had been reported as failed.
+        refused: attempts that were reported as failed.
+        unanswered: attempts without an answer in time, on connections that stayed open.
         reported_lost: messages that did not reach a listener, with a report.
         duplicated_after_interruption: repeated deliveries of an attempt, with an interruption in between.
         published_again: deliveries of a second attempt.
@@ -97,6 +103,9 @@ class Counts:
     out_of_order: int = 0
     skipped: int = 0
     conflicting: int = 0
+    refused_but_delivered: int = 0
+    refused: int = 0
+    unanswered: int = 0
     reported_lost: int = 0
     duplicated_after_interruption: int = 0
     published_again: int = 0
@@ -104,7 +113,8 @@ class Counts:
 
     @property
     def no_promise_broken(self) -> bool:
-        return not (self.missing or self.duplicated or self.out_of_order or self.skipped or self.conflicting)
+        broken = (self.missing, self.duplicated, self.out_of_order, self.skipped, self.conflicting)
+        return not any(broken) and not self.refused_but_delivered
 
 
 Event = Received | Interruption
@@ -117,6 +127,8 @@ class TopicRecord:
     Attributes:
         attempts: all attempts.
         accepted: the attempts that were accepted.
+        refused: with a history, the attempts that were reported as failed, without doubt.
+        unanswered: the number of attempts without an answer in time.
         connections: without a history, the number of the publisher's connection that an attempt was sent on.
         received: the events of each listener, in the order of their arrival.
         examples: some of the broken promises, as texts.
@@ -124,6 +136,8 @@ class TopicRecord:
 
     attempts: list[Attempt] = field(default_factory=list)
     accepted: set[Attempt] = field(default_factory=set)
+    refused: set[Attempt] = field(default_factory=set)
+    unanswered: int = 0
     connections: dict[Attempt, int] = field(default_factory=dict)
     received: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     examples: list[str] = field(default_factory=list)
@@ -136,6 +150,8 @@ class TopicRecord:
             attempts=len(self.attempts),
             accepted=len(numbers),
             expected=len(numbers) * len(self.received),
+            refused=len(self.refused),
+            unanswered=self.unanswered,
         )
         at_position: dict[tuple[str, int], Attempt] = {}
         for listener, events in self.received.items():
@@ -144,6 +160,7 @@ class TopicRecord:
             self._count_duplicated(counts, listener, events)
             self._count_out_of_order(counts, listener, events)
             self._count_positions(counts, listener, events, at_position)
+            self._count_refused(counts, listener, events)
         return counts
 
     def is_complete(self) -> bool:
@@ -243,6 +260,12 @@ class TopicRecord:
                 counts.skipped += 1
                 positions = f"{following.offset}-{following.epoch} after {event.offset}-{event.epoch}"
                 self._add_example(f"{listener} received {positions} without a report")
+
+    def _count_refused(self, counts: Counts, listener: str, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Received) and event.attempt in self.refused:
+                counts.refused_but_delivered += 1
+                self._add_example(f"{listener} received {event.attempt}, which was reported as failed")
 
 
 def _index_of_neighbour(indices: dict[int, int], number: int, step: int, default: int) -> int:

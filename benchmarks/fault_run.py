@@ -1,31 +1,20 @@
-"""A fault run: servers, a broker, clients, and the faults of all three."""
+"""A fault run: clients that publish and receive messages, or are present, while faults are injected."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-from support.services import Service, free_port
 
-from benchmarks import machine
 from benchmarks.fault_clients import Guest, Listener, Publisher
+from benchmarks.fault_kinds import Faults
 from benchmarks.fault_record import TopicRecord
+from benchmarks.fault_servers import Setup
 
-#: The shortest and the longest time that a broker is away or a worker is stopped, in seconds.
-AWAY_SECONDS = (0.2, 3.0)
-FROZEN_SECONDS = (1.0, 6.0)
 #: The run ends after so many seconds without an event. It takes less if every message was delivered.
 QUIET_SECONDS = 3.0
 QUIET_SECONDS_IF_COMPLETE = 0.5
@@ -35,73 +24,27 @@ RECONNECT_SECONDS = 60.0
 LAST_MESSAGES = 20
 #: Seconds that the processes have to agree on the users who are present.
 _AGREEMENT_SECONDS = 40.0
-_APP = Path(__file__).with_name("fault_app.py")
 RoomClient = TypeVar("RoomClient", Listener, Publisher)
 
 
-class Server:
-    """A server program with workers; no fault ends its supervisor.
-
-    Args:
-        args: the options of `faults.py`.
-        broker: the URL of the broker.
-        log: the file for its output.
-    """
-
-    def __init__(self, args: argparse.Namespace, broker: str | None, log: Path) -> None:
-        self.port = free_port()
-        self.log = log
-        history = args.history if args.broker != "rabbitmq" else 0
-        command = f"--port {self.port} --workers {args.workers} --loop {args.loop} --history {history}".split()
-        if broker is not None:
-            command += ["--broker", broker]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(_APP), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(_APP.parent.parent / "src")},
-            )
-
-    def workers(self) -> list[int]:
-        """Return the process IDs of the workers."""
-        return machine.process_tree(self.process.pid)[1:]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            for pid in machine.process_tree(self.process.pid):
-                send_signal(pid, signal.SIGKILL)
-            self.process.wait()
-
-
-def send_signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 class FaultRun:
-    """Some servers, a broker and their clients, with faults at random moments.
+    """Clients of some servers, with faults at random moments.
 
     Args:
         args: the options of `faults.py`.
-        servers: the servers, which are running.
-        broker: the process of the broker; None for the local bus.
+        setup: the servers and the broker.
     """
 
-    def __init__(self, args: argparse.Namespace, servers: list[Server], broker: Service | None) -> None:
+    def __init__(self, args: argparse.Namespace, setup: Setup) -> None:
         self.args = args
-        self.servers = servers
-        self.broker = broker
+        self.setup = setup
         self.rng = random.Random(args.seed)
-        self.faults: Counter[str] = Counter()
-        self.ports = [server.port for server in servers]
+        self.urls = [server.url for server in setup.servers]
         self.records = {f"room:{number}": TopicRecord() for number in range(args.topics)}
         self.listeners = self._make(Listener, "listener ", args.listeners)
         self.publishers = self._make(Publisher, "p", args.publishers)
+        clients = [*self.listeners, *self.publishers]
+        self.faults = Faults(args, setup, clients, self._count_accepted, self._new_rng())
         self._faults_are_over = False
 
     def _make(self, kind: type[RoomClient], name: str, count: int) -> list[RoomClient]:
@@ -109,71 +52,29 @@ class FaultRun:
         clients = []
         for number in range(count):
             topic, record = topics[number % len(topics)]
-            clients.append(kind(f"{name}{number}", topic, self.ports, self._new_rng(), record, history=history))
+            clients.append(kind(f"{name}{number}", topic, self.urls, self._new_rng(), record, history=history))
         return clients
+
+    def _count_accepted(self) -> int:
+        return sum(len(record.accepted) for record in self.records.values())
 
     def _new_rng(self) -> random.Random:
         return random.Random(self.rng.random())
 
-    # -- faults ------------------------------------------------------------------------------------------------------
-
-    async def kill_worker(self) -> None:
-        workers = self.rng.choice(self.servers).workers()
-        if workers:
-            send_signal(self.rng.choice(workers), signal.SIGKILL)
-
-    async def stop_worker(self) -> None:
-        workers = self.rng.choice(self.servers).workers()
-        if workers:
-            pid = self.rng.choice(workers)
-            send_signal(pid, signal.SIGSTOP)
-            await anyio.sleep(self.rng.uniform(*AWAY_SECONDS))
-            send_signal(pid, signal.SIGCONT)
-
-    async def replace_workers(self) -> None:
-        send_signal(self.rng.choice(self.servers).process.pid, signal.SIGHUP)
-
-    async def restart_broker(self) -> None:
-        assert self.broker is not None
-        await anyio.to_thread.run_sync(self.broker.kill)
-        await anyio.sleep(self.rng.uniform(*AWAY_SECONDS))
-        await anyio.to_thread.run_sync(self.broker.start)
-
-    async def freeze_broker(self) -> None:
-        """Suspend the broker for some seconds. The broker of the local bus is the supervisor."""
-        supervisor = self.rng.choice(self.servers).process.pid
-        self.broker.freeze() if self.broker is not None else send_signal(supervisor, signal.SIGSTOP)
-        await anyio.sleep(self.rng.uniform(*FROZEN_SECONDS))
-        self.broker.thaw() if self.broker is not None else send_signal(supervisor, signal.SIGCONT)
-
-    async def break_connection(self) -> None:
-        self.rng.choice([*self.listeners, *self.publishers]).break_connection()
-
-    async def inject_faults(self) -> None:
-        """Inject faults of all kinds for the seconds of the run."""
-        args, lock = self.args, anyio.Lock()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._repeat, "workers killed", args.kill, self.kill_worker)
-            tasks.start_soon(self._repeat, "workers stopped", args.stop, self.stop_worker)
-            tasks.start_soon(self._repeat, "replacements of all workers", args.reload, self.replace_workers)
-            tasks.start_soon(self._repeat, "connections broken", args.disconnect, self.break_connection)
-            tasks.start_soon(self._repeat, "broker frozen", args.freeze, self.freeze_broker, lock)
-            if self.broker is not None:
-                tasks.start_soon(self._repeat, "broker restarted", args.restart, self.restart_broker, lock)
-
-    async def _repeat(
-        self, name: str, every: float, fault: Callable[[], Awaitable[None]], lock: anyio.Lock | None = None
-    ) -> None:
-        """Inject a fault at random moments, every so many seconds on average (0: never), and wait for its end."""
-        end = time.monotonic() + self.args.seconds
-        while every and (moment := time.monotonic() + self.rng.expovariate(1 / every)) < end:
-            await anyio.sleep(moment - time.monotonic())
-            if lock is None:
-                await fault()
+    async def run(self) -> list[float]:
+        """Run the test that the options select, then stop the servers; return the times of `run_presence`."""
+        seconds: list[float] = []
+        async with anyio.create_task_group() as proxies:
+            for proxy in self.setup.proxies:
+                proxies.start_soon(proxy.run)
+            if self.args.presence:
+                seconds = await self.run_presence()
             else:
-                async with lock:
-                    await fault()
-            self.faults[name] += 1
+                await self.run_messages()
+            for server in self.setup.servers:
+                await anyio.to_thread.run_sync(server.stop)
+            proxies.cancel_scope.cancel()
+        return seconds
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -186,7 +87,7 @@ class FaultRun:
             async with anyio.create_task_group() as publishing:
                 for publisher in self.publishers:
                     publishing.start_soon(self._publish, publisher)
-                await self.inject_faults()
+                await self.faults.inject()
                 await self._until_all_are_ready()
                 self._faults_are_over = True
             await self._until_quiet()
@@ -228,7 +129,7 @@ class FaultRun:
 
     async def run_presence(self) -> list[float]:
         """Kill workers; return how many seconds it took each time until all guests received the correct list."""
-        guests = [Guest(f"guest {n}", "lobby:1", self.ports, self._new_rng()) for n in range(self.args.listeners)]
+        guests = [Guest(f"guest {n}", "lobby:1", self.urls, self._new_rng()) for n in range(self.args.listeners)]
         seconds = []
         async with anyio.create_task_group() as clients:
             for guest in guests:
@@ -252,11 +153,9 @@ class FaultRun:
         for guest in [guest for guest in guests if guest.worker == victim][::2]:
             guest.is_stopped = True
         began = time.monotonic()
-        send_signal(victim, signal.SIGKILL)
-        self.faults["workers killed"] += 1
-        if self.broker is not None:
-            await self.restart_broker()
-            self.faults["broker restarted"] += 1
+        await self.faults.kill_worker(victim)
+        if self.setup.broker is not None:
+            await self.faults.restart_broker()
         return await self._seconds_until_agreement(guests, began)
 
     async def _seconds_until_agreement(self, guests: list[Guest], began: float | None = None) -> float:

@@ -4,6 +4,7 @@
     interleave.py OLD NEW                   21 pairs of runs for each scenario, about five minutes
     interleave.py NEW NEW                   the same checkout twice: the noise of this machine
     interleave.py OLD NEW --pairs 5 --scenarios echo16,bcast500 --variant pure
+    interleave.py OLD NEW --scenarios echo16,echo64k --variant trio --tls
 
 OLD and NEW are the directories of the checkouts. Compile their extension modules first (`make compile`). Each checkout
 runs its own benchmarks/peers/pywsapp_server.py. Both servers run all the time, pinned to the same processor, and one of
@@ -21,9 +22,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 # Started as a program, only this file's directory is on the path.
@@ -102,6 +105,29 @@ def figure(bench: Bench, server: Server, scenario: Scenario) -> float:
     return cpu_per_message(measure.load(bench, server, scenario.arguments, seconds=seconds, warmup=bench.warmup))
 
 
+def over_tls(scenario: Scenario) -> Scenario:
+    """Return a scenario over TLS.
+
+    Raises:
+        SetupError: it needs another state of the server.
+    """
+    if scenario.instance != scenarios.PLAIN:
+        raise SetupError(f"{scenario.name} cannot be measured over TLS")
+    return replace(scenario, options=f"{scenario.options} --tls", instance=scenarios.TLS)
+
+
+def certificate(directory: str) -> tuple[Path, Path]:
+    """Create a certificate and its key.
+
+    Raises:
+        SetupError: trustme is missing.
+    """
+    command = [sys.executable, "-m", "trustme", "-q", "-d", directory, "-i", "localhost", "127.0.0.1"]
+    if subprocess.run(command, capture_output=True).returncode:
+        raise SetupError("--tls needs the package trustme; `make lint` installs it in .venv")
+    return Path(directory) / "server.pem", Path(directory) / "server.key"
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path)
@@ -109,6 +135,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=21, help="pairs of runs of each scenario (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.5, help="measured time of each run (default: %(default)s)")
     parser.add_argument("--scenarios", metavar="NAMES", help=f"names with commas (default: {','.join(DEFAULT)})")
+    parser.add_argument("--tls", action="store_true", help="over TLS, for all scenarios but those of memory")
     parser.add_argument("--variant", choices=VARIANTS, default="uvloop", help="default: %(default)s")
     return parser.parse_args()
 
@@ -122,15 +149,18 @@ def compare(args: argparse.Namespace) -> int:
     if (os.cpu_count() or 1) < 2:
         raise SetupError("the server and the load each need a processor")
     names = select(args.scenarios, KNOWN, DEFAULT, "scenario")
+    measured = [over_tls(scenarios.BY_NAME[name]) if args.tls else scenarios.BY_NAME[name] for name in names]
     pair = [contestant(name, getattr(args, name).resolve(), args.variant) for name in ("old", "new")]
     machine.raise_file_limit()
     status = 0
     with tempfile.TemporaryDirectory(prefix="pywsapp-bench-") as logs:
-        environment = Environment(Path(), Path(sys.executable), wsload(sys.executable))
+        tls = certificate(logs) if args.tls else None
+        environment = Environment(Path(), Path(sys.executable), wsload(sys.executable), tls=tls)
         bench = Bench(environment, Path(logs), seconds=args.seconds, warmup=0.1)
-        for name in names:
+        for scenario in measured:
+            name = scenario.name
             try:
-                found = ratios(bench, pair, scenarios.BY_NAME[name], args.pairs)
+                found = ratios(bench, pair, scenario, args.pairs)
             except Failed as exc:
                 print(f"{name:16} failed: {exc}", flush=True)
                 status = 1

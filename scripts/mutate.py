@@ -37,9 +37,11 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 #: The tests of modules whose name is not the name of a test directory or of a test file.
 TESTS = {
+    "_access.py": ["auth"],
     "_addresses.py": ["test_addresses.py"],
     "_event_loop.py": ["server", "lifecycle"],
     "_hooks": ["component"],
+    "_request_state.py": ["auth"],
     "_signatures.py": ["component", "app"],
     "http.py": ["test_request.py", "test_response.py"],
 }

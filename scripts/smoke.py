@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pywsapp import EchoServer, Options, Request
+from pywsapp import Connection, EchoServer, Options, Request
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.events import Received
@@ -50,6 +50,7 @@ class Host(Flusher):
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
     def disconnected(self, connection: Any) -> None: ...
     def discard(self, connection: Any) -> None: ...
+    def watch_expiry(self, conn: Connection) -> None: ...
 
 
 def echoed() -> list[Received]:

@@ -22,6 +22,8 @@ LAYERS: list[set[str]] = [
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._http_text",
+        "pywsapp._limits",
+        "pywsapp._request_state",
         "pywsapp._signatures",
         "pywsapp._version",
         "pywsapp.close_codes",
@@ -35,15 +37,18 @@ LAYERS: list[set[str]] = [
     {"pywsapp._outbox"},
     {
         "pywsapp._clients",
+        "pywsapp._access",
         "pywsapp._hooks",
+        "pywsapp.auth",
         "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
         "pywsapp.sessions",
+        "pywsapp.stats",
         "pywsapp.topics",
     },
     {"pywsapp._lifecycle"},
-    {"pywsapp.middleware", "pywsapp.routing"},
+    {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
     {"pywsapp._process"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
@@ -56,6 +61,9 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp.auth.jwks",
+    "pywsapp.auth.jwt",
+    "pywsapp.auth.redis_tickets",
     "pywsapp.brokers.asyncio_bridge",
     "pywsapp.brokers.nats",
     "pywsapp.brokers.rabbitmq",
@@ -73,7 +81,7 @@ ON_DEMAND = (
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
-LONG_FILES = {"pywsapp.app": 650}  # most of it is the documentation of the public class
+LONG_FILES = {"pywsapp.app": 720}  # most of it is the documentation of the public class
 MAX_FUNCTION_LINES = 60
 
 

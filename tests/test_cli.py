@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import signal
@@ -15,9 +16,10 @@ from urllib.request import urlopen
 import pytest
 import trustme
 from support.program import BlockingClient, Program
+from support.services import free_port
 from support.serving import GUARD
 
-from pywsapp import __version__
+from pywsapp import App, __version__
 from pywsapp._compiled import describe
 from pywsapp.cli import main
 
@@ -175,8 +177,7 @@ def test_run_with_workers(script: bool, folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 def test_run_on_another_address_and_port(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = ["run", "chat:app", "--port", str(port), "--address", "localhost", "--workers", "auto"]
     with Program(["-m", "pywsapp", *arguments], cwd=folder) as program:
         assert program.port == port
@@ -201,6 +202,8 @@ def test_run_on_another_address_and_port(folder: Path) -> None:
         (["chat:os.name", "--factory"], "chat:os.name is no function that makes an App, but str"),
         (["chat:os.getpid", "--factory"], "chat:os.getpid is no App, but int"),
         (["chat:app", "--port", "70000"], "port must be an int from 0 to 65535, not 70000"),
+        (["chat:app", "--max-pending", "0"], "max_pending must be a whole number from 1 on, not 0"),
+        (["chat:app", "--health-port", "70000"], "port must be an int from 0 to 65535, not 70000"),
         (["chat:app", "--workers", "0"], "workers must be a number of processes of at least 1, not 0"),
         (["chat:app", "--worker-timeout", "0"], "worker_timeout must be a number greater than 0, not 0.0"),
         (["chat:app", "--worker-max-age", "-1"], "worker_max_age must be a number greater than 0, not -1.0"),
@@ -247,6 +250,11 @@ class App(pywsapp.App):
         print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
+        health = self._runner._health
+        print(
+            self._runner.connection_limits.changed(),
+            health and (health.listener.address, health.listener.port, health.path),
+        )
 
 app = App("chat.example", 8081, "127.0.0.2")
 """
@@ -280,6 +288,7 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         "127.0.0.2 8081 None None False",
         "chat.example None False",
         "False False {'backend': 'asyncio', 'workers': 1}",
+        "{} None",
     ]
 
 
@@ -294,6 +303,12 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         ("--trusted-proxies", "10.0.0.0/8,unix", 2, "True False {'backend': 'asyncio', 'workers': 1}"),
         ("--workers", "3", 2, "False False {'backend': 'asyncio', 'workers': 3}"),
         ("--backend", "trio", 2, "False False {'backend': 'trio', 'workers': 1}"),
+        ("--max-pending", "70", 3, "{'max_pending': 70} None"),
+        ("--health-port", "9090", 3, "{} ('127.0.0.1', 9090, '/health')"),
+        ("--max-connections", "9", 3, "{'max_connections': 9} None"),
+        ("--max-connections-per-address", "9", 3, "{'max_connections_per_address': 9} None"),
+        ("--max-connections-per-user", "9", 3, "{'max_connections_per_user': 9} None"),
+        ("--max-handshakes-per-second", "9.5", 3, "{'max_handshakes_per_second': 9.5} None"),
     ],
 )
 def test_option_and_its_environment_variable(
@@ -305,6 +320,29 @@ def test_option_and_its_environment_variable(
     assert shown(option, value) == expected_lines
     assert shown(**{variable: value}) == expected_lines
     assert shown(**{variable: ""}) == default
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_health_port(workers: str, folder: Path) -> None:
+    with Program(
+        ["-m", "pywsapp", "run", "chat:app", "--health-port", "0", "--workers", workers], cwd=folder
+    ) as program:
+        port = int(program.until(r"health checks on http://127.0.0.1:(\d+)/health")[1])
+        assert program.port
+        with urlopen(f"http://127.0.0.1:{port}/health/live", timeout=GUARD) as answer:
+            assert json.load(answer)["status"] == "ok"
+        program.send(signal.SIGTERM)
+        assert program.end() == 0
+
+
+def test_the_health_port_keeps_the_address_and_path_of_the_app() -> None:
+    app = App("localhost", 0)
+    app.health("/status", port=9090, address="0.0.0.0")
+    app.configure(health_port=9091)
+    health = app._runner._health
+    assert health is not None
+    assert (health.listener.address, health.listener.port, health.path) == ("0.0.0.0", 9091, "/status")
 
 
 def test_host_is_another_name_of_address(shown: Callable[..., list[str]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp.close_codes import MAX_REASON_BYTES, CloseCode, check_close, cut_reason, may_be_sent
+from pywsapp.close_codes import MAX_REASON_BYTES, CloseCode, ComeBack, check_close, come_back, cut_reason, may_be_sent
 from pywsapp.exceptions import ConfigurationError
 
 ALLOWED = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
@@ -26,8 +26,16 @@ def test_the_registered_codes() -> None:
         CloseCode.ABNORMAL_CLOSURE,
         CloseCode.TLS_HANDSHAKE,
     }
-    assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016)]
+    assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016), 4401]
     assert check_close(CloseCode.BAD_GATEWAY, "") == b""
+
+
+def test_after_which_codes_a_client_comes_back() -> None:
+    codes = [None, *range(1000, 5000)]
+    found = {rule: {code for code in codes if come_back(code) is rule} for rule in ComeBack}
+    assert found[ComeBack.NEVER] == {1000, 1002, 1003, 1007, 1008, 1009, 1010, *range(3500, 4000)}
+    assert found[ComeBack.WITH_CREDENTIALS] == {4401}
+    assert {None, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 3499, 4000, 4999} <= found[ComeBack.LATER]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Applications and routing
     App                  routes components and serves them; `app.run()` runs it
     Router               routes below another route, without an App
     StaticFolder         serves the files of a folder
+    Stats                what app.stats() returns: connections, limits and topics in numbers
     Application          what `conn.app` offers to a component, for type hints
 
 Components and connections
@@ -37,7 +38,10 @@ Middleware
     HandshakeMiddleware  the base class of a check before a connection is accepted
     ComponentMiddleware  the base class of a component around a component
     OriginCheck          accepts web pages of certain origins only; App.route adds it
-    IpBlackList          refuses clients by IP address
+    IpBlackList          refuses clients by IP address, with a list that changes at run time
+    IpFilter             refuses clients by IP address, with lists and files of addresses
+    RateLimit            limits the messages and bytes that a client sends in a second
+    Exceeded             what happens to a message above such a limit
     SessionMiddleware    gives requests and connections a session; App(session_store=...) adds it
 
 Sessions
@@ -48,6 +52,7 @@ Options, requests and responses
     Options              limits and timeouts of connections
     Deflate              how messages are compressed: Options(deflate=Deflate())
     SlowConsumer         what happens to a client that reads too slowly
+    TooMany              what happens to a user that has too many connections
     Request              the request of a handshake or of a page
     Headers              its header fields
     QueryParams          the parameters in its URL
@@ -57,6 +62,7 @@ Exceptions
     PywsappError         the base class of the others
     ConfigurationError   a mistake in the program; the message says what to write
     Refuse               raise it in on_handshake or on_request to refuse a request
+    InvalidCredentials   the credentials of a client are not valid
     TopicError           a client asked for a topic that it cannot have
     ConnectionClosed     a connection ended before what was awaited came
     HandshakeError       a server refused this client
@@ -83,6 +89,7 @@ from pywsapp.exceptions import (
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
+    InvalidCredentials,
     OutcomeUnknown,
     PywsappError,
     Refuse,
@@ -93,15 +100,17 @@ from pywsapp.exceptions import (
 )
 from pywsapp.http import Headers, QueryParams, Request, Response
 from pywsapp.middleware.base import ComponentMiddleware, HandshakeMiddleware
-from pywsapp.middleware.ip_filter import IpBlackList
+from pywsapp.middleware.ip_filter import IpBlackList, IpFilter
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 from pywsapp.middleware.session import SessionMiddleware
-from pywsapp.options import Deflate, Options, SlowConsumer
+from pywsapp.options import Deflate, Options, SlowConsumer, TooMany
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
 from pywsapp.sessions.session import Session
+from pywsapp.stats import Stats
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.presence.view import PresenceDiff, Present
@@ -122,10 +131,13 @@ __all__ = (
     "ConnectionClosed",
     "Deflate",
     "EchoServer",
+    "Exceeded",
     "HandshakeError",
     "HandshakeMiddleware",
     "Headers",
+    "InvalidCredentials",
     "IpBlackList",
+    "IpFilter",
     "MessageComponent",
     "Options",
     "OriginCheck",
@@ -137,6 +149,7 @@ __all__ = (
     "Publisher",
     "PywsappError",
     "QueryParams",
+    "RateLimit",
     "Recovery",
     "Refuse",
     "Request",
@@ -150,6 +163,8 @@ __all__ = (
     "SessionUnavailable",
     "SlowConsumer",
     "StaticFolder",
+    "Stats",
+    "TooMany",
     "Topic",
     "TopicError",
     "__version__",

@@ -37,6 +37,8 @@ HOOKS = {
 #: `difflib.SequenceMatcher.ratio` from which a name counts as a misspelt hook: `on_mesage`, `on_opened` and `on_err`
 #: are above it; `on_reset`, `on_pong` and `on_connect` are below it.
 _NEARLY = 0.75
+#: The ratio for `authenticate`, which is higher because methods such as `authenticate_user` are usual.
+_NEARLY_AUTHENTICATE = 0.9
 _checked: WeakSet[type[MessageComponent]] = WeakSet()
 
 
@@ -121,6 +123,7 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
     for name, arguments in HOOKS.items():
         _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
+    _check_authenticate(getattr(owner, "authenticate", None), f"{kind.__name__}.authenticate", before)
     if isinstance(kind.subprotocols, (str, list, tuple)):  # and not a property, whose value can change
         checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
     if kind not in _checked:
@@ -136,6 +139,14 @@ def _check_hook(hook: object, label: str, arguments: tuple[str, ...], before: tu
     check_takes(hook, (*before, *arguments), label, shown=("self", *arguments))
 
 
+def _check_authenticate(hook: object, label: str, before: tuple[str, ...]) -> None:
+    if hook is None:
+        return
+    if isinstance(hook, type):
+        raise ConfigurationError(f"{label} must be a method or an object, not a class: write {hook.__name__}(...)")
+    _check_hook(hook, label, ("request",), before if inspect.isfunction(hook) else ())
+
+
 def _check_names(kind: type[MessageComponent]) -> None:
     """Refuse methods that nearly have a hook's name, and warn about other methods that look like hooks.
 
@@ -143,7 +154,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
     checked. A method that a base class declares is no surprise to the reader, so only its spelling is checked.
     """
     for name in dir(kind):
-        if not name.startswith("on") or name in HOOKS or not callable(getattr(kind, name, None)):
+        if not name.startswith(("on", "a", "A")) or name in HOOKS or not callable(getattr(kind, name, None)):
             continue
         declaring = [base for base in kind.__mro__ if name in vars(base)]
         if not all(issubclass(base, MessageComponent) for base in declaring):
@@ -173,11 +184,15 @@ def _is_marked(member: object) -> bool:
 
 def _hook_meant_by(name: str) -> str | None:
     """Return the hook that a misspelt name, such as `on_mesage` or `onMessage`, stands for; None if there is none."""
+    if name == "authenticate":
+        return None
     plain = {hook.replace("_", ""): hook for hook in HOOKS}
+    plain |= dict.fromkeys(("onauthenticate", "onauthentication", "authenticate"), "authenticate")
     if name.replace("_", "").lower() in plain:
         return plain[name.replace("_", "").lower()]
     if not name.startswith("on_"):
-        return None
+        near = difflib.get_close_matches(name, ["authenticate"], 1, _NEARLY_AUTHENTICATE)
+        return near[0] if near else None
     near = difflib.get_close_matches(name[3:], [hook[3:] for hook in HOOKS], 1, _NEARLY)
     return f"on_{near[0]}" if near else None
 
@@ -215,7 +230,7 @@ def then(result: T | Awaitable[T], step: Callable[[T], R | Awaitable[R]]) -> R |
 
     No coroutine is made for a result that need not be awaited.
     """
-    if result is None or not must_await(result):
+    if result is None or type(result) is Accept or not must_await(result):
         return step(cast("T", result))
     return _then(cast("Awaitable[T]", result), step)
 

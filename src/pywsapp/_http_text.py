@@ -21,3 +21,21 @@ def phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+#: Header fields and parameters whose values `repr` hides, in lower case.
+_SECRETS = {
+    *("authorization", "proxy-authorization", "cookie", "set-cookie", "sec-websocket-protocol", "x-api-key"),
+    *("token", "access_token", "ticket", "api_key", "apikey", "key", "signature", "password", "secret", "jwt"),
+}
+_HIDDEN = "..."
+
+
+def shown(items: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Return header fields or parameters for `repr`, without the values that are secrets."""
+    return [(name, _HIDDEN if name.lower() in _SECRETS else value) for name, value in items]
+
+
+def hide(name: str) -> None:
+    """Hide the values of a header field or parameter from `repr`."""
+    _SECRETS.add(name.lower())

@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._process.background import HookT
+from pywsapp._access import Authenticate
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.message_counts import MessageCounts
+from pywsapp._process.background import Hook, HookT
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
+from pywsapp.auth.identity import public
 from pywsapp.brokers.base import MIB, Broker
 from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
@@ -23,12 +29,13 @@ from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
-from pywsapp.options import Options
+from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
+from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -68,6 +75,17 @@ class App:
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
+        max_handshakes_per_second: handshakes that are admitted, on average; workers share them equally. The server
+            refuses others with status 503, and a Retry-After field that spreads the clients that come again.
+        max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
+            together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
+            clients on Unix sockets do not count.
+        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
+            count.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
+            of all workers, to close the oldest those of each worker.
+        authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
+            every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
             or a SessionStore.
 
@@ -98,13 +116,26 @@ class App:
         broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        max_handshakes_per_second: float | None = None,
+        max_connections_per_address: int | None = None,
+        max_connections_per_user: int | None = None,
+        on_too_many: TooMany = TooMany.REFUSE,
+        authenticate: Authenticate | None = None,
         session_store: str | SessionStore | None = None,
     ) -> None:
         self.options = Options() if options is None else options
-        self.router = Router(http_host, server_options=self.options)
+        self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
+        limits = ConnectionLimits(
+            max_connections=max_connections,
+            max_pending=max_pending,
+            max_handshakes_per_second=max_handshakes_per_second,
+            max_connections_per_address=max_connections_per_address,
+            max_connections_per_user=max_connections_per_user,
+            on_too_many=on_too_many,
+        )
+        self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
         self._sessions = AppSessions(session_store, self.on_shutdown)
         self._mounted: list[App] = []
@@ -125,6 +156,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
@@ -140,6 +172,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> ComponentT: ...
 
@@ -154,6 +187,7 @@ class App:
         require_subprotocol: bool = False,
         require_origin: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
@@ -170,6 +204,7 @@ class App:
             require_origin: refuse clients that send no Origin field, which no browser does.
             options: limits for this route instead of the App's. Options that only the server reads, such as
                 `handshake_timeout`, must be those of the App.
+            authenticate: the guard of this route instead of the App's, as for `App`; `pywsapp.auth.public` for none.
             sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
 
         Returns:
@@ -189,6 +224,7 @@ class App:
                 require_subprotocol=require_subprotocol,
                 require_origin=require_origin,
                 options=options,
+                authenticate=authenticate,
                 sessions=sessions,
             )
         if isinstance(getattr(component, "application", None), App):
@@ -200,6 +236,7 @@ class App:
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
             options=options,
+            authenticate=authenticate,
         )
         return component
 
@@ -211,6 +248,7 @@ class App:
         *,
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> Callable[[HandlerT], HandlerT]: ...
 
@@ -222,6 +260,7 @@ class App:
         *,
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> HandlerT: ...
 
@@ -232,6 +271,7 @@ class App:
         *,
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
+        authenticate: Authenticate | None = None,
         sessions: Sessions = None,
     ) -> Any:
         """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
@@ -242,6 +282,7 @@ class App:
                 JSON. It reads a body with `await request.read(max_size)`. Left out, this is a decorator.
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: the name that this route answers to, instead of the App's.
+            authenticate: as for `route`.
             sessions: as for `route`.
 
         Returns:
@@ -252,18 +293,33 @@ class App:
         """
         check_no_function(path, '@app.http("/page")')
         if handler is None:
-            return functools.partial(self.http, path, methods=methods, http_host=http_host, sessions=sessions)
+            return functools.partial(
+                self.http,
+                path,
+                methods=methods,
+                http_host=http_host,
+                authenticate=authenticate,
+                sessions=sessions,
+            )
         answering = self._sessions.around_handler(handler, sessions)
-        self.router.http(path, answering, methods=methods, http_host=http_host)
+        self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
-    def static(self, path: str, directory: str | Path, **options: Any) -> None:
+    def static(
+        self, path: str, directory: str | Path, *, authenticate: Authenticate | None = None, **options: Any
+    ) -> None:
         """Serve the files of a folder under a path; `options` are those of `StaticFolder`.
+
+        Args:
+            path: the prefix of the files.
+            directory: the folder.
+            authenticate: as for `route`.
+            options: the arguments of `StaticFolder`.
 
         Raises:
             ConfigurationError: there is no such folder, or the mount exists.
         """
-        self.mount(path, StaticFolder(directory, **options))
+        self.mount(path, StaticFolder(directory, **options), authenticate=authenticate)
 
     def health(
         self,
@@ -306,14 +362,27 @@ class App:
             ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
         endpoint = PublishEndpoint(self.topic, key, lambda *claim: self.topics.history.claim(*claim), max_size)
-        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*")
+        self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*", authenticate=public)
 
-    def mount(self, path: str, component: MessageComponent | App, *, http_host: str | None = None) -> None:
+    def mount(
+        self,
+        path: str,
+        component: MessageComponent | App,
+        *,
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         """Route everything below a path to another App, router or component; with `path=""`, what no route matches.
 
         Another App, also one inside of middleware, becomes part of this one: its hooks, timers, tasks, listeners and
         histories are added, and its topics are those of this App from then on. Its address and port are ignored. If it
         has the default `http_host`, it answers to every name that the mount answers to.
+
+        Args:
+            path: the prefix.
+            component: what is mounted.
+            http_host: the name that the mount answers to, instead of the App's.
+            authenticate: guards everything below the path that has no guard of its own, as for `App`.
 
         Raises:
             ConfigurationError: the path is not valid, the mount exists, or the other App has settings for a server of
@@ -324,7 +393,7 @@ class App:
         new = inner if isinstance(inner, App) and inner not in self._mounted else None
         if new is not None:
             new._check_can_be_mounted_on(self)
-        self.router.mount(path, target, http_host=http_host)
+        self.router.mount(path, target, http_host=http_host, authenticate=authenticate)
         self._sessions.note(component)
         if new is not None:
             self._sessions.include(new._sessions)
@@ -508,8 +577,13 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
+        health_port: int | None = None,
+        **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
+
+        `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+        `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -522,7 +596,11 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        self._runner.configure(None, trusted_proxies, access_log=access_log, http_host=http_host)
+        given = {name: value for name, value in limits.items() if value is not None}
+        changed = replace(self._runner.connection_limits, **given) if given else None
+        self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
+        if health_port is not None:
+            self._runner.use_health_port(health_port)
 
     def run(
         self,
@@ -590,6 +668,16 @@ class App:
         """
         self.topics.check_thread("app.stop")
         self._runner.stop()
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
+        """Include a limit in `stats`, and close what it uses when the App ends."""
+        self._runner.limits.add(counts)
+        if aclose is not None:
+            self._runner.add_hook(aclose, self._runner.shutdown)
 
     @property
     def port(self) -> int:

@@ -1,8 +1,20 @@
-"""Close codes: which ones exist, which ones can be sent, and how long a close reason can be (RFC 6455 section 7.4)."""
+"""Close codes: which ones exist, what a client does after each, and which ones can be sent (RFC 6455 section 7.4).
+
+codes        whose                     a client comes back
+-----------  ------------------------  ----------------------------------------------------------
+1000         RFC 6455                  no: the work is done
+1002, 1003,  RFC 6455                  no: the same would happen again
+1007 - 1010
+other 1xxx   RFC 6455, IANA            later
+3000 - 3499  libraries and frameworks  later
+3500 - 3999  libraries and frameworks  no
+4401         pywsapp                   with new credentials: those of the connection have expired
+other 4xxx   the application           later, unless the application says something else
+"""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from pywsapp.exceptions import ConfigurationError
 
@@ -11,7 +23,7 @@ MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and one of this library: 4401."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -28,6 +40,37 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+    UNAUTHENTICATED = 4401
+
+
+class ComeBack(Enum):
+    """What a client does by itself after a connection has ended."""
+
+    LATER = "later"  #: it connects again, after a random pause that grows with each failure
+    WITH_CREDENTIALS = "with new credentials"  #: it gets a new token or ticket first, or has the user log in
+    NEVER = "never"  #: it does not connect again
+
+
+_FINAL = frozenset(
+    {
+        CloseCode.NORMAL,
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNSUPPORTED_DATA,
+        CloseCode.INVALID_PAYLOAD,
+        CloseCode.POLICY_VIOLATION,
+        CloseCode.MESSAGE_TOO_BIG,
+        CloseCode.MANDATORY_EXTENSION,
+    }
+)
+
+
+def come_back(code: int | None) -> ComeBack:
+    """Return what a client does after a connection has ended with a close code; None for a code that is not known."""
+    if code == CloseCode.UNAUTHENTICATED:
+        return ComeBack.WITH_CREDENTIALS
+    if code is not None and (code in _FINAL or 3500 <= code <= 3999):
+        return ComeBack.NEVER
+    return ComeBack.LATER
 
 
 def may_be_sent(code: int) -> bool:

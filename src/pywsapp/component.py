@@ -15,7 +15,7 @@ from typing_extensions import ParamSpec
 from pywsapp._protocol.handshake import UPGRADE_HEADERS
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, Refuse, TopicError
+from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse, TopicError
 from pywsapp.http import Request, Response
 from pywsapp.options import Options
 from pywsapp.topics.topic import Topic
@@ -39,9 +39,15 @@ class MessageComponent:
     Attributes:
         subprotocols: the subprotocols that this component speaks, the preferred one first (Ratchet's
             WsServerInterface::getSubProtocols).
+        authenticate: an optional hook, a method `authenticate(self, request)` that returns the user before
+            `on_handshake` and `on_request` are called, or an object of `pywsapp.auth`. None refuses the request with
+            status 401.
     """
 
     subprotocols: Sequence[str] = ()
+    authenticate: Callable[..., Any] | None = None
+    #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.
+    _passes_on = False
 
     def on_handshake(self, request: Request) -> HandshakeAnswer | Awaitable[HandshakeAnswer]:
         """Decide about a WebSocket handshake before it is accepted.
@@ -77,11 +83,15 @@ class MessageComponent:
         """Handle an exception of another hook; by default it is logged, and the connection is closed with code 1011.
 
         A TopicError means that the client named a topic that it cannot have. By default the connection is then closed
-        with code 1008, and the reason tells the client what is wrong.
+        with code 1008, and the reason tells the client what is wrong. `InvalidCredentials` closes it with code 4401.
         """
         if isinstance(exc, TopicError):
             logger.info("%r asked for a topic that it cannot have: %s", conn, exc)
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
+            return
+        if isinstance(exc, InvalidCredentials):
+            logger.info("%r sent credentials that are not valid: %s", conn, exc.body)
+            conn.close(CloseCode.UNAUTHENTICATED, cut_reason(str(exc.body)))
             return
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)
         conn.close(CloseCode.INTERNAL_ERROR, "internal error")

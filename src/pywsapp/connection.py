@@ -12,6 +12,7 @@ from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.auth.identity import refresh
 from pywsapp.close_codes import CloseCode, check_close
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
@@ -60,6 +61,12 @@ class Driver(Protocol):
 
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires."""
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size` bytes; None is the limit of the options again."""
 
 
 class Connection:
@@ -116,6 +123,26 @@ class Connection:
         return self.request.state
 
     @property
+    def user(self) -> Any:
+        """The user that `authenticate` returned at the handshake, or of the last `refresh_user`; None without one."""
+        return self.request.user
+
+    def refresh_user(self, user: Any) -> None:
+        """Replace the user and its expiry, for instance when the client has sent a new token. Never blocks.
+
+        Args:
+            user: what `authenticate` could return: a user, or an `Authenticated` with an expiry.
+
+        Raises:
+            InvalidCredentials: the user is None, or has another subject than the one before.
+            ConfigurationError: the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.refresh_user")
+        refresh(self.request, user)
+        if self._driver is not None:
+            self._driver.watch_expiry()
+
+    @property
     def session(self) -> Session:
         """The session of the client, as it was at the handshake: `await conn.session.save()` saves changes.
 
@@ -154,8 +181,8 @@ class Connection:
 
         Args:
             message: what to send.
-            compress: False never compresses it, True always, None if it has `Deflate.threshold` bytes or more. It has
-                no effect unless permessage-deflate was negotiated.
+            compress: False never compresses it, True always, None decides as `Deflate` says. It has no effect unless
+                permessage-deflate was negotiated.
 
         Returns:
             an awaitable. Awaiting it waits while more than `Options.high_water` bytes are queued, or until the

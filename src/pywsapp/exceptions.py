@@ -3,6 +3,7 @@
 PywsappError
  +-- ConfigurationError    the program uses the library in a wrong way (also a ValueError)
  +-- Refuse                raised in `on_handshake` or `on_request`: answer the request with an error status
+ |    +-- InvalidCredentials   the credentials of a client are not valid: status 401, or close code 4401
  +-- HandshakeError        client role: the server did not accept the handshake
  +-- ConnectionClosed      the connection closed before the awaited event happened
  +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
@@ -56,6 +57,22 @@ class Refuse(PywsappError):
     def __str__(self) -> str:
         body = self.body.decode("utf-8", "replace") if isinstance(self.body, bytes) else self.body
         return f"{self.status} {body}" if body else str(self.status)
+
+
+class InvalidCredentials(Refuse):
+    """The credentials of a client are missing, malformed, expired or not valid.
+
+    `authenticate` raises it to refuse a request with status 401. The authenticators of `pywsapp.auth` also raise it for
+    a token that comes over an open connection; the default `on_error` then closes that connection with code 4401. The
+    text never contains the credentials.
+
+    Args:
+        body: one line for the peer that says why.
+        challenge: the value of the WWW-Authenticate field (RFC 9110, section 11.6.1).
+    """
+
+    def __init__(self, body: str = "the credentials are missing or not valid", challenge: str | None = None) -> None:
+        super().__init__(401, None if challenge is None else {"WWW-Authenticate": challenge}, body)
 
 
 class HandshakeError(PywsappError):

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase
+from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase, shown
+from pywsapp._request_state import State, access_of, make_access, make_state
 from pywsapp.exceptions import ConfigurationError, HeaderItems, Refuse
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ _MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still b
 class Headers(Mapping[str, str]):
     """Header fields: a read-only mapping that ignores the case of names and keeps repeated fields.
 
-    `headers["name"]` is the first value of a field, and `headers.getlist("name")` is the list of all its values.
+    `headers["name"]` is the first value of a field, and `headers.getlist("name")` is the list of all its values. `repr`
+    hides the values of fields that carry secrets.
 
     Args:
         items: names and values, in order.
@@ -57,7 +59,7 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and name.lower() in self._index
 
     def __repr__(self) -> str:
-        return f"Headers({list(self.multi_items())!r})"
+        return f"Headers({shown(self.multi_items())!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a field, in order; an empty list if the field is missing."""
@@ -107,7 +109,7 @@ class QueryParams(Mapping[str, str]):
         return len({key for key, _ in self._items})
 
     def __repr__(self) -> str:
-        return f"QueryParams({list(self._items)!r})"
+        return f"QueryParams({shown(self._items)!r})"
 
     def getlist(self, name: str) -> list[str]:
         """Return every value of a parameter, in order; an empty list if the parameter is missing."""
@@ -169,6 +171,7 @@ class Request:
         subprotocols: tuple[str, ...] = (),
         path_params: dict[str, Any] | None = None,
         app: Any = None,
+        user: Any = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -185,8 +188,10 @@ class Request:
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
-        self._state: SimpleNamespace | None = None
+        self._state: State | None = None
         self._origin: Request | None = None  # the request that this one is a copy of
+        if user is not None:
+            make_access(self).user = user
 
     def __copy__(self) -> Request:
         """Return a copy that shares `state` and `path_params` with this request, even if neither was used yet."""
@@ -216,9 +221,22 @@ class Request:
         """
         if self._origin is not None:
             return self._origin.state
-        if self._state is None:
-            self._state = SimpleNamespace()
-        return self._state
+        return make_state(self) if self._state is None else self._state
+
+    @property
+    def user(self) -> Any:
+        """The user that `authenticate` returned; None if nothing asked for one, or it is asked for later.
+
+        It becomes `conn.user` when the handshake is accepted. A test can make a request with `Request(user=...)`.
+        """
+        access = access_of(self)
+        return None if access is None else access.user
+
+    @property
+    def client_certificate(self) -> dict[str, Any] | None:
+        """The certificate of the client as `ssl.SSLSocket.getpeercert` returns it; None without a verified one."""
+        access = access_of(self)
+        return None if access is None else access.certificate
 
     @property
     def session(self) -> Session:
@@ -359,6 +377,13 @@ class Response:
 def _set_body(request: Request, read: Callable[[int], Awaitable[bytes]]) -> None:
     """Set the function that `Request.read` calls with its `max_size`."""
     request._body = read
+
+
+def _new_headers(items: list[tuple[str, str]]) -> Headers:
+    """Return header fields whose names are in lower case already."""
+    headers = Headers()
+    headers._items = tuple(items)
+    return headers
 
 
 def _set_session(request: Request, session: Session) -> None:

@@ -145,8 +145,9 @@ async def test_the_queue_is_bounded_while_trio_is_blocked(anyio_backend_name: st
         while not client.produced:
             await anyio.lowlevel.checkpoint()
         block_until(lambda: client.produced > received + bound)
+        assert client.produced == received + bound + 1, "one message waits outside of the queue"
         await everything.wait()
-    assert most == bound + 1  # one message waits outside of the queue
+    assert most <= bound + 2, "one more is taken from the queue and not delivered yet"
 
 
 async def test_closing_does_not_wait_for_messages_in_the_queue(anyio_backend_name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from support.services import nats_server, redis_server
 from support.serving import Client, serving
 
-from pywsapp import App, AsyncPublisher, BrokerUnavailable, Connection, MessageComponent, Publisher
+from pywsapp import App, AsyncPublisher, BrokerUnavailable, Connection, MessageComponent, Options, Publisher
 
 KEY = "a secret for the test"
 SERVICES: dict[str, Callable[[], Any]] = {"redis": redis_server, "nats": nats_server}
@@ -41,7 +41,7 @@ class News(MessageComponent):
 
 @asynccontextmanager
 async def news_client(url: str) -> AsyncIterator[Client]:
-    app = App("*", 0, broker=url, broker_key=KEY)
+    app = App("*", 0, broker=url, broker_key=KEY, options=Options(ping_interval=None))  # a command can take longer
     app.route("/", News(app), allowed_origins=["*"])
     async with serving(app) as server, server.client() as client:
         assert (await client.receive())[1] == b"ready"

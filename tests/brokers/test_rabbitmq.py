@@ -183,8 +183,40 @@ async def test_the_loss_of_a_channel_is_noticed(rabbit: Rabbit) -> None:
         assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, delete)
         with pytest.raises(Exception, match="NOT_FOUND - no exchange 'doomed'"):
             await peer.publish(unique_topic(), b"1")
-        with anyio.fail_after(1), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
+        with anyio.fail_after(10), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
             await peer.connection.wait_lost()
+
+
+async def test_a_topic_without_rights_fails_alone(rabbit: Rabbit) -> None:
+    permit = (
+        'rabbit_auth_backend_internal:set_topic_permissions(<<"pywsapp">>, <<"/">>, <<"pywsapp">>, '
+        '<<"^(?!secret)">>, <<"^(?!secret)">>, <<"me">>).'
+    )
+    assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, permit)
+    url = rabbit.url.replace("guest:guest", "pywsapp:secret")
+    good, secret = [unique_topic() for _ in range(9)], [unique_topic("secret") for _ in range(3)]
+    received: dict[str, list[bytes]] = {topic: [] for topic in good}
+    async with peers(lambda: broker_from_url(url), 2) as (one, two):
+        with pytest.raises(PartlyRefused, match="access to topic") as caught:
+            await two.connection.subscribe([secret[0], *good, *secret[1:]])
+        assert sorted(caught.value.reasons) == [0, 10, 11]
+        for rounds in range(3):  # also when it is known that there is no right
+            batch = [(topic, f"{rounds} {topic}".encode()) for topic in [*good[:4], secret[0], *good[4:], *secret[:2]]]
+            with pytest.raises(PartlyRefused, match=r"access to topic|no right|before it confirmed") as caught:
+                await one.connection.publish([Outgoing(topic, data) for topic, data in batch])
+            assert {4, 10, 11} <= set(caught.value.reasons) <= {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
+            assert caught.value.is_certain is (rounds > 0 or set(caught.value.reasons) == {4, 10, 11})
+            for topic, data in batch:
+                if not topic.startswith("secret"):
+                    received[topic].append(data)
+        await one.publish(good[0], b"last")
+        received[good[0]].append(b"last")
+        await two.wait_for(3 * len(good) + 1)
+        assert {topic: [data for name, data, _ in two.received if name == topic] for topic in good} == received
+        for peer in (one, two):
+            with anyio.move_on_after(0.1) as scope:
+                await peer.connection.wait_lost()
+            assert scope.cancelled_caught, "the connection is not lost"
 
 
 async def test_the_documented_rights_suffice_and_others_are_refused(rabbit: Rabbit) -> None:

@@ -21,7 +21,7 @@ from pywsapp.brokers.relay import Relay
 from pywsapp.exceptions import TopicError
 from pywsapp.testing.broker import peers, unique_topic
 from pywsapp.topics.history.memory_store import REMEMBERED, MemoryHistory
-from pywsapp.topics.names import check_name
+from pywsapp.topics.names import RESERVED, check_name
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +100,21 @@ def test_it_behaves_like_the_history_in_memory(
     async def compare() -> None:
         topic, memory = unique_topic(), MemoryHistory(lambda: 0.0)
         async with peers(lambda: broker_from_url(redis.url)) as (peer,):
-            epochs = [memory.read(topic, None).position.epoch]
-            epochs.append((await peer.connection.read_history(topic, None)).position.epoch)
+            starts = memory.read(topic, None).position, (await peer.connection.read_history(topic, None)).position
             for step in steps:
                 if isinstance(step, tuple):
                     publisher, count, size, data = step
                     keep = Keep((publisher, count), size, 60)
                     memory.append(topic, data, keep)
                     await peer.connection.publish([Outgoing(topic, data, keep)])
-                else:
-                    since = [None if step is None else Position(epoch, step) for epoch in epochs]
-                    expected = memory.read(topic, since[0])
-                    found = await peer.connection.read_history(topic, since[1])
-                    assert found == Kept(Position(epochs[1], expected.position.offset), *expected[1:])
+                    continue
+                heres = memory.read(topic, None).position, (await peer.connection.read_history(topic, None)).position
+                sinces = [starts] if step is None else [tuple(here._replace(offset=step) for here in heres), starts]
+                for since_here, since_there in [(None, None), *sinces]:
+                    expected = memory.read(topic, since_here)
+                    found = await peer.connection.read_history(topic, since_there)
+                    assert found == Kept(Position(found.position.epoch, expected.position.offset), *expected[1:])
+                    assert found.position.epoch == heres[1].epoch or not found.position.offset
 
     anyio.run(compare)
 
@@ -200,16 +202,113 @@ async def test_each_message_is_kept_once_over_restarts() -> None:
     assert kept.messages == tuple((count, b"%d" % count) for count in range(1, number + 1))
 
 
+#: Places in what Redis has written of the last message, where a kill can end it: see `redis.history`.
+CUTS = [b"XADD", b"HSET", b"PEXPIREAT", b"EXEC"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", CUTS, ids=[place.decode() for place in CUTS])
+async def test_a_kill_while_the_server_writes_repeats_and_loses_nothing(place: bytes) -> None:
+    topic = unique_topic()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+
+        async def publish(publisher: str, number: int) -> None:
+            async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+                data = f"{publisher} {number}".encode()
+                await peer.connection.publish([Outgoing(topic, data, Keep((publisher, number), 100, 60))])
+
+        for number in (1, 2, 3):
+            await publish("me", number)
+        redis.kill()
+        (file,) = redis.directory.glob("appendonlydir/*.incr.aof")
+        written = file.read_bytes()
+        file.write_bytes(written[: written.index(place, written.rindex(b"MULTI")) + 2])
+        redis.start()
+        await publish("you", 1)  # gets the offset of the message that the kill has cut
+        for number in (2, 3, 3):
+            redis.kill()
+            redis.start()
+            await publish("me", number)
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            epoch = (await peer.connection.read_history(topic, None)).position.epoch
+            for max_bytes in (None, 1000):
+                kept = await peer.connection.read_history(topic, Position(epoch, 0), max_bytes)
+                assert kept.messages == ((1, b"me 1"), (2, b"me 2"), (3, b"you 1"), (4, b"me 3"))
+            assert (await peer.connection.read_history(topic, Position(epoch, 2), 1)).messages == ((3, b"you 1"),)
+
+
 @pytest.mark.anyio
 async def test_keys_expire(redis: Redis) -> None:
-    topic, unused = unique_topic(), unique_topic()
+    topic, other, reserved = unique_topic(), unique_topic(), f"{RESERVED}{unique_topic()}"
     async with peers(lambda: broker_from_url(redis.url)) as (peer,):
-        await peer.connection.publish(outgoing(topic, 1, 3, seconds=50))
-        first = await peer.connection.read_history(unused, None)
-        assert (await peer.connection.read_history(unused, first.position)) == Kept(first.position, (), True)
-    messages, meta = keys(topic)
-    for key, seconds in [(messages, 50.0), (meta, 50.0 * REMEMBERED), (keys(unused)[1], UNUSED_SECONDS)]:
+        await peer.connection.publish(outgoing(topic, 1, 3, seconds=50) + outgoing(reserved, 1, 2, seconds=50))
+        await peer.connection.publish(outgoing(other, 1, 2, seconds=1000))
+    metas = [(topic, UNUSED_SECONDS + 60), (reserved, 50 * REMEMBERED), (other, 1000 * REMEMBERED)]
+    for key, seconds in [(keys(topic)[0], 50), *((keys(name)[1], seconds) for name, seconds in metas)]:
         assert seconds * 1000 - 10_000 < int(redis.ask("PTTL", key)[1:]) <= seconds * 1000
+
+
+@pytest.mark.anyio
+async def test_reading_creates_nothing(redis: Redis) -> None:
+    before = redis.ask("DBSIZE")
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        for _ in range(20):
+            topic = unique_topic()
+            start = (await peer.connection.read_history(topic, None)).position
+            assert str(Position.parse(str(start))) == str(start)
+            again = await peer.connection.read_history(topic, start)
+            assert again == Kept(again.position, (), True)
+            assert not (await peer.connection.read_history(topic, Position("0000", 3))).complete
+        assert redis.ask("DBSIZE") == before
+        await peer.connection.publish(outgoing(topic, 1, 3))
+        kept = await peer.connection.read_history(topic, start)
+        assert (kept.messages, kept.complete) == (((1, b"1"), (2, b"2")), True)
+        assert not (await peer.connection.read_history(topic, start._replace(offset=1))).complete
+
+
+@pytest.mark.anyio
+async def test_the_position_of_an_unused_topic_is_valid_for_a_limited_time(redis: Redis) -> None:
+    topic = unique_topic()
+    async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+        start = (await peer.connection.read_history(topic, None)).position
+        moment, tag = start.epoch[1:].split("x")
+        for age, is_complete in [(UNUSED_SECONDS - 10, True), (UNUSED_SECONDS, False), (-20, False)]:
+            since = Position(f"z{int(moment) - age}x{tag}", 0)
+            assert (await peer.connection.read_history(topic, since)).complete is is_complete
+        await peer.connection.publish([Outgoing(topic, b"x", Keep(("me", 1), 100, 0.001))])
+        with anyio.fail_after(10):
+            while (await peer.connection.read_history(topic, start)).messages:
+                pass
+        assert not (await peer.connection.read_history(topic, start)).complete
+
+
+@pytest.mark.anyio
+async def test_the_position_of_an_unused_topic_ends_when_keys_are_evicted_and_with_the_server() -> None:
+    topic = unique_topic()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+        positions = []
+        durable = f"{redis.url}?durable=1"
+        for broker in (broker_from_url(redis.url), broker_from_url(durable)):
+            connection = await broker.connect(lambda *message: None, [])
+            positions.append((await connection.read_history(topic, None)).position)
+            await connection.aclose()
+        redis.kill()
+        redis.start()
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            assert not (await peer.connection.read_history(topic, positions[0])).complete
+            start = (await peer.connection.read_history(topic, None)).position
+        async with peers(lambda: broker_from_url(durable)) as (peer,):
+            assert (await peer.connection.read_history(topic, positions[1])).complete
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            await peer.connection.publish(outgoing(topic, 1, 2))
+            assert (await peer.connection.read_history(topic, start)).complete
+            assert redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random") == "+OK"
+            assert redis.ask("CONFIG", "SET", "maxmemory", "1") == "+OK"
+            with anyio.fail_after(10):
+                while redis.ask("DBSIZE") != ":0":
+                    await anyio.lowlevel.checkpoint()
+            assert redis.ask("CONFIG", "SET", "maxmemory", "0") == "+OK"
+            assert not (await peer.connection.read_history(topic, start)).complete
 
 
 @pytest.mark.anyio

@@ -289,9 +289,9 @@ async def test_all_wanted_topics_are_subscribed_in_the_end(operations: list[tupl
             await until(lambda: relay.connection and broker.connections)
             for topic in wanted:
                 await relay.subscribed(topic)
-        await until(lambda: relay.connection and broker.connections and broker.subscribed == wanted)
-        await until_blocked()
-        assert broker.subscribed == wanted
+        for _ in range(2):  # a connection that was about to break has broken the second time
+            await until(lambda: relay.connection and broker.connections and broker.subscribed == wanted)
+            await until_blocked()
 
 
 async def test_waiting_for_a_subscription() -> None:

@@ -228,7 +228,7 @@ async def test_the_end_does_not_wait_for_a_broker(
     monkeypatch.setattr("pywsapp.topics.registry._FLUSH_SECONDS", 0.1)
     broker = Bench()
     registry = TopicRegistry(broker)
-    with anyio.fail_after(2):
+    with anyio.fail_after(5):
         async with registry.running():
             relay = registry.relay
             assert relay is not None

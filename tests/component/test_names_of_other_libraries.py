@@ -23,7 +23,7 @@ from pywsapp.connection import Connection
         ("resourceId", "write conn.id"),
         ("query_params", "write conn.request.query_params"),
         ("headers", "write conn.request.headers"),
-        ("user", "keep your own data in conn.state: conn.state.user"),
+        ("nickname", "keep your own data in conn.state: conn.state.nickname"),
     ],
 )
 def test_what_to_write_instead(name: str, instead: str) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
-from urllib.request import HTTPCookieProcessor, build_opener, urlopen
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -118,20 +119,49 @@ def test_rooms() -> None:
 
 
 def test_topics() -> None:
+    def next_with(client: ClientConnection, field: str) -> dict[str, object]:
+        """Return the next message with a field; who has joined and left can be sent at any time."""
+        while field not in (message := json.loads(str(received(client)))):
+            assert message.keys() == {"joined", "left"}
+        return dict(message)
+
     with running("topics.py") as topics:
         with topics.open("/rooms/tea?name=Ana") as ana, topics.open("/rooms/tea?name=Ben") as ben:
-            position = json.loads(str(received(ana)))["position"]
-            assert json.loads(str(received(ben))) == {"position": position, "complete": True}
+            position = next_with(ana, "position")["position"]
+            assert next_with(ben, "position") == {"position": position, "complete": True}
             ben.send("a cup?")
-            said = json.loads(next(message for message in iter(lambda: str(received(ana)), "") if "cup" in message))
+            said = next_with(ana, "message")
             assert said["message"] == "a cup?"
         with topics.open(f"/rooms/tea?name=Ana&since={position}") as again:
-            assert json.loads(str(received(again))) == said
-            assert json.loads(str(received(again))) == {"position": said["position"], "complete": True}
+            assert next_with(again, "message") == said
+            assert next_with(again, "complete") == {"position": said["position"], "complete": True}
         with topics.open("/rooms/tea?since=nothing") as bad, pytest.raises(ConnectionClosed) as closed:
             bad.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4000
+
+
+def test_authenticated() -> None:
+    with running("authenticated.py") as site:
+        with pytest.raises(HTTPError, match="401"):
+            site.get("/token")
+        tokens = []
+        for key in "ana", "ben":
+            request = Request(f"http://{site.address}/token", headers={"X-API-Key": f"key-of-{key}-0123456789"})
+            with urlopen(request, timeout=20) as response:
+                tokens.append(json.loads(response.read())["token"])
+        with pytest.raises(InvalidStatus) as refused:
+            site.open("/chat?token=Ana.9999999999.x")
+        assert refused.value.response.status_code == 401
+        with site.open(f"/chat?token={tokens[0]}") as ana:
+            assert received(ana) == "welcome Ana"
+            ana.send(f"token {tokens[0]}")
+            assert received(ana) == "renewed"
+            ana.send(f"token {tokens[1]}")
+            with pytest.raises(ConnectionClosed) as closed:
+                ana.recv(timeout=20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
 
 
 def test_http_and_websocket() -> None:

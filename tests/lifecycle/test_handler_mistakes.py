@@ -34,14 +34,14 @@ def test_reading_an_unknown_attribute_of_a_connection_fails() -> None:
 
     class Reading(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
-            conn.send(conn.user)  # type: ignore[attr-defined]
+            conn.send(conn.nickname)  # type: ignore[attr-defined]
 
         def on_error(self, conn: Connection, exc: Exception) -> None:
             seen.append(str(exc))
 
     Pipe(Reading()).send("hello")
     assert len(seen) == 1
-    assert seen[0].endswith("keep your own data in conn.state: conn.state.user")
+    assert seen[0].endswith("keep your own data in conn.state: conn.state.nickname")
 
 
 def test_other_attribute_errors_are_not_changed() -> None:

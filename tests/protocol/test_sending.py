@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 
 import pytest
 from support.protocol_peer import parse_frames
 
 from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import Deflate, Options, SlowConsumer
 
@@ -49,6 +51,31 @@ def test_a_large_message_is_compressed_where_that_was_negotiated(compress: bool 
     [(first, payload)] = parse_frames(data)
     assert first == (0xC2 if is_compressed else 0x82)
     assert (zlib.decompressobj(-15).decompress(payload + TAIL) if is_compressed else payload) == bytes(1000)
+
+
+RANDOM = random.Random(0).randbytes(16 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("message", "compress", "is_compressed"),
+    [
+        (RANDOM, None, False),
+        (RANDOM, True, True),
+        (RANDOM[:-1], None, True),
+        (RANDOM.hex(), None, True),
+        (b"GIF89a" * 1000 + RANDOM, None, False),
+    ],
+    ids=["random", "random, as asked", "short", "text", "image"],
+)
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_a_large_message_that_looks_random_is_not_compressed(
+    message: str | bytes, compress: bool | None, is_compressed: bool, is_prepared: bool
+) -> None:
+    """It would block the event loop, and become no smaller."""
+    ws = compressing()
+    frame = ws.encode(PreparedMessage(message, compress=compress)) if is_prepared else ws.encode(message, compress)
+    [(first, _)] = parse_frames(frame)
+    assert bool(first & 0x40) == is_compressed
 
 
 @pytest.mark.parametrize("policy", SlowConsumer)

@@ -10,6 +10,7 @@ import time
 import anyio
 import anyio.lowlevel
 import pytest
+from support.services import free_port
 from support.serving import CLOSE
 from support.wire import HttpResponse, Peer, Site, get, handshake, peer_of, running
 
@@ -154,31 +155,25 @@ async def asked(port: int, path: str) -> tuple[int, object]:
     return answer.status, json.loads(answer.body)
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-async def test_a_port_of_its_own_answers_from_the_start_to_the_end(free_port: int) -> None:
-    app = App("*", 0, max_connections=1)
+async def test_a_port_of_its_own_answers_from_the_start_to_the_end() -> None:
+    app, port = App("*", 0, max_connections=1), free_port()
     app.route("/", Site())
-    app.health(port=free_port)
+    app.health(port=port)
     seen = []
 
     async def ask() -> None:
-        seen.append([await asked(free_port, path) for path in ("/health", "/health/live")])
+        seen.append([await asked(port, path) for path in ("/health", "/health/live")])
 
     app.on_startup(ask)
     app.on_shutdown(ask)
     async with running(app), peer_of(app) as peer:
         await peer.open()
-        assert await asked(free_port, "/health") == (200, {"status": "ok", "connections": 1, "max_connections": 1})
-        assert (await asked(free_port, "/health/capacity"))[0] == 503
+        assert await asked(port, "/health") == (200, {"status": "ok", "connections": 1, "max_connections": 1})
+        assert (await asked(port, "/health/capacity"))[0] == 503
     assert [[status for status, _ in pair] for pair in seen] == [[503, 200], [503, 200]]
     assert [pair[0][1]["status"] for pair in seen] == ["starting", "stopping"]  # type: ignore[index]
     with pytest.raises(ConnectionRefusedError):
-        await asked(free_port, "/health")
+        await asked(port, "/health")
 
 
 async def test_a_health_port_that_is_in_use_is_reported_as_itself() -> None:
@@ -189,11 +184,11 @@ async def test_a_health_port_that_is_in_use_is_reported_as_itself() -> None:
             await app.serve()
 
 
-async def test_there_is_one_health_port_and_none_of_a_mounted_app(free_port: int) -> None:
-    app, inner = App("*", 0), App()
-    app.health(port=free_port)
-    inner.health(port=free_port)
+async def test_there_is_one_health_port_and_none_of_a_mounted_app() -> None:
+    app, inner, port = App("*", 0), App(), free_port()
+    app.health(port=port)
+    inner.health(port=port)
     with pytest.raises(ConfigurationError, match="one only"):
-        app.health("/other", port=free_port + 1)
+        app.health("/other", port=port + 1)
     with pytest.raises(ConfigurationError, match=r"health\(port=\.\.\.\)"):
         app.mount("/inner", inner)

@@ -16,7 +16,8 @@ from pywsapp.http import Request, Response
 from pywsapp.middleware.ip_filter import IpBlackList
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Options
-from pywsapp.routing.router import HttpHandler, RouteInfo, Router
+from pywsapp.routing.route import RouteInfo
+from pywsapp.routing.router import HttpHandler, Router
 
 
 class Chat(MessageComponent):

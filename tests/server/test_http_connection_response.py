@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import anyio
@@ -16,6 +18,7 @@ from support.wire import Site, get, peer_of, same, secured, serving
 from pywsapp import App, Options, Response, Router
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.server import Server
+from pywsapp._transports.large_write import PIECE
 from pywsapp._transports.memory import memory_pipe
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +152,51 @@ async def test_reader_that_reads_nothing_is_dropped(streamed: bool) -> None:
         await peer.head()
         await server.runtime.wait_empty()
         assert len(await peer.read_to_end()) < 40 * MIB
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["TCP", "TLS"])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+async def test_a_large_body_is_not_held_for_a_peer_that_does_not_read(kind: Any, over_tls: bool) -> None:
+    body = kind(bytes(range(256)) * 4 * 32 * 1024)  # 32 MiB
+    site = Site(lambda request: Response(body))
+    async with AsyncExitStack() as stack:
+        if over_tls:
+            server, secure = await stack.enter_async_context(secured(site))
+            await secure.send(get())
+        else:
+            server = await stack.enter_async_context(serving(site))
+            peer = await stack.enter_async_context(peer_of(server))
+            await peer.send(get())
+        while not server.runtime.connections:
+            await anyio.lowlevel.checkpoint()
+        (connection,) = server.runtime.connections
+        while connection._progress is None:
+            await anyio.lowlevel.checkpoint()
+        await until_blocked()
+        assert connection._transport.get_write_buffer_size() < MIB
+        assert connection._progress.written < len(body), "the kernel cannot take all of it"
+        if over_tls:
+            data = bytearray()
+            with suppress(anyio.EndOfStream):
+                while True:
+                    data += await secure.receive()
+        else:
+            data = bytearray(await peer.read_to_end())
+        head, _, received = bytes(data).partition(b"\r\n\r\n")
+        assert f"content-length: {len(body)}" in head.decode().lower()
+        assert same(received, bytes(body))
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1])
+async def test_bodies_of_about_a_piece_are_complete(size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    async with serving(Site(lambda request: Response(body))) as server:
+        for method in ("GET", "HEAD"):
+            async with peer_of(server) as peer:
+                await peer.send(get(method=method))
+                status, headers = await peer.head()
+                assert (status, headers["content-length"]) == (200, str(size))
+                assert same(await peer.read_to_end(), body if method == "GET" else b"")
 
 
 class SlowReader:

@@ -48,7 +48,7 @@ def made(limit: int = 3, files: int = 1000, connections: int = 0, **options: Any
 def added(pending: PendingConnections, count: int) -> list[Owner]:
     owners = [Owner() for _ in range(count)]
     for owner in owners:
-        pending.add(PendingConnection(owner))
+        pending.add(owner)
     return owners
 
 
@@ -72,7 +72,7 @@ def test_a_lack_of_files_evicts_pending_connections_only() -> None:
 
 def test_the_deadline_is_counted_once_over_all_owners() -> None:
     pending, first, second = made(handshake_timeout=10), Owner(), Owner()
-    entry = pending.add(PendingConnection(first, 1010.0))
+    entry = pending.add(first, 1010.0)
     assert pending.hand_over(entry, second)
     pending.tick(1009.9)
     assert second.ends == []
@@ -106,7 +106,7 @@ def test_a_head_that_has_begun_needs_the_least_rate(rate: float | None, received
 
 def test_an_evicted_connection_cannot_be_handed_over() -> None:
     pending = made(limit=1)
-    entry = pending.add(PendingConnection(Owner()))
+    entry = pending.add(Owner())
     added(pending, 1)
     assert not pending.hand_over(entry, Owner())
     pending.remove(entry)
@@ -125,25 +125,28 @@ def test_evictions_are_logged_together(caplog: pytest.LogCaptureFixture) -> None
 def test_the_counts_stay_right(steps: list[str], limit: int) -> None:
     connections: set[Any] = set()
     pending = PendingConnections(Options(), limit, lambda: len(connections), 10)
-    entries: list[PendingConnection] = []
+    owners: dict[PendingConnection, Owner] = {}
     for number, step in enumerate(steps):
-        entry = entries[number % len(entries)] if entries else None
+        entry = list(owners)[number % len(owners)] if owners else None
         if step in ("add", "plain"):
-            entry = PendingConnection(Owner(), has_protocol=step == "plain")
-            entries.append(pending.add(entry))
+            owner = Owner()
+            entry = pending.add(owner, has_protocol=step == "plain")
+            owners[entry] = owner
             if step == "plain":
                 connections.add(entry)
         elif entry is not None and step == "hand over" and not entry.has_protocol:
-            if pending.hand_over(entry, Owner()):
+            owner = Owner()
+            if pending.hand_over(entry, owner):
+                owners[entry] = owner
                 connections.add(entry)
         elif entry is not None and step == "remove":
             pending.remove(entry)
         else:
             pending.tick(float(number))
-        for other in entries:  # as HTTP connections do
-            if isinstance(other.owner, Owner) and "evicted" in other.owner.ends:
+        for other, its_owner in owners.items():  # as HTTP connections do
+            if "evicted" in its_owner.ends:
                 connections.discard(other)
-        counted = [other for other in entries if other.is_counted]
+        counted = [other for other in owners if other.is_counted]
         assert len(pending) == len(counted) <= limit
         assert pending.admitted == len(connections) - sum(other.has_protocol for other in counted)
 
@@ -260,16 +263,22 @@ async def test_one_deadline_for_header_tls_and_head(listener: ListeningSocket, a
     """A client that uses most of the time for each step is late at the end, although no step alone is."""
     if not listener.proxy_protocol:
         pytest.skip("a single step")
-    timeout = 0.8
+    timeout = 1.5
+    trusting = ssl.create_default_context()  # takes a while, so not between the steps
+    authority.configure_trust(trusting)
     async with serving(Site(), Options(handshake_timeout=timeout), listeners=[listener]) as server:
         began = anyio.current_time()
         stream: Any = await anyio.connect_tcp("127.0.0.1", int(server.addresses[0][1].rpartition(":")[2]))
         await anyio.sleep(timeout * 0.6)
         await stream.send(HEADER)
         if listener.tls is not None:
-            trusting = ssl.create_default_context()
-            authority.configure_trust(trusting)
-            stream = await TLSStream.wrap(stream, hostname="localhost", ssl_context=trusting, standard_compatible=False)
+            try:
+                stream = await TLSStream.wrap(
+                    stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
+                )
+            except anyio.BrokenResourceError:  # the machine is busy, and the handshake has met the deadline
+                assert anyio.current_time() - began > timeout * 0.9
+                return
         await stream.send(b"GET / HT")
         answer = await stream.receive()
         assert answer.startswith(b"HTTP/1.1 408 ")

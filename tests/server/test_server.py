@@ -18,11 +18,16 @@ import anyio.lowlevel
 import pytest
 import trustme
 from anyio.streams.tls import TLSStream
+from support.services import free_port
 from support.serving import CLOSE, GUARD, Recorder, close_frame
 from support.waiting import until_blocked
 from support.wire import Peer, Site, get, handshake, peer_of, serving
 
 from pywsapp import ConfigurationError, Connection, EchoServer, MessageComponent, Options, Response
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._outbox.awaitables import LazyCoroutine
+from pywsapp._server import upgrade
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 
@@ -61,9 +66,8 @@ async def test_several_listeners(tmp_path: Path) -> None:
 
 
 async def test_no_socket_stays_open_if_one_listener_fails() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
-        probe.close()
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         server = Server(EchoServer(), Options())
         with pytest.raises(ConfigurationError, match="in use"):
             await server.run([ListeningSocket(port=free), ListeningSocket(port=taken.getsockname()[1])])
@@ -81,7 +85,7 @@ async def test_date_field_is_now() -> None:
 def test_max_connections_reserves_files() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 0 < Server(EchoServer(), Options()).max_connections < (soft if soft != resource.RLIM_INFINITY else 10**9)
-    assert Server(EchoServer(), Options(), 7).max_connections == 7
+    assert Server(EchoServer(), Options(), ConnectionLimits(max_connections=7)).max_connections == 7
 
 
 # -- draining ----------------------------------------------------------------------------------------------------------
@@ -99,6 +103,30 @@ async def test_drain_closes_all_connections(caplog: pytest.LogCaptureFixture) ->
             assert await peer.receive_close() == (1012, "service restart")
     assert component.calls.count(("close", 1012, "service restart", True)) == 150
     assert caplog.messages == ["draining 150 connections"]
+
+
+async def test_a_connection_that_cannot_be_closed_does_not_keep_others_open(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG, "pywsapp")
+    failed: list[Lifecycle] = []
+
+    class Failing(Lifecycle):
+        def close(self, code: int, reason: str) -> LazyCoroutine[None]:
+            if not failed:
+                failed.append(self)
+                raise AttributeError("the transport is half gone")
+            return super().close(code, reason)
+
+    monkeypatch.setattr(upgrade, "Lifecycle", Failing)
+    async with serving(Recorder(), SHORT_TIMEOUTS) as server, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(peer_of(server)) for _ in range(5)]
+        for peer in peers:
+            await peer.open()
+        server.stop()
+        ends = [await peer.read_to_end() for peer in peers]
+    assert [end[:1] for end in ends].count(b"\x88") == 4, "the others get a close frame"
+    assert "closing a connection failed" in caplog.messages
 
 
 async def test_drain_stops_accepting_first() -> None:

@@ -317,6 +317,8 @@ class MemoryHost(Flusher):
     def discard(self, connection: Any) -> None:
         self.discarded += 1
 
+    def watch_expiry(self, conn: Connection) -> None: ...
+
 
 class MemoryClient:
     """The client's end of a memory pipe; it collects the frames that it receives."""

@@ -1,7 +1,8 @@
-"""Connected transports for tests: both kinds over real sockets, with a peer and a protocol that records its calls."""
+"""Connected transports for tests, plain and TLS, over real sockets, with a protocol that records its calls."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import socket
@@ -22,13 +23,13 @@ from anyio.streams.tls import TLSStream
 from packaging.version import Version
 
 from pywsapp._transports.socket import SocketTransport
-from pywsapp._transports.stream import StreamTransport
+from pywsapp._transports.tls import TlsTransport, secure
 
 MIB = 1024 * 1024
 TIMEOUT = 20  # seconds
 RESET = struct.pack("ii", 1, 0)  # the value of SO_LINGER with which close sends a RST
 
-AnyTransport = SocketTransport | StreamTransport
+AnyTransport = SocketTransport | TlsTransport
 
 
 class Recorder:
@@ -119,13 +120,23 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 _CA = trustme.CA()
-_SERVER_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-_CA.issue_cert("localhost").configure_cert(_SERVER_TLS)
-_CLIENT_TLS = ssl.create_default_context()
-_CA.configure_trust(_CLIENT_TLS)
+SERVER_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+_CA.issue_cert("localhost").configure_cert(SERVER_TLS)
+CLIENT_TLS = ssl.create_default_context()
+_CA.configure_trust(CLIENT_TLS)
+
+
+@functools.cache
+def client_tls(version: ssl.TLSVersion) -> ssl.SSLContext:
+    """Return the context of a client that speaks one version of TLS only."""
+    context = ssl.create_default_context()
+    _CA.configure_trust(context)
+    context.minimum_version = context.maximum_version = version
+    return context
+
 
 Test = TypeVar("Test", bound=Callable[..., object])
-KINDS = ("tcp", "unix", "stream", "tls")
+KINDS = ("tcp", "unix", "tls")
 
 
 @asynccontextmanager
@@ -138,14 +149,13 @@ async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
     with anyio.fail_after(TIMEOUT):
         async with anyio.create_task_group() as tasks:
             transport: AnyTransport
-            if kind in ("tcp", "unix"):
-                transport = SocketTransport(ours, protocol, tasks)
+            if kind == "tls":
+                (transport, received), peer = await secured(ours, peer)
+                transport.set_protocol(protocol)
+                await tasks.start(SocketTransport(ours, transport, tasks, received).run)
             else:
-                stream: ByteStream = await SocketStream.from_socket(ours)
-                if kind == "tls":
-                    stream, peer = await secured(stream, peer)
-                transport = StreamTransport(stream, protocol)
-            await tasks.start(transport.run)
+                transport = SocketTransport(ours, protocol, tasks)
+                await tasks.start(transport.run)
             try:
                 yield Connection(transport, peer, theirs, tasks)
                 transport.abort()
@@ -159,20 +169,22 @@ async def connected(kind: str, protocol: Recorder) -> AsyncIterator[Connection]:
     protocol.check()
 
 
-async def secured(server: ByteStream, client: ByteStream) -> tuple[TLSStream, TLSStream]:
-    ends: dict[str, TLSStream] = {}
+async def secured(
+    server: socket.socket,
+    client: ByteStream,
+    context: ssl.SSLContext = CLIENT_TLS,
+    server_context: ssl.SSLContext = SERVER_TLS,
+) -> tuple[tuple[TlsTransport, bytes], TLSStream]:
+    """Do a TLS handshake; return what `secure` returns for the server, and the stream of the client."""
+    ends: list[tuple[TlsTransport, bytes]] = []
 
     async def accept() -> None:
-        ends["server"] = await TLSStream.wrap(
-            server, server_side=True, ssl_context=_SERVER_TLS, standard_compatible=False
-        )
+        ends.append(await secure(server, server_context))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accept)
-        ends["client"] = await TLSStream.wrap(
-            client, hostname="localhost", ssl_context=_CLIENT_TLS, standard_compatible=False
-        )
-    return ends["server"], ends["client"]
+        stream = await TLSStream.wrap(client, hostname="localhost", ssl_context=context, standard_compatible=False)
+    return ends[0], stream
 
 
 async def end_of_stream(peer: ByteStream) -> None:
@@ -201,12 +213,9 @@ def same(left: bytes, right: bytes) -> bool:
     return len(left) == len(right) and hashlib.sha256(left).digest() == hashlib.sha256(right).digest()
 
 
-plain_kinds = pytest.mark.parametrize("kind", ["tcp", "unix", "stream"])
-
-
 def reset_kinds(test: Test) -> Test:
     """Mark a test whose peer closes forcefully to reset the connection; before 4.16, anyio sent a FIN first."""
     old = Version(version("anyio")) < Version("4.16")
     skipped = pytest.mark.skipif(old, reason="the peer of this test resets a connection only with anyio 4.16 and newer")
-    marked: Test = skipped(pytest.mark.parametrize("kind", ["tcp", "stream", "tls"])(test))
+    marked: Test = skipped(pytest.mark.parametrize("kind", ["tcp", "tls"])(test))
     return marked

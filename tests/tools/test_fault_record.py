@@ -116,3 +116,12 @@ def test_all_listeners_receive_the_same_message_at_a_position() -> None:
     swapped: list[Event] = [at(1, 1), at(2, 3), at(3, 2), at(4, 4)]
     counts = count([at(n, n) for n in range(1, 5)], swapped)
     assert (counts.conflicting, counts.out_of_order) == (2, 1)
+
+
+def test_an_attempt_that_was_reported_as_failed_must_not_arrive() -> None:
+    attempts = [Attempt("p", 1, 1), Attempt("p", 1, 2)]
+    record = TopicRecord(attempts=attempts, accepted={attempts[1]}, refused={attempts[0]})
+    record.received["listener"] = [at(1, 1, attempt=2)]
+    assert (record.counts().refused, record.counts().no_promise_broken) == (1, True)
+    record.received["listener"] = [at(1, 1), at(2, 1, attempt=2)]
+    assert (record.counts().refused_but_delivered, record.counts().no_promise_broken) == (1, False)

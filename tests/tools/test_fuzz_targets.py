@@ -27,8 +27,20 @@ TARGETS = pytest.mark.parametrize("target", NAMES, indirect=True)
 
 
 def test_there_is_a_target_for_every_parser() -> None:
-    parsers = ["deflate", "envelope", "extensions", "frames", "php_session", "proxy_header", "request_head"]
-    assert [f"fuzz_{parser}" for parser in [*parsers, "response_head", "session_cookie"]] == NAMES
+    parsers = [
+        "deflate",
+        "envelope",
+        "extensions",
+        "frames",
+        "jwt",
+        "php_session",
+        "proxy_header",
+        "request_head",
+        "response_head",
+        "session_cookie",
+        "signed_url",
+    ]
+    assert [f"fuzz_{parser}" for parser in parsers] == NAMES
 
 
 @TARGETS

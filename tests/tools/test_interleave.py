@@ -57,3 +57,9 @@ def test_unknown_scenarios_are_refused() -> None:
     done = interleave(ROOT, ROOT, "--scenarios", "echo17")
     assert done.returncode == 2
     assert "there is no scenario 'echo17'" in done.stderr
+
+
+def test_memory_is_not_measured_over_tls() -> None:
+    done = interleave(ROOT, ROOT, "--scenarios", "idle2000", "--variant", "pure", "--tls")
+    assert done.returncode == 2
+    assert "idle2000 cannot be measured over TLS" in done.stderr

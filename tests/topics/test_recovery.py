@@ -193,3 +193,28 @@ class Followers(RuleBasedStateMachine):
 
 TestFollowers = Followers.TestCase
 TestFollowers.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+# -- the position of a topic without messages ------------------------------------------------------------------------
+
+
+def test_a_follower_of_a_topic_without_messages_keeps_the_latest_position() -> None:
+    """An old position of a topic without messages is not valid for ever, see `brokers.redis.history`."""
+    reads: list[Position | None] = []
+
+    async def read(since: Position | None) -> Kept:
+        reads.append(since)
+        return Kept(Position(f"z{len(reads)}", 0), (), True)
+
+    def start(task: Callable[[], Awaitable[None]]) -> None:
+        coroutine = task()
+        assert isinstance(coroutine, Coroutine)
+        with suppress(StopIteration):
+            coroutine.send(None)
+
+    subscribers = Subscribers()
+    follower = Follower("t", read, subscribers.deliver, subscribers.report_lost, start)
+    for _ in range(3):
+        follower.catch_up()
+    assert reads == [None, Position("z1", 0), Position("z2", 0), Position("z3", 0)]
+    assert (follower.position, subscribers.reached) == (Position("z4", 0), None)

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import anyio
 import pytest
 from support.topic_bench import Bench, Inbox, failing, until
 from support.topic_rooms import Rooms, expect, running
@@ -18,6 +19,7 @@ from pywsapp.brokers.base import Outgoing, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, encode_envelope
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics import registry as registry_module
 from pywsapp.topics.registry import TopicRegistry
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +50,21 @@ def connected(rooms: Rooms) -> bool:
 
 async def subscribed_somewhere(broker: Bench, name: str) -> None:
     await until(lambda: any(name in connection._topics for connection in broker.connections))
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_app_starts_while_its_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "START_SECONDS", 0.01)
+    answers, broker = anyio.Event(), Bench()
+    broker.before["connect"] = answers.wait
+    rooms = Rooms(broker)
+    async with running(rooms):
+        assert not connected(rooms)
+        answers.set()  # of the attempt that goes on
+        await until(lambda: connected(rooms))
+        assert broker.calls.count("connect") == 1
 
 
 # -- between processes -------------------------------------------------------------------------------------------------

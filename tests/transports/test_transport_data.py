@@ -1,4 +1,4 @@
-"""Bytes through both kinds of transports over real sockets, plain and TLS, on every event loop; backpressure too."""
+"""Bytes over real sockets, plain and TLS, on every event loop; backpressure too."""
 
 from __future__ import annotations
 

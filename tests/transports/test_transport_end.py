@@ -1,4 +1,4 @@
-"""The end of a connection over both kinds of transports: close, abort, reset, and the end of the stream."""
+"""The end of a connection, plain and over TLS: close, abort, reset, and the end of the stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from support.transports import (
     Recorder,
     connected,
     end_of_stream,
-    plain_kinds,
     receive_all,
     receive_exactly,
     reset_kinds,
@@ -25,7 +24,6 @@ from support.transports import (
 from support.waiting import until_blocked
 
 from pywsapp._transports import socket as sockets
-from pywsapp._transports import stream as streams
 
 pytestmark = pytest.mark.anyio
 
@@ -64,8 +62,7 @@ async def test_input_during_the_close_does_not_lose_the_last_bytes(kind: str) ->
 
 @pytest.mark.parametrize("flood", [False, True])
 async def test_a_peer_cannot_keep_a_closed_connection(kind: str, flood: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sockets, streams):
-        monkeypatch.setattr(module, "LINGER_SECONDS", TIMEOUT * 10 if flood else 0.05)
+    monkeypatch.setattr(sockets, "LINGER_SECONDS", TIMEOUT * 10 if flood else 0.05)
     protocol = Recorder()
 
     async def send_for_ever() -> None:
@@ -215,7 +212,6 @@ async def test_the_peer_ends_its_stream(kind: str) -> None:
         assert protocol.exc is None
 
 
-@plain_kinds
 async def test_half_close_is_answered_by_a_close(kind: str) -> None:
     protocol, data = Recorder(), os.urandom(MIB)
     async with connected(kind, protocol) as connection:
@@ -226,7 +222,6 @@ async def test_half_close_is_answered_by_a_close(kind: str) -> None:
         assert "eof" in protocol.events
 
 
-@plain_kinds
 async def test_half_close_with_a_protocol_that_continues(kind: str) -> None:
     protocol, data = Recorder(), os.urandom(MIB)
     protocol.keep_open = True
@@ -240,14 +235,3 @@ async def test_half_close_with_a_protocol_that_continues(kind: str) -> None:
         connection.transport.close()
         assert await receive_all(connection.peer) == b"end"
         await protocol.until_lost()
-
-
-async def test_a_tls_peer_ends_without_close_notify(caplog: pytest.LogCaptureFixture) -> None:
-    protocol = Recorder()
-    async with connected("tls", protocol) as connection:
-        connection.transport.write(bytes(32 * MIB))
-        await end_of_stream(connection.peer)
-        await protocol.until_lost()
-        # OpenSSL sends nothing after such an end.
-        assert isinstance(protocol.exc, OSError)
-    assert not caplog.records

@@ -8,12 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import ByteStream, SocketStream
-from support.transports import MIB, TIMEOUT, AnyTransport, Recorder, connected, end_of_stream, receive_exactly, tcp_pair
+from anyio.abc import SocketStream
+from support.transports import MIB, TIMEOUT, Recorder, connected, end_of_stream, receive_exactly, tcp_pair
 from support.waiting import until_blocked
 
 from pywsapp._transports.socket import SocketTransport
-from pywsapp._transports.stream import StreamTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +41,7 @@ async def test_cancellation_in_every_state(kind: str, state: str) -> None:
     assert protocol.exc is None
 
 
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_cancelling_only_the_connection(kind: str) -> None:
     """The task of a connection can be cancelled without its task group; a running writer then ends too."""
     protocol = Recorder()
@@ -50,11 +50,7 @@ async def test_cancelling_only_the_connection(kind: str) -> None:
         sock.setblocking(False)
     with anyio.fail_after(TIMEOUT), theirs:
         async with anyio.create_task_group() as tasks:
-            transport: AnyTransport
-            if kind in ("tcp", "unix"):
-                transport = SocketTransport(ours, protocol, tasks)
-            else:
-                transport = StreamTransport(await SocketStream.from_socket(ours), protocol)
+            transport = SocketTransport(ours, protocol, tasks)
             with anyio.CancelScope() as scope:
                 protocol.on_made = lambda: transport.write(bytes(32 * MIB))
                 protocol.on_data = lambda _: scope.cancel()
@@ -124,46 +120,36 @@ async def test_extra_info(kind: str) -> None:
         assert transport.get_extra_info("no such thing", 7) == 7
 
 
-async def test_given_extra_info() -> None:
-    ours, theirs = tcp_pair()
-    async with await SocketStream.from_socket(ours) as stream, await SocketStream.from_socket(theirs):
-        transport = StreamTransport(stream, Recorder(), extra={"peername": ("192.0.2.1", 1)})
-        assert transport.get_extra_info("peername") == ("192.0.2.1", 1)
-        assert transport.get_extra_info("sockname") == ours.getsockname()
-
-
-async def test_bytes_in_flight_count_as_queued() -> None:
-    class Slow(ByteStream):
-        def __init__(self) -> None:
-            self.may_send = anyio.Event()
-
-        async def send(self, item: bytes) -> None:
-            await self.may_send.wait()
-
-        async def receive(self, max_bytes: int = 65536) -> bytes:
-            await anyio.sleep_forever()
-            raise AssertionError
-
-        async def send_eof(self) -> None:
-            pass
-
-        async def aclose(self) -> None:
-            pass
-
-    stream, protocol = Slow(), Recorder()
-    with anyio.fail_after(TIMEOUT):
+async def test_bytes_that_were_read_before_come_first() -> None:
+    protocol = Recorder()
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+    theirs.send(b" late")
+    with anyio.fail_after(TIMEOUT), theirs:
         async with anyio.create_task_group() as tasks:
-            transport = StreamTransport(stream, protocol)
+            transport = SocketTransport(ours, protocol, tasks, b"early")
+            protocol.on_made = transport.pause_reading
             await tasks.start(transport.run)
-            transport.write(b"0123456789")
             await until_blocked()
-            assert transport.get_write_buffer_size() == 10
-            transport.set_write_buffer_limits(high=5)
-            assert protocol.events == ["made", "pause"]
-            stream.may_send.set()
-            await protocol.until(lambda: protocol.events == ["made", "pause", "resume"])
-            assert transport.get_write_buffer_size() == 0
+            assert protocol.events == ["made"]
+            transport.resume_reading()
+            await protocol.until(lambda: protocol.received == b"early late")
+            assert protocol.events == ["made", "data", "data"]
             transport.abort()
+    protocol.check()
+
+
+async def test_bytes_that_were_read_before_are_dropped_by_close() -> None:
+    protocol = Recorder()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with anyio.fail_after(TIMEOUT), theirs:
+        async with anyio.create_task_group() as tasks:
+            protocol.on_made = lambda: protocol.transport.close()
+            theirs.shutdown(socket.SHUT_WR)
+            await SocketTransport(ours, protocol, tasks, b"early").run()
+    assert protocol.events == ["made", "lost"]
 
 
 async def test_an_idle_connection_has_no_writer_task() -> None:

@@ -49,3 +49,14 @@ async def _await_on_error(component: MessageComponent, conn: Connection, result:
 def _give_up(component: MessageComponent, conn: Connection, what: str, exc: BaseException) -> None:
     logger.error(what, type(component).__name__, conn, exc_info=exc)
     conn.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+
+async def await_reported(component: MessageComponent, conn: Connection, result: Awaitable[Any]) -> None:
+    """Await a handler; report what it raises."""
+    try:
+        await result
+    except BaseException as exc:
+        raise_if_cancelled(exc)
+        last = report_error(component, conn, exc)
+        if last is not None:
+            await last

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from pywsapp._outbox.outbox import Flusher
+from pywsapp.connection import Connection
 
 
 class Host(Protocol):
@@ -21,3 +22,6 @@ class Host(Protocol):
 
     def discard(self, connection: Any) -> None:
         """Forget a connection that has ended."""
+
+    def watch_expiry(self, conn: Connection) -> None:
+        """Close a connection when the user of its request expires; the last call for a connection counts."""

@@ -39,6 +39,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -47,15 +48,14 @@ from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import anyio.lowlevel
 
-from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.eager_step import EagerTask
-from pywsapp._lifecycle.error_report import report_error
-from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
+from pywsapp._lifecycle.error_report import await_reported, report_error
+from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end, await_last
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
+from pywsapp._lifecycle.lifetime import lifetime_of
 from pywsapp._lifecycle.message_queue import MessageQueue
 from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
@@ -94,6 +94,7 @@ class Lifecycle:
         machine: the state of the connection, and its outbox.
         conn: what the component sees.
         is_busy: whether the handler task has work, or the end has begun.
+        lifetime: the limits of its age and idle time; None without such limits.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class Lifecycle:
         "_ws",
         "conn",
         "is_busy",
+        "lifetime",
         "machine",
     )
 
@@ -126,11 +128,13 @@ class Lifecycle:
         subprotocol: str | None = None,
         make_connection: Callable[..., Connection] = Connection,
     ) -> None:
-        self.machine = StateMachine(ws, transport, host.flusher, options)
+        self.lifetime = lifetime = lifetime_of(options)
+        flusher = host.flusher if lifetime is None else lifetime.watch_sends(host.flusher)
+        self.machine = StateMachine(ws, transport, flusher, options)
         self.conn = self.machine.conn = make_connection(request, subprotocol, self, self.machine.outbox)
         self.is_busy = False
         self._component = component
-        self._on_message = component.on_message
+        self._on_message = component.on_message if lifetime is None else lifetime.watch_messages(component.on_message)
         self._ws = ws
         self._options = options
         self._host = host
@@ -205,9 +209,11 @@ class Lifecycle:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
 
     def eof_received(self) -> bool:
-        """Handle the end of the peer's stream: without a close frame before it, the connection is lost."""
-        self.machine.outbox.flush()
-        return False
+        """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
+
+        The peer still gets what is queued for it, where the transport can end one direction only.
+        """
+        return self.machine.stream_ended()
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox, and stop reading: the peer reads too slowly for what is sent."""
@@ -361,17 +367,7 @@ class Lifecycle:
             result = self._component.on_close(self.conn)
         except BaseException as exc:
             return self.report(exc)
-        return self._await_reported(result) if isinstance(result, Awaitable) else None
-
-    async def _await_reported(self, result: Awaitable[Any]) -> None:
-        """Await a handler; report what it raises."""
-        try:
-            await result
-        except BaseException as exc:
-            raise_if_cancelled(exc)
-            last = self.report(exc)
-            if last is not None:
-                await last
+        return await_reported(self._component, self.conn, result) if isinstance(result, Awaitable) else None
 
     def _leave_topics(self) -> Awaitable[None] | None:
         """Unsubscribe from the remaining topics; return what must still be awaited."""
@@ -382,18 +378,12 @@ class Lifecycle:
             except BaseException as exc:
                 reports.append(self.report(exc))
         while self._subscriptions is not None and self._subscriptions.hooks:
-            reports.append(self._await_reported(self._subscriptions.hooks.popleft()))
+            reports.append(await_reported(self._component, self.conn, self._subscriptions.hooks.popleft()))
         return await_all(reports)
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what is left of `on_close` and `on_unsubscribe`, also while the task is being cancelled."""
-        limit = self._options.on_close_timeout
-        while last is not None or (last := self._leave_topics()) is not None:
-            with anyio.move_on_after(limit, shield=True) as scope:
-                await last
-            if scope.cancelled_caught:
-                logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
-            last = None
+        await await_last(last, self._leave_topics, self._options.on_close_timeout, self.conn)
         self._release()
 
     def _release(self) -> None:
@@ -454,6 +444,16 @@ class Lifecycle:
             if not self.is_busy:
                 self._wake_handler_task()
 
+    def watch_expiry(self) -> None:
+        """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
+        self._host.watch_expiry(self.conn)
+
+    def limit_messages(self, size: int | None) -> None:
+        """Receive no larger messages than `size`; None is the limit of the options again."""
+        limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
+        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
+        self._max_inflated = min(limit, sys.maxsize)
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
@@ -465,6 +465,8 @@ class Lifecycle:
         machine = self.machine
         if machine.state is not State.OPEN:
             machine.tick(now, self._options.close_timeout)
+            return
+        if self.lifetime is not None and self.lifetime.tick(now, machine, self.is_busy or self._ws.is_unfinished):
             return
         is_read = not machine.pause_causes
         expired = self._ws.tick(now, paused=not is_read)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pywsapp.exceptions import Refuse
+from pywsapp.exceptions import InvalidCredentials, Refuse
 from pywsapp.http import Request
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 
 _FREE_ATTRIBUTE = re.compile(r"'(?:[\w.]+\.)?(?:Client)?Connection' object has no attribute '(\w+)'")
+_SET_USER = re.compile(r"[^']*'user'.*no setter|attribute 'user'.*not writable|can't set attribute( 'user')?")
 _SENDING = "write conn.send(message) with a str or bytes"
 _RECEIVING = "messages come to on_message"
 #: What to write instead of the names that other libraries give to what a connection has or does.
@@ -43,7 +44,9 @@ def explain(component: MessageComponent, exc: Exception) -> None:
         found = _FREE_ATTRIBUTE.fullmatch(exc.args[0])
         if found is not None:
             exc.args = (f"{exc.args[0]}; {_instead_of(found[1])}", *exc.args[1:])
-    elif isinstance(exc, Refuse) and _first_time(component, "Refuse"):
+        elif _SET_USER.match(exc.args[0]) is not None:
+            exc.args = (f"{exc.args[0]}; return the user from authenticate, or write conn.refresh_user(user)",)
+    elif isinstance(exc, Refuse) and not isinstance(exc, InvalidCredentials) and _first_time(component, "Refuse"):
         logger.warning(
             "%s raised Refuse outside on_handshake and on_request, where there is no request left to refuse; "
             "write conn.close(1008, reason) instead",

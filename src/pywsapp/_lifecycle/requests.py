@@ -1,47 +1,83 @@
-"""Calling `on_handshake` and `on_request` of a component, which may be def or async def."""
+"""The decision of a component about a request, by hooks that may be def or async def, and the guard before it."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
+from pywsapp._access import ask_handshake, ask_request, check_guard, has_guard
 from pywsapp._hooks import as_accept, must_await, then
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
+from pywsapp._request_state import access_of
 from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
 
 T = TypeVar("T")
+_PUBLIC = re.compile(r"\bpublic\b", re.IGNORECASE)
 logger = logging.getLogger("pywsapp")
 
 
-def ask_handshake(component: MessageComponent, request: Request) -> Accept | Awaitable[Accept]:
-    """Call `on_handshake` of a component.
+def decide_handshake(component: MessageComponent, request: Request) -> Accept | Awaitable[Accept]:
+    """Call `on_handshake` of a component, after the guard of the request.
 
     Raises:
-        Refuse: the component refuses the handshake.
+        Refuse: the guard or the component refuses the handshake.
     """
-    return then(_asked(component.on_handshake, request), lambda answer: as_accept(answer, component))
+    answer = _asked(ask_handshake, component, request)
+    if isinstance(answer, Accept) and not has_guard(request):
+        return as_accept(answer, component)
+    return then(answer, lambda answer: _guarded(request, as_accept(answer, component)))
 
 
-def ask_request(component: MessageComponent, request: Request) -> Response | Awaitable[Response]:
-    """Call `on_request` of a component.
+def decide_request(component: MessageComponent, request: Request) -> Response | Awaitable[Response]:
+    """Call `on_request` of a component, after the guard of the request.
 
     Raises:
-        Refuse: the component refuses the request.
+        Refuse: the guard or the component refuses the request.
     """
-    return _asked(component.on_request, request)
+    answer = _asked(ask_request, component, request)
+    return then(answer, lambda answer: then(_guarded(request, answer), partial(_for_user, request)))
 
 
-def _asked(method: Callable[[Request], T | Awaitable[T]], request: Request) -> T | Awaitable[T]:
+def _guarded(request: Request, answer: T) -> T | Awaitable[T]:
+    """Return an answer; first call the guard of the request, if a component has answered without it."""
+    if not has_guard(request):
+        return answer
+    return then(_asked(_check, None, request), lambda _: answer)
+
+
+def _for_user(request: Request, response: Response) -> Response:
+    """Keep shared caches from storing what a user may see (RFC 9111, section 5.2.2.7)."""
+    access = access_of(request)
+    if access is None or access.user is None or not isinstance(response, Response):
+        return response
+    fields = [(name, _PUBLIC.sub("private", value) if _is_cache(name) else value) for name, value in response.headers]
+    if not any(_is_cache(name) for name, _ in fields):
+        fields.append(("Cache-Control", "private"))
+    response.headers = tuple(fields)
+    return response
+
+
+def _is_cache(name: str) -> bool:
+    return name.lower() == "cache-control"
+
+
+def _check(_: None, request: Request) -> Awaitable[None] | None:
+    return check_guard(request)
+
+
+def _asked(ask: Callable[[Any, Request], T | Awaitable[T]], component: Any, request: Request) -> T | Awaitable[T]:
     try:
-        answer = method(request)
+        answer = ask(component, request)
     except Exception:
         raise
     except BaseException as exc:
         raise_if_exiting(exc)
-        raise RuntimeError(f"{method.__qualname__} raised {exc!r}") from exc
+        raise RuntimeError(f"{type(component).__name__} raised {exc!r}") from exc
     return _awaited(cast("Awaitable[T]", answer)) if must_await(answer) else answer
 
 

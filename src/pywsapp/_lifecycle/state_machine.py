@@ -14,8 +14,9 @@ import anyio
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
-from pywsapp._protocol.events import Ended
+from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
 from pywsapp.options import Options
@@ -46,16 +47,19 @@ class StateMachine:
         pause_causes: why reading is paused, as bits; 0 if it is not.
         state: the state.
         is_discarding: whether messages are dropped, because this side asked to close or abort.
+        limit: the name of the limit for which the server has closed the connection, if it is counted; else None.
     """
 
     __slots__ = (
         "_close_event",
         "_closing_since",
+        "_peer_has_ended",
         "_reads_to_end",
         "_unanswered",
         "_ws",
         "conn",
         "is_discarding",
+        "limit",
         "outbox",
         "pause_causes",
         "state",
@@ -67,8 +71,10 @@ class StateMachine:
         self.pause_causes = 0
         self.state = State.OPEN
         self.is_discarding = False
+        self.limit: str | None = None
         self._ws = ws
         self._reads_to_end = False
+        self._peer_has_ended = False
         self._unanswered: Ended | None = None
         self._close_event: anyio.Event | None = None
         self._closing_since: float | None = None
@@ -131,6 +137,7 @@ class StateMachine:
 
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly."""
+        self.limit = "max_outbox"
         logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self.conn, queued)
         self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
 
@@ -144,6 +151,8 @@ class StateMachine:
             is_busy: whether handlers still have messages that came before; they may answer them.
         """
         if not event.by_peer:
+            if event.reason == TOO_MANY_CONTROL_FRAMES:
+                self.limit = "control_frames_per_second"
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
             self._finish(event, Event.FAILURE)
         elif is_busy and self.state is State.OPEN:
@@ -170,10 +179,26 @@ class StateMachine:
         self.outbox.reports_empty = True
         if event.reply:
             self._queue_last(event.reply)
-        if self.outbox.frames:
-            self.outbox.flush()
-        else:
+        if self.outbox.is_empty():
             self.outbox_emptied()
+        else:
+            self.outbox.flush()
+
+    def stream_ended(self) -> bool:
+        """Handle the end of the peer's stream; return whether the transport stays open until the outbox is empty.
+
+        The peer can have shut down one direction only, and still read. The TLS of asyncio and uvloop ends both.
+        """
+        self.outbox.flush()
+        if self.state is State.LOST or self.state is State.ABORTED or self.outbox.is_empty():
+            return False
+        if not writes_after_end(self.outbox.transport):
+            return False
+        self._peer_has_ended = True
+        self._enter(Event.PEER_ENDS)
+        self._end_reading()
+        self.outbox.reports_empty = True
+        return True
 
     def outbox_emptied(self) -> None:
         """End behind our last frame; a peer that broke the protocol may finish what it is sending.
@@ -182,7 +207,7 @@ class StateMachine:
         prevent that in `close`; on asyncio's the peer's end is awaited, for `Options.close_timeout` at most.
         """
         can_write_eof = getattr(self.outbox.transport, "can_write_eof", None)
-        if self.conn.was_clean or can_write_eof is None:
+        if self.conn.was_clean or self._peer_has_ended or can_write_eof is None:
             self.outbox.transport.close()
         elif can_write_eof():
             self.outbox.transport.write_eof()  # type: ignore[attr-defined]
@@ -232,6 +257,14 @@ class StateMachine:
             self.outbox.transport.resume_reading()
         self._end_reading()
         self.outbox.add_last(frame)
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait before a message is handled; see `pywsapp._lifecycle.delayed_call.pause`."""
+        if seconds > 0:
+            with anyio.move_on_after(seconds):
+                await self._wait_lost()
+                return False
+        return not self.is_discarding
 
     async def _wait_lost(self) -> None:
         if self.state is not State.LOST:

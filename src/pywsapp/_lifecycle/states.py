@@ -9,8 +9,8 @@ states and transitions are the table below.
     CLOSE_RECEIVED    the peer has sent its close frame while a handler was busy: this side may still send, and answers
                       the close frame when the handlers have finished what came before it, or when it calls `close`
     CLOSE_SENT        this side has sent its close frame and waits for the peer's
-    FINISHING         both close frames are there, or the peer broke the protocol: what is queued leaves, then the
-                      transport is closed
+    FINISHING         both close frames are there, or the peer broke the protocol, or its stream has ended: what is
+                      queued leaves, then the transport is closed
     ABORTED           this side has aborted the transport
     LOST              the transport has ended; handlers may still be busy
 
@@ -51,6 +51,7 @@ class Event(Enum):
     PEER_CLOSES_WHILE_BUSY = "the peer's close frame has come, and is answered when the handlers have finished"
     ANSWER = "the answer to the peer's close frame is due"
     FAILURE = "the peer broke the protocol, and the frame that says so is queued"
+    PEER_ENDS = "the peer's stream has ended, and frames for it are still queued"
     ABORT = "this side aborts the transport"
     LOSS = "the transport has ended"
 
@@ -64,6 +65,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.PEER_CLOSES: State.FINISHING,
         Event.PEER_CLOSES_WHILE_BUSY: State.CLOSE_RECEIVED,
         Event.FAILURE: State.FINISHING,
+        Event.PEER_ENDS: State.FINISHING,
         Event.ABORT: State.ABORTED,
         Event.LOSS: State.LOST,
     },
@@ -76,6 +78,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.PEER_CLOSES: State.FINISHING,
         Event.PEER_CLOSES_WHILE_BUSY: State.FINISHING,  # there is nothing left to answer
         Event.FAILURE: State.FINISHING,
+        Event.PEER_ENDS: State.FINISHING,
         Event.ABORT: State.ABORTED,
         Event.LOSS: State.LOST,
     },

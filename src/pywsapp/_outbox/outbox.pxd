@@ -38,6 +38,7 @@ cdef class Outbox:
     cdef bint _make_room(self, Py_ssize_t size) except -1
     @cython.locals(limit=Py_ssize_t)
     cpdef flush(self)
+    cpdef bint is_empty(self)
     cdef _report_empty(self)
     cdef Py_ssize_t _limit_of_next_write(self) except -1
     cdef _write_large(self, bytes pongs, frame)

@@ -209,6 +209,8 @@ class Outbox:
         if not self.frames or not self.is_writable:
             if pongs:
                 self.transport.write(pongs)
+            if self.reports_empty:
+                self._report_empty()
             return
         while self.frames and self.is_writable:
             limit = self.high_water
@@ -225,8 +227,12 @@ class Outbox:
         if self.reports_empty:
             self._report_empty()
 
+    def is_empty(self) -> bool:
+        """Return whether the last frame has gone to the transport, all of its pieces included."""
+        return not self.frames and self._large is None
+
     def _report_empty(self) -> None:
-        if not self.frames and self._large is None and self._owner is not None:
+        if self.is_empty() and self._owner is not None:
             self._owner.outbox_emptied()
 
     def _limit_of_next_write(self) -> int:
@@ -268,13 +274,19 @@ class Outbox:
         self.is_writable = False
 
     def resume(self) -> None:
-        """Flush again, because the transport takes more."""
+        """Flush again, because the transport takes more.
+
+        The owner gets the report that the outbox is empty at the end of the turn, and then closes the transport.
+        asyncio's transports would end twice if they were closed in the call of `resume_writing`.
+        """
         self.is_writable = True
-        if self._large is not None:
-            self._send_pieces()
-            if self.reports_empty:
-                self._report_empty()
+        reports, self.reports_empty = self.reports_empty, False
+        self._send_pieces()
         self.flush()
+        if reports:
+            self.reports_empty = True
+            if self.is_empty():
+                self._flusher.add(self)
         if self.is_writable:
             self.wake()
 

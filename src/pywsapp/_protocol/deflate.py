@@ -52,6 +52,11 @@ _EMPTY = b"\x00"  # an empty stored block without the tail (RFC 7692 section 7.2
 _LAST_BLOCK = b"\x03\x00"
 _MAX_STREAMS = 32  # of one message; without a bound, a new stream every few bytes costs much CPU time
 _SWITCHING_PROTOCOLS = 101
+#: From this size in bytes on, compressing in vain blocks the event loop for longer than a sample of the message takes.
+_SAMPLED = 16 * 1024
+_SAMPLE_SIZE = 1024
+#: Different bytes in a sample of random bytes are 251 on average, and in one of text less than 128.
+_RANDOM = 224
 
 
 class _SharedCompressors(threading.local):
@@ -62,6 +67,14 @@ class _SharedCompressors(threading.local):
 
 
 _shared = _SharedCompressors()
+
+
+def is_worth_compressing(payload: bytes) -> bool:
+    """Return whether a large message can become smaller; bytes that look random are compressed or encrypted already."""
+    if len(payload) < _SAMPLED:
+        return True
+    start = len(payload) // 2  # files of images begin with text
+    return len(set(payload[start : start + _SAMPLE_SIZE])) < _RANDOM
 
 
 class DeflateParameters(NamedTuple):

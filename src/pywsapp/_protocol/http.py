@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 
 from pywsapp._http_text import BODYLESS_STATUSES, phrase
 from pywsapp.exceptions import ConfigurationError, HandshakeError, Refuse
-from pywsapp.http import Headers, Request
+from pywsapp.http import Headers, Request, _new_headers
 
 #: The characters of a token (RFC 9110 section 5.6.2), for use inside the brackets of a pattern.
 TOKEN_CHARS = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
@@ -159,10 +159,9 @@ def parse_request(head: bytes, *, max_headers: int, scheme: str, remote_address:
         raise Refuse(431, body=f"more than {max_headers} header fields")
     try:
         headers = _parse_fields(head, text, lines)
-        items = headers.multi_items()
-        fields = dict(items)
-        if len(fields) != len(items):
-            _check_single(items)
+        fields = headers._index
+        if len(fields) != lines:
+            _check_single(headers.multi_items())
         if "content-length" in fields or "transfer-encoding" in fields:
             _check_body(method, fields)
         host, port = "", None
@@ -323,7 +322,7 @@ def _parse_fields(head: bytes, text: str, lines: int) -> Headers:
     if len(fields) != lines:
         raise ValueError(_field_fault(text))
     # Only space and tab: a plain str.rstrip() would also remove the no-break space of latin-1.
-    return Headers([(name, value.rstrip(" \t")) for name, value in fields])
+    return _new_headers([(name.lower(), value.rstrip(" \t")) for name, value in fields])
 
 
 def _field_fault(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.deflate import compress_shared
+from pywsapp._protocol.deflate import compress_shared, is_worth_compressing
 from pywsapp._protocol.frames import encode_frame
 from pywsapp._protocol.opcodes import BINARY, FIN, RSV1, TEXT
 from pywsapp.exceptions import ConfigurationError
@@ -49,15 +49,15 @@ class PreparedMessage:
 
     Args:
         message: text or bytes.
-        compress: False never compresses the message, True always does, and None does from the threshold on; only where
-            permessage-deflate was negotiated.
+        compress: False never compresses the message, True always does, and None decides as `Deflate`
+            says; only where permessage-deflate was negotiated.
     """
 
     __slots__ = ("_frames", "_plain", "compress", "opcode", "payload")
 
     def __init__(self, message: Sendable, *, compress: bool | None = None) -> None:
         self.opcode, self.payload = payload_of(message)
-        self.compress = compress
+        self.compress = False if compress is None and not is_worth_compressing(self.payload) else compress
         self._plain: bytes | None = None
         self._frames: dict[tuple[int, int, int], bytes] | None = None
 

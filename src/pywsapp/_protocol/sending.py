@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.deflate import PerMessageDeflate
+from pywsapp._protocol.deflate import PerMessageDeflate, is_worth_compressing
 from pywsapp._protocol.frames import encode_frame, encode_masked_frame, encode_text_frame, frame_head
 from pywsapp._protocol.opcodes import BINARY, FIN, RSV1, TEXT
 from pywsapp._protocol.prepared import PreparedMessage, Sendable, not_utf8, payload_of
@@ -47,7 +47,7 @@ class Sender:
 
         Args:
             message: text, bytes, or a message prepared for several connections.
-            compress: False never compresses the message, True always does, and None does from the threshold on; only
+            compress: False never compresses the message, True always does, and None decides as `Deflate` says; only
                 where permessage-deflate was negotiated.
 
         Raises:
@@ -70,7 +70,7 @@ class Sender:
             return self._encode_prepared(message)
         else:
             opcode, payload, compress = message.opcode, message.payload, message.compress
-        if self._compresses(payload, compress):
+        if self._compresses(payload, compress) and (compress is not None or is_worth_compressing(payload)):
             assert self._deflate is not None
             if self._options.slow_consumer is not SlowConsumer.CLOSE:
                 self._deflate.reset()  # this message may be dropped, so the next one must not refer to it

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.events import Ended, PongReceived, Received, State
+from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
 from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
@@ -110,7 +110,7 @@ class WebSocket(Sender):
         self.has_pongs = False
         self._mask_bit = 0 if client else 0x80  # what the peer's second bytes must have
         self._kind_bits = 0xFF if self._deflate is None else 0xFF & ~RSV1  # these bits tell whole messages from others
-        self._max_frame = min(options.max_frame_size or _ANY_SIZE, options.max_message_size, _ANY_SIZE)
+        self.use_limits(options)
         self._inflate_budget = 0  # bytes that compressed messages may still inflate to
         self._frames_left = 0  # frames that are no whole message, and may still be read in this call
         self._tail = b""  # input that is not read yet
@@ -124,6 +124,11 @@ class WebSocket(Sender):
         self._last_tick: float | None = None
         self._started = 0  # counts messages and control frames, so that `tick` sees whether a new one has begun
         self._unfinished: tuple[int, float] | None = None  # which message is unfinished, and since when
+
+    def use_limits(self, options: Options) -> None:
+        """Use other limits for received messages from now on; the compression stays that of the handshake."""
+        self._options = options
+        self._max_frame = min(options.max_frame_size or _ANY_SIZE, options.max_message_size, _ANY_SIZE)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -347,7 +352,7 @@ class WebSocket(Sender):
         elif opcode != CLOSE:
             self._control_budget -= 1
             if self._control_budget < 0:
-                raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
+                raise ProtocolError(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL_FRAMES)
 
     # -- the wsproto path --------------------------------------------------------------------------------------------
 
@@ -431,6 +436,11 @@ class WebSocket(Sender):
         """Enter the state CLOSED, because the transport is lost."""
         self._enter_closed()
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a message or a frame has arrived in part."""
+        return self._partial is not None or self._wsproto_remaining > 0
+
     def tick(self, now: float, *, paused: bool = False) -> Ended | None:
         """Refill the budget for control frames, and fail a connection whose message takes too long.
 
@@ -445,8 +455,7 @@ class WebSocket(Sender):
             earned = (now - self._last_tick) * self._options.control_frames_per_second
             self._control_budget = min(self._options.control_frames_burst, self._control_budget + earned)
         self._last_tick = now
-        unfinished = self._partial is not None or self._wsproto_remaining
-        if paused or self.has_more or not unfinished:
+        if paused or self.has_more or not self.is_unfinished:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)

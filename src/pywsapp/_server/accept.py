@@ -17,15 +17,16 @@ from contextlib import suppress
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
 from pywsapp._server.pending import PendingConnection, PendingConnections
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
-from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls import secure
 from pywsapp._transports.tls_buffer import share_read_buffer
+from pywsapp._transports.tls_lost import survive_loss
 
 ACCEPT_PAUSE_SECONDS = 0.2
 
@@ -146,23 +147,23 @@ class _Acceptor:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._greet is not None or self._tls is not None:
-            preparation = _Preparation(anyio.current_time() + self._handshake_timeout)
-            self._pending.add(preparation.entry)
-            self._tasks.start_soon(self._prepare, sock, preparation)
+            deadline = anyio.current_time() + self._handshake_timeout
+            scope = anyio.CancelScope(deadline=deadline)
+            self._tasks.start_soon(self._prepare, sock, scope, self._pending.add(_Preparation(scope), deadline))
             return
         # Counted here and not in the task, because trio starts tasks in any order.
-        entry = self._pending.add(PendingConnection(_NO_OWNER))
+        entry = self._pending.add(_NO_OWNER)
         if self._loop is not None:
             self._tasks.start_soon(self._serve_asyncio, sock, self._loop, entry)
         else:
             self._tasks.start_soon(SocketTransport(sock, self._make_protocol(entry), self._tasks).run)
 
-    async def _prepare(self, sock: socket.socket, preparation: _Preparation) -> None:
+    async def _prepare(self, sock: socket.socket, scope: anyio.CancelScope, entry: PendingConnection) -> None:
         """Read the PROXY header and do the TLS handshake of a connection, within one time limit, and serve it."""
-        entry, is_connected = preparation.entry, False
-        transport: SocketTransport | StreamTransport | None = None
+        is_connected = False
+        transport: SocketTransport | None = None
         try:
-            with preparation.scope:
+            with scope:
                 if self._greet is not None:
                     entry.header = await self._greet(sock)
                 if self._loop is not None:
@@ -181,11 +182,12 @@ class _Acceptor:
         if transport is not None:
             await transport.run()
 
-    async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport | StreamTransport:
+    async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport:
         if self._tls is None:
             return SocketTransport(sock, self._make_protocol(entry), self._tasks)
-        stream = await secure(await SocketStream.from_socket(sock), self._tls)
-        return StreamTransport(stream, self._make_protocol(entry))
+        tls, received = await secure(sock, self._tls)
+        tls.set_protocol(self._make_protocol(entry))
+        return SocketTransport(sock, tls, self._tasks, received)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
         timeout = self._handshake_timeout if self._tls else None
@@ -193,6 +195,7 @@ class _Acceptor:
             lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
         )
         share_read_buffer(transport)
+        survive_loss(transport)
 
     async def _serve_asyncio(
         self, sock: socket.socket, loop: asyncio.AbstractEventLoop, entry: PendingConnection
@@ -208,20 +211,19 @@ class _Preparation:
     """The owner of a pending connection until its transport exists.
 
     Args:
-        deadline: when its PROXY header and its TLS handshake must be complete, in seconds of the event loop's clock.
+        scope: the cancel scope of reading its PROXY header and of its TLS handshake.
     """
 
     received = 0
 
-    def __init__(self, deadline: float) -> None:
-        self.scope = anyio.CancelScope(deadline=deadline)
-        self.entry = PendingConnection(self, deadline)
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
 
     def expire(self) -> None:
-        self.scope.cancel()
+        self._scope.cancel()
 
     def evict(self) -> None:
-        self.scope.cancel()
+        self._scope.cancel()
 
 
 class _NoOwner:

@@ -88,7 +88,7 @@ def check_arguments(
         raise ConfigurationError(f"options must be an Options, not {options!r}")
     target = _parse_url(url)
     if tls is not None and not target.secure:
-        raise ConfigurationError(f"tls is for wss:// URLs, and {url!r} is not encrypted")
+        raise ConfigurationError(f"tls is for wss:// URLs, and {_shown(url)!r} is not encrypted")
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     if origin is not None:
         fields.append(("Origin", origin))
@@ -111,9 +111,9 @@ def _parse_url(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as exc:
-        raise ConfigurationError(f"{url!r} is not a URL: {exc}") from None
+        raise ConfigurationError(f"{_shown(url)!r} is not a URL: {exc}") from None
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigurationError(f"a WebSocket URL looks like ws://host:port/path or wss://..., not {url!r}")
+        raise ConfigurationError(f"a WebSocket URL looks like ws://host:port/path or wss://..., not {_shown(url)!r}")
     if parts.fragment or parts.username is not None:
         raise ConfigurationError("a WebSocket URL has no #fragment and no user; send credentials in headers")
     host = parts.hostname
@@ -122,6 +122,13 @@ def _parse_url(url: str) -> Target:
     host_field = literal if port in (None, default) else f"{literal}:{port}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme == "wss", host, default if port is None else port, host_field, path)
+
+
+def _shown(url: str) -> str:
+    """Return a URL for a message: without its query and its user, which can be secrets."""
+    plain = url.partition("?")[0]
+    head, separator, rest = plain.partition("//")
+    return head + separator + rest.rpartition("@")[2] + ("?..." if "?" in url else "")
 
 
 class ClientHttpConnection:

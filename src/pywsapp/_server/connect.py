@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketAttribute, TaskGroup
 
 from pywsapp._event_loop import on_asyncio
 from pywsapp._transports.base import Transport, TransportProtocol
 from pywsapp._transports.socket import SocketTransport
-from pywsapp._transports.stream import StreamTransport, secure
+from pywsapp._transports.tls import secure
 from pywsapp._transports.tls_buffer import share_read_buffer
+from pywsapp._transports.tls_lost import survive_loss
 
 #: Seconds between two attempts to connect to a Unix socket whose backlog is full.
 _FULL_BACKLOG_PAUSE = 0.02
@@ -59,18 +60,37 @@ async def open_connection(
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
             transport: Any = pair[0]
             share_read_buffer(transport)
+            survive_loss(transport)
             return cast("Transport", transport)
-        if unix_path is None:
-            stream: SocketStream = await anyio.connect_tcp(host, port)
-        else:
-            stream = await SocketStream.from_socket(await _connect_unix(unix_path))
-        own_transport: SocketTransport | StreamTransport
-        if tls is None:
-            own_transport = SocketTransport(stream.extra(SocketAttribute.raw_socket), make_protocol(), task_group)
-        else:
-            own_transport = StreamTransport(await secure(stream, tls, name), make_protocol())
-        await task_group.start(own_transport.run)
-        return own_transport
+        return await _open_own_transport(make_protocol, host, port, unix_path, tls, name, task_group)
+
+
+async def _open_own_transport(
+    make_protocol: Callable[[], TransportProtocol],
+    host: str,
+    port: int,
+    unix_path: str | None,
+    tls: ssl.SSLContext | None,
+    name: str | None,
+    task_group: TaskGroup,
+) -> Transport:
+    """Connect on an event loop that has no transports."""
+    if unix_path is None:
+        sock = (await anyio.connect_tcp(host, port)).extra(SocketAttribute.raw_socket)
+    else:
+        sock = await _connect_unix(unix_path)
+    if tls is None:
+        plain = SocketTransport(sock, make_protocol(), task_group)
+        await task_group.start(plain.run)
+        return plain
+    try:
+        transport, received = await secure(sock, tls, name)
+    except BaseException:
+        sock.close()
+        raise
+    transport.set_protocol(make_protocol())
+    await task_group.start(SocketTransport(sock, transport, task_group, received).run)
+    return transport
 
 
 async def _connect_unix(path: str) -> socket.socket:

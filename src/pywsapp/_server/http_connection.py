@@ -13,7 +13,7 @@ States
                                                                            if the component answers without waiting
     DECIDING   kept as trailing data      an async decision                UPGRADED, STREAMING, LINGERING, CLOSING
     STREAMING  discarded                  the body of a response, which    LINGERING, CLOSING
-                                          is an async iterator
+                                          is an async iterator or large
     LINGERING  discarded                  the rest of the request, or for  CLOSING
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
@@ -39,16 +39,18 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
-from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._lifecycle.requests import ask_handshake, ask_request, refusal_for
-from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
+from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
+from pywsapp._limits.over_limit import OverLimit
+from pywsapp._protocol.handshake import check_upgrade, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
-from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
-from pywsapp._server.response_progress import ResponseProgress, close_body
+from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.tls import note_certificate
+from pywsapp._server.upgrade import upgrade
+from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
@@ -84,6 +86,7 @@ class HttpConnection:
         "_head_buffer",
         "_is_handshake",
         "_lost",
+        "_peername",
         "_pending",
         "_progress",
         "_reading_paused",
@@ -101,6 +104,7 @@ class HttpConnection:
         self._state = HttpState.READING
         self._head_buffer = HeadBuffer(server.options.max_header_size)
         self._transport: Transport
+        self._peername: Any = None  # as `socket.getpeername` returns it; asking the transport is a system call
         self._request: Request | None = None
         self._is_handshake = False
         self._has_ended = False  # the peer's stream
@@ -119,17 +123,18 @@ class HttpConnection:
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""
         self._transport = transport
+        self._peername = transport.get_extra_info("peername")
         server = self._server
         transport.set_write_buffer_limits(high=server.options.high_water)  # by default TLS queues 512 KiB
         server.runtime.connections.add(self)
         if self._pending is None:
-            self._pending = server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = server.pending.add(self, has_protocol=True)
             is_counted = True
         else:
             is_counted = server.pending.hand_over(self._pending, self)
         if server.draining:  # the server accepted it before, but its TLS handshake took until now
             self._close()
-        elif not is_counted or not has_address(transport):
+        elif not is_counted or not has_address(transport, self._peername):
             self.evict()
 
     def data_received(self, data: bytes) -> None:
@@ -249,7 +254,7 @@ class HttpConnection:
         """Stop to count against `max_connections`: the connection only waits for the rest of a request."""
         assert self._pending is not None
         if not self._lost and not self._pending.is_counted:
-            self._pending = self._server.pending.add(PendingConnection(self, has_protocol=True))
+            self._pending = self._server.pending.add(self, has_protocol=True)
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
@@ -265,19 +270,22 @@ class HttpConnection:
         )
         request.app = server.app
         if server.proxies:
-            server.proxies.apply_forwarded(request, self._transport.get_extra_info("peername"), header)
+            server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
+        note_certificate(request, self._transport)
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
+            if self._is_handshake and server.admission is not None:
+                server.admission.check(request)
             server.check_capacity()
             server.pending.remove(pending)
         answer: Accept | Response | Awaitable[Accept | Response]
         if self._is_handshake:
             check_upgrade(request)
-            answer = ask_handshake(server.component, request)
+            answer = decide_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
-            answer = ask_request(server.component, request)
+            answer = decide_request(server.component, request)
         if must_await(answer):
             self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
@@ -289,7 +297,7 @@ class HttpConnection:
 
     def _remote_address(self) -> str:
         header = self._pending.header if self._pending is not None else None
-        return (header is not None and header.address) or address_of_peer(self._transport.get_extra_info("peername"))
+        return (header is not None and header.address) or address_of_peer(self._peername)
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         decided: Accept | Response | None = None
@@ -335,30 +343,14 @@ class HttpConnection:
         elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
             self._enter(HttpState.UPGRADED)
+            self._server.counts.handshakes += 1
             self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
     def _accept(self, request: Request, answer: Accept) -> None:
-        component = answer.component
-        assert component is not None
-        options = answer.options or self._server.options
-        subprotocol = answer.subprotocol
-        if subprotocol is None:
-            supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
-            subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
-        response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
-        transport, runtime = self._transport, self._server.runtime
-        ws = WebSocket(client=False, options=options, deflate=deflate)
-        lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
-        transport.write(response)
-        if options.high_water != self._server.options.high_water:
-            transport.set_write_buffer_limits(high=options.high_water)
-        transport.set_protocol(lifecycle)
-        runtime.connections.add(lifecycle)
-        runtime.connections.discard(self)
-        logger.debug("%r opened", lifecycle.conn)
+        lifecycle = upgrade(self, self._server, request, answer, self._transport)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
         lifecycle.open(bytes(self._trailing))
@@ -375,7 +367,9 @@ class HttpConnection:
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
-        logger.info("%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
+        self._server.counts.refused[refuse.status] += 1
+        level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO  # what its report logs is not repeated
+        logger.log(level, "%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""
@@ -383,9 +377,14 @@ class HttpConnection:
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
-        stream = None if isinstance(body, (bytes, bytearray)) else body
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
-        content = bytes(body) if isinstance(body, (bytes, bytearray)) and not head_only else None
+        content, stream = None, None
+        if not isinstance(body, (bytes, bytearray)):
+            stream = body
+        elif len(body) > PIECE:  # the transport would hold the whole body for a peer that does not read
+            stream, size = in_pieces(bytes(body)), len(body)
+        elif not head_only:
+            content = bytes(body)
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()

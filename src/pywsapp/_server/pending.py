@@ -49,10 +49,11 @@ class PendingOwner(Protocol):
 
 
 class PendingConnection:
-    """One pending connection, from accept on.
+    """One pending connection, from accept on; `PendingConnections.add` makes it.
+
+    It does not refer to its owner, which refers to it: the memory of such a cycle would wait for the garbage collector.
 
     Args:
-        owner: the object that has the connection.
         deadline: when it expires, in seconds of the event loop's clock; None to count from the next tick.
         has_protocol: whether it belongs to an HTTP connection, which the runtime knows too.
 
@@ -61,10 +62,9 @@ class PendingConnection:
         header: the PROXY header that was received, or None.
     """
 
-    __slots__ = ("began", "deadline", "has_protocol", "header", "is_counted", "owner")
+    __slots__ = ("began", "deadline", "has_protocol", "header", "is_counted")
 
-    def __init__(self, owner: PendingOwner, deadline: float | None = None, *, has_protocol: bool = False) -> None:
-        self.owner = owner
+    def __init__(self, deadline: float | None, has_protocol: bool) -> None:
         self.deadline = deadline
         self.has_protocol = has_protocol
         self.is_counted = False
@@ -83,15 +83,17 @@ class PendingConnections:
 
     Attributes:
         evicted: how many made place for others since the last log line.
+        total_evicted: how many made place for others since the start.
     """
 
     def __init__(self, options: Options, limit: int, open_connections: Callable[[], int], max_files: int) -> None:
         self.limit = limit
         self.evicted = 0
+        self.total_evicted = 0
         self._options = options
         self._open_connections = open_connections
         self._max_files = max_files
-        self._entries: dict[PendingConnection, None] = {}
+        self._entries: dict[PendingConnection, PendingOwner] = {}
         self._with_protocol = 0
         self._logged_at: float | None = None
 
@@ -103,24 +105,34 @@ class PendingConnections:
         """The number of connections whose request was admitted."""
         return self._open_connections() - self._with_protocol
 
-    def add(self, entry: PendingConnection) -> PendingConnection:
-        """Add a connection; the oldest one makes place if there is none."""
+    def add(
+        self, owner: PendingOwner, deadline: float | None = None, *, has_protocol: bool = False
+    ) -> PendingConnection:
+        """Add a connection; the oldest one makes place if there is none.
+
+        Args:
+            owner: the object that has the connection.
+            deadline: as in `PendingConnection`.
+            has_protocol: as in `PendingConnection`.
+        """
         entries = self._entries
         if entries and (len(entries) >= self.limit or self.admitted + len(entries) >= self._max_files):
-            oldest = next(iter(entries))
+            oldest, its_owner = next(iter(entries.items()))
             self.evicted += 1
+            self.total_evicted += 1
             self.remove(oldest)
-            oldest.owner.evict()
-        entries[entry] = None
+            its_owner.evict()
+        entry = PendingConnection(deadline, has_protocol)
+        entries[entry] = owner
         entry.is_counted = True
-        self._with_protocol += entry.has_protocol
+        self._with_protocol += has_protocol
         return entry
 
     def hand_over(self, entry: PendingConnection, owner: PendingOwner) -> bool:
         """Pass a connection, which keeps its age and deadline, to its protocol; return False if it was evicted."""
         if not entry.is_counted:
             return False
-        entry.owner = owner
+        self._entries[entry] = owner
         entry.has_protocol = True
         self._with_protocol += 1
         return True
@@ -138,12 +150,12 @@ class PendingConnections:
         Args:
             now: seconds of the event loop's clock.
         """
-        for entry in list(self._entries):
+        for entry, owner in list(self._entries.items()):
             if entry.deadline is None:
                 entry.deadline = now + self._options.handshake_timeout
-            elif now >= entry.deadline or self._is_slow(entry, now):
+            elif now >= entry.deadline or self._is_slow(entry, owner.received, now):
                 entry.deadline = entry.began = None  # it gets as long again for the end
-                entry.owner.expire()
+                owner.expire()
         if self.evicted and (self._logged_at is None or now - self._logged_at >= _LOG_SECONDS):
             logger.warning(
                 "dropped %d connections without a complete request to make place for new ones (%d are pending); "
@@ -153,8 +165,8 @@ class PendingConnections:
             )
             self.evicted, self._logged_at = 0, now
 
-    def _is_slow(self, entry: PendingConnection, now: float) -> bool:
-        rate, received = self._options.min_http_rate, entry.owner.received
+    def _is_slow(self, entry: PendingConnection, received: int, now: float) -> bool:
+        rate = self._options.min_http_rate
         if rate is None or not received:
             return False
         if entry.began is None:

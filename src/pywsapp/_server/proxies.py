@@ -63,6 +63,10 @@ class Proxies:
     def __bool__(self) -> bool:
         return self._unix or len(self._networks) > 0
 
+    def __contains__(self, address: object) -> bool:
+        """Return whether an IP address is that of a trusted proxy."""
+        return address in self._networks
+
     def trust(self, peer: Any) -> bool:
         """Return whether a peer is trusted; `peer` is what `socket.getpeername` returns, or None if it is unknown."""
         if isinstance(peer, tuple):
@@ -118,13 +122,17 @@ class Proxies:
         request.scheme = forwarded_scheme(request.headers.getlist("x-forwarded-proto")) or request.scheme
 
 
-def has_address(transport: Transport) -> bool:
-    """Return whether the peer of a transport has an IP address, or needs none because the socket is a Unix socket.
+def has_address(transport: Transport, peername: Any) -> bool:
+    """Return whether a peer has an IP address, or needs none because the socket of its transport is a Unix socket.
 
     A TCP peer that resets the connection before the server accepts it has no address, but the server can still read
     what it has sent. Filters of addresses would take such a peer for one on a Unix socket.
+
+    Args:
+        transport: the transport of the connection.
+        peername: its extra info of this name.
     """
-    if isinstance(transport.get_extra_info("peername"), tuple):
+    if isinstance(peername, tuple):
         return True
     sock = transport.get_extra_info("socket")
     return sock is not None and sock.family == _AF_UNIX

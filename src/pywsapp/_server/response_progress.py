@@ -1,11 +1,14 @@
-"""A plain response on its way to the peer: how fast the peer takes it, and the end of a body that is streamed."""
+"""A plain response on its way to the peer: how fast the peer takes it, and the pieces and the end of its body."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
+
+from pywsapp._transports.large_write import PIECE
 
 logger = logging.getLogger("pywsapp")
 
@@ -57,6 +60,13 @@ class ResponseProgress:
         taken = self.written - unsent - self._taken
         self.restart()
         return taken < max(1, (rate or 0) * seconds)
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[Any]:
+    """Yield a large body in pieces, which are views of it."""
+    view = memoryview(body)
+    for start in range(0, len(view), PIECE):
+        yield view[start : start + PIECE]
 
 
 async def close_body(body: AsyncIterator[bytes]) -> None:

@@ -12,12 +12,15 @@ import anyio.lowlevel
 
 from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
+from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.flushing import TurnFlusher
+from pywsapp.auth.expiry import Expiries
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp._outbox.outbox import Flusher
+    from pywsapp.connection import Connection
     from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
@@ -59,19 +62,28 @@ class Runtime:
         options: its time limits decide how often `tick` is called for each connection.
         on_ended: called with each connection that has ended; must not raise.
         timed: further objects whose `tick` is called.
+        on_disconnected: called with each connection that has lost its transport while its handlers still run; must not
+            raise.
 
     Attributes:
         connections: the connections that have not ended: HTTP connections and lifecycles.
         flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
+        expiries: the connections whose users expire.
     """
 
     def __init__(
-        self, options: Options, on_ended: Callable[[Any], None] | None = None, timed: Sequence[Timed] = ()
+        self,
+        options: Options,
+        on_ended: Callable[[Any], None] | None = None,
+        timed: Sequence[Timed] = (),
+        on_disconnected: Callable[[Any], None] | None = None,
     ) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
         self._options = options
         self._on_ended = on_ended
+        self._on_disconnected = on_disconnected
+        self.expiries = Expiries()
         self.timed = timed
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
@@ -85,6 +97,12 @@ class Runtime:
     def disconnected(self, connection: Any) -> None:
         """Note that a connection has lost its transport, while its handlers still run."""
         self._disconnected.add(connection)
+        if self._on_disconnected is not None:
+            self._on_disconnected(connection)
+
+    def watch_expiry(self, conn: Connection) -> None:
+        """Close a connection when the user of its request expires."""
+        self.expiries.watch(conn)
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
@@ -95,6 +113,8 @@ class Runtime:
         """Remove a connection that has ended."""
         self.connections.discard(connection)
         self._disconnected.discard(connection)
+        if self.expiries and isinstance(connection, Lifecycle):
+            self.expiries.discard(connection.conn)
         if self._on_ended is not None:
             self._on_ended(connection)
         if not self.connections and self._empty is not None:
@@ -140,7 +160,7 @@ class Runtime:
 
     def _abort_connections(self) -> None:
         for connection in list(self.connections):
-            connection.abort()
+            end_one(connection.abort)
 
     async def _enforce_time_limits(self) -> None:
         options = self._options
@@ -150,11 +170,13 @@ class Runtime:
             options.ping_interval or options.ping_timeout,
             options.close_timeout,
             options.message_timeout,
+            options.idle_timeout or options.ping_timeout,
+            options.max_connection_age or options.ping_timeout,
         )
         interval = min(1.0, max(0.02, shortest / 4))
         while True:
             await anyio.sleep(interval)
-            await self._tick([*self.timed, *self.connections])
+            await self._tick([*self.timed, self.expiries, *self.connections])
 
     async def _tick(self, connections: Iterable[Timed]) -> None:
         for number, connection in enumerate(connections):
@@ -164,3 +186,11 @@ class Runtime:
                 connection.tick(anyio.current_time())
             except Exception:
                 logger.exception("enforcing the time limits of %r failed", connection)
+
+
+def end_one(end: Callable[..., object], *args: object) -> None:
+    """Close or abort one connection of many; a failure must not keep the others open."""
+    try:
+        end(*args)
+    except Exception:
+        logger.debug("closing a connection failed", exc_info=True)

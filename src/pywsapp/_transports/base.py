@@ -2,8 +2,7 @@
 
 It is asyncio's own pair of Transport and Protocol, reduced to the methods that the library uses. asyncio and uvloop
 therefore need no adapter: their transports already are a `Transport`, and a `TransportProtocol` is passed to them as
-the protocol. `pywsapp._transports.socket` and `pywsapp._transports.stream` provide the same on trio, and for any anyio
-ByteStream.
+the protocol. `pywsapp._transports.socket` and `pywsapp._transports.tls` provide the same on trio.
 """
 
 from __future__ import annotations

@@ -103,6 +103,14 @@ def copies(transport: Transport) -> bool:
     return kind.__module__ != "uvloop.loop" or kind.__name__ not in ("TCPTransport", "UnixTransport")
 
 
+def writes_after_end(transport: Transport) -> bool:
+    """Return whether a transport can write after the end of the peer's stream; TLS of asyncio and uvloop cannot."""
+    if isinstance(transport, LargeWrite):
+        transport = transport.transport
+    can_write_eof = getattr(transport, "can_write_eof", None)
+    return can_write_eof is None or bool(can_write_eof())
+
+
 def _cut(data: bytes, start: int, size: int) -> Iterator[memoryview]:
     view = memoryview(data)
     return (view[index : index + size] for index in range(start, len(view), size))

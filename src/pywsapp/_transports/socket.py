@@ -30,8 +30,11 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from pywsapp._transports.base import TransportProtocol
 
-READ_SIZE = 65536
-"""Bytes of one read. From 128 KiB on, every read would cost an mmap, five times as much as the rest of the read."""
+READ_SIZE = 66 * 1024
+"""Bytes of one read: a message of 64 KiB, its frame and the records of TLS around it.
+
+From 128 KiB on, every read would cost an mmap, five times as much as the rest of the read.
+"""
 
 LINGER_SECONDS = 1.0
 """How long a closed connection waits for the end of the peer's stream."""
@@ -120,14 +123,18 @@ class SocketTransport(QueueingTransport):
         sock: a connected, non-blocking socket; the transport owns it from now on.
         protocol: the receiver of the events.
         task_group: the task group of `run`; the task that sends queued bytes starts in it.
+        received: bytes that were read from the socket before, which the protocol gets first.
     """
 
-    __slots__ = ("_aborted", "_eof", "_exc", "_peername", "_queue", "_sock", "_tasks", "_wake", "_writing")
+    __slots__ = ("_aborted", "_eof", "_exc", "_peername", "_queue", "_received", "_sock", "_tasks", "_wake", "_writing")
 
-    def __init__(self, sock: socket.socket, protocol: TransportProtocol, task_group: TaskGroup) -> None:
+    def __init__(
+        self, sock: socket.socket, protocol: TransportProtocol, task_group: TaskGroup, received: bytes = b""
+    ) -> None:
         super().__init__(protocol)
         self._sock = sock
         self._tasks = task_group
+        self._received = received
         self._queue: bytearray | None = None
         self._writing = False
         self._eof = False
@@ -228,6 +235,12 @@ class SocketTransport(QueueingTransport):
 
     async def _read(self) -> None:
         sock = self._sock
+        while self._received and not self._closing:
+            if self._reading_paused:
+                await self._wait()
+            else:
+                received, self._received = self._received, b""
+                self._protocol.data_received(received)
         while not self._closing:
             if self._reading_paused or self._eof:
                 await self._wait()

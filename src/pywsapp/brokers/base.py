@@ -94,6 +94,8 @@ class Kept(NamedTuple):
 
     Args:
         position: of the last message that the history has accepted; the offset is 0 if there was none in this epoch.
+            The position of a topic without messages may have another epoch than its first message: such a position is
+            before the first message, and is answered with a position in the epoch of the messages.
         messages: the kept messages after the position asked for, in order, each with its offset; only the first of
             them if a limit was given.
         complete: whether no message is missing between the position asked for and the last of these messages, or
@@ -157,7 +159,7 @@ class BrokerConnection(ABC):
     async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
         """Return what is kept after a position; for None no messages, only the position of the last one.
 
-        Only for a broker that `keeps_history`. Reading a topic on which nothing was published should create nothing.
+        Only for a broker that `keeps_history`. Reading a topic on which nothing was published creates nothing.
 
         Args:
             topic: the topic's name.

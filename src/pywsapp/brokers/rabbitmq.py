@@ -11,6 +11,10 @@ Confirmation: RabbitMQ confirms each message when it is in the queues of all sub
 sent together, and their confirms are awaited together. It refuses a message (basic.nack) that one of the queues does
 not take, such as a full queue of another program with `x-overflow: reject-publish`.
 
+Refusals: RabbitMQ closes a channel when the user has no right to one topic (its "topic authorisation"). It has handled
+what came before on that channel, and ignores what comes after. So this module opens another channel, refuses the topic,
+sends what came after once more, and cannot know whether the messages before that were not confirmed have arrived.
+
 Slow readers: publishers do not wait for subscribers, so a process that reads too slowly would fill the memory of
 RabbitMQ. Its queue has a bound, and RabbitMQ drops the oldest messages beyond it. Dropped messages go to a second queue
 of the same process, which holds one message. When a message arrives there, this process has lost messages, and its
@@ -24,6 +28,7 @@ it calls aiormq, the client library below, without a layer in between.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from ssl import SSLContext
 from typing import Any
@@ -33,7 +38,7 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel, spec
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, DeliveryError
 
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
@@ -44,6 +49,10 @@ from pywsapp.topics.names import TopicPattern
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CLOSE_SECONDS = 1.0
 _NACK = "RabbitMQ refused it (basic.nack): a queue that is bound to its topic does not take it"
+_UNCONFIRMED = "RabbitMQ closed the channel before it confirmed the message"
+_TOPIC_REFUSED = re.compile(r"access to topic '(.*)' in exchange", re.DOTALL)
+#: Topics that a connection refuses to publish on without asking RabbitMQ.
+_MAX_FORBIDDEN = 1000
 #: Channels that bind and unbind topics at the same time.
 _BINDING_CHANNELS = 4
 
@@ -136,7 +145,7 @@ class _Connection(aio_pika.Connection):
 
 
 class RabbitConnection(BrokerConnection):
-    """A connection to RabbitMQ, with one channel that publishes and several that bind; the first of these receives.
+    """A connection to RabbitMQ, with one channel that receives, one that publishes and several that bind.
 
     `RabbitBroker.connect` creates it.
     """
@@ -149,6 +158,7 @@ class RabbitConnection(BrokerConnection):
         self._receive = receive
         self._patterns = [TopicPattern(text) for text in patterns]
         self._topics: set[str] = set()
+        self._forbidden: set[str] = set()  # topics that this user may not publish on
         self._lost = asyncio.Event()
         self._reason = "the connection was closed"
         self._publishing_channel: Channel
@@ -164,7 +174,7 @@ class RabbitConnection(BrokerConnection):
         self._connection.close_callbacks.add(self._on_close)
         self._publishing_channel = await self._open_channel(confirms=True)
         self._binding_channels = [await self._open_channel(confirms=False) for _ in range(_BINDING_CHANNELS)]
-        channel = self._binding_channels[0]
+        channel = await self._open_channel(confirms=False)
         dropped_exchange = f"{self._exchange}.dropped"
         await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
         await channel.exchange_declare(dropped_exchange, exchange_type="direct", durable=True)
@@ -190,23 +200,53 @@ class RabbitConnection(BrokerConnection):
         self._check_not_lost()
         assert self._connection.transport is not None
         await self._connection.transport.ready()  # waits while RabbitMQ blocks publishers, short of memory or disk
-        results = await asyncio.gather(
-            *(
-                self._publishing_channel.basic_publish(
-                    data, exchange=self._exchange, routing_key=topic.translate(_SWAP_SEPARATORS), wait=False
-                )
-                for topic, data, _ in messages
-            ),
-            return_exceptions=True,
-        )
         refused: dict[int, str] = {}
-        for place, result in enumerate(results):
+        places: Sequence[int] = range(len(messages))
+        while places := self._permitted(messages, places, refused):
+            results = await asyncio.gather(
+                *(self._publish_one(messages[place]) for place in places), return_exceptions=True
+            )
+            places = await self._places_after_refusal(messages, places, results, refused)
+        if refused:  # a message that one queue does not take is in the other queues of its topic
+            is_certain = not any(reason in (_NACK, _UNCONFIRMED) for reason in refused.values())
+            raise PartlyRefused(refused, is_certain=is_certain)
+
+    async def _publish_one(self, message: Outgoing) -> None:
+        key = message.topic.translate(_SWAP_SEPARATORS)
+        await self._publishing_channel.basic_publish(message.data, exchange=self._exchange, routing_key=key, wait=False)
+
+    def _permitted(self, messages: Sequence[Outgoing], places: Sequence[int], refused: dict[int, str]) -> list[int]:
+        """Return the places of the messages that may be published, as far as this connection knows."""
+        forbidden = [place for place in places if messages[place].topic in self._forbidden]
+        refused.update((place, f"no right to publish on {messages[place].topic!r}") for place in forbidden)
+        return [place for place in places if place not in refused]
+
+    async def _places_after_refusal(
+        self, messages: Sequence[Outgoing], places: Sequence[int], results: Sequence[Any], refused: dict[int, str]
+    ) -> Sequence[int]:
+        """Note what was refused; return the places of the messages behind one that has closed the channel."""
+        topic = None
+        for place, result in zip(places, results, strict=True):
             if isinstance(result, DeliveryError):
                 refused[place] = _NACK
             elif isinstance(result, BaseException):
-                raise result
-        if refused:
-            raise PartlyRefused(refused, is_certain=False)  # the other queues of its topic have it
+                topic = _refused_topic(result)
+                if topic is None:
+                    raise result
+        first = next((place for place in places if messages[place].topic == topic), None)
+        if topic is None or first is None:
+            return ()
+        if len(self._forbidden) < _MAX_FORBIDDEN:
+            self._forbidden.add(topic)
+        self._publishing_channel = await self._open_channel(confirms=True)
+        again = []
+        for place, result in zip(places, results, strict=True):
+            if isinstance(result, ChannelAccessRefused):
+                if place > first and messages[place].topic != topic:
+                    again.append(place)
+                else:
+                    refused[place] = _UNCONFIRMED if place < first else str(result)
+        return again
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         self._check_not_lost()
@@ -221,15 +261,24 @@ class RabbitConnection(BrokerConnection):
     async def _change_bindings(self, topics: Sequence[str], change: Callable[..., Awaitable[object]]) -> None:
         """Bind or unbind topics on several channels, since each channel waits for an answer before its next request."""
 
-        async def change_share(channel: Channel, share: Sequence[str]) -> None:
-            for topic in share:
-                await change(channel, self._queue, self._exchange, topic.translate(_SWAP_SEPARATORS))
-
+        refused: dict[int, str] = {}
         channels = self._binding_channels
+
+        async def change_share(number: int) -> None:
+            for place in range(number, len(topics), len(channels)):
+                key = topics[place].translate(_SWAP_SEPARATORS)
+                try:
+                    await change(channels[number], self._queue, self._exchange, key)
+                except ChannelAccessRefused as exc:
+                    if _refused_topic(exc) is None:
+                        raise
+                    refused[place] = str(exc)
+                    channels[number] = await self._open_channel(confirms=False)
+
         with logs_filtered():  # aiormq warns when this is cancelled, which happens when an app ends
-            await asyncio.gather(
-                *(change_share(channel, topics[i :: len(channels)]) for i, channel in enumerate(channels))
-            )
+            await asyncio.gather(*(change_share(number) for number in range(len(channels))))
+        if refused:
+            raise PartlyRefused(refused)
 
     async def wait_lost(self) -> None:
         await self._lost.wait()
@@ -263,6 +312,8 @@ class RabbitConnection(BrokerConnection):
         self._lose("this process reads too slowly, and RabbitMQ dropped messages for it")
 
     def _on_close(self, _: object, exc: BaseException | None) -> None:
+        if _refused_topic(exc) is not None:  # the call that caused it goes on with another channel
+            return
         if isinstance(exc, asyncio.CancelledError):  # aiormq cancels a connection that misses heartbeats
             self._lose("the server does not answer")
         elif exc is not None:
@@ -277,6 +328,12 @@ async def _declare_queue(channel: Channel, arguments: dict[str, int | str]) -> s
     assert answer is not None
     assert answer.queue is not None
     return answer.queue
+
+
+def _refused_topic(exc: object) -> str | None:
+    """Return the topic to which RabbitMQ refuses access; None if the exception says something else."""
+    found = _TOPIC_REFUSED.search(str(exc)) if isinstance(exc, ChannelAccessRefused) else None
+    return None if found is None else found[1].translate(_SWAP_SEPARATORS)
 
 
 def _binding_key(pattern: TopicPattern) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Protocol
 
+from pywsapp._access import ask_handshake, ask_request, set_guard
 from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -39,6 +41,8 @@ class HandshakeMiddleware(MessageComponent):
     Raises:
         ConfigurationError: `component` cannot be routed; see `App.route`.
     """
+
+    _passes_on = True
 
     def __init__(self, component: MessageComponent | ComponentFactory | Application) -> None:
         self.application: Any = getattr(component, "application", None)
@@ -78,18 +82,25 @@ class HandshakeMiddleware(MessageComponent):
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Check a handshake, and return what the component inside decides."""
-        return then(self.run_check(request), lambda _: self._ask_inside(request))
+        if (checked := self.run_check(request)) is None:
+            return self._ask_inside(request)
+        return then(checked, partial(self._ask_inside, request))
 
-    def _ask_inside(self, request: Request) -> Accept | Awaitable[Accept]:
+    def _ask_inside(self, request: Request, checked: None = None) -> Accept | Awaitable[Accept]:
+        if self.authenticate is not None:
+            set_guard(request, self.authenticate)
         inside = make_component(self.component)
-        return then(inside.on_handshake(request), lambda answer: as_accept(answer, inside))
+        return then(ask_handshake(inside, request), lambda answer: as_accept(answer, inside))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Check a plain HTTP request, and return the answer of the component inside."""
-        return then(self.run_check(request), lambda _: self._request_inside(request))
+        if (checked := self.run_check(request)) is None:
+            return self._request_inside(request)
+        return then(checked, partial(self._request_inside, request))
 
-    def _request_inside(self, request: Request) -> Response | Awaitable[Response]:
-        return make_component(self.component).on_request(request)
+    def _request_inside(self, request: Request, checked: None = None) -> Response | Awaitable[Response]:
+        set_guard(request, self.authenticate)
+        return ask_request(make_component(self.component), request)
 
 
 class ComponentMiddleware(HandshakeMiddleware):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from pywsapp._access import ask_handler
 from pywsapp._hooks import must_await, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse, SessionEnded, SessionUnavailable
@@ -68,11 +69,12 @@ def handler_with_sessions(handler: HttpHandler, store: SessionStore) -> HttpHand
     async def with_session(request: Request) -> Response:
         return await _with_session(service, request, lambda: _ask(handler, request), _add_to_response)
 
+    with_session._passes_on = True  # type: ignore[attr-defined]
     return with_session
 
 
 def _ask(handler: HttpHandler, request: Request) -> Response | Awaitable[Response]:
-    return then(handler(request), partial(as_response, handler))
+    return then(ask_handler(handler, request), partial(as_response, handler))
 
 
 async def _with_session(

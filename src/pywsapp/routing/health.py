@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pywsapp.auth.identity import public
 from pywsapp.http import Request, Response
 
 if TYPE_CHECKING:
@@ -85,4 +86,4 @@ def add_health_checks(router: Router, path: str, health: Callable[[], Health], *
         (f"{below}/ready", ready),
         (f"{below}/capacity", capacity),
     ):
-        router.http(at, handler, http_host="*", is_probe=True)
+        router.http(at, handler, http_host="*", is_probe=True, authenticate=public)

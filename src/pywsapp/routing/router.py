@@ -19,12 +19,21 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from enum import Enum
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 from urllib.parse import quote
 
+from pywsapp._access import (
+    Authenticate,
+    after_guard,
+    ask_handler,
+    ask_handshake,
+    ask_request,
+    check_authenticate,
+    check_has_no_guard,
+    set_guard,
+)
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
@@ -34,6 +43,7 @@ from pywsapp.http import Request, Response
 from pywsapp.options import Options
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
+from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
 
 #: A def or async def that takes a request and returns a Response, str, bytes, dict, list or None.
 HttpHandler = Callable[[Request], Any]
@@ -57,86 +67,33 @@ _MAX_HOST_CHARACTERS = 100
 logger = logging.getLogger("pywsapp")
 
 
-class RouteKind(str, Enum):
-    """The kind of a route."""
-
-    WEBSOCKET = "websocket"
-    HTTP = "http"
-    MOUNT = "mount"
-
-
-class RouteInfo(NamedTuple):
-    """A line of `Router.routes()`.
-
-    Attributes:
-        kind: "websocket", "http" or "mount".
-        host: the hosts that the route answers to.
-        path: the path pattern, or the prefix of a mount.
-        component: the name of the component or handler.
-        methods: the HTTP methods of a handler.
-    """
-
-    kind: str
-    host: str
-    path: str
-    component: str
-    methods: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Route:
-    kind: RouteKind
-    hosts: HostPattern
-    pattern: PathPattern
-    target: Any  # an HttpHandler, or an argument of make_component
-    methods: tuple[str, ...] = ()
-    subprotocols: Sequence[str] | None = None
-    require_subprotocol: bool = False
-    options: Options | None = None
-    is_probe: bool = False
-
-    def match(self, path: str) -> tuple[dict[str, Any], str] | None:
-        """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""
-        if self.kind is RouteKind.MOUNT:
-            return self.pattern.match_prefix(path)
-        params = self.pattern.match(path)
-        return None if params is None else (params, path)
-
-    def sort_key(self) -> tuple[Any, ...]:
-        parts = self.pattern.specificity
-        if self.kind is RouteKind.MOUNT:
-            parts = (*(parts if self.pattern.text != "/" else ()), REST_OF_PATH)
-        return self.hosts.specificity, parts, self.pattern.shape
-
-    def info(self) -> RouteInfo:
-        return RouteInfo(self.kind.value, self.hosts.text, self.pattern.text, _label(self.target), self.methods)
-
-    def conflicts_with(self, other: _Route) -> bool:
-        """Return whether both match the same requests."""
-        return (self.kind, self.hosts.text, self.pattern.shape) == (
-            other.kind,
-            other.hosts.text,
-            other.pattern.shape,
-        ) and (self.kind is not RouteKind.HTTP or not set(self.methods).isdisjoint(other.methods))
-
-
 class Router(MessageComponent):
     """Hands each request to the most specific route for its path and host (Ratchet's Http\\Router).
 
     Args:
         http_host: the host or hosts for routes that have none of their own; None or `"*"` is any host.
         server_options: the options of the server; see `route`.
+        authenticate: the guard of every route that has none of its own; see `pywsapp.auth`.
 
     Raises:
-        ConfigurationError: `http_host` is no valid host.
+        ConfigurationError: `http_host` is no valid host, or `authenticate` cannot be called with a request.
     """
 
-    def __init__(self, http_host: str | Iterable[str] | None = None, *, server_options: Options | None = None) -> None:
+    _passes_on = True
+
+    def __init__(
+        self,
+        http_host: str | Iterable[str] | None = None,
+        *,
+        server_options: Options | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        self.authenticate = check_authenticate(authenticate, "the router")
         self._default = _default_hosts(http_host)
         self._server_options = Options() if server_options is None else server_options
         if not isinstance(self._server_options, Options):
             raise ConfigurationError(f"options must be an Options, not {server_options!r}")
-        self._routes: list[_Route] = []
+        self._routes: list[Route] = []
         self._named_hosts: set[str] = set()
 
     def set_http_host(self, http_host: str | Iterable[str] | None) -> None:
@@ -159,6 +116,7 @@ class Router(MessageComponent):
         subprotocols: Sequence[str] | None = None,
         require_subprotocol: bool = False,
         options: Options | None = None,
+        authenticate: Authenticate | None = None,
     ) -> None:
         """Route WebSocket handshakes to a component.
 
@@ -170,14 +128,18 @@ class Router(MessageComponent):
             require_subprotocol: refuse clients that offer none of the subprotocols with status 426.
             options: limits for these connections instead of the server's. Options that only the server reads
                 (`SERVER_WIDE`) must have their defaults or the values of `server_options`.
+            authenticate: the guard of this route; None is that of the router, a mount or an App around it.
 
         Raises:
-            ConfigurationError: an argument is not valid, or another route has the same shape.
+            ConfigurationError: an argument is not valid, another route has the same shape, or the component has an
+                `authenticate` of its own as well.
         """
+        if authenticate is not None:
+            check_has_no_guard(component, f"the route {path!r}")
         if options is not None:
             _check_options(options, self._server_options)
         self._add(
-            _Route(
+            Route(
                 kind=RouteKind.WEBSOCKET,
                 hosts=self._hosts(http_host),
                 pattern=PathPattern(path),
@@ -185,6 +147,7 @@ class Router(MessageComponent):
                 subprotocols=None if subprotocols is None else checked_subprotocols(subprotocols, "subprotocols"),
                 require_subprotocol=require_subprotocol,
                 options=options,
+                authenticate=check_authenticate(authenticate, f"the route {path!r}"),
             )
         )
 
@@ -196,6 +159,7 @@ class Router(MessageComponent):
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         is_probe: bool = False,
+        authenticate: Authenticate | None = None,
     ) -> None:
         """Route plain HTTP requests to a handler.
 
@@ -207,23 +171,32 @@ class Router(MessageComponent):
             http_host: as in `route`.
             is_probe: whether the handler answers also when the server has too many connections or drains; for health
                 checks.
+            authenticate: as in `route`.
 
         Raises:
             ConfigurationError: an argument is not valid, or another route has the same shape and method.
         """
-        check_takes(handler, ("request",), _label(handler) if callable(handler) else f"the handler of {path!r}")
+        check_takes(handler, ("request",), label_of(handler) if callable(handler) else f"the handler of {path!r}")
         self._add(
-            _Route(
+            Route(
                 kind=RouteKind.HTTP,
                 hosts=self._hosts(http_host),
                 pattern=PathPattern(path),
                 target=handler,
                 methods=_checked_methods(methods),
                 is_probe=is_probe,
+                authenticate=check_authenticate(authenticate, f"the route {path!r}"),
             )
         )
 
-    def mount(self, path: str, component: MessageComponent | ComponentFactory, *, http_host: str | None = None) -> None:
+    def mount(
+        self,
+        path: str,
+        component: MessageComponent | ComponentFactory,
+        *,
+        http_host: str | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         """Route every request below a path to another component, such as a Router or a StaticFolder.
 
         The component sees the request with the prefix removed from `request.path`, and the parameters of both paths;
@@ -233,6 +206,7 @@ class Router(MessageComponent):
             path: the prefix, a `PathPattern` without a path parameter; `""` or `"/"` matches what no route matches.
             component: as in `route`.
             http_host: as in `route`.
+            authenticate: the guard of everything below the path that has none of its own.
 
         Raises:
             ConfigurationError: an argument is not valid, or another mount has the same shape.
@@ -245,11 +219,23 @@ class Router(MessageComponent):
                 f"{path!r}: a mount matches the whole rest of the path anyway; leave the last part out"
             )
         target = check_component(component)
-        self._add(_Route(kind=RouteKind.MOUNT, hosts=self._hosts(http_host), pattern=pattern, target=target))
+        self._add(
+            Route(
+                kind=RouteKind.MOUNT,
+                hosts=self._hosts(http_host),
+                pattern=pattern,
+                target=target,
+                authenticate=check_authenticate(authenticate, f"the mount {path!r}"),
+            )
+        )
 
     def routes(self) -> list[RouteInfo]:
         """Return the routes in the order in which they are tried."""
         return [route.info() for route in self._routes]
+
+    def routes_with_targets(self) -> tuple[Route, ...]:
+        """Return the routes with what they lead to, in the same order."""
+        return tuple(self._routes)
 
     def is_probe(self, request: Request) -> bool:
         """Return whether a plain request goes to a handler that answers also above `max_connections`."""
@@ -266,16 +252,19 @@ class Router(MessageComponent):
         Raises:
             Refuse: no WebSocket component has this path and host; status 404.
         """
+        if self.authenticate is not None:
+            set_guard(request, self.authenticate)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
+                if route.authenticate is not None:
+                    set_guard(request, route.authenticate)
                 component = make_component(route.target)
-                answer = component.on_handshake(_routed(request, route, params, rest))
+                answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
             known = True
-        if known:
-            raise Refuse(404, body="there is no WebSocket here, only plain HTTP")
-        raise self._not_found(request)
+        refuse = Refuse(404, body="there is no WebSocket here, only plain HTTP") if known else self._not_found(request)
+        return after_guard(request, partial(_refuse, refuse))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Return the answer of the handler or component at the request's path and host.
@@ -285,14 +274,17 @@ class Router(MessageComponent):
         Raises:
             Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
-        websocket: tuple[_Route, dict[str, Any], str] | None = None
+        set_guard(request, self.authenticate)
+        websocket: tuple[Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()
         for route, params, rest in self._matching(request):
             if route.kind is RouteKind.WEBSOCKET:
                 websocket = websocket or (route, params, rest)
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
-                    answer = route.target(_routed(request, route, params, rest))
+                    set_guard(request, route.authenticate)
+                    routed = _routed(request, route, params, rest)
+                    answer = ask_handler(route.target, routed)
                     return then(answer, partial(as_response, route.target))
                 allowed += route.methods
             elif websocket is None and not allowed:
@@ -301,14 +293,17 @@ class Router(MessageComponent):
                 break
         if websocket is not None:
             if request.method in _READING:
-                return make_component(websocket[0].target).on_request(_routed(request, *websocket))
+                set_guard(request, websocket[0].authenticate)
+                return ask_request(make_component(websocket[0].target), _routed(request, *websocket))
             allowed = (*_READING, *allowed)
         if allowed:
             names = ", ".join(dict.fromkeys(allowed))
-            raise Refuse(405, {"Allow": names}, f"the methods here are {names}")
-        raise self._not_found(request)
+            return after_guard(
+                request, partial(_refuse, Refuse(405, {"Allow": names}, f"the methods here are {names}"))
+            )
+        return after_guard(request, partial(_refuse, self._not_found(request)))
 
-    def _matching(self, request: Request) -> Iterator[tuple[_Route, dict[str, Any], str]]:
+    def _matching(self, request: Request) -> Iterator[tuple[Route, dict[str, Any], str]]:
         for route in self._routes:
             if route.hosts.match(request.host) and (found := route.match(request.path)) is not None:
                 yield route, *found
@@ -338,15 +333,15 @@ class Router(MessageComponent):
         check_not_bind_all(http_host)
         return HostPattern(http_host)
 
-    def _add(self, route: _Route) -> None:
+    def _add(self, route: Route) -> None:
         for other in self._routes:
             if route.conflicts_with(other):
                 raise ConfigurationError(
-                    f"route twice: {route.pattern.text!r} ({_label(route.target)}) and {other.pattern.text!r} "
-                    f"({_label(other.target)}) match the same {route.kind.value} requests of host {route.hosts.text}"
+                    f"route twice: {route.pattern.text!r} ({label_of(route.target)}) and {other.pattern.text!r} "
+                    f"({label_of(other.target)}) match the same {route.kind.value} requests of host {route.hosts.text}"
                 )
         self._routes.append(route)
-        self._routes.sort(key=_Route.sort_key)
+        self._routes.sort(key=Route.sort_key)
 
 
 def with_slash(request: Request) -> Response:
@@ -360,7 +355,11 @@ def with_slash(request: Request) -> Response:
     return Response(status=308, headers={"Location": location + query, "Cache-Control": "no-cache"})
 
 
-def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) -> Request:
+def _refuse(refuse: Refuse) -> NoReturn:
+    raise refuse
+
+
+def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
     if params:
         request.path_params.update(params)
     if route.kind is not RouteKind.MOUNT:
@@ -370,13 +369,15 @@ def _routed(request: Request, route: _Route, params: dict[str, Any], rest: str) 
     return inner
 
 
-def _ask_mounted(request: Request, route: _Route, params: dict[str, Any], rest: str) -> Response | Awaitable[Response]:
+def _ask_mounted(request: Request, route: Route, params: dict[str, Any], rest: str) -> Response | Awaitable[Response]:
+    set_guard(request, route.authenticate)
     if not rest and request.method in _READING:
-        return with_slash(request)
-    return make_component(route.target).on_request(_routed(request, route, params, rest))
+        redirect = with_slash(request)  # before the guard removes a token from the query
+        return after_guard(request, lambda: redirect)
+    return ask_request(make_component(route.target), _routed(request, route, params, rest))
 
 
-def _accepted(route: _Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
+def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
     """Add the route's settings to the component's answer, which takes precedence."""
     accept = as_accept(answer, component)
     if route.subprotocols is None and route.options is None and not route.require_subprotocol:
@@ -403,7 +404,7 @@ def as_response(handler: HttpHandler, value: Any) -> Response:
         return Response.json(value)
     if value is None:
         return Response(status=204)
-    raise TypeError(f"{_label(handler)} must return a Response, str, bytes, dict, list or None, not {value!r}")
+    raise TypeError(f"{label_of(handler)} must return a Response, str, bytes, dict, list or None, not {value!r}")
 
 
 def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
@@ -443,12 +444,3 @@ def _checked_methods(methods: Any) -> tuple[str, ...]:
             raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
     read = _READING if "GET" in names else ()
     return tuple(dict.fromkeys((*read, *names)))
-
-
-def _label(target: object) -> str:
-    """Return the name of a component, class or function for messages: `Chat`, `OriginCheck(Chat)`."""
-    if not isinstance(target, MessageComponent):
-        return getattr(target, "__qualname__", type(target).__name__)
-    inner = getattr(target, "component", None)
-    name = type(target).__name__
-    return f"{name}({_label(inner)})" if isinstance(inner, MessageComponent) or callable(inner) else name

@@ -325,18 +325,17 @@ async def a_history_numbers_messages_and_keeps_the_last_ones(make: MakeBroker) -
     topic, process = unique_topic(), secrets.token_hex(4)
     async with peers(make, 2) as (one, two):
         await two.connection.subscribe([topic])
-        start = (await two.connection.read_history(topic, None)).position
-        assert start.offset == 0, f"the offset of a new topic is {start.offset}, not 0"
         outgoing = [Outgoing(topic, b"%d" % n, Keep((process, n), 5, 60)) for n in range(1, 9)]
         await one.connection.publish(outgoing)
         await two.expect([(topic, b"%d" % n) for n in range(1, 9)])
-        whole = await one.connection.read_history(topic, Position(start.epoch, 3))
-        assert whole.position == (start.epoch, 8), f"the position after 8 messages is {whole.position}"
+        epoch = (await one.connection.read_history(topic, None)).position.epoch
+        whole = await one.connection.read_history(topic, Position(epoch, 3))
+        assert whole.position == (epoch, 8), f"the position after 8 messages is {whole.position}"
         assert list(whole.messages) == [(n, b"%d" % n) for n in range(4, 9)], (
             "read_history does not return all messages after a position"
         )
         assert whole.complete, "all messages after the position are kept, but `complete` is False"
-        part = await one.connection.read_history(topic, Position(start.epoch, 2))
+        part = await one.connection.read_history(topic, Position(epoch, 2))
         assert not part.complete, "a message after the position is not kept any more, but `complete` is True"
         assert [offset for offset, _ in part.messages] == [4, 5, 6, 7, 8], (
             "read_history does not return the kept messages"
@@ -344,10 +343,26 @@ async def a_history_numbers_messages_and_keeps_the_last_ones(make: MakeBroker) -
         nothing = await one.connection.read_history(topic, whole.position)
         assert nothing.complete, "nothing was published after the position, but `complete` is False"
         assert not nothing.messages, "nothing was published after the position, but there are messages"
-        for unknown in (Position("0000", 3), Position(start.epoch, 9)):
+        for unknown in (Position("0000", 3), Position(epoch, 9)):
             assert not (await one.connection.read_history(topic, unknown)).complete, (
                 f"the history never had the position {unknown}, but `complete` is True"
             )
+
+
+@_check
+async def the_position_of_a_topic_without_messages_is_before_its_first_message(make: MakeBroker) -> None:
+    if not make().keeps_history:
+        return
+    topic, process = unique_topic(), secrets.token_hex(4)
+    async with peers(make) as (one,):
+        start = (await one.connection.read_history(topic, None)).position
+        assert start.offset == 0, f"the offset of a new topic is {start.offset}, not 0"
+        for number, expected in enumerate(([], [1], [1, 2], [2, 3])):
+            if number:
+                await one.connection.publish([Outgoing(topic, b"x", Keep((process, number), 2, 60))])
+            kept = await one.connection.read_history(topic, start)
+            found = [offset for offset, _ in kept.messages], kept.complete
+            assert found == (expected, number < 3), f"after {number} messages the start of a topic has {found}"
 
 
 @_check

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
+#: Seconds for which an app waits for its broker before it listens. It is less than a usual `worker_timeout`, so that no
+#: worker is killed because the broker does not answer.
+START_SECONDS = 3.0
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
 
@@ -395,7 +398,9 @@ class TopicRegistry:
         self.history.start(self.relay, tasks)
         self.presence.start(tasks, self.relay)
         if self.relay is not None:
-            await tasks.start(self.relay.run)
+            tasks.start_soon(self.relay.run)
+            with anyio.move_on_after(START_SECONDS):
+                await self.relay.attempted.wait()
         self.presence.start_ticking(tasks)
 
     async def _connected(self, connection: BrokerConnection) -> None:

@@ -21,7 +21,7 @@ from pywsapp.brokers.redis.history import append_command, decode_payload, parse_
 from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.redis.nodes import RedisNode, RedisNodes
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.topics.names import TopicPattern, without_included
+from pywsapp.topics.names import RESERVED, TopicPattern, without_included
 
 #: The types of replies that are published messages.
 _MESSAGE_TYPES = (b"message", b"smessage", b"pmessage")
@@ -103,7 +103,8 @@ class RedisBrokerConnection(BrokerConnection):
         publish = "SPUBLISH" if self._names.sharded else "PUBLISH", self._names.channel(topic)
         if keep is None:
             return (*publish, payload_of(data))
-        return append_command(self._names.key_prefix(topic), self._run_id(node), keep, data, publish, by_hash=by_hash)
+        keys, run_id, is_reserved = self._names.key_prefix(topic), self._run_id(node), topic.startswith(RESERVED)
+        return append_command(keys, run_id, keep, data, publish, by_hash=by_hash, is_reserved=is_reserved)
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         await self._subscribe("SUBSCRIBE", topics)

@@ -230,6 +230,8 @@ class Follower:
         if has_more(kept):
             self._read_again = True
             return
+        if not kept.position.offset:
+            self.position = kept.position  # of a topic without messages; the earlier one is not valid for ever
         held, self._held, self._held_bytes = self._held, {}, 0
         for position in sorted(held, key=lambda one: one.offset):
             if self._has_no_gap_before(position):

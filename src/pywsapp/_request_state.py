@@ -1,0 +1,65 @@
+"""What is kept beside `Request.state`: who the user of a request is, so that a request without one has no attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pywsapp.http import Request
+
+
+class Access:
+    """What is known of the user of one request, and of the connection that it opens; `pywsapp._access` fills it.
+
+    Attributes:
+        guard: must be called before the request is answered; None if there is none left.
+        passed: the last guard that was called with success.
+        user: the user that it has found; None without one.
+        expires_at: when the user must have been refreshed, in seconds since 1970; None for never.
+        subject: names the user; None if the guard does not say.
+        subprotocol: the subprotocol to accept with if the component has chosen none.
+        certificate: the certificate of the client.
+    """
+
+    __slots__ = ("certificate", "expires_at", "guard", "passed", "subject", "subprotocol", "user")
+
+    def __init__(self) -> None:
+        self.guard: Callable[[Request], Any] | None = None
+        self.passed: Callable[[Request], Any] | None = None
+        self.user: Any = None
+        self.expires_at: float | None = None
+        self.subject: str | None = None
+        self.subprotocol: str | None = None
+        self.certificate: dict[str, Any] | None = None
+
+
+class State(SimpleNamespace):
+    """`Request.state`, with the user of the request out of sight."""
+
+    __slots__ = ("_pywsapp_access",)
+
+    _pywsapp_access: Access | None
+
+
+def make_state(request: Request) -> State:
+    """Create the `state` of a request that is no copy."""
+    request._state = state = State()
+    state._pywsapp_access = None
+    return state
+
+
+def access_of(request: Request) -> Access | None:
+    """Return what is known of the user of a request; None if nothing is."""
+    state = (request._origin or request)._state
+    return None if state is None else state._pywsapp_access
+
+
+def make_access(request: Request) -> Access:
+    """Return what is known of the user of a request, to add to it."""
+    root = request._origin or request
+    state = root._state or make_state(root)
+    if state._pywsapp_access is None:
+        state._pywsapp_access = Access()
+    return state._pywsapp_access
