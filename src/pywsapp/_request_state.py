@@ -1,4 +1,4 @@
-"""What is kept beside `Request.state`: who the user of a request is, so that a request without one has no attribute."""
+"""What is kept beside `Request.state`: the user and the session of a request, so that one without has no attributes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pywsapp.http import Request
+    from pywsapp.sessions.session import Session
 
 
 class Access:
-    """What is known of the user of one request, and of the connection that it opens; `pywsapp._access` fills it.
+    """What is known of the client of one request, and of the connection that it opens; `pywsapp._access` fills it.
 
     Attributes:
         guard: must be called before the request is answered; None if there is none left.
@@ -21,9 +22,10 @@ class Access:
         subject: names the user; None if the guard does not say.
         subprotocol: the subprotocol to accept with if the component has chosen none.
         certificate: the certificate of the client.
+        session: the session of the client; `pywsapp.middleware.session` sets it. None without one.
     """
 
-    __slots__ = ("certificate", "expires_at", "guard", "passed", "subject", "subprotocol", "user")
+    __slots__ = ("certificate", "expires_at", "guard", "passed", "session", "subject", "subprotocol", "user")
 
     def __init__(self) -> None:
         self.guard: Callable[[Request], Any] | None = None
@@ -33,6 +35,7 @@ class Access:
         self.subject: str | None = None
         self.subprotocol: str | None = None
         self.certificate: dict[str, Any] | None = None
+        self.session: Session | None = None
 
 
 class State(SimpleNamespace):

@@ -14,7 +14,9 @@ from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
 from pywsapp._limits.connection_limits import ConnectionLimits
-from pywsapp._process.background import HookT
+from pywsapp._limits.message_counts import MessageCounts
+from pywsapp._process.background import Hook, HookT
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
@@ -26,11 +28,14 @@ from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.sessions.base import SessionStore
+from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -81,6 +86,8 @@ class App:
             of all workers, to close the oldest those of each worker.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
+        session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
+            or a SessionStore.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -114,9 +121,12 @@ class App:
         max_connections_per_user: int | None = None,
         on_too_many: TooMany = TooMany.REFUSE,
         authenticate: Authenticate | None = None,
+        session_store: str | SessionStore | None = None,
     ) -> None:
         self.options = Options() if options is None else options
-        self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
+        self._sessions = AppSessions(session_store)
+        guard = self._sessions.guard(authenticate)
+        self.router = Router(http_host, server_options=self.options, authenticate=guard)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         limits = ConnectionLimits(
@@ -129,6 +139,7 @@ class App:
         )
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
+        self._sessions.close_by(self.on_shutdown)
         self._mounted: list[App] = []
         self._is_mounted = False
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
@@ -148,6 +159,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -163,6 +175,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> ComponentT: ...
 
     def route(
@@ -177,6 +190,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -193,6 +207,7 @@ class App:
             options: limits for this route instead of the App's. Options that only the server reads, such as
                 `handshake_timeout`, must be those of the App.
             authenticate: the guard of this route instead of the App's, as for `App`; `pywsapp.auth.public` for none.
+            sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
 
         Returns:
             the component.
@@ -212,12 +227,13 @@ class App:
                 require_origin=require_origin,
                 options=options,
                 authenticate=authenticate,
+                sessions=sessions,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
         self.router.route(
             path,
-            OriginCheck(component, allowed_origins, require_origin=require_origin),
+            OriginCheck(self._sessions.around(component, sessions), allowed_origins, require_origin=require_origin),
             http_host=http_host,
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
@@ -235,6 +251,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
@@ -246,6 +263,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> HandlerT: ...
 
     def http(
@@ -256,6 +274,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
 
@@ -266,6 +285,7 @@ class App:
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: the name that this route answers to, instead of the App's.
             authenticate: as for `route`.
+            sessions: as for `route`.
 
         Returns:
             the handler.
@@ -275,8 +295,16 @@ class App:
         """
         check_no_function(path, '@app.http("/page")')
         if handler is None:
-            return functools.partial(self.http, path, methods=methods, http_host=http_host, authenticate=authenticate)
-        self.router.http(path, handler, methods=methods, http_host=http_host, authenticate=authenticate)
+            return functools.partial(
+                self.http,
+                path,
+                methods=methods,
+                http_host=http_host,
+                authenticate=authenticate,
+                sessions=sessions,
+            )
+        answering = self._sessions.around_handler(handler, sessions)
+        self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
     def static(
@@ -367,8 +395,10 @@ class App:
         new = inner if isinstance(inner, App) and inner not in self._mounted else None
         if new is not None:
             new._check_can_be_mounted_on(self)
-        self.router.mount(path, target, http_host=http_host, authenticate=authenticate)
+        self.router.mount(path, target, http_host=http_host, authenticate=self._sessions.guard(authenticate))
+        self._sessions.note(component)
         if new is not None:
+            self._sessions.include(new._sessions)
             self._runner.include(new._runner)
             self.topics.include(new.topics)
             new._join(self)
@@ -607,10 +637,12 @@ class App:
 
         Raises:
             ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
-                not possible here.
+                not possible here, or would not see the same sessions.
         """
         check_not_importing("app.run()")
         self._check_not_mounted()
+        if type(workers) is int and workers > 1:
+            self._sessions.check_shared()
         limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
         self._runner.run(backend, uvloop, workers, limits)
 
@@ -638,6 +670,16 @@ class App:
         """
         self.topics.check_thread("app.stop")
         self._runner.stop()
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
+        """Include a limit in `stats`, and close what it uses when the App ends."""
+        self._runner.limits.add(counts)
+        if aclose is not None:
+            self._runner.add_hook(aclose, self._runner.shutdown)
 
     @property
     def port(self) -> int:

@@ -37,6 +37,7 @@ import anyio.lowlevel
 from pywsapp._alarm import alarm_type
 from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
+from pywsapp._lifecycle.delayed_call import DelayedCall
 from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
 
 if TYPE_CHECKING:
@@ -201,6 +202,10 @@ class HandlerTask:
             TimeoutError: the time is over; the handler was cancelled.
         """
         timeout = self._timeout
+        if type(awaitable) is DelayedCall:
+            awaitable = await awaitable.begin()
+            if not isinstance(awaitable, Awaitable):
+                return awaitable
         deadline = float("inf") if timeout is None else anyio.current_time() + timeout
         try:
             with anyio.CancelScope(deadline=deadline) as scope:

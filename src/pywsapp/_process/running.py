@@ -7,7 +7,6 @@ import logging
 import os
 import ssl
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from anyio.abc import TaskStatus
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
 from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.message_counts import AllMessageCounts
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
@@ -27,7 +27,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.bind import ListeningSocket, is_raised_here
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
@@ -75,6 +75,7 @@ class Runner:
         background: the timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
+        limits: the limits of messages, for statistics.
         connection_limits: the limits of its connections.
     """
 
@@ -93,6 +94,7 @@ class Runner:
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
+        self.limits = AllMessageCounts()
         self.connection_limits = ConnectionLimits()
         self._app = app
         self._component = component
@@ -310,7 +312,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not _is_raised_by_bind(exc):
+            if not is_raised_here(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:
@@ -411,6 +413,7 @@ class Runner:
             access_log=self._access_log,
             app=self._app,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
+            timed=(self.limits,),
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
             counting=None if self._context is None else self._context.counting(),
         )
@@ -436,8 +439,3 @@ class Runner:
             self._server.stop(
                 replaced=self._is_replaced or is_orphaned, drain_timeout=ORPHAN_SECONDS / 2 if is_orphaned else None
             )
-
-
-def _is_raised_by_bind(exc: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
-    return frame.f_globals.get("__name__") == ListeningSocket.__module__

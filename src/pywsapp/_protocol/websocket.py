@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.events import Ended, PongReceived, Received, State
+from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
 from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
@@ -352,7 +352,7 @@ class WebSocket(Sender):
         elif opcode != CLOSE:
             self._control_budget -= 1
             if self._control_budget < 0:
-                raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
+                raise ProtocolError(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL_FRAMES)
 
     # -- the wsproto path --------------------------------------------------------------------------------------------
 

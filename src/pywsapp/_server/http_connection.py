@@ -32,7 +32,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
-from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -44,12 +43,12 @@ from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusa
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.handshake import check_upgrade, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
-from pywsapp._request_state import make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
@@ -273,9 +272,7 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
-        ssl_object = self._transport.get_extra_info("ssl_object")
-        if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
-            make_access(request).certificate = ssl_object.getpeercert() or None
+        note_certificate(request, self._transport)
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             if self._is_handshake and server.admission is not None:
@@ -346,6 +343,7 @@ class HttpConnection:
         elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
             self._enter(HttpState.UPGRADED)
+            self._server.counts.handshakes += 1
             self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
@@ -369,6 +367,7 @@ class HttpConnection:
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
+        self._server.counts.refused[refuse.status] += 1
         level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO  # what its report logs is not repeated
         logger.log(level, "%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 

@@ -21,10 +21,11 @@ from pywsapp._server.accept import serve_sockets
 from pywsapp._server.admission import Admission, Counting
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp._server.connection_log import ConnectionLog
+from pywsapp._server.counts import ServerCounts
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
-from pywsapp._server.runtime import Runtime, end_one
+from pywsapp._server.runtime import Runtime, Timed, end_one
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
@@ -96,12 +97,14 @@ class Server:
         is_probe: returns whether a plain request is answered although the server has too many connections or drains.
         has_watchdog: whether a thread reports handlers that block the event loop.
         count: the connections of all processes, which `max_connections` limits; None if there is only this process.
+        timed: further objects whose `tick` is called about once a second.
         counting: what the limits of handshakes, addresses and users count with.
 
     Attributes:
         admission: the limits of handshakes, addresses and users; None if there are none.
         reports: how often each limit was exceeded, by its name.
         accepted: the number of connections since the start.
+        counts: what happened since the start.
         pending: the connections without an admitted request.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
@@ -120,10 +123,12 @@ class Server:
         is_probe: Callable[[Request], bool] = lambda request: False,
         has_watchdog: bool = True,
         count: ConnectionCount | None = None,
+        timed: Sequence[Timed] = (),
         counting: Counting | None = None,
     ) -> None:
         limits = limits or ConnectionLimits()
         self.app = app
+        self.counts = ServerCounts()
         self._count = count
         self.connection_log = ConnectionLog(access_log)
         self.component = component
@@ -137,7 +142,7 @@ class Server:
         self.pending = PendingConnections(
             options, min(limits.max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
         )
-        self.runtime.timed = (self.pending, self)
+        self.runtime.timed = (self.pending, self, *timed)
         self.reports = make_reports()
         self.admission: Admission | None = None
         if limits.limits_handshakes:
@@ -271,6 +276,8 @@ class Server:
         if self._count is not None:
             self._count.update(self.pending.admitted)
         if isinstance(connection, Lifecycle):
+            if connection.machine.limit is not None:
+                self.counts.closed_by_limit[connection.machine.limit] += 1
             self.connection_log.closed(connection.conn)
             self._connection_lost(connection)
             lifetime = connection.lifetime

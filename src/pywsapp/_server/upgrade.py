@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
-from pywsapp._request_state import access_of
 
 if TYPE_CHECKING:
     from pywsapp._server.http_connection import HttpConnection
@@ -43,9 +42,6 @@ def upgrade(
     if subprotocol is None:
         supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
         subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
-    access = access_of(request)
-    if subprotocol is None and access is not None:
-        subprotocol = access.subprotocol
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
     runtime, admission = server.runtime, server.admission
     ws = WebSocket(client=False, options=options, deflate=deflate)
@@ -64,7 +60,6 @@ def upgrade(
     transport.set_protocol(lifecycle)
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)
-    if access is not None and access.expires_at is not None:
-        runtime.watch_expiry(lifecycle.conn)
+    runtime.watch_expiry(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
     return lifecycle
