@@ -95,7 +95,7 @@ class Outbox:
         high_water: the bytes above which `send` waits; `Options.high_water`.
         is_open: whether messages are accepted; the lifecycle sets it from its state.
         is_writable: whether the transport takes more; otherwise it has more than `Options.high_water` bytes queued.
-        reports_empty: whether the outbox calls `outbox_emptied` of the owner when the last frame has gone.
+        reports_empty: whether the outbox calls `outbox_emptied` of the owner, once, when the last frame has gone.
     """
 
     __slots__ = (
@@ -233,6 +233,7 @@ class Outbox:
 
     def _report_empty(self) -> None:
         if self.is_empty() and self._owner is not None:
+            self.reports_empty = False
             self._owner.outbox_emptied()
 
     def _limit_of_next_write(self) -> int:
