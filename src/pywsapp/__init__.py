@@ -5,6 +5,7 @@ Applications and routing
     Router               routes below another route, without an App
     StaticFolder         serves the files of a folder
     Application          what `conn.app` offers to a component, for type hints
+    Tls                  certificate files that are read again when they change: App(tls=Tls(...))
 
 Components and connections
     MessageComponent     the base class of your code: on_open, on_message, on_close, on_error
@@ -65,6 +66,7 @@ import pywsapp._compiled  # noqa: F401 - first: it decides which build the other
 
 # isort: split
 from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
@@ -135,6 +137,7 @@ __all__ = (
     "Router",
     "SlowConsumer",
     "StaticFolder",
+    "Tls",
     "Topic",
     "TopicError",
     "__version__",

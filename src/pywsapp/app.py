@@ -14,8 +14,9 @@ from anyio.abc import TaskStatus
 from pywsapp._access import Authenticate
 from pywsapp._process.background import HookT
 from pywsapp._process.importing import check_not_importing
-from pywsapp._process.running import Runner, Tls
+from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
+from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
 from pywsapp.auth.identity import public
 from pywsapp.brokers.base import MIB, Broker
@@ -88,7 +89,7 @@ class App:
         address: str = "127.0.0.1",
         *,
         options: Options | None = None,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         proxy_protocol: bool = False,
@@ -488,7 +489,7 @@ class App:
         address: str = "127.0.0.1",
         port: int = 8080,
         *,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         proxy_protocol: bool = False,
@@ -508,7 +509,7 @@ class App:
         *,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
     ) -> None:
         """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
 

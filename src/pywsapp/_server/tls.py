@@ -71,33 +71,22 @@ def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
         raise ConfigurationError(f"the TLS authority file {_name(ca)} is damaged") from exc
 
 
-def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]) -> ssl.SSLContext:
-    """Return an SSLContext unchanged, or create one from a file or a pair (certificate, key).
-
-    A context that permits renegotiation is logged as a warning.
+def check_server_context(context: ssl.SSLContext) -> None:
+    """Check a context of the program. A context that permits renegotiation is logged as a warning.
 
     Raises:
-        ConfigurationError: a file is wrong, or the value is none of these, or the context is a client's.
+        ConfigurationError: the context is a client's.
     """
-    if isinstance(tls, ssl.SSLContext):
-        if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ConfigurationError(
-                "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
-                "(certificate file, key file) instead"
-            )
-        if not tls.options & ssl.OP_NO_RENEGOTIATION and tls.minimum_version < ssl.TLSVersion.TLSv1_3:
-            logger.warning(
-                "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
-                "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
-            )
-        return tls
-    if isinstance(tls, (str, os.PathLike)):
-        return server_context(tls)
-    if isinstance(tls, tuple) and len(tls) == 2:
-        return server_context(*tls)
-    raise ConfigurationError(
-        f"tls must be an SSLContext, a PEM file or (certificate file, key file), not {type(tls).__name__}"
-    )
+    if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ConfigurationError(
+            "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
+            "(certificate file, key file) instead"
+        )
+    if not context.options & ssl.OP_NO_RENEGOTIATION and context.minimum_version < ssl.TLSVersion.TLSv1_3:
+        logger.warning(
+            "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
+            "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
+        )
 
 
 def _harden(context: ssl.SSLContext) -> ssl.SSLContext:
