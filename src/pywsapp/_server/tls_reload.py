@@ -1,7 +1,7 @@
 """Certificates that are read again when their files change, without a restart.
 
-A `ReloadingTls` never changes a context that is in use. It creates another one from the files, in a thread, and puts it
-in the place of the old one when everything has succeeded:
+A `ReloadingCertificate` never changes a context that is in use. It creates another one from the files, in a thread, and
+puts it in the place of the old one when everything has succeeded:
 
 - Open connections and handshakes keep the context that they began with.
 - Files that are written half, or a certificate whose key has not been replaced yet, never reach a client.
@@ -18,15 +18,16 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
 
 from pywsapp._server.certificate_dates import days_left
+from pywsapp._server.server_names import drop_reports
 from pywsapp._server.tls import FilePath, check_server_context, server_context
-from pywsapp._server.tls_settings import Tls, TlsArgument
+from pywsapp._server.tls_settings import Pair, Tls, TlsArgument, pairs_of_hosts
 from pywsapp.exceptions import ConfigurationError
 
 logger = logging.getLogger("pywsapp")
@@ -46,13 +47,16 @@ class FileVersion(NamedTuple):
 
 
 Versions = list[FileVersion | None]
+ChooseContext = Callable[[Any, Any, ssl.SSLContext], None]
 
 
-class ReloadingTls:
-    """The TLS of a listening socket, from files; reads the files, so creating one blocks.
+class ReloadingCertificate:
+    """One certificate with its key; reads the files, so creating one blocks.
 
     Args:
-        settings: the files.
+        pair: the files of the certificate and the key.
+        settings: the other settings of the listening socket.
+        choose: returns the context for the name that a client asks for; None for this one always.
 
     Attributes:
         context: the context for new connections; another object after each reload.
@@ -61,16 +65,15 @@ class ReloadingTls:
         ConfigurationError: a file cannot be used.
     """
 
-    def __init__(self, settings: Tls) -> None:
-        self.settings = settings
+    def __init__(self, pair: Pair, settings: Tls, choose: ChooseContext | None = None) -> None:
+        self._pair = pair
+        self._settings = settings
+        self._choose = choose
         self._versions = self._look()
         self._failed: Versions | None = None  # the versions of the last failure
         self._is_warned = False
         self.context = self._load()
-        self._pem = _content(settings.certificate)
-
-    def __repr__(self) -> str:
-        return f"ReloadingTls({self.settings!r})"
+        self._pem = _content(pair[0])
 
     def reload(self, *, at_once: bool = False) -> None:
         """Load the files if they have changed; blocks, and is called in a thread.
@@ -87,8 +90,8 @@ class ReloadingTls:
             self._note_failure(exc, versions, at_once=at_once)
             return
         self._versions, self._failed, self._is_warned = versions, None, False
-        self._pem = _content(self.settings.certificate)
-        logger.info("reloaded the TLS certificate %r; %s", os.fspath(self.settings.certificate), _valid_for(self._pem))
+        self._pem = _content(self._pair[0])
+        logger.info("reloaded the TLS certificate %r; %s", os.fspath(self._pair[0]), _valid_for(self._pem))
 
     def _note_failure(self, exc: Exception, versions: Versions, *, at_once: bool) -> None:
         if versions != self._failed:
@@ -105,11 +108,54 @@ class ReloadingTls:
             logger.debug("reloading a TLS certificate failed, trying again: %r", exc)
 
     def _load(self) -> ssl.SSLContext:
-        settings = self.settings
-        return server_context(settings.certificate, settings.key, settings.password)
+        context = server_context(*self._pair, self._settings.password)
+        if self._choose is not None:
+            context.sni_callback = self._choose
+        return context
 
     def _look(self) -> Versions:
-        return [_version(path) for path in self.settings.files]
+        return [_version(path) for path in self._pair if path is not None]
+
+
+class ReloadingTls:
+    """The TLS of a listening socket, from files; reads the files, so creating one blocks.
+
+    Args:
+        settings: the files.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
+
+    def __init__(self, settings: Tls) -> None:
+        self.settings = settings
+        pair = (settings.certificate, settings.key)
+        self._default = ReloadingCertificate(pair, settings, self._choose if settings.hosts else None)
+        hosts = pairs_of_hosts(settings.hosts)
+        if hosts:
+            drop_reports()
+        self._hosts = {name: ReloadingCertificate(pair, settings) for name, pair in hosts.items()}
+
+    def __repr__(self) -> str:
+        return f"ReloadingTls({self.settings!r})"
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context for a new connection."""
+        return self._default.context
+
+    def reload(self, *, at_once: bool = False) -> None:
+        """Reload each certificate on its own, see `ReloadingCertificate.reload`; blocks."""
+        for certificate in (self._default, *self._hosts.values()):
+            certificate.reload(at_once=at_once)
+
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+        """Select the certificate for the name that a client asks for (RFC 6066, section 3)."""
+        if name:
+            name = name.lower()
+            found = self._hosts.get(name) or self._hosts.get("*." + name.partition(".")[2])
+            if found is not None:
+                connection.context = found.context
 
 
 ServerTls = ReloadingTls | ssl.SSLContext

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
 
 from pywsapp._server.tls import FilePath, Password
 from pywsapp.exceptions import ConfigurationError
+
+#: A certificate and its key; without a key, it is in the file of the certificate.
+Pair = tuple[FilePath, FilePath | None]
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,9 @@ class Tls:
         key: PEM file with the private key; by default the certificate's file.
         password: the password of an encrypted key, or a function that returns it. The function is called in a thread,
             each time that the files are read.
+        hosts: further certificates, by the name that a client asks for: a file with the certificate and its key, or a
+            pair (certificate, key). The name "*.example.com" stands for every name with one more label. A client that
+            asks for another name, or for none, gets `certificate`. They have the same `password`.
 
     Raises:
         ConfigurationError: an argument is not valid. The files are read when the App is created.
@@ -27,6 +37,8 @@ class Tls:
     certificate: FilePath
     key: FilePath | None = None
     password: Password | None = field(default=None, repr=False)
+    _: KW_ONLY
+    hosts: Mapping[str, FilePath | tuple[FilePath, FilePath]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_path("certificate", self.certificate)
@@ -36,15 +48,48 @@ class Tls:
             raise ConfigurationError(
                 f"the password of Tls must be text or a function, not {type(self.password).__name__}"
             )
-
-    @property
-    def files(self) -> list[FilePath]:
-        """The files that are read."""
-        return [path for path in (self.certificate, self.key) if path is not None]
+        if not isinstance(self.hosts, Mapping):
+            raise ConfigurationError(f"hosts of Tls must be a dict, not {type(self.hosts).__name__}")
+        if len(pairs_of_hosts(self.hosts)) < len(self.hosts):
+            raise ConfigurationError("hosts of Tls has a name twice, written in different ways")
+        object.__setattr__(self, "hosts", MappingProxyType(dict(self.hosts)))
 
 
 #: What `tls` of an App can be.
 TlsArgument = Tls | ssl.SSLContext | FilePath | tuple[FilePath, FilePath]
+
+
+def pairs_of_hosts(hosts: Mapping[str, FilePath | tuple[FilePath, FilePath]]) -> dict[str, Pair]:
+    """Return the certificates and keys of `Tls.hosts`, by the names that clients send.
+
+    Raises:
+        ConfigurationError: a name is no host name, or has no files.
+    """
+    return {_host_name(name): _host_files(name, files) for name, files in hosts.items()}
+
+
+def _host_name(name: object) -> str:
+    """Return a name as clients ask for it: in lower case, international names in their ASCII form."""
+    try:
+        if not isinstance(name, str):
+            raise TypeError
+        wildcard, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
+        plain = rest.removesuffix(".").encode("idna").decode().lower()
+    except (TypeError, UnicodeError):
+        plain = ""
+    if not _HOST_NAME.fullmatch(plain):
+        raise ConfigurationError(f"a name in hosts of Tls is a host name such as 'a.example.com', not {name!r}")
+    return wildcard + plain
+
+
+def _host_files(name: str, files: object) -> Pair:
+    pair = files if isinstance(files, tuple) else (files, None)
+    if len(pair) != 2:
+        raise ConfigurationError(f"hosts of Tls has a file or (certificate, key) for each name, not {files!r}")
+    _check_path(f"the certificate of {name!r} in hosts", pair[0])
+    if isinstance(files, tuple):
+        _check_path(f"the key of {name!r} in hosts", pair[1])
+    return pair
 
 
 def _check_path(name: str, value: object) -> None:
