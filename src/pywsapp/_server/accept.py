@@ -21,6 +21,7 @@ from anyio.abc import TaskGroup
 from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
 from pywsapp._server.pending import PendingConnection, PendingConnections
+from pywsapp._server.tls_alerts import sending_alerts
 from pywsapp._server.tls_reload import ServerTls, context_of
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
@@ -192,9 +193,10 @@ class _Acceptor:
     async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
         context = context_of(self._tls) if self._tls is not None else None
         timeout = self._handshake_timeout if context is not None else None
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, sock, ssl=context, ssl_handshake_timeout=timeout
-        )
+        with sending_alerts(sock, context):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context, ssl_handshake_timeout=timeout
+            )
         share_read_buffer(transport)
         survive_loss(transport)
 

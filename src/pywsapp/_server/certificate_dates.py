@@ -6,6 +6,7 @@ before the dates (RFC 5280, section 4.1), and what it does not understand has no
 
 from __future__ import annotations
 
+import hashlib
 import re
 import ssl
 import time
@@ -24,6 +25,11 @@ def first_certificate(pem: bytes) -> bytes | None:
         return None if found is None else ssl.PEM_cert_to_DER_cert(found[0].decode("ascii"))
     except ValueError:
         return None
+
+
+def fingerprint(pem: bytes) -> str:
+    """Return the SHA-256 fingerprint of the first certificate of a PEM file, as browsers show it; "" without one."""
+    return hashlib.sha256(der).digest().hex(":").upper() if (der := first_certificate(pem)) else ""
 
 
 def days_left(pem: bytes) -> float | None:

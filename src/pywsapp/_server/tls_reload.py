@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
-from pywsapp._server.certificate_dates import days_left
+from pywsapp._server.certificate_dates import days_left, fingerprint
 from pywsapp._server.server_names import drop_reports
 from pywsapp._server.tls import FilePath, check_server_context, server_context
 from pywsapp._server.tls_settings import Pair, Tls, TlsArgument, pairs_of_hosts
@@ -60,6 +60,7 @@ class ReloadingCertificate:
 
     Attributes:
         context: the context for new connections; another object after each reload.
+        pem: the content of the certificate's file.
 
     Raises:
         ConfigurationError: a file cannot be used.
@@ -73,7 +74,7 @@ class ReloadingCertificate:
         self._failed: Versions | None = None  # the versions of the last failure
         self._is_warned = False
         self.context = self._load()
-        self._pem = _content(pair[0])
+        self.pem = _content(pair[0])
 
     def reload(self, *, at_once: bool = False) -> None:
         """Load the files if they have changed; blocks, and is called in a thread.
@@ -90,8 +91,8 @@ class ReloadingCertificate:
             self._note_failure(exc, versions, at_once=at_once)
             return
         self._versions, self._failed, self._is_warned = versions, None, False
-        self._pem = _content(self._pair[0])
-        logger.info("reloaded the TLS certificate %r; %s", os.fspath(self._pair[0]), _valid_for(self._pem))
+        self.pem = _content(self._pair[0])
+        logger.info("reloaded the TLS certificate %r; %s", os.fspath(self._pair[0]), _valid_for(self.pem))
 
     def _note_failure(self, exc: Exception, versions: Versions, *, at_once: bool) -> None:
         if versions != self._failed:
@@ -102,19 +103,25 @@ class ReloadingCertificate:
             self._is_warned = True
             reason = exc if isinstance(exc, ConfigurationError) else repr(exc)
             logger.warning(
-                "reloading a TLS certificate failed: %s; the old one stays in use; %s", reason, _valid_for(self._pem)
+                "reloading a TLS certificate failed: %s; the old one stays in use; %s", reason, _valid_for(self.pem)
             )
         else:
             logger.debug("reloading a TLS certificate failed, trying again: %r", exc)
 
     def _load(self) -> ssl.SSLContext:
-        context = server_context(*self._pair, self._settings.password)
+        settings = self._settings
+        context = server_context(
+            *self._pair,
+            settings.password,
+            settings.client_ca,
+            needs_client_certificate=settings.client_certificate == "required",
+        )
         if self._choose is not None:
             context.sni_callback = self._choose
         return context
 
     def _look(self) -> Versions:
-        return [_version(path) for path in self._pair if path is not None]
+        return [_version(path) for path in (*self._pair, self._settings.client_ca) if path is not None]
 
 
 class ReloadingTls:
@@ -143,6 +150,11 @@ class ReloadingTls:
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
         return self._default.context
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint of the certificate."""
+        return fingerprint(self._default.pem)
 
     def reload(self, *, at_once: bool = False) -> None:
         """Reload each certificate on its own, see `ReloadingCertificate.reload`; blocks."""
@@ -207,6 +219,10 @@ def as_server_tls(tls: TlsArgument) -> ServerTls:
     if isinstance(tls, Tls):
         return ReloadingTls(tls)
     if isinstance(tls, (str, os.PathLike)):
+        if tls == "self-signed" and not os.path.exists(tls):
+            raise ConfigurationError(
+                "there is no file 'self-signed'; a certificate for development is Tls.self_signed()"
+            )
         return ReloadingTls(Tls(tls))
     if isinstance(tls, tuple) and len(tls) == 2:
         return ReloadingTls(Tls(*tls))

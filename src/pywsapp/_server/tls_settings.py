@@ -7,7 +7,9 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from importlib import import_module
 from types import MappingProxyType
+from typing import Literal
 
 from pywsapp._server.tls import FilePath, Password
 from pywsapp.exceptions import ConfigurationError
@@ -26,9 +28,15 @@ class Tls:
         key: PEM file with the private key; by default the certificate's file.
         password: the password of an encrypted key, or a function that returns it. The function is called in a thread,
             each time that the files are read.
+        client_ca: PEM file with the authorities whose certificates clients can show. By default clients are not asked.
+        client_certificate: "required" refuses clients without a certificate in the TLS handshake, "optional" does not.
+            `client_ca` decides which certificates are valid.
         hosts: further certificates, by the name that a client asks for: a file with the certificate and its key, or a
             pair (certificate, key). The name "*.example.com" stands for every name with one more label. A client that
             asks for another name, or for none, gets `certificate`. They have the same `password`.
+
+    Attributes:
+        is_self_signed: whether this is the result of `Tls.self_signed`.
 
     Raises:
         ConfigurationError: an argument is not valid. The files are read when the App is created.
@@ -38,7 +46,29 @@ class Tls:
     key: FilePath | None = None
     password: Password | None = field(default=None, repr=False)
     _: KW_ONLY
+    client_ca: FilePath | None = None
+    client_certificate: Literal["required", "optional"] = "required"
     hosts: Mapping[str, FilePath | tuple[FilePath, FilePath]] = field(default_factory=dict, hash=False)
+
+    is_self_signed: bool = field(default=False, init=False)
+
+    @classmethod
+    def self_signed(cls) -> Tls:
+        """Return the TLS of development: a certificate for localhost, 127.0.0.1 and ::1 that signs itself.
+
+        The certificate is created once and stored in the cache directory of the user, so browsers ask about it once.
+        A program that sets `cafile` to the file `certificate` trusts it. Blocks while it reads or writes that file.
+
+        Raises:
+            ConfigurationError: the package `cryptography` is missing, or the file cannot be written.
+        """
+        try:
+            module = import_module("pywsapp._server.development_certificate")
+        except ModuleNotFoundError as exc:
+            raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[dev-tls]'") from exc
+        tls = cls(module.development_certificate())
+        object.__setattr__(tls, "is_self_signed", True)
+        return tls
 
     def __post_init__(self) -> None:
         _check_path("certificate", self.certificate)
@@ -48,6 +78,14 @@ class Tls:
             raise ConfigurationError(
                 f"the password of Tls must be text or a function, not {type(self.password).__name__}"
             )
+        if self.client_ca is not None:
+            _check_path("client_ca", self.client_ca)
+        if self.client_certificate not in ("required", "optional"):
+            raise ConfigurationError(
+                f"client_certificate of Tls must be 'required' or 'optional', not {self.client_certificate!r}"
+            )
+        if self.client_certificate == "optional" and self.client_ca is None:
+            raise ConfigurationError("client_certificate of Tls needs client_ca, the authorities of the clients")
         if not isinstance(self.hosts, Mapping):
             raise ConfigurationError(f"hosts of Tls must be a dict, not {type(self.hosts).__name__}")
         if len(pairs_of_hosts(self.hosts)) < len(self.hosts):
