@@ -53,8 +53,9 @@ class App:
         port: the TCP port; 0 for a free one, which the attribute `port` then names.
         address: the address to listen on; "0.0.0.0" or "::" for all interfaces.
         options: the limits and timeouts of connections.
-        tls: serves https and wss: an SSLContext, the path of a PEM certificate with its key in it, or a pair of paths
-            (certificate, key). TLS 1.2 is the oldest version.
+        tls: serves https and wss: a Tls, the path of a PEM certificate with its key in it, or a pair of paths
+            (certificate, key), which are loaded again when they change; or an SSLContext, which is not. TLS 1.2 is the
+            oldest version.
         unix_path: the path of a Unix socket to listen on instead of TCP.
         fd: the number of an inherited socket to listen on instead (systemd's socket activation, a supervisor).
         proxy_protocol: expect a PROXY header, version 1 or 2, from a load balancer at the start of each connection.
@@ -563,6 +564,8 @@ class App:
         worker_max_memory: float | None = None,
     ) -> None:
         """Run the App until SIGINT or SIGTERM; blocks.
+
+        Without workers, SIGHUP reloads the certificates of `tls`, if they are files.
 
         At the first signal the App drains: it stops accepting connections, closes every connection with code 1012, and
         waits for them up to `Options.drain_timeout`. A second signal ends the process at once with exit status 130,

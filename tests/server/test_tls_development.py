@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import ssl
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 from support.program import Program
+from support.serving import GUARD
 from support.wire import running
 
 from pywsapp import App, ConfigurationError, EchoServer, Tls, connect
@@ -146,3 +148,14 @@ def test_workers_have_the_same_certificate(cache: Path, tmp_path: Path) -> None:
         assert program.output.count("fingerprint") == 1
     assert len(shown) == 1
     assert shown.pop().strip() in cache.read_text().replace("\r\n", "\n")
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_a_server_for_development_ends_with_its_terminal(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text('from pywsapp import App\napp = App("*")\n')
+    arguments = ["-m", "pywsapp", "run", "chat:app", "--port", "0", "--tls-self-signed"]
+    with Program(arguments, cwd=tmp_path) as program:
+        program.until("its SHA-256 fingerprint is")
+        program.send(signal.SIGHUP)
+        assert program.end(GUARD) == -signal.SIGHUP

@@ -44,7 +44,7 @@ def tls(tmp_path: Path) -> Tls:
     b = issue(tmp_path, "b.example.com")
     both = tmp_path / "both.pem"
     both.write_bytes(b[1].read_bytes() + b[0].read_bytes())
-    hosts = {"a.example.com": issue(tmp_path, "a.example.com"), "B.Example.com.": both}
+    hosts: dict[str, Any] = {"a.example.com": issue(tmp_path, "a.example.com"), "B.Example.com.": both}
     return Tls(
         *issue(tmp_path, "default.example"),
         hosts={**hosts, "*.wild.example": issue(tmp_path, "*.wild.example"), "bücher.example": both},
@@ -60,10 +60,12 @@ def _names_for(port: int, name: str | None, version: ssl.TLSVersion) -> tuple[st
     context = trusting()
     context.check_hostname = False
     context.maximum_version = version
+    context.set_alpn_protocols(["http/1.1"])
     with (
         socket.create_connection(("127.0.0.1", port), GUARD) as sock,
         context.wrap_socket(sock, server_hostname=name) as secured,
     ):
+        assert secured.selected_alpn_protocol() == "http/1.1"
         found: dict[str, Any] = secured.getpeercert() or {}
     return tuple(value for _, value in found["subjectAltName"])
 

@@ -27,7 +27,7 @@ from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket, is_raised_by_bind
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
-from pywsapp._server.tls_reload import ReloadingTls, as_server_tls
+from pywsapp._server.tls_reload import as_server_tls, reloads_on_request
 from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.brokers.local.broker import LocalBroker
@@ -305,7 +305,8 @@ class Runner:
         supervised = self._context is not None
         serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
         limit = self._shutdown_seconds
-        reload = self._reload_certificates if self._has_certificate_files else None
+        reloads = self._context is None and reloads_on_request(listener.tls for listener in self.listeners)
+        reload = self._reload_certificates if reloads else None
         program = functools.partial(run_until_signal, serve, self.stop, limit, reload=reload, supervised=supervised)
         if self._context is not None:
             self.listeners = self._context.adopt(self.listeners)
@@ -332,10 +333,6 @@ class Runner:
         hooks = len(self.shutdown) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
-
-    @property
-    def _has_certificate_files(self) -> bool:
-        return self._context is None and any(isinstance(listener.tls, ReloadingTls) for listener in self.listeners)
 
     def _reload_certificates(self) -> None:
         if self._server is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -229,6 +229,11 @@ def as_server_tls(tls: TlsArgument) -> ServerTls:
     raise ConfigurationError(
         f"tls must be a Tls, an SSLContext, a PEM file or (certificate file, key file), not {type(tls).__name__}"
     )
+
+
+def reloads_on_request(found: Iterable[ServerTls | None]) -> bool:
+    """Return whether SIGHUP reloads certificates; a server for development must end when its terminal is closed."""
+    return any(isinstance(tls, ReloadingTls) and not tls.settings.is_self_signed for tls in found)
 
 
 def context_of(tls: ServerTls) -> ssl.SSLContext:
