@@ -124,7 +124,6 @@ def test_a_certificate_of_files_is_not_for_development() -> None:
     assert not Tls("a.pem").is_self_signed
 
 
-@pytest.mark.once
 def test_without_the_package() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", NO_CRYPTOGRAPHY],
@@ -136,7 +135,6 @@ def test_without_the_package() -> None:
     assert shown.stdout == "cryptography is not installed: pip install 'pywsapp[dev-tls]'\n"
 
 
-@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers")
 def test_workers_have_the_same_certificate(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text('from pywsapp import App\napp = App("*")\n')
@@ -150,7 +148,6 @@ def test_workers_have_the_same_certificate(cache: Path, tmp_path: Path) -> None:
     assert shown.pop().strip() in cache.read_text().replace("\r\n", "\n")
 
 
-@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
 def test_a_server_for_development_ends_with_its_terminal(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text('from pywsapp import App\napp = App("*")\n')

@@ -83,7 +83,7 @@ class ReloadingCertificate:
             at_once: load them if they have not changed too, and log the first failure as a warning.
         """
         versions = self._look()
-        if versions == self._versions and self._failed is None and not at_once:
+        if versions == self._versions and not at_once:
             return
         try:
             self.context = self._load()
