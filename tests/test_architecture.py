@@ -61,6 +61,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp._server.development_certificate",
     "pywsapp.auth.jwks",
     "pywsapp.auth.jwt",
     "pywsapp.auth.redis_tickets",

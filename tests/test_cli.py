@@ -387,12 +387,20 @@ def test_certificate_and_key(shown: Callable[..., list[str]], tmp_path: Path) ->
     assert shown(TLS_CERT=cert, TLS_KEY=key)[0].endswith(" True")
 
 
+def test_self_signed(shown: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert shown("--tls-self-signed")[0].endswith(" True")
+    assert shown(TLS_SELF_SIGNED="1")[0].endswith(" True")
+    assert shown("--no-tls-self-signed", TLS_SELF_SIGNED="1")[0].endswith(" False")
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "status", "what"),
     [
         ([], {"PORT": "many"}, 2, "environment variable PYWSAPP_PORT: must be a number, not 'many'"),
         ([], {"ACCESS_LOG": "maybe"}, 2, "environment variable PYWSAPP_ACCESS_LOG: must be 1 or 0, not 'maybe'"),
         (["--tls-key", "key.pem"], {}, 1, "--tls-key needs --tls-cert, the certificate of the key"),
+        (["--tls-self-signed", "--tls-cert", "a.pem"], {}, 1, "choose one of --tls-self-signed and --tls-cert"),
         (["--unix-path", "/x", "--port", "1"], {}, 1, "choose one of an address and port, unix_path and fd"),
         (["--http-host", "0.0.0.0"], {}, 1, "http_host, the first argument of App, is the name that clients write"),
         (["--trusted-proxies", "proxy"], {}, 1, "is not an IP address or network"),

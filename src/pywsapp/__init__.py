@@ -6,6 +6,7 @@ Applications and routing
     StaticFolder         serves the files of a folder
     Stats                what app.stats() returns: connections, limits and topics in numbers
     Application          what `conn.app` offers to a component, for type hints
+    Tls                  certificate files that are read again when they change: App(tls=Tls(...))
 
 Components and connections
     MessageComponent     the base class of your code: on_open, on_message, on_close, on_error
@@ -77,6 +78,7 @@ import pywsapp._compiled  # noqa: F401 - first: it decides which build the other
 
 # isort: split
 from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
@@ -164,6 +166,7 @@ __all__ = (
     "SlowConsumer",
     "StaticFolder",
     "Stats",
+    "Tls",
     "TooMany",
     "Topic",
     "TopicError",

@@ -18,8 +18,9 @@ from pywsapp._limits.message_counts import MessageCounts
 from pywsapp._process.background import Hook, HookT
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
-from pywsapp._process.running import Runner, Tls
+from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
+from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
 from pywsapp.auth.identity import public
 from pywsapp.brokers.base import MIB, Broker
@@ -59,8 +60,9 @@ class App:
         port: the TCP port; 0 for a free one, which the attribute `port` then names.
         address: the address to listen on; "0.0.0.0" or "::" for all interfaces.
         options: the limits and timeouts of connections.
-        tls: serves https and wss: an SSLContext, the path of a PEM certificate with its key in it, or a pair of paths
-            (certificate, key). TLS 1.2 is the oldest version.
+        tls: serves https and wss: a Tls, the path of a PEM certificate with its key in it, or a pair of paths
+            (certificate, key), which are loaded again when they change; or an SSLContext, which is not. TLS 1.2 is the
+            oldest version.
         unix_path: the path of a Unix socket to listen on instead of TCP.
         fd: the number of an inherited socket to listen on instead (systemd's socket activation, a supervisor).
         proxy_protocol: expect a PROXY header, version 1 or 2, from a load balancer at the start of each connection.
@@ -106,7 +108,7 @@ class App:
         address: str = "127.0.0.1",
         *,
         options: Options | None = None,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         proxy_protocol: bool = False,
@@ -541,7 +543,7 @@ class App:
         address: str = "127.0.0.1",
         port: int = 8080,
         *,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         proxy_protocol: bool = False,
@@ -561,7 +563,7 @@ class App:
         *,
         unix_path: str | os.PathLike[str] | None = None,
         fd: int | None = None,
-        tls: Tls | None = None,
+        tls: TlsArgument | None = None,
     ) -> None:
         """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
 
@@ -616,6 +618,8 @@ class App:
         worker_max_memory: float | None = None,
     ) -> None:
         """Run the App until SIGINT or SIGTERM; blocks.
+
+        Without workers, SIGHUP reloads the certificates of `tls`, if they are files.
 
         At the first signal the App drains: it stops accepting connections, closes every connection with code 1012, and
         waits for them up to `Options.drain_timeout`. A second signal ends the process at once with exit status 130,

@@ -17,6 +17,7 @@ from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._process.importing import importing
+from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
@@ -53,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(app: App, chosen: argparse.Namespace) -> None:
     """Run an App with the options of the command line and the environment."""
-    if chosen.tls_key is not None and chosen.tls_cert is None:
-        raise ConfigurationError("--tls-key needs --tls-cert, the certificate of the key")
     if chosen.log_level is not None:
         logging.getLogger("pywsapp").setLevel(chosen.log_level.upper())
     app.rebind(
@@ -62,7 +61,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         chosen.port,
         unix_path=chosen.unix_path,
         fd=chosen.fd,
-        tls=chosen.tls_cert if chosen.tls_key is None else (chosen.tls_cert, chosen.tls_key),
+        tls=_tls(chosen),
     )
     app.configure(
         http_host=chosen.http_host,
@@ -75,6 +74,17 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
     )
     settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
     app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
+
+
+def _tls(chosen: argparse.Namespace) -> Tls | None:
+    """Return the TLS that the options select, or None."""
+    if chosen.tls_self_signed and chosen.tls_cert is not None:
+        raise ConfigurationError("choose one of --tls-self-signed and --tls-cert")
+    if chosen.tls_key is not None and chosen.tls_cert is None:
+        raise ConfigurationError("--tls-key needs --tls-cert, the certificate of the key")
+    if chosen.tls_self_signed:
+        return Tls.self_signed()
+    return None if chosen.tls_cert is None else Tls(chosen.tls_cert, chosen.tls_key)
 
 
 def publish(url: str, topic: str, message: str, message_id: str | None = None) -> None:
@@ -229,6 +239,7 @@ _OPTIONS = (
     _Option(("--max-connections-per-address",), _integer, "NUMBER", "refuse more connections of one IP address"),
     _Option(("--max-connections-per-user",), _integer, "NUMBER", "refuse more connections of one user"),
     _Option(("--max-handshakes-per-second",), _number, "NUMBER", "refuse more handshakes in a second, on average"),
+    _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )
 #: Options of `App.run` for workers.
 _WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")

@@ -81,12 +81,14 @@ every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda bloc
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory with the certificate that the pages on TLS name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for the certificate for development
     authority = trustme.CA()
     certificate = authority.issue_cert("chat.example.com", "localhost")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
     for pem in certificate.cert_chain_pems:
         pem.write_to_path(tmp_path / "fullchain.pem", append=True)
     return tmp_path

@@ -26,7 +26,8 @@ from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp._server.connect import open_connection
 from pywsapp._server.pending import PendingConnections
-from pywsapp._server.tls import as_server_context, client_context, server_context
+from pywsapp._server.tls import client_context, server_context
+from pywsapp._server.tls_reload import as_server_tls, context_of
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 
@@ -107,7 +108,7 @@ def test_a_context_that_permits_renegotiation_is_warned_about(
     context.options &= ~ssl.OP_NO_RENEGOTIATION
     context.options |= options
     context.minimum_version = oldest
-    assert as_server_context(context) is context
+    assert as_server_tls(context) is context
     assert [record.levelname for record in caplog.records] == ["WARNING"] * is_warned
     assert not is_warned or "OP_NO_RENEGOTIATION" in caplog.text
 
@@ -135,10 +136,10 @@ def test_client_context(files: Files) -> None:
         (lambda f: server_context(f.certificate.parent, f.key), "cannot be read: Is a directory"),
         (lambda f: client_context("/no/ca.pem"), "the TLS authority file '/no/ca.pem' does not exist"),
         (lambda f: client_context(f.text), "the TLS authority file '"),
-        (lambda f: as_server_context("/no/cert.pem"), "'/no/cert.pem' does not exist"),
-        (lambda f: as_server_context(client_context()), "SSLContext is a client's and cannot serve: create it with"),
-        (lambda f: as_server_context(cast("Any", (f.both,))), "(certificate file, key file), not tuple"),
-        (lambda f: as_server_context(cast("Any", True)), "(certificate file, key file), not bool"),
+        (lambda f: as_server_tls("/no/cert.pem"), "'/no/cert.pem' does not exist"),
+        (lambda f: as_server_tls(client_context()), "SSLContext is a client's and cannot serve: create it with"),
+        (lambda f: as_server_tls(cast("Any", (f.both,))), "(certificate file, key file), not tuple"),
+        (lambda f: as_server_tls(cast("Any", True)), "(certificate file, key file), not bool"),
     ],
 )
 def test_wrong_files(make: Callable[[Files], object], text: str, files: Files) -> None:
@@ -155,11 +156,11 @@ def test_damaged_files(files: Files, tmp_path: Path) -> None:
         client_context(damaged)
 
 
-def test_as_server_context(files: Files) -> None:
+def test_as_server_tls(files: Files) -> None:
     ready = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    assert as_server_context(ready) is ready
+    assert as_server_tls(ready) is ready
     for given in (files.both, str(files.both), (files.certificate, files.key), (str(files.certificate), files.key)):
-        assert as_server_context(given).protocol == ssl.PROTOCOL_TLS_SERVER
+        assert context_of(as_server_tls(given)).protocol == ssl.PROTOCOL_TLS_SERVER
 
 
 # --- connections

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import ssl
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._compiled import build_hint
-from pywsapp._event_loop import check_no_loop, loop_name, loop_options
+from pywsapp._event_loop import check_no_loop, loop_options
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.message_counts import AllMessageCounts
+from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
@@ -30,15 +29,14 @@ from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket, is_raised_here
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
-from pywsapp._server.tls import as_server_context
+from pywsapp._server.tls_reload import as_server_tls, reloads_on_request
+from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_takes, name_of
-from pywsapp._version import __version__
 from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
-from pywsapp.routing.guards import log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 
 worker_context()  # early, since a worker can hang, or lose its supervisor, before it has an App
 
-Tls = ssl.SSLContext | str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 logger = logging.getLogger("pywsapp")
 
 #: The seconds that a process has to shut down, in addition to all timeouts.
@@ -146,7 +143,7 @@ class Runner:
         self,
         address: str,
         port: int,
-        tls: Tls | None,
+        tls: TlsArgument | None,
         unix_path: str | os.PathLike[str] | None,
         fd: int | None,
         *,
@@ -160,7 +157,7 @@ class Runner:
                 port=port,
                 unix_path=os.fspath(unix_path) if unix_path is not None else None,
                 fd=fd,
-                tls=as_server_context(tls) if tls is not None else None,
+                tls=as_server_tls(tls) if tls is not None else None,
                 proxy_protocol=proxy_protocol,
             )
         )
@@ -182,7 +179,7 @@ class Runner:
         self,
         address: str | None,
         port: int | None,
-        tls: Tls | None,
+        tls: TlsArgument | None,
         unix_path: str | os.PathLike[str] | None,
         fd: int | None,
     ) -> None:
@@ -199,7 +196,7 @@ class Runner:
             address, port = first.address if address is None else address, first.port if port is None else port
             first = replace(first, address=address, port=port, unix_path=None, fd=None)
         if tls is not None:
-            first = replace(first, tls=as_server_context(tls))
+            first = replace(first, tls=as_server_tls(tls))
         self.listeners[0] = first
 
     def server_settings(self) -> list[str]:
@@ -302,7 +299,9 @@ class Runner:
         supervised = self._context is not None
         serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
         limit = self._shutdown_seconds
-        program = functools.partial(run_until_signal, serve, self.stop, limit, supervised=supervised)
+        reloads = self._context is None and reloads_on_request(listener.tls for listener in self.listeners)
+        reload = self._reload_certificates if reloads else None
+        program = functools.partial(run_until_signal, serve, self.stop, limit, reload=reload, supervised=supervised)
         if self._context is not None:
             self.listeners = self._context.adopt(self.listeners)
             if self._context.bus is not None and self._topics.broker is None:
@@ -329,6 +328,10 @@ class Runner:
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
 
+    def _reload_certificates(self) -> None:
+        if self._server is not None:
+            self._server.reload_certificates()
+
     def _count_accepted(self) -> int:
         return 0 if self._server is None else self._server.accepted
 
@@ -353,10 +356,7 @@ class Runner:
                 return await supervise(self.listeners, workers, self._announce, end_seconds, limits, attach)
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
-        urls = " ".join(urls_of(addresses, self.http_host))
-        hint = f" ({hint})" if (hint := build_hint()) else ""
-        logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
-        log_guards(self._component)
+        announce(self._component, self.http_host, addresses, workers)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside a running event loop; see `App.serve`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -22,6 +21,8 @@ from anyio.abc import TaskGroup
 from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
 from pywsapp._server.pending import PendingConnection, PendingConnections
+from pywsapp._server.tls_alerts import sending_alerts
+from pywsapp._server.tls_reload import ServerTls, context_of
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import SocketTransport
 from pywsapp._transports.tls import secure
@@ -60,7 +61,7 @@ class Serving:
 
 async def serve_sockets(
     sockets: Sequence[socket.socket],
-    tls: ssl.SSLContext | None,
+    tls: ServerTls | None,
     make_protocol: Callable[..., TransportProtocol],
     task_group: TaskGroup,
     *,
@@ -74,7 +75,7 @@ async def serve_sockets(
 
     Args:
         sockets: listening and non-blocking, as `bind` returns them.
-        tls: the context of TLS connections, or None for plain ones.
+        tls: the context of TLS connections, or what reloads it; None for plain ones.
         make_protocol: returns the protocol of a new connection. Its argument is the pending connection, or missing
             where uvloop accepts. On asyncio and uvloop it is called before the TLS handshake, and on trio after it.
         task_group: runs the tasks that accept, and those of connections.
@@ -110,7 +111,7 @@ class _Acceptor:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop | None,
-        tls: ssl.SSLContext | None,
+        tls: ServerTls | None,
         make_protocol: Callable[..., TransportProtocol],
         task_group: TaskGroup,
         pending: PendingConnections,
@@ -185,15 +186,17 @@ class _Acceptor:
     async def _make_transport(self, sock: socket.socket, entry: PendingConnection) -> SocketTransport:
         if self._tls is None:
             return SocketTransport(sock, self._make_protocol(entry), self._tasks)
-        tls, received = await secure(sock, self._tls)
+        tls, received = await secure(sock, context_of(self._tls))
         tls.set_protocol(self._make_protocol(entry))
         return SocketTransport(sock, tls, self._tasks, received)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any) -> None:
-        timeout = self._handshake_timeout if self._tls else None
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
-        )
+        context = context_of(self._tls) if self._tls is not None else None
+        timeout = self._handshake_timeout if context is not None else None
+        with sending_alerts(sock, context):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context, ssl_handshake_timeout=timeout
+            )
         share_read_buffer(transport)
         survive_loss(transport)
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pywsapp._server.tls_reload import ReloadingTls, ServerTls
 from pywsapp.exceptions import ConfigurationError
 
 BACKLOG = 4096
@@ -30,7 +31,7 @@ class ListeningSocket:
         port: 0 to 65535; 0 selects a free port.
         unix_path: the path of a Unix socket, instead of address and port.
         fd: the file descriptor of an inherited, listening stream socket, instead of address and port.
-        tls: the context of TLS connections, or None for plain ones.
+        tls: the context of TLS connections, or what reloads it; None for plain ones.
         backlog: how many connections the kernel keeps until they are accepted.
         reuse_port: whether several processes can listen on the same port (SO_REUSEPORT).
         proxy_protocol: whether every connection begins with a PROXY header, which a load balancer writes; it comes
@@ -44,7 +45,7 @@ class ListeningSocket:
     port: int = 8080
     unix_path: str | None = None
     fd: int | None = None
-    tls: ssl.SSLContext | None = None
+    tls: ServerTls | None = None
     backlog: int = BACKLOG
     reuse_port: bool = False
     proxy_protocol: bool = False
@@ -58,7 +59,7 @@ class ListeningSocket:
             self._check_unix_path(self.unix_path)
         if self.fd is not None and (type(self.fd) is not int or self.fd < 0):
             raise ConfigurationError(f"fd must be the number of an open file descriptor, not {self.fd!r}")
-        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+        if self.tls is not None and not isinstance(self.tls, (ssl.SSLContext, ReloadingTls)):
             raise ConfigurationError(f"tls must be an ssl.SSLContext, not {type(self.tls).__name__}")
         if type(self.backlog) is not int or self.backlog < 1:
             raise ConfigurationError(f"backlog must be an int of at least 1, not {self.backlog!r}")
@@ -97,6 +98,12 @@ def bind(listener: ListeningSocket) -> list[socket.socket]:
             if not retries or exc.errno != errno.EADDRINUSE:
                 raise _cannot_listen(_join(listener.address or "*", listener.port), _explain(exc)) from exc
             retries -= 1
+
+
+def is_raised_by_bind(exc: BaseException) -> bool:
+    """Return whether an exception comes from this module."""
+    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
+    return frame.f_globals.get("__name__") == __name__
 
 
 def address_of(sock: socket.socket) -> str:

@@ -26,6 +26,7 @@ from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.runtime import Runtime, Timed, end_one
+from pywsapp._server.tls_reload import CertificateWatch
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
@@ -152,6 +153,7 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._stop: anyio.Event | None = None
+        self._certificates: CertificateWatch | None = None
         self._handshake_grace = handshake_grace
         self._replaced = False
         self._drain_timeout = options.drain_timeout
@@ -205,6 +207,9 @@ class Server:
             ]
             if self._has_watchdog:
                 transports.start_soon(Watchdog().run)
+            self._certificates = CertificateWatch([listener.tls for listener, _ in bound])
+            if self._certificates:
+                transports.start_soon(self._certificates.run)
             try:
                 if started is not None:
                     await started(transports)
@@ -235,6 +240,11 @@ class Server:
         self._drain_timeout = drain_timeout or self.options.drain_timeout
         if self._stop is not None:
             self._stop.set()
+
+    def reload_certificates(self) -> None:
+        """Load the files of the certificates again, in a thread; does not block."""
+        if self._certificates is not None:
+            self._certificates.reload_now()
 
     def check_capacity(self) -> None:
         """Refuse a request or handshake if the server drains or has too many connections.

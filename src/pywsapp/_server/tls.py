@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pywsapp._request_state import make_access
+from pywsapp._server.tls_alerts import AlertingContext
 from pywsapp.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ Password = str | bytes | Callable[[], str | bytes]
 
 
 def server_context(
-    certificate: FilePath, key: FilePath | None = None, password: Password | None = None
+    certificate: FilePath,
+    key: FilePath | None = None,
+    password: Password | None = None,
+    client_ca: FilePath | None = None,
+    *,
+    needs_client_certificate: bool = True,
 ) -> ssl.SSLContext:
     """Create the TLS context of a server; reads the files, so it blocks.
 
@@ -33,6 +39,8 @@ def server_context(
         certificate: PEM file with the certificate, followed by its chain.
         key: PEM file with the private key; by default the certificate's file.
         password: the password of an encrypted key, or a function that returns it.
+        client_ca: PEM file with the authorities of clients; clients are asked for a certificate then.
+        needs_client_certificate: whether a client without a certificate is refused.
 
     Raises:
         ConfigurationError: a file is missing, unreadable or not PEM, or the key does not belong to the certificate.
@@ -44,7 +52,7 @@ def server_context(
         raise ConfigurationError(
             f"the TLS certificate file {_name(certificate)} has no private key: pass the file of the key too"
         )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER) if client_ca else ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, _refuse_to_ask if password is None else password)
     except ssl.SSLError as exc:
@@ -52,6 +60,9 @@ def server_context(
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ConfigurationError(f"TLS certificate and key do not belong together: {names}") from exc
         raise ConfigurationError(f"TLS certificate or key is damaged, or the password is wrong: {names}") from exc
+    if client_ca is not None:
+        _trust(context, client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED if needs_client_certificate else ssl.CERT_OPTIONAL
     # With renegotiations alone, a peer of TLS 1.2 could keep a processor busy.
     context.options |= ssl.OP_NO_RENEGOTIATION
     # A client gets a new ticket with each session that it resumes, so it does not need the usual second one.
@@ -77,33 +88,30 @@ def client_context(ca: FilePath | None = None) -> ssl.SSLContext:
         raise ConfigurationError(f"the TLS authority file {_name(ca)} is damaged") from exc
 
 
-def as_server_context(tls: ssl.SSLContext | FilePath | tuple[FilePath, FilePath]) -> ssl.SSLContext:
-    """Return an SSLContext unchanged, or create one from a file or a pair (certificate, key).
-
-    A context that permits renegotiation is logged as a warning.
+def check_server_context(context: ssl.SSLContext) -> None:
+    """Check a context of the program. A context that permits renegotiation is logged as a warning.
 
     Raises:
-        ConfigurationError: a file is wrong, or the value is none of these, or the context is a client's.
+        ConfigurationError: the context is a client's.
     """
-    if isinstance(tls, ssl.SSLContext):
-        if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ConfigurationError(
-                "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
-                "(certificate file, key file) instead"
-            )
-        if not tls.options & ssl.OP_NO_RENEGOTIATION and tls.minimum_version < ssl.TLSVersion.TLSv1_3:
-            logger.warning(
-                "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
-                "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
-            )
-        return tls
-    if isinstance(tls, (str, os.PathLike)):
-        return server_context(tls)
-    if isinstance(tls, tuple) and len(tls) == 2:
-        return server_context(*tls)
-    raise ConfigurationError(
-        f"tls must be an SSLContext, a PEM file or (certificate file, key file), not {type(tls).__name__}"
-    )
+    if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ConfigurationError(
+            "this SSLContext is a client's and cannot serve: create it with ssl.Purpose.CLIENT_AUTH, or pass "
+            "(certificate file, key file) instead"
+        )
+    if not context.options & ssl.OP_NO_RENEGOTIATION and context.minimum_version < ssl.TLSVersion.TLSv1_3:
+        logger.warning(
+            "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
+            "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
+        )
+
+
+def _trust(context: ssl.SSLContext, ca: FilePath) -> None:
+    _read_pem(ca, "authority", b"CERTIFICATE-----")
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as exc:
+        raise ConfigurationError(f"the TLS authority file {_name(ca)} is damaged") from exc
 
 
 def _harden(context: ssl.SSLContext) -> ssl.SSLContext:

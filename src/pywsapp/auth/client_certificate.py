@@ -1,14 +1,11 @@
 """The identity in the certificate of a client (mutual TLS).
 
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile="clients.pem")
-    tls.load_cert_chain("server.pem")
-    tls.verify_mode = ssl.CERT_REQUIRED
-    tls.options |= ssl.OP_NO_RENEGOTIATION
+    tls = Tls("server.pem", client_ca="clients.pem")
     app = App(tls=tls, authenticate=ClientCertificateAuthenticator())
 
-The TLS handshake checks that the certificate is signed by `cafile` and that the client has its key. The authority must
-be one that signs for these clients only: everyone who has a certificate of it is a user. TLS must end at this server;
-the header fields of a proxy are not read.
+The TLS handshake checks that the certificate is signed by `client_ca` and that the client has its key. The authority
+must be one that signs for these clients only: every client with a certificate of it is a user. TLS must end at this
+server; the header fields of a proxy are not read.
 """
 
 from __future__ import annotations
