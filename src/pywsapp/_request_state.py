@@ -21,9 +21,21 @@ class Access:
         subject: names the user; None if the guard does not say.
         subprotocol: the subprotocol to accept with if the component has chosen none.
         certificate: the certificate of the client.
+        asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
+        user_key: the key under which `app.users` knows the connection; None if it does not know it.
     """
 
-    __slots__ = ("certificate", "expires_at", "guard", "passed", "subject", "subprotocol", "user")
+    __slots__ = (
+        "asked_at",
+        "certificate",
+        "expires_at",
+        "guard",
+        "passed",
+        "subject",
+        "subprotocol",
+        "user",
+        "user_key",
+    )
 
     def __init__(self) -> None:
         self.guard: Callable[[Request], Any] | None = None
@@ -33,6 +45,8 @@ class Access:
         self.subject: str | None = None
         self.subprotocol: str | None = None
         self.certificate: dict[str, Any] | None = None
+        self.asked_at = 0.0
+        self.user_key: str | None = None
 
 
 class State(SimpleNamespace):

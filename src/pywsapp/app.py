@@ -18,6 +18,7 @@ from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._signatures import check_no_function
 from pywsapp.auth.identity import public
+from pywsapp.auth.user_keys import UserKey, UserKeys
 from pywsapp.brokers.base import MIB, Broker
 from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
@@ -34,6 +35,7 @@ from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.users.users import Users
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
@@ -70,6 +72,7 @@ class App:
             files leaves. A further one takes the place of the oldest.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
+        user_key: a def that returns the key of a user for `app.users`: a str, an int or a UUID.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -99,10 +102,12 @@ class App:
         access_log: bool = False,
         max_pending: int | None = None,
         authenticate: Authenticate | None = None,
+        user_key: UserKey | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
+        self.topics.users.keys = UserKeys(user_key)
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
         self.worker = self._runner.worker
@@ -381,6 +386,11 @@ class App:
             TopicError: the name is not valid; `pywsapp.topics.names` has the rules.
         """
         return self.topics.topic(name)
+
+    @property
+    def users(self) -> Users:
+        """All connections of each user, in all processes: `app.users[user].send(message)`, `.disconnect()`."""
+        return Users(self.topics.users)
 
     def history(
         self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json, max_bytes: int = MIB

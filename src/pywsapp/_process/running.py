@@ -37,7 +37,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
-from pywsapp.routing.guards import log_guards
+from pywsapp.routing.guards import has_guards, log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -224,6 +224,7 @@ class Runner:
             "access_log": self._access_log,
             "health(port=...)": self._health,
             "broker": self._topics.broker,
+            "user_key": self._topics.users.keys.function,
         }
         return [name for name, value in found.items() if value]
 
@@ -375,6 +376,8 @@ class Runner:
             task_status.started()
             return
         self._server = server = self._make_server()
+        if has_guards(self._component):
+            self._topics.users.expect_users()
         self.background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
@@ -422,6 +425,7 @@ class Runner:
             max_pending=self._max_pending,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
             count=self._context.count if self._context is not None and self._max_connections else None,
+            users=self._topics.users,
         )
 
     async def _run_shutdown_hooks(self) -> None:

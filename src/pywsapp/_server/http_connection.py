@@ -360,6 +360,8 @@ class HttpConnection:
         access = access_of(request)
         if subprotocol is None and access is not None:
             subprotocol = access.subprotocol
+        if access is not None and self._server.runtime.users is not None:
+            self._server.runtime.users.check(request)
         response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
         transport, runtime = self._transport, self._server.runtime
         ws = WebSocket(client=False, options=options, deflate=deflate)
@@ -370,8 +372,8 @@ class HttpConnection:
         transport.set_protocol(lifecycle)
         runtime.connections.add(lifecycle)
         runtime.connections.discard(self)
-        if access is not None and access.expires_at is not None:
-            runtime.watch_expiry(lifecycle.conn)
+        if access is not None:
+            runtime.user_changed(lifecycle.conn)
         logger.debug("%r opened", lifecycle.conn)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)

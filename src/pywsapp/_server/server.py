@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pywsapp.component import MessageComponent
     from pywsapp.http import Request
     from pywsapp.options import Options
+    from pywsapp.topics.users.service import UserService
 
 logger = logging.getLogger("pywsapp")
 
@@ -78,6 +79,7 @@ class Server:
         has_watchdog: whether a thread reports handlers that block the event loop.
         max_pending: when the server has more connections without a complete request, it drops the oldest ones.
         count: the connections of all processes, which `max_connections` limits; None if there is only this process.
+        users: the connections of each user; None if there is no App.
 
     Attributes:
         accepted: the number of connections since the start.
@@ -100,6 +102,7 @@ class Server:
         is_probe: Callable[[Request], bool] = lambda request: False,
         has_watchdog: bool = True,
         count: ConnectionCount | None = None,
+        users: UserService | None = None,
     ) -> None:
         self.app = app
         self._count = count
@@ -109,7 +112,7 @@ class Server:
         self.proxies = proxies or Proxies()
         self.is_probe = is_probe
         self._has_watchdog = has_watchdog
-        self.runtime = Runtime(options, self._connection_ended)
+        self.runtime = Runtime(options, self._connection_ended, users=users)
         files = _connections_allowed()
         self.max_connections = max_connections or files
         self.pending = PendingConnections(
