@@ -65,5 +65,8 @@ if any cc; then
     fi
 fi
 if ! any redis-server valkey-server; then
-    need "topics over Redis" redis-server
+    need "topics and sessions over Redis" redis-server
+fi
+if ! any memcached; then
+    need "sessions in memcached" memcached
 fi

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pywsapp._addresses import Networks, unmapped
+from pywsapp._addresses import Networks, is_private, unmapped
 from pywsapp._protocol.forwarded import forwarded_hops
 from pywsapp._server.proxies import address_of_peer
 
@@ -56,3 +56,20 @@ def test_any_address_is_unmapped_once(address: IPv4Address | IPv6Address) -> Non
 )
 def test_the_address_in_the_name_of_a_peer(peer: object, expected: str) -> None:
     assert address_of_peer(peer) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "private"),
+    [
+        ("10.0.0.5", True),
+        ("127.0.0.1", True),
+        ("93.184.215.14", False),
+        ("fd00::/64", True),
+        ("2a00:1450:4001:829::/64", False),
+        ("::ffff:10.0.0.5", True),
+        ("local", False),
+        ("", False),
+    ],
+)
+def test_private_networks(network: str, private: bool) -> None:
+    assert is_private(network) is private

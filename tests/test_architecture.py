@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._http_text",
+        "pywsapp._limits",
         "pywsapp._request_state",
         "pywsapp._signatures",
         "pywsapp._version",
@@ -30,6 +31,7 @@ LAYERS: list[set[str]] = [
         "pywsapp.http",
         "pywsapp.isal",
         "pywsapp.options",
+        "pywsapp.sessions.session",
     },
     {"pywsapp._protocol", "pywsapp._transports"},
     {"pywsapp._outbox"},
@@ -41,6 +43,8 @@ LAYERS: list[set[str]] = [
         "pywsapp.brokers",
         "pywsapp.component",
         "pywsapp.connection",
+        "pywsapp.sessions",
+        "pywsapp.stats",
         "pywsapp.topics",
     },
     {"pywsapp._lifecycle"},
@@ -65,11 +69,19 @@ ON_DEMAND = (
     "pywsapp.brokers.rabbitmq",
     "pywsapp.brokers.redis",
     "pywsapp.isal",
+    "pywsapp.sessions.django",
+    "pywsapp.sessions.flask",
+    "pywsapp.sessions.flask_session",
+    "pywsapp.sessions.memcached",
+    "pywsapp.sessions.php_redis",
+    "pywsapp.sessions.redis",
+    "pywsapp.sessions.signed_cookie",
+    "pywsapp.sessions.starlette",
 )
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
-LONG_FILES = {"pywsapp.app": 700}  # most of it is the documentation of the public class
+LONG_FILES = {"pywsapp.app": 720}  # most of it is the documentation of the public class
 MAX_FUNCTION_LINES = 60
 
 

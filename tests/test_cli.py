@@ -251,7 +251,10 @@ class App(pywsapp.App):
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
         health = self._runner._health
-        print(self._runner._max_pending, health and (health.listener.address, health.listener.port, health.path))
+        print(
+            self._runner.connection_limits.changed(),
+            health and (health.listener.address, health.listener.port, health.path),
+        )
 
 app = App("chat.example", 8081, "127.0.0.2")
 """
@@ -285,7 +288,7 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         "127.0.0.2 8081 None None False",
         "chat.example None False",
         "False False {'backend': 'asyncio', 'workers': 1}",
-        "None None",
+        "{} None",
     ]
 
 
@@ -300,8 +303,12 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         ("--trusted-proxies", "10.0.0.0/8,unix", 2, "True False {'backend': 'asyncio', 'workers': 1}"),
         ("--workers", "3", 2, "False False {'backend': 'asyncio', 'workers': 3}"),
         ("--backend", "trio", 2, "False False {'backend': 'trio', 'workers': 1}"),
-        ("--max-pending", "70", 3, "70 None"),
-        ("--health-port", "9090", 3, "None ('127.0.0.1', 9090, '/health')"),
+        ("--max-pending", "70", 3, "{'max_pending': 70} None"),
+        ("--health-port", "9090", 3, "{} ('127.0.0.1', 9090, '/health')"),
+        ("--max-connections", "9", 3, "{'max_connections': 9} None"),
+        ("--max-connections-per-address", "9", 3, "{'max_connections_per_address': 9} None"),
+        ("--max-connections-per-user", "9", 3, "{'max_connections_per_user': 9} None"),
+        ("--max-handshakes-per-second", "9.5", 3, "{'max_handshakes_per_second': 9.5} None"),
     ],
 )
 def test_option_and_its_environment_variable(

@@ -13,10 +13,14 @@ from pywsapp.exceptions import (
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
+    InvalidCredentials,
     OutcomeUnknown,
     ProtocolError,
     PywsappError,
     Refuse,
+    SessionEnded,
+    SessionError,
+    SessionUnavailable,
     TopicError,
 )
 
@@ -29,14 +33,24 @@ def test_every_exception_is_in_the_tree() -> None:
         ConfigurationError,
         ConnectionClosed,
         HandshakeError,
+        InvalidCredentials,
         OutcomeUnknown,
         ProtocolError,
         Refuse,
+        SessionEnded,
+        SessionError,
+        SessionUnavailable,
         TopicError,
     }
     assert all(issubclass(kind, PywsappError) for kind in found)
     assert issubclass(ConfigurationError, ValueError)
     assert not issubclass(PywsappError, (OSError, ValueError))
+
+
+def test_invalid_credentials_are_a_refusal() -> None:
+    refusal = InvalidCredentials("log in", "Bearer")
+    assert (refusal.status, refusal.headers, refusal.body) == (401, (("WWW-Authenticate", "Bearer"),), "log in")
+    assert InvalidCredentials().headers == ()
 
 
 @pytest.mark.parametrize("status", [300, 308, 400, 599])

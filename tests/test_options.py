@@ -33,7 +33,7 @@ WHOLE = [
     "max_history_bytes",
     "max_presence_bytes",
 ]
-OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout", "min_http_rate"]
+OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout", "min_http_rate", "max_connection_age", "idle_timeout"]
 MAY_BE_ZERO = ["drain_delay"]
 
 

@@ -165,6 +165,20 @@ def test_a_request_shows_no_secrets() -> None:
     assert repr(Request()) == "<Request GET / from local>"
 
 
+def test_a_request_has_a_user_that_its_copies_share() -> None:
+    request = Request(user="ana")
+    copied = copy.copy(request)
+    assert (request.user, copied.user) == ("ana", "ana")
+    copied.state.color = "red"
+    assert (request.state.color, request.user) == ("red", "ana")
+    assert (Request().user, Request().client_certificate, request.client_certificate) == (None, None, None)
+
+
+def test_secrets_are_not_shown() -> None:
+    assert repr(Headers([("Cookie", "s"), ("A", "1")])) == "Headers([('cookie', '...'), ('a', '1')])"
+    assert repr(QueryParams("token=s&a=1")) == "QueryParams([('token', '...'), ('a', '1')])"
+
+
 def test_a_request_takes_no_free_attributes() -> None:
     with pytest.raises(AttributeError):
         Request().name = "ana"  # type: ignore[attr-defined]

@@ -28,6 +28,12 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def is_private(network: str) -> bool:
+    """Return whether an address, or a network, belongs to a private network or to this machine."""
+    parsed = _parse_address(network.partition("/")[0])
+    return parsed is not None and parsed.is_private
+
+
 class _Prefix(NamedTuple):
     """The leading `length` bits of an address of `bits` bits."""
 

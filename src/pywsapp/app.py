@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -12,7 +13,10 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
-from pywsapp._process.background import HookT
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.message_counts import MessageCounts
+from pywsapp._process.background import Hook, HookT
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.running import Runner, Tls
 from pywsapp._process.worker_limits import WorkerLimits
@@ -25,11 +29,15 @@ from pywsapp.brokers.urls import as_broker
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
-from pywsapp.options import Options
+from pywsapp.middleware.session import AppSessions, Sessions
+from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.guards import has_guards
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
+from pywsapp.sessions.base import SessionStore
+from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
@@ -70,8 +78,19 @@ class App:
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
+        max_handshakes_per_second: handshakes that are admitted, on average; workers share them equally. The server
+            refuses others with status 503, and a Retry-After field that spreads the clients that come again.
+        max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
+            together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
+            clients on Unix sockets do not count.
+        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
+            count.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
+            of all workers, to close the oldest those of each worker.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
+        session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
+            or a SessionStore.
         user_key: a def that returns the key of a user for `app.users`: a str, an int or a UUID.
 
     Attributes:
@@ -101,16 +120,30 @@ class App:
         broker_key: Keys | None = None,
         access_log: bool = False,
         max_pending: int | None = None,
+        max_handshakes_per_second: float | None = None,
+        max_connections_per_address: int | None = None,
+        max_connections_per_user: int | None = None,
+        on_too_many: TooMany = TooMany.REFUSE,
         authenticate: Authenticate | None = None,
+        session_store: str | SessionStore | None = None,
         user_key: UserKey | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
-        self.topics.users.keys = UserKeys(user_key)
+        self.topics.users.use_app(UserKeys(user_key), lambda: has_guards(self.router))
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
-        self._runner.configure(max_connections, trusted_proxies, access_log=access_log, max_pending=max_pending)
+        limits = ConnectionLimits(
+            max_connections=max_connections,
+            max_pending=max_pending,
+            max_handshakes_per_second=max_handshakes_per_second,
+            max_connections_per_address=max_connections_per_address,
+            max_connections_per_user=max_connections_per_user,
+            on_too_many=on_too_many,
+        )
+        self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
+        self._sessions = AppSessions(session_store, self.on_shutdown)
         self._mounted: list[App] = []
         self._is_mounted = False
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
@@ -130,6 +163,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -145,6 +179,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> ComponentT: ...
 
     def route(
@@ -159,6 +194,7 @@ class App:
         require_origin: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -175,6 +211,7 @@ class App:
             options: limits for this route instead of the App's. Options that only the server reads, such as
                 `handshake_timeout`, must be those of the App.
             authenticate: the guard of this route instead of the App's, as for `App`; `pywsapp.auth.public` for none.
+            sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
 
         Returns:
             the component.
@@ -194,12 +231,13 @@ class App:
                 require_origin=require_origin,
                 options=options,
                 authenticate=authenticate,
+                sessions=sessions,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
         self.router.route(
             path,
-            OriginCheck(component, allowed_origins, require_origin=require_origin),
+            OriginCheck(self._sessions.around(component, sessions), allowed_origins, require_origin=require_origin),
             http_host=http_host,
             subprotocols=subprotocols,
             require_subprotocol=require_subprotocol,
@@ -217,6 +255,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
@@ -228,6 +267,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> HandlerT: ...
 
     def http(
@@ -238,6 +278,7 @@ class App:
         methods: Iterable[str] = ("GET",),
         http_host: str | None = None,
         authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
     ) -> Any:
         """Answer plain HTTP requests on a path of the same port: a page, JSON, a webhook.
 
@@ -248,6 +289,7 @@ class App:
             methods: the methods that the handler answers; "GET" includes "HEAD". Other methods get status 405.
             http_host: the name that this route answers to, instead of the App's.
             authenticate: as for `route`.
+            sessions: as for `route`.
 
         Returns:
             the handler.
@@ -257,8 +299,16 @@ class App:
         """
         check_no_function(path, '@app.http("/page")')
         if handler is None:
-            return functools.partial(self.http, path, methods=methods, http_host=http_host, authenticate=authenticate)
-        self.router.http(path, handler, methods=methods, http_host=http_host, authenticate=authenticate)
+            return functools.partial(
+                self.http,
+                path,
+                methods=methods,
+                http_host=http_host,
+                authenticate=authenticate,
+                sessions=sessions,
+            )
+        answering = self._sessions.around_handler(handler, sessions)
+        self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
     def static(
@@ -350,7 +400,9 @@ class App:
         if new is not None:
             new._check_can_be_mounted_on(self)
         self.router.mount(path, target, http_host=http_host, authenticate=authenticate)
+        self._sessions.note(component)
         if new is not None:
+            self._sessions.include(new._sessions)
             self._runner.include(new._runner)
             self.topics.include(new.topics)
             new._join(self)
@@ -361,7 +413,7 @@ class App:
             raise ConfigurationError("an App cannot be mounted on itself")
         if self._is_mounted:
             raise ConfigurationError("this App is mounted on another App already")
-        found = self._runner.server_settings()
+        found = self._runner.server_settings() + ["user_key"] * (self.topics.users.keys.function is not None)
         if found:
             raise ConfigurationError(
                 f"an App that is mounted on another App cannot have its own {', '.join(found)}: "
@@ -536,12 +588,13 @@ class App:
         broker_key: Keys | None = None,
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
-        max_pending: int | None = None,
         health_port: int | None = None,
+        **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+        `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -554,9 +607,9 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        self._runner.configure(
-            None, trusted_proxies, access_log=access_log, http_host=http_host, max_pending=max_pending
-        )
+        given = {name: value for name, value in limits.items() if value is not None}
+        changed = replace(self._runner.connection_limits, **given) if given else None
+        self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
         if health_port is not None:
             self._runner.use_health_port(health_port)
 
@@ -593,10 +646,12 @@ class App:
 
         Raises:
             ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
-                not possible here.
+                not possible here, or would not see the same sessions.
         """
         check_not_importing("app.run()")
         self._check_not_mounted()
+        if type(workers) is int and workers > 1:
+            self._sessions.check_shared()
         limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
         self._runner.run(backend, uvloop, workers, limits)
 
@@ -624,6 +679,16 @@ class App:
         """
         self.topics.check_thread("app.stop")
         self._runner.stop()
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
+        """Include a limit in `stats`, and close what it uses when the App ends."""
+        self._runner.limits.add(counts)
+        if aclose is not None:
+            self._runner.add_hook(aclose, self._runner.shutdown)
 
     @property
     def port(self) -> int:

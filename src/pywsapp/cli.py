@@ -70,8 +70,8 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         broker_key=os.environ.get(_BROKER_KEY, "").splitlines() or None,
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
-        max_pending=chosen.max_pending,
         health_port=chosen.health_port,
+        **{name: getattr(chosen, name) for name in _LIMITS},
     )
     settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
     app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
@@ -225,9 +225,21 @@ _OPTIONS = (
     _Option(("--worker-max-memory",), _integer, "BYTES", "replace a worker that uses so much memory"),
     _Option(("--max-pending",), _integer, "NUMBER", "accept so many connections without a complete request"),
     _Option(("--health-port",), _integer, "PORT", "answer health checks on this port too"),
+    _Option(("--max-connections",), _integer, "NUMBER", "refuse more connections than this, of all workers together"),
+    _Option(("--max-connections-per-address",), _integer, "NUMBER", "refuse more connections of one IP address"),
+    _Option(("--max-connections-per-user",), _integer, "NUMBER", "refuse more connections of one user"),
+    _Option(("--max-handshakes-per-second",), _number, "NUMBER", "refuse more handshakes in a second, on average"),
 )
 #: Options of `App.run` for workers.
 _WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
+#: Options for limits of connections, which are arguments of `App.configure`.
+_LIMITS = (
+    "max_pending",
+    "max_connections",
+    "max_connections_per_address",
+    "max_connections_per_user",
+    "max_handshakes_per_second",
+)
 #: Options that name a socket; those of different groups exclude each other.
 _SOCKETS = (("address", "port"), ("unix_path",), ("fd",))
 _EPILOG = (

@@ -24,7 +24,7 @@ MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and two of this library: 3503, 4401."""
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and two of this library."""
 
     NORMAL = 1000
     GOING_AWAY = 1001

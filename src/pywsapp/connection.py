@@ -20,6 +20,7 @@ from pywsapp.http import Request
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+    from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
 
 _ids = count(1)
@@ -140,6 +141,15 @@ class Connection:
         refresh(self.request, user)
         if self._driver is not None:
             self._driver.user_changed()
+
+    @property
+    def session(self) -> Session:
+        """The session of the client, as it was at the handshake: `await conn.session.save()` saves changes.
+
+        Raises:
+            ConfigurationError: the route has no sessions.
+        """
+        return self.request.session
 
     @property
     def app(self) -> Application | None:

@@ -9,6 +9,9 @@ PywsappError
  +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
  +-- BrokerUnavailable     the broker did not accept a message
  |    +-- OutcomeUnknown   the broker may have accepted a message all the same
+ +-- SessionError          a session cannot be saved here, or not any more
+ |    +-- SessionEnded         the session was destroyed or has expired
+ |    +-- SessionUnavailable   the store of sessions failed
  +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """
 
@@ -125,6 +128,21 @@ class OutcomeUnknown(BrokerUnavailable):
     def __init__(self, reason: str, message_id: str | None = None) -> None:
         super().__init__(reason)
         self.message_id = message_id
+
+
+class SessionError(PywsappError):
+    """A session cannot be saved, or a store has something that it cannot read; the message says why."""
+
+
+class SessionEnded(SessionError):
+    """A session cannot be saved any more, because it was destroyed or has expired: the user has logged out."""
+
+
+class SessionUnavailable(SessionError):
+    """The store of sessions failed, or did not answer in time.
+
+    A handshake or plain request in which it is raised is answered with status 503.
+    """
 
 
 class ProtocolError(PywsappError):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pywsapp._http_text import BODYLESS_STATUSES, one_line, phrase, shown
 from pywsapp._request_state import State, access_of, make_access, make_state
 from pywsapp.exceptions import ConfigurationError, HeaderItems, Refuse
 
+if TYPE_CHECKING:
+    from pywsapp.sessions.session import Session
+
 __all__ = ["Headers", "QueryParams", "Request", "Response"]
 
+#: Where `Request.state` keeps the session, so that a request without one has no attribute for it.
+_SESSION = "_session"
 _MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still become 16,000 objects
 
 
@@ -233,6 +238,21 @@ class Request:
         access = access_of(self)
         return None if access is None else access.certificate
 
+    @property
+    def session(self) -> Session:
+        """The session of the client; it becomes `conn.session` when the handshake is accepted.
+
+        Raises:
+            ConfigurationError: the route has no sessions.
+        """
+        session: Session | None = getattr((self._origin or self)._state, _SESSION, None)
+        if session is None:
+            raise ConfigurationError(
+                "this route has no sessions: set session_store of the App, or sessions of app.route or app.http, "
+                "for example to 'memory' or 'redis://localhost'"
+            )
+        return session
+
     async def read(self, max_size: int = 64 * 1024) -> bytes:
         """Return the body; waits until it has arrived.
 
@@ -364,6 +384,11 @@ def _new_headers(items: list[tuple[str, str]]) -> Headers:
     headers = Headers()
     headers._items = tuple(items)
     return headers
+
+
+def _set_session(request: Request, session: Session) -> None:
+    """Set what `Request.session` and `Connection.session` return."""
+    setattr(request.state, _SESSION, session)
 
 
 def _pack_headers(headers: Headers) -> None:

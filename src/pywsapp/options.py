@@ -34,6 +34,13 @@ class SlowConsumer(Enum):
     DROP_OLDEST = "drop_oldest"  #: drop queued messages, oldest first, until the new message fits
 
 
+class TooMany(Enum):
+    """What the server does when a user with `App(max_connections_per_user=...)` connections opens another one."""
+
+    REFUSE = "refuse"  #: refuse the new connection with status 429
+    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection of this process with 1008
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
     """How permessage-deflate (RFC 7692) is negotiated and used.
@@ -140,6 +147,10 @@ class Options:
         max_history_bytes: bytes of all histories in memory. When there are more, topics are forgotten in the same way.
         max_presence_bytes: bytes of the users of other processes whose presence this process knows, about 600 for each.
             Further users are left out.
+        max_connection_age: seconds after which the server closes a connection with 1012, after its running handler.
+            Each connection has a random share of 90 to 110 % of it. None sets no limit.
+        idle_timeout: seconds without a message in either direction after which the server closes a connection with
+            1000. Pings and pongs are no messages. None sets no limit.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -172,6 +183,8 @@ class Options:
     max_histories: int = 100_000
     max_history_bytes: int = 256 * 1024 * 1024
     max_presence_bytes: int = 64 * 1024 * 1024
+    max_connection_age: float | None = None
+    idle_timeout: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -71,6 +71,16 @@ async def test_published_messages_are_passed_on(redis: Redis) -> None:
         assert await asyncio.wait_for(received.get(), 10) == [b"message", b"two", b"hello"]
 
 
+async def test_closing_does_not_wait_for_the_next_check_of_health(redis: Redis) -> None:
+    """Before Python 3.12, `asyncio.wait_for` can lose a cancellation at the moment in which its task ends."""
+    for turns in range(8):
+        connection = RedisConnection(RedisUrl(redis.url).new_connection(), 60, lambda _: None)
+        await connection.open()
+        for _ in range(turns):
+            await asyncio.sleep(0)  # up to the moments in which the first ping is sent
+        await asyncio.wait_for(connection.aclose(), 10)  # the next check would come after 20 seconds
+
+
 async def test_a_closed_connection_raises(redis: Redis) -> None:
     async with connected(redis, []) as connection:
         blocked = asyncio.create_task(connection.execute([("BLPOP", "nothing", 0)]))

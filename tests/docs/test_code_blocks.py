@@ -32,7 +32,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 pytestmark = pytest.mark.once
 #: A fragment does not run, so it can be wrong. Allow more of them only for a good reason.
-MAX_FRAGMENTS = 6
+MAX_FRAGMENTS = 7
 #: Runs each of the files as a module, so that a program that serves ends.
 RUN = "import runpy, sys; [runpy.run_path(path, run_name='docs') for path in sys.argv[1:]]"
 WAIT_SECONDS = 20

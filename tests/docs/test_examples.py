@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -172,6 +173,22 @@ def test_http_and_websocket() -> None:
                 assert received(one) == "2"
             assert received(one) == "1"
             assert json.loads(site.get("/visitors")) == {"visitors": 1}
+
+
+def test_sessions() -> None:
+    with running("sessions.py") as site:
+        browser = build_opener(HTTPCookieProcessor(jar := CookieJar()))
+        url = f"http://{site.address}/"
+        assert "Log in" in browser.open(url, timeout=20).read().decode()
+        assert "Log out" in browser.open(url + "login", b"name=Ana", timeout=20).read().decode()
+        cookie = {"Cookie": "; ".join(f"{one.name}={one.value}" for one in jar)}
+        for visit in 1, 2:
+            with connect(f"ws://{site.address}/hello", additional_headers=cookie, open_timeout=20) as hello:
+                assert received(hello) == f"hello Ana, this is visit {visit}"
+        assert "Log in" in browser.open(url + "logout", b"", timeout=20).read().decode()
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{site.address}/hello", additional_headers=cookie, open_timeout=20)
+        assert refused.value.response.status_code == 401
 
 
 def test_background_tasks() -> None:

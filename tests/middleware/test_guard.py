@@ -100,6 +100,19 @@ async def test_a_guard_around_a_route_checks_plain_requests_too() -> None:
         assert await status(app, get("/chat?ticket")) == 426
 
 
+async def test_a_middleware_with_authenticate_is_a_guard() -> None:
+    class ByName(HandshakeMiddleware):
+        def authenticate(self, request: Request) -> str | None:
+            return request.query_string or None
+
+    app = App("*", 0)
+    app.route("/chat", ByName(EchoServer()))
+    async with running(app):
+        assert await status(app, handshake("/chat")) == 401
+        assert await status(app, handshake("/chat?ana")) == 101
+        assert await status(app, get("/chat")) == 401
+
+
 async def test_an_origin_check_is_for_handshakes_only(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("page")
     app = App("*", 0)

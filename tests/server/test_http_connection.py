@@ -177,7 +177,8 @@ async def test_full_server_answers_503() -> None:
         async with peer_of(server) as second:
             await second.send(handshake())
             answer = await second.response()
-        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert answer.status == 503
+        assert 1 <= int(answer.headers["retry-after"]) <= 10
         await peer.send(frame(CLOSE))
         await peer.read_to_end()
         await server.runtime.wait_empty()

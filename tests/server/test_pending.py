@@ -264,14 +264,14 @@ async def test_one_deadline_for_header_tls_and_head(listener: ListeningSocket, a
     if not listener.proxy_protocol:
         pytest.skip("a single step")
     timeout = 1.5
+    trusting = ssl.create_default_context()  # takes a while, so not between the steps
+    authority.configure_trust(trusting)
     async with serving(Site(), Options(handshake_timeout=timeout), listeners=[listener]) as server:
         began = anyio.current_time()
         stream: Any = await anyio.connect_tcp("127.0.0.1", int(server.addresses[0][1].rpartition(":")[2]))
         await anyio.sleep(timeout * 0.6)
         await stream.send(HEADER)
         if listener.tls is not None:
-            trusting = ssl.create_default_context()
-            authority.configure_trust(trusting)
             try:
                 stream = await TLSStream.wrap(
                     stream, hostname="localhost", ssl_context=trusting, standard_compatible=False

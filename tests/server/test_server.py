@@ -25,8 +25,9 @@ from support.wire import Peer, Site, get, handshake, peer_of, serving
 
 from pywsapp import ConfigurationError, Connection, EchoServer, MessageComponent, Options, Response
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._outbox.awaitables import LazyCoroutine
-from pywsapp._server import http_connection
+from pywsapp._server import upgrade
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 
@@ -84,7 +85,7 @@ async def test_date_field_is_now() -> None:
 def test_max_connections_reserves_files() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 0 < Server(EchoServer(), Options()).max_connections < (soft if soft != resource.RLIM_INFINITY else 10**9)
-    assert Server(EchoServer(), Options(), 7).max_connections == 7
+    assert Server(EchoServer(), Options(), ConnectionLimits(max_connections=7)).max_connections == 7
 
 
 # -- draining ----------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ async def test_a_connection_that_cannot_be_closed_does_not_keep_others_open(
                 raise AttributeError("the transport is half gone")
             return super().close(code, reason)
 
-    monkeypatch.setattr(http_connection, "Lifecycle", Failing)
+    monkeypatch.setattr(upgrade, "Lifecycle", Failing)
     async with serving(Recorder(), SHORT_TIMEOUTS) as server, AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(peer_of(server)) for _ in range(5)]
         for peer in peers:

@@ -1,4 +1,6 @@
-"""Real servers (Redis, RabbitMQ, NATS), each in a process of its own on a free port, which tests can kill and freeze.
+"""Real servers (Redis, RabbitMQ, NATS, memcached), each in a process of its own, which tests can kill and freeze.
+
+Each has a free port.
 
     with redis_server() as redis:
         redis.url, redis.kill(), redis.start(), redis.freeze(), redis.thaw()
@@ -27,12 +29,14 @@ import pytest
 from typing_extensions import Self
 
 __all__ = [
+    "Memcached",
     "Nats",
     "Rabbit",
     "Redis",
     "Service",
     "find_program",
     "free_port",
+    "memcached_server",
     "nats_server",
     "rabbitmq_server",
     "redis_cluster",
@@ -355,3 +359,31 @@ class Nats(Service):
 def nats_server(configuration: str = "") -> Nats:
     """Return a server that is not started yet; the argument is that of `Nats`."""
     return Nats(configuration)
+
+
+class Memcached(Service):
+    """A memcached."""
+
+    def __init__(self) -> None:
+        program = find_program("memcached", "memcached")
+        super().__init__(
+            lambda service: [program, "-l", "127.0.0.1", "-p", str(service.port), "-U", "0", "-m", "16", "-u", "root"],
+            lambda service: self.ask("version"),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"memcached://127.0.0.1:{self.port}"
+
+    def ask(self, command: str) -> str:
+        """Send a command with a short answer, and return the answer.
+
+        Raises:
+            OSError: the server does not answer.
+        """
+        return talk(self.port, f"{command}\r\nmn\r\n".encode(), b"MN\r\n").decode().removesuffix("MN\r\n").strip()
+
+
+def memcached_server() -> Memcached:
+    """Return a server that is not started yet."""
+    return Memcached()

@@ -10,6 +10,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import trustme
 from anyio.streams.tls import TLSStream
 
 from pywsapp import App, MessageComponent, Options, Response
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 from support.serving import CLOSE, GUARD, frame
@@ -209,11 +211,19 @@ async def serving(
     options: Options | None = None,
     *,
     listeners: Iterable[ListeningSocket] = (ListeningSocket(port=0),),
-    max_connections: int | None = None,
     **server_options: Any,
 ) -> AsyncIterator[Server]:
-    """Run a component on a server; the test fails if the server does not drain at the end."""
-    server = Server(component, options or Options(), max_connections, **server_options)
+    """Run a component on a server; the test fails if the server does not drain at the end.
+
+    Args:
+        component: the component.
+        options: its options.
+        listeners: where to listen.
+        server_options: arguments of `Server` and of `ConnectionLimits`.
+    """
+    names = {field.name for field in fields(ConnectionLimits)} & server_options.keys()
+    limits = ConnectionLimits(**{name: server_options.pop(name) for name in names})
+    server = Server(component, options or Options(), limits, **server_options)
     with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             listening = anyio.Event()

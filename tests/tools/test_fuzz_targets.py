@@ -33,9 +33,11 @@ def test_there_is_a_target_for_every_parser() -> None:
         "extensions",
         "frames",
         "jwt",
+        "php_session",
         "proxy_header",
         "request_head",
         "response_head",
+        "session_cookie",
         "signed_url",
     ]
     assert [f"fuzz_{parser}" for parser in parsers] == NAMES

@@ -146,6 +146,8 @@ class RedisConnection:
                 before = self._reply_count
                 if pong.complete.done():
                     pong = await asyncio.wait_for(self._send([("PING",)], 1), self._health_seconds)
+                    if self._lost:  # `aclose` cancels this task, and wait_for can lose that before Python 3.12
+                        return
                 await asyncio.sleep(self._health_seconds / _CHECKS)
                 is_silent = self._reply_count == before and not pong.complete.done()
                 silent_checks = silent_checks + 1 if is_silent else 0

@@ -37,11 +37,13 @@ import anyio.lowlevel
 from pywsapp._alarm import alarm_type
 from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
+from pywsapp._lifecycle.delayed_call import DelayedCall
 from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
 
 if TYPE_CHECKING:
     from pywsapp._alarm import Alarm
     from pywsapp._lifecycle.lifecycle import Lifecycle
+    from pywsapp.connection import Connection
     from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
@@ -200,6 +202,10 @@ class HandlerTask:
             TimeoutError: the time is over; the handler was cancelled.
         """
         timeout = self._timeout
+        if type(awaitable) is DelayedCall:
+            awaitable = await awaitable.begin()
+            if not isinstance(awaitable, Awaitable):
+                return awaitable
         deadline = float("inf") if timeout is None else anyio.current_time() + timeout
         try:
             with anyio.CancelScope(deadline=deadline) as scope:
@@ -215,3 +221,22 @@ class HandlerTask:
 async def await_end(end: Awaitable[None]) -> None:
     """Await the end of a connection that has no handler task: a task needs a coroutine that is not compiled."""
     await end
+
+
+async def await_last(
+    last: Awaitable[None] | None, leave_topics: Callable[[], Awaitable[None] | None], limit: float, conn: Connection
+) -> None:
+    """Await what is left of `on_close` and then of `on_unsubscribe`, also while the task is being cancelled.
+
+    Args:
+        last: the awaitable of `on_close`, or None.
+        leave_topics: unsubscribes from the remaining topics, and returns what must be awaited then.
+        limit: seconds for each of the two.
+        conn: the connection, for the log.
+    """
+    while last is not None or (last := leave_topics()) is not None:
+        with anyio.move_on_after(limit, shield=True) as scope:
+            await last
+        if scope.cancelled_caught:
+            logger.warning("on_close took longer than %g s for %r and was cancelled", limit, conn)
+        last = None

@@ -24,6 +24,7 @@ cdef class Lifecycle:
     cdef readonly StateMachine machine
     cdef readonly Connection conn
     cdef readonly bint is_busy
+    cdef readonly object lifetime
 
     @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, inflate=Py_ssize_t, turn_ends=double, now=double)
     cpdef data_received(self, bytes data)

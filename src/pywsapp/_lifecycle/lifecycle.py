@@ -48,14 +48,14 @@ from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import anyio.lowlevel
 
 from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.error_report import await_reported, report_error
-from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
+from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end, await_last
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
+from pywsapp._lifecycle.lifetime import lifetime_of
 from pywsapp._lifecycle.message_queue import MessageQueue
 from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
@@ -94,6 +94,7 @@ class Lifecycle:
         machine: the state of the connection, and its outbox.
         conn: what the component sees.
         is_busy: whether the handler task has work, or the end has begun.
+        lifetime: the limits of its age and idle time; None without such limits.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class Lifecycle:
         "_ws",
         "conn",
         "is_busy",
+        "lifetime",
         "machine",
     )
 
@@ -126,11 +128,13 @@ class Lifecycle:
         subprotocol: str | None = None,
         make_connection: Callable[..., Connection] = Connection,
     ) -> None:
-        self.machine = StateMachine(ws, transport, host.flusher, options)
+        self.lifetime = lifetime = lifetime_of(options)
+        flusher = host.flusher if lifetime is None else lifetime.watch_sends(host.flusher)
+        self.machine = StateMachine(ws, transport, flusher, options)
         self.conn = self.machine.conn = make_connection(request, subprotocol, self, self.machine.outbox)
         self.is_busy = False
         self._component = component
-        self._on_message = component.on_message
+        self._on_message = component.on_message if lifetime is None else lifetime.watch_messages(component.on_message)
         self._ws = ws
         self._options = options
         self._host = host
@@ -379,13 +383,7 @@ class Lifecycle:
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what is left of `on_close` and `on_unsubscribe`, also while the task is being cancelled."""
-        limit = self._options.on_close_timeout
-        while last is not None or (last := self._leave_topics()) is not None:
-            with anyio.move_on_after(limit, shield=True) as scope:
-                await last
-            if scope.cancelled_caught:
-                logger.warning("on_close took longer than %g s for %r and was cancelled", limit, self.conn)
-            last = None
+        await await_last(last, self._leave_topics, self._options.on_close_timeout, self.conn)
         self._release()
 
     def _release(self) -> None:
@@ -467,6 +465,8 @@ class Lifecycle:
         machine = self.machine
         if machine.state is not State.OPEN:
             machine.tick(now, self._options.close_timeout)
+            return
+        if self.lifetime is not None and self.lifetime.tick(now, machine, self.is_busy or self._ws.is_unfinished):
             return
         is_read = not machine.pause_causes
         expired = self._ws.tick(now, paused=not is_read)

@@ -12,6 +12,7 @@ cdef class StateMachine:
     cdef WebSocket _ws
     cdef public Connection conn
     cdef public bint is_discarding
+    cdef readonly object limit
     cdef readonly Outbox outbox
     cdef readonly int pause_causes
     cdef readonly object state

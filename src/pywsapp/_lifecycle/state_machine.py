@@ -14,7 +14,7 @@ import anyio
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
-from pywsapp._protocol.events import Ended
+from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
@@ -47,6 +47,7 @@ class StateMachine:
         pause_causes: why reading is paused, as bits; 0 if it is not.
         state: the state.
         is_discarding: whether messages are dropped, because this side asked to close or abort.
+        limit: the name of the limit for which the server has closed the connection, if it is counted; else None.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class StateMachine:
         "_ws",
         "conn",
         "is_discarding",
+        "limit",
         "outbox",
         "pause_causes",
         "state",
@@ -69,6 +71,7 @@ class StateMachine:
         self.pause_causes = 0
         self.state = State.OPEN
         self.is_discarding = False
+        self.limit: str | None = None
         self._ws = ws
         self._reads_to_end = False
         self._peer_has_ended = False
@@ -134,6 +137,7 @@ class StateMachine:
 
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly."""
+        self.limit = "max_outbox"
         logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self.conn, queued)
         self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
 
@@ -147,6 +151,8 @@ class StateMachine:
             is_busy: whether handlers still have messages that came before; they may answer them.
         """
         if not event.by_peer:
+            if event.reason == TOO_MANY_CONTROL_FRAMES:
+                self.limit = "control_frames_per_second"
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
             self._finish(event, Event.FAILURE)
         elif is_busy and self.state is State.OPEN:
@@ -251,6 +257,14 @@ class StateMachine:
             self.outbox.transport.resume_reading()
         self._end_reading()
         self.outbox.add_last(frame)
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait before a message is handled; see `pywsapp._lifecycle.delayed_call.pause`."""
+        if seconds > 0:
+            with anyio.move_on_after(seconds):
+                await self._wait_lost()
+                return False
+        return not self.is_discarding
 
     async def _wait_lost(self) -> None:
         if self.state is not State.LOST:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import anyio
 from anyio.abc import SocketStream, TaskStatus
 
+from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 from pywsapp.options import Options
@@ -109,9 +110,8 @@ async def answering_health_of_workers(port: HealthPort | None) -> AsyncIterator[
 async def _answer(port: HealthPort, health: Callable[[], Health], *, task_status: TaskStatus[None]) -> None:
     router = Router("*")
     add_health_checks(router, port.path, health, has_numbers=True)
-    server = Server(
-        router, _OPTIONS, _MAX_CONNECTIONS, max_pending=_MAX_CONNECTIONS, is_probe=router.is_probe, has_watchdog=False
-    )
+    limits = ConnectionLimits(max_connections=_MAX_CONNECTIONS, max_pending=_MAX_CONNECTIONS)
+    server = Server(router, _OPTIONS, limits, is_probe=router.is_probe, has_watchdog=False)
 
     async def started(_: object) -> None:
         logger.info("health checks on http://%s%s", server.addresses[0][1], port.path)

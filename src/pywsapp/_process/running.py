@@ -7,7 +7,6 @@ import logging
 import os
 import ssl
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +17,8 @@ from anyio.abc import TaskStatus
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import check_no_loop, loop_name, loop_options
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.message_counts import AllMessageCounts
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
 from pywsapp._process.logging import set_up_logging
@@ -26,7 +27,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.bind import ListeningSocket, is_raised_here
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls import as_server_context
@@ -37,7 +38,7 @@ from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
-from pywsapp.routing.guards import has_guards, log_guards
+from pywsapp.routing.guards import log_guards
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
 from pywsapp.topics.registry import TopicRegistry
 
@@ -74,6 +75,8 @@ class Runner:
         background: the timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
+        limits: the limits of messages, for statistics.
+        connection_limits: the limits of its connections.
     """
 
     def __init__(
@@ -91,12 +94,12 @@ class Runner:
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
+        self.limits = AllMessageCounts()
+        self.connection_limits = ConnectionLimits()
         self._app = app
         self._component = component
         self._topics = topics
         self._options = options
-        self._max_connections: int | None = None
-        self._max_pending: int | None = None
         self._proxies = Proxies()
         self._access_log = False
         self._health: HealthPort | None = None
@@ -109,12 +112,11 @@ class Runner:
 
     def configure(
         self,
-        max_connections: int | None = None,
+        limits: ConnectionLimits | None = None,
         trusted_proxies: Iterable[str] | None = None,
         *,
         access_log: bool | None = None,
         http_host: str | Sequence[str] | None = None,
-        max_pending: int | None = None,
     ) -> None:
         """Change settings of the server; None keeps a value.
 
@@ -122,22 +124,14 @@ class Runner:
             ConfigurationError: a value is not valid, or the App runs already.
         """
         self.check_not_running()
-        if max_connections is not None:
-            if max_connections < 1:
-                raise ConfigurationError(
-                    f"max_connections must be 1 or more, not {max_connections!r}; leave it out for all"
-                )
-            self._max_connections = max_connections
+        if limits is not None:
+            self.connection_limits = limits
         if trusted_proxies is not None:
             self._proxies = Proxies(trusted_proxies)
         if access_log is not None:
             self._access_log = access_log
         if http_host is not None:
             self.http_host = http_host
-        if max_pending is not None:
-            if type(max_pending) is not int or max_pending < 1:
-                raise ConfigurationError(f"max_pending must be a whole number from 1 on, not {max_pending!r}")
-            self._max_pending = max_pending
 
     def check_not_running(self) -> None:
         """Check that the App does not run.
@@ -219,12 +213,10 @@ class Runner:
             "proxy_protocol": first.proxy_protocol,
             "listen()": others,
             "trusted_proxies": self._proxies,
-            "max_connections": self._max_connections,
-            "max_pending": self._max_pending,
+            **self.connection_limits.changed(),
             "access_log": self._access_log,
             "health(port=...)": self._health,
             "broker": self._topics.broker,
-            "user_key": self._topics.users.keys.function,
         }
         return [name for name, value in found.items() if value]
 
@@ -320,7 +312,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not _is_raised_by_bind(exc):
+            if not is_raised_here(exc):
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:
@@ -376,8 +368,6 @@ class Runner:
             task_status.started()
             return
         self._server = server = self._make_server()
-        if has_guards(self._component):
-            self._topics.users.expect_users()
         self.background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
@@ -417,14 +407,15 @@ class Runner:
         return Server(
             self._component,
             self._options,
-            self._max_connections,
+            self.connection_limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
-            max_pending=self._max_pending,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
-            count=self._context.count if self._context is not None and self._max_connections else None,
+            timed=(self.limits,),
+            count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
+            counting=None if self._context is None else self._context.counting(),
             users=self._topics.users,
         )
 
@@ -449,8 +440,3 @@ class Runner:
             self._server.stop(
                 replaced=self._is_replaced or is_orphaned, drain_timeout=ORPHAN_SECONDS / 2 if is_orphaned else None
             )
-
-
-def _is_raised_by_bind(exc: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
-    return frame.f_globals.get("__name__") == ListeningSocket.__module__

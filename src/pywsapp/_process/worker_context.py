@@ -46,6 +46,7 @@ from pywsapp._process.worker_messages import (
     LineReader,
     send,
 )
+from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.exceptions import ConfigurationError
 
@@ -93,14 +94,16 @@ class WorkerContext:
             notify: the file descriptor of the worker's end of the socket between worker and supervisor.
             stacks: that of the worker's end of the socket for stacks.
             bus: that of the worker's end of the bus, or None.
-            counts: that of the `ConnectionCounts`, the place of this process in it, or None, and its places.
+            counts: that of the `ConnectionCounts` in a list, which can be empty, and the row of this process or None.
+            workers: the number of workers.
             interval: seconds between two messages that the worker's event loop runs.
 
     Attributes:
         number: the worker's number, from 1.
         sockets: for each listener of the App the file descriptors of its listening sockets.
         bus: the worker's end of the bus between workers, or None.
-        count: the number of connections, shared with the other workers; None if there are too many processes.
+        workers: the number of workers.
+        count: the connections, counted together with the other workers; None if this process counts alone.
         replaced: set when this process ends because another worker has replaced it.
         orphaned: set when this process ends because its supervisor has ended.
     """
@@ -118,9 +121,11 @@ class WorkerContext:
         self._thread = threading.Thread(target=self._follow, name="pywsapp supervisor", daemon=True)
         self._notify = socket.socket(fileno=settings["notify"])
         self._stacks = socket.socket(fileno=settings["stacks"])
-        counts_fd, place, places = settings["counts"]
-        self.count = None if place is None else ConnectionCount(counts_fd, place, places)
-        os.close(counts_fd)
+        self.workers: int = settings["workers"]
+        counts_fds, place = settings["counts"]
+        self.count = None if place is None else ConnectionCount(counts_fds[0], place)
+        for fd in counts_fds:
+            os.close(fd)
         fds = (settings["notify"], settings["stacks"], settings["bus"], *(fd for some in self.sockets for fd in some))
         for fd in fds:
             if fd is not None:
@@ -150,6 +155,12 @@ class WorkerContext:
             for listener, fds in zip(listeners, self.sockets, strict=True)
             for fd in fds
         ]
+
+    def counting(self) -> Counting:
+        """Return what the limits of addresses and users count with: all workers, if they can share memory."""
+        if self.count is None:
+            return Counting(processes=self.workers)
+        return Counting(self.count.addresses, self.count.users, self.workers)
 
     def named(self, name: str) -> None:
         """Send the supervisor the name of this process on the broker."""

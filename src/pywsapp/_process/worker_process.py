@@ -175,11 +175,12 @@ class WorkerProcess:
                     "notify": worker_notify.fileno(),
                     "stacks": worker_stacks.fileno(),
                     "bus": None if worker_bus is None else worker_bus.fileno(),
-                    "counts": (counts.fd, place, counts.places),
+                    "counts": (counts.fds, place),
+                    "workers": counts.workers,
                     "interval": min(self._limits.timeout / _CHECKS, _LONGEST_INTERVAL),
                 }
                 fds = [sock.fileno() for sock in (*inherited, *(sock for some in sockets for sock in some))]
-                async with await _start(command, environment(settings), [*fds, counts.fd]) as process:
+                async with await _start(command, environment(settings), [*fds, *counts.fds]) as process:
                     for sock in inherited:
                         sock.close()
                     await self._follow(process, notify, stacks, limit)

@@ -17,6 +17,10 @@ class State(Enum):
     CLOSED = "closed"  #: the peer's close frame arrived, the connection failed, or the transport is lost
 
 
+#: The reason of `Ended` when a peer exceeds `Options.control_frames_per_second`.
+TOO_MANY_CONTROL_FRAMES = "too many control frames"
+
+
 class PongReceived(NamedTuple):
     """The peer sent a pong."""
 

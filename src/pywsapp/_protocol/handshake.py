@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pywsapp._protocol.deflate import DeflateParameters, negotiate
 from pywsapp._protocol.extensions import Offer, parse_extensions
 from pywsapp._protocol.http import TOKEN, encode_fields, has_element
+from pywsapp._request_state import access_of
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Headers, Request
 from pywsapp.options import Deflate
@@ -92,7 +93,8 @@ def choose_subprotocol(request: Request, supported: Sequence[str], *, required: 
     if required and (supported or request.subprotocols):
         list_field = [("Sec-WebSocket-Protocol", ", ".join(supported))] if supported else []
         raise Refuse(426, [*list_field, *UPGRADE_HEADERS], "none of the requested subprotocols is supported")
-    return None
+    access = access_of(request)  # the name beside a token: a browser needs one of its subprotocols
+    return None if access is None else access.subprotocol
 
 
 def accept(

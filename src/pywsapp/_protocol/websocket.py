@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.events import Ended, PongReceived, Received, State
+from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
 from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
@@ -352,7 +352,7 @@ class WebSocket(Sender):
         elif opcode != CLOSE:
             self._control_budget -= 1
             if self._control_budget < 0:
-                raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many control frames")
+                raise ProtocolError(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL_FRAMES)
 
     # -- the wsproto path --------------------------------------------------------------------------------------------
 
@@ -436,6 +436,11 @@ class WebSocket(Sender):
         """Enter the state CLOSED, because the transport is lost."""
         self._enter_closed()
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a message or a frame has arrived in part."""
+        return self._partial is not None or self._wsproto_remaining > 0
+
     def tick(self, now: float, *, paused: bool = False) -> Ended | None:
         """Refill the budget for control frames, and fail a connection whose message takes too long.
 
@@ -450,8 +455,7 @@ class WebSocket(Sender):
             earned = (now - self._last_tick) * self._options.control_frames_per_second
             self._control_budget = min(self._options.control_frames_burst, self._control_budget + earned)
         self._last_tick = now
-        unfinished = self._partial is not None or self._wsproto_remaining
-        if paused or self.has_more or not unfinished:
+        if paused or self.has_more or not self.is_unfinished:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)

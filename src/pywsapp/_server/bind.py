@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -246,3 +247,9 @@ def _cannot_listen(where: str, why: str) -> ConfigurationError:
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_raised_here(exc: BaseException) -> bool:
+    """Return whether this module has raised an exception."""
+    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
+    return frame.f_globals.get("__name__") == __name__

@@ -32,7 +32,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
-from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,17 +39,17 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
-from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
-from pywsapp._protocol.handshake import accept, check_upgrade, choose_subprotocol, is_upgrade
+from pywsapp._limits.over_limit import OverLimit
+from pywsapp._protocol.handshake import check_upgrade, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
-from pywsapp._protocol.websocket import WebSocket
-from pywsapp._request_state import access_of, make_access
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import address_of_peer, has_address
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.tls import note_certificate
+from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
@@ -273,11 +272,11 @@ class HttpConnection:
         if server.proxies:
             server.proxies.apply_forwarded(request, self._peername, header)
         self._request = request
-        ssl_object = self._transport.get_extra_info("ssl_object")
-        if ssl_object is not None and ssl_object.context.verify_mode != CERT_NONE:
-            make_access(request).certificate = ssl_object.getpeercert() or None
+        note_certificate(request, self._transport)
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
+            if self._is_handshake and server.admission is not None:
+                server.admission.check(request)
             server.check_capacity()
             server.pending.remove(pending)
         answer: Accept | Response | Awaitable[Accept | Response]
@@ -344,37 +343,14 @@ class HttpConnection:
         elif isinstance(answer, Accept) and self._is_handshake:
             self._accept(self._request, answer)
             self._enter(HttpState.UPGRADED)
+            self._server.counts.handshakes += 1
             self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
     def _accept(self, request: Request, answer: Accept) -> None:
-        component = answer.component
-        assert component is not None
-        options = answer.options or self._server.options
-        subprotocol = answer.subprotocol
-        if subprotocol is None:
-            supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
-            subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
-        access = access_of(request)
-        if subprotocol is None and access is not None:
-            subprotocol = access.subprotocol
-        if access is not None and self._server.runtime.users is not None:
-            self._server.runtime.users.check(request)
-        response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
-        transport, runtime = self._transport, self._server.runtime
-        ws = WebSocket(client=False, options=options, deflate=deflate)
-        lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
-        transport.write(response)
-        if options.high_water != self._server.options.high_water:
-            transport.set_write_buffer_limits(high=options.high_water)
-        transport.set_protocol(lifecycle)
-        runtime.connections.add(lifecycle)
-        runtime.connections.discard(self)
-        if access is not None:
-            runtime.user_changed(lifecycle.conn)
-        logger.debug("%r opened", lifecycle.conn)
+        lifecycle = upgrade(self, self._server, request, answer, self._transport)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
         lifecycle.open(bytes(self._trailing))
@@ -391,7 +367,9 @@ class HttpConnection:
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line)
             self._respond(Response.refusal(refuse))
-        logger.info("%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
+        self._server.counts.refused[refuse.status] += 1
+        level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO  # what its report logs is not repeated
+        logger.log(level, "%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""

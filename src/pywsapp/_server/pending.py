@@ -83,11 +83,13 @@ class PendingConnections:
 
     Attributes:
         evicted: how many made place for others since the last log line.
+        total_evicted: how many made place for others since the start.
     """
 
     def __init__(self, options: Options, limit: int, open_connections: Callable[[], int], max_files: int) -> None:
         self.limit = limit
         self.evicted = 0
+        self.total_evicted = 0
         self._options = options
         self._open_connections = open_connections
         self._max_files = max_files
@@ -117,6 +119,7 @@ class PendingConnections:
         if entries and (len(entries) >= self.limit or self.admitted + len(entries) >= self._max_files):
             oldest, its_owner = next(iter(entries.items()))
             self.evicted += 1
+            self.total_evicted += 1
             self.remove(oldest)
             its_owner.evict()
         entry = PendingConnection(deadline, has_protocol)

@@ -63,6 +63,10 @@ class Proxies:
     def __bool__(self) -> bool:
         return self._unix or len(self._networks) > 0
 
+    def __contains__(self, address: object) -> bool:
+        """Return whether an IP address is that of a trusted proxy."""
+        return address in self._networks
+
     def trust(self, peer: Any) -> bool:
         """Return whether a peer is trusted; `peer` is what `socket.getpeername` returns, or None if it is unknown."""
         if isinstance(peer, tuple):

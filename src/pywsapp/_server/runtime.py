@@ -63,6 +63,8 @@ class Runtime:
         options: its time limits decide how often `tick` is called for each connection.
         on_ended: called with each connection that has ended; must not raise.
         timed: further objects whose `tick` is called.
+        on_disconnected: called with each connection that has lost its transport while its handlers still run; must not
+            raise.
         users: the connections of each user; None if there is no App.
 
     Attributes:
@@ -77,12 +79,14 @@ class Runtime:
         options: Options,
         on_ended: Callable[[Any], None] | None = None,
         timed: Sequence[Timed] = (),
+        on_disconnected: Callable[[Any], None] | None = None,
         users: UserService | None = None,
     ) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
         self._options = options
         self._on_ended = on_ended
+        self._on_disconnected = on_disconnected
         self.expiries = Expiries()
         self.users = users
         if users is not None:
@@ -100,6 +104,8 @@ class Runtime:
     def disconnected(self, connection: Any) -> None:
         """Note that a connection has lost its transport, while its handlers still run."""
         self._disconnected.add(connection)
+        if self._on_disconnected is not None:
+            self._on_disconnected(connection)
 
     def user_changed(self, conn: Connection) -> None:
         """Note that a connection has a user, or another one than before, or one with another expiry."""
@@ -175,6 +181,8 @@ class Runtime:
             options.ping_interval or options.ping_timeout,
             options.close_timeout,
             options.message_timeout,
+            options.idle_timeout or options.ping_timeout,
+            options.max_connection_age or options.ping_timeout,
         )
         interval = min(1.0, max(0.02, shortest / 4))
         while True:

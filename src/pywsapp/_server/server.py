@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._lifecycle.lifetime import IDLE_TIMEOUT, MAX_CONNECTION_AGE
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.over_limit import OverLimit
+from pywsapp._limits.report import LimitReport
 from pywsapp._server.accept import serve_sockets
+from pywsapp._server.admission import Admission, Counting
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp._server.connection_log import ConnectionLog
+from pywsapp._server.counts import ServerCounts
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
-from pywsapp._server.runtime import Runtime, end_one
+from pywsapp._server.runtime import Runtime, Timed, end_one
 from pywsapp._server.watchdog import Watchdog
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
@@ -54,7 +60,22 @@ _RESERVED_FILES = 64
 #: Bytes. When a block of this size is freed, glibc keeps as much memory for the next messages. Without it, every large
 #: message pays for page faults again, which cost several times as much as the message.
 _KEPT_BY_MALLOC = 8 * 1024 * 1024
+#: The limits: what happens above each, for the log, and the level of its lines.
+_REPORTS = {
+    "max_connections": ("refused a request above max_connections of the App", logging.WARNING),
+    "max_handshakes_per_second": ("refused a handshake above max_handshakes_per_second of the App", logging.WARNING),
+    "max_connections_per_address": ("refused a handshake above max_connections_per_address", logging.WARNING),
+    "max_connections_per_user": ("a user has reached max_connections_per_user", logging.WARNING),
+    MAX_CONNECTION_AGE: ("closed a connection that has reached Options.max_connection_age", logging.INFO),
+    IDLE_TIMEOUT: ("closed a connection after Options.idle_timeout", logging.INFO),
+    "untrusted_proxy": (
+        "refused a private address again and again: if a proxy has it, add it to trusted_proxies of the App",
+        logging.WARNING,
+    ),
+}
 _DRAIN_BATCH = 100
+#: Seconds after which a client should come again if there are too many connections, at most.
+_RETRY_SECONDS = 10
 _DRAIN_PAUSE = 0.05  # seconds between two batches, on average
 #: Seconds between two checks for unfinished handshakes. The first check comes after a pause too, because sockets that
 #: were accepted just now are not in `Runtime.connections` yet.
@@ -67,8 +88,7 @@ class Server:
     Args:
         component: handles every handshake and request; usually a router.
         options: the limits of connections, unless the component returns other options.
-        max_connections: when the server has more connections, it refuses handshakes and requests with 503. By default
-            the limit of open files decides. Connections without a complete request do not count.
+        limits: the limits of handshakes and connections. By default the limit of open files decides.
         proxies: the proxies and load balancers that the server trusts; by default none.
         handshake_grace: seconds that a drain waits for the handshakes of accepted connections. They are not refused
             while another process already accepts on the same sockets.
@@ -77,12 +97,16 @@ class Server:
             `pywsapp.access`.
         is_probe: returns whether a plain request is answered although the server has too many connections or drains.
         has_watchdog: whether a thread reports handlers that block the event loop.
-        max_pending: when the server has more connections without a complete request, it drops the oldest ones.
         count: the connections of all processes, which `max_connections` limits; None if there is only this process.
+        timed: further objects whose `tick` is called about once a second.
+        counting: what the limits of handshakes, addresses and users count with.
         users: the connections of each user; None if there is no App.
 
     Attributes:
+        admission: the limits of handshakes, addresses and users; None if there are none.
+        reports: how often each limit was exceeded, by its name.
         accepted: the number of connections since the start.
+        counts: what happened since the start.
         pending: the connections without an admitted request.
         sockets: the listening sockets.
         addresses: the listening addresses, each as `host:port` or `unix:path`; kept after the server has stopped.
@@ -92,19 +116,22 @@ class Server:
         self,
         component: MessageComponent,
         options: Options,
-        max_connections: int | None = None,
+        limits: ConnectionLimits | None = None,
         proxies: Proxies | None = None,
         handshake_grace: float = 0,
         *,
         app: Any = None,
         access_log: bool = False,
-        max_pending: int | None = None,
         is_probe: Callable[[Request], bool] = lambda request: False,
         has_watchdog: bool = True,
         count: ConnectionCount | None = None,
+        timed: Sequence[Timed] = (),
+        counting: Counting | None = None,
         users: UserService | None = None,
     ) -> None:
+        limits = limits or ConnectionLimits()
         self.app = app
+        self.counts = ServerCounts()
         self._count = count
         self.connection_log = ConnectionLog(access_log)
         self.component = component
@@ -112,13 +139,17 @@ class Server:
         self.proxies = proxies or Proxies()
         self.is_probe = is_probe
         self._has_watchdog = has_watchdog
-        self.runtime = Runtime(options, self._connection_ended, users=users)
+        self.runtime = Runtime(options, self._connection_ended, on_disconnected=self._connection_lost, users=users)
         files = _connections_allowed()
-        self.max_connections = max_connections or files
+        self.max_connections = limits.max_connections or files
         self.pending = PendingConnections(
-            options, min(max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
+            options, min(limits.max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
         )
-        self.runtime.timed = (self.pending,)
+        self.runtime.timed = (self.pending, self, *timed)
+        self.reports = make_reports()
+        self.admission: Admission | None = None
+        if limits.limits_handshakes:
+            self.admission = Admission(limits, counting or Counting(), self.proxies, self.reports)
         self.draining = False
         self.accepted = 0
         self.sockets: list[socket.socket] = []
@@ -220,7 +251,9 @@ class Server:
         if total > self.max_connections:
             if self._count is not None:
                 self._count.update(number)
-            raise Refuse(503, [("Retry-After", "5")], "the server has too many connections")
+            self.reports["max_connections"].exceeded(f"{self.max_connections} are open", time.monotonic())
+            seconds = random.randint(1, _RETRY_SECONDS)  # at random, so that clients do not come again all at once
+            raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many connections")
 
     def check_not_draining(self) -> None:
         """Refuse a request or handshake if the server drains.
@@ -246,7 +279,27 @@ class Server:
         if self._count is not None:
             self._count.update(self.pending.admitted)
         if isinstance(connection, Lifecycle):
+            if connection.machine.limit is not None:
+                self.counts.closed_by_limit[connection.machine.limit] += 1
             self.connection_log.closed(connection.conn)
+            self._connection_lost(connection)
+            lifetime = connection.lifetime
+            if lifetime is not None and lifetime.exceeded is not None:
+                self.reports[lifetime.exceeded].exceeded(connection.conn, time.monotonic())
+
+    def _connection_lost(self, connection: Lifecycle) -> None:
+        """Note that the transport of a WebSocket is lost, while its handlers may still run."""
+        if self.admission is not None:
+            self.admission.release(connection.conn.request)
+
+    def tick(self, now: float) -> None:
+        """Write the log lines of limits that are due.
+
+        Args:
+            now: seconds of the event loop's clock, which is not that of the reports.
+        """
+        for report in self.reports.values():
+            report.tick(time.monotonic())
 
     def _log_accept_error(self, exc: OSError) -> None:
         assert self._stop is not None
@@ -287,6 +340,11 @@ class Server:
             await self.runtime.wait_empty()
         if scope.cancelled_caught:
             logger.warning("%d connections did not end in time and are aborted", len(self.runtime.connections))
+
+
+def make_reports() -> dict[str, LimitReport]:
+    """Return new reports of all limits, by their names."""
+    return {name: LimitReport(text, level=level) for name, (text, level) in _REPORTS.items()}
 
 
 def _connections_allowed() -> int:

@@ -9,8 +9,14 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from pywsapp._request_state import make_access
 from pywsapp.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from pywsapp._transports.base import Transport
+    from pywsapp.http import Request
 
 logger = logging.getLogger("pywsapp")
 
@@ -127,3 +133,10 @@ def _refuse_to_ask() -> str:
 
 def _name(path: FilePath) -> str:
     return repr(os.fspath(path))
+
+
+def note_certificate(request: Request, transport: Transport) -> None:
+    """Store the certificate of the client, if the context of the server verifies certificates of clients."""
+    ssl_object = transport.get_extra_info("ssl_object")
+    if ssl_object is not None and ssl_object.context.verify_mode != ssl.CERT_NONE:
+        make_access(request).certificate = ssl_object.getpeercert() or None

@@ -285,7 +285,7 @@ class Router(MessageComponent):
                     set_guard(request, route.authenticate)
                     routed = _routed(request, route, params, rest)
                     answer = ask_handler(route.target, routed)
-                    return then(answer, partial(_response, route.target))
+                    return then(answer, partial(as_response, route.target))
                 allowed += route.methods
             elif websocket is None and not allowed:
                 return _ask_mounted(request, route, params, rest)
@@ -390,7 +390,12 @@ def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer
     )
 
 
-def _response(handler: HttpHandler, value: Any) -> Response:
+def as_response(handler: HttpHandler, value: Any) -> Response:
+    """Return the Response for what a handler of plain HTTP returned.
+
+    Raises:
+        TypeError: the handler returned something else.
+    """
     if isinstance(value, Response):
         return value
     if isinstance(value, (str, bytes)):

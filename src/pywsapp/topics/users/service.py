@@ -80,7 +80,7 @@ class UserService:
         self._remember_seconds = options.handshake_timeout + _SPARE_SECONDS
         self._relay: Relay | None = None
         self._is_running = False
-        self._expects_users = False
+        self._expects_users: Callable[[], bool] = bool
         self._open_connections: Callable[[], Iterable[Connection]] = tuple
         self._index: dict[str, dict[Connection, None]] | None = None  # None until users are used
         self._remembered: dict[str, _Remembered] = {}  # the disconnects of the last seconds, the oldest first
@@ -89,9 +89,15 @@ class UserService:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def expect_users(self) -> None:
-        """Subscribe to the events from the start on, because a route has a guard."""
-        self._expects_users = True
+    def use_app(self, keys: UserKeys, expects_users: Callable[[], bool]) -> None:
+        """Use the settings of an App.
+
+        Args:
+            keys: makes the keys of users.
+            expects_users: returns whether a route has a guard; the service then subscribes to the events before the
+                App listens. It is called when the App starts.
+        """
+        self.keys, self._expects_users = keys, expects_users
 
     def use_connections(self, open_connections: Callable[[], Iterable[Connection]]) -> None:
         """Use a function that returns all open connections of this process."""
@@ -100,7 +106,7 @@ class UserService:
     def start(self, relay: Relay | None) -> None:
         """Start with a broker, if there is one."""
         self._relay, self._is_running = relay, True
-        if self._expects_users:
+        if self._expects_users():
             self._subscribe()
 
     def stop(self) -> None:
@@ -139,8 +145,8 @@ class UserService:
         access = access_of(conn.request)
         if access is None or access.user is None:
             return
-        if not self._expects_users:
-            self._subscribe()
+        if self._relay is not None:
+            self._relay.subscribe(USERS_TOPIC)  # without effect if a guard was expected
         if self._index is not None:
             self._add(self._index, conn, access)
 

@@ -1,0 +1,231 @@
+"""The limits of handshakes: how many in a second, and how many connections of one address and of one user.
+
+An address counts with its network: IPv6 addresses by /64, because a client has at least that many. The address of a
+trusted proxy does not count, because it is not the client's, and neither does a client on a Unix socket.
+
+A connection counts from the moment at which its handshake is accepted until its transport is lost. A client that
+connects again is not refused because of a handler of its old connection that still runs. An address that has too many
+connections is refused before its component is asked; the number is checked again when the handshake is accepted, since
+the decision of a component can take its time. The user is known only then.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pywsapp._addresses import is_private
+from pywsapp._limits import client_keys
+from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.handshake_rate import HandshakeRate
+from pywsapp._limits.key_counts import KeyCounts
+from pywsapp._limits.over_limit import OverLimit
+from pywsapp._limits.report import LimitReport
+from pywsapp._request_state import access_of
+from pywsapp.close_codes import CloseCode
+from pywsapp.options import TooMany
+
+if TYPE_CHECKING:
+    from pywsapp._server.proxies import Proxies
+    from pywsapp.connection import Connection
+    from pywsapp.http import Request
+
+logger = logging.getLogger("pywsapp")
+
+#: Refusals of one private address in a row that look as if a proxy was not trusted.
+_SUSPICIOUS = 10
+
+
+def user_key(request: Request) -> str | None:
+    """Return what names the user of a handshake: the subject of its credentials, or a name; None without a user.
+
+    Raises:
+        TypeError: the user has no name.
+    """
+    access = access_of(request)
+    if access is None:
+        return None
+    return client_keys.user_key(access.user) if access.subject is None else access.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What the admission of a process counts with.
+
+    Args:
+        addresses: the connections of each address.
+        users: the connections of each user.
+        processes: among how many processes the handshakes per second are divided.
+        user_key: returns what names the user of a handshake; None if it has no user.
+    """
+
+    addresses: KeyCounts = field(default_factory=KeyCounts)
+    users: KeyCounts = field(default_factory=KeyCounts)
+    processes: int = 1
+    user_key: Callable[[Request], str | None] = user_key
+
+
+class Place:
+    """What one connection counts for.
+
+    Args:
+        address: its network, or None.
+        user: its user, or None.
+
+    Attributes:
+        conn: the connection; the HTTP connection sets it.
+    """
+
+    __slots__ = ("address", "conn", "user")
+
+    def __init__(self, address: str | None, user: str | None) -> None:
+        self.address = address
+        self.user = user
+        self.conn: Connection | None = None
+
+
+class Admission:
+    """Admits the handshakes of a server, or refuses them.
+
+    Args:
+        limits: the limits.
+        counting: what to count with.
+        proxies: the trusted proxies, whose addresses do not count.
+        reports: the reports of limits by their names.
+
+    Attributes:
+        counting: what it counts with.
+        reports: the reports.
+    """
+
+    def __init__(
+        self, limits: ConnectionLimits, counting: Counting, proxies: Proxies, reports: Mapping[str, LimitReport]
+    ) -> None:
+        self._limits = limits
+        self.counting = counting
+        self._proxies = proxies
+        self.reports = reports
+        rate = limits.max_handshakes_per_second
+        self._rate = None if rate is None else HandshakeRate(rate / counting.processes)
+        self._places: dict[Request, Place] = {}
+        self._users: dict[str, dict[Place, None]] = {}  # the oldest connection first
+        self._closes_oldest = limits.on_too_many is TooMany.CLOSE_OLDEST
+        self._suspected: tuple[str, int] = ("", 0)  # a private address, and how often it was refused in a row
+
+    def __len__(self) -> int:
+        """Return the number of connections that count."""
+        return len(self._places)
+
+    def check(self, request: Request) -> None:
+        """Refuse a handshake before its component is asked, if that is possible.
+
+        Raises:
+            OverLimit: with 503 above the rate, and with 429 if its address has too many connections.
+        """
+        if self._rate is not None and (wait := self._rate.take(time.monotonic())):
+            self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
+            seconds = random.randint(1, math.ceil(wait))
+            raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
+        address = self._address_of(request)
+        limit = self._limits.max_connections_per_address or 0
+        if address is not None and self.counting.addresses.total(address) >= limit:
+            raise self._too_many_of_address(address)
+
+    def admit(self, request: Request) -> Place:
+        """Count a handshake that is accepted now; return its place, which needs the connection.
+
+        Raises:
+            OverLimit: with 429 if its address or its user has too many connections.
+        """
+        address = self._address_of(request)
+        user = None if self._limits.max_connections_per_user is None else self.counting.user_key(request)
+        if address is not None:
+            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
+            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
+                self.counting.addresses.remove(address)
+                raise self._too_many_of_address(address)
+        place = Place(address, user)
+        if user is not None:
+            try:
+                self._count_user(user, place)
+            except OverLimit:
+                if address is not None:
+                    self.counting.addresses.remove(address)
+                raise
+        self._places[request] = place
+        return place
+
+    def release(self, request: Request) -> None:
+        """Count the connection of a request no longer; does nothing if it does not count."""
+        place = self._places.pop(request, None)
+        if place is not None:
+            if place.address is not None:
+                self.counting.addresses.remove(place.address)
+            self._release_user(place)
+
+    def _release_user(self, place: Place) -> None:
+        user, place.user, place.conn = place.user, None, None
+        if user is not None:
+            self.counting.users.remove(user)
+            if self._closes_oldest:
+                places = self._users[user]
+                del places[place]
+                if not places:
+                    del self._users[user]
+
+    def _address_of(self, request: Request) -> str | None:
+        """Return what the address of a request counts as; None if it does not count."""
+        address = request.remote_address
+        if self._limits.max_connections_per_address is None or not address or address in self._proxies:
+            return None
+        return client_keys.address_key(address)
+
+    def _too_many_of_address(self, address: str) -> OverLimit:
+        self.reports["max_connections_per_address"].exceeded(address, time.monotonic())
+        self._suspect(address)
+        return OverLimit(429, body="too many connections from this address")
+
+    def _suspect(self, address: str) -> None:
+        """Log that a proxy may be missing in `trusted_proxies`, if a private address is refused again and again."""
+        suspected, times = self._suspected
+        times = times + 1 if address == suspected else 1
+        self._suspected = address, times
+        if times == _SUSPICIOUS and is_private(address):
+            self.reports["untrusted_proxy"].exceeded(address, time.monotonic())
+
+    def _count_user(self, user: str, place: Place) -> None:
+        limit, users = self._limits.max_connections_per_user or 0, self.counting.users
+        report = self.reports["max_connections_per_user"]
+        if not self._closes_oldest:
+            users.add(user)
+            if users.total(user) > limit:
+                users.remove(user)
+                report.exceeded(user, time.monotonic())
+                raise OverLimit(429, body="too many connections of this user")
+            return
+        while len(places := self._users.get(user, {})) >= limit:
+            oldest = next(iter(places))
+            conn = oldest.conn
+            self._release_user(oldest)  # first, since it does not count while it waits for the peer's close frame
+            report.exceeded(user, time.monotonic())
+            if conn is not None:
+                _close(conn)
+        users.add(user)
+        self._users.setdefault(user, {})[place] = None
+
+
+def _peer(request: Request) -> str:
+    return request.remote_address or "local"
+
+
+def _close(conn: Connection) -> None:
+    try:
+        conn.close(CloseCode.POLICY_VIOLATION, "too many connections of this user")
+    except Exception:  # of its transport; the new connection must not fail for it
+        logger.exception("closing %r failed", conn)
+        conn.abort()

@@ -1,0 +1,212 @@
+"""Middleware that gives requests and connections a session (Ratchet's SessionProvider)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from pywsapp._access import ask_handler
+from pywsapp._hooks import must_await, then
+from pywsapp.component import Accept, ComponentFactory, MessageComponent
+from pywsapp.exceptions import ConfigurationError, Refuse, SessionEnded, SessionUnavailable
+from pywsapp.http import Request, Response, _set_session
+from pywsapp.middleware.base import Application, HandshakeMiddleware
+from pywsapp.routing.router import HttpHandler, as_response
+from pywsapp.sessions.base import SessionStore
+from pywsapp.sessions.service import SessionService
+from pywsapp.sessions.urls import as_session_store
+
+AnswerT = TypeVar("AnswerT", Accept, Response)
+#: What a route takes: a store, its URL, False for no sessions, or None and True for the store of the App.
+Sessions = SessionStore | str | bool | None
+logger = logging.getLogger("pywsapp")
+
+_RETRY_SECONDS = "1"
+
+
+class SessionMiddleware(HandshakeMiddleware):
+    """Loads `request.session` before the component inside is asked, and saves it with the answer.
+
+    It acts on handshakes and on plain HTTP requests. The session of an accepted connection is `conn.session`; the
+    middleware costs nothing for a message. While the store is unavailable, requests are answered with status 503.
+    `App.route`, `App.http` and `App(session_store=...)` add it.
+
+    Args:
+        component: the component or App inside, as for `HandshakeMiddleware`.
+        store: the store, or its URL: "memory", "redis://localhost" or "memcached://localhost".
+
+    Attributes:
+        store: the store.
+
+    Raises:
+        ConfigurationError: `component` cannot be routed, or the store is not valid.
+    """
+
+    def __init__(self, component: MessageComponent | ComponentFactory | Application, store: SessionStore | str) -> None:
+        super().__init__(component)
+        self.store = as_session_store(store)
+        self._service = SessionService(self.store)
+
+    async def on_handshake(self, request: Request) -> Accept:
+        """Load the session, and return what the component inside decides, with a cookie if there must be one."""
+        return await _with_session(self._service, request, lambda: self._ask_inside(request), _add_to_accept)
+
+    async def on_request(self, request: Request) -> Response:
+        """Load the session, and return the answer of the component inside, with a cookie if there must be one."""
+        return await _with_session(self._service, request, lambda: self._request_inside(request), _add_to_response)
+
+
+def handler_with_sessions(handler: HttpHandler, store: SessionStore) -> HttpHandler:
+    """Return a handler of plain HTTP that gives its requests a session."""
+    service = SessionService(store)
+
+    @functools.wraps(handler)
+    async def with_session(request: Request) -> Response:
+        return await _with_session(service, request, lambda: _ask(handler, request), _add_to_response)
+
+    with_session._passes_on = True  # type: ignore[attr-defined]
+    return with_session
+
+
+def _ask(handler: HttpHandler, request: Request) -> Response | Awaitable[Response]:
+    return then(ask_handler(handler, request), partial(as_response, handler))
+
+
+async def _with_session(
+    service: SessionService,
+    request: Request,
+    ask: Callable[[], AnswerT | Awaitable[AnswerT]],
+    add_cookie: Callable[[AnswerT, str | None], AnswerT],
+) -> AnswerT:
+    try:
+        session = await service.open(request)
+        _set_session(request, session)
+        try:
+            found: Any = ask()
+            answer: AnswerT = await found if must_await(found) else found
+        except Refuse as refuse:
+            raise _add_to_refuse(refuse, await service.finish(session)) from refuse
+        except BaseException:
+            service.abandon(session)
+            raise
+        return add_cookie(answer, await service.finish(session))
+    except SessionUnavailable:  # the log has it
+        headers = [("Retry-After", _RETRY_SECONDS)]
+        raise Refuse(503, headers, "sessions are not available at the moment") from None
+    except SessionEnded:
+        raise Refuse(403, body="the session has ended") from None
+
+
+def _add_to_accept(accept: Accept, cookie: str | None) -> Accept:
+    if cookie is None:
+        return accept
+    return dataclasses.replace(accept, headers=(*accept.headers, ("Set-Cookie", cookie)))
+
+
+def _add_to_response(response: Response, cookie: str | None) -> Response:
+    response = copy.copy(response)  # a program can return the same one again and again
+    response.headers = _fields(response.headers, cookie)
+    return response
+
+
+def _add_to_refuse(refuse: Refuse, cookie: str | None) -> Refuse:
+    return Refuse(refuse.status, _fields(refuse.headers, cookie), refuse.body)
+
+
+def _fields(fields: tuple[tuple[str, str], ...], cookie: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the fields of an answer with a cookie; caches must not give the answer to another client."""
+    added = [("Vary", "Cookie")]
+    if cookie is not None:
+        added.append(("Set-Cookie", cookie))
+        if not any(name.lower() == "cache-control" for name, _ in fields):
+            added.append(("Cache-Control", "no-store"))
+    return (*fields, *added)
+
+
+class AppSessions:
+    """The session stores of an App: that of its routes, and those of single routes. Created by the App.
+
+    Args:
+        store: the store of the App, or its URL; None for none.
+        on_shutdown: registers a shutdown hook of the App.
+
+    Raises:
+        ConfigurationError: the store is not valid.
+    """
+
+    def __init__(self, store: SessionStore | str | None, on_shutdown: Callable[[Callable[[], Any]], Any]) -> None:
+        self._on_shutdown = on_shutdown
+        self._stores: list[SessionStore] = []
+        self._included: list[AppSessions] = []
+        self._store = None if store is None else self._used(as_session_store(store))
+
+    def around(self, component: Any, sessions: Sessions) -> Any:
+        """Return a component with the middleware around it, if its route has sessions.
+
+        Raises:
+            ConfigurationError: `sessions` is not valid.
+        """
+        has_own = self.note(component)
+        store = self._store_for(sessions)
+        if store is None or (has_own and sessions is None):
+            return component
+        return SessionMiddleware(component, store)
+
+    def note(self, component: object) -> bool:
+        """Note the store of a component that has the middleware already, and return whether it has."""
+        while isinstance(component, HandshakeMiddleware):
+            if isinstance(component, SessionMiddleware):
+                self._used(component.store)
+                return True
+            component = component.component
+        return False
+
+    def around_handler(self, handler: HttpHandler, sessions: Sessions) -> HttpHandler:
+        """Return a handler of plain HTTP that has sessions, if its route has them.
+
+        Raises:
+            ConfigurationError: `sessions` is not valid.
+        """
+        store = self._store_for(sessions)
+        return handler if store is None or not callable(handler) else handler_with_sessions(handler, store)
+
+    def check_shared(self) -> None:
+        """Check that several workers see the same sessions.
+
+        Raises:
+            ConfigurationError: a store is not shared between processes.
+        """
+        for store in self._stores:
+            if not store.is_shared:
+                raise ConfigurationError(
+                    f"{store.name} belongs to one process, and workers would each have another one: "
+                    "use redis:// or memcached://"
+                )
+        for other in self._included:
+            other.check_shared()
+
+    def include(self, other: AppSessions) -> None:
+        """Check the stores of a mounted App too; its shutdown hooks are hooks of this App anyway."""
+        self._included.append(other)
+
+    def _store_for(self, sessions: Sessions) -> SessionStore | None:
+        if sessions is None:
+            return self._store
+        if sessions is False:
+            return None
+        if sessions is True:
+            if self._store is None:
+                raise ConfigurationError("sessions=True needs App(session_store=...); or name a store here")
+            return self._store
+        return self._used(as_session_store(sessions))
+
+    def _used(self, store: SessionStore) -> SessionStore:
+        if store not in self._stores:
+            self._stores.append(store)
+            self._on_shutdown(store.aclose)
+        return store
