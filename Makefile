@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 60
-COVERED_BY := tests/protocol tests/middleware \
+COVERED_BY := tests/protocol tests/middleware tests/limits \
 	$(patsubst %,tests/test_%.py,addresses close_codes exceptions options request response)
 DECLARATIONS := $(shell find src -name '*.pxd')
 COMPILED := $(DECLARATIONS) $(wildcard $(DECLARATIONS:.pxd=.py) $(DECLARATIONS:.pxd=.pyx))

@@ -1,4 +1,4 @@
-"""What is kept beside `Request.state`: who the user of a request is, so that a request without one has no attribute."""
+"""What is kept beside `Request.state`: the user and the session of a request, so that one without has no attributes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pywsapp.http import Request
+    from pywsapp.sessions.session import Session
 
 
 class Access:
-    """What is known of the user of one request, and of the connection that it opens; `pywsapp._access` fills it.
+    """What is known of the client of one request, and of the connection that it opens; `pywsapp._access` fills it.
 
     Attributes:
         guard: must be called before the request is answered; None if there is none left.
@@ -21,6 +22,7 @@ class Access:
         subject: names the user; None if the guard does not say.
         subprotocol: the subprotocol to accept with if the component has chosen none.
         certificate: the certificate of the client.
+        session: the session of the client; `pywsapp.middleware.session` sets it. None without one.
         asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
         user_key: the key under which `app.users` knows the connection; None if it does not know it.
     """
@@ -31,6 +33,7 @@ class Access:
         "expires_at",
         "guard",
         "passed",
+        "session",
         "subject",
         "subprotocol",
         "user",
@@ -45,6 +48,7 @@ class Access:
         self.subject: str | None = None
         self.subprotocol: str | None = None
         self.certificate: dict[str, Any] | None = None
+        self.session: Session | None = None
         self.asked_at = 0.0
         self.user_key: str | None = None
 

@@ -129,7 +129,9 @@ class App:
         user_key: UserKey | None = None,
     ) -> None:
         self.options = Options() if options is None else options
-        self.router = Router(http_host, server_options=self.options, authenticate=authenticate)
+        self._sessions = AppSessions(session_store)
+        guard = self._sessions.guard(authenticate)
+        self.router = Router(http_host, server_options=self.options, authenticate=guard)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self.topics.users.use_app(UserKeys(user_key), lambda: has_guards(self.router))
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
@@ -143,7 +145,7 @@ class App:
         )
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
-        self._sessions = AppSessions(session_store, self.on_shutdown)
+        self._sessions.close_by(self.on_shutdown)
         self._mounted: list[App] = []
         self._is_mounted = False
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
@@ -399,7 +401,7 @@ class App:
         new = inner if isinstance(inner, App) and inner not in self._mounted else None
         if new is not None:
             new._check_can_be_mounted_on(self)
-        self.router.mount(path, target, http_host=http_host, authenticate=authenticate)
+        self.router.mount(path, target, http_host=http_host, authenticate=self._sessions.guard(authenticate))
         self._sessions.note(component)
         if new is not None:
             self._sessions.include(new._sessions)

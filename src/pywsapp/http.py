@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Headers", "QueryParams", "Request", "Response"]
 
-#: Where `Request.state` keeps the session, so that a request without one has no attribute for it.
-_SESSION = "_session"
 _MAX_QUERY_FIELDS = 1000  # a head is bounded, but a hostile query could still become 16,000 objects
 
 
@@ -245,13 +243,13 @@ class Request:
         Raises:
             ConfigurationError: the route has no sessions.
         """
-        session: Session | None = getattr((self._origin or self)._state, _SESSION, None)
-        if session is None:
+        access = access_of(self)
+        if access is None or access.session is None:
             raise ConfigurationError(
                 "this route has no sessions: set session_store of the App, or sessions of app.route or app.http, "
                 "for example to 'memory' or 'redis://localhost'"
             )
-        return session
+        return access.session
 
     async def read(self, max_size: int = 64 * 1024) -> bytes:
         """Return the body; waits until it has arrived.
@@ -388,7 +386,13 @@ def _new_headers(items: list[tuple[str, str]]) -> Headers:
 
 def _set_session(request: Request, session: Session) -> None:
     """Set what `Request.session` and `Connection.session` return."""
-    setattr(request.state, _SESSION, session)
+    make_access(request).session = session
+
+
+def _has_session(request: Request) -> bool:
+    """Return whether a request has a session."""
+    access = access_of(request)
+    return access is not None and access.session is not None
 
 
 def _pack_headers(headers: Headers) -> None:

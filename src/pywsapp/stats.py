@@ -25,8 +25,9 @@ class Stats:
         evicted_connections: pending connections that made place for others; see `App(max_pending=...)`.
         handshakes: handshakes that were accepted.
         refused: handshakes and requests that were refused, by the HTTP status of the answer.
-        closed_by_limit: connections that the server closed, by the name of the option that they exceeded:
-            "control_frames_per_second", and "max_outbox" with `SlowConsumer.CLOSE`.
+        limits: how often each limit of connections was exceeded, by the name of the option: the limits of `App`,
+            "max_connection_age", "idle_timeout", "control_frames_per_second", and "max_outbox" with
+            `SlowConsumer.CLOSE`. "untrusted_proxy" counts handshakes that were refused to what looks like a proxy.
         rate_limits: what each `RateLimit` has done, by its name.
         topics: the numbers of `app.topics.stats`, with those of the broker.
     """
@@ -37,6 +38,6 @@ class Stats:
     evicted_connections: int
     handshakes: int
     refused: Mapping[int, int]
-    closed_by_limit: Mapping[str, int]
+    limits: Mapping[str, int]
     rate_limits: Mapping[str, RateLimitStats]
     topics: TopicStats

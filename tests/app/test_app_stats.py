@@ -72,10 +72,10 @@ async def test_control_frames_above_the_limit_are_counted() -> None:
         await client.stream.send(frame(PING) * 10)
         assert await client.receive_close() == 1008
         await component.until_called("close")
-        assert app.stats().closed_by_limit == {"control_frames_per_second": 1}
+        assert app.stats().limits["control_frames_per_second"] == 1
         assert await other.close(1008, "too many control frames") == 1008  # it only says so
         await component.until_called("close", 2)
-        assert app.stats().closed_by_limit == {"control_frames_per_second": 1}
+        assert app.stats().limits["control_frames_per_second"] == 1
 
 
 async def test_slow_consumers_are_counted() -> None:
@@ -92,7 +92,7 @@ async def test_slow_consumers_are_counted() -> None:
         await component.until(lambda: component.conns and component.conns[0].close_code)
         await client.reset()
         await component.until_called("close")
-        assert app.stats().closed_by_limit == {"max_outbox": 1}
+        assert app.stats().limits["max_outbox"] == 1
 
 
 async def test_the_limits_of_a_mounted_app_are_those_of_the_app_that_runs() -> None:
@@ -104,6 +104,19 @@ async def test_the_limits_of_a_mounted_app_are_those_of_the_app_that_runs() -> N
         assert await client.message() == "hello"
         assert outer.stats().rate_limits == {"inner": (0, 0, 0)}
         assert inner.stats() == outer.stats()
+
+
+async def test_limits_of_connections_are_counted() -> None:
+    app = App(port=0, max_connections=1)
+    app.route("/", EchoServer())
+    async with serving(app) as server, server.client():
+        assert not any(app.stats().limits.values())
+        for _ in range(2):
+            with pytest.raises(AssertionError, match="503"):
+                async with server.client():
+                    pass
+        assert {name: number for name, number in app.stats().limits.items() if number} == {"max_connections": 2}
+        assert app.stats().refused == {503: 2}
 
 
 @pytest.mark.parametrize(("seconds", "lines"), [(5, 0), (15, 3)])

@@ -199,6 +199,22 @@ async def test_a_topic_without_a_history(caplog: pytest.LogCaptureFixture) -> No
     assert (code, len(found(log))) == (1011, 1)
 
 
+@pytest.mark.anyio
+async def test_a_new_session_on_an_open_connection(caplog: pytest.LogCaptureFixture) -> None:
+    class Counter(MessageComponent):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            conn.session["messages"] = 1
+            await conn.session.save()
+
+    app = App("localhost", 0, session_store="memory")
+    app.route("/counter", Counter())
+    async with running(app), peer_of(app) as peer:
+        await peer.open("/counter")
+        await peer.send(frame(TEXT, b"hello"))
+        await peer.receive_close()
+    assert set(logged(caplog)) & set(on_the_page())
+
+
 # -- when a client connects --------------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,15 @@ def test_a_user_without_a_name_fails_loudly_and_does_not_pass() -> None:
     assert client.sent == []
 
 
+def test_a_limit_works_without_an_app_that_counts_it() -> None:
+    limit = RateLimit(EchoServer(), messages_per_second=0.01, messages_burst=1, when_exceeded=Exceeded.DROP)
+    for app in (None, object()):
+        accept = limit.on_handshake(Request(app=app))
+        assert isinstance(accept, Accept)
+        assert isinstance(accept.component, RateLimit)
+    assert limit._limit.counts.stats == (0, 0, 0)
+
+
 def test_a_budget_lives_as_long_as_its_connection() -> None:
     limit = RateLimit(EchoServer(), messages_per_second=1e6, per="address")
     for number in range(100):

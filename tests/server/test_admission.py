@@ -72,6 +72,12 @@ def test_an_address_has_so_many_connections() -> None:
     assert admission.reports["max_connections_per_address"].count == 4
 
 
+def test_an_address_that_is_refused_uses_up_no_handshakes_of_others() -> None:
+    admission = made(max_connections_per_address=1, max_handshakes_per_second=2)
+    assert count_opened(admission, "192.0.2.1", 50) == 1
+    assert count_opened(admission, "192.0.2.2", 1) == 1
+
+
 @pytest.mark.parametrize(
     ("addresses", "networks"),
     [

@@ -58,7 +58,9 @@ class MessageBudget:
             return False
         if in_bytes is not None and not in_bytes.take(size, now):
             return False
-        return messages is None or messages.take(1, now)
+        if messages is not None:
+            messages.spend(1)
+        return True
 
     def must_ask(self, size: int, now: float) -> bool:
         """Return False: this process alone decides about a message for which `take` has returned False."""

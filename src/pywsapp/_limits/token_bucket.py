@@ -43,6 +43,10 @@ class TokenBucket:
             self._at = now
         return self._tokens + _SLACK >= amount
 
+    def spend(self, amount: float) -> None:
+        """Take tokens for which `has` has just returned True."""
+        self._tokens -= amount
+
     def take(self, amount: float, now: float) -> bool:
         """Take tokens if so many are there; return whether they are."""
         if self.has(amount, now):

@@ -25,7 +25,9 @@ def collect_stats(server: Server | None, topics: TopicRegistry, limits: AllMessa
         evicted_connections=0 if server is None else server.pending.total_evicted,
         handshakes=counts.handshakes,
         refused=dict(counts.refused),
-        closed_by_limit=dict(counts.closed_by_limit),
+        limits={}
+        if server is None
+        else {name: report.count for name, report in server.reports.items()} | counts.closed_by_limit,
         rate_limits=limits.stats,
         topics=topics.stats,
     )

@@ -127,14 +127,15 @@ class Admission:
         Raises:
             OverLimit: with 503 above the rate, and with 429 if its address has too many connections.
         """
-        if self._rate is not None and (wait := self._rate.take(time.monotonic())):
-            self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
-            seconds = random.randint(1, math.ceil(wait))
-            raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
         address = self._address_of(request)
         limit = self._limits.max_connections_per_address or 0
         if address is not None and self.counting.addresses.total(address) >= limit:
             raise self._too_many_of_address(address)
+        # After the address, so that one address cannot use up the handshakes of the others.
+        if self._rate is not None and (wait := self._rate.take(time.monotonic())):
+            self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
+            seconds = random.randint(1, math.ceil(wait))
+            raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
 
     def admit(self, request: Request) -> Place:
         """Count a handshake that is accepted now; return its place, which needs the connection.

@@ -11,7 +11,7 @@ class ServerCounts:
     Attributes:
         handshakes: accepted handshakes.
         refused: refused handshakes and requests by the HTTP status of the answer.
-        closed_by_limit: connections that the server closed, by the name of the exceeded limit.
+        closed_by_limit: closed connections by the option that they exceeded, for limits without a `LimitReport`.
     """
 
     __slots__ = ("closed_by_limit", "handshakes", "refused")
@@ -19,4 +19,4 @@ class ServerCounts:
     def __init__(self) -> None:
         self.handshakes = 0
         self.refused: Counter[int] = Counter()
-        self.closed_by_limit: Counter[str] = Counter()
+        self.closed_by_limit: Counter[str] = Counter(control_frames_per_second=0, max_outbox=0)

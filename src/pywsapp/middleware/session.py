@@ -6,15 +6,16 @@ import copy
 import dataclasses
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from pywsapp._access import ask_handler
+from pywsapp._access import Authenticate, ask_handler
 from pywsapp._hooks import must_await, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse, SessionEnded, SessionUnavailable
-from pywsapp.http import Request, Response, _set_session
+from pywsapp.http import Request, Response, _has_session, _set_session
 from pywsapp.middleware.base import Application, HandshakeMiddleware
 from pywsapp.routing.router import HttpHandler, as_response
 from pywsapp.sessions.base import SessionStore
@@ -69,7 +70,7 @@ def handler_with_sessions(handler: HttpHandler, store: SessionStore) -> HttpHand
     async def with_session(request: Request) -> Response:
         return await _with_session(service, request, lambda: _ask(handler, request), _add_to_response)
 
-    with_session._passes_on = True  # type: ignore[attr-defined]
+    with_session._passes_on = True  # type: ignore[attr-defined]  # the session is loaded before the guard is called
     return with_session
 
 
@@ -83,18 +84,28 @@ async def _with_session(
     ask: Callable[[], AnswerT | Awaitable[AnswerT]],
     add_cookie: Callable[[AnswerT, str | None], AnswerT],
 ) -> AnswerT:
-    try:
+    with _refusing():
         session = await service.open(request)
         _set_session(request, session)
         try:
             found: Any = ask()
             answer: AnswerT = await found if must_await(found) else found
         except Refuse as refuse:
-            raise _add_to_refuse(refuse, await service.finish(session)) from refuse
+            cookie = await service.finish(session)
+            if cookie is None:
+                raise
+            raise Refuse(refuse.status, _fields(refuse.headers, cookie), refuse.body) from refuse
         except BaseException:
             service.abandon(session)
             raise
         return add_cookie(answer, await service.finish(session))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse the request when the session cannot be loaded or saved."""
+    try:
+        yield
     except SessionUnavailable:  # the log has it
         headers = [("Retry-After", _RETRY_SECONDS)]
         raise Refuse(503, headers, "sessions are not available at the moment") from None
@@ -114,10 +125,6 @@ def _add_to_response(response: Response, cookie: str | None) -> Response:
     return response
 
 
-def _add_to_refuse(refuse: Refuse, cookie: str | None) -> Refuse:
-    return Refuse(refuse.status, _fields(refuse.headers, cookie), refuse.body)
-
-
 def _fields(fields: tuple[tuple[str, str], ...], cookie: str | None) -> tuple[tuple[str, str], ...]:
     """Return the fields of an answer with a cookie; caches must not give the answer to another client."""
     added = [("Vary", "Cookie")]
@@ -133,17 +140,44 @@ class AppSessions:
 
     Args:
         store: the store of the App, or its URL; None for none.
-        on_shutdown: registers a shutdown hook of the App.
 
     Raises:
         ConfigurationError: the store is not valid.
     """
 
-    def __init__(self, store: SessionStore | str | None, on_shutdown: Callable[[Callable[[], Any]], Any]) -> None:
-        self._on_shutdown = on_shutdown
+    def __init__(self, store: SessionStore | str | None) -> None:
+        self._on_shutdown: Callable[[Callable[[], Any]], Any] | None = None
         self._stores: list[SessionStore] = []
         self._included: list[AppSessions] = []
         self._store = None if store is None else self._used(as_session_store(store))
+
+    def close_by(self, on_shutdown: Callable[[Callable[[], Any]], Any]) -> None:
+        """Register a shutdown hook for each store, also for those that are named later."""
+        self._on_shutdown = on_shutdown
+        for store in self._stores:
+            on_shutdown(store.aclose)
+
+    def guard(self, authenticate: Authenticate | None) -> Authenticate | None:
+        """Return a guard whose requests have a session, also where no route loads one: files, mounts, unknown paths.
+
+        Such a session cannot be saved if it is new, because the answer has no middleware that sets a cookie.
+        """
+        if authenticate is None or self._store is None or not callable(authenticate):
+            return authenticate
+        service, inner = SessionService(self._store), authenticate
+
+        @functools.wraps(inner)
+        async def with_session(request: Request) -> Any:
+            with _refusing():
+                if not _has_session(request):
+                    session = await service.open(request)
+                    service.abandon(session)
+                    _set_session(request, session)
+                found = inner(request)
+                return await found if must_await(found) else found
+
+        with_session.challenge = getattr(inner, "challenge", None)  # type: ignore[attr-defined]
+        return with_session
 
     def around(self, component: Any, sessions: Sessions) -> Any:
         """Return a component with the middleware around it, if its route has sessions.
@@ -208,5 +242,6 @@ class AppSessions:
     def _used(self, store: SessionStore) -> SessionStore:
         if store not in self._stores:
             self._stores.append(store)
-            self._on_shutdown(store.aclose)
+            if self._on_shutdown is not None:
+                self._on_shutdown(store.aclose)
         return store

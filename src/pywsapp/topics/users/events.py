@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
     process: str
     number: int
-    count: int
+    connections: int
 
 
 Parsed = Send | Disconnect | Ask | Answer
@@ -68,7 +68,7 @@ def event_of(parsed: Parsed) -> Event:
         return {"users": "disconnect", "key": parsed.key, "code": int(parsed.code), "reason": parsed.reason}
     if isinstance(parsed, Ask):
         return {"users": "ask", "key": parsed.key, "number": parsed.number}
-    return {"users": "answer", "to": parsed.process, "number": parsed.number, "count": parsed.count}
+    return {"users": "answer", "to": parsed.process, "number": parsed.number, "connections": parsed.connections}
 
 
 def parse_event(event: Mapping[str, Any]) -> Parsed:
@@ -92,9 +92,8 @@ def parse_event(event: Mapping[str, Any]) -> Parsed:
     if kind == "ask":
         return Ask(_text(event, "key"), _number(event, "number", MAX_NUMBER))
     if kind == "answer":
-        return Answer(
-            _text(event, "to"), _number(event, "number", MAX_NUMBER), _number(event, "count", MAX_CONNECTIONS)
-        )
+        number, connections = _number(event, "number", MAX_NUMBER), _number(event, "connections", MAX_CONNECTIONS)
+        return Answer(_text(event, "to"), number, connections)
     raise EnvelopeError("its event is not one that processes send about users")
 
 

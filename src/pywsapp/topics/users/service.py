@@ -299,4 +299,4 @@ class UserService:
         elif parsed.process == self._codec.origin:
             answers = self._answers.get(parsed.number)
             if answers is not None and (envelope.origin in answers or len(answers) < _MAX_PROCESSES):
-                answers[envelope.origin] = parsed.count
+                answers[envelope.origin] = parsed.connections
