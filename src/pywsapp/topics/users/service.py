@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -204,7 +205,7 @@ class UserService:
         index = self._index
         if index is None:
             index = self._index = {}
-            for conn in self._open_connections():
+            for conn in sorted(self._open_connections(), key=attrgetter("id")):
                 access = access_of(conn.request)
                 if access is not None and access.user is not None:
                     access.user_key = None  # of an earlier run
@@ -257,9 +258,9 @@ class UserService:
 
     def _close(self, disconnect: Disconnect, exclude: frozenset[Connection] = frozenset()) -> None:
         key, code, reason = disconnect
-        self._remember(key, code, reason)
-        closed = 0
-        for conn in self._find(key):
+        connections, closed = self._find(key), 0
+        self._remember(key, code, reason)  # afterwards, since a connection that is found now can be excluded
+        for conn in connections:
             if conn not in exclude:
                 closed += 1
                 try:
