@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
+    from pywsapp.topics.users.users import Users
 
 _ids = count(1)
 
@@ -31,6 +32,10 @@ class Application(Protocol):
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name."""
+
+    @property
+    def users(self) -> Users:
+        """All connections of each user, in all processes."""
 
 
 class Driver(Protocol):

@@ -13,6 +13,7 @@ from support.topic_rooms import expect, running
 from support.user_rooms import Members
 
 from pywsapp import AsyncPublisher, TopicError
+from pywsapp.auth import Authenticated
 from pywsapp.brokers.base import Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError, EnvelopeNumbers, encode_envelope
 from pywsapp.topics.users.events import (
@@ -32,6 +33,8 @@ KEY = b"a key that all processes share"
 NUMBERS = EnvelopeNumbers()
 SEND = {"users": "send", "key": "ana", "text": "hello"}
 DISCONNECT = {"users": "disconnect", "key": "ana", "code": 4401, "reason": "why"}
+
+NAMES = ['a"b', "a\\b", "a\nb", "é", "\u2028", "😀", "x" * 5000, "\ud800", "a:*b"]
 
 INVALID: list[dict[str, Any]] = [
     {},
@@ -158,6 +161,31 @@ async def test_with_a_key_only_processes_that_have_it_are_heard() -> None:
         deliver(broker, envelope(DISCONNECT, KEY))
         assert not conn.is_open
         assert (conn.close_code, conn.close_reason) == (4401, "why")
+
+
+async def test_messages_for_users_of_other_processes_are_not_decoded() -> None:
+    broker = Bench()
+    members = Members(broker, broker_key=KEY)
+    async with running(members) as clients:
+        await members.enter(clients)
+        assert members.user().connections
+        for name, dropped in (("ben", 0), ("ana", 1), ("ben", 1), ("anai", 1), ("an", 1), ("", 2), ('ana"', 3)):
+            deliver(broker, envelope({**SEND, "key": name}, b"another key"))
+            assert members.app.topics.stats.dropped == dropped, name
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)))
+async def test_any_text_can_be_a_key(number: int) -> None:
+    broker, key = Bench(), NAMES[number]
+    one, two = (Members(broker, authenticate=lambda request: Authenticated("x", subject=key)) for _ in range(2))
+    async with running(one, two) as clients:
+        client, _ = await two.enter(clients)
+        for text in ("first", "second"):
+            await one.user(key).send(text)
+            await expect(client, text)
+        assert await one.user(key).count(seconds=0.1) == 1
+        await one.user(key).disconnect()
+        assert await client.close() == 3503
 
 
 async def test_answers_to_no_question_are_ignored() -> None:

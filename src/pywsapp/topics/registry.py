@@ -292,6 +292,8 @@ class TopicRegistry:
         is_covered = self.listeners.covers(name)
         try:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
+                if name == USERS_TOPIC and self.users.is_for_others(data):
+                    return
                 if name in (ALIVE_TOPIC, USERS_TOPIC) and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return

@@ -16,6 +16,8 @@ from pywsapp.topics.names import RESERVED
 
 #: The topic of the events of all users.
 USERS_TOPIC = f"{RESERVED}users"
+#: The bytes before the key of a user in an envelope with a message.
+SEND_START = b'"event":{"users":"send","key":"'
 #: Connections of a user in one process, in an event.
 MAX_CONNECTIONS = 10**6
 #: The largest number of a question.
