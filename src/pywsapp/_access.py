@@ -18,14 +18,14 @@ import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from pywsapp._hooks import must_await, then
 from pywsapp._request_state import Access, access_of, make_access
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.auth.identity import as_identity, set_user
 from pywsapp.component import Accept, HandshakeAnswer, MessageComponent
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse
 from pywsapp.http import Request, Response
 
 T = TypeVar("T")
@@ -108,6 +108,31 @@ def after_guard(request: Request, answer: Callable[[], T | Awaitable[T]]) -> T |
     """Call the guard of a request, if one is left, and then the function that answers the request."""
     checked = check_guard(request)
     return answer() if checked is None else _answer_later(checked, answer)
+
+
+def refuse_after_guard(request: Request, refuse: Refuse) -> Awaitable[NoReturn]:
+    """Refuse a request for which nothing is routed, after its guard.
+
+    A guard by session finds no session here, because only routes have sessions: it refuses too, without an error.
+
+    Raises:
+        Refuse: always.
+    """
+    try:
+        checked = check_guard(request)
+    except ConfigurationError:
+        raise InvalidCredentials from None
+    if checked is None:
+        raise refuse
+    return _refuse_later(checked, refuse)
+
+
+async def _refuse_later(checked: Awaitable[None], refuse: Refuse) -> NoReturn:
+    try:
+        await checked
+    except ConfigurationError:
+        raise InvalidCredentials from None
+    raise refuse
 
 
 async def _answer_later(checked: Awaitable[None], answer: Callable[[], T | Awaitable[T]]) -> T:

@@ -27,7 +27,11 @@ def test_each_key_has_its_user() -> None:
     assert KEYS.verify(ANA).subject == "ana"
 
 
-@pytest.mark.parametrize("key", ["wrong", ANA[:-1], ANA + "x", hash_api_key(BOB).removeprefix("sha256:"), "ü", ""])
+@pytest.mark.parametrize(
+    "key",
+    ["wrong", ANA[:-1], ANA + "x", hash_api_key(BOB).removeprefix("sha256:"), "ü", ""],
+    ids=["wrong", "shorter", "longer", "its hash", "not ASCII", "empty"],
+)
 def test_other_keys_are_refused(key: str) -> None:
     with pytest.raises(InvalidCredentials) as caught:
         KEYS(Request(headers=[("X-API-Key", key)]))

@@ -181,6 +181,28 @@ async def test_the_innermost_guard_decides_alone() -> None:
         assert await status(app, get("/page?ana")) == 200
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_guard_by_session_refuses_unknown_paths(later: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def by_session(request: Request) -> Any:
+        return request.session.get("user")
+
+    async def by_session_later(request: Request) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return by_session(request)
+
+    app = App("*", 0, session_store="memory", authenticate=by_session_later if later else by_session)
+    app.route("/x", Members())
+    app.http("/page", lambda request: "secret")
+    async with running(app):
+        for request in (
+            *(handshake(path) for path in ("/x", "/page", "/nothing")),
+            *(get(path, method) for path in ("/x", "/page", "/nothing") for method in ("GET", "POST")),
+        ):
+            assert await status(app, request) == 401, request
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_the_guard_of_a_mount_is_not_that_of_its_neighbours() -> None:
     app = App("*", 0)
     app.http("/page", lambda request: "page", methods=["POST"])

@@ -96,7 +96,7 @@ def test_a_compressed_message_at_the_limit_can_be_larger_on_the_wire(level: int,
     """Incompressible data grows; the limit applies to the inflated size, not to the size of the frame."""
     message = random.Random(level).randbytes(MIB)
     sender = WebSocket(client=True, options=Options(deflate=Deflate(threshold=0, level=level)), deflate=TAKEOVER)
-    data = sender.encode(message)
+    data = sender.encode(message, compress=True)
     assert len(data) - 14 > MIB
     ws = server(deflate=True)
     assert [event for piece in pieces(data, cut) for event in ws.receive(piece)] == [message]

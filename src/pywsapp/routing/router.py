@@ -21,7 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 from pywsapp._access import (
@@ -32,6 +32,7 @@ from pywsapp._access import (
     ask_request,
     check_authenticate,
     check_has_no_guard,
+    refuse_after_guard,
     set_guard,
 )
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
@@ -264,7 +265,7 @@ class Router(MessageComponent):
                 return then(answer, partial(_accepted, route, component))
             known = True
         refuse = Refuse(404, body="there is no WebSocket here, only plain HTTP") if known else self._not_found(request)
-        return after_guard(request, partial(_refuse, refuse))
+        return refuse_after_guard(request, refuse)
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Return the answer of the handler or component at the request's path and host.
@@ -298,10 +299,8 @@ class Router(MessageComponent):
             allowed = (*_READING, *allowed)
         if allowed:
             names = ", ".join(dict.fromkeys(allowed))
-            return after_guard(
-                request, partial(_refuse, Refuse(405, {"Allow": names}, f"the methods here are {names}"))
-            )
-        return after_guard(request, partial(_refuse, self._not_found(request)))
+            return refuse_after_guard(request, Refuse(405, {"Allow": names}, f"the methods here are {names}"))
+        return refuse_after_guard(request, self._not_found(request))
 
     def _matching(self, request: Request) -> Iterator[tuple[Route, dict[str, Any], str]]:
         for route in self._routes:
@@ -353,10 +352,6 @@ def with_slash(request: Request) -> Response:
     location = quote(request.path.rpartition("/")[2], safe="", errors="replace") + "/"
     query = f"?{request.query_string}" if request.query_string else ""
     return Response(status=308, headers={"Location": location + query, "Cache-Control": "no-cache"})
-
-
-def _refuse(refuse: Refuse) -> NoReturn:
-    raise refuse
 
 
 def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
