@@ -198,9 +198,15 @@ async def test_answers_to_no_question_are_ignored() -> None:
         for sender in range(1100):
             event = {"users": "answer", "to": origin, "number": 7, "connections": 2}
             deliver(broker, encode_envelope(Envelope(USERS_TOPIC, None, f"process {sender}", event)))
-            deliver(broker, encode_envelope(Envelope(USERS_TOPIC, None, f"process {sender}", {**event, "to": "x"})))
+            deliver(
+                broker,
+                encode_envelope(
+                    Envelope(USERS_TOPIC, None, f"process {sender}", {**event, "to": "x", "connections": 9})
+                ),
+            )
             deliver(broker, encode_envelope(Envelope(USERS_TOPIC, None, f"process {sender}", {**event, "number": 8})))
         assert len(answers) == 1000
+        assert set(answers.values()) == {2}
         assert list(service._answers) == [7]
 
 

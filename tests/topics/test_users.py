@@ -315,6 +315,14 @@ async def test_another_thread_cannot_use_them() -> None:
                 await anyio.to_thread.run_sync(call)
 
 
+async def test_users_cannot_be_listed() -> None:
+    users: Any = App().users
+    with pytest.raises(TypeError, match="not iterable"):
+        list(users)
+    with pytest.raises(TypeError):
+        assert "ana" in users
+
+
 async def test_a_message_is_text_or_bytes() -> None:
     with pytest.raises(TypeError):
         App().users["ana"].send({"not": "text"})  # type: ignore[arg-type]

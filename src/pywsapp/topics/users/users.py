@@ -136,6 +136,10 @@ class Users:
 
     __slots__ = ("_service",)
 
+    # Without these, Python would iterate over users[0], users[1], ... without an end.
+    __iter__ = None
+    __contains__ = None
+
     def __init__(self, service: UserService) -> None:
         self._service = service
 
