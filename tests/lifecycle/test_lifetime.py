@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import PING, PONG, TEXT, Pipe, Recorder, close_frame, frame, serving
+from support.serving import CLOSE, PING, PONG, TEXT, Pipe, Recorder, close_frame, frame, serving
 from support.waiting import until_blocked
 
 from pywsapp.connection import Connection, broadcast
@@ -55,7 +55,7 @@ def test_an_old_connection_closes_cleanly_behind_what_was_sent() -> None:
     tick(pipe, 0)
     pipe.conn.send("last")
     tick(pipe, 11)
-    assert [opcode for opcode, _ in pipe.client.frames] == [TEXT, 8]
+    assert [opcode for opcode, _ in pipe.client.frames] == [TEXT, CLOSE]
     assert end_of(pipe) == AGE
     assert pipe.lifecycle.lifetime is not None
     assert pipe.lifecycle.lifetime.exceeded == "max_connection_age"
@@ -180,6 +180,29 @@ async def test_a_connection_whose_handler_runs_is_not_idle() -> None:
         tick(pipe, 109)
         assert end_of(pipe) == IDLE
         tasks.cancel_scope.cancel()
+
+
+def test_a_connection_with_a_message_on_its_way_is_not_idle() -> None:
+    pipe = Pipe(Recorder(), Options(idle_timeout=10, ping_interval=None, ping_timeout=1000, high_water=1000))
+    tick(pipe, 0)
+    pipe.client.transport.pause_reading()
+    pipe.conn.send(b"1" * 3000)
+    for now in range(1, 100):
+        tick(pipe, now)
+    assert pipe.conn.is_open
+    pipe.client.transport.resume_reading()
+    for now in range(100, 109):
+        tick(pipe, now)
+    assert pipe.conn.is_open
+    tick(pipe, 120)
+    assert end_of(pipe) == IDLE
+
+
+def test_nothing_follows_the_close_frame() -> None:
+    pipe = Pipe(Recorder(), Options(idle_timeout=20, ping_interval=20))
+    tick(pipe, 0)
+    tick(pipe, 20)
+    assert [opcode for opcode, _ in pipe.client.frames] == [CLOSE]
 
 
 def test_a_connection_that_is_closing_is_not_closed_again() -> None:

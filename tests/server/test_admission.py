@@ -108,6 +108,7 @@ def test_many_refusals_of_a_private_address_point_to_a_missing_proxy(caplog: pyt
     assert caplog.text.count("trusted_proxies") == 1
     assert "192.168.0.7" in caplog.messages[-1]
     assert len(caplog.messages) == 2, "a flood has few lines"
+    assert admission.reports["untrusted_proxy"].count == 100
     count_opened(made(max_connections_per_address=1), "93.184.215.14", 100)
     assert caplog.text.count("trusted_proxies") == 1
 

@@ -289,6 +289,19 @@ async def test_a_handshake_that_fails_makes_room(path: str, status: int) -> None
             await until(lambda: not server.admission)
 
 
+async def test_a_component_that_cannot_be_used_makes_room() -> None:
+    class Broken(MessageComponent):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "on_message":
+                raise AttributeError("a mistake of the component")
+            return super().__getattribute__(name)
+
+    async with serving(Broken(), max_connections_per_address=1) as server:
+        for _ in range(2):
+            assert (await refusal_of(server))[0] == 500
+            assert not server.admission
+
+
 async def test_a_drain_makes_room() -> None:
     async with serving(Site(), max_connections_per_address=5) as server:
         peers = [peer_of(server) for _ in range(5)]

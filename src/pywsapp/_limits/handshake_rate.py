@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pywsapp._limits.token_bucket import TokenBucket
+
 #: Seconds; the longest time that a refused client is told to wait.
 LONGEST_WAIT = 60.0
 
@@ -19,13 +21,13 @@ class HandshakeRate:
         per_second: handshakes on average.
     """
 
-    __slots__ = ("_at", "_per_second", "_tokens", "_waiting")
+    __slots__ = ("_at", "_bucket", "_per_second", "_waiting")
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
-        self._tokens = max(1.0, per_second)
+        self._bucket: TokenBucket | None = None
         self._waiting = 0.0
-        self._at: float | None = None  # of the last call
+        self._at = 0.0  # of the last call
 
     def take(self, now: float) -> float:
         """Return 0 if a handshake is admitted, otherwise the seconds within which its client should come again.
@@ -33,13 +35,11 @@ class HandshakeRate:
         Args:
             now: seconds of a monotonic clock.
         """
-        if self._at is not None:
-            earned = max(0.0, now - self._at) * self._per_second
-            self._tokens = min(max(1.0, self._per_second), self._tokens + earned)
-            self._waiting = max(0.0, self._waiting - earned)
+        if self._bucket is None:
+            self._bucket = TokenBucket(self._per_second, max(1.0, self._per_second), now)
+        self._waiting = max(0.0, self._waiting - max(0.0, now - self._at) * self._per_second)
         self._at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._bucket.take(1, now):
             return 0.0
         self._waiting += 1
         return min(1 + self._waiting / self._per_second, LONGEST_WAIT)

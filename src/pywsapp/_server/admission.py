@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-#: Refusals of one private address in a row that look as if a proxy was not trusted.
+#: From so many refusals of one private address in a row on, it looks as if a proxy was not trusted.
 _SUSPICIOUS = 10
 
 
@@ -196,7 +196,7 @@ class Admission:
         suspected, times = self._suspected
         times = times + 1 if address == suspected else 1
         self._suspected = address, times
-        if times == _SUSPICIOUS and is_private(address):
+        if times >= _SUSPICIOUS and is_private(address):
             self.reports["untrusted_proxy"].exceeded(address, time.monotonic())
 
     def _count_user(self, user: str, place: Place) -> None:
