@@ -185,6 +185,17 @@ async def test_connections_that_have_ended_are_not_kept() -> None:
         await until(lambda: not index)
 
 
+async def test_connections_that_are_being_closed_do_not_count() -> None:
+    members = Members()
+    async with running(members) as clients:
+        client, conn = await members.enter(clients)
+        assert members.user().connections == [conn]
+        conn.close()  # the client has not answered yet
+        assert members.user().connections == []
+        assert await members.user().count() == 0
+        await client.close()
+
+
 async def test_connections_without_a_user_cost_nothing() -> None:
     broker = Bench()
     members = Members(broker, authenticate=None)
