@@ -26,7 +26,7 @@ def test_the_registered_codes() -> None:
         CloseCode.ABNORMAL_CLOSURE,
         CloseCode.TLS_HANDSHAKE,
     }
-    assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016), 4401]
+    assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016), 3503, 4401]
     assert check_close(CloseCode.BAD_GATEWAY, "") == b""
 
 

@@ -25,6 +25,10 @@ Topics
     Present              a user in a topic: topic.present()
     PresenceDiff         who came and left: @app.on_presence(pattern)
 
+Users
+    Users                all connections of each user: app.users
+    UserConnections      those of one user, in all processes: app.users[user]
+
 Brokers and publishing
     Broker               carries topics to other processes; to write one, see pywsapp.brokers
     Publisher            publishes on topics from a program without an App
@@ -117,6 +121,7 @@ from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.presence.view import PresenceDiff, Present
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.users.users import UserConnections, Users
 
 __all__ = (
     "Accept",
@@ -170,6 +175,8 @@ __all__ = (
     "TooMany",
     "Topic",
     "TopicError",
+    "UserConnections",
+    "Users",
     "__version__",
     "broadcast",
     "connect",

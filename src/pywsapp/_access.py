@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any, NoReturn, TypeVar, cast
 
 from pywsapp._hooks import must_await, then
@@ -99,6 +100,7 @@ def check_guard(request: Request) -> Awaitable[None] | None:
     guard = None if access is None else access.guard
     if access is None or guard is None:
         return None
+    access.asked_at = monotonic()
     return then(guard(request), partial(_enter, access, guard))
 
 

@@ -23,9 +23,22 @@ class Access:
         subprotocol: the subprotocol to accept with if the component has chosen none.
         certificate: the certificate of the client.
         session: the session of the client; `pywsapp.middleware.session` sets it. None without one.
+        asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
+        user_key: the key under which `app.users` knows the connection; None if it does not know it.
     """
 
-    __slots__ = ("certificate", "expires_at", "guard", "passed", "session", "subject", "subprotocol", "user")
+    __slots__ = (
+        "asked_at",
+        "certificate",
+        "expires_at",
+        "guard",
+        "passed",
+        "session",
+        "subject",
+        "subprotocol",
+        "user",
+        "user_key",
+    )
 
     def __init__(self) -> None:
         self.guard: Callable[[Request], Any] | None = None
@@ -36,6 +49,8 @@ class Access:
         self.subprotocol: str | None = None
         self.certificate: dict[str, Any] | None = None
         self.session: Session | None = None
+        self.asked_at = 0.0
+        self.user_key: str | None = None
 
 
 class State(SimpleNamespace):

@@ -23,6 +23,7 @@ from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
 from pywsapp.auth.identity import public
+from pywsapp.auth.user_keys import UserKey, UserKeys
 from pywsapp.brokers.base import MIB, Broker
 from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
@@ -32,6 +33,7 @@ from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.guards import has_guards
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.router import HttpHandler, Router
 from pywsapp.routing.static import StaticFolder
@@ -42,6 +44,7 @@ from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.users.users import Users
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
@@ -90,6 +93,7 @@ class App:
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
             or a SessionStore.
+        user_key: a def that returns the key of a user for `app.users`: a str, an int or a UUID.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -124,12 +128,14 @@ class App:
         on_too_many: TooMany = TooMany.REFUSE,
         authenticate: Authenticate | None = None,
         session_store: str | SessionStore | None = None,
+        user_key: UserKey | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
         guard = self._sessions.guard(authenticate)
         self.router = Router(http_host, server_options=self.options, authenticate=guard)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
+        self.topics.users.use_app(UserKeys(user_key), lambda: has_guards(self.router))
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         limits = ConnectionLimits(
             max_connections=max_connections,
@@ -411,7 +417,7 @@ class App:
             raise ConfigurationError("an App cannot be mounted on itself")
         if self._is_mounted:
             raise ConfigurationError("this App is mounted on another App already")
-        found = self._runner.server_settings()
+        found = self._runner.server_settings() + ["user_key"] * (self.topics.users.keys.function is not None)
         if found:
             raise ConfigurationError(
                 f"an App that is mounted on another App cannot have its own {', '.join(found)}: "
@@ -436,6 +442,11 @@ class App:
             TopicError: the name is not valid; `pywsapp.topics.names` has the rules.
         """
         return self.topics.topic(name)
+
+    @property
+    def users(self) -> Users:
+        """All connections of each user, in all processes: `app.users[user].send(message)`, `.disconnect()`."""
+        return Users(self.topics.users)
 
     def history(
         self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json, max_bytes: int = MIB

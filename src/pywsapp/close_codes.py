@@ -8,6 +8,7 @@ codes        whose                     a client comes back
 other 1xxx   RFC 6455, IANA            later
 3000 - 3499  libraries and frameworks  later
 3500 - 3999  libraries and frameworks  no
+3503         pywsapp, Centrifugo       no: the server has disconnected the user
 4401         pywsapp                   with new credentials: those of the connection have expired
 other 4xxx   the application           later, unless the application says something else
 """
@@ -23,7 +24,7 @@ MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and one of this library: 4401."""
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry), and two of this library."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -40,6 +41,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+    FORCED_DISCONNECT = 3503
     UNAUTHENTICATED = 4401
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
+    from pywsapp.topics.users.users import Users
 
 _ids = count(1)
 
@@ -31,6 +32,10 @@ class Application(Protocol):
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name."""
+
+    @property
+    def users(self) -> Users:
+        """All connections of each user, in all processes."""
 
 
 class Driver(Protocol):
@@ -62,8 +67,8 @@ class Driver(Protocol):
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
 
-    def watch_expiry(self) -> None:
-        """Close the connection when the user of its request expires."""
+    def user_changed(self) -> None:
+        """Note that the user of the request, or its expiry, was replaced."""
 
     def limit_messages(self, size: int | None) -> None:
         """Receive no larger messages than `size` bytes; None is the limit of the options again."""
@@ -140,7 +145,7 @@ class Connection:
         self._outbox.check_thread("conn.refresh_user")
         refresh(self.request, user)
         if self._driver is not None:
-            self._driver.watch_expiry()
+            self._driver.user_changed()
 
     @property
     def session(self) -> Session:

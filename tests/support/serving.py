@@ -317,7 +317,7 @@ class MemoryHost(Flusher):
     def discard(self, connection: Any) -> None:
         self.discarded += 1
 
-    def watch_expiry(self, conn: Connection) -> None: ...
+    def user_changed(self, conn: Connection) -> None: ...
 
 
 class MemoryClient:

@@ -23,5 +23,5 @@ class Host(Protocol):
     def discard(self, connection: Any) -> None:
         """Forget a connection that has ended."""
 
-    def watch_expiry(self, conn: Connection) -> None:
-        """Close a connection when the user of its request expires; the last call for a connection counts."""
+    def user_changed(self, conn: Connection) -> None:
+        """Note that a connection has a user, or another one than before, or one with another expiry."""

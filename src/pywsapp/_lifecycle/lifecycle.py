@@ -444,9 +444,9 @@ class Lifecycle:
             if not self.is_busy:
                 self._wake_handler_task()
 
-    def watch_expiry(self) -> None:
-        """Close the connection when the user of its request expires; see `Connection.refresh_user`."""
-        self._host.watch_expiry(self.conn)
+    def user_changed(self) -> None:
+        """Note that the user of the request, or its expiry, was replaced; see `Connection.refresh_user`."""
+        self._host.user_changed(self.conn)
 
     def limit_messages(self, size: int | None) -> None:
         """Receive no larger messages than `size`; None is the limit of the options again."""

@@ -416,6 +416,7 @@ class Runner:
             timed=(self.limits,),
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
             counting=None if self._context is None else self._context.counting(),
+            users=self._topics.users,
         )
 
     async def _run_shutdown_hooks(self) -> None:

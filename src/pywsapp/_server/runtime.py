@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pywsapp._outbox.outbox import Flusher
     from pywsapp.connection import Connection
     from pywsapp.options import Options
+    from pywsapp.topics.users.service import UserService
 
 logger = logging.getLogger("pywsapp")
 
@@ -64,11 +65,13 @@ class Runtime:
         timed: further objects whose `tick` is called.
         on_disconnected: called with each connection that has lost its transport while its handlers still run; must not
             raise.
+        users: the connections of each user; None if there is no App.
 
     Attributes:
         connections: the connections that have not ended: HTTP connections and lifecycles.
         flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
         expiries: the connections whose users expire.
+        users: the connections of each user.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Runtime:
         on_ended: Callable[[Any], None] | None = None,
         timed: Sequence[Timed] = (),
         on_disconnected: Callable[[Any], None] | None = None,
+        users: UserService | None = None,
     ) -> None:
         self.connections: set[Any] = set()
         self.flusher: Flusher
@@ -84,6 +88,9 @@ class Runtime:
         self._on_ended = on_ended
         self._on_disconnected = on_disconnected
         self.expiries = Expiries()
+        self.users = users
+        if users is not None:
+            users.use_connections(lambda: [one.conn for one in self.connections if isinstance(one, Lifecycle)])
         self.timed = timed
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
@@ -100,9 +107,11 @@ class Runtime:
         if self._on_disconnected is not None:
             self._on_disconnected(connection)
 
-    def watch_expiry(self, conn: Connection) -> None:
-        """Close a connection when the user of its request expires."""
+    def user_changed(self, conn: Connection) -> None:
+        """Note that a connection has a user, or another one than before, or one with another expiry."""
         self.expiries.watch(conn)
+        if self.users is not None:
+            self.users.changed(conn)
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
@@ -115,6 +124,8 @@ class Runtime:
         self._disconnected.discard(connection)
         if self.expiries and isinstance(connection, Lifecycle):
             self.expiries.discard(connection.conn)
+        if self.users is not None and isinstance(connection, Lifecycle):
+            self.users.discard(connection.conn)
         if self._on_ended is not None:
             self._on_ended(connection)
         if not self.connections and self._empty is not None:

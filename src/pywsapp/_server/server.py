@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pywsapp.component import MessageComponent
     from pywsapp.http import Request
     from pywsapp.options import Options
+    from pywsapp.topics.users.service import UserService
 
 logger = logging.getLogger("pywsapp")
 
@@ -100,6 +101,7 @@ class Server:
         count: the connections of all processes, which `max_connections` limits; None if there is only this process.
         timed: further objects whose `tick` is called about once a second.
         counting: what the limits of handshakes, addresses and users count with.
+        users: the connections of each user; None if there is no App.
 
     Attributes:
         admission: the limits of handshakes, addresses and users; None if there are none.
@@ -126,6 +128,7 @@ class Server:
         count: ConnectionCount | None = None,
         timed: Sequence[Timed] = (),
         counting: Counting | None = None,
+        users: UserService | None = None,
     ) -> None:
         limits = limits or ConnectionLimits()
         self.app = app
@@ -137,7 +140,7 @@ class Server:
         self.proxies = proxies or Proxies()
         self.is_probe = is_probe
         self._has_watchdog = has_watchdog
-        self.runtime = Runtime(options, self._connection_ended, on_disconnected=self._connection_lost)
+        self.runtime = Runtime(options, self._connection_ended, on_disconnected=self._connection_lost, users=users)
         files = _connections_allowed()
         self.max_connections = limits.max_connections or files
         self.pending = PendingConnections(

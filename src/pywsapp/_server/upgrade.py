@@ -44,6 +44,8 @@ def upgrade(
         subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
     runtime, admission = server.runtime, server.admission
+    if runtime.users is not None:
+        runtime.users.check(request)
     ws = WebSocket(client=False, options=options, deflate=deflate)
     place = None if admission is None else admission.admit(request)
     try:
@@ -60,6 +62,6 @@ def upgrade(
     transport.set_protocol(lifecycle)
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)
-    runtime.watch_expiry(lifecycle.conn)
+    runtime.user_changed(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
     return lifecycle

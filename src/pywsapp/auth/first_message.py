@@ -18,7 +18,7 @@ from typing import Any
 from pywsapp._access import check_has_no_guard
 from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
-from pywsapp.auth.identity import ANONYMOUS, Authenticated, as_identity
+from pywsapp.auth.identity import ANONYMOUS, Authenticated, as_identity, refresh
 from pywsapp.auth.tokens import MAX_TOKEN, BaseTokenAuthenticator
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import ComponentFactory, MessageComponent
@@ -91,7 +91,7 @@ class FirstMessage(ComponentMiddleware):
         make_access(conn.request).expires_at = time.time() + self._seconds
         if conn._driver is not None:
             conn._driver.limit_messages(self._max_size)
-            conn._driver.watch_expiry()
+            conn._driver.user_changed()
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         """Call the hook of the component inside, or take the first message for a token."""
@@ -101,6 +101,7 @@ class FirstMessage(ComponentMiddleware):
         try:
             if not isinstance(message, str):
                 raise InvalidCredentials("the first message must be a token, as text")
+            asked_at = time.monotonic()
             verify = self._verify
             if isinstance(verify, BaseTokenAuthenticator):
                 found = verify.check(message, conn.request)
@@ -109,7 +110,9 @@ class FirstMessage(ComponentMiddleware):
             identity = as_identity(await found if isinstance(found, Awaitable) else found)
             if not conn.is_open:
                 return
-            conn.refresh_user(identity)
+            refresh(conn.request, identity, asked_at)
+            if conn._driver is not None:
+                conn._driver.user_changed()
         except Refuse as exc:
             is_invalid = isinstance(exc, InvalidCredentials)
             logger.info("%r sent no valid credentials: %s", conn, exc.body)

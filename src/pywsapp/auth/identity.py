@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from pywsapp._request_state import Access, make_access
@@ -76,10 +77,17 @@ def set_user(access: Access, identity: Authenticated) -> None:
     access.user, access.expires_at, access.subject = identity.user, identity.expires_at, identity.subject
 
 
-def refresh(request: Request, found: Any) -> None:
-    """Replace the user of a request; see `Connection.refresh_user`."""
+def refresh(request: Request, found: Any, asked_at: float | None = None) -> None:
+    """Replace the user of a request; see `Connection.refresh_user`.
+
+    Args:
+        request: the request.
+        found: the user.
+        asked_at: when the check of its credentials began, in seconds of the monotonic clock; None for now.
+    """
     identity = as_identity(found)
     access = make_access(request)
     if access.subject is not None and identity.subject != access.subject:
         raise InvalidCredentials("the credentials are those of another user")
+    access.asked_at = monotonic() if asked_at is None else asked_at
     set_user(access, identity)

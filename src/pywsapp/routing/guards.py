@@ -18,9 +18,9 @@ _MAX_NAMED = 20
 
 def log_guards(component: object) -> None:
     """Log which routes need no user, if other routes of a router have a guard."""
-    found = list(guards_of(component)) if isinstance(component, Router) else []
-    if all(guard is None or isinstance(guard, Public) for _, guard in found):
+    if not has_guards(component):
         return
+    found = list(guards_of(component)) if isinstance(component, Router) else []
     open_routes = [name for name, guard in found if guard is None]
     public_routes = [name for name, guard in found if isinstance(guard, Public)]
     if open_routes:
@@ -30,6 +30,12 @@ def log_guards(component: object) -> None:
         )
     if public_routes:
         logger.info("these routes need no user (authenticate=public): %s", _listed(public_routes))
+
+
+def has_guards(component: object) -> bool:
+    """Return whether a router has a route that needs a user."""
+    found = guards_of(component) if isinstance(component, Router) else ()
+    return any(guard is not None and not isinstance(guard, Public) for _, guard in found)
 
 
 def _listed(names: list[str]) -> str:

@@ -6,6 +6,7 @@ from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff, Present
 from pywsapp.topics.registry import TopicRegistry, TopicStats
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.users.users import UserConnections, Users
 
 __all__ = [
     "PresenceDiff",
@@ -16,4 +17,6 @@ __all__ = [
     "TopicPattern",
     "TopicRegistry",
     "TopicStats",
+    "UserConnections",
+    "Users",
 ]

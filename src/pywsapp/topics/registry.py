@@ -41,6 +41,8 @@ from pywsapp.topics.presence.service import PresenceService
 from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.users.events import USERS_TOPIC
+from pywsapp.topics.users.service import UserService
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -87,6 +89,7 @@ class TopicRegistry:
         listeners: the functions of `App.on_broadcast`.
         presence: the presence of topics.
         history: the histories of topics.
+        users: the connections of each user.
 
     Raises:
         ConfigurationError: the key is empty.
@@ -100,6 +103,7 @@ class TopicRegistry:
         self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic, options)
         self.history = HistoryService(self.codec, self._deliver_kept, options)
+        self.users = UserService(self.codec, self.check_thread, options)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -288,7 +292,9 @@ class TopicRegistry:
         is_covered = self.listeners.covers(name)
         try:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
-                if name == ALIVE_TOPIC and not self.codec.is_own(name, data):
+                if name == USERS_TOPIC and self.users.is_for_others(data):
+                    return
+                if name in (ALIVE_TOPIC, USERS_TOPIC) and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
             topic = self.topic(name) if subscribed is None else subscribed[0]
@@ -321,7 +327,7 @@ class TopicRegistry:
             raise EnvelopeError("the topic is reserved, but this is the message of an application")
         if self.codec.is_signing:
             self._check_new(envelope)
-        self.presence.receive(envelope)
+        (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
 
     def _check_new(self, envelope: Envelope) -> None:
         novelty = self.codec.guard.judge(envelope)
@@ -396,6 +402,7 @@ class TopicRegistry:
         if self.broker is not None:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
         self.history.start(self.relay, tasks)
+        self.users.start(self.relay)
         self.presence.start(tasks, self.relay)
         if self.relay is not None:
             tasks.start_soon(self.relay.run)
@@ -421,6 +428,7 @@ class TopicRegistry:
     def _stop(self) -> None:
         self.relay = self._thread = self._tasks = None
         self.history.stop()
+        self.users.stop()
         self.presence.stop()
         self.listeners.stop()
 
