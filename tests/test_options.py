@@ -173,6 +173,8 @@ def test_any_value_is_accepted_or_refused_by_name(name: str, value: Any) -> None
     fits = value > 0 if isinstance(value, (int, float)) and not isinstance(value, bool) else False
     if name in WHOLE and isinstance(value, float):
         fits = False
+    if name in MAY_BE_ZERO and type(value) in (int, float) and value == 0:
+        fits = True
     if name == "high_water" and fits:
         fits = value <= Options().max_outbox
     if name in OPTIONAL and value is None:

@@ -93,7 +93,7 @@ class App:
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
             or a SessionStore.
-        user_key: a def that returns the key of a user for `app.users`: a str, an int or a UUID.
+        user_key: a def that returns the key of a user, for `app.users` and limits: a str, an int or a UUID.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -135,7 +135,8 @@ class App:
         guard = self._sessions.guard(authenticate)
         self.router = Router(http_host, server_options=self.options, authenticate=guard)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
-        self.topics.users.use_app(UserKeys(user_key), lambda: has_guards(self.router))
+        self._user_keys = UserKeys(user_key)
+        self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
         self._runner = Runner(self, self.router, self.topics, self.options, http_host)
         limits = ConnectionLimits(
             max_connections=max_connections,

@@ -121,7 +121,7 @@ class WrongMessage(MessageComponent):
             r"certificate file 'missing\.pem' does not exist",
             id="no certificate",
         ),
-        pytest.param(lambda app: app.listen(tls=7), "tls must be an SSLContext, a PEM file or", id="no tls"),
+        pytest.param(lambda app: app.listen(tls=7), "tls must be a Tls, an SSLContext, a PEM file or", id="no tls"),
         pytest.param(lambda app: App(max_connections=0), "max_connections must be 1 or more", id="no room"),
         pytest.param(lambda app: App(http_host=()), "answer to no request", id="no host"),
         pytest.param(

@@ -13,7 +13,7 @@ from pywsapp import App, ConfigurationError, Request
 from pywsapp._request_state import make_access
 from pywsapp.auth import Authenticated
 from pywsapp.auth.identity import set_user
-from pywsapp.auth.user_keys import UserKeys
+from pywsapp.auth.user_keys import UserKeys, key_of_user
 
 NUMBER = UUID("12345678123456781234567812345678")
 
@@ -43,6 +43,9 @@ class Name(str):
         (SimpleNamespace(id=None, pk="p"), "p"),
         (SimpleNamespace(id="i", pk="p"), "i"),
         (SimpleNamespace(id=NUMBER), str(NUMBER)),
+        (SimpleNamespace(sub=None, id=7), "7"),
+        ({"sub": "ana", "id": 7}, "ana"),
+        ({"id": 7}, "7"),
         (Authenticated("Ana", subject="7"), "7"),
         (Authenticated(SimpleNamespace(id=3)), "3"),
         (Authenticated({"sub": "ana"}, subject="https://issuer ana"), "https://issuer ana"),
@@ -58,11 +61,33 @@ def test_the_key_of_a_user(user: Any, key: str) -> None:
 
 @pytest.mark.parametrize(
     "user",
-    [None, True, "", 1.5, b"ana", ("ana",), {"id": 7}, object(), SimpleNamespace(id=True), SimpleNamespace(pk="")],
+    [
+        None,
+        True,
+        "",
+        1.5,
+        b"ana",
+        ("ana",),
+        {"key": 7},
+        {"id": 1.5},
+        object(),
+        SimpleNamespace(id=True),
+        SimpleNamespace(pk=""),
+    ],
 )
 def test_a_user_without_a_key(user: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"has no key: .* App\(user_key=\.\.\.\)"):
         UserKeys().of_user(user)
+
+
+def test_limits_name_users_as_the_app_does() -> None:
+    assert key_of_user(Request()) is None
+    assert key_of_user(Request(user={"sub": "ana"})) == "ana"
+    app = App(user_key=lambda user: user["name"])
+    assert key_of_user(Request(user={"sub": "ana", "name": "Ana"}, app=app)) == "Ana"
+    request = Request(user={"sub": "ana"}, app=App())
+    make_access(request).subject = "https://issuer ana"
+    assert key_of_user(request) == "https://issuer ana"
 
 
 def test_a_function_decides_alone() -> None:

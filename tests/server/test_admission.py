@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pywsapp import App, ConfigurationError, Request, TooMany
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.over_limit import OverLimit
-from pywsapp._request_state import make_access
-from pywsapp._server.admission import Admission, Counting, user_key
+from pywsapp._server.admission import Admission, Counting
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import make_reports
 
@@ -169,24 +168,6 @@ def test_a_connection_that_cannot_be_closed_is_aborted(caplog: pytest.LogCapture
     opened(admission, user="ana")
     assert failing.aborted
     assert "half gone" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("user", "key"), [(None, None), ("ana", "ana"), (7, "7"), ({"sub": "ana", "exp": 1}, "ana"), (User(7), "7")]
-)
-def test_the_key_of_a_user(user: Any, key: str | None) -> None:
-    assert user_key(Request(user=user)) == key
-
-
-def test_the_subject_of_credentials_names_their_user() -> None:
-    request = Request(user={"sub": "ana"})
-    make_access(request).subject = "https://issuer.example ana"
-    assert user_key(request) == "https://issuer.example ana"
-
-
-def test_a_user_without_a_name_is_a_mistake() -> None:
-    with pytest.raises(TypeError, match="a limit for each user needs a name"):
-        user_key(Request(user=object()))
 
 
 # -- against a model ---------------------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pywsapp._addresses import is_private
-from pywsapp._limits import client_keys
+from pywsapp._limits.client_keys import address_key
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.handshake_rate import HandshakeRate
 from pywsapp._limits.key_counts import KeyCounts
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
-from pywsapp._request_state import access_of
+from pywsapp.auth.user_keys import key_of_user
 from pywsapp.close_codes import CloseCode
 from pywsapp.options import TooMany
 
@@ -39,18 +39,6 @@ logger = logging.getLogger("pywsapp")
 
 #: From so many refusals of one private address in a row on, it looks as if a proxy was not trusted.
 _SUSPICIOUS = 10
-
-
-def user_key(request: Request) -> str | None:
-    """Return what names the user of a handshake: the subject of its credentials, or a name; None without a user.
-
-    Raises:
-        TypeError: the user has no name.
-    """
-    access = access_of(request)
-    if access is None:
-        return None
-    return client_keys.user_key(access.user) if access.subject is None else access.subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +55,7 @@ class Counting:
     addresses: KeyCounts = field(default_factory=KeyCounts)
     users: KeyCounts = field(default_factory=KeyCounts)
     processes: int = 1
-    user_key: Callable[[Request], str | None] = user_key
+    user_key: Callable[[Request], str | None] = key_of_user
 
 
 class Place:
@@ -184,7 +172,7 @@ class Admission:
         address = request.remote_address
         if self._limits.max_connections_per_address is None or not address or address in self._proxies:
             return None
-        return client_keys.address_key(address)
+        return address_key(address)
 
     def _too_many_of_address(self, address: str) -> OverLimit:
         self.reports["max_connections_per_address"].exceeded(address, time.monotonic())

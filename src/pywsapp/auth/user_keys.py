@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pywsapp._request_state import Access
+from pywsapp._request_state import Access, access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated
 from pywsapp.exceptions import ConfigurationError
 
+if TYPE_CHECKING:
+    from pywsapp.http import Request
+
 #: Returns the key of a user: a str, an int or a UUID.
 UserKey = Callable[[Any], Any]
 
-_ATTRIBUTES = ("id", "pk")
+_NAMES = ("sub", "id", "pk")
 
 
 class UserKeys:
     """Makes the keys of users.
 
     The key of a connection is what `function` returns for its user. Without a function it is the subject that
-    `authenticate` returned, else the user itself if it is a str, an int or a UUID, else its `id` or `pk`.
+    `authenticate` returned, else the user itself if it is a str, an int or a UUID, else its `sub`, `id` or `pk`: an
+    attribute, or an item of a mapping.
 
     Args:
         function: the `user_key` of the App, or None.
@@ -65,16 +69,32 @@ class UserKeys:
         if subject:
             return subject
         key = _as_key(user)
-        for name in _ATTRIBUTES:
+        for name in _NAMES:
             if key is None:
-                key = _as_key(getattr(user, name, None))
+                key = _as_key(user.get(name) if isinstance(user, Mapping) else getattr(user, name, None))
         if key is None:
             raise ConfigurationError(
-                f"a {type(user).__name__} has no key: it is not a str, an int or a UUID and has no id and no pk; "
+                f"a {type(user).__name__} has no key: it is not a str, an int or a UUID and has no sub, id or pk; "
                 "name it by App(user_key=...), a function that returns the key of a user, "
                 "or return Authenticated(user, subject=...) in authenticate"
             )
         return key
+
+
+_WITHOUT_APP = UserKeys()
+
+
+def key_of_user(request: Request) -> str | None:
+    """Return the key of the user of a request, as its App names users; None without a user.
+
+    Raises:
+        ConfigurationError: the user has no key.
+    """
+    access = access_of(request)
+    if access is None or access.user is None:
+        return None
+    keys: UserKeys = getattr(request.app, "_user_keys", _WITHOUT_APP)
+    return keys.of_access(access)
 
 
 def _as_key(value: Any) -> str | None:

@@ -15,11 +15,11 @@ from typing import Any
 
 from pywsapp._lifecycle.delayed_call import DelayedCall, pause
 from pywsapp._limits.budget import BudgetTable, MessageBudget, Rates
-from pywsapp._limits.client_keys import address_key, user_key
+from pywsapp._limits.client_keys import address_key
 from pywsapp._limits.message_counts import MessageCounts
 from pywsapp._limits.shared_budget import SharedBuckets, SharedBudget
-from pywsapp._request_state import access_of
 from pywsapp._signatures import name_of
+from pywsapp.auth.user_keys import key_of_user
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -220,7 +220,7 @@ class _Limit:
         """Return the name of the client of a connection."""
         if callable(self.per):
             return self.per(conn)
-        user = _user_of(conn) if self.is_per_user else None
+        user = key_of_user(conn.request) if self.is_per_user else None
         return f"address {address_key(conn.remote_address)}" if user is None else f"user {user}"
 
     def refuse(self, conn: Connection, now: float) -> None:
@@ -240,12 +240,6 @@ class _Limit:
         add_limit = getattr(app, "_add_limit", None)
         if add_limit is not None:
             add_limit(self.counts, None if self._buckets is None else self._buckets.aclose)
-
-
-def _user_of(conn: Connection) -> str | None:
-    """Return the name of the user of a connection: the subject that its guard has named, or what the user has."""
-    access = access_of(conn.request)
-    return access.subject if access is not None and access.subject is not None else user_key(conn.user)
 
 
 def _rate(what: str, rate: object, burst: object) -> tuple[float | None, float]:
