@@ -231,7 +231,10 @@ def test_these_limits_are_numbers_above_zero(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("options", "code"),
-    [(Options(max_connection_age=0.2), 1012), (Options(idle_timeout=0.2), 1000)],
+    [
+        (Options(max_connection_age=0.2, close_timeout=0.05), 1012),
+        (Options(idle_timeout=0.2, close_timeout=0.05), 1000),
+    ],
     ids=["age", "idle"],
 )
 async def test_a_server_enforces_these_limits(options: Options, code: int) -> None:

@@ -280,7 +280,8 @@ async def test_each_end_makes_room(end: Callable[[Peer], Any]) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/bad", 500), ("/fail", 101)])
 async def test_a_handshake_that_fails_makes_room(path: str, status: int) -> None:
-    async with serving(Ending(), max_connections_per_address=1) as server:
+    options = Options(close_timeout=0.05)  # the peer does not answer the close frame
+    async with serving(Ending(), options, max_connections_per_address=1) as server:
         for _ in range(2):
             async with peer_of(server) as peer:
                 await peer.send(handshake(path))
