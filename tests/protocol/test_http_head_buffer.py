@@ -228,3 +228,12 @@ def test_h11_reads_accepted_heads_the_same(data: bytes) -> None:
     assert [(name.decode(), value.decode("latin-1")) for name, value in event.headers] == list(
         request.headers.multi_items()
     )
+
+
+def test_the_bytes_of_an_incomplete_head_are_counted() -> None:
+    buffer = HeadBuffer(1000)
+    counts = []
+    for data in (b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\nrest"):
+        buffer.receive(data)
+        counts.append(buffer.received)
+    assert counts == [16, 25, 0]
