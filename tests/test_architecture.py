@@ -82,7 +82,7 @@ ON_DEMAND = (
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
-LONG_FILES = {"pywsapp.app": 720}  # most of it is the documentation of the public class
+DOCUMENTED = {"pywsapp.app"}  # most of it is the documentation of the public class, which does not count
 MAX_FUNCTION_LINES = 60
 
 
@@ -253,12 +253,17 @@ def vague_names(modules: dict[str, Module]) -> list[str]:
 
 
 def too_long(modules: dict[str, Module]) -> list[str]:
-    """Find files and functions that are too long; their docstrings do not count."""
+    """Find modules and functions that are too long; their own docstrings do not count."""
     found = []
     for name, module in modules.items():
-        docstring = ast.get_docstring(module.tree, clean=False) or ""
-        lines = module.text.count("\n") - docstring.count("\n")
-        if lines > LONG_FILES.get(name, MAX_FILE_LINES):
+        documented = ast.walk(module.tree) if name in DOCUMENTED else [module.tree]
+        docstrings = [
+            ast.get_docstring(node, clean=False) or ""
+            for node in documented
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+        lines = module.text.count("\n") - "".join(docstrings).count("\n")
+        if lines > MAX_FILE_LINES:
             found.append(f"{name}: {lines} lines")
         for node in ast.walk(module.tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -14,10 +14,10 @@ from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
 from pywsapp._limits.connection_limits import ConnectionLimits
-from pywsapp._limits.message_counts import MessageCounts
-from pywsapp._process.background import Hook, HookT
+from pywsapp._process.background import HookT
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
+from pywsapp._process.mounting import Mounting
 from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
@@ -150,7 +150,7 @@ class App:
         self.worker = self._runner.worker
         self._sessions.close_by(self.on_shutdown)
         self._mounted: list[App] = []
-        self._is_mounted = False
+        self._mounting = Mounting()
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
 
     # -- routes ------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ class App:
         """
         add_health_checks(self.router, path, lambda: self._runner.health(needs_broker=broker))
         if port is not None:
-            self._check_not_mounted()
+            self._mounting.check_not_mounted()
             self._runner.listen_for_health(address, port, path, needs_broker=broker)
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
@@ -403,7 +403,9 @@ class App:
         inner = component if isinstance(component, App) else getattr(component, "application", None)
         new = inner if isinstance(inner, App) and inner not in self._mounted else None
         if new is not None:
-            new._check_can_be_mounted_on(self)
+            on_itself = new is self or (new._runner is self._runner and not new._mounting.is_mounted)
+            settings = [*new._runner.server_settings(), *new._user_keys.settings]
+            new._mounting.check_can_be_mounted(settings, on_itself=on_itself)
         self.router.mount(path, target, http_host=http_host, authenticate=self._sessions.guard(authenticate))
         self._sessions.note(component)
         if new is not None:
@@ -413,23 +415,11 @@ class App:
             new._join(self)
             self._mounted.append(new)
 
-    def _check_can_be_mounted_on(self, outer: App) -> None:
-        if self is outer or (self._runner is outer._runner and not self._is_mounted):
-            raise ConfigurationError("an App cannot be mounted on itself")
-        if self._is_mounted:
-            raise ConfigurationError("this App is mounted on another App already")
-        found = self._runner.server_settings() + ["user_key"] * (self.topics.users.keys.function is not None)
-        if found:
-            raise ConfigurationError(
-                f"an App that is mounted on another App cannot have its own {', '.join(found)}: "
-                "move this to the App that runs, or the options to app.route(..., options=...)"
-            )
-
     def _join(self, outer: App) -> None:
         """Become a part of another App."""
         if self._runner.http_host == _DEFAULT_HOST:
             self.router.set_http_host("*")  # the other App checks the host
-        self._is_mounted = True
+        self._mounting.is_mounted = True
         self.topics, self.options, self._runner = outer.topics, outer.options, outer._runner
         for inner in self._mounted:
             inner._join(outer)
@@ -565,7 +555,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
-        self._check_not_mounted()
+        self._mounting.check_not_mounted()
         self._runner.listen(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
 
     def rebind(
@@ -582,7 +572,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
-        self._check_not_mounted()
+        self._mounting.check_not_mounted()
         self._runner.rebind(address, port, tls, unix_path, fd)
 
     def configure(
@@ -604,7 +594,7 @@ class App:
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
-        self._check_not_mounted()
+        self._mounting.check_not_mounted()
         self._runner.check_not_running()
         if http_host is not None:
             self.router.set_http_host(http_host)
@@ -656,7 +646,7 @@ class App:
                 not possible here, or would not see the same sessions.
         """
         check_not_importing("app.run()")
-        self._check_not_mounted()
+        self._mounting.check_not_mounted()
         if type(workers) is int and workers > 1:
             self._sessions.check_shared()
         limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
@@ -672,7 +662,7 @@ class App:
             ConfigurationError: the App runs already, or it cannot listen.
         """
         check_not_importing("app.serve()")
-        self._check_not_mounted()
+        self._mounting.check_not_mounted()
         await self._runner.serve(task_status=task_status)
 
     def stop(self) -> None:
@@ -691,12 +681,6 @@ class App:
         """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
         return collect_stats(self._runner._server, self.topics, self._runner.limits)
 
-    def _add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
-        """Include a limit in `stats`, and close what it uses when the App ends."""
-        self._runner.limits.add(counts)
-        if aclose is not None:
-            self._runner.add_hook(aclose, self._runner.shutdown)
-
     @property
     def port(self) -> int:
         """The TCP port: the port in use while the App runs, the configured one before."""
@@ -706,7 +690,3 @@ class App:
     def urls(self) -> list[str]:
         """The URLs of the App while it runs: "http://localhost:8080", "unix:/run/chat.sock"."""
         return self._runner.urls
-
-    def _check_not_mounted(self) -> None:
-        if self._is_mounted:
-            raise ConfigurationError("this App is mounted on another App: run and configure that one")

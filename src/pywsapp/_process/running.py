@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._event_loop import check_no_loop, loop_options
 from pywsapp._limits.connection_limits import ConnectionLimits
-from pywsapp._limits.message_counts import AllMessageCounts
+from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
@@ -216,6 +216,12 @@ class Runner:
             "broker": self._topics.broker,
         }
         return [name for name, value in found.items() if value]
+
+    def add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
+        """Include a limit in `App.stats`, and close what it uses when the App ends."""
+        self.limits.add(counts)
+        if aclose is not None:
+            self.add_hook(aclose, self.shutdown)
 
     def add_hook(self, hook: HookT, hooks: list[Hook]) -> HookT:
         """Add a startup or shutdown hook, and return it.

@@ -39,6 +39,11 @@ class UserKeys:
             check_takes(function, ("user",), "user_key of App")
         self.function = function
 
+    @property
+    def settings(self) -> list[str]:
+        """The names of the arguments of the App that it has."""
+        return [] if self.function is None else ["user_key"]
+
     def of_user(self, user: Any) -> str:
         """Return the key of a user; a str, an int or a UUID is a key itself.
 

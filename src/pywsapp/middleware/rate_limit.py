@@ -237,9 +237,9 @@ class _Limit:
         if app is self._app:
             return
         self._app = app
-        add_limit = getattr(app, "_add_limit", None)
-        if add_limit is not None:
-            add_limit(self.counts, None if self._buckets is None else self._buckets.aclose)
+        runner = getattr(app, "_runner", None)
+        if runner is not None:
+            runner.add_limit(self.counts, None if self._buckets is None else self._buckets.aclose)
 
 
 def _rate(what: str, rate: object, burst: object) -> tuple[float | None, float]:
