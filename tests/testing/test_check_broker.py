@@ -187,7 +187,7 @@ async def test_a_broken_rule_is_named(
 
 
 async def test_a_check_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pywsapp.testing.broker.CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("pywsapp.testing.checks.CHECK_SECONDS", 0.05)
 
     class Hangs(DictBroker):
         async def connect(self, receive: Receive, patterns: Sequence[str]) -> DictConnection:

@@ -111,7 +111,7 @@ class SharedBuckets:
         return max(messages, 0.0 if rates.bytes is None else rates.bytes_burst / rates.bytes)
 
     async def ask(self, key: str, size: int, *, reserve: bool) -> tuple[float, float, float] | None:
-        """Take the tokens for a message of a client, and a lease.
+        """Request the tokens for a message of a client, and a lease.
 
         Args:
             key: names the client.
@@ -223,7 +223,7 @@ class SharedBudget:
         return self._own.reserve(size, now)
 
     async def ask(self, size: int, *, reserve: bool) -> float:
-        """Ask Redis for a message, unless another connection of the client has got a lease meanwhile.
+        """Request tokens for a message from Redis, unless another connection of the client has got a lease meanwhile.
 
         Args:
             size: bytes of the message.

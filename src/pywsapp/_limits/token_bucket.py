@@ -44,18 +44,18 @@ class TokenBucket:
         return self._tokens + _SLACK >= amount
 
     def spend(self, amount: float) -> None:
-        """Take tokens for which `has` has just returned True."""
+        """Remove tokens for which `has` has just returned True."""
         self._tokens -= amount
 
     def take(self, amount: float, now: float) -> bool:
-        """Take tokens if so many are there; return whether they are."""
+        """Remove tokens if so many are there; return whether they were."""
         if self.has(amount, now):
             self._tokens -= amount
             return True
         return False
 
     def reserve(self, amount: float, now: float) -> float:
-        """Take tokens, also those that are not there yet; return the seconds until the bucket has earned them."""
+        """Remove tokens, also those that are not there yet; return the seconds until the bucket has earned them."""
         if self.take(amount, now):
             return 0.0
         self._tokens -= amount

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from pywsapp.brokers.base import Broker, BrokerConnection, Keep, Outgoing, Position
+from pywsapp.testing.checks import run_checks
 from pywsapp.topics.names import MAX_NAME_BYTES
 
 MakeBroker = Callable[[], Broker]
@@ -30,8 +31,6 @@ Received = tuple[str, bytes, "Position | None"]
 
 #: Seconds in which published messages must arrive.
 PATIENCE = 10.0
-#: Seconds that one check may take.
-CHECK_SECONDS = 60.0
 #: Every check by its name, in the order of `check_broker`.
 BROKER_CHECKS: dict[str, Check] = {}
 
@@ -45,17 +44,7 @@ async def check_broker(make: MakeBroker) -> None:
     Raises:
         AssertionError: the broker breaks a rule, or raises something else. The text begins with the rule.
     """
-    for name, check in BROKER_CHECKS.items():
-        rule = name.replace("_", " ")
-        try:
-            with anyio.fail_after(CHECK_SECONDS):
-                await check(make)
-        except TimeoutError as exc:
-            raise AssertionError(f"{rule}: not finished within {CHECK_SECONDS:g} seconds") from exc
-        except AssertionError as exc:
-            raise AssertionError(f"{rule}: {exc}") from exc
-        except Exception as exc:
-            raise AssertionError(f"{rule}: the broker raised {exc!r}") from exc
+    await run_checks(BROKER_CHECKS, make, "the broker")
 
 
 def _check(function: Check) -> Check:

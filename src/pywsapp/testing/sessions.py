@@ -23,12 +23,11 @@ import anyio
 
 from pywsapp.exceptions import SessionEnded, SessionError
 from pywsapp.sessions.base import SessionStore, Stored
+from pywsapp.testing.checks import run_checks
 
 MakeSessionStore = Callable[[], SessionStore]
 SessionCheck = Callable[[MakeSessionStore], Awaitable[None]]
 
-#: Seconds that one check may take.
-CHECK_SECONDS = 60.0
 #: Characters of base64 that 128 bits need.
 _TOKEN_CHARACTERS = 22
 _COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")
@@ -70,17 +69,7 @@ async def check_session_store(make: MakeSessionStore) -> None:
     Raises:
         AssertionError: the store breaks a rule, or raises something else. The text begins with the rule.
     """
-    for name, check in SESSION_STORE_CHECKS.items():
-        rule = name.replace("_", " ")
-        try:
-            with anyio.fail_after(CHECK_SECONDS):
-                await check(make)
-        except TimeoutError as exc:
-            raise AssertionError(f"{rule}: not finished within {CHECK_SECONDS:g} seconds") from exc
-        except AssertionError as exc:
-            raise AssertionError(f"{rule}: {exc}") from exc
-        except Exception as exc:
-            raise AssertionError(f"{rule}: the store raised {exc!r}") from exc
+    await run_checks(SESSION_STORE_CHECKS, make, "the store")
 
 
 def _check(function: SessionCheck) -> SessionCheck:

@@ -16,12 +16,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 
 from pywsapp.auth.tickets import TicketStore
+from pywsapp.testing.checks import run_checks
 
 MakeStore = Callable[[], TicketStore]
 Check = Callable[[MakeStore], Awaitable[None]]
 
-#: Seconds that one check may take.
-CHECK_SECONDS = 30.0
 #: Every check by its name, in the order of `check_ticket_store`.
 TICKET_STORE_CHECKS: dict[str, Check] = {}
 
@@ -36,15 +35,7 @@ async def check_ticket_store(make: MakeStore) -> None:
     Raises:
         AssertionError: the store breaks a rule, or raises something. The text begins with the rule.
     """
-    for name, check in TICKET_STORE_CHECKS.items():
-        rule = name.replace("_", " ")
-        try:
-            with anyio.fail_after(CHECK_SECONDS):
-                await check(make)
-        except AssertionError as exc:
-            raise AssertionError(f"{rule}: {exc}") from exc
-        except Exception as exc:
-            raise AssertionError(f"{rule}: the store raised {exc!r}") from exc
+    await run_checks(TICKET_STORE_CHECKS, make, "the store")
 
 
 def _check(function: Check) -> Check:
