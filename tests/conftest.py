@@ -38,6 +38,7 @@ ONCE = {
     "test_check_broker.py",
     "test_cli.py",
     "test_django_sessions.py",
+    "test_extras.py",
     "test_client_keys.py",
     "test_compiled.py",
     "test_fault_log.py",

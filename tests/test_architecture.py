@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._alarm",
         "pywsapp._compiled",
         "pywsapp._event_loop",
+        "pywsapp._extras",
         "pywsapp._http_text",
         "pywsapp._limits",
         "pywsapp._request_state",

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import zlib
 
-from isal import isal_zlib
-
+from pywsapp._extras import missing_extra
 from pywsapp.options import Compressor
+
+try:
+    from isal import isal_zlib
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "isal") from exc
 
 
 def compressor(level: int, window_bits: int, mem_level: int) -> Compressor:

@@ -12,15 +12,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from importlib import import_module
 from time import monotonic
 from typing import Any, Protocol
 
 import anyio
 
+from pywsapp._extras import import_extra
 from pywsapp._http_text import one_line
 from pywsapp._limits.budget import MessageBudget, Rates
-from pywsapp.exceptions import ConfigurationError
 
 logger = logging.getLogger("pywsapp")
 
@@ -91,10 +90,7 @@ class SharedBuckets:
     """
 
     def __init__(self, url: str, name: str, rates: Rates) -> None:
-        try:
-            module = import_module("pywsapp._clients.redis_client")
-        except ModuleNotFoundError as exc:
-            raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[redis]'") from exc
+        module = import_extra("pywsapp._clients.redis_client", "redis")
         self.rates = rates
         self._client: Client = module.RedisClient(url)
         self._name = name

@@ -7,10 +7,10 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from importlib import import_module
 from types import MappingProxyType
 from typing import Literal
 
+from pywsapp._extras import import_extra
 from pywsapp._server.tls import FilePath, Password
 from pywsapp.exceptions import ConfigurationError
 
@@ -62,10 +62,7 @@ class Tls:
         Raises:
             ConfigurationError: the package `cryptography` is missing, or the file cannot be written.
         """
-        try:
-            module = import_module("pywsapp._server.development_certificate")
-        except ModuleNotFoundError as exc:
-            raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[dev-tls]'") from exc
+        module = import_extra("pywsapp._server.development_certificate", "dev-tls")
         tls = cls(module.development_certificate())
         object.__setattr__(tls, "is_self_signed", True)
         return tls

@@ -30,10 +30,15 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-from joserfc import jwk
-from joserfc.errors import JoseError
 
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import ConfigurationError, Refuse
+
+try:
+    from joserfc import jwk
+    from joserfc.errors import JoseError
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "jwt") from exc
 
 logger = logging.getLogger("pywsapp")
 

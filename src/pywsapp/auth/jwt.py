@@ -22,14 +22,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
-
+from pywsapp._extras import missing_extra
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
 from pywsapp.auth.jwks import HMAC_ALGORITHMS, PUBLIC_ALGORITHMS, Jwks, KeySource, SharedSecret
 from pywsapp.auth.tokens import BaseTokenAuthenticator, BearerHeader, BearerSubprotocol, TokenSource, check_token
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
+
+try:
+    from joserfc.errors import JoseError
+    from joserfc.jws import JWSRegistry
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "jwt") from exc
 
 __all__ = ("ANY_AUDIENCE", "Jwks", "JwtAuthenticator", "KeySource", "SharedSecret")
 

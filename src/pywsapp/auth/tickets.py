@@ -23,9 +23,9 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from importlib import import_module
 from typing import Any
 
+from pywsapp._extras import import_extra
 from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
@@ -273,9 +273,5 @@ def _store_for(url: str) -> TicketStore:
         return MemoryTicketStore()
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError("the store of tickets is 'memory', redis://, rediss:// or unix://")
-    try:
-        module = import_module("pywsapp.auth.redis_tickets")
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[redis]'") from exc
-    store: TicketStore = module.RedisTicketStore(url)
+    store: TicketStore = import_extra("pywsapp.auth.redis_tickets", "redis").RedisTicketStore(url)
     return store

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from urllib.parse import urlsplit
 
+from pywsapp._extras import import_extra
 from pywsapp.brokers.base import Broker
 from pywsapp.exceptions import ConfigurationError
 
@@ -36,11 +36,7 @@ def broker_for(url: str) -> Broker | None:
         known = ", ".join(f"{name}://" for name in _BROKERS if name not in ("unix", "tls"))
         raise ConfigurationError(f"no broker for {scheme or 'a URL without a scheme'}: use memory, {known}")
     module, extra = _BROKERS[scheme]
-    try:
-        implementation = import_module(f"pywsapp.brokers.{module}")
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[{extra}]'") from exc
-    broker = implementation.broker_from_url(url)
+    broker = import_extra(f"pywsapp.brokers.{module}", extra).broker_from_url(url)
     assert isinstance(broker, Broker)
     return broker
 

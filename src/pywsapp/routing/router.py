@@ -89,7 +89,7 @@ class Router(MessageComponent):
         server_options: Options | None = None,
         authenticate: Authenticate | None = None,
     ) -> None:
-        self.authenticate = check_authenticate(authenticate, "the router")
+        self.authenticate = check_authenticate(authenticate, "the App or Router")
         self._default = _default_hosts(http_host)
         self._server_options = Options() if server_options is None else server_options
         if not isinstance(self._server_options, Options):

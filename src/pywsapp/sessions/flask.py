@@ -10,14 +10,18 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from itsdangerous import BadSignature, TimestampSigner, URLSafeTimedSerializer
-
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import SessionError
 from pywsapp.sessions.base import Stored
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.keys import Keys, checked_keys
 from pywsapp.sessions.tagged_json import dump_tagged, load_tagged
 from pywsapp.sessions.website import WebsiteStore
+
+try:
+    from itsdangerous import BadSignature, TimestampSigner, URLSafeTimedSerializer
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "sessions") from exc
 
 _SALT = "cookie-session"
 #: Flask's `PERMANENT_SESSION_LIFETIME`, in seconds.

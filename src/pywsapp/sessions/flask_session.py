@@ -12,14 +12,18 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from pywsapp._clients.redis_client import RedisClient
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import ConfigurationError, SessionEnded, SessionError
 from pywsapp.sessions.base import Stored
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.json_data import check_size
 from pywsapp.sessions.website import WebsiteStore
+
+try:
+    import msgspec
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "sessions") from exc
 
 #: Flask's `PERMANENT_SESSION_LIFETIME`, in seconds.
 _LIFETIME = 31 * 24 * 3600

@@ -10,12 +10,16 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
-from itsdangerous import BadSignature, Signer
-
+from pywsapp._extras import missing_extra
 from pywsapp.sessions.base import SessionStore, Stored
 from pywsapp.sessions.cookies import MAX_COOKIE_BYTES
 from pywsapp.sessions.json_data import decode_object, encode_data
 from pywsapp.sessions.keys import MIN_KEY_BYTES, Keys, checked_keys
+
+try:
+    from itsdangerous import BadSignature, Signer
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "sessions") from exc
 
 _SALT = b"pywsapp.sessions"
 

@@ -10,14 +10,18 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
-from itsdangerous import BadSignature, TimestampSigner
-
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import SessionError
 from pywsapp.sessions.base import Stored
 from pywsapp.sessions.cookies import MAX_COOKIE_BYTES, SessionCookie
 from pywsapp.sessions.json_data import check_size, decode_object
 from pywsapp.sessions.keys import Keys, checked_keys
 from pywsapp.sessions.website import WebsiteStore
+
+try:
+    from itsdangerous import BadSignature, TimestampSigner
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "sessions") from exc
 
 
 class _Signer(TimestampSigner):

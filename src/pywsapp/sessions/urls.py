@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from pywsapp._extras import import_extra
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.sessions.base import SessionStore
 from pywsapp.sessions.memory import MemorySessionStore
@@ -44,10 +44,7 @@ def session_store_for(url: str) -> SessionStore:
             "unix:// or memcached://, or an object such as SignedCookieStore(key)"
         )
     module, name, extra = _STORES[parts.scheme]
-    try:
-        implementation = import_module(f"pywsapp.sessions.{module}")
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f"{exc.name} is not installed: pip install 'pywsapp[{extra}]'") from exc
+    implementation = import_extra(f"pywsapp.sessions.{module}", extra)
     store = getattr(implementation, name)(rest, **options)
     assert isinstance(store, SessionStore)
     return store
