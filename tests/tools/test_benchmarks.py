@@ -260,6 +260,7 @@ def test_the_programs_start(results: Results, tmp_path: Path) -> None:
     assert "echo16x16" in call("run.py", "--list")
     assert "--idle-seconds" in call("scale.py", "--help")
     assert "--carriers" in call("cluster.py", "--help")
+    assert "session-cookie" in call("handshakes.py", "--rounds", "1", "--handshakes", "2")
     results.save(tmp_path / "results.json")
     call("report.py", "results.json", "--out", "results.md", "--chart", "results.svg")
     assert (tmp_path / "results.md").read_text() == report.markdown(results)
