@@ -52,6 +52,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
     {"pywsapp._process"},
+    {"pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli"},
@@ -254,7 +255,7 @@ def vague_names(modules: dict[str, Module]) -> list[str]:
 
 
 def too_long(modules: dict[str, Module]) -> list[str]:
-    """Find modules and functions that are too long; their own docstrings do not count."""
+    """Find modules and functions that are too long; their own docstrings and overloads do not count."""
     found = []
     for name, module in modules.items():
         documented = ast.walk(module.tree) if name in DOCUMENTED else [module.tree]
@@ -263,7 +264,7 @@ def too_long(modules: dict[str, Module]) -> list[str]:
             for node in documented
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         ]
-        lines = module.text.count("\n") - "".join(docstrings).count("\n")
+        lines = module.text.count("\n") - "".join(docstrings).count("\n") - overload_lines(module)
         if lines > MAX_FILE_LINES:
             found.append(f"{name}: {lines} lines")
         for node in ast.walk(module.tree):
@@ -273,6 +274,16 @@ def too_long(modules: dict[str, Module]) -> list[str]:
                 if size > MAX_FUNCTION_LINES:
                     found.append(f"{name}:{node.lineno} {node.name}: {size} lines")
     return found
+
+
+def overload_lines(module: Module) -> int:
+    """Return the lines of the overloads of a module, which repeat a signature for type checkers."""
+    return sum(
+        (node.end_lineno or 0) - node.lineno + 2  # the decorator too
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(decorator, ast.Name) and decorator.id == "overload" for decorator in node.decorator_list)
+    )
 
 
 def without_docstring(modules: dict[str, Module]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -22,6 +23,7 @@ from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
+from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
 from pywsapp.brokers.base import MIB, Broker
@@ -149,6 +151,7 @@ class App:
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
         self._sessions.close_by(self.on_shutdown)
+        self._asgi = AsgiApplication(self._runner, self.router, checks_host=http_host != _DEFAULT_HOST)
         self._mounted: list[App] = []
         self._mounting = Mounting()
         self.listen(address, port, tls=tls, unix_path=unix_path, fd=fd, proxy_protocol=proxy_protocol)
@@ -359,7 +362,7 @@ class App:
         add_health_checks(self.router, path, lambda: self._runner.health(needs_broker=broker))
         if port is not None:
             self._mounting.check_not_mounted()
-            self._runner.listen_for_health(address, port, path, needs_broker=broker)
+            self._runner.change_listening().add_health(address, port, path, needs_broker=broker)
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
@@ -556,7 +559,7 @@ class App:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._mounting.check_not_mounted()
-        self._runner.listen(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
+        self._runner.change_listening().add(address, port, tls, unix_path, fd, proxy_protocol=proxy_protocol)
 
     def rebind(
         self,
@@ -573,7 +576,7 @@ class App:
             ConfigurationError: an argument is not valid, or the App runs already.
         """
         self._mounting.check_not_mounted()
-        self._runner.rebind(address, port, tls, unix_path, fd)
+        self._runner.change_listening().replace_first(address, port, tls, unix_path, fd)
 
     def configure(
         self,
@@ -606,7 +609,7 @@ class App:
         changed = replace(self._runner.connection_limits, **given) if given else None
         self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
         if health_port is not None:
-            self._runner.use_health_port(health_port)
+            self._runner.change_listening().use_health_port(health_port)
 
     def run(
         self,
@@ -664,6 +667,28 @@ class App:
         check_not_importing("app.serve()")
         self._mounting.check_not_mounted()
         await self._runner.serve(task_status=task_status)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve as an ASGI application, on an ASGI server or mounted in a website; see `pywsapp.asgi`.
+
+        The ASGI server listens: `port`, `tls` and other settings of sockets have no effect. The App checks the host
+        only if `http_host` is given.
+
+        Raises:
+            ConfigurationError: the App runs already, or cannot start.
+        """
+        await self._asgi(scope, receive, send)
+
+    def lifespan(self, site: object = None) -> AbstractAsyncContextManager[None]:
+        """Run the App with a website: `FastAPI(lifespan=app.lifespan)`, or `async with app.lifespan():` in its own.
+
+        Frameworks do not start what is mounted in them. The App starts before the site answers requests, and drains
+        when the site shuts down.
+
+        Args:
+            site: the website, which frameworks pass; it is not used.
+        """
+        return self._asgi.lifespan()
 
     def stop(self) -> None:
         """Begin to drain. `run` or `serve` returns after the drain.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,7 +17,8 @@ from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
-from pywsapp._process.health_port import HealthPort, answering_health, answering_health_of_workers
+from pywsapp._process.health_port import answering_health, answering_health_of_workers
+from pywsapp._process.listening import Listening
 from pywsapp._process.logging import set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
@@ -29,8 +28,7 @@ from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket, is_raised_here
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
-from pywsapp._server.tls_reload import as_server_tls, reloads_on_request
-from pywsapp._server.tls_settings import TlsArgument
+from pywsapp._server.tls_reload import reloads_on_request
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.brokers.local.router import BusRouter
@@ -66,7 +64,6 @@ class Runner:
         http_host: the name or names of the App, for URLs.
 
     Attributes:
-        listeners: the sockets that the App listens on; the first one is that of the App's arguments.
         startup: the startup hooks.
         shutdown: the shutdown hooks.
         background: the timers and background tasks.
@@ -84,7 +81,7 @@ class Runner:
         options: Options,
         http_host: str | Sequence[str],
     ) -> None:
-        self.listeners: list[ListeningSocket] = []
+        self._listening = Listening()
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
         self.background = Background()
@@ -99,8 +96,8 @@ class Runner:
         self._options = options
         self._proxies = Proxies()
         self._access_log = False
-        self._health: HealthPort | None = None
         self._server: Server | None = None
+        self._is_hosted = False
         self._starting: anyio.CancelScope | None = None
         self._stopping = False
         self._context: WorkerContext | None = None
@@ -139,69 +136,18 @@ class Runner:
         if self._server is not None:
             raise ConfigurationError("this App is running already; configure it before")
 
-    def listen(
-        self,
-        address: str,
-        port: int,
-        tls: TlsArgument | None,
-        unix_path: str | os.PathLike[str] | None,
-        fd: int | None,
-        *,
-        proxy_protocol: bool,
-    ) -> None:
-        """Listen on an additional socket; see `App.listen`."""
-        self.check_not_running()
-        self.listeners.append(
-            ListeningSocket(
-                address=address,
-                port=port,
-                unix_path=os.fspath(unix_path) if unix_path is not None else None,
-                fd=fd,
-                tls=as_server_tls(tls) if tls is not None else None,
-                proxy_protocol=proxy_protocol,
-            )
-        )
+    def change_listening(self) -> Listening:
+        """Return the sockets that the App listens on, to change them.
 
-    def listen_for_health(self, address: str, port: int, path: str, *, needs_broker: bool) -> None:
-        """Answer health checks on a port of their own; see `App.health`."""
+        Raises:
+            ConfigurationError: the App runs already.
+        """
         self.check_not_running()
-        if self._health is not None:
-            raise ConfigurationError("health checks have a port already; there can be one only")
-        self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
-
-    def use_health_port(self, port: int) -> None:
-        """Answer health checks on this port; see `App.configure`."""
-        self.check_not_running()
-        health = self._health or HealthPort(ListeningSocket(), "/health", False)
-        self._health = health._replace(listener=replace(health.listener, port=port))
-
-    def rebind(
-        self,
-        address: str | None,
-        port: int | None,
-        tls: TlsArgument | None,
-        unix_path: str | os.PathLike[str] | None,
-        fd: int | None,
-    ) -> None:
-        """Change the first listening socket; see `App.rebind`."""
-        self.check_not_running()
-        first = self.listeners[0]
-        is_tcp = address is not None or port is not None
-        if is_tcp + (unix_path is not None) + (fd is not None) > 1:
-            raise ConfigurationError("choose one of an address and port, unix_path and fd; listen() adds a socket")
-        if unix_path is not None or fd is not None:
-            path = os.fspath(unix_path) if unix_path is not None else None
-            first = replace(first, unix_path=path, fd=fd)
-        elif is_tcp:
-            address, port = first.address if address is None else address, first.port if port is None else port
-            first = replace(first, address=address, port=port, unix_path=None, fd=None)
-        if tls is not None:
-            first = replace(first, tls=as_server_tls(tls))
-        self.listeners[0] = first
+        return self._listening
 
     def server_settings(self) -> list[str]:
         """Return the names of the settings that differ from the defaults, except `http_host`, `address` and `port`."""
-        first, *others = self.listeners
+        first, *others = self._listening.sockets
         found = {
             "options": self._options != Options(),
             "tls": first.tls,
@@ -212,7 +158,7 @@ class Runner:
             "trusted_proxies": self._proxies,
             **self.connection_limits.changed(),
             "access_log": self._access_log,
-            "health(port=...)": self._health,
+            "health(port=...)": self._listening.health,
             "broker": self._topics.broker,
         }
         return [name for name, value in found.items() if value]
@@ -256,7 +202,7 @@ class Runner:
         server, relay = self._server, self._topics.relay
         if self._stopping and not self._is_replaced:  # a worker that replaced this one serves the same port
             status = STOPPING
-        elif server is None or not server.sockets:
+        elif server is None or not (server.sockets or self._is_hosted):
             status = STARTING
         elif needs_broker and relay is not None and not relay.stats.connected:
             status = NO_BROKER
@@ -268,12 +214,17 @@ class Runner:
 
     def _own_health(self) -> Health:
         """Return the health for the supervisor, which does not count a worker that was replaced."""
-        health = self.health(needs_broker=self._health is not None and self._health.needs_broker)
+        health = self.health(needs_broker=self._listening.health is not None and self._listening.health.needs_broker)
         return health._replace(status=STOPPING) if self._stopping else health
 
     @property
     def _is_replaced(self) -> bool:
         return self._context is not None and self._context.replaced.is_set()
+
+    @property
+    def server(self) -> Server | None:
+        """The server, while the App runs."""
+        return self._server
 
     @property
     def port(self) -> int:
@@ -282,7 +233,7 @@ class Runner:
             for _, address in self._server.addresses:
                 if not address.startswith("unix:"):
                     return int(address.rpartition(":")[2])
-        return self.listeners[0].port
+        return self._listening.sockets[0].port
 
     @property
     def urls(self) -> list[str]:
@@ -305,11 +256,11 @@ class Runner:
         supervised = self._context is not None
         serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
         limit = self._shutdown_seconds
-        reloads = self._context is None and reloads_on_request(listener.tls for listener in self.listeners)
+        reloads = self._context is None and reloads_on_request(listener.tls for listener in self._listening.sockets)
         reload = self._reload_certificates if reloads else None
         program = functools.partial(run_until_signal, serve, self.stop, limit, reload=reload, supervised=supervised)
         if self._context is not None:
-            self.listeners = self._context.adopt(self.listeners)
+            self._listening.sockets = self._context.adopt(self._listening.sockets)
             if self._context.bus is not None and self._topics.broker is None:
                 self._topics.broker = LocalBroker(self._context.bus)
         elif count > 1:
@@ -356,16 +307,23 @@ class Runner:
             BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
         ) as router:
             attach = router.attach if self._topics.broker is None else None
-            async with tasks_of_block() as tasks, answering_health_of_workers(self._health):
+            async with tasks_of_block() as tasks, answering_health_of_workers(self._listening.health):
                 tasks.start_soon(router.expire_histories)
                 end_seconds = self._shutdown_seconds()
-                return await supervise(self.listeners, workers, self._announce, end_seconds, limits, attach)
+                return await supervise(self._listening.sockets, workers, self._announce, end_seconds, limits, attach)
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         announce(self._component, self.http_host, addresses, workers)
 
-    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run the App inside a running event loop; see `App.serve`."""
+    async def serve(
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, is_hosted: bool = False
+    ) -> None:
+        """Run the App inside a running event loop; see `App.serve`.
+
+        Args:
+            task_status: told when the App listens.
+            is_hosted: do not listen, since an ASGI server does.
+        """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
         if self._stopping:  # `stop` came first, for instance since this task had to wait for its turn
@@ -374,24 +332,25 @@ class Runner:
             task_status.started()
             return
         self._server = server = self._make_server()
+        self._is_hosted = is_hosted
         self.background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
             self.background.begin(tasks)
             if self._context is not None:
                 self._context.listening()
-            else:
+            elif not is_hosted:
                 self._announce(server.addresses)
             task_status.started()
 
         try:
-            async with answering_health(self._health, self.worker, self._own_health), self._topics.running():
+            async with answering_health(self._listening.health, self.worker, self._own_health), self._topics.running():
                 try:
                     await self._run_startup_hooks()
                     if self._stopping:
                         task_status.started()  # the caller does not wait any more
                     else:
-                        await server.run(self.listeners, started)
+                        await server.run([] if is_hosted else self._listening.sockets, started)
                 finally:
                     self.background.end()
                     with anyio.CancelScope(shield=True):

@@ -10,11 +10,13 @@ from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
 
 if TYPE_CHECKING:
+    from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp._server.http_connection import HttpConnection
     from pywsapp._server.server import Server
     from pywsapp._transports.base import Transport
     from pywsapp.component import Accept
     from pywsapp.http import Request
+    from pywsapp.options import Options
 
 logger = logging.getLogger("pywsapp")
 
@@ -35,27 +37,11 @@ def upgrade(
         Refuse: the client offers no common subprotocol where one is required, or a limit of connections is reached.
         ConfigurationError: the answer of the component is not valid.
     """
-    component = answer.component
-    assert component is not None
     options = answer.options or server.options
-    subprotocol = answer.subprotocol
-    if subprotocol is None:
-        supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
-        subprotocol = choose_subprotocol(request, supported, required=answer.require_subprotocol)
+    subprotocol = agreed_subprotocol(request, answer)
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
-    runtime, admission = server.runtime, server.admission
-    if runtime.users is not None:
-        runtime.users.check(request)
-    ws = WebSocket(client=False, options=options, deflate=deflate)
-    place = None if admission is None else admission.admit(request)
-    try:
-        lifecycle = Lifecycle(component, request, ws, transport, options, runtime, subprotocol)
-    except BaseException:  # an attribute of the component raises
-        if admission is not None:
-            admission.release(request)
-        raise
-    if place is not None:
-        place.conn = lifecycle.conn
+    lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options)
+    runtime = server.runtime
     transport.write(response)
     if options.high_water != server.options.high_water:
         transport.set_write_buffer_limits(high=options.high_water)
@@ -64,4 +50,48 @@ def upgrade(
     runtime.connections.discard(connection)
     runtime.user_changed(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
+    return lifecycle
+
+
+def agreed_subprotocol(request: Request, answer: Accept) -> str | None:
+    """Return the subprotocol of a handshake that a component has accepted.
+
+    Raises:
+        Refuse: the client offers no common subprotocol where one is required.
+    """
+    if answer.subprotocol is not None:
+        return answer.subprotocol
+    assert answer.component is not None
+    supported = answer.component.subprotocols if answer.subprotocols is None else answer.subprotocols
+    return choose_subprotocol(request, supported, required=answer.require_subprotocol)
+
+
+def make_lifecycle(
+    server: Server,
+    request: Request,
+    answer: Accept,
+    transport: Transport,
+    subprotocol: str | None,
+    deflate: DeflateParameters | None,
+    options: Options,
+) -> Lifecycle:
+    """Return the lifecycle of a handshake that a component has accepted; it counts as a connection from now on.
+
+    Raises:
+        Refuse: a limit of connections is reached.
+    """
+    assert answer.component is not None
+    runtime, admission = server.runtime, server.admission
+    if runtime.users is not None:
+        runtime.users.check(request)
+    ws = WebSocket(client=False, options=options, deflate=deflate)
+    place = None if admission is None else admission.admit(request)
+    try:
+        lifecycle = Lifecycle(answer.component, request, ws, transport, options, runtime, subprotocol)
+    except BaseException:  # an attribute of the component raises
+        if admission is not None:
+            admission.release(request)
+        raise
+    if place is not None:
+        place.conn = lifecycle.conn
     return lifecycle

@@ -1,0 +1,81 @@
+"""What an App listens on: its sockets, and the port of health checks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from pywsapp._process.health_port import HealthPort
+from pywsapp._server.bind import ListeningSocket
+from pywsapp._server.tls_reload import as_server_tls
+from pywsapp._server.tls_settings import TlsArgument
+from pywsapp.exceptions import ConfigurationError
+
+
+class Listening:
+    """What an App listens on; the runner creates it.
+
+    Attributes:
+        sockets: the sockets; the first one is that of the App's arguments.
+        health: the port of health checks; None if they have no port of their own.
+    """
+
+    def __init__(self) -> None:
+        self.sockets: list[ListeningSocket] = []
+        self.health: HealthPort | None = None
+
+    def add(
+        self,
+        address: str,
+        port: int,
+        tls: TlsArgument | None,
+        unix_path: str | os.PathLike[str] | None,
+        fd: int | None,
+        *,
+        proxy_protocol: bool,
+    ) -> None:
+        """Listen on an additional socket; see `App.listen`."""
+        self.sockets.append(
+            ListeningSocket(
+                address=address,
+                port=port,
+                unix_path=os.fspath(unix_path) if unix_path is not None else None,
+                fd=fd,
+                tls=as_server_tls(tls) if tls is not None else None,
+                proxy_protocol=proxy_protocol,
+            )
+        )
+
+    def replace_first(
+        self,
+        address: str | None,
+        port: int | None,
+        tls: TlsArgument | None,
+        unix_path: str | os.PathLike[str] | None,
+        fd: int | None,
+    ) -> None:
+        """Change the first socket; see `App.rebind`."""
+        first = self.sockets[0]
+        is_tcp = address is not None or port is not None
+        if is_tcp + (unix_path is not None) + (fd is not None) > 1:
+            raise ConfigurationError("choose one of an address and port, unix_path and fd; listen() adds a socket")
+        if unix_path is not None or fd is not None:
+            path = os.fspath(unix_path) if unix_path is not None else None
+            first = replace(first, unix_path=path, fd=fd)
+        elif is_tcp:
+            address, port = first.address if address is None else address, first.port if port is None else port
+            first = replace(first, address=address, port=port, unix_path=None, fd=None)
+        if tls is not None:
+            first = replace(first, tls=as_server_tls(tls))
+        self.sockets[0] = first
+
+    def add_health(self, address: str, port: int, path: str, *, needs_broker: bool) -> None:
+        """Answer health checks on a port of their own; see `App.health`."""
+        if self.health is not None:
+            raise ConfigurationError("health checks have a port already; there can be one only")
+        self.health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
+
+    def use_health_port(self, port: int) -> None:
+        """Answer health checks on this port; see `App.configure`."""
+        health = self.health or HealthPort(ListeningSocket(), "/health", False)
+        self.health = health._replace(listener=replace(health.listener, port=port))

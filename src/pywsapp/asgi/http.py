@@ -1,0 +1,109 @@
+"""Plain HTTP requests of an ASGI server, and the responses to them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._lifecycle.requests import decide_request
+from pywsapp._protocol.http import encode_fields
+from pywsapp._server.connection_log import request_line
+from pywsapp._server.response_progress import close_body
+from pywsapp.asgi.exchange import Exchange, asgi_fields
+from pywsapp.asgi.scope import Scope
+from pywsapp.asgi.transport import Send
+from pywsapp.exceptions import Refuse
+from pywsapp.http import Response, _set_body
+
+if TYPE_CHECKING:
+    from pywsapp._server.server import Server
+
+#: The `receive` of an ASGI server.
+Receive = Callable[[], Awaitable[Any]]
+
+_BODYLESS = (204, 304)
+
+
+async def serve_request(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a plain request."""
+    exchange = Exchange(server, scope)
+    with exchange:
+        try:
+            response = await _respond(exchange, server, receive)
+            fields = _checked(response)
+        except Exception as exc:
+            response = Response.refusal(exchange.refusal(exc))
+            fields = _checked(response)
+        await _send(exchange, response, fields, send, head_only=scope["method"] == "HEAD")
+
+
+async def _respond(exchange: Exchange, server: Server, receive: Receive) -> Response:
+    request = exchange.read_scope()
+    if not server.is_probe(request):
+        exchange.admit()
+    _set_body(request, _BodyReader(receive, request.headers.get("content-length")).read)
+    return await exchange.decide(lambda: decide_request(server.component, request))
+
+
+class _BodyReader:
+    """Reads the body of a request.
+
+    Args:
+        receive: the `receive` of the server.
+        length: the value of Content-Length, or None.
+    """
+
+    def __init__(self, receive: Receive, length: str | None) -> None:
+        self._receive = receive
+        self._length = 0 if length is None else int(length)
+
+    async def read(self, max_size: int) -> bytes:
+        """See `Request.read`."""
+        pieces: list[bytes] = []
+        size = self._length
+        has_more = True
+        while has_more:
+            if size > max_size:
+                raise Refuse(413, body=f"the body is longer than {max_size} bytes")
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise Refuse(400, body="the client went away")
+            pieces.append(event.get("body", b""))
+            has_more = event.get("more_body", False)
+            size = max(self._length, sum(map(len, pieces)))
+        if size > max_size:
+            raise Refuse(413, body=f"the body is longer than {max_size} bytes")
+        return b"".join(pieces)
+
+
+def _checked(response: Response) -> list[tuple[bytes, bytes]]:
+    if not isinstance(response, Response):
+        raise TypeError(f"on_request must return a Response, not {response!r}")
+    encode_fields(response.headers)  # raises where a field could start another line
+    fields = [(name, value) for name, value in response.headers if name.lower() not in ("connection", "content-length")]
+    if response.status not in _BODYLESS:
+        fields.append(("Content-Length", str(response.content_length)))
+    return asgi_fields(fields)
+
+
+async def _send(
+    exchange: Exchange, response: Response, fields: list[tuple[bytes, bytes]], send: Send, *, head_only: bool
+) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": fields})
+    body = response.body
+    if isinstance(body, bytes):
+        content = b"" if head_only or response.status in _BODYLESS else body
+        await send({"type": "http.response.body", "body": content})
+    else:
+        sent = 0
+        try:
+            if not head_only:
+                async for piece in body:
+                    sent += len(piece)
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            await close_body(body)
+        await send({"type": "http.response.body", "body": b""})
+    log = exchange.server.connection_log
+    if log.has_access_log:
+        log.responded(exchange.peer, request_line(exchange.request), response.status, complete=True)

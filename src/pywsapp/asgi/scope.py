@@ -1,0 +1,102 @@
+"""The request of an ASGI scope, and the user of the site around the App."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import quote
+
+from pywsapp._protocol.http import parse_request
+from pywsapp._request_state import make_access
+from pywsapp.exceptions import InvalidCredentials, Refuse, SessionError
+from pywsapp.http import Request
+from pywsapp.sessions.session import Session
+
+Scope = MutableMapping[str, Any]
+
+_SAFE_IN_PATH = "/!$&'()*+,;=:@-._~"
+_SAVED_BY_SITE = (
+    "this session belongs to the site, whose middleware saves it with plain responses only; app.route(..., "
+    "sessions=...) makes one that a WebSocket can save"
+)
+_SECURE = ("https", "wss")
+
+
+def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Request:
+    """Return the request of a scope, parsed as strictly as one that comes over a socket.
+
+    Its path is the one below `root_path`, its `state` has what the site's middleware has put into that of the scope.
+
+    Raises:
+        Refuse: the request is malformed, or its head is too large.
+    """
+    query = scope.get("query_string", b"")
+    target = quote(scope["path"], safe=_SAFE_IN_PATH).encode() + (b"?" + query if query else b"")
+    lines = [b"%s %s HTTP/1.1" % (scope.get("method", "GET").encode(), target)]
+    lines += [b"%s: %s" % (name, value) for name, value in scope["headers"]]
+    head = b"\r\n".join(lines)
+    if head.count(b"\r\n") != len(lines) - 1:
+        raise Refuse(400, body="a header field has a line break")
+    if len(head) > max_header_size:
+        raise Refuse(431, body="the head of the request is too large")
+    client = scope.get("client")
+    scheme = "https" if scope.get("scheme") in _SECURE else "http"
+    address = client[0] if client else ""
+    request = parse_request(head, max_headers=max_headers, scheme=scheme, remote_address=address)
+    major, _, minor = scope.get("http_version", "1.1").partition(".")
+    request.http_version = int(major), int(minor or "0")
+    request.path = _path_below(scope)
+    request.subprotocols = tuple(scope.get("subprotocols", ()))
+    for name, value in scope.get("state", {}).items():
+        setattr(request.state, name, value)
+    return request
+
+
+def _path_below(scope: Scope) -> str:
+    """Return the path without `root_path`, which servers and frameworks put before it or not."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    if path.endswith("/") and not scope.get("raw_path", b"/").endswith(b"/"):
+        path = path[:-1]  # Litestar adds a slash
+    return path or "/"
+
+
+def note_site(request: Request, scope: Scope) -> None:
+    """Note the user and the session that the site's middleware has found, for `conn.user` and `conn.session`."""
+    user = scope.get("user")
+    if user is not None and getattr(user, "is_authenticated", True):
+        make_access(request).user = user
+    data = scope.get("session")
+    if isinstance(data, dict):
+        session = Session(_SiteSessions())
+        session._replace(data, "", None)  # the same dict: the site's middleware saves it with a plain response
+        make_access(request).session = session
+
+
+class _SiteSessions:
+    """The driver of sessions that the site loads and saves."""
+
+    async def save(self, session: Session) -> None:
+        raise SessionError(_SAVED_BY_SITE)
+
+    async def rotate(self, session: Session) -> None:
+        raise SessionError(_SAVED_BY_SITE)
+
+    async def destroy(self, session: Session) -> None:
+        raise SessionError(_SAVED_BY_SITE)
+
+    async def reload(self, session: Session) -> None:
+        raise SessionError(_SAVED_BY_SITE)
+
+
+def site_user(request: Request) -> Any:
+    """Return the user that the site around the App has found: `App(authenticate=site_user)`.
+
+    Raises:
+        InvalidCredentials: the site has found none.
+    """
+    if request.user is None:
+        raise InvalidCredentials
+    return request.user

@@ -1,0 +1,114 @@
+"""WebSockets of an ASGI server, each run by a lifecycle as on the own server."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._lifecycle.requests import decide_handshake
+from pywsapp._protocol.handshake import RESERVED
+from pywsapp._protocol.http import encode_fields
+from pywsapp._server.upgrade import agreed_subprotocol, make_lifecycle
+from pywsapp.asgi.exchange import Exchange, asgi_fields
+from pywsapp.asgi.frames import close_frame, message_frame
+from pywsapp.asgi.http import Receive
+from pywsapp.asgi.scope import Scope
+from pywsapp.asgi.transport import NO_PROTOCOL, AsgiTransport, Send
+from pywsapp.component import Accept
+from pywsapp.exceptions import Refuse
+from pywsapp.http import Response
+from pywsapp.options import Options
+
+if TYPE_CHECKING:
+    from pywsapp._server.server import Server
+
+_NO_CODE = 1005
+_POLICY_VIOLATION = 1008
+
+
+async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
+    """Ask the component about a handshake, and run the connection if it is accepted."""
+    event = await receive()
+    if event["type"] != "websocket.connect":
+        return
+    exchange = Exchange(server, scope)
+    try:
+        with exchange:
+            lifecycle, transport = await _accept(exchange, server, send)
+    except Exception as exc:
+        await _refuse(exchange.refusal(exc), scope, send)
+        return
+    server.counts.handshakes += 1
+    server.connection_log.opened(lifecycle.conn.request)
+    lifecycle.open(b"")
+    await _run(transport, receive)
+
+
+async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifecycle, AsgiTransport]:
+    request = exchange.read_scope()
+    if server.admission is not None:
+        server.admission.check(request)
+    exchange.admit()
+    answer = await exchange.decide(lambda: decide_handshake(server.component, request))
+    if not isinstance(answer, Accept):
+        raise TypeError(f"on_handshake must return an Accept, not {answer!r}")
+    server.check_not_draining()
+    subprotocol = agreed_subprotocol(request, answer)
+    encode_fields(answer.headers, reserved=RESERVED)
+    transport = AsgiTransport(NO_PROTOCOL, send)
+    options = hosted(answer.options or server.options)
+    lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, None, options)
+    fields = asgi_fields(answer.headers)
+    try:
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
+    except BaseException:  # the client is gone
+        if server.admission is not None:
+            server.admission.release(request)
+        raise
+    transport.set_protocol(lifecycle)
+    transport.set_write_buffer_limits(high=options.high_water)
+    server.runtime.connections.add(lifecycle)
+    server.runtime.user_changed(lifecycle.conn)
+    return lifecycle, transport
+
+
+@functools.lru_cache(100)
+def hosted(options: Options) -> Options:
+    """Return options without what the ASGI server does itself: pings and compression."""
+    return replace(options, ping_interval=None, deflate=None)
+
+
+async def _refuse(refuse: Refuse, scope: Scope, send: Send) -> None:
+    """Refuse a handshake: with a response where the server can send one, else with its 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+        return
+    response = Response.refusal(refuse)
+    fields = asgi_fields((*response.headers, ("Content-Length", str(response.content_length))))
+    await send({"type": "websocket.http.response.start", "status": response.status, "headers": fields})
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+async def _run(transport: AsgiTransport, receive: Receive) -> None:
+    """Move messages in both directions until the connection has ended."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_read, transport, receive)
+            await transport.send_messages()
+            tasks.cancel_scope.cancel()
+    finally:
+        transport.lose()
+
+
+async def _read(transport: AsgiTransport, receive: Receive) -> None:
+    while await transport.wait_readable():
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            transport.peer_closed(close_frame(event.get("code", _NO_CODE), event.get("reason") or ""))
+            return
+        text = event.get("text")
+        transport.received(message_frame(event["bytes"] if text is None else text))
