@@ -31,6 +31,9 @@ ONCE = {
     "test_api_keys.py",
     "test_app_run.py",
     "test_architecture.py",
+    "test_asgi_hosts.py",
+    "test_asgi_http.py",
+    "test_asgi_sites.py",
     "test_asyncio_bridge.py",
     "test_asyncio_thread.py",
     "test_benchmarks.py",
@@ -107,7 +110,7 @@ ALONE = {
     "test_faults.py": "it uses both processors itself",
 }
 #: Directories whose files take the longest. They are tested first, so that both processes end at about the same time.
-FIRST = ("process", "brokers", "demo", "deploy", "tools")
+FIRST = ("asgi", "process", "brokers", "demo", "deploy", "tools")
 #: Files that share a fixture which is slow to start, and its name; one process runs them all.
 TOGETHER = {
     "test_interleave.py": "wsload",

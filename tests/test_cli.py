@@ -250,7 +250,7 @@ class App(pywsapp.App):
         print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)
-        health = self._runner._health
+        health = self._runner._listening.health
         print(
             self._runner.connection_limits.changed(),
             health and (health.listener.address, health.listener.port, health.path),
@@ -340,7 +340,7 @@ def test_the_health_port_keeps_the_address_and_path_of_the_app() -> None:
     app = App("localhost", 0)
     app.health("/status", port=9090, address="0.0.0.0")
     app.configure(health_port=9091)
-    health = app._runner._health
+    health = app._runner._listening.health
     assert health is not None
     assert (health.listener.address, health.listener.port, health.path) == ("0.0.0.0", 9091, "/status")
 

@@ -25,7 +25,8 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
 def test_frames_are_found_in_any_pieces(frames: list[tuple[int, int]], cuts: list[int]) -> None:
     expected = [WrittenFrame(opcode, bytes([number % 251]) * size) for number, (opcode, size) in enumerate(frames)]
     data = b"".join(server_frame(*frame) for frame in expected)
-    reader, found, position = FrameReader(), [], 0
+    reader, position = FrameReader(), 0
+    found: list[WrittenFrame] = []
     for cut in [*cuts, len(data)]:
         found += reader.feed(data[position : position + cut])
         position += cut

@@ -41,7 +41,7 @@ class Chat(MessageComponent):
 
     def on_open(self, conn: Connection) -> None:
         self.calls.append("open")
-        conn.app.topic("room").add(conn)
+        conn.subscribe("room")
 
     async def on_message(self, conn: Connection, message: str | bytes) -> None:
         if message == "close":
@@ -54,6 +54,7 @@ class Chat(MessageComponent):
             except ConfigurationError as exc:
                 conn.send(str(exc))
         elif message == "all":
+            assert conn.app is not None
             conn.app.topic("room").broadcast("to all")
         else:
             await conn.send(message)
