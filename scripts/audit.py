@@ -46,8 +46,8 @@ def licence(name: str) -> str:
     """Return what a package says about its licence."""
     about = metadata.metadata(name)
     classifiers = [text.rpartition(":: ")[2] for text in about.get_all("Classifier") or [] if "License ::" in text]
-    named = about.get("License-Expression") or ", ".join(classifiers) or about.get("License") or "unknown"
-    return named.partition("\n")[0]
+    stated = [*(about.get_all("License-Expression") or []), ", ".join(classifiers), *(about.get_all("License") or [])]
+    return next(filter(None, stated), "unknown").partition("\n")[0]
 
 
 def check_licences() -> bool:

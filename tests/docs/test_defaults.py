@@ -36,7 +36,7 @@ MIB, KIB = 1024 * 1024, 1024
 SECONDS = ("_timeout", "_interval", "_delay", "seconds", "max_age")
 BYTES = ("_size", "_bytes", "_water", "_outbox")
 #: What the page says in place of a value that stands for something else.
-FACTS = {
+FACTS: dict[str, dict[Any, str]] = {
     "Options.deflate": {None: "off"},
     "Deflate.server_no_context_takeover": {True: "no"},
     "App.route.allowed_origins": {None: "refused"},

@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 pytest.register_assert_rewrite("support.browser")
 
 from support.balancers import DEPLOY  # noqa: E402 - not before the line above
-from support.browser import Browser, expect  # noqa: E402
+from support.browser import expect  # noqa: E402
 from support.program import Program  # noqa: E402
 from support.services import find_program, free_port  # noqa: E402
 
@@ -227,7 +227,7 @@ def test_only_users_of_the_site_connect(site: Site) -> None:
 
 
 @pytest.mark.parametrize("site", ["django"], indirect=True)  # the other pages have the same script
-def test_a_browser_logs_in_and_out(site: Site, browser: Browser) -> None:
+def test_a_browser_logs_in_and_out(site: Site, browser: Any) -> None:
     context = browser.new_context()
     try:
         page, other = context.new_page(), context.new_page()
