@@ -13,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack faults bench fuzz coverage mutate lint types format compile clean services
+.PHONY: help demo test test-all conformance attack faults bench fuzz coverage mutate lint types format lock audit compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ format: $(VENV)/dev.stamp ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: ## Write requirements/*.txt, the packages of CI with hashes (ARGS=--upgrade for new versions)
+	@sh scripts/lock.sh $(ARGS)
+
+audit: $(VENV)/dev.stamp ## Check the packages of CI: conflicts, licences, new versions, known vulnerabilities
+	$(BIN)/python scripts/audit.py $(ARGS)
+
 compile: $(VENV)/dev.stamp ## Compile the extension modules that changed (needs a C compiler)
 	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]
 
@@ -81,10 +87,10 @@ $(VENV)/demo.stamp: pyproject.toml hatch_build.py $(COMPILED)
 	@sh scripts/venv.sh $(VENV) -e '.[all]'
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml
-	@sh scripts/venv.sh $(VENV) -e '.[dev]'
+$(VENV)/dev.stamp: pyproject.toml requirements/dev.txt
+	@LOCK=requirements/dev.txt sh scripts/venv.sh $(VENV) -e .
 	@touch $@
 
-$(VENV)/fuzz.stamp: pyproject.toml hatch_build.py $(COMPILED)
-	@sh scripts/venv.sh $(VENV) -e '.[fuzz]'
+$(VENV)/fuzz.stamp: pyproject.toml requirements/dev.txt requirements/fuzz.txt hatch_build.py $(COMPILED)
+	@LOCK='requirements/dev.txt requirements/fuzz.txt' sh scripts/venv.sh $(VENV) -e .
 	@touch $@

@@ -2,6 +2,8 @@
 # venv.sh DIRECTORY REQUIREMENT... : create or update a virtual environment with these packages.
 #
 # It uses $PYTHON, or else the first Python on PATH that is new enough. $PIP_INSTALL_ARGS has further options for pip.
+# If $LOCK names files of requirements/, exactly their packages are installed, and then this project alone, without the
+# packages that it requires. Packages that build it come from these files too.
 set -eu
 
 venv=$1
@@ -37,6 +39,13 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     echo "creating $venv with $python"
     "$python" -m venv --clear "$venv"
     "$venv/bin/python" -m pip install -qq --upgrade pip
+fi
+
+if [ -n "${LOCK:-}" ]; then
+    for lock in $LOCK; do
+        "$venv/bin/python" -m pip install -qq --require-hashes -r "$lock"
+    done
+    set -- --no-deps --no-build-isolation "$@"
 fi
 
 # shellcheck disable=SC2086  # it can hold several options

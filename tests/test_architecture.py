@@ -64,6 +64,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 ON_DEMAND = (
     "pywsapp._clients",
     "pywsapp._server.development_certificate",
+    "pywsapp.auth.django",
     "pywsapp.auth.jwks",
     "pywsapp.auth.jwt",
     "pywsapp.auth.redis_tickets",

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+#: Without the start-up files of the environment, some of which import libraries: only the search path.
+PATH = f"import sys; sys.path = {sys.path!r}"
+
 
 @pytest.mark.parametrize(
     ("library", "extra", "code"),
@@ -29,3 +32,14 @@ def test_the_message_names_the_extra(library: str, extra: str, code: str) -> Non
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert done.stderr.endswith(f"Error: {library} is not installed: pip install 'pywsapp[{extra}]'\n")
+
+
+def test_the_package_imports_no_library_of_an_extra() -> None:
+    code = "import pywsapp, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-S", "-c", f"{PATH}; {code}"], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    found = {name for name in done.stdout.split() if not name.startswith("_")} - sys.stdlib_module_names
+    assert {"anyio", "pywsapp", "wsproto"} <= found
+    own = {"pywsapp", "cython_runtime"}
+    # anyio imports sniffio where it is installed.
+    assert found - own <= {"anyio", "exceptiongroup", "h11", "idna", "sniffio", "typing_extensions", "wsproto"}

@@ -147,6 +147,7 @@ def test_sdist_has_what_a_packager_needs(sdist: Path) -> None:
         "tests/conftest.py",
         "tests/build/test_packaging.py",
         "conformance/expected.json",
+        "requirements/dev.txt",
         "scripts/test.sh",
     } <= names
     assert {name for name in names if name.startswith("src/")} == {f"src/{name}" for name in package()}

@@ -1,6 +1,7 @@
 """Every code block of README.md and docs/ runs, and the first programs that users copy do what their pages say.
 
-A block is a whole program unless an HTML comment before it says why it is not: <!-- fragment: the reason -->.
+A block is a whole program unless an HTML comment before it says why it is not: <!-- fragment: the reason -->. The
+blocks of a page in `SITES` are files of one directory, which test_sites.py runs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 pytestmark = pytest.mark.once
+SITES = {f"authenticate-users-of-{name}.md" for name in ("django", "fastapi", "flask")}
 #: A fragment does not run, so it can be wrong. Allow more of them only for a good reason.
 MAX_FRAGMENTS = 6
 #: Runs each of the files as a module, so that a program that serves ends.
@@ -79,7 +81,7 @@ def blocks(language: str) -> list[Block]:
 
 def programs() -> list[Block]:
     """Return the blocks that are whole programs."""
-    return [block for block in blocks("python") if block.reason is None]
+    return [block for block in blocks("python") if block.reason is None and block.page.name not in SITES]
 
 
 every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.name)

@@ -7,15 +7,17 @@ import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import anyio.to_thread
 import django
 import pytest
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core import signing
 from django.core.cache import caches
 from django.core.management import call_command
@@ -28,6 +30,8 @@ from support.services import Redis, redis_server
 from support.sessions import cookie_of, counting, opened, told
 from support.wire import handshake, peer_of, running
 
+from pywsapp import App, Connection, MessageComponent
+from pywsapp.auth.django import django_user
 from pywsapp.exceptions import ConfigurationError, SessionError
 from pywsapp.sessions import Stored
 from pywsapp.sessions.django import DjangoSessionStore
@@ -36,6 +40,7 @@ from pywsapp.testing.sessions import SESSION_STORE_CHECKS, SessionCheck
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
 KEY = "the secret of the site"
 DATA = {"_auth_user_id": "7", "name": "Zoë \N{GRINNING FACE}", "cart": [{"id": 1.5}, None, True], "text": "x" * 200}
 ENGINES = ["cache", "cached_db", "db", "signed_cookies"]
@@ -74,7 +79,8 @@ def _site(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     settings.configure(
         SECRET_KEY=KEY,
         ALLOWED_HOSTS=["*"],
-        INSTALLED_APPS=["django.contrib.sessions"],
+        INSTALLED_APPS=["django.contrib.sessions", "django.contrib.contenttypes", "django.contrib.auth"],
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],  # the usual one is slow
         MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
         ROOT_URLCONF=__name__,
         DATABASES={
@@ -234,6 +240,85 @@ def test_django_without_settings() -> None:
     code = "from pywsapp.sessions.django import DjangoSessionStore; DjangoSessionStore()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert "ConfigurationError: Django cannot open the sessions of the site: Requested setting" in done.stderr
+
+
+# -- the user of the site ----------------------------------------------------------------------------------------------
+
+
+class Hello(MessageComponent):
+    def on_open(self, conn: Connection) -> None:
+        conn.send(f"hello {conn.user.get_username()}, {conn.user.pk}")
+
+
+class Member:
+    """A user of the site who has logged in.
+
+    Attributes:
+        pk: the primary key.
+        cookie: the cookie of the session.
+    """
+
+    def __init__(self) -> None:
+        user = get_user_model().objects.create_user(uuid4().hex, password="tea")
+        client = Client()
+        assert client.login(username=user.username, password="tea")
+        self.name, self.pk = user.username, user.pk
+        self.cookie = f"sessionid={client.cookies['sessionid'].value}"
+        connections.close_all()
+
+    def change(self, change: Callable[[Any], Any]) -> None:
+        """Change the user as another process of the site would."""
+        user = get_user_model().objects.get(pk=self.pk)
+        change(user)
+        if user.pk:
+            user.save()
+        connections.close_all()
+
+
+async def hello(cookie: str) -> str | int:
+    """Return what a component says to the user, or the status of the refused handshake."""
+    app = App("*", 0, session_store=DjangoSessionStore(), authenticate=django_user)
+    app.route("/hello", Hello())
+    async with running(app), peer_of(app) as peer:
+        await peer.send(handshake("/hello", cookie=cookie))
+        status, _ = await peer.head()
+        return (await peer.frame())[1].decode() if status == 101 else status
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(function)
+
+
+async def test_the_user_of_the_site(engine: str) -> None:
+    member = await in_thread(Member)
+    assert await hello(member.cookie) == f"hello {member.name}, {member.pk}"
+    assert await hello("") == 401
+    assert await hello("sessionid=" + "a" * 32) == 401
+
+
+@pytest.mark.parametrize("engine", ["cached_db", "signed_cookies"], indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda user: user.set_password("coffee"),
+        lambda user: setattr(user, "is_active", False),
+        lambda user: user.delete(),
+    ],
+    ids=["password", "inactive", "deleted"],
+)
+async def test_a_user_who_may_not_log_in_any_more(change: Callable[[Any], Any], engine: str) -> None:
+    member = await in_thread(Member)
+    await in_thread(lambda: member.change(change))
+    assert await hello(member.cookie) == 401
+
+
+@pytest.mark.parametrize("engine", ["db"], indirect=True)
+async def test_a_user_with_a_session_of_the_old_key(engine: str) -> None:
+    member = await in_thread(Member)
+    with override_settings(SECRET_KEY="newer"):
+        assert await hello(member.cookie) == 401
+        with override_settings(SECRET_KEY_FALLBACKS=[KEY]):
+            assert await hello(member.cookie) == f"hello {member.name}, {member.pk}"
 
 
 # -- the cookie, without Django ----------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ that of the component, then of the route, then of the mounts and Apps around it.
 An authenticator returns the user, or None if the request has no credentials of its kind. It raises `InvalidCredentials`
 if they are not valid.
 
-Two modules are imported by themselves: `pywsapp.auth.jwt`, which needs `pip install 'pywsapp[jwt]'`, and
-`pywsapp.auth.first_message`, which is a middleware.
+Three modules are imported by themselves: `pywsapp.auth.jwt`, which needs `pip install 'pywsapp[jwt]'`,
+`pywsapp.auth.django`, which needs Django, and `pywsapp.auth.first_message`, which is a middleware.
 """
 
 from pywsapp.auth.api_keys import ApiKeyAuthenticator, hash_api_key, new_api_key

@@ -80,7 +80,7 @@ class DjangoSessionStore(WebsiteStore):
         """Return the session of a key."""
         if not self.is_in_cookie and not _KEY.fullmatch(token):
             return None
-        data = await _in_thread(lambda: self._load(token))
+        data = await in_django_thread(lambda: self._load(token))
         return None if data is None else Stored(data)
 
     def _load(self, token: str) -> dict[str, Any] | None:
@@ -101,7 +101,7 @@ class DjangoSessionStore(WebsiteStore):
             stored.data, self.max_size
         )  # what is no JSON fails here, whatever the serializer of a cache accepts
         data = dict(stored.data)
-        return await _in_thread(lambda: self._save(token, data))
+        return await in_django_thread(lambda: self._save(token, data))
 
     def _save(self, token: str | None, data: dict[str, Any]) -> str:
         session = self._filled(None if self.is_in_cookie else token, data)
@@ -122,10 +122,11 @@ class DjangoSessionStore(WebsiteStore):
     async def delete(self, token: str) -> None:
         """Delete the session of a key."""
         if not self.is_in_cookie:
-            await _in_thread(lambda: self._make(token).delete())
+            await in_django_thread(lambda: self._make(token).delete())
 
 
-async def _in_thread(function: Callable[[], T]) -> T:
+async def in_django_thread(function: Callable[[], T]) -> T:
+    """Call a function that uses Django, in a thread with database connections as for a request of the site."""
     return await in_store_thread(lambda: _with_fresh_connections(function))
 
 
