@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
+from operator import attrgetter
 from typing import Protocol
 
 from pywsapp.exceptions import ConfigurationError
 
 _NUMBERS = ("int", "float")
+#: Options that only the server reads, before it knows the route or for all connections at once.
+SERVER_WIDE = (
+    "max_header_size",
+    "max_headers",
+    "handshake_timeout",
+    "min_http_rate",
+    "drain_delay",
+    "drain_timeout",
+    "max_histories",
+    "max_history_bytes",
+    "max_presence_bytes",
+)
 
 
 class Compressor(Protocol):
@@ -210,3 +223,32 @@ def _check_number(name: str, value: object, *, whole: bool, zero: bool) -> None:
     if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
         least = "from 0 on" if zero else "greater than 0"
         raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number {least}, not {value!r}")
+
+
+_server_wide = attrgetter(*SERVER_WIDE)
+_SERVER_DEFAULTS = _server_wide(Options())
+
+
+def check_not_server_wide(options: object, server_options: Options, what: str) -> None:
+    """Check the options of a route or a connection: those that only the server reads must not differ from its own.
+
+    Args:
+        options: the options; anything else is a mistake.
+        server_options: the options of the server.
+        what: what has the options, for the message.
+
+    Raises:
+        ConfigurationError: they set an option that would be ignored.
+    """
+    if not isinstance(options, Options):
+        raise ConfigurationError(f"options must be an Options, not {options!r}")
+    values, own = _server_wide(options), _server_wide(server_options)
+    if values in (_SERVER_DEFAULTS, own):  # the usual cases, since this is called for handshakes
+        return
+    each = zip(SERVER_WIDE, values, _SERVER_DEFAULTS, own, strict=True)
+    ignored = [name for name, value, default, used in each if value not in (default, used)]
+    if ignored:
+        raise ConfigurationError(
+            f"options of {what} cannot set {', '.join(ignored)}, which the server reads for all connections: "
+            "set this in the options of the App"
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import check_not_server_wide
 
 if TYPE_CHECKING:
     from pywsapp._server.http_connection import HttpConnection
@@ -37,7 +38,10 @@ def upgrade(
     """
     component = answer.component
     assert component is not None
-    options = answer.options or server.options
+    options = server.options
+    if answer.options is not None:
+        check_not_server_wide(answer.options, options, "an Accept")
+        options = answer.options
     subprotocol = answer.subprotocol
     if subprotocol is None:
         supported = component.subprotocols if answer.subprotocols is None else answer.subprotocols
