@@ -85,10 +85,10 @@ class App:
         max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
             together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
             clients on Unix sockets do not count.
-        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
-            count.
-        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
-            of all workers, to close the oldest those of each worker.
+        max_connections_per_user: connections of one user in all workers together: the user that `authenticate` has
+            found, or that came later. Clients without a user do not count. A connection that gets a user with too many
+            connections after its handshake is closed with 1008.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",

@@ -51,7 +51,7 @@ class TooMany(Enum):
     """What the server does when a user with `App(max_connections_per_user=...)` connections opens another one."""
 
     REFUSE = "refuse"  #: refuse the new connection with status 429
-    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection of this process with 1008
+    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection with 1008, in whichever worker it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -346,6 +346,7 @@ class Runner:
         async with tasks_of_block() as tasks:
             tasks.start_soon(context.report_alive, self._count_accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
+            tasks.start_soon(context.follow_peers)
             context.named(self._topics.codec.origin)
             await self.serve()
 

@@ -151,6 +151,7 @@ class Server:
         self.admission: Admission | None = None
         if limits.limits_handshakes:
             self.admission = Admission(limits, counting or Counting(), self.proxies, self.reports)
+            self.runtime.on_user_changed = self.admission.user_changed
         self.draining = False
         self.accepted = 0
         self.sockets: list[socket.socket] = []

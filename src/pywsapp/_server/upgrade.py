@@ -66,6 +66,6 @@ def upgrade(
     transport.set_protocol(lifecycle)
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)
-    runtime.user_changed(lifecycle.conn)
+    runtime.opened(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
     return lifecycle

@@ -113,6 +113,8 @@ class FirstMessage(ComponentMiddleware):
             refresh(conn.request, identity, asked_at)
             if conn._driver is not None:
                 conn._driver.user_changed()
+            if not conn.is_open:  # its user has too many connections, or was disconnected meanwhile
+                return
         except Refuse as exc:
             is_invalid = isinstance(exc, InvalidCredentials)
             logger.info("%r sent no valid credentials: %s", conn, exc.body)
