@@ -102,7 +102,7 @@ async def test_the_limits_of_a_mounted_app_are_those_of_the_app_that_runs() -> N
     async with serving(outer) as server, server.client("/inner/") as client:
         await client.send("hello")
         assert await client.message() == "hello"
-        assert outer.stats().rate_limits == {"inner": (0, 0, 0)}
+        assert outer.stats().rate_limits == {"inner": (0, 0, 0, 0)}
         assert inner.stats() == outer.stats()
 
 

@@ -7,6 +7,7 @@ reading and the transport is decided here as well.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -257,6 +258,15 @@ class StateMachine:
             self.outbox.transport.resume_reading()
         self._end_reading()
         self.outbox.add_last(frame)
+
+    def limit_control_frames(self, is_within: Callable[[], bool]) -> None:
+        """Call a function for each ping and unsolicited pong, after those that were given before.
+
+        Args:
+            is_within: returns whether a ping is answered. It can raise ProtocolError, which ends the connection.
+        """
+        before = self._ws.control_limit
+        self._ws.control_limit = is_within if before is None else lambda: before() and is_within()
 
     async def pause(self, seconds: float) -> bool:
         """Wait before a message is handled; see `pywsapp._lifecycle.delayed_call.pause`."""
