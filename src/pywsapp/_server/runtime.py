@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -13,6 +14,7 @@ import anyio.lowlevel
 from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._limits.report import LimitReport
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp.auth.expiry import Expiries
 
@@ -72,6 +74,7 @@ class Runtime:
         flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
         expiries: the connections whose users expire.
         users: the connections of each user.
+        reports: the reports of limits by their names; a client has none.
         on_user_changed: called with each connection whose user was replaced; None if nothing else counts users.
     """
 
@@ -93,6 +96,7 @@ class Runtime:
         if users is not None:
             users.use_connections(lambda: [one.conn for one in self.connections if isinstance(one, Lifecycle)])
         self.timed = timed
+        self.reports: Mapping[str, LimitReport] = {}
         self.on_user_changed: Callable[[Connection], None] | None = None
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
@@ -108,6 +112,11 @@ class Runtime:
         self._disconnected.add(connection)
         if self._on_disconnected is not None:
             self._on_disconnected(connection)
+
+    def exceeded(self, limit: str, conn: Connection) -> None:
+        """Count that a connection has exceeded a limit, and log it if that is due."""
+        if limit in self.reports:
+            self.reports[limit].exceeded(conn, time.monotonic())
 
     def opened(self, conn: Connection) -> None:
         """Note the user of a connection that opens."""
