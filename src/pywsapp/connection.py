@@ -82,7 +82,7 @@ class Driver(Protocol):
         """
 
     def limit_messages(self, size: int | None) -> None:
-        """Receive no larger messages than `size` bytes; None is the limit of the options again."""
+        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
 
 
 class Connection:

@@ -120,7 +120,8 @@ class Options:
             sets no separate limit; `max_message_size` limits every frame anyway.
         max_fragments: frames of one received message, empty frames too. More close the connection with 1009.
         max_header_size: bytes of the head of a request. The server answers a longer head with 431, and a longer
-            request line with 414. A client fails with HandshakeError on a longer head of the response.
+            request line with 414. While a component decides on a request, the server reads no further than so many
+            bytes behind the head. A client fails with HandshakeError on a longer head of the response.
         max_headers: header fields of a request. The server answers more with 431. A client fails with HandshakeError
             on more in the response.
         handshake_timeout: seconds from accepting the socket to the complete request head, PROXY header and TLS

@@ -444,10 +444,12 @@ class Lifecycle:
         self._host.user_changed(self.conn)
 
     def limit_messages(self, size: int | None) -> None:
-        """Receive no larger messages than `size`; None is the limit of the options again."""
+        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
         limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
         self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
         self._max_inflated = min(limit, sys.maxsize)
+        if self._queue is not None:
+            self._queue.use_limits(self._max_queue, self._max_inflated)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

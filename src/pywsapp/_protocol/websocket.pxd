@@ -43,8 +43,7 @@ cdef class WebSocket(Sender):
     cdef Py_ssize_t _begin_frame(self, int first, Py_ssize_t size, bytes data, Py_ssize_t start, list events) except -2
     cdef Py_ssize_t _continue_frame(self, bytes data, Py_ssize_t start, list events) except -2
 
-    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, size=Py_ssize_t, first=int, second=int, complete=bint,
-                   is_within=bint)
+    @cython.locals(start=Py_ssize_t, stop=Py_ssize_t, size=Py_ssize_t, first=int, second=int, complete=bint)
     cdef Py_ssize_t _read_control(self, bytes data, Py_ssize_t position, list events) except -1
     cdef _queue_pong(self, bytes payload)
     cdef _reply_close(self, bytes payload, list events)

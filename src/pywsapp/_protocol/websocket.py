@@ -75,8 +75,7 @@ class WebSocket(Sender):
         state: how far the close handshake is.
         has_more: `receive` left whole frames for its next call.
         has_pongs: pongs wait for `take_pongs`.
-        control_limit: called for each ping and unsolicited pong; returns whether a ping is answered, or raises
-            ProtocolError. None for no further limit than that of the options.
+        control_limit: returns whether a ping or unsolicited pong is handled, or raises ProtocolError; None if all are.
 
     Args:
         client: True for the client role; clients mask their frames.
@@ -329,11 +328,10 @@ class WebSocket(Sender):
             self._reply_close(payload, events)
             return stop
         self._started += self._partial is None
-        is_within = self._count_control(first & 0x0F)
-        if first == FIN | PONG:
-            events.append(PongReceived(payload))
-        elif is_within:
+        if self._count_control(first & 0x0F) and first == FIN | PING:
             self._queue_pong(payload)
+        elif first == FIN | PONG:
+            events.append(PongReceived(payload))
         return stop
 
     def _queue_pong(self, payload: bytes) -> None:

@@ -3,11 +3,11 @@
 An address counts with its network: IPv6 addresses by /64, because a client has at least that many. The address of a
 trusted proxy does not count, because it is not the client's, and neither does a client on a Unix socket.
 
-A connection counts from the moment at which its handshake is accepted until its transport is lost. A client that
-connects again is not refused because of a handler of its old connection that still runs. An address that has too many
-connections is refused before its component is asked; the number is checked again when the handshake is accepted, since
-the decision of a component can take its time. The user is known only then, or even later: a connection whose user
-changes counts for the new one from then on, and is closed if that one has too many.
+A connection counts for its address from its handshake on, also while its component decides, until its transport is
+lost: otherwise one client could make the server ask for any number of decisions at the same time. A client that
+connects again is not refused because of a handler of its old connection that still runs. The user is known when the
+handshake is accepted, or even later: a connection whose user changes counts for the new one from then on, and is closed
+if that one has too many.
 """
 
 from __future__ import annotations
@@ -98,20 +98,22 @@ class Admission:
         return len(self._places)
 
     def check(self, request: Request) -> None:
-        """Refuse a handshake before its component is asked, if that is possible.
+        """Count a handshake for its address, or refuse it, before its component is asked.
+
+        `release` must be called if it is not accepted.
 
         Raises:
             OverLimit: with 503 above the rate, and with 429 if its address has too many connections.
         """
-        address = self._address_of(request)
-        limit = self._limits.max_connections_per_address or 0
-        if address is not None and self.counting.addresses.total(address) >= limit:
-            raise self._too_many_of_address(address)
+        place = self._make_place(request)
         # After the address, so that one address cannot use up the handshakes of the others.
         if self._rate is not None and (wait := self._rate.take(time.monotonic())):
+            self._count_no_longer(place)
             self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
             seconds = random.randint(1, math.ceil(wait))
             raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
+        if place.address is not None:
+            self._places[request] = place
 
     def admit(self, request: Request) -> Place:
         """Count a handshake that is accepted now; return its place, which needs the connection.
@@ -119,33 +121,39 @@ class Admission:
         Raises:
             OverLimit: with 429 if its address or its user has too many connections.
         """
-        address = self._address_of(request)
         user = None if self._users is None else self.counting.user_key(request)
-        if address is not None:
-            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
-            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
-                self.counting.addresses.remove(address)
-                raise self._too_many_of_address(address)
-        place = Place(address)
+        place = self._places.get(request)
+        if place is None:
+            place = self._places[request] = self._make_place(request)
         if self._users is not None and user is not None:
             try:
                 self._users.add(user, place)
             except OverLimit:
-                if address is not None:
-                    self.counting.addresses.remove(address)
+                self.release(request)
                 raise
-        self._places[request] = place
         return place
 
     def release(self, request: Request) -> None:
         """Count the connection of a request no longer; does nothing if it does not count."""
         place = self._places.pop(request, None)
         if place is not None:
-            if place.address is not None:
-                self.counting.addresses.remove(place.address)
-            if self._users is not None:
-                self._users.remove(place)
-            place.conn = None
+            self._count_no_longer(place)
+
+    def _make_place(self, request: Request) -> Place:
+        address = self._address_of(request)
+        if address is not None:
+            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
+            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
+                self.counting.addresses.remove(address)
+                raise self._too_many_of_address(address)
+        return Place(address)
+
+    def _count_no_longer(self, place: Place) -> None:
+        if place.address is not None:
+            self.counting.addresses.remove(place.address)
+        if self._users is not None:
+            self._users.remove(place)
+        place.conn = None
 
     def user_changed(self, conn: Connection) -> None:
         """Count a connection for its new user, and no longer for the one before; close it if that is not possible.
