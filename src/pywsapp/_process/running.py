@@ -62,7 +62,6 @@ class Runner:
         app: the App, which components see as `conn.app`.
         component: the router of the App.
         topics: the topics of the App.
-        options: the options of the App.
         http_host: the name or names of the App, for URLs.
 
     Attributes:
@@ -77,12 +76,7 @@ class Runner:
     """
 
     def __init__(
-        self,
-        app: Any,
-        component: MessageComponent,
-        topics: TopicRegistry,
-        options: Options,
-        http_host: str | Sequence[str],
+        self, app: Any, component: MessageComponent, topics: TopicRegistry, http_host: str | Sequence[str]
     ) -> None:
         self.listeners: list[ListeningSocket] = []
         self.startup: list[Hook] = []
@@ -96,7 +90,6 @@ class Runner:
         self._app = app
         self._component = component
         self._topics = topics
-        self._options = options
         self._proxies = Proxies()
         self._access_log = False
         self._health: HealthPort | None = None
@@ -203,7 +196,7 @@ class Runner:
         """Return the names of the settings that differ from the defaults, except `http_host`, `address` and `port`."""
         first, *others = self.listeners
         found = {
-            "options": self._options != Options(),
+            "options": self._app.options != Options(),
             "tls": first.tls,
             "unix_path": first.unix_path,
             "fd": first.fd is not None,
@@ -329,7 +322,7 @@ class Runner:
 
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
-        options = self._options
+        options = self._app.options
         hooks = len(self.shutdown) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
@@ -352,7 +345,7 @@ class Runner:
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        options = self._options
+        options = self._app.options
         with closing(
             BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
         ) as router:
@@ -413,7 +406,7 @@ class Runner:
     def _make_server(self) -> Server:
         return Server(
             self._component,
-            self._options,
+            self._app.options,
             self.connection_limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
@@ -428,7 +421,7 @@ class Runner:
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self.shutdown:
-            with anyio.move_on_after(self._options.drain_timeout):
+            with anyio.move_on_after(self._app.options.drain_timeout):
                 await run_logged(hook)
 
     def stop(self) -> None:
@@ -438,7 +431,7 @@ class Runner:
             if self._context.orphaned.is_set():
                 logger.error("the supervisor has ended: this worker ends within %g s", ORPHAN_SECONDS)
         if self._server is not None and not self._stopping:
-            self._topics.drain(self._options.drain_delay)
+            self._topics.drain(self._app.options.drain_delay)
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()
