@@ -614,7 +614,7 @@ class App:
             self._runner.use_health_port(health_port)
         if session_store is not None:
             self._sessions.use_store(session_store)
-        ages = {"max_connection_age": max_connection_age, "idle_timeout": idle_timeout}
+        ages: dict[str, Any] = {"max_connection_age": max_connection_age, "idle_timeout": idle_timeout}
         if ages := {name: value for name, value in ages.items() if value is not None}:
             self._use_options(replace(self.options, **ages))
 

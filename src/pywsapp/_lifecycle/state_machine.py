@@ -15,7 +15,7 @@ import anyio
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
-from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended
+from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
@@ -152,8 +152,7 @@ class StateMachine:
             is_busy: whether handlers still have messages that came before; they may answer them.
         """
         if not event.by_peer:
-            if event.reason == TOO_MANY_CONTROL_FRAMES:
-                self.limit = "control_frames_per_second"
+            self.limit = self.limit or event.limit
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
             self._finish(event, Event.FAILURE)
         elif is_busy and self.state is State.OPEN:

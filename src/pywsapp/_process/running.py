@@ -322,7 +322,7 @@ class Runner:
 
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
-        options = self._app.options
+        options: Options = self._app.options
         hooks = len(self.shutdown) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS

@@ -39,7 +39,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
+from pywsapp._protocol.events import MESSAGE_TIMEOUT, TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
 from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
@@ -466,7 +466,7 @@ class WebSocket(Sender):
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)
         elif now - self._unfinished[1] >= self._options.message_timeout and self.state is _OPEN:
-            return self._fail(CloseCode.POLICY_VIOLATION, "a message stayed unfinished for too long")
+            return self._fail(CloseCode.POLICY_VIOLATION, MESSAGE_TIMEOUT)
         return None
 
     # -- sending -----------------------------------------------------------------------------------------------------
