@@ -147,7 +147,8 @@ class Options:
             says. One message is always accepted into an empty outbox, whatever its size.
         slow_consumer: what the server does at `max_outbox`; see `SlowConsumer`.
         deflate: how permessage-deflate is used; None turns compression off.
-        max_topics: topics that one connection can subscribe to. `Topic.add` raises TopicError above it.
+        max_topics: topics that one connection can subscribe to, those that wait for an async `on_subscribe` included.
+            `Topic.add` raises TopicError above it.
         control_frames_per_second: pings and unsolicited pongs that a peer may send on average. More close the
             connection with 1008.
         control_frames_burst: pings and unsolicited pongs that a peer may send at once. More close the connection with
