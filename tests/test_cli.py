@@ -255,8 +255,9 @@ class App(pywsapp.App):
             self._runner.connection_limits.changed(),
             health and (health.listener.address, health.listener.port, health.path),
         )
+        print(self.options.max_connection_age, self.options.idle_timeout, type(self._sessions._store).__name__)
 
-app = App("chat.example", 8081, "127.0.0.2")
+app = App("chat.example", 8081, "127.0.0.2", session_store="memory")
 """
 
 
@@ -289,6 +290,7 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         "chat.example None False",
         "False False {'backend': 'asyncio', 'workers': 1}",
         "{} None",
+        "None None MemorySessionStore",
     ]
 
 
@@ -309,6 +311,9 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         ("--max-connections-per-address", "9", 3, "{'max_connections_per_address': 9} None"),
         ("--max-connections-per-user", "9", 3, "{'max_connections_per_user': 9} None"),
         ("--max-handshakes-per-second", "9.5", 3, "{'max_handshakes_per_second': 9.5} None"),
+        ("--max-connection-age", "3600", 4, "3600.0 None MemorySessionStore"),
+        ("--idle-timeout", "60", 4, "None 60.0 MemorySessionStore"),
+        ("--session-store", "redis://10.0.0.9", 4, "None None RedisSessionStore"),
     ],
 )
 def test_option_and_its_environment_variable(
@@ -320,6 +325,11 @@ def test_option_and_its_environment_variable(
     assert shown(option, value) == expected_lines
     assert shown(**{variable: value}) == expected_lines
     assert shown(**{variable: ""}) == default
+
+
+def test_too_many_connections_of_a_user(shown: Callable[..., list[str]]) -> None:
+    line = shown("--max-connections-per-user", "9", ON_TOO_MANY="close_oldest")[3]
+    assert line.startswith("{'max_connections_per_user': 9, 'on_too_many': <TooMany.CLOSE_OLDEST")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
@@ -405,6 +415,10 @@ def test_self_signed(shown: Callable[..., list[str]], tmp_path: Path, monkeypatc
         (["--http-host", "0.0.0.0"], {}, 1, "http_host, the first argument of App, is the name that clients write"),
         (["--trusted-proxies", "proxy"], {}, 1, "is not an IP address or network"),
         (["--broker", "kafka://localhost"], {}, 1, "no broker for kafka"),
+        (["--on-too-many", "wait"], {}, 2, "argument --on-too-many: must be refuse or close_oldest, not 'wait'"),
+        (["--on-too-many", "close_oldest"], {}, 1, "on_too_many needs max_connections_per_user"),
+        (["--idle-timeout", "0"], {}, 1, "Options.idle_timeout must be a number greater than 0, not 0.0"),
+        (["--session-store", "sqlite://x"], {}, 1, "no session store for sqlite"),
     ],
 )
 def test_mistakes_in_options(

@@ -87,10 +87,10 @@ class App:
         max_connections_per_address: connections of one IP address, or of one /64 network of IPv6, in all workers
             together. The server refuses further handshakes with status 429. The addresses of trusted proxies and
             clients on Unix sockets do not count.
-        max_connections_per_user: connections of one user that `authenticate` has found; clients without a user do not
-            count.
-        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`. To refuse counts the connections
-            of all workers, to close the oldest those of each worker.
+        max_connections_per_user: connections of one user in all workers together: the user that `authenticate` has
+            found, or that came later. Clients without a user do not count. A connection that gets a user with too many
+            connections after its handshake is closed with 1008.
+        on_too_many: what the server does at `max_connections_per_user`; see `TooMany`.
         authenticate: a def or async def that returns the user of a request, or an object of `pywsapp.auth`. It guards
             every route that has none of its own: WebSockets, pages and files. Health checks stay public.
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
@@ -139,7 +139,7 @@ class App:
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
-        self._runner = Runner(self, self.router, self.topics, self.options, http_host)
+        self._runner = Runner(self, self.router, self.topics, http_host)
         limits = ConnectionLimits(
             max_connections=max_connections,
             max_pending=max_pending,
@@ -587,11 +587,16 @@ class App:
         trusted_proxies: Iterable[str] | None = None,
         access_log: bool | None = None,
         health_port: int | None = None,
+        session_store: str | SessionStore | None = None,
+        max_connection_age: float | None = None,
+        idle_timeout: float | None = None,
         **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+        `session_store` replaces that of the App, which must have one; routes with a store of their own keep it.
+        `max_connection_age` and `idle_timeout` replace those of `options`; routes with options of their own keep them.
         `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
@@ -610,6 +615,16 @@ class App:
         self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
         if health_port is not None:
             self._runner.change_listening().use_health_port(health_port)
+        if session_store is not None:
+            self._sessions.use_store(session_store)
+        ages: dict[str, Any] = {"max_connection_age": max_connection_age, "idle_timeout": idle_timeout}
+        if ages := {name: value for name, value in ages.items() if value is not None}:
+            self._use_options(replace(self.options, **ages))
+
+    def _use_options(self, options: Options) -> None:
+        self.options = options
+        for inner in self._mounted:
+            inner._use_options(options)
 
     def run(
         self,

@@ -21,6 +21,7 @@ from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
+from pywsapp.options import TooMany
 from pywsapp.publisher import Publisher
 
 #: Has no option of the command line, because other users of the machine can read the command lines of its processes.
@@ -70,6 +71,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         trusted_proxies=chosen.trusted_proxies,
         access_log=chosen.access_log,
         health_port=chosen.health_port,
+        session_store=chosen.session_store,
         **{name: getattr(chosen, name) for name in _LIMITS},
     )
     settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
@@ -178,6 +180,13 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
 
 
+def _too_many(text: str) -> TooMany:
+    try:
+        return TooMany(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be refuse or close_oldest, not {text!r}") from None
+
+
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -239,17 +248,24 @@ _OPTIONS = (
     _Option(("--max-connections-per-address",), _integer, "NUMBER", "refuse more connections of one IP address"),
     _Option(("--max-connections-per-user",), _integer, "NUMBER", "refuse more connections of one user"),
     _Option(("--max-handshakes-per-second",), _number, "NUMBER", "refuse more handshakes in a second, on average"),
+    _Option(("--on-too-many",), _too_many, "CHOICE", "refuse, or close_oldest, above --max-connections-per-user"),
+    _Option(("--max-connection-age",), _number, "SECONDS", "close a connection after this time, more or less"),
+    _Option(("--idle-timeout",), _number, "SECONDS", "close a connection after so long without a message"),
+    _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
     _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )
 #: Options of `App.run` for workers.
 _WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
-#: Options for limits of connections, which are arguments of `App.configure`.
+#: Options for limits, which are arguments of `App.configure`.
 _LIMITS = (
     "max_pending",
     "max_connections",
     "max_connections_per_address",
     "max_connections_per_user",
     "max_handshakes_per_second",
+    "on_too_many",
+    "max_connection_age",
+    "idle_timeout",
 )
 #: Options that name a socket; those of different groups exclude each other.
 _SOCKETS = (("address", "port"), ("unix_path",), ("fd",))

@@ -116,7 +116,8 @@ class Accept:
         subprotocols: choose among these instead of the component's own, in the server's order.
         require_subprotocol: refuse the handshake with status 426 if the client offered none of the subprotocols.
         headers: additional fields of the 101 response, such as a cookie.
-        options: limits for this connection instead of the server's.
+        options: limits for this connection instead of the server's. Options that only the server reads, such as
+            `handshake_timeout`, must be those of the server; others answer the handshake with status 500.
     """
 
     component: MessageComponent | None = None

@@ -55,7 +55,11 @@ class Driver(Protocol):
         """See `Connection.ping`."""
 
     def ask_subscribe(self, topic: Topic) -> Any:
-        """Call `on_subscribe` of the component; return what it returned."""
+        """Call `on_subscribe` of the component; return what it returned.
+
+        Raises:
+            TopicError: it subscribes to `Options.max_topics` topics already. Awaiting the result raises it too.
+        """
 
     def add_topic(self, topic: Topic) -> None:
         """Note that the connection subscribes to a topic.
@@ -70,8 +74,15 @@ class Driver(Protocol):
     def user_changed(self) -> None:
         """Note that the user of the request, or its expiry, was replaced."""
 
+    def exceeded(self, limit: str) -> None:
+        """Count that the connection has exceeded a limit, and log it if that is due.
+
+        Args:
+            limit: the name of the limit in `App.stats().limits`.
+        """
+
     def limit_messages(self, size: int | None) -> None:
-        """Receive no larger messages than `size` bytes; None is the limit of the options again."""
+        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
 
 
 class Connection:

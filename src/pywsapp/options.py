@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
+from operator import attrgetter
 from typing import Protocol
 
 from pywsapp.exceptions import ConfigurationError
 
 _NUMBERS = ("int", "float")
+#: Options that only the server reads, before it knows the route or for all connections at once.
+SERVER_WIDE = (
+    "max_header_size",
+    "max_headers",
+    "handshake_timeout",
+    "min_http_rate",
+    "drain_delay",
+    "drain_timeout",
+    "max_histories",
+    "max_history_bytes",
+    "max_presence_bytes",
+)
 
 
 class Compressor(Protocol):
@@ -38,7 +51,7 @@ class TooMany(Enum):
     """What the server does when a user with `App(max_connections_per_user=...)` connections opens another one."""
 
     REFUSE = "refuse"  #: refuse the new connection with status 429
-    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection of this process with 1008
+    CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection with 1008, in whichever worker it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +120,8 @@ class Options:
             sets no separate limit; `max_message_size` limits every frame anyway.
         max_fragments: frames of one received message, empty frames too. More close the connection with 1009.
         max_header_size: bytes of the head of a request. The server answers a longer head with 431, and a longer
-            request line with 414. A client fails with HandshakeError on a longer head of the response.
+            request line with 414. While a component decides on a request, the server reads no further than so many
+            bytes behind the head. A client fails with HandshakeError on a longer head of the response.
         max_headers: header fields of a request. The server answers more with 431. A client fails with HandshakeError
             on more in the response.
         handshake_timeout: seconds from accepting the socket to the complete request head, PROXY header and TLS
@@ -133,7 +147,8 @@ class Options:
             says. One message is always accepted into an empty outbox, whatever its size.
         slow_consumer: what the server does at `max_outbox`; see `SlowConsumer`.
         deflate: how permessage-deflate is used; None turns compression off.
-        max_topics: topics that one connection can subscribe to. `Topic.add` raises TopicError above it.
+        max_topics: topics that one connection can subscribe to, those that wait for an async `on_subscribe` included.
+            `Topic.add` raises TopicError above it.
         control_frames_per_second: pings and unsolicited pongs that a peer may send on average. More close the
             connection with 1008.
         control_frames_burst: pings and unsolicited pongs that a peer may send at once. More close the connection with
@@ -210,3 +225,32 @@ def _check_number(name: str, value: object, *, whole: bool, zero: bool) -> None:
     if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
         least = "from 0 on" if zero else "greater than 0"
         raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number {least}, not {value!r}")
+
+
+_server_wide = attrgetter(*SERVER_WIDE)
+_SERVER_DEFAULTS = _server_wide(Options())
+
+
+def check_not_server_wide(options: object, server_options: Options, what: str) -> None:
+    """Check the options of a route or a connection: those that only the server reads must not differ from its own.
+
+    Args:
+        options: the options; anything else is a mistake.
+        server_options: the options of the server.
+        what: what has the options, for the message.
+
+    Raises:
+        ConfigurationError: they set an option that would be ignored.
+    """
+    if not isinstance(options, Options):
+        raise ConfigurationError(f"options must be an Options, not {options!r}")
+    values, own = _server_wide(options), _server_wide(server_options)
+    if values in (_SERVER_DEFAULTS, own):  # the usual cases, since this is called for handshakes
+        return
+    each = zip(SERVER_WIDE, values, _SERVER_DEFAULTS, own, strict=True)
+    ignored = [name for name, value, default, used in each if value not in (default, used)]
+    if ignored:
+        raise ConfigurationError(
+            f"options of {what} cannot set {', '.join(ignored)}, which the server reads for all connections: "
+            "set this in the options of the App"
+        )

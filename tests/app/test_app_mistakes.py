@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 from support.serving import TEXT, frame
-from support.wire import peer_of, running
+from support.wire import handshake, peer_of, running
 
 import pywsapp
 from pywsapp import (
+    Accept,
     App,
     ConfigurationError,
     Connection,
     EchoServer,
+    IpFilter,
     MessageComponent,
     Options,
+    Request,
 )
-from pywsapp.routing.router import SERVER_WIDE
+from pywsapp.options import SERVER_WIDE
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +158,33 @@ async def test_options_of_the_server_may_be_repeated_for_a_route() -> None:
     app.route("/", EchoServer(), options=replace(app.options, max_queue=7))
     with pytest.raises(ConfigurationError, match="handshake_timeout"):
         app.route("/other", EchoServer(), options=Options(handshake_timeout=4))
+
+
+class Deciding(MessageComponent):
+    """Accepts with options of its own."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def on_handshake(self, request: Request) -> Accept:
+        return Accept(options=self.options)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_an_accept_cannot_set_options_of_the_server(wrapped: bool, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = Deciding(Options(handshake_timeout=4, max_queue=7))
+    app = App("*", 0, options=Options(handshake_timeout=3))
+    app.route("/wrong", IpFilter(wrong, deny=["192.0.2.1"]) if wrapped else wrong)
+    app.route("/right", Deciding(replace(app.options, max_queue=7)))
+    app.route("/default", Deciding(Options(max_queue=7)))
+    async with running(app):
+        for path, status in {"/wrong": 500, "/right": 101, "/default": 101}.items():
+            async with peer_of(app) as peer:
+                await peer.send(handshake(path))
+                assert (await peer.head())[0] == status
+    (record,) = [record for record in caplog.records if record.exc_info]
+    text = str(record.exc_info[1] if record.exc_info else "")
+    assert text.startswith("options of an Accept cannot set handshake_timeout, which the server reads")
 
 
 def test_server_wide_options_are_those_that_only_the_server_reads() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import PING, Recorder, frame, serving
+from support.serving import BINARY, PING, Recorder, frame, serving
 
 from pywsapp import App, Connection, EchoServer, MessageComponent, Options, RateLimit, Refuse, Request, Stats
 
@@ -78,6 +78,35 @@ async def test_control_frames_above_the_limit_are_counted() -> None:
         assert app.stats().limits["control_frames_per_second"] == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("max_message_size", frame(BINARY, b"x" * 101)),
+        ("max_message_size", frame(BINARY, b"x" * 60, fin=False) + frame(0, b"x" * 60)),
+        ("max_frame_size", frame(BINARY, b"x" * 61)),
+        ("max_fragments", frame(BINARY, fin=False) + frame(0, fin=False) * 3),
+        ("message_timeout", frame(BINARY, b"unfinished")[:-1]),
+    ],
+    ids=["message", "fragmented", "frame", "fragments", "unfinished"],
+)
+async def test_messages_above_a_limit_are_counted(limit: str, sent: bytes) -> None:
+    is_late = limit == "message_timeout"
+    options = Options(
+        max_message_size=100,
+        max_frame_size=60 if limit == "max_frame_size" else None,
+        max_fragments=3,
+        message_timeout=0.1 if is_late else 30,
+        close_timeout=0.1,
+    )
+    app, component = App(port=0, options=options), Recorder()
+    app.route("/", component)
+    async with serving(app) as server, server.client() as client:
+        await client.stream.send(sent)
+        assert await client.receive_close() == (1008 if is_late else 1009)
+        await component.until_called("close")
+        assert {name: count for name, count in app.stats().limits.items() if count} == {limit: 1}
+
+
 async def test_slow_consumers_are_counted() -> None:
     class Flood(Recorder):
         def on_message(self, conn: Connection, message: Any) -> None:
@@ -102,7 +131,7 @@ async def test_the_limits_of_a_mounted_app_are_those_of_the_app_that_runs() -> N
     async with serving(outer) as server, server.client("/inner/") as client:
         await client.send("hello")
         assert await client.message() == "hello"
-        assert outer.stats().rate_limits == {"inner": (0, 0, 0)}
+        assert outer.stats().rate_limits == {"inner": (0, 0, 0, 0)}
         assert inner.stats() == outer.stats()
 
 

@@ -247,6 +247,7 @@ class OwnGuard(MessageComponent):
         (MessageComponent(), lambda: "ana", {}, r"must take \(token\)"),
         (MessageComponent(), verify, {"seconds": 0}, "seconds must be"),
         (MessageComponent(), verify, {"max_size": 0}, "max_size must be"),
+        (MessageComponent(), verify, {"max_waiting": 0}, "max_waiting must be"),
     ],
 )
 def test_mistakes_raise_at_once(component: Any, check: Any, options: Any, message: str) -> None:

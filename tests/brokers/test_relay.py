@@ -336,6 +336,33 @@ async def test_waiting_for_a_subscription_ends_with_the_connection() -> None:
         await taken(relay.subscribed("t"))
 
 
+@pytest.mark.parametrize("step", ["subscribe", "unsubscribe"])
+async def test_topics_that_come_and_go_do_not_wait_for_a_slow_broker(step: str) -> None:
+    """A client can subscribe and unsubscribe any number of names while the broker takes its time."""
+    broker = Bench()
+    relay = Relay(broker, Inbox())
+    async with relaying(relay):
+        if step == "unsubscribe":
+            relay.subscribe("first")
+            await until(lambda: broker.subscribed)
+        gate = anyio.Event()
+        broker.before[step] = gate.wait
+        (relay.subscribe if step == "subscribe" else relay.unsubscribe)("first")
+        await until(lambda: step in broker.calls)
+        for number in range(3000):
+            relay.subscribe(f"t:{number}")
+            awaited = relay.subscribed(f"t:{number}")
+            relay.unsubscribe(f"t:{number}")
+        await taken(awaited)
+        assert len(relay._changed) + len(relay._awaited) < 5
+        relay.subscribe("last")
+        for _ in range(3):  # a name whose subscription is under way is not forgotten
+            relay.unsubscribe("first")
+            relay.subscribe("first")
+        gate.set()
+        await until(lambda: broker.subscribed == {"first", "last"})
+
+
 async def test_topics_can_be_unsubscribed_without_the_broker() -> None:
     broker = Bench()
     broker.available = False

@@ -251,3 +251,52 @@ async def test_a_budget_is_forgotten_when_redis_has_forgotten_it(redis: Redis) -
     assert not budget.is_full(monotonic())
     assert budget.is_full(monotonic() + buckets.fill_seconds())
     await buckets.aclose()
+
+
+async def test_pings_are_counted_for_both(redis: Redis) -> None:
+    """Each process answers at once; what Redis says counts for the pings that follow."""
+    arguments = {"control_frames_per_second": 0.01, "control_frames_burst": 10}
+    async with two_apps(redis, EchoServer(), EchoServer(), **arguments) as clients:
+        answered = 0
+        for _ in range(20):
+            for app, client in clients:
+                await client.send_frame(PING)
+                await client.send("end")
+                while await client.receive() != (1, b"end"):
+                    answered += 1
+                limit: Any = app.router._routes[0].target
+                [budget] = limit.component._limit.table._in_use.values()
+                while budget._asks:  # until Redis has answered
+                    await anyio.lowlevel.checkpoint()
+        assert answered == 12, "each process answers one more before it knows"
+        dropped = [app.stats().rate_limits["shared"].dropped_control_frames for app, _ in clients]
+        assert sum(dropped) == 40 - answered
+
+
+async def test_pings_are_counted_by_each_process_without_redis(redis: Redis) -> None:
+    buckets = SharedBuckets(redis.url, "limit", Rates(None, 0, None, 0, 0.01, 3))
+    budget = SharedBudget(buckets, "ana", monotonic())
+    redis.freeze()
+    try:
+        assert budget.take_control_frame(monotonic())
+        assert budget.begin_to_ask(monotonic())
+        assert not budget.begin_to_ask(monotonic()), "one question at a time"
+        await budget.ask_for_control_frames()
+        assert [budget.take_control_frame(monotonic()) for _ in range(3)] == [True, True, False]
+        assert not budget.begin_to_ask(monotonic())
+    finally:
+        redis.thaw()
+    await buckets.aclose()
+
+
+async def test_pings_that_redis_does_not_know_yet_are_bounded_by_the_process(redis: Redis) -> None:
+    buckets = SharedBuckets(redis.url, "limit", Rates(None, 0, None, 0, 0.01, 5))
+    first, second = (SharedBudget(buckets, "ana", monotonic()) for _ in range(2))
+    for budget in (first, second):
+        assert sum(budget.take_control_frame(monotonic()) for _ in range(20)) == 5
+    for budget in (first, second):
+        assert budget.begin_to_ask(monotonic())
+        await budget.ask_for_control_frames()
+    assert (first._control_frames, second._control_frames) == (0, 0)
+    assert second._control_frames_refused > monotonic() + 400, "5 frames above the limit are earned in 500 s"
+    await buckets.aclose()

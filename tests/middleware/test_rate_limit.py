@@ -192,7 +192,7 @@ async def test_dropped_messages_do_not_reach_the_component(caplog: pytest.LogCap
         await other.send("free")
         assert await other.message() == "free"
         assert component.calls[1:] == [("message", str(number)) for number in range(5)]
-        assert stats_of(app) == (0, 495, 0)
+        assert stats_of(app) == (0, 495, 0, 0)
     lines = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(lines) == 1
     assert lines[0].getMessage().startswith("RateLimit 'Recorder per connection' dropped a message: <Connection ")
@@ -221,7 +221,7 @@ async def test_nothing_is_handled_after_a_close(choice: Exceeded, code: int, cap
         expected = ["open", *["message"] * 3, "close"]
         assert component.names() == expected * 2
         assert component.calls[4] == ("close", code, "too many messages", True)
-        assert stats_of(app) == (0, 0, 2)
+        assert stats_of(app) == (0, 0, 2, 0)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert warnings[0].startswith("RateLimit 'Recorder per connection' closed a connection: <Connection ")
@@ -263,7 +263,7 @@ async def test_a_function_names_the_client() -> None:
                 await client.send_frame(PING)
                 await client.receive()
         assert [call for call in component.calls if call[0] == "message"] == [("message", "a"), ("message", "b")]
-        assert app.stats().rate_limits == {"accounts": (0, 1, 0)}
+        assert app.stats().rate_limits == {"accounts": (0, 1, 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ async def test_the_connections_of_a_user_share_a_limit(as_user: Callable[[str], 
                 await client.send_frame(PING)
                 await client.receive()
         assert [call[1] for call in component.calls if call[0] == "message"] == ["ana", "bob", "ana"]
-        assert app.stats().rate_limits == {"Recorder per user": (0, 1, 0)}
+        assert app.stats().rate_limits == {"Recorder per user": (0, 1, 0, 0)}
 
 
 async def test_limits_can_be_nested_and_each_counts() -> None:
@@ -294,4 +294,7 @@ async def test_limits_can_be_nested_and_each_counts() -> None:
         await client.send_frame(PING)
         await client.receive()
         assert component.names().count("message") == 5
-        assert app.stats().rate_limits == {"Recorder per connection": (0, 3, 0), "Recorder per address": (0, 2, 0)}
+        assert app.stats().rate_limits == {
+            "Recorder per connection": (0, 3, 0, 0),
+            "Recorder per address": (0, 2, 0, 0),
+        }

@@ -19,9 +19,11 @@ from pywsapp.routing.router import Router
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "needs messages_per_second, bytes_per_second, or both"),
+        ({}, "needs messages_per_second, bytes_per_second or control_frames_per_second"),
         ({"bytes_per_second": 1, "messages_burst": 5}, "messages_burst needs messages_per_second"),
         ({"messages_per_second": 1, "bytes_burst": 5}, "bytes_burst needs bytes_per_second"),
+        ({"messages_per_second": 1, "control_frames_burst": 5}, "control_frames_burst needs control_frames_per_second"),
+        ({"control_frames_per_second": 0}, "control_frames_per_second must be a number greater than 0"),
         ({"messages_per_second": 0}, "messages_per_second must be a number greater than 0"),
         ({"messages_per_second": True}, "messages_per_second must be a number greater than 0"),
         ({"messages_per_second": "5"}, "messages_per_second must be a number greater than 0"),
@@ -129,7 +131,7 @@ def test_a_limit_works_without_an_app_that_counts_it() -> None:
         accept = limit.on_handshake(Request(app=app))
         assert isinstance(accept, Accept)
         assert isinstance(accept.component, RateLimit)
-    assert limit._limit.counts.stats == (0, 0, 0)
+    assert limit._limit.counts.stats == (0, 0, 0, 0)
 
 
 def test_a_budget_lives_as_long_as_its_connection() -> None:

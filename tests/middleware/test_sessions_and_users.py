@@ -9,7 +9,7 @@ import pytest
 from support.sessions import cookie_of, fetched, opened
 from support.wire import handshake, peer_of, running
 
-from pywsapp import App, Connection, MessageComponent, Request, SessionError
+from pywsapp import App, ConfigurationError, Connection, MessageComponent, Request, SessionError
 from pywsapp.auth import public
 from pywsapp.sessions import MemorySessionStore, Stored
 
@@ -106,3 +106,33 @@ async def test_a_store_that_fails_is_no_user(tmp_path: Path) -> None:
         for path in "/page", "/files/a.txt", "/nothing":
             assert (await fetched(app, path, "session=x"))[0] == 503, path
         assert await status(app, "/hello", "session=x") == 503
+
+
+async def test_a_store_that_is_replaced_is_not_used(tmp_path: Path) -> None:
+    old, new = MemorySessionStore(), MemorySessionStore()
+    app = site(tmp_path, find_user, old)
+    outer = App("*", 0)
+    outer.mount("/site", app)
+    app._sessions.use_store(new)  # as `configure` does, which a mounted App does not take
+    async with running(outer):
+        cookie = cookie_of((await fetched(outer, "/site/login"))[1])
+        for path in "/site/page", "/site/files/a.txt":
+            assert (await fetched(outer, path, cookie))[0] == 200, path
+        assert await status(outer, "/site/hello", cookie) == 101
+    assert (len(old), len(new)) == (0, 1)
+
+
+def test_an_app_without_sessions_has_no_store_to_replace() -> None:
+    with pytest.raises(ConfigurationError, match="the App has no sessions, so no store can be replaced"):
+        App().configure(session_store="memory")
+
+
+async def test_configure_replaces_the_store_and_the_ages(tmp_path: Path) -> None:
+    new = MemorySessionStore()
+    app, inner = site(tmp_path, find_user), App()
+    app.mount("/inner", inner)
+    app.configure(session_store=new, max_connection_age=3600, idle_timeout=60)
+    async with running(app):
+        await fetched(app, "/login")
+    assert len(new) == 1
+    assert (app.options.max_connection_age, inner.options.idle_timeout) == (3600, 60)

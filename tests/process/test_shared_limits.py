@@ -88,14 +88,22 @@ def test_the_limit_of_a_user_is_that_of_all_workers() -> None:
         assert len(attempts(opened, port, 10)) == 10, "without a user"
 
 
-def test_each_worker_closes_the_oldest_connections_of_its_own() -> None:
-    limits = "max_connections_per_user=1, on_too_many=TooMany.CLOSE_OLDEST"
+def test_the_oldest_connection_of_a_user_is_closed_in_whichever_worker_it_is() -> None:
+    limits = "max_connections_per_user=3, on_too_many=TooMany.CLOSE_OLDEST"
     with Program(program_of(limits)) as program, ExitStack() as opened:
-        reached = workers_of(attempts(opened, program.port, 20, "/?user=ana"))
-        assert len(reached) == 20
-        last = {number: client for client, (number, _) in reached.items()}
-        assert sorted(last) == [1, 2]
-        assert {client.receive_close() for client in reached if client not in last.values()} == {1008}
+        ben = workers_of(attempts(opened, program.port, 1, "/?user=ben"))
+        clients: list[BlockingClient] = []
+        numbers = set()
+        for _ in range(20):  # one after the other, and each waits until the one that it displaces is closed
+            [client] = attempts(opened, program.port, 1, "/?user=ana")
+            numbers.add(workers_of([client])[client][0])
+            clients.append(client)
+            if len(clients) > 3:
+                assert clients.pop(0).receive_close() == 1008
+        assert numbers == {1, 2}
+        program.send(signal.SIGTERM)
+        assert [client.receive_close() for client in [*ben, *clients]] == [1012] * 4
+        assert program.end(SOON) == 0
 
 
 def test_workers_share_the_rate_of_handshakes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from support.serving import CLOSE, GUARD, TEXT, frame
 from support.wire import Peer, Site, get, handshake, peer_of, serving
 
-from pywsapp import Accept, App, EchoServer, MessageComponent, Options, Request, TooMany
+from pywsapp import Accept, App, EchoServer, MessageComponent, Options, Refuse, Request, TooMany
 from pywsapp._server.admission import Counting
 from pywsapp._server.server import Server
 
@@ -61,22 +61,46 @@ async def test_an_address_with_too_many_connections_gets_429(caplog: pytest.LogC
 
 
 async def test_too_many_decisions_at_the_same_time_do_not_exceed_the_limit() -> None:
+    """They count while the component decides, so it is asked no more often than connections are allowed."""
     gate = anyio.Event()
+    asked: list[Any] = []
 
     async def decide(request: Any) -> None:
+        asked.append(request)
         await gate.wait()
 
     async with serving(Site(decide=decide), max_connections_per_address=2) as server:
-        peers = [peer_of(server) for _ in range(6)]
-        for peer in peers:
+        first = [peer_of(server) for _ in range(2)]
+        for peer in first:
             await peer.send(handshake())
-        await until(lambda: server.accepted == 6 and not server.pending)
-        gate.set()
-        statuses = [(await peer.head())[0] for peer in peers]
-        assert sorted(statuses) == [101, 101, 429, 429, 429, 429]
-        for peer in peers:
-            peer.disconnect()
+        await until(lambda: len(asked) == 2)
+        for _ in range(4):
+            async with peer_of(server) as peer:
+                await peer.send(handshake())
+                assert (await peer.head())[0] == 429
+        assert len(asked) == 2
+        first[0].disconnect()  # which makes room, although the decision has not come
+        await until(lambda: len(server.admission or ()) == 1)
+        async with peer_of(server) as peer:
+            await peer.send(handshake())
+            await until(lambda: len(asked) == 3)
+            gate.set()
+            assert [(await one.head())[0] for one in (first[1], peer)] == [101, 101]
+        first[1].disconnect()
         await until(lambda: not server.admission)
+
+
+async def test_a_handshake_that_is_refused_makes_room() -> None:
+    async def forbid(request: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise Refuse(403)
+
+    async with serving(Site(decide=forbid), max_connections_per_address=1, max_handshakes_per_second=2) as server:
+        for expected in (403, 403, 503):
+            async with peer_of(server) as peer:
+                await peer.send(handshake())
+                assert (await peer.head())[0] == expected
+                assert not server.admission, "before its connection has ended"
 
 
 async def test_handshakes_above_the_rate_get_503_with_a_random_retry_after(caplog: pytest.LogCaptureFixture) -> None:

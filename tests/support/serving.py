@@ -317,6 +317,8 @@ class MemoryHost(Flusher):
     def discard(self, connection: Any) -> None:
         self.discarded += 1
 
+    def exceeded(self, limit: str, conn: Connection) -> None: ...
+
     def user_changed(self, conn: Connection) -> None: ...
 
 

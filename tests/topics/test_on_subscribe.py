@@ -130,6 +130,49 @@ async def test_the_number_of_topics_of_a_connection_is_bounded() -> None:
         assert [topic.name for topic in conn.topics] == ["u", "v"]
 
 
+async def test_topics_that_wait_for_on_subscribe_count(caplog: pytest.LogCaptureFixture) -> None:
+    rooms = Asked(options=Options(max_topics=3))
+    allowed = anyio.Event()
+    asked: list[Connection] = []
+
+    async def think(conn: Connection) -> None:
+        asked.append(conn)
+        await allowed.wait()
+
+    rooms.ask = think
+    failures: list[str] = []
+    async with running(rooms) as clients:
+        _, conn = await rooms.connect(clients, topic=None)
+
+        async def add(number: int) -> None:
+            try:
+                await rooms.topic(f"t{number}").add(conn)
+            except TopicError as exc:
+                failures.append(str(exc))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(1000):
+                tasks.start_soon(add, number)
+            await until_blocked()
+            assert len(asked) == 3, "the others are refused before the component is asked"
+            assert len(failures) == 997
+            allowed.set()
+        assert len(conn.topics) == 3
+        with pytest.raises(TopicError, match="at most 3 topics"):
+            rooms.topic("more").add(conn)
+        waiting = rooms.topic("later")
+        conn.topics[0].remove(conn)
+        late = waiting.add(conn)  # there is room now
+        rooms.ask = lambda conn: None
+        rooms.topic("first").add(conn)
+        with pytest.raises(TopicError, match="at most 3 topics"):
+            await late
+        assert rooms.app.stats().limits["max_topics"] == 999
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("refused a topic above Options.max_topics: <Connection ")
+
+
 async def test_middleware_passes_the_hooks_on_and_can_refuse() -> None:
     class Guard(ComponentMiddleware):
         def on_subscribe(self, conn: Connection, topic: Topic) -> Any:

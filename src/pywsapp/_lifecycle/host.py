@@ -23,5 +23,8 @@ class Host(Protocol):
     def discard(self, connection: Any) -> None:
         """Forget a connection that has ended."""
 
+    def exceeded(self, limit: str, conn: Connection) -> None:
+        """Count that a connection has exceeded a limit, and log it if that is due."""
+
     def user_changed(self, conn: Connection) -> None:
         """Note that a connection has a user, or another one than before, or one with another expiry."""

@@ -61,7 +61,7 @@ from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine, await_all
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
 from pywsapp._protocol.websocket import WebSocket
@@ -371,15 +371,8 @@ class Lifecycle:
 
     def _leave_topics(self) -> Awaitable[None] | None:
         """Unsubscribe from the remaining topics; return what must still be awaited."""
-        reports: list[Awaitable[None] | None] = []
-        for topic in self.topics:
-            try:
-                topic.remove(self.conn)
-            except BaseException as exc:
-                reports.append(self.report(exc))
-        while self._subscriptions is not None and self._subscriptions.hooks:
-            reports.append(await_reported(self._component, self.conn, self._subscriptions.hooks.popleft()))
-        return await_all(reports)
+        subscriptions = self._subscriptions
+        return None if subscriptions is None else subscriptions.leave(self._component, self.conn)
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what is left of `on_close` and `on_unsubscribe`, also while the task is being cancelled."""
@@ -420,8 +413,8 @@ class Lifecycle:
         return () if self._subscriptions is None else tuple(self._subscriptions.topics)
 
     def ask_subscribe(self, topic: Topic) -> Any:
-        """Call `on_subscribe` of the component; return what it returned."""
-        return self._component.on_subscribe(self.conn, topic)
+        """Call `on_subscribe` of the component; return what it returned. Raises TopicError, as `add_topic`."""
+        return self._make_subscriptions().ask(self._component, self.conn, topic)
 
     def add_topic(self, topic: Topic) -> None:
         """Note that the connection subscribes to a topic.
@@ -429,30 +422,34 @@ class Lifecycle:
         Raises:
             TopicError: it subscribes to `Options.max_topics` topics already.
         """
+        self._make_subscriptions().add(topic)
+
+    def _make_subscriptions(self) -> Subscriptions:
         if self._subscriptions is None:
-            self._subscriptions = Subscriptions(self._options.max_topics)
-        self._subscriptions.add(topic)
+            self._subscriptions = Subscriptions(self, self._options.max_topics)
+        return self._subscriptions
 
     def remove_topic(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
-        subscriptions = self._subscriptions
-        assert subscriptions is not None
-        subscriptions.topics.pop(topic, None)
-        result: Any = self._component.on_unsubscribe(self.conn, topic)
-        if isinstance(result, Awaitable):
-            subscriptions.hooks.append(result)
-            if not self.is_busy:
-                self._wake_handler_task()
+        assert self._subscriptions is not None
+        if self._subscriptions.remove(self._component, self.conn, topic) and not self.is_busy:
+            self._wake_handler_task()
+
+    def exceeded(self, limit: str) -> None:
+        """Count that the connection has exceeded a limit."""
+        self._host.exceeded(limit, self.conn)
 
     def user_changed(self) -> None:
         """Note that the user of the request, or its expiry, was replaced; see `Connection.refresh_user`."""
         self._host.user_changed(self.conn)
 
     def limit_messages(self, size: int | None) -> None:
-        """Receive no larger messages than `size`; None is the limit of the options again."""
+        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
         limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
         self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
         self._max_inflated = min(limit, sys.maxsize)
+        if self._queue is not None:
+            self._queue.use_limits(self._max_queue, self._max_inflated)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,10 @@ class MessageQueue:
         self._max_size = max_size
         self.size = 0
 
+    def use_limits(self, max_messages: int, max_size: int) -> None:
+        """Use other bounds from now on."""
+        self._max_messages, self._max_size = max_messages, max_size
+
     def __len__(self) -> int:
         return len(self._messages)
 

@@ -7,6 +7,7 @@ reading and the transport is decided here as well.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,7 +15,7 @@ import anyio
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
-from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended
+from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
@@ -151,8 +152,7 @@ class StateMachine:
             is_busy: whether handlers still have messages that came before; they may answer them.
         """
         if not event.by_peer:
-            if event.reason == TOO_MANY_CONTROL_FRAMES:
-                self.limit = "control_frames_per_second"
+            self.limit = self.limit or event.limit
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
             self._finish(event, Event.FAILURE)
         elif is_busy and self.state is State.OPEN:
@@ -257,6 +257,15 @@ class StateMachine:
             self.outbox.transport.resume_reading()
         self._end_reading()
         self.outbox.add_last(frame)
+
+    def limit_control_frames(self, is_within: Callable[[], bool]) -> None:
+        """Call a function for each ping and unsolicited pong, after those that were given before.
+
+        Args:
+            is_within: returns whether a ping is answered. It can raise ProtocolError, which ends the connection.
+        """
+        before = self._ws.control_limit
+        self._ws.control_limit = is_within if before is None else lambda: before() and is_within()
 
     async def pause(self, seconds: float) -> bool:
         """Wait before a message is handled; see `pywsapp._lifecycle.delayed_call.pause`."""

@@ -1,4 +1,4 @@
-"""What one client may send: a budget of messages and bytes, and the budgets of all clients.
+"""What one client may send: a budget of messages, bytes and control frames, and the budgets of all clients.
 
 Budgets of addresses and users are shared by their connections. A table has them: those with open connections, whose
 number the limits of connections bound, and idle ones, which a client must find again when it comes back, or it would
@@ -25,16 +25,20 @@ class Rates(NamedTuple):
         messages_burst: messages at once.
         bytes: bytes a second.
         bytes_burst: bytes at once.
+        control_frames: pings and unsolicited pongs a second.
+        control_frames_burst: pings and unsolicited pongs at once.
     """
 
     messages: float | None
     messages_burst: float
     bytes: float | None
     bytes_burst: float
+    control_frames: float | None = None
+    control_frames_burst: float = 0.0
 
 
 class MessageBudget:
-    """The messages and bytes that one client may send.
+    """The messages, bytes and control frames that one client may send.
 
     Args:
         rates: the rates.
@@ -44,12 +48,15 @@ class MessageBudget:
         connections: how many connections use it; the table counts them.
     """
 
-    __slots__ = ("_bytes", "_messages", "connections")
+    __slots__ = ("_bytes", "_control_frames", "_messages", "connections")
 
     def __init__(self, rates: Rates, now: float) -> None:
         self.connections = 0
         self._messages = None if rates.messages is None else TokenBucket(rates.messages, rates.messages_burst, now)
         self._bytes = None if rates.bytes is None else TokenBucket(rates.bytes, rates.bytes_burst, now)
+        self._control_frames = (
+            None if rates.control_frames is None else TokenBucket(rates.control_frames, rates.control_frames_burst, now)
+        )
 
     def take(self, size: int, now: float) -> bool:
         """Count a message of `size` bytes if it is within the limits; return whether it is."""
@@ -79,10 +86,18 @@ class MessageBudget:
         if self._bytes is not None:
             self._bytes.give_back(size)
 
+    def take_control_frame(self, now: float) -> bool:
+        """Count a ping or pong if it is within the limit; return whether it is."""
+        return self._control_frames is None or self._control_frames.take(1, now)
+
+    def begin_to_ask(self, now: float) -> bool:
+        """Return False: this process alone decides about pings and pongs."""
+        return False
+
     def is_full(self, now: float) -> bool:
         """Return whether nothing is counted, as in a new budget."""
-        messages, in_bytes = self._messages, self._bytes
-        return (messages is None or messages.is_full(now)) and (in_bytes is None or in_bytes.is_full(now))
+        buckets = (self._messages, self._bytes, self._control_frames)
+        return all(bucket is None or bucket.is_full(now) for bucket in buckets)
 
 
 class Budget(Protocol):

@@ -16,11 +16,13 @@ class RateLimitStats(NamedTuple):
         delayed: messages that waited.
         dropped: messages that were dropped, those that waited when their connection ended included.
         closed: connections that were closed.
+        dropped_control_frames: pings that were not answered, and unsolicited pongs above the limit.
     """
 
     delayed: int
     dropped: int
     closed: int
+    dropped_control_frames: int = 0
 
 
 class MessageCounts:
@@ -30,24 +32,28 @@ class MessageCounts:
         name: names the limit in logs and in `App.stats`.
     """
 
-    __slots__ = ("closed", "delayed", "dropped", "name")
+    __slots__ = ("closed", "delayed", "dropped", "dropped_control_frames", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.delayed = LimitReport(f"RateLimit {name!r} delayed a message", level=logging.INFO)
         self.dropped = LimitReport(f"RateLimit {name!r} dropped a message")
         self.closed = LimitReport(f"RateLimit {name!r} closed a connection")
+        self.dropped_control_frames = LimitReport(f"RateLimit {name!r} did not answer a ping")
 
     @property
     def stats(self) -> RateLimitStats:
         """The numbers so far."""
-        return RateLimitStats(self.delayed.count, self.dropped.count, self.closed.count)
+        return RateLimitStats(
+            self.delayed.count, self.dropped.count, self.closed.count, self.dropped_control_frames.count
+        )
 
     def tick(self, now: float) -> None:
         """Log what the reports have not logged yet; see `LimitReport.tick`."""
         self.delayed.tick(now)
         self.dropped.tick(now)
         self.closed.tick(now)
+        self.dropped_control_frames.tick(now)
 
 
 class AllMessageCounts:

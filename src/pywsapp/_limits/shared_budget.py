@@ -4,6 +4,10 @@ One Lua script takes the tokens, in one step and by the clock of Redis. It gives
 many more as `LEASE_SECONDS` of the rate if they are there. A process spends its lease without asking, so most messages
 do not wait for Redis. At any time a process has at most one such lease, and by so much a client can exceed its burst.
 
+Pings and pongs do not wait for Redis: the protocol answers them at once. Each process counts them for itself, and asks
+Redis in the background for those that were above its lease. When Redis answers that the client is above the limit, the
+process answers no pings until the rate has earned those that it has answered.
+
 When Redis is unavailable, or takes longer than `_TIMEOUT`, each process counts for itself until Redis answers again.
 """
 
@@ -103,8 +107,12 @@ class SharedBuckets:
     def fill_seconds(self) -> float:
         """Return the seconds in which an empty bucket fills up."""
         rates = self.rates
-        messages = 0.0 if rates.messages is None else rates.messages_burst / rates.messages
-        return max(messages, 0.0 if rates.bytes is None else rates.bytes_burst / rates.bytes)
+        buckets = (
+            (rates.messages, rates.messages_burst),
+            (rates.bytes, rates.bytes_burst),
+            (rates.control_frames, rates.control_frames_burst),
+        )
+        return max(burst / rate for rate, burst in buckets if rate is not None)
 
     async def ask(self, key: str, size: int, *, reserve: bool) -> tuple[float, float, float] | None:
         """Request the tokens for a message of a client, and a lease.
@@ -124,7 +132,33 @@ class SharedBuckets:
             buckets += _bucket("messages", rates.messages, rates.messages_burst, 1)
         if rates.bytes is not None:
             buckets += _bucket("bytes", rates.bytes, rates.bytes_burst, size)
-        arguments = (1, f"pywsapp:limit:{self._name}:{key}", "reserve" if reserve else "take", *map(str, buckets))
+        reply = await self._ask(f"pywsapp:limit:{self._name}:{key}", "reserve" if reserve else "take", buckets)
+        if reply is None:
+            return None
+        seconds, *given = reply
+        if not given:
+            return seconds, 0.0, 0.0
+        return seconds, given[0] if rates.messages is not None else 0.0, given[-1] if rates.bytes is not None else 0.0
+
+    async def ask_for_control_frames(self, key: str, number: float) -> tuple[float, float] | None:
+        """Request the tokens for pings and pongs of a client that were answered already, and a lease.
+
+        Args:
+            key: names the client.
+            number: how many.
+
+        Returns:
+            the seconds until they are within the limit, and how many were given; None if Redis is unavailable.
+        """
+        rates = self.rates
+        assert rates.control_frames is not None
+        bucket = _bucket("control_frames", rates.control_frames, rates.control_frames_burst, number)
+        reply = await self._ask(f"pywsapp:control:{self._name}:{key}", "reserve", bucket)
+        return None if reply is None else (reply[0], reply[1])
+
+    async def _ask(self, redis_key: str, mode: str, buckets: list[str | float]) -> list[float] | None:
+        """Call the script; return its reply, or None if Redis is unavailable."""
+        arguments = (1, redis_key, mode, *map(str, buckets))
         if self._down_until is not None:  # this message tries Redis again, and no other one waits for it meanwhile
             self._down_until = monotonic() + _TIMEOUT + _RETRY_SECONDS
         try:
@@ -134,10 +168,7 @@ class SharedBuckets:
             self._note_down(exc)
             return None
         self._note_up()
-        seconds, *given = map(float, reply)
-        if not given:
-            return seconds, 0.0, 0.0
-        return seconds, given[0] if rates.messages is not None else 0.0, given[-1] if rates.bytes is not None else 0.0
+        return [float(number) for number in reply]
 
     async def _run(self, arguments: tuple[Any, ...]) -> list[bytes]:
         try:
@@ -186,7 +217,20 @@ class SharedBudget:
         connections: how many connections use it; the table counts them.
     """
 
-    __slots__ = ("_asked_at", "_buckets", "_bytes", "_key", "_lock", "_messages", "_own", "_refused", "connections")
+    __slots__ = (
+        "_asked_at",
+        "_asks",
+        "_buckets",
+        "_bytes",
+        "_control_frames",
+        "_control_frames_refused",
+        "_key",
+        "_lock",
+        "_messages",
+        "_own",
+        "_refused",
+        "connections",
+    )
 
     def __init__(self, buckets: SharedBuckets, key: str, now: float) -> None:
         self.connections = 0
@@ -196,6 +240,9 @@ class SharedBudget:
         self._bytes = 0.0 if buckets.rates.bytes is not None else math.inf
         self._own = MessageBudget(buckets.rates, now)  # counts while Redis is unavailable
         self._refused = (-math.inf, 0)  # until when Redis gives nothing for messages of this size and larger ones
+        self._control_frames = 0.0  # the rest of the lease; below 0, Redis does not know of them yet
+        self._control_frames_refused = -math.inf  # until when pings are not answered
+        self._asks = False  # for control frames
         self._asked_at = -math.inf
         self._lock: anyio.Lock | None = None
 
@@ -252,6 +299,36 @@ class SharedBudget:
         if reserve:
             return self._own.reserve(size, now)
         return 0.0 if self._own.take(size, now) else math.inf
+
+    def take_control_frame(self, now: float) -> bool:
+        """Count a ping or pong, unless it is above the limit as far as this process knows; return whether it is not."""
+        if now < self._control_frames_refused or not self._own.take_control_frame(now):
+            return False
+        if not self._buckets.is_down(now):
+            self._control_frames -= 1
+        return True
+
+    def begin_to_ask(self, now: float) -> bool:
+        """Return whether `ask_for_control_frames` must be called now, once."""
+        if self._asks or self._control_frames >= 0 or self._buckets.is_down(now):
+            return False
+        self._asks = True
+        return True
+
+    async def ask_for_control_frames(self) -> None:
+        """Report to Redis the pings and pongs that were answered, and learn whether they are within the limit."""
+        try:
+            answer = await self._buckets.ask_for_control_frames(self._key, -self._control_frames)
+        finally:
+            self._asks = False
+        if answer is None:
+            self._control_frames = 0.0
+            return
+        seconds, given = answer
+        self._control_frames += given
+        self._asked_at = monotonic()
+        if seconds > 0:
+            self._control_frames_refused = self._asked_at + seconds
 
     def give_back(self, size: int) -> None:
         """Undo `reserve`; what Redis has counted stays counted."""

@@ -164,6 +164,10 @@ class SharedKeyCounts(KeyCounts):
         for at in self._places_of(key):
             self._numbers_of_all[self._row + at] -= 1
 
+    def token(self, key: str) -> str:
+        """Return a hash of a key, the same in all processes."""
+        return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16, key=self._secret).hexdigest()
+
     def _places_of(self, key: str) -> list[int]:
         """Return the places in a row that belong to a key."""
         text = key.encode(errors="surrogatepass")

@@ -60,7 +60,6 @@ class Runner:
         app: the App, which components see as `conn.app`.
         component: the router of the App.
         topics: the topics of the App.
-        options: the options of the App.
         http_host: the name or names of the App, for URLs.
 
     Attributes:
@@ -74,12 +73,7 @@ class Runner:
     """
 
     def __init__(
-        self,
-        app: Any,
-        component: MessageComponent,
-        topics: TopicRegistry,
-        options: Options,
-        http_host: str | Sequence[str],
+        self, app: Any, component: MessageComponent, topics: TopicRegistry, http_host: str | Sequence[str]
     ) -> None:
         self._listening = Listening()
         self.startup: list[Hook] = []
@@ -93,7 +87,6 @@ class Runner:
         self._app = app
         self._component = component
         self._topics = topics
-        self._options = options
         self._proxies = Proxies()
         self._access_log = False
         self._server: Server | None = None
@@ -149,7 +142,7 @@ class Runner:
         """Return the names of the settings that differ from the defaults, except `http_host`, `address` and `port`."""
         first, *others = self._listening.sockets
         found = {
-            "options": self._options != Options(),
+            "options": self._app.options != Options(),
             "tls": first.tls,
             "unix_path": first.unix_path,
             "fd": first.fd is not None,
@@ -280,7 +273,7 @@ class Runner:
 
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
-        options = self._options
+        options: Options = self._app.options
         hooks = len(self.shutdown) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
@@ -297,12 +290,13 @@ class Runner:
         async with tasks_of_block() as tasks:
             tasks.start_soon(context.report_alive, self._count_accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
+            tasks.start_soon(context.follow_peers)
             context.named(self._topics.codec.origin)
             await self.serve()
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        options = self._options
+        options = self._app.options
         with closing(
             BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
         ) as router:
@@ -371,7 +365,7 @@ class Runner:
     def _make_server(self) -> Server:
         return Server(
             self._component,
-            self._options,
+            self._app.options,
             self.connection_limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
@@ -386,7 +380,7 @@ class Runner:
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self.shutdown:
-            with anyio.move_on_after(self._options.drain_timeout):
+            with anyio.move_on_after(self._app.options.drain_timeout):
                 await run_logged(hook)
 
     def stop(self) -> None:
@@ -396,7 +390,7 @@ class Runner:
             if self._context.orphaned.is_set():
                 logger.error("the supervisor has ended: this worker ends within %g s", ORPHAN_SECONDS)
         if self._server is not None and not self._stopping:
-            self._topics.drain(self._options.drain_delay)
+            self._topics.drain(self._app.options.drain_delay)
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()

@@ -175,6 +175,7 @@ class Supervisor:
     def _start(self, slot: _Slot) -> WorkerProcess:
         worker = WorkerProcess(slot.number, self._limits)
         worker.on_started = self._send_processes
+        worker.on_peer_message = functools.partial(self._pass_on, worker)
         worker.on_worn_out = functools.partial(self._replace_worn_out, slot, worker)
         self._living.add(worker)
         self._processes.start_soon(self._run, worker, slot)
@@ -184,6 +185,11 @@ class Supervisor:
         pids = [worker.pid for worker in self._living if worker.pid]
         for worker in self._living:
             worker.send_processes(pids)
+
+    def _pass_on(self, sender: WorkerProcess, words: Sequence[str]) -> None:
+        for worker in self._living:
+            if worker is not sender:
+                worker.send_peer_message(words)
 
     async def _run(self, worker: WorkerProcess, slot: _Slot) -> None:
         try:

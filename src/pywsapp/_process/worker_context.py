@@ -93,6 +93,7 @@ class WorkerContext:
             sockets: for each listener of the App the file descriptors of its listening sockets.
             notify: the file descriptor of the worker's end of the socket between worker and supervisor.
             stacks: that of the worker's end of the socket for stacks.
+            peers: that of the worker's end of the socket for messages between workers.
             bus: that of the worker's end of the bus, or None.
             counts: that of the `ConnectionCounts` in a list, which can be empty, and the row of this process or None.
             workers: the number of workers.
@@ -106,6 +107,8 @@ class WorkerContext:
         count: the connections, counted together with the other workers; None if this process counts alone.
         replaced: set when this process ends because another worker has replaced it.
         orphaned: set when this process ends because its supervisor has ended.
+        name: the name of this process for the other workers.
+        receive: called with the words of each message of another worker.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -121,12 +124,17 @@ class WorkerContext:
         self._thread = threading.Thread(target=self._follow, name="pywsapp supervisor", daemon=True)
         self._notify = socket.socket(fileno=settings["notify"])
         self._stacks = socket.socket(fileno=settings["stacks"])
+        self._peers = socket.socket(fileno=settings["peers"])
+        self._peers.setblocking(False)
+        self.name = str(os.getpid())
+        self.receive: Callable[[Sequence[str]], None] = lambda words: None
         self.workers: int = settings["workers"]
         counts_fds, place = settings["counts"]
         self.count = None if place is None else ConnectionCount(counts_fds[0], place)
         for fd in counts_fds:
             os.close(fd)
-        fds = (settings["notify"], settings["stacks"], settings["bus"], *(fd for some in self.sockets for fd in some))
+        own = (settings["notify"], settings["stacks"], settings["peers"], settings["bus"])
+        fds = (*own, *(fd for some in self.sockets for fd in some))
         for fd in fds:
             if fd is not None:
                 os.set_inheritable(fd, False)
@@ -160,7 +168,28 @@ class WorkerContext:
         """Return what the limits of addresses and users count with: all workers, if they can share memory."""
         if self.count is None:
             return Counting(processes=self.workers)
-        return Counting(self.count.addresses, self.count.users, self.workers)
+        return Counting(self.count.addresses, self.count.users, self.workers, peers=self)
+
+    def send(self, *words: object) -> None:
+        """Send a message to all other workers; it is lost if they do not read."""
+        send(self._peers, *words)
+
+    def token(self, key: str) -> str:
+        """Return the token of a user's key; see `pywsapp._server.user_limit.Peers`."""
+        assert self.count is not None
+        return self.count.users.token(key)
+
+    async def follow_peers(self) -> None:
+        """Receive the messages of the other workers, until cancelled."""
+        reader = LineReader(self._peers)
+        while True:
+            await anyio.wait_readable(self._peers)
+            with suppress(BlockingIOError):
+                messages = reader.read()
+                if messages is None:  # the supervisor has ended, and this process will
+                    return
+                for words in messages:
+                    self.receive(words)
 
     def named(self, name: str) -> None:
         """Send the supervisor the name of this process on the broker."""

@@ -10,6 +10,9 @@
                           processes PID...           the worker processes that run now
 
 A worker that ends, and a supervisor that ends, close the socket.
+
+Over another socket, the supervisor passes each line of a worker on to all other workers; `pywsapp._server.user_limit`
+has these messages. A flood of them cannot delay the messages above.
 """
 
 from __future__ import annotations

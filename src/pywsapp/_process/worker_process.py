@@ -86,6 +86,7 @@ class WorkerProcess:
         worn_out: which of its limits it has reached, for a log; None if it has reached none.
         on_started: called when the process runs.
         on_worn_out: called when it has reached a limit, again and again.
+        on_peer_message: called with the words of each message for the other workers.
     """
 
     def __init__(self, number: int, limits: WorkerLimits) -> None:
@@ -101,6 +102,7 @@ class WorkerProcess:
         self.worn_out: str | None = None
         self.on_started: Callable[[], None] | None = None
         self.on_worn_out: Callable[[], None] | None = None
+        self.on_peer_message: Callable[[list[str]], None] | None = None
         self._limits = limits.drawn()
         self._retired = False
         self._replaced = False
@@ -111,6 +113,7 @@ class WorkerProcess:
         self._begun = False  # it can send its stack
         self._stack_logged = anyio.Event()
         self._notify: socket.socket | None = None
+        self._peers: socket.socket | None = None
 
     @property
     def retired(self) -> bool:
@@ -141,6 +144,11 @@ class WorkerProcess:
         if self._notify is not None and other.name is not None:
             send(self._notify, GONE, other.name)
 
+    def send_peer_message(self, words: Sequence[str]) -> None:
+        """Send the process a message of another worker."""
+        if self._peers is not None:
+            send(self._peers, *words)
+
     async def run(
         self,
         command: Sequence[str],
@@ -163,7 +171,8 @@ class WorkerProcess:
             with ExitStack() as opened:
                 notify, worker_notify = _pair(opened)
                 stacks, worker_stacks = _pair(opened)
-                inherited = [worker_notify, worker_stacks]
+                peers, worker_peers = _pair(opened)
+                inherited = [worker_notify, worker_stacks, worker_peers]
                 worker_bus = None
                 if attach is not None:
                     bus, worker_bus = socket.socketpair()
@@ -174,6 +183,7 @@ class WorkerProcess:
                     "sockets": [[sock.fileno() for sock in some] for some in sockets],
                     "notify": worker_notify.fileno(),
                     "stacks": worker_stacks.fileno(),
+                    "peers": worker_peers.fileno(),
                     "bus": None if worker_bus is None else worker_bus.fileno(),
                     "counts": (counts.fds, place),
                     "workers": counts.workers,
@@ -183,10 +193,12 @@ class WorkerProcess:
                 async with await _start(command, environment(settings), [*fds, *counts.fds]) as process:
                     for sock in inherited:
                         sock.close()
+                    self._peers = peers
                     await self._follow(process, notify, stacks, limit)
         except OSError as exc:
             logger.error("worker %d cannot be started: %s", self.number, exc)
         finally:
+            self._peers = None
             counts.release(place)
             self.ended.set()
             self.leaving.set()
@@ -200,6 +212,7 @@ class WorkerProcess:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, notify)
+                tasks.start_soon(self._pass_on)
                 tasks.start_soon(self._log_stacks, stacks)
                 tasks.start_soon(self._kill_if_it_hangs, process)
                 tasks.start_soon(self._end_when_leaving, process, notify, limit)
@@ -219,6 +232,19 @@ class WorkerProcess:
             for kind, *words in messages:
                 self._handle(kind, words)
             await anyio.wait_readable(notify)
+            with suppress(BlockingIOError):
+                messages = reader.read()
+
+    async def _pass_on(self) -> None:
+        """Pass the messages for the other workers on to them."""
+        assert self._peers is not None
+        reader = LineReader(self._peers)
+        messages: list[list[str]] | None = []
+        while messages is not None:
+            for words in messages:
+                if self.on_peer_message is not None:
+                    self.on_peer_message(words)
+            await anyio.wait_readable(self._peers)
             with suppress(BlockingIOError):
                 messages = reader.read()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from pywsapp.close_codes import CloseCode
+
 
 class State(Enum):
     """How far the close handshake is.
@@ -19,6 +21,8 @@ class State(Enum):
 
 #: The reason of `Ended` when a peer exceeds `Options.control_frames_per_second`.
 TOO_MANY_CONTROL_FRAMES = "too many control frames"
+#: The reason of `Ended` when a message takes longer than `Options.message_timeout`.
+MESSAGE_TIMEOUT = "a message stayed unfinished for too long"
 
 
 class PongReceived(NamedTuple):
@@ -43,5 +47,17 @@ class Ended(NamedTuple):
     by_peer: bool
     reply: bytes
 
+    @property
+    def limit(self) -> str | None:
+        """The option that the peer has exceeded; None if it has closed, or broken another rule."""
+        if self.by_peer:
+            return None
+        if self.code == CloseCode.MESSAGE_TOO_BIG:
+            if self.reason.endswith("fragments"):
+                return "max_fragments"
+            return "max_frame_size" if self.reason.startswith("the frame") else "max_message_size"
+        return _LIMITS.get(self.reason)
 
+
+_LIMITS = {TOO_MANY_CONTROL_FRAMES: "control_frames_per_second", MESSAGE_TIMEOUT: "message_timeout"}
 Received = str | bytes | PongReceived | Ended

@@ -24,6 +24,7 @@ cdef class WebSocket(Sender):
     cdef object _unfinished
     cdef object _wsproto
     cdef Py_ssize_t _wsproto_remaining
+    cdef public object control_limit
     cdef readonly bint has_more
     cdef readonly bint has_pongs
     cdef readonly object state
@@ -46,9 +47,9 @@ cdef class WebSocket(Sender):
     cdef Py_ssize_t _read_control(self, bytes data, Py_ssize_t position, list events) except -1
     cdef _queue_pong(self, bytes payload)
     cdef _reply_close(self, bytes payload, list events)
-    cdef _count_control(self, int opcode)
+    cdef bint _count_control(self, int opcode) except -1
 
-    @cython.locals(first=int, second=int, is_fragmented=bint)
+    @cython.locals(first=int, second=int, is_fragmented=bint, is_within=bint)
     cdef Py_ssize_t _read_by_wsproto(self, bytes data, Py_ssize_t position, Py_ssize_t size, list events) except -2
     cdef Py_ssize_t _feed_wsproto(self, bytes data, Py_ssize_t position, Py_ssize_t size, list events) except -2
 

@@ -36,9 +36,10 @@ test compares them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pywsapp._protocol.events import TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
+from pywsapp._protocol.events import MESSAGE_TIMEOUT, TOO_MANY_CONTROL_FRAMES, Ended, PongReceived, Received, State
 from pywsapp._protocol.frame_assembly import PartialMessage
 from pywsapp._protocol.frames import WRONG_SIZE, long_size, unmask, unmask_text
 from pywsapp._protocol.opcodes import BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT
@@ -74,6 +75,7 @@ class WebSocket(Sender):
         state: how far the close handshake is.
         has_more: `receive` left whole frames for its next call.
         has_pongs: pongs wait for `take_pongs`.
+        control_limit: returns whether a ping or unsolicited pong is handled, or raises ProtocolError; None if all are.
 
     Args:
         client: True for the client role; clients mask their frames.
@@ -98,6 +100,7 @@ class WebSocket(Sender):
         "_unfinished",
         "_wsproto",
         "_wsproto_remaining",
+        "control_limit",
         "has_more",
         "has_pongs",
         "state",
@@ -121,6 +124,7 @@ class WebSocket(Sender):
         self._pongs: deque[bytes] | None = None
         self._pongs_due = 0  # pongs that the peer owes for our pings
         self._control_budget = float(options.control_frames_burst)
+        self.control_limit: Callable[[], bool] | None = None
         self._last_tick: float | None = None
         self._started = 0  # counts messages and control frames, so that `tick` sees whether a new one has begun
         self._unfinished: tuple[int, float] | None = None  # which message is unfinished, and since when
@@ -324,11 +328,10 @@ class WebSocket(Sender):
             self._reply_close(payload, events)
             return stop
         self._started += self._partial is None
-        self._count_control(first & 0x0F)
-        if first == FIN | PONG:
-            events.append(PongReceived(payload))
-        else:
+        if self._count_control(first & 0x0F) and first == FIN | PING:
             self._queue_pong(payload)
+        elif first == FIN | PONG:
+            events.append(PongReceived(payload))
         return stop
 
     def _queue_pong(self, payload: bytes) -> None:
@@ -346,13 +349,16 @@ class WebSocket(Sender):
         code = int.from_bytes(payload, "big") if payload else CloseCode.NO_STATUS_RECEIVED
         events.append(Ended(int(code), "", True, reply))
 
-    def _count_control(self, opcode: int) -> None:
+    def _count_control(self, opcode: int) -> bool:
         if opcode == PONG and self._pongs_due:
             self._pongs_due -= 1
         elif opcode != CLOSE:
             self._control_budget -= 1
             if self._control_budget < 0:
                 raise ProtocolError(CloseCode.POLICY_VIOLATION, TOO_MANY_CONTROL_FRAMES)
+            if self.control_limit is not None and self.state is _OPEN:
+                return self.control_limit()
+        return True
 
     # -- the wsproto path --------------------------------------------------------------------------------------------
 
@@ -372,12 +378,12 @@ class WebSocket(Sender):
         first, second = data[position], data[position + 1]
         is_fragmented = self._partial is not None
         self._started += not is_fragmented
-        if first & 0x0F >= CLOSE:
-            self._count_control(first & 0x0F)
+        is_within = first & 0x0F < CLOSE or self._count_control(first & 0x0F)
         size = _ANY_SIZE if size == WRONG_SIZE else 2 + (second >> 7) * 4 + size
         self._wsproto = WsprotoPath(
             self._options, client=self.client, has_deflate=self._deflate is not None, is_fragmented=is_fragmented
         )
+        self._wsproto.answers_pings = is_within
         return self._feed_wsproto(data, position, size, events)
 
     def _feed_wsproto(self, data: bytes, position: int, size: int, events: list[Received]) -> int:
@@ -460,7 +466,7 @@ class WebSocket(Sender):
         elif self._unfinished is None or self._unfinished[0] != self._started:
             self._unfinished = (self._started, now)
         elif now - self._unfinished[1] >= self._options.message_timeout and self.state is _OPEN:
-            return self._fail(CloseCode.POLICY_VIOLATION, "a message stayed unfinished for too long")
+            return self._fail(CloseCode.POLICY_VIOLATION, MESSAGE_TIMEOUT)
         return None
 
     # -- sending -----------------------------------------------------------------------------------------------------

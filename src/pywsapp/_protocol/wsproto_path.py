@@ -60,11 +60,15 @@ class WsprotoPath:
         client: True for the client role.
         has_deflate: whether permessage-deflate was negotiated.
         is_fragmented: whether the frame comes inside a fragmented message.
+
+    Attributes:
+        answers_pings: whether a ping is an event.
     """
 
-    __slots__ = ("_connection", "_limits")
+    __slots__ = ("_connection", "_limits", "answers_pings")
 
     def __init__(self, options: Options, *, client: bool, has_deflate: bool, is_fragmented: bool) -> None:
+        self.answers_pings = True
         self._limits = FrameLimits(options.max_message_size, has_deflate)
         self._connection = Connection(_role(client), extensions=[self._limits])
         if is_fragmented:
@@ -78,7 +82,8 @@ class WsprotoPath:
         """
         self._connection.receive_data(data)
         for event in self._connection.events():
-            if not isinstance(event, Message):  # a part of a frame of 2 ** 62 bytes, which never ends
+            # A Message is a part of a frame of 2 ** 62 bytes, which never ends.
+            if not isinstance(event, Message) and (self.answers_pings or not isinstance(event, Ping)):
                 yield self._translated(event)
 
     def _translated(self, event: Event) -> WsprotoEvent:

@@ -3,15 +3,15 @@
 An address counts with its network: IPv6 addresses by /64, because a client has at least that many. The address of a
 trusted proxy does not count, because it is not the client's, and neither does a client on a Unix socket.
 
-A connection counts from the moment at which its handshake is accepted until its transport is lost. A client that
-connects again is not refused because of a handler of its old connection that still runs. An address that has too many
-connections is refused before its component is asked; the number is checked again when the handshake is accepted, since
-the decision of a component can take its time. The user is known only then.
+A connection counts for its address from its handshake on, also while its component decides, until its transport is
+lost: otherwise one client could make the server ask for any number of decisions at the same time. A client that
+connects again is not refused because of a handler of its old connection that still runs. The user is known when the
+handshake is accepted, or even later: a connection whose user changes counts for the new one from then on, and is closed
+if that one has too many.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -26,16 +26,14 @@ from pywsapp._limits.handshake_rate import HandshakeRate
 from pywsapp._limits.key_counts import KeyCounts
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
+from pywsapp._server.user_limit import Peers, Place, UserLimit, close_above_limit
 from pywsapp.auth.user_keys import key_of_user
-from pywsapp.close_codes import CloseCode
 from pywsapp.options import TooMany
 
 if TYPE_CHECKING:
     from pywsapp._server.proxies import Proxies
     from pywsapp.connection import Connection
     from pywsapp.http import Request
-
-logger = logging.getLogger("pywsapp")
 
 #: From so many refusals of one private address in a row on, it looks as if a proxy was not trusted.
 _SUSPICIOUS = 10
@@ -50,31 +48,14 @@ class Counting:
         users: the connections of each user.
         processes: among how many processes the handshakes per second are divided.
         user_key: returns what names the user of a handshake; None if it has no user.
+        peers: carries messages to the other processes; None if there are none, or if they do not count together.
     """
 
     addresses: KeyCounts = field(default_factory=KeyCounts)
     users: KeyCounts = field(default_factory=KeyCounts)
     processes: int = 1
     user_key: Callable[[Request], str | None] = key_of_user
-
-
-class Place:
-    """What one connection counts for.
-
-    Args:
-        address: its network, or None.
-        user: its user, or None.
-
-    Attributes:
-        conn: the connection; the HTTP connection sets it.
-    """
-
-    __slots__ = ("address", "conn", "user")
-
-    def __init__(self, address: str | None, user: str | None) -> None:
-        self.address = address
-        self.user = user
-        self.conn: Connection | None = None
+    peers: Peers | None = None
 
 
 class Admission:
@@ -101,8 +82,15 @@ class Admission:
         rate = limits.max_handshakes_per_second
         self._rate = None if rate is None else HandshakeRate(rate / counting.processes)
         self._places: dict[Request, Place] = {}
-        self._users: dict[str, dict[Place, None]] = {}  # the oldest connection first
-        self._closes_oldest = limits.on_too_many is TooMany.CLOSE_OLDEST
+        self._users: UserLimit | None = None
+        if limits.max_connections_per_user is not None:
+            self._users = UserLimit(
+                limits.max_connections_per_user,
+                counting.users,
+                reports["max_connections_per_user"],
+                closes_oldest=limits.on_too_many is TooMany.CLOSE_OLDEST,
+                peers=counting.peers,
+            )
         self._suspected: tuple[str, int] = ("", 0)  # a private address, and how often it was refused in a row
 
     def __len__(self) -> int:
@@ -110,20 +98,22 @@ class Admission:
         return len(self._places)
 
     def check(self, request: Request) -> None:
-        """Refuse a handshake before its component is asked, if that is possible.
+        """Count a handshake for its address, or refuse it, before its component is asked.
+
+        `release` must be called if it is not accepted.
 
         Raises:
             OverLimit: with 503 above the rate, and with 429 if its address has too many connections.
         """
-        address = self._address_of(request)
-        limit = self._limits.max_connections_per_address or 0
-        if address is not None and self.counting.addresses.total(address) >= limit:
-            raise self._too_many_of_address(address)
+        place = self._make_place(request)
         # After the address, so that one address cannot use up the handshakes of the others.
         if self._rate is not None and (wait := self._rate.take(time.monotonic())):
+            self._count_no_longer(place)
             self.reports["max_handshakes_per_second"].exceeded(_peer(request), time.monotonic())
             seconds = random.randint(1, math.ceil(wait))
             raise OverLimit(503, [("Retry-After", str(seconds))], "the server has too many handshakes")
+        if place.address is not None:
+            self._places[request] = place
 
     def admit(self, request: Request) -> Place:
         """Count a handshake that is accepted now; return its place, which needs the connection.
@@ -131,41 +121,58 @@ class Admission:
         Raises:
             OverLimit: with 429 if its address or its user has too many connections.
         """
-        address = self._address_of(request)
-        user = None if self._limits.max_connections_per_user is None else self.counting.user_key(request)
-        if address is not None:
-            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
-            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
-                self.counting.addresses.remove(address)
-                raise self._too_many_of_address(address)
-        place = Place(address, user)
-        if user is not None:
+        user = None if self._users is None else self.counting.user_key(request)
+        place = self._places.get(request)
+        if place is None:
+            place = self._places[request] = self._make_place(request)
+        if self._users is not None and user is not None:
             try:
-                self._count_user(user, place)
+                self._users.add(user, place)
             except OverLimit:
-                if address is not None:
-                    self.counting.addresses.remove(address)
+                self.release(request)
                 raise
-        self._places[request] = place
         return place
 
     def release(self, request: Request) -> None:
         """Count the connection of a request no longer; does nothing if it does not count."""
         place = self._places.pop(request, None)
         if place is not None:
-            if place.address is not None:
-                self.counting.addresses.remove(place.address)
-            self._release_user(place)
+            self._count_no_longer(place)
 
-    def _release_user(self, place: Place) -> None:
-        user, place.user, place.conn = place.user, None, None
+    def _make_place(self, request: Request) -> Place:
+        address = self._address_of(request)
+        if address is not None:
+            self.counting.addresses.add(address)  # before the check, so that two processes never admit too many
+            if self.counting.addresses.total(address) > (self._limits.max_connections_per_address or 0):
+                self.counting.addresses.remove(address)
+                raise self._too_many_of_address(address)
+        return Place(address)
+
+    def _count_no_longer(self, place: Place) -> None:
+        if place.address is not None:
+            self.counting.addresses.remove(place.address)
+        if self._users is not None:
+            self._users.remove(place)
+        place.conn = None
+
+    def user_changed(self, conn: Connection) -> None:
+        """Count a connection for its new user, and no longer for the one before; close it if that is not possible.
+
+        Raises:
+            ConfigurationError: the user has no key.
+        """
+        place = self._places.get(conn.request)
+        if self._users is None or place is None or not conn.is_open:
+            return
+        user = self.counting.user_key(conn.request)
+        if user == place.user:
+            return
+        self._users.remove(place)
         if user is not None:
-            self.counting.users.remove(user)
-            if self._closes_oldest:
-                places = self._users[user]
-                del places[place]
-                if not places:
-                    del self._users[user]
+            try:
+                self._users.add(user, place)
+            except OverLimit:
+                close_above_limit(conn)
 
     def _address_of(self, request: Request) -> str | None:
         """Return what the address of a request counts as; None if it does not count."""
@@ -187,34 +194,6 @@ class Admission:
         if times >= _SUSPICIOUS and is_private(address):
             self.reports["untrusted_proxy"].exceeded(address, time.monotonic())
 
-    def _count_user(self, user: str, place: Place) -> None:
-        limit, users = self._limits.max_connections_per_user or 0, self.counting.users
-        report = self.reports["max_connections_per_user"]
-        if not self._closes_oldest:
-            users.add(user)
-            if users.total(user) > limit:
-                users.remove(user)
-                report.exceeded(user, time.monotonic())
-                raise OverLimit(429, body="too many connections of this user")
-            return
-        while len(places := self._users.get(user, {})) >= limit:
-            oldest = next(iter(places))
-            conn = oldest.conn
-            self._release_user(oldest)  # first, since it does not count while it waits for the peer's close frame
-            report.exceeded(user, time.monotonic())
-            if conn is not None:
-                _close(conn)
-        users.add(user)
-        self._users.setdefault(user, {})[place] = None
-
 
 def _peer(request: Request) -> str:
     return request.remote_address or "local"
-
-
-def _close(conn: Connection) -> None:
-    try:
-        conn.close(CloseCode.POLICY_VIOLATION, "too many connections of this user")
-    except Exception:  # of its transport; the new connection must not fail for it
-        logger.exception("closing %r failed", conn)
-        conn.abort()

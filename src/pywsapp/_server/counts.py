@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+#: Limits without a `LimitReport`: each connection that exceeds one has a log line of its own.
+_LIMITS = (
+    "control_frames_per_second",
+    "max_outbox",
+    "max_message_size",
+    "max_frame_size",
+    "max_fragments",
+    "message_timeout",
+)
+
 
 class ServerCounts:
     """The numbers of one server since its start.
@@ -19,4 +29,4 @@ class ServerCounts:
     def __init__(self) -> None:
         self.handshakes = 0
         self.refused: Counter[int] = Counter()
-        self.closed_by_limit: Counter[str] = Counter(control_frames_per_second=0, max_outbox=0)
+        self.closed_by_limit: Counter[str] = Counter(dict.fromkeys(_LIMITS, 0))

@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-_MAX_TRAILING = 64 * 1024
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
 
@@ -151,7 +150,7 @@ class HttpConnection:
             if not isinstance(self._trailing, bytearray):  # which grows without a copy for each part
                 self._trailing = bytearray(self._trailing)
             self._trailing += data
-            if len(self._trailing) > max(_MAX_TRAILING, self._body_size):
+            if len(self._trailing) > max(self._server.options.max_header_size, self._body_size):
                 self._pause_reading()
             if self._body_complete is not None and len(self._trailing) >= self._body_size:
                 self._body_complete.set()
@@ -195,6 +194,7 @@ class HttpConnection:
         self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
+        self._count_no_longer()
         self._server.runtime.discard(self)
 
     def abort(self) -> None:
@@ -249,6 +249,11 @@ class HttpConnection:
             self._enter(HttpState.CLOSING)
         self._transport.abort()
         self._server.runtime.discard(self)  # now, because it must not count until its transport is lost
+
+    def _count_no_longer(self) -> None:
+        """Stop to count against `max_connections_per_address`: the handshake is not accepted."""
+        if self._is_handshake and self._server.admission is not None and self._request is not None:
+            self._server.admission.release(self._request)
 
     def _count_as_pending(self) -> None:
         """Stop to count against `max_connections`: the connection only waits for the rest of a request."""
@@ -358,6 +363,7 @@ class HttpConnection:
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
     def _refuse(self, exc: Exception) -> None:
+        self._count_no_longer()
         line = request_line(self._request)
         refuse = refusal_for(exc, line)
         if self._lost or self._state is HttpState.CLOSING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -13,6 +14,7 @@ import anyio.lowlevel
 from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._limits.report import LimitReport
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp.auth.expiry import Expiries
 
@@ -72,6 +74,8 @@ class Runtime:
         flusher: flushes the outboxes at the end of a turn of the loop; exists while `run` runs.
         expiries: the connections whose users expire.
         users: the connections of each user.
+        reports: the reports of limits by their names; a client has none.
+        on_user_changed: called with each connection whose user was replaced; None if nothing else counts users.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Runtime:
         if users is not None:
             users.use_connections(lambda: [one.conn for one in self.connections if isinstance(one, Lifecycle)])
         self.timed = timed
+        self.reports: Mapping[str, LimitReport] = {}
+        self.on_user_changed: Callable[[Connection], None] | None = None
         self._handlers: TaskGroup | None = None
         self._empty: anyio.Event | None = None
         self._disconnected: set[Any] = set()
@@ -107,11 +113,22 @@ class Runtime:
         if self._on_disconnected is not None:
             self._on_disconnected(connection)
 
-    def user_changed(self, conn: Connection) -> None:
-        """Note that a connection has a user, or another one than before, or one with another expiry."""
+    def exceeded(self, limit: str, conn: Connection) -> None:
+        """Count that a connection has exceeded a limit, and log it if that is due."""
+        if limit in self.reports:
+            self.reports[limit].exceeded(conn, time.monotonic())
+
+    def opened(self, conn: Connection) -> None:
+        """Note the user of a connection that opens."""
         self.expiries.watch(conn)
         if self.users is not None:
             self.users.changed(conn)
+
+    def user_changed(self, conn: Connection) -> None:
+        """Note that a connection has another user than before, or one with another expiry."""
+        self.opened(conn)
+        if self.on_user_changed is not None:
+            self.on_user_changed(conn)
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""

@@ -14,6 +14,7 @@ import anyio
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.lifetime import IDLE_TIMEOUT, MAX_CONNECTION_AGE
+from pywsapp._lifecycle.subscriptions import MAX_TOPICS
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
@@ -67,6 +68,8 @@ _REPORTS = {
     "max_handshakes_per_second": ("refused a handshake above max_handshakes_per_second of the App", logging.WARNING),
     "max_connections_per_address": ("refused a handshake above max_connections_per_address", logging.WARNING),
     "max_connections_per_user": ("a user has reached max_connections_per_user", logging.WARNING),
+    "max_waiting": ("dropped a connection without a token above max_waiting of FirstMessage", logging.WARNING),
+    MAX_TOPICS: ("refused a topic above Options.max_topics", logging.WARNING),
     MAX_CONNECTION_AGE: ("closed a connection that has reached Options.max_connection_age", logging.INFO),
     IDLE_TIMEOUT: ("closed a connection after Options.idle_timeout", logging.INFO),
     "untrusted_proxy": (
@@ -147,10 +150,11 @@ class Server:
             options, min(limits.max_pending or MAX_PENDING, files), lambda: self.runtime.open_connections, files
         )
         self.runtime.timed = (self.pending, self, *timed)
-        self.reports = make_reports()
+        self.reports = self.runtime.reports = make_reports()
         self.admission: Admission | None = None
         if limits.limits_handshakes:
             self.admission = Admission(limits, counting or Counting(), self.proxies, self.reports)
+            self.runtime.on_user_changed = self.admission.user_changed
         self.draining = False
         self.accepted = 0
         self.sockets: list[socket.socket] = []

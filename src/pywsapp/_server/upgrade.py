@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import check_not_server_wide
 
 if TYPE_CHECKING:
     from pywsapp._protocol.deflate import DeflateParameters
@@ -37,7 +38,7 @@ def upgrade(
         Refuse: the client offers no common subprotocol where one is required, or a limit of connections is reached.
         ConfigurationError: the answer of the component is not valid.
     """
-    options = answer.options or server.options
+    options = agreed_options(server, answer)
     subprotocol = agreed_subprotocol(request, answer)
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
     lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options)
@@ -48,9 +49,21 @@ def upgrade(
     transport.set_protocol(lifecycle)
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)
-    runtime.user_changed(lifecycle.conn)
+    runtime.opened(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
     return lifecycle
+
+
+def agreed_options(server: Server, answer: Accept) -> Options:
+    """Return the options of a handshake that a component has accepted.
+
+    Raises:
+        ConfigurationError: options that only the server reads differ from those of the server.
+    """
+    if answer.options is None:
+        return server.options
+    check_not_server_wide(answer.options, server.options, "an Accept")
+    return answer.options
 
 
 def agreed_subprotocol(request: Request, answer: Accept) -> str | None:

@@ -12,7 +12,7 @@ from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import decide_handshake
 from pywsapp._protocol.handshake import RESERVED
 from pywsapp._protocol.http import encode_fields
-from pywsapp._server.upgrade import agreed_subprotocol, make_lifecycle
+from pywsapp._server.upgrade import agreed_options, agreed_subprotocol, make_lifecycle
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.frames import close_frame, message_frame
 from pywsapp.asgi.http import Receive
@@ -60,7 +60,7 @@ async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifec
     subprotocol = agreed_subprotocol(request, answer)
     encode_fields(answer.headers, reserved=RESERVED)
     transport = AsgiTransport(NO_PROTOCOL, send)
-    options = hosted(answer.options or server.options)
+    options = hosted(agreed_options(server, answer))
     lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, None, options)
     fields = asgi_fields(answer.headers)
     try:
@@ -72,7 +72,7 @@ async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifec
     transport.set_protocol(lifecycle)
     transport.set_write_buffer_limits(high=options.high_water)
     server.runtime.connections.add(lifecycle)
-    server.runtime.user_changed(lifecycle.conn)
+    server.runtime.opened(lifecycle.conn)
     return lifecycle, transport
 
 

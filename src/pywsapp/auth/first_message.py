@@ -3,9 +3,10 @@
     app.route("/chat", FirstMessage(Chat(), authenticator))
 
 The connection is accepted before the client is known, so this is the last choice. Until the token has come, such a
-connection costs little: it has a deadline, a small limit for its messages, and the component inside knows nothing of
-it. `on_open` is called when the token was accepted. The client waits for the first message of the server before it
-sends larger messages than a token.
+connection costs little: it has a deadline, a small limit for its messages and for those that wait, and the component
+inside knows nothing of it. If too many connections wait, the oldest one is dropped, so that clients without a token
+cannot keep out those with one. `on_open` is called when the token was accepted. The client waits for the first message
+of the server before it sends larger messages than a token.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class FirstMessage(ComponentMiddleware):
         verify: an authenticator for tokens, such as a `TokenAuthenticator` or a `JwtAuthenticator`; or a def or async
             def that takes the text of the message and returns the user.
         seconds: in which the token must come.
-        max_size: bytes of a message until then.
+        max_size: bytes of a message until then, and of the messages that wait meanwhile.
+        max_waiting: connections without a token in this process. A further one takes the place of the oldest.
 
     Raises:
         ConfigurationError: an argument is not valid.
@@ -66,6 +68,7 @@ class FirstMessage(ComponentMiddleware):
         *,
         seconds: float = 10,
         max_size: int = MAX_TOKEN,
+        max_waiting: int = 10_000,
     ) -> None:
         super().__init__(component)
         check_has_no_guard(component, "FirstMessage")
@@ -78,7 +81,11 @@ class FirstMessage(ComponentMiddleware):
             raise ConfigurationError(f"seconds must be a number greater than 0, not {seconds!r}")
         if type(max_size) is not int or max_size < 1:
             raise ConfigurationError(f"max_size must be a whole number from 1 on, not {max_size!r}")
+        if type(max_waiting) is not int or max_waiting < 1:
+            raise ConfigurationError(f"max_waiting must be a whole number from 1 on, not {max_waiting!r}")
         self._seconds = seconds
+        self._max_waiting = max_waiting
+        self._waiting: dict[Connection, None] = {}  # of all copies; the oldest connection is first
         self._max_size = max_size
         self._is_open = False  # of the copy for a connection: whether on_open of the component inside was called
 
@@ -92,6 +99,13 @@ class FirstMessage(ComponentMiddleware):
         if conn._driver is not None:
             conn._driver.limit_messages(self._max_size)
             conn._driver.user_changed()
+        self._waiting[conn] = None
+        if len(self._waiting) > self._max_waiting:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            if oldest._driver is not None:
+                oldest._driver.exceeded("max_waiting")
+            oldest.abort()
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         """Call the hook of the component inside, or take the first message for a token."""
@@ -113,12 +127,15 @@ class FirstMessage(ComponentMiddleware):
             refresh(conn.request, identity, asked_at)
             if conn._driver is not None:
                 conn._driver.user_changed()
+            if not conn.is_open:  # its user has too many connections, or was disconnected meanwhile
+                return
         except Refuse as exc:
             is_invalid = isinstance(exc, InvalidCredentials)
             logger.info("%r sent no valid credentials: %s", conn, exc.body)
             code = CloseCode.UNAUTHENTICATED if is_invalid else CloseCode.TRY_AGAIN_LATER
             conn.close(code, cut_reason(str(exc.body or "")))
             return
+        self._waiting.pop(conn, None)
         if conn._driver is not None:
             conn._driver.limit_messages(None)
         self._is_open = True
@@ -128,6 +145,7 @@ class FirstMessage(ComponentMiddleware):
 
     def on_close(self, conn: Connection) -> Any:
         """Call the hook of the component inside, if its `on_open` was called."""
+        self._waiting.pop(conn, None)
         return self.inner.on_close(conn) if self._is_open else None
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:

@@ -97,6 +97,7 @@ class Relay:
         self._wanted: set[str] = set()
         self._active: set[str] = set()
         self._changed: dict[str, None] = {}
+        self._batch: set[str] = set()  # the topics that the broker is asked to subscribe or unsubscribe now
         self._awaited: dict[str, anyio.Event] = {}
         self._refused_topics: set[str] = set()
         self._retry_at = math.inf  # when refused topics are subscribed again, in seconds of the loop's clock
@@ -277,6 +278,10 @@ class Relay:
             self._note_change(topic)
 
     def _note_change(self, topic: str) -> None:
+        if (topic in self._wanted) == (topic in self._active) and topic not in self._batch:
+            self._changed.pop(topic, None)  # nothing is left to ask of the broker
+            self._end_waiting(topic)
+            return
         if not self._changed:
             self._change.set()
         self._changed[topic] = None
@@ -310,6 +315,7 @@ class Relay:
     async def _subscribe_changed(self, connection: BrokerConnection) -> None:
         while self._changed:
             batch = [self._changed.popitem()[0] for _ in range(min(len(self._changed), _BATCH))]
+            self._batch = set(batch)
             new = [topic for topic in batch if topic in self._wanted and topic not in self._active]
             old = [topic for topic in batch if topic not in self._wanted and topic in self._active]
             refused: Mapping[int, str] = {}
@@ -327,11 +333,15 @@ class Relay:
             self._refused_topics.difference_update(batch)
             for place, reason in refused.items():
                 self._refuse_topic(new[place], reason)
+            self._batch = set()
             for topic in batch:
-                event = self._awaited.get(topic)
-                if event is not None and topic not in self._changed:
-                    del self._awaited[topic]
-                    event.set()
+                if topic not in self._changed:
+                    self._end_waiting(topic)
+
+    def _end_waiting(self, topic: str) -> None:
+        event = self._awaited.pop(topic, None)
+        if event is not None:
+            event.set()
 
     def _refuse_topic(self, topic: str, reason: str) -> None:
         self._note_refusal("the subscription", topic, reason)

@@ -1,4 +1,4 @@
-"""Middleware that limits how fast a client sends messages.
+"""Middleware that limits how fast a client sends messages, pings and pongs.
 
 A connection without it costs nothing. With it, a message within the limits costs one token bucket for each rate, and
 the handler inside is called directly. `pywsapp._limits.token_bucket` has the theory of the buckets.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pywsapp._lifecycle.delayed_call import DelayedCall, pause
 from pywsapp._limits.budget import BudgetTable, MessageBudget, Rates
@@ -23,9 +24,12 @@ from pywsapp.auth.user_keys import key_of_user
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.exceptions import ConfigurationError, ProtocolError
 from pywsapp.http import Request
 from pywsapp.middleware.base import Application, ComponentMiddleware
+
+if TYPE_CHECKING:
+    from pywsapp._lifecycle.lifecycle import Lifecycle
 
 #: Returns the name of the client that a connection belongs to.
 ClientName = Callable[[Connection], str]
@@ -47,7 +51,7 @@ _CLOSE_CODES = {
 
 
 class RateLimit(ComponentMiddleware):
-    """Limits the messages and bytes that a connection, an address or a user sends in a second.
+    """Limits the messages, bytes and control frames that a connection, an address or a user sends in a second.
 
     Each rate is a token bucket: in t seconds at most `burst + rate * t` pass. Bytes are those of whole messages, text
     in UTF-8, after inflating. A message above the limit is delayed, dropped, or closes the connection. A message of
@@ -56,6 +60,10 @@ class RateLimit(ComponentMiddleware):
     A delayed message is handled in order. Those behind it wait in the queue of the connection; when `Options.max_queue`
     is reached, the server stops reading, and TCP slows the client down. Pings are answered meanwhile. A delayed message
     is dropped when its connection ends before.
+
+    Control frames are pings, and pongs that answer no ping of the server. They cannot be delayed: above their limit the
+    server answers no ping, or closes the connection if `when_exceeded` says so. `Options.control_frames_per_second`
+    limits those of each connection in any case.
 
     The limit counts in each process for itself, unless `shared` names a Redis server. `App.stats` has its numbers from
     its first connection on.
@@ -66,6 +74,8 @@ class RateLimit(ComponentMiddleware):
         messages_burst: messages at once; those of one second by default, at least 1.
         bytes_per_second: bytes on average; None sets no limit.
         bytes_burst: bytes at once; those of one second by default.
+        control_frames_per_second: pings and unsolicited pongs on average; None sets no limit.
+        control_frames_burst: pings and unsolicited pongs at once; those of one second by default, at least 1.
         per: what the limit counts together: "connection"; "address", an IPv4 address or an IPv6 network of 64 bits;
             "user", the `user` of connections, or the address of those without one; or a function that returns the name
             of the client for a connection, which is called once, when it opens.
@@ -92,6 +102,8 @@ class RateLimit(ComponentMiddleware):
         messages_burst: float | None = None,
         bytes_per_second: float | None = None,
         bytes_burst: float | None = None,
+        control_frames_per_second: float | None = None,
+        control_frames_burst: float | None = None,
         per: str | ClientName = "connection",
         when_exceeded: Exceeded = Exceeded.DELAY,
         shared: str | None = None,
@@ -107,10 +119,14 @@ class RateLimit(ComponentMiddleware):
             raise ConfigurationError(f"max_idle must be a whole number from 1 on, not {max_idle!r}")
         if shared is not None and per == "connection":
             raise ConfigurationError("a connection has one process, so its limit cannot be shared: choose another per")
-        if messages_per_second is None and bytes_per_second is None:
-            raise ConfigurationError("RateLimit needs messages_per_second, bytes_per_second, or both")
+        if messages_per_second is None and bytes_per_second is None and control_frames_per_second is None:
+            raise ConfigurationError(
+                "RateLimit needs messages_per_second, bytes_per_second or control_frames_per_second"
+            )
         rates = Rates(
-            *_rate("messages", messages_per_second, messages_burst), *_rate("bytes", bytes_per_second, bytes_burst)
+            *_rate("messages", messages_per_second, messages_burst),
+            *_rate("bytes", bytes_per_second, bytes_burst),
+            *_rate("control_frames", control_frames_per_second, control_frames_burst),
         )
         self._limit = _Limit(name or _default_name(component, per), rates, per, when_exceeded, shared, max_idle)
 
@@ -122,6 +138,9 @@ class RateLimit(ComponentMiddleware):
     def on_open(self, conn: Connection) -> Any:
         """Find the budget of the connection, and call the hook of the component inside."""
         self._use_budget(conn)
+        if self._limit.rates.control_frames is not None and conn._driver is not None:
+            driver = cast("Lifecycle", conn._driver)
+            driver.machine.limit_control_frames(partial(self._take_control_frame, conn))
         return self.inner.on_open(conn)
 
     def on_close(self, conn: Connection) -> Any:
@@ -144,6 +163,23 @@ class RateLimit(ComponentMiddleware):
             return DelayedCall(partial(self._handle_after, budget.reserve(size, now), conn, message, size))
         limit.refuse(conn, now)
         return None
+
+    def _take_control_frame(self, conn: Connection) -> bool:
+        """Return whether a ping is answered, or close the connection; called within the protocol.
+
+        Raises:
+            ProtocolError: the connection is to be closed.
+        """
+        limit, budget = self._limit, self._budget
+        if budget is None or (limit.is_per_user and conn.user is not self._user):
+            budget = self._use_budget(conn)
+        now = monotonic()
+        if not budget.take_control_frame(now):
+            limit.refuse_control_frame(conn, now)
+            return False
+        if budget.begin_to_ask(now):
+            limit.start_soon(budget.ask_for_control_frames)
+        return True
 
     # -- messages that wait ------------------------------------------------------------------------------------------
 
@@ -231,6 +267,26 @@ class _Limit:
         else:
             self.counts.closed.exceeded(conn, now)
             conn.close(code, "too many messages")
+
+    def refuse_control_frame(self, conn: Connection, now: float) -> None:
+        """Count a ping or pong above the limit.
+
+        Raises:
+            ProtocolError: the choice says that the connection is closed.
+        """
+        code = _CLOSE_CODES.get(self.when_exceeded)
+        if code is None:
+            self.counts.dropped_control_frames.exceeded(conn, now)
+        else:
+            self.counts.closed.exceeded(conn, now)
+            raise ProtocolError(code, "too many pings or pongs")
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the App; when the App ends, it does not matter any more."""
+        runner = getattr(self._app, "_runner", None)
+        if runner is not None:
+            with suppress(ConfigurationError):
+                runner.background.start_soon(task)
 
     def report_to(self, app: Any) -> None:
         """Have an App count this limit in `App.stats`, and close the connection to Redis when the App ends."""

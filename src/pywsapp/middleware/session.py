@@ -53,6 +53,11 @@ class SessionMiddleware(HandshakeMiddleware):
         self.store = as_session_store(store)
         self._service = SessionService(self.store)
 
+    def use_store(self, store: SessionStore) -> None:
+        """Use another store."""
+        self.store = store
+        self._service.use_store(store)
+
     async def on_handshake(self, request: Request) -> Accept:
         """Load the session, and return what the component inside decides, with a cookie if there must be one."""
         return await _with_session(self._service, request, lambda: self._ask_inside(request), _add_to_accept)
@@ -62,9 +67,8 @@ class SessionMiddleware(HandshakeMiddleware):
         return await _with_session(self._service, request, lambda: self._request_inside(request), _add_to_response)
 
 
-def handler_with_sessions(handler: HttpHandler, store: SessionStore) -> HttpHandler:
+def handler_with_sessions(handler: HttpHandler, service: SessionService) -> HttpHandler:
     """Return a handler of plain HTTP that gives its requests a session."""
-    service = SessionService(store)
 
     @functools.wraps(handler)
     async def with_session(request: Request) -> Response:
@@ -149,6 +153,7 @@ class AppSessions:
         self._on_shutdown: Callable[[Callable[[], Any]], Any] | None = None
         self._stores: list[SessionStore] = []
         self._included: list[AppSessions] = []
+        self._replace: list[Callable[[SessionStore], None]] = []  # one for each place that uses the store of the App
         self._store = None if store is None else self._used(as_session_store(store))
 
     def close_by(self, on_shutdown: Callable[[Callable[[], Any]], Any]) -> None:
@@ -164,7 +169,7 @@ class AppSessions:
         """
         if authenticate is None or self._store is None or not callable(authenticate):
             return authenticate
-        service, inner = SessionService(self._store), authenticate
+        service, inner = self._make_service(self._store), authenticate
 
         @functools.wraps(inner)
         async def with_session(request: Request) -> Any:
@@ -189,7 +194,32 @@ class AppSessions:
         store = self._store_for(sessions)
         if store is None or (has_own and sessions is None):
             return component
-        return SessionMiddleware(component, store)
+        middleware = SessionMiddleware(component, store)
+        if store is self._store:
+            self._replace.append(middleware.use_store)
+        return middleware
+
+    def use_store(self, store: SessionStore | str) -> None:
+        """Use another store in place of that of the App.
+
+        Raises:
+            ConfigurationError: the store is not valid, or the App has none that it could replace.
+        """
+        new, old = as_session_store(store), self._store
+        if old is None:
+            raise ConfigurationError(
+                "the App has no sessions, so no store can be replaced: write App(session_store=...) in the program"
+            )
+        self._stores.remove(old)
+        self._store = self._used(new)
+        for replace in self._replace:
+            replace(new)
+
+    def _make_service(self, store: SessionStore) -> SessionService:
+        service = SessionService(store)
+        if store is self._store:
+            self._replace.append(service.use_store)
+        return service
 
     def note(self, component: object) -> bool:
         """Note the store of a component that has the middleware already, and return whether it has."""
@@ -207,7 +237,9 @@ class AppSessions:
             ConfigurationError: `sessions` is not valid.
         """
         store = self._store_for(sessions)
-        return handler if store is None or not callable(handler) else handler_with_sessions(handler, store)
+        if store is None or not callable(handler):
+            return handler
+        return handler_with_sessions(handler, self._make_service(store))
 
     def check_shared(self) -> None:
         """Check that several workers see the same sessions.

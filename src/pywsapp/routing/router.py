@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -41,7 +41,7 @@ from pywsapp._signatures import check_takes
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
-from pywsapp.options import Options
+from pywsapp.options import Options, check_not_server_wide
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
@@ -49,18 +49,6 @@ from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
 #: A def or async def that takes a request and returns a Response, str, bytes, dict, list or None.
 HttpHandler = Callable[[Request], Any]
 
-#: Options that only the server reads, before it knows the route or for all connections at once.
-SERVER_WIDE = (
-    "max_header_size",
-    "max_headers",
-    "handshake_timeout",
-    "min_http_rate",
-    "drain_delay",
-    "drain_timeout",
-    "max_histories",
-    "max_history_bytes",
-    "max_presence_bytes",
-)
 _READING = ("GET", "HEAD")
 
 _MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line
@@ -128,7 +116,7 @@ class Router(MessageComponent):
             subprotocols: choose among these instead of the component's own, the preferred one first.
             require_subprotocol: refuse clients that offer none of the subprotocols with status 426.
             options: limits for these connections instead of the server's. Options that only the server reads
-                (`SERVER_WIDE`) must have their defaults or the values of `server_options`.
+                (`pywsapp.options.SERVER_WIDE`) must have their defaults or the values of `server_options`.
             authenticate: the guard of this route; None is that of the router, a mount or an App around it.
 
         Raises:
@@ -138,7 +126,7 @@ class Router(MessageComponent):
         if authenticate is not None:
             check_has_no_guard(component, f"the route {path!r}")
         if options is not None:
-            _check_options(options, self._server_options)
+            check_not_server_wide(options, self._server_options, "a route")
         self._add(
             Route(
                 kind=RouteKind.WEBSOCKET,
@@ -412,20 +400,6 @@ def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
     for name in (names,) if isinstance(names, str) else names or ():
         check_not_bind_all(name)
     return HostPattern(names, or_address=True)
-
-
-def _check_options(options: Options, server_options: Options) -> None:
-    if not isinstance(options, Options):
-        raise ConfigurationError(f"options must be an Options, not {options!r}")
-    defaults = {field.name: field.default for field in fields(Options)}
-    ignored = [
-        name for name in SERVER_WIDE if getattr(options, name) not in (defaults[name], getattr(server_options, name))
-    ]
-    if ignored:
-        raise ConfigurationError(
-            f"options of a route cannot set {', '.join(ignored)}, which the server reads for all connections: "
-            "set this in the options of the App"
-        )
 
 
 def _checked_methods(methods: Any) -> tuple[str, ...]:

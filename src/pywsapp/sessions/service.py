@@ -42,6 +42,10 @@ class SessionService:
     def __init__(self, store: SessionStore) -> None:
         self.store = store
 
+    def use_store(self, store: SessionStore) -> None:
+        """Use another store."""
+        self.store = store
+
     # -- around the answer to a request ------------------------------------------------------------------------------
 
     async def open(self, request: Request) -> Session:
