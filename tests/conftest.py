@@ -47,6 +47,7 @@ ONCE = {
     "test_fault_record.py",
     "test_flask_sessions.py",
     "test_faults.py",
+    "test_hostile_messages.py",
     "test_interleave.py",
     "test_jwks.py",
     "test_jwt.py",
@@ -111,6 +112,7 @@ FIRST = ("process", "brokers", "demo", "deploy", "tools")
 #: Files that share a fixture which is slow to start, and its name; one process runs them all.
 TOGETHER = {
     "test_interleave.py": "wsload",
+    "test_hostile_messages.py": "rabbit",
     "test_own_messages_of_brokers.py": "rabbit",
     "test_publishing.py": "rabbit",
     "test_rabbitmq.py": "rabbit",
