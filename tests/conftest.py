@@ -34,6 +34,7 @@ ONCE = {
     "test_asyncio_bridge.py",
     "test_asyncio_thread.py",
     "test_benchmarks.py",
+    "test_broker_frames.py",
     "test_budget_table.py",
     "test_check_broker.py",
     "test_cli.py",

@@ -335,15 +335,15 @@ def _parse_message_line(line: bytes) -> tuple[bytes, int, int, int]:
     Raises:
         ProtocolError: it is neither.
     """
-    words = line.split(b" ")
+    has_headers = line.startswith(b"HMSG")
     try:
-        sid, size = int(words[2]), int(words[-1])
-        header_size = int(words[-2]) if words[0] == b"HMSG" else 0
+        _, subject, sid, *reply, size = line.split(b" ")
+        header_size = int(reply.pop()) if has_headers else 0
+        if len(reply) <= 1 and 0 <= header_size <= int(size):
+            return subject, int(sid), header_size, int(size)
     except (ValueError, IndexError):
-        raise ProtocolError("a malformed message line of the server") from None
-    if not 0 <= header_size <= size:
-        raise ProtocolError("a malformed message line of the server")
-    return words[1], sid, header_size, size
+        pass
+    raise ProtocolError("a malformed message line of the server")
 
 
 def _split(url: str) -> SplitResult:
