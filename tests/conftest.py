@@ -76,6 +76,7 @@ ONCE = {
     "test_ratchet_cases.py",
     "test_ratchet_docs.py",
     "test_redis.py",
+    "test_request_smuggling.py",
     "test_redis_connection.py",
     "test_redis_faults.py",
     "test_redis_history.py",
