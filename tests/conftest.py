@@ -67,6 +67,7 @@ ONCE = {
     "test_memory_sessions.py",
     "test_mutate.py",
     "test_nats.py",
+    "test_origin_fields.py",
     "test_own_messages_of_brokers.py",
     "test_php_format.py",
     "test_php_sessions.py",
