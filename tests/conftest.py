@@ -58,6 +58,7 @@ ONCE = {
     "test_load_balancers.py",
     "test_local_bus.py",
     "test_local_bus_faults.py",
+    "test_local_bus_hostile.py",
     "test_local_bus_model.py",
     "test_local_bus_own_messages.py",
     "test_local_bus_slow_workers.py",

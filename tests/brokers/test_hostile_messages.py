@@ -22,7 +22,9 @@ from support.topic_rooms import Rooms, expect, running
 
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, encode_envelope
-from pywsapp.brokers.urls import broker_for
+from pywsapp.brokers.nats import NatsBroker
+from pywsapp.brokers.rabbitmq import RabbitBroker
+from pywsapp.brokers.redis.broker import RedisBroker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -75,7 +77,7 @@ ENVELOPES = [
     encode_envelope(Envelope(TOPIC, "forged", "friend", number=2**52), b"another key"),
     signed("forged", topic="room:2"),
 ]
-RESERVED = [
+RESERVED: list[tuple[str, dict[str, Any]]] = [
     ("$pywsapp:alive", {"presence": "bye", "of": "friend"}),
     ("$pywsapp:users", {"users": "disconnect", "key": "ana", "code": 4000, "reason": ""}),
     ("$pywsapp:users", {"users": "send", "key": "ana", "text": "forged"}),
@@ -128,7 +130,7 @@ async def check(broker: Broker, attack: Any, received: Sequence[str], caplog: py
 
 
 async def test_redis(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    broker = broker_for(redis.url)
+    broker = RedisBroker(redis.url)
     await check(broker, lambda: to_redis(redis, *messages()), ["once", "last"], caplog)
 
 
@@ -137,7 +139,7 @@ async def test_nats(nats: Nats, caplog: pytest.LogCaptureFixture) -> None:
         send_to_nats(nats, *NATS_OPERATIONS)
         to_nats(nats, *messages())
 
-    await check(broker_for(nats.url), attack, ["once", "last"], caplog)
+    await check(NatsBroker(nats.url), attack, ["once", "last"], caplog)
 
 
 async def test_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,4 +149,4 @@ async def test_rabbitmq(rabbit: Rabbit, caplog: pytest.LogCaptureFixture) -> Non
             to_rabbitmq(rabbit, (b"room:1", b"{}"), properties=properties)
         to_rabbitmq(rabbit, *messages())
 
-    await check(broker_for(rabbit.url), attack, ["once", "last"], caplog)
+    await check(RabbitBroker(rabbit.url), attack, ["once", "last"], caplog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import struct
@@ -128,7 +129,10 @@ FAULTS: dict[str, tuple[bytes, int]] = {
     "2**32": (long_head(2**32), 1009),
     "2**31": (long_head(2**31), 1009),
     "one byte more than the limit": (long_head(LIMIT + 1), 1009),
-    "fragments above the limit": (plain(BINARY, bytes(LIMIT // 2), 0) + plain(CONTINUATION, bytes(LIMIT // 2 + 1)), 1009),
+    "fragments above the limit": (
+        plain(BINARY, bytes(LIMIT // 2), 0) + plain(CONTINUATION, bytes(LIMIT // 2 + 1)),
+        1009,
+    ),
     "not utf-8": (plain(TEXT, b"\xff"), 1007),
     "half a character": (plain(TEXT, b"\xc3"), 1007),
     "surrogate": (plain(TEXT, b"\xed\xa0\x80"), 1007),
@@ -146,13 +150,12 @@ FAULTS: dict[str, tuple[bytes, int]] = {
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_ends_the_connection_with_its_code(name: str) -> None:
     data, code = FAULTS[name]
-    async with hostile(plain(TEXT, b"before") + data) as server:
-        async with connect(server.url, options=OPTIONS) as conn:
-            assert await conn.receive() == "before"
-            with pytest.raises(ConnectionClosed) as caught:
-                await conn.receive()
-            assert caught.value.code == code
-            assert not conn.was_clean
+    async with hostile(plain(TEXT, b"before") + data) as server, connect(server.url, options=OPTIONS) as conn:
+        assert await conn.receive() == "before"
+        with pytest.raises(ConnectionClosed) as caught:
+            await conn.receive()
+        assert caught.value.code == code
+        assert not conn.was_clean
     first, second, *masked = server.received
     assert first == 0x80 | CLOSE
     assert second & 0x80, "a client masks"
@@ -162,31 +165,30 @@ async def test_a_fault_ends_the_connection_with_its_code(name: str) -> None:
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999])
 async def test_a_valid_close_frame_is_answered_and_nothing_after_it_is_read(code: int) -> None:
     reason = b"a\r\nb\x1b[31m" + b"x" * 100
-    async with hostile(close(code, reason) + plain(TEXT, b"late") + frame(TEXT, b"late")) as server:
-        async with connect(server.url, options=OPTIONS) as conn:
-            with pytest.raises(ConnectionClosed) as caught:
-                await conn.receive()
-            assert (caught.value.code, caught.value.reason) == (code, reason.decode())
+    data = close(code, reason) + plain(TEXT, b"late") + frame(TEXT, b"late")
+    async with hostile(data) as server, connect(server.url, options=OPTIONS) as conn:
+        with pytest.raises(ConnectionClosed) as caught:
+            await conn.receive()
+        assert (caught.value.code, caught.value.reason) == (code, reason.decode())
 
 
 async def test_control_frames_between_fragments() -> None:
     pieces = [plain(TEXT, b"a", 0), plain(PING, b"1"), plain(CONTINUATION, b"b", 0), plain(PONG, b"x")]
     pieces += [plain(PING, b"2"), plain(CONTINUATION, b"c"), close(1000)]
-    async with hostile(b"".join(pieces)) as server:
-        async with connect(server.url, options=OPTIONS) as conn:
-            assert [message async for message in conn] == ["abc"]
+    async with hostile(b"".join(pieces)) as server, connect(server.url, options=OPTIONS) as conn:
+        assert [message async for message in conn] == ["abc"]
     assert server.received.count(bytes([0x80 | PONG, 0x80 | 1])) == 2
 
 
 # -- compression -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def bomb(size: int) -> bytes:
     compressor = zlib.compressobj(9, wbits=-15)
-    zeros, pieces = bytes(MIB), []
-    for _ in range(size // MIB):
-        pieces.append(compressor.compress(zeros))
-    payload = b"".join(pieces) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    zeros = bytes(MIB)
+    payload = b"".join(compressor.compress(zeros) for _ in range(size // MIB))
+    payload += compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
     head = bytes([0xC0 | BINARY, 127]) + struct.pack(">Q", len(payload))
     return head + payload
 
@@ -195,7 +197,7 @@ def bomb(size: int) -> bytes:
 async def test_a_bomb_is_not_inflated_beyond_the_limit(config: Deflate) -> None:
     fields = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; server_max_window_bits=12\r\n"
     options = Options(max_message_size=MIB, deflate=config, close_timeout=0.2)
-    data = bomb(200 * MIB)
+    data = bomb(100 * MIB)
     async with hostile(data, fields=fields) as server:
         tracemalloc.start()
         try:
@@ -266,7 +268,7 @@ async def test_the_memory_of_a_flood_is_bounded(name: str, data: bytes) -> None:
         tracemalloc.start()
         try:
             async with connect(server.url, options=OPTIONS):
-                with anyio.move_on_after(0.3):
+                with anyio.move_on_after(0.15):
                     await anyio.sleep_forever()
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -319,7 +321,9 @@ async def test_the_text_about_an_invalid_answer_is_short(head: bytes) -> None:
         await refused(server, QUICK)
 
 
-@pytest.mark.parametrize("piece", [b"A", b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\r"], ids=["a", "crlf", "interim", "cr"])
+@pytest.mark.parametrize(
+    "piece", [b"A", b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\r"], ids=["a", "crlf", "interim", "cr"]
+)
 async def test_an_answer_that_comes_slowly_ends_in_time(piece: bytes) -> None:
     async def dribble(stream: SocketStream) -> None:
         while True:
@@ -333,7 +337,12 @@ async def test_an_answer_that_comes_slowly_ends_in_time(piece: bytes) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ws://127.0.0.1:1/a\r\nX: y", "ws://127.0.0.1:1/a\nb", "ws://good.example\t.evil.example/", "ws://127.0.0.1:1/?a\rb"],
+    [
+        "ws://127.0.0.1:1/a\r\nX: y",
+        "ws://127.0.0.1:1/a\nb",
+        "ws://good.example\t.evil.example/",
+        "ws://127.0.0.1:1/?a\rb",
+    ],
     ids=["header", "path", "host", "query"],
 )
 async def test_line_ends_in_a_url_are_refused(url: str) -> None:

@@ -86,7 +86,9 @@ async site => {
     const ws = site.replace("http", "ws");
     const withTicket = async () => {
         const text = await read(site + "/ticket", {method: "POST"});
-        try { return await socket(ws + "/ticket-chat?ticket=" + JSON.parse(text).ticket); } catch (error) { return text; }
+        let ticket;
+        try { ticket = JSON.parse(text).ticket; } catch (error) { return text; }
+        return await socket(ws + "/ticket-chat?ticket=" + ticket);
     };
     const all = {
         chat: socket(ws + "/chat"),
@@ -322,11 +324,15 @@ def test_pages_without_an_origin(sites: Sites, kind: str, tmp_path: Path) -> Non
     file = tmp_path / "page.html"
     file.write_text("<!doctype html><title>A file</title>")
     check_refused(
-        sites.attack({"file": file.as_uri(), "data": "data:text/html,<title>data</title>", "blank": "about:blank"}[kind])
+        sites.attack(
+            {"file": file.as_uri(), "data": "data:text/html,<title>data</title>", "blank": "about:blank"}[kind]
+        )
     )
 
 
-@pytest.mark.parametrize("attributes", ["sandbox=allow-scripts srcdoc=x", "src=data:text/html,x"], ids=["sandbox", "data"])
+@pytest.mark.parametrize(
+    "attributes", ["sandbox=allow-scripts srcdoc=x", "src=data:text/html,x"], ids=["sandbox", "data"]
+)
 @pytest.mark.parametrize("page", ["evil", "site"])
 def test_frames_without_an_origin(sites: Sites, page: str, attributes: str) -> None:
     url = f"{sites.site}/" if page == "site" else f"http://evil.example:{sites.evil}/"

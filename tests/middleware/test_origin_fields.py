@@ -12,7 +12,10 @@ from pywsapp import App, EchoServer
 
 pytestmark = pytest.mark.anyio
 
-KEY = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ async def server() -> AsyncIterator[Serving]:
 
 
 async def status(server: Serving, path: str, host: str, fields: bytes) -> int:
-    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{KEY}".encode()
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}".encode()
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         await stream.send(head + fields + b"\r\n")
         with anyio.fail_after(GUARD):

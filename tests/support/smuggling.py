@@ -1,6 +1,6 @@
-"""Requests that two readers can understand differently: each hides a second one, for a path that a proxy does not allow.
+"""Requests that two readers can understand differently: each hides a second one, for a path that no proxy allows.
 
-The vectors are those of the research on request smuggling: CL.TE, TE.CL, TE.TE, obscure lengths and chunks, headers that
+The vectors are those of the research on request smuggling: CL.TE, TE.CL, TE.TE, obscure lengths and chunks, heads that
 one reader ends earlier, and upgrades that never happen, after which a proxy could take the connection for a tunnel.
 """
 
@@ -60,7 +60,9 @@ def _lengths() -> dict[str, bytes]:
 def _encodings() -> dict[str, bytes]:
     chunk = b"%x\r\n" % len(_HIDDEN) + _HIDDEN + b"\r\n" + _CHUNKED_END
     found = {
-        "CL.TE": _post(b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % (5 + len(_HIDDEN)), b"0\r\n\r\n" + _HIDDEN),
+        "CL.TE": _post(
+            b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % (5 + len(_HIDDEN)), b"0\r\n\r\n" + _HIDDEN
+        ),
         "TE.CL": _post(b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", chunk),
         "TE": _post(b"Transfer-Encoding: chunked\r\n", _CHUNKED_END + _HIDDEN),
         "TE of a get": _get(b"Transfer-Encoding: chunked\r\n"),

@@ -14,7 +14,7 @@ subscription, and the connection counts as lost, so that the next one asks for t
 
 Messages: nats-py ends its connection, or stops to read from it, at a message whose subject, reply or headers it cannot
 decode, and every program that can publish can send such a message. So a parser of this module takes messages out of
-what the server sends, and passes the rest on to the parser of nats-py. It skips headers and replies, which no topic has.
+what the server sends, and passes the rest on to the parser of nats-py. It skips headers and replies: no topic has any.
 
 Slow readers: nats-py would make a queue for each subscription. It also accepts a future; here all subscriptions share
 one, which never ends. The parser passes each message on at once, so nothing piles up in this process. If it reads too
