@@ -130,8 +130,12 @@ async def check(broker: Broker, attack: Any, received: Sequence[str], caplog: py
 
 
 async def test_redis(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    broker = RedisBroker(redis.url)
-    await check(broker, lambda: to_redis(redis, *messages()), ["once", "last"], caplog)
+    names = [b"room:\xff\xfe", b"room:" + b"x" * 100_000, b"room:\r\n", b"room:"]
+
+    def attack() -> None:
+        to_redis(redis, *((name, b"{}") for name in names), *messages())
+
+    await check(RedisBroker(redis.url), attack, ["once", "last"], caplog)
 
 
 async def test_nats(nats: Nats, caplog: pytest.LogCaptureFixture) -> None:

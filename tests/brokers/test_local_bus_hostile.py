@@ -99,12 +99,13 @@ def test_no_frame_raises_in_the_supervisor(frames: list[tuple[int, bytes]]) -> N
     assert router.stats[:2] == (0, 0)
 
 
-async def test_a_thousand_sockets_with_anything() -> None:
+async def test_many_sockets_with_anything() -> None:
+    """They are 1,050 on the three event loops."""
     source = random.Random(1)
     begun = encode(BEGIN, b"1", [b"*"]) + encode(SUBSCRIBE | CONFIRM, b"", [NAME])
     async with running() as bus:
         one, two = await bus.peer(TOPIC), await bus.peer(TOPIC)
-        for number in range(20):
+        for number in range(7):
             for _ in range(50):
                 end = bus.pair()
                 with end, suppress(OSError):
@@ -112,7 +113,7 @@ async def test_a_thousand_sockets_with_anything() -> None:
                     valid = begun + encode(MESSAGES, NAME, [b"x" * source.randrange(100)])
                     rubbish = source.randbytes(source.randrange(200))
                     end.send(source.choice([b"", rubbish, valid[: source.randrange(len(valid))], valid + rubbish]))
-            if number % 5 == 0:
+            if number == 3:
                 await check_quiet(bus, one, two)
         await check_quiet(bus, one, two)
         assert bus.router.stats[:2] == (2, 1)
