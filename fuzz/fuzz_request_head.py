@@ -52,6 +52,7 @@ def check(request: Request) -> None:
         assert value == value.strip(" \t")
     assert request.path.startswith("/")
     assert "\0" not in request.path
+    assert {".", ".."}.isdisjoint(request.path.split("/"))
     assert len(request.headers.multi_items()) <= MAX_HEADERS
     for name in ("host", "origin", "sec-websocket-key", "sec-websocket-version", "content-length"):
         assert len(request.headers.getlist(name)) <= 1
@@ -99,6 +100,7 @@ def seeds() -> list[bytes]:
         b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\nafter",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         b"\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+        b"GET /a/..%2f./b/../.c HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\nX : y\r\n\r\n",
         b"GET /" + b"a" * 700 + b" HTTP/1.1\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 30 + b"\r\n",

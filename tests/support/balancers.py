@@ -12,9 +12,10 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -74,11 +75,22 @@ class BalancedServers:
         kind: the documented file without its extension: "haproxy", "haproxy-tcp", "nginx" or "nginx-stream".
         directory: a directory for the files of the balancer.
         broker: the URL of the broker of both servers.
+        source: the program of a server, to be formatted.
+        additions: lines for the file of the balancer, and the line that each comes before.
     """
 
-    def __init__(self, kind: str, directory: Path, broker: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        directory: Path,
+        broker: str,
+        source: str = SOURCE,
+        additions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.kind = kind
         self._broker = broker
+        self._source = source
+        self._additions = additions
         self.haproxy = kind.startswith("haproxy")
         name = "haproxy" if self.haproxy else "nginx"
         self._program = find_program(name, name)
@@ -106,7 +118,7 @@ class BalancedServers:
             assert self.servers[name].port == self._ports[name]
 
     def _launch(self, name: str, loop: str) -> None:
-        source = SOURCE.format(
+        source = self._source.format(
             name=name,
             host=HOST,
             port=self._ports[name],
@@ -168,6 +180,8 @@ class BalancedServers:
             changes["\nhttp {\n"] = f"\nhttp {{\n    access_log off;\n{around}"
         if self.kind == "nginx-stream":
             changes["load_module modules/"] = f"load_module {modules()}/"
+        for line, addition in self._additions.items():
+            changes[line] = f"{addition}\n{line}"
         for documented, real in changes.items():
             lines = [line for line in text.splitlines() if not line.startswith("#")]
             assert documented in "\n" + "\n".join(lines) + "\n", f"{documented!r} is not in the documented file"

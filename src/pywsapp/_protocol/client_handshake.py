@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pywsapp._http_text import one_line
 from pywsapp._protocol.deflate import DeflateParameters, accept_response, offer
 from pywsapp._protocol.extensions import parse_extensions
 from pywsapp._protocol.handshake import RESERVED, accept_token
@@ -139,7 +140,8 @@ class ClientHandshake:
     def _verify(self, response: ResponseHead, rest: bytes) -> Accepted:
         headers = response.headers
         if response.status != _SWITCHING_PROTOCOLS:
-            raise HandshakeError(f"the server answered {response.status} {response.reason}".rstrip(), response.status)
+            reason = one_line(response.reason)
+            raise HandshakeError(f"the server answered {response.status} {reason}".rstrip(), response.status)
         if response.http_version < (1, 1):
             raise _wrong("is HTTP/1.0")
         if [value.lower() for value in headers.getlist("upgrade")] != ["websocket"]:

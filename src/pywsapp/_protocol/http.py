@@ -3,7 +3,8 @@
 A WebSocket begins as one HTTP request (RFC 6455 section 4), and a proxy or cache in front of the server reads the same
 bytes. This module refuses, and never repairs, everything that two readers could understand differently: a bare CR or
 LF, a control character, a folded field, a space before the colon, a second Host, two lengths (RFC 9112 sections 2.2, 5
-and 6.3). Request smuggling exploits such differences.
+and 6.3), a path with `..`, which some proxies resolve before they look for a rule and pass on as it came (RFC 3986
+section 5.2.4). Request smuggling exploits such differences.
 
 The work is bounded before it begins. `HeadBuffer` holds at most `max_size` bytes and one read, and searches each byte
 once. A head is then parsed in a few linear passes, whatever the peer sends. A count proves that every control character
@@ -47,6 +48,7 @@ _FIELD = re.compile(rf"\r\n([{TOKEN_CHARS}]+):[ \t]*([^\r]*)")
 _TEXT_BYTES = bytes(byte for byte in range(256) if _VALUE.fullmatch(chr(byte)))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"(?:([0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*\.?)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
+_DOT_SEGMENTS = frozenset((".", ".."))
 _MAX_LENGTH_DIGITS = 18  # always fits a signed 64-bit integer; Python refuses to convert thousands of digits
 _MAX_HOST = 255  # the limit of a domain name (RFC 1035 section 2.3.4)
 
@@ -171,6 +173,8 @@ def parse_request(head: bytes, *, max_headers: int, scheme: str, remote_address:
             raise ValueError("the Host field is missing")
         if "%" in path:
             path = _decode_path(path)
+        if "/." in path and not _DOT_SEGMENTS.isdisjoint(path.split("/")):
+            raise ValueError("the path has a segment . or .., which clients resolve before they send it")
     except ValueError as exc:
         raise Refuse(400, body=str(exc)) from None
     return Request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp._transports.base import Transport
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Target(NamedTuple):
@@ -107,6 +110,8 @@ def check_arguments(
 
 
 def _parse_url(url: str) -> Target:
+    if _CONTROL.search(url) is not None:  # urlsplit removes line ends and tabs, so the URL would name another host
+        raise ConfigurationError(f"a URL has no control characters such as line ends: {_shown(url)!r}")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -163,7 +163,7 @@ def decode_envelope(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Enve
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
-    if not isinstance(origin, str) or not _has_utf8(origin):
+    if not isinstance(origin, str) or not has_utf8(origin):
         raise EnvelopeError("its `from` is not text")
     if "id" in fields and not is_message_id(fields["id"]):
         raise EnvelopeError("its `id` is not an id")
@@ -177,7 +177,7 @@ def _with_number(envelope: Envelope, number: Any) -> Envelope:
     return replace(envelope, number=number)
 
 
-def _has_utf8(text: str) -> bool:
+def has_utf8(text: str) -> bool:
     """Return whether a text has a UTF-8 form. Half a surrogate pair, which JSON can express, has none."""
     try:
         text.encode()
@@ -198,7 +198,7 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
     if not isinstance(content, str):
         raise EnvelopeError(f"its {found[0]} is not text")
     if found == ["text"]:
-        if not _has_utf8(content):
+        if not has_utf8(content):
             raise EnvelopeError("its text has half of a surrogate pair and no UTF-8 form")
         return Envelope(topic, content, origin, id=fields.get("id"))
     try:

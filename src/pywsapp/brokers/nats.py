@@ -12,10 +12,14 @@ do, it has refused before by an error that names the subject, in lower case as n
 belongs to the call that waits for the PONG. If no call has named the subject, the server has withdrawn the right to a
 subscription, and the connection counts as lost, so that the next one asks for the subscription again.
 
-Slow readers: nats-py would make a queue and a task for each subscription. It also accepts a future, and passes each
-message to the future's `set_result` at once. Here all subscriptions share one such future, which never ends, so nothing
-piles up in this process. If it reads too slowly, the server notices (`max_pending`, 64 MiB, and `write_deadline`, 10 s)
-and closes the connection. The `Relay` then reconnects, as after any loss. The reconnecting of nats-py is not used.
+Messages: nats-py ends its connection, or stops to read from it, at a message whose subject, reply or headers it cannot
+decode, and every program that can publish can send such a message. So a parser of this module takes messages out of
+what the server sends, and passes the rest on to the parser of nats-py. It skips headers and replies: no topic has any.
+
+Slow readers: nats-py would make a queue for each subscription. It also accepts a future; here all subscriptions share
+one, which never ends. The parser passes each message on at once, so nothing piles up in this process. If it reads too
+slowly, the server notices (`max_pending`, 64 MiB, and `write_deadline`, 10 s) and closes the connection. The `Relay`
+then reconnects, as after any loss. The reconnecting of nats-py is not used.
 """
 
 from __future__ import annotations
@@ -28,9 +32,9 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import NoServersError
+from nats.errors import NoServersError, ProtocolError
+from nats.protocol.parser import Parser
 
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
@@ -43,6 +47,8 @@ _CONNECT_SECONDS = 2
 #: What the errors of the server call the actions that a user may have no right to.
 _PUBLISH, _SUBSCRIBE = "publish", "subscription"
 _CLOSE_SECONDS = 1.0
+_LINE_END = b"\r\n"
+_MESSAGE_STARTS = b"MSG ", b"HMSG "
 #: The upper bound of `NatsBroker.max_size`, whatever the server allows.
 _MAX_SIZE = 16 * MIB
 
@@ -110,12 +116,13 @@ class NatsConnection(BrokerConnection):
 
     def __init__(self, prefix: str, receive: Receive, patterns: Sequence[str], *, requires_tls: bool) -> None:
         self._client = Client()
+        self._client._ps = _MessageParser(self._client, self._on_message)
         self._prefix = prefix
         self._requires_tls = requires_tls
         self._receive = receive
         self._patterns = without_included(map(TopicPattern, patterns))
         self._subscriptions: dict[str, Subscription] = {}
-        self._message_future = _MessageFuture(self._on_message)
+        self._message_future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._publishing: dict[str, list[int]] = {}  # the places of the messages, by their subjects in lower case
         self._subscribing: dict[str, list[int]] = {}
         self._refused: dict[str, dict[int, str]] = {_PUBLISH: {}, _SUBSCRIBE: {}}
@@ -249,10 +256,10 @@ class NatsConnection(BrokerConnection):
 
     # -- called by nats-py -------------------------------------------------------------------------------------------
 
-    def _on_message(self, message: Msg) -> None:
+    def _on_message(self, subject: bytes, data: bytes) -> None:
         if not self._lost.is_set():
-            topic = message.subject[len(self._prefix) :].translate(_SWAP_SEPARATORS)
-            self._receive(topic, message.data, None)
+            topic = subject.decode("utf-8", "replace")[len(self._prefix) :].translate(_SWAP_SEPARATORS)
+            self._receive(topic, data, None)
 
     async def _on_error(self, exc: Exception) -> None:
         self._last_error = exc
@@ -274,15 +281,69 @@ class NatsConnection(BrokerConnection):
         self._lose("the connection was closed" if error is None else _describe(error))
 
 
-class _MessageFuture(asyncio.Future[Any]):
-    """A future that never ends, and passes every message of all subscriptions on at once."""
+class _MessageParser(Parser):
+    """The parser of a client of nats-py, which does not decode messages.
 
-    def __init__(self, on_message: Callable[[Msg], None]) -> None:
-        super().__init__()
+    Args:
+        client: its client.
+        on_message: called with the subject and the data of each message of a subscription.
+    """
+
+    def __init__(self, client: Client, on_message: Callable[[bytes, bytes], None]) -> None:
+        super().__init__(client)
+        self._client = client
         self._on_message = on_message
+        self._received = bytearray()
 
-    def set_result(self, result: Msg) -> None:
-        self._on_message(result)
+    def reset(self) -> None:
+        """Discard what was received; nats-py calls this for a new connection."""
+        super().reset()
+        self._received = bytearray()
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Handle bytes from the server.
+
+        Raises:
+            ProtocolError: this is not what a server sends.
+        """
+        received = self._received
+        received += data
+        while (end := received.find(_LINE_END)) >= 0:
+            if not received.startswith(_MESSAGE_STARTS):
+                line = bytes(received[: end + len(_LINE_END)])
+                del received[: len(line)]
+                await super().parse(line)
+                if self.buf:
+                    raise ProtocolError("an unknown line of the server")
+                continue
+            subject, sid, header_size, size = _parse_message_line(bytes(received[:end]))
+            start = end + len(_LINE_END)
+            if len(received) < start + size + len(_LINE_END):
+                return
+            content = bytes(received[start + header_size : start + size])
+            del received[: start + size + len(_LINE_END)]
+            if sid in self._client._subs:
+                self._on_message(subject, content)
+
+
+def _parse_message_line(line: bytes) -> tuple[bytes, int, int, int]:
+    """Parse `MSG subject sid [reply] size` or `HMSG subject sid [reply] header-size size`.
+
+    Returns:
+        the subject, the number of the subscription, the bytes of the headers, and the bytes of headers and data.
+
+    Raises:
+        ProtocolError: it is neither.
+    """
+    has_headers = line.startswith(b"HMSG")
+    try:
+        _, subject, sid, *reply, size = line.split(b" ")
+        header_size = int(reply.pop()) if has_headers else 0
+        if len(reply) <= 1 and 0 <= header_size <= int(size):
+            return subject, int(sid), header_size, int(size)
+    except (ValueError, IndexError):
+        pass
+    raise ProtocolError("a malformed message line of the server")
 
 
 def _split(url: str) -> SplitResult:

@@ -21,6 +21,10 @@ of the same process, which holds one message. When a message arrives there, this
 connection counts as lost. The `Relay` then reconnects, as after any loss. A process that does not read at all misses
 its heartbeats too, and RabbitMQ closes its connection.
 
+Properties: aiormq closes its connection at a message with a property that it cannot decode, such as a time after the
+year 9999, or with a routing key that is not UTF-8. Every program that can publish can send one. Nothing here needs the
+properties, so they are removed before aiormq parses a frame (`amqp_frames`).
+
 The reconnecting of aio-pika is not used. Of aio-pika this module uses connections and channels only; for each message
 it calls aiormq, the client library below, without a layer in between.
 """
@@ -38,9 +42,11 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel, spec
 from aiormq.abc import DeliveredMessage
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import ChannelAccessRefused, DeliveryError
 
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
+from pywsapp.brokers.amqp_frames import FrameStream
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, PartlyRefused, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
@@ -135,7 +141,20 @@ class RabbitBroker(Broker):
         return connection
 
 
+class _Transports(TransportFactory):
+    """Opens the connections of aiormq, so that it can parse every message that is received."""
+
+    async def create(self, url: Any, **kwargs: Any) -> tuple[Any, asyncio.StreamWriter]:
+        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        reader, writer = await factory.create(url, **kwargs)
+        return FrameStream(reader), writer
+
+
 class _Connection(aio_pika.Connection):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kwargs["transport_factory"] = _Transports()
+
     async def connect(self, timeout: float | None = None) -> None:
         try:
             await super().connect(timeout)

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pywsapp.brokers.envelope import EnvelopeError
+from pywsapp.brokers.envelope import EnvelopeError, has_utf8
 from pywsapp.close_codes import check_close
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import RESERVED
@@ -104,7 +104,7 @@ def _content(event: Mapping[str, Any]) -> str | bytes:
         raise EnvelopeError("its event does not have exactly one of text and base64")
     if "text" in event:
         text = event["text"]
-        if isinstance(text, str):
+        if isinstance(text, str) and has_utf8(text):
             return text
     else:
         try:
