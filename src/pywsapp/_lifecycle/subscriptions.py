@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._authorize import Authorize, authorizers_of
+from pywsapp._lifecycle.authorization import CACHED_FOR_EACH, MIN_CACHED, TopicAuthorization
+from pywsapp._lifecycle.error_report import await_reported
+from pywsapp._outbox.awaitables import await_all
+from pywsapp.component import MessageComponent
 from pywsapp.exceptions import TopicError
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.lifecycle import Lifecycle
     from pywsapp.topics.topic import Topic
+
+logger = logging.getLogger("pywsapp")
 
 
 class Subscriptions:
-    """The topics of one connection.
+    """The topics of one connection; its lifecycle creates them with the first one.
 
     Args:
-        max_topics: how many there may be.
+        lifecycle: awaits what async hooks return, and reports exceptions.
+        component: its hooks are called.
+        max_topics: how many topics there may be.
 
     Attributes:
-        topics: the topics, in the order of subscribing.
+        topics: the topics, in the order of subscribing, each with what `TopicAuthorization` notes of it.
         hooks: what async `on_unsubscribe` calls returned, in their order; the handler task awaits it.
+        authorization: what `authorize` allows the connection; None if it has no `authorize`.
     """
 
-    __slots__ = ("_max_topics", "hooks", "topics")
+    __slots__ = ("_component", "_lifecycle", "_max_topics", "hooks", "topics")
 
-    def __init__(self, max_topics: int) -> None:
-        self.topics: dict[Topic, None] = {}
+    authorization: TopicAuthorization | None = None
+
+    def __init__(self, lifecycle: Lifecycle, component: MessageComponent, max_topics: int) -> None:
+        self.topics: dict[Topic, Any] = {}
         self.hooks: deque[Awaitable[Any]] = deque()
+        self._lifecycle = lifecycle
+        self._component = component
         self._max_topics = max_topics
 
     def add(self, topic: Topic) -> None:
@@ -39,3 +55,91 @@ class Subscriptions:
         if len(self.topics) >= self._max_topics:
             raise TopicError(f"a connection subscribes to at most {self._max_topics} topics")
         self.topics[topic] = None
+
+    def remove(self, topic: Topic) -> None:
+        """Remove a topic, and call `on_unsubscribe`; raises what that raises."""
+        self.topics.pop(topic, None)
+        result: Any = self._component.on_unsubscribe(self._lifecycle.conn, topic)
+        if isinstance(result, Awaitable):
+            self._await_soon(result)
+
+    def leave(self) -> Awaitable[None] | None:
+        """Unsubscribe from all topics at the end of the connection; return what must still be awaited."""
+        conn, reports = self._lifecycle.conn, list[Awaitable[None] | None]()
+        for topic in list(self.topics):
+            try:
+                topic.remove(conn)
+            except BaseException as exc:
+                reports.append(self._lifecycle.report(exc))
+        while self.hooks:
+            reports.append(await_reported(self._component, conn, self.hooks.popleft()))
+        return await_all(reports)
+
+    def report(self, exc: BaseException) -> None:
+        """Call `on_error` for what was raised outside of a handler; log it if the connection has ended."""
+        lifecycle = self._lifecycle
+        if lifecycle.conn._driver is None:
+            logger.error("%s failed for %r", type(self._component).__name__, lifecycle.conn, exc_info=exc)
+        elif (reported := lifecycle.report(exc)) is not None:
+            self._await_soon(reported)
+
+    def _await_soon(self, awaitable: Awaitable[Any]) -> None:
+        self.hooks.append(awaitable)
+        self._lifecycle.hooks_wait()
+
+
+class AuthorizedSubscriptions(Subscriptions):
+    """The topics of one connection that has an `authorize`.
+
+    Args:
+        lifecycle: as for `Subscriptions`.
+        component: as for `Subscriptions`.
+        max_topics: as for `Subscriptions`.
+        authorizers: the functions to ask, the most specific one first.
+        start_soon: starts a task that lives as long as its host.
+    """
+
+    __slots__ = ("authorization",)
+
+    authorization: TopicAuthorization
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        component: MessageComponent,
+        max_topics: int,
+        authorizers: tuple[Authorize, ...],
+        start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+    ) -> None:
+        super().__init__(lifecycle, component, max_topics)
+        self.authorization = TopicAuthorization(
+            lifecycle.conn,
+            authorizers,
+            component.on_subscribe,
+            self.report,
+            start_soon,
+            self.topics,
+            max(MIN_CACHED, CACHED_FOR_EACH * max_topics),
+        )
+
+    def add(self, topic: Topic) -> None:
+        """Add a topic, and note what `authorize` has just answered.
+
+        Raises:
+            TopicError: there are as many as there may be.
+        """
+        super().add(topic)
+        self.authorization.subscribed(topic)
+
+
+def make_subscriptions(
+    lifecycle: Lifecycle,
+    component: MessageComponent,
+    max_topics: int,
+    start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+) -> Subscriptions:
+    """Return the subscriptions of a connection, which has none yet."""
+    authorizers = authorizers_of(component, lifecycle.conn.request)
+    if not authorizers:
+        return Subscriptions(lifecycle, component, max_topics)
+    return AuthorizedSubscriptions(lifecycle, component, max_topics, authorizers, start_soon)
