@@ -70,6 +70,10 @@ def authorizers_of(component: MessageComponent, request: Request) -> tuple[Autho
         component: the component of the connection, with the middleware that takes part in the connection around it.
         request: its request.
     """
+    access = access_of(request)
+    noted = () if access is None else access.authorizers
+    if component.authorize is None and not component._passes_on:
+        return noted[::-1]
     found: list[Authorize] = []
     while True:
         if component.authorize is not None:
@@ -78,8 +82,6 @@ def authorizers_of(component: MessageComponent, request: Request) -> tuple[Autho
         if inner is None:
             break
         component = inner
-    access = access_of(request)
-    noted = () if access is None else access.authorizers
     return (*reversed(found), *reversed(noted))
 
 

@@ -191,7 +191,7 @@ async def test_a_connection_that_ends_or_unsubscribes_while_it_is_asked() -> Non
 
 
 async def test_a_topic_of_a_closed_connection_is_not_asked_about() -> None:
-    rooms = Rooms(authorize=lambda conn, action, topic: rooms.record("authorize"))
+    rooms: Rooms = Rooms(authorize=lambda conn, action, topic: rooms.record("authorize"))
     async with running(rooms) as clients:
         client, conn = await rooms.connect(clients, topic=None)
         await client.close()

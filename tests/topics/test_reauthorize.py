@@ -58,6 +58,10 @@ def names(conn: Connection) -> list[str]:
     return [topic.name for topic in conn.topics]
 
 
+async def until_in(conn: Connection, *expected: str) -> None:
+    await until(lambda: names(conn) == list(expected))
+
+
 @both
 async def test_a_new_user_has_other_topics(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -70,7 +74,7 @@ async def test_a_new_user_has_other_topics(is_async: bool, caplog: pytest.LogCap
             await conn.subscribe(name)
         assert await conn.may("publish", "hers")
         conn.refresh_user("ben")
-        await until(lambda: names(conn) == ["shared", "open"])
+        await until_in(conn, "shared", "open")
         assert not await conn.may("publish", "hers")
         assert await conn.may("publish", "his")
         assert members.said("unsubscribe") == [("unsubscribe", "hers")]
@@ -120,7 +124,7 @@ async def test_all_connections_of_a_user_in_all_processes(brokers: tuple[Broker,
         assert await anas[2][1].may("publish", "room")  # it is remembered
         await one.user().reauthorize()
         for client, conn in anas:
-            await until(lambda conn=conn: names(conn) == ["open"])
+            await until_in(conn, "open")
             assert not await conn.may("publish", "room")
             with pytest.raises(NotAuthorized):
                 await conn.subscribe("room")

@@ -156,6 +156,8 @@ class TopicAuthorization:
 
     def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
         """See `Connection.may`."""
+        if type(topic) is str and (action, topic) in self._decisions:  # it was checked then
+            return ALLOWED if self._decisions[action, topic] else REFUSED
         if isinstance(topic, Topic):
             raise ConfigurationError(f"write the name, {topic.name!r}, not the topic")
         try:

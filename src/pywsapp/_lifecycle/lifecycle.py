@@ -421,8 +421,7 @@ class Lifecycle:
     def subscriptions(self) -> Subscriptions:
         """Return its topics and what it may do with them; they are made when they are first needed."""
         if self._subscriptions is None:
-            start_soon = self._host.start_soon
-            self._subscriptions = make_subscriptions(self, self._component, self._options.max_topics, start_soon)
+            self._subscriptions = make_subscriptions(self, self._component, self._options.max_topics, self._host)
         return self._subscriptions
 
     def hooks_wait(self) -> None:

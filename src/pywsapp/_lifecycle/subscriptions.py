@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._authorize import Authorize, authorizers_of
@@ -15,6 +15,7 @@ from pywsapp.component import MessageComponent
 from pywsapp.exceptions import TopicError
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.host import Host
     from pywsapp._lifecycle.lifecycle import Lifecycle
     from pywsapp.topics.topic import Topic
 
@@ -96,12 +97,10 @@ class AuthorizedSubscriptions(Subscriptions):
         component: as for `Subscriptions`.
         max_topics: as for `Subscriptions`.
         authorizers: the functions to ask, the most specific one first.
-        start_soon: starts a task that lives as long as its host.
+        host: runs tasks.
     """
 
     __slots__ = ("authorization",)
-
-    authorization: TopicAuthorization
 
     def __init__(
         self,
@@ -109,7 +108,7 @@ class AuthorizedSubscriptions(Subscriptions):
         component: MessageComponent,
         max_topics: int,
         authorizers: tuple[Authorize, ...],
-        start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        host: Host,
     ) -> None:
         super().__init__(lifecycle, component, max_topics)
         self.authorization = TopicAuthorization(
@@ -117,7 +116,7 @@ class AuthorizedSubscriptions(Subscriptions):
             authorizers,
             component.on_subscribe,
             self.report,
-            start_soon,
+            host.start_soon,
             self.topics,
             max(MIN_CACHED, CACHED_FOR_EACH * max_topics),
         )
@@ -129,6 +128,7 @@ class AuthorizedSubscriptions(Subscriptions):
             TopicError: there are as many as there may be.
         """
         super().add(topic)
+        assert self.authorization is not None
         self.authorization.subscribed(topic)
 
 
@@ -136,10 +136,10 @@ def make_subscriptions(
     lifecycle: Lifecycle,
     component: MessageComponent,
     max_topics: int,
-    start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+    host: Host,
 ) -> Subscriptions:
     """Return the subscriptions of a connection, which has none yet."""
     authorizers = authorizers_of(component, lifecycle.conn.request)
     if not authorizers:
         return Subscriptions(lifecycle, component, max_topics)
-    return AuthorizedSubscriptions(lifecycle, component, max_topics, authorizers, start_soon)
+    return AuthorizedSubscriptions(lifecycle, component, max_topics, authorizers, host)
