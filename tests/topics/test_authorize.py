@@ -264,6 +264,19 @@ async def test_the_most_specific_one_with_an_opinion_decides() -> None:
         assert log == order
 
 
+async def test_the_route_goes_before_the_app() -> None:
+    rooms = Rooms(authorize=lambda conn, action, topic: False)
+    rooms.app.route("/open", rooms, authorize=lambda conn, action, topic: True if topic == "t" else None)
+    async with running(rooms) as clients:
+        _, conn = await rooms.connect(clients, topic=None, path="/open")
+        conn.subscribe("t")
+        with pytest.raises(NotAuthorized):
+            conn.subscribe("u")
+        _, other = await rooms.connect(clients, topic=None)
+        with pytest.raises(NotAuthorized):
+            other.subscribe("t")
+
+
 async def test_a_router_and_a_class_for_each_connection() -> None:
     class Own(Recorder):
         seen: list[MessageComponent] = []  # noqa: RUF012 - the instances of the test

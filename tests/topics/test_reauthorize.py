@@ -30,6 +30,7 @@ class Roles:
         self.asked: list[tuple[str, str]] = []
         self.go = anyio.Event()
         self.go.set()
+        self.stops_at: tuple[str, str] | None = None  # the only question that waits for `go`; None for all
         self._is_async = is_async
 
     def __call__(self, conn: Connection, action: str, topic: str) -> Any:
@@ -37,7 +38,8 @@ class Roles:
 
     async def _later(self, conn: Connection, action: str, topic: str) -> bool | None:
         decision = self._answer(conn, action, topic)
-        await self.go.wait()
+        if self.stops_at in (None, (action, topic)):
+            await self.go.wait()
         await anyio.lowlevel.checkpoint()
         return decision
 
@@ -266,6 +268,52 @@ async def test_many_calls_while_one_is_checked_need_one_task() -> None:
         assert len(roles.asked) <= 4
 
 
+async def test_a_topic_that_was_checked_is_checked_again_if_the_check_goes_on() -> None:
+    roles = Roles(is_async=True)
+    members = Members(authorize=roles)
+    async with running(members) as clients:
+        _, conn = await members.enter(clients)
+        for name in ("t", "u"):
+            await conn.subscribe(name)
+        roles.go, roles.stops_at = anyio.Event(), ("subscribe", "u")
+        waiting = conn.reauthorize()
+        await until(lambda: roles.asked[-1] == ("subscribe", "u") and len(roles.asked) == 4)
+        roles.refused = {"t"}
+        conn.reauthorize()
+        roles.go.set()
+        await waiting
+        assert names(conn) == ["u"]
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before on_subscribe", "after on_subscribe"])
+async def test_the_history_is_refused_while_the_subscription_is_asked_about(is_late: bool) -> None:
+    class Slow(Members):
+        async def on_subscribe(self, conn: Connection, topic: Topic) -> None:
+            await conn.reauthorize()  # so that the check after this asks anew
+            stop()
+
+    def stop() -> None:
+        roles.go, roles.stops_at = anyio.Event(), ("subscribe", "t")
+
+    roles = Roles(is_async=True)
+    members = Slow(authorize=roles)
+    members.app.history("t")
+    async with running(members) as clients, anyio.create_task_group() as tasks:
+        _, conn = await members.enter(clients)
+
+        async def recover() -> None:
+            with pytest.raises(NotAuthorized, match="reading the history of 't'"):
+                await members.topic().recover(conn, None)
+
+        if not is_late:
+            stop()
+        tasks.start_soon(recover)
+        await until(lambda: roles.asked == [("history", "t"), ("subscribe", "t")] * (1 + is_late))
+        roles.refused = {"history t"}
+        await conn.reauthorize()
+        roles.go.set()
+
+
 async def test_a_question_that_was_not_awaited_yet_is_asked_again() -> None:
     roles = Roles(is_async=True)
     roles.allowed = {"t"}
@@ -295,6 +343,34 @@ async def test_a_connection_that_ends_meanwhile(caplog: pytest.LogCaptureFixture
         await waiting
         assert members.names() == ["open", "subscribe", "close", "unsubscribe"]
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+async def test_what_is_raised_after_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    going_on = anyio.Event()
+
+    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+        if action == "publish":
+            await going_on.wait()
+            raise LookupError("no table")
+        return True
+
+    members = Members(authorize=authorize)
+    async with running(members) as clients, anyio.create_task_group() as tasks:
+        client, conn = await members.enter(clients)
+        await conn.subscribe("t")
+        answers: list[bool] = []
+
+        async def ask() -> None:
+            answers.append(await conn.may("publish", "t"))
+
+        tasks.start_soon(ask)
+        await until_blocked()
+        await client.close()
+        await until(lambda: conn._driver is None)
+        going_on.set()
+        await until(lambda: answers == [False])
+        assert members.names() == ["open", "subscribe", "close", "unsubscribe"]
+        assert [text.split(" for ")[0] for text in caplog.messages if "failed" in text] == ["Members failed"]
 
 
 @both
