@@ -49,7 +49,7 @@ class Authorization(Protocol):
         """See `Connection.reauthorize`."""
 
     def ask_presence(self, topic: Topic) -> Any:
-        """Ask whether the connection may be present in a topic; return what must be awaited, or None.
+        """Check whether the connection may be present in a topic; return what must be awaited, or None.
 
         Raises:
             NotAuthorized: it may not.
@@ -91,7 +91,7 @@ class Driver(Protocol):
         """See `Connection.ping`."""
 
     def ask_subscribe(self, topic: Topic, *, history: bool = False) -> Any:
-        """Ask `authorize`, and call `on_subscribe` of the component; return what must be awaited before subscribing.
+        """Call `authorize` and `on_subscribe` of the component; return what must be awaited before subscribing.
 
         Args:
             topic: the topic.
@@ -341,7 +341,7 @@ class Connection:
         return REFUSED if authorization is None else authorization.may(action, topic)
 
     def reauthorize(self) -> LazyCoroutine[None]:
-        """Ask `authorize` again, because what the user may do has changed. Never blocks.
+        """Call `authorize` again, because what the user may do has changed. Never blocks.
 
         All remembered answers are dropped. The connection then unsubscribes from the topics that it may not use any
         more, which calls `on_unsubscribe`: those that `authorize` refuses, and those that it had allowed and does not

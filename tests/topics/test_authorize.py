@@ -14,6 +14,7 @@ from support.topic_bench import until
 from support.topic_rooms import Rooms, running, take
 
 from pywsapp import (
+    Accept,
     App,
     ComponentMiddleware,
     ConfigurationError,
@@ -316,6 +317,28 @@ async def test_the_component_behind_a_first_message_is_asked() -> None:
         await member.until_called("open")
         with pytest.raises(NotAuthorized):
             member.conns[0].subscribe("component")
+
+
+async def test_a_component_that_an_accept_names_is_asked() -> None:
+    log: list[str] = []
+    member = Member(log)
+
+    class Naming(MessageComponent):
+        def on_handshake(self, request: Request) -> Accept:
+            return Accept(component=member)
+
+        def authorize(self, conn: Connection, action: str, topic: str) -> bool:
+            raise AssertionError("it has no connection")
+
+    rooms = Rooms(authorize=saying(log, "app", False))
+    rooms.app.route("/named", Naming())
+    async with running(rooms) as clients:
+        await clients.enter_async_context(rooms.server.client("/named"))
+        await member.until_called("open")
+        for name in ("component", "app"):
+            with pytest.raises(NotAuthorized):
+                member.conns[0].subscribe(name)
+        assert log == ["component", "component", "app"]
 
 
 async def test_true_of_a_component_goes_before_false_of_the_app() -> None:

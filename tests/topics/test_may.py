@@ -300,6 +300,7 @@ async def test_an_authorize_that_changes_the_user_does_not_hang(is_async: bool) 
                     await conn.subscribe("t")
             else:
                 await conn.subscribe("t")
+            await conn.reauthorize()
 
 
 async def test_a_handler_asks_for_its_client() -> None:

@@ -345,6 +345,26 @@ async def test_a_connection_that_ends_meanwhile(caplog: pytest.LogCaptureFixture
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
+async def test_an_authorize_that_calls_reauthorize_ends_the_subscriptions() -> None:
+    calls_it = False
+
+    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        if calls_it:
+            conn.reauthorize()
+        return True
+
+    members = Members(authorize=authorize)
+    async with running(members) as clients:
+        _, conn = await members.enter(clients)
+        for name in ("t", "u"):
+            await conn.subscribe(name)
+        calls_it = True
+        await conn.reauthorize()
+        assert conn.topics == ()
+        assert len(members.said("error")) == 2
+
+
 async def test_what_is_raised_after_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     going_on = anyio.Event()
 

@@ -146,7 +146,7 @@ class TopicAuthorization:
         self._uses = uses
         self._max_cached = max_cached
         self._decisions: dict[Key, Decision] = {}
-        self._questions: WeakValueDictionary[Key, Question] | None = None  # those that somebody can still await
+        self._questions: WeakValueDictionary[Key, Question] | None = None  # those that a task can still await
         self._found: Uses = {}  # the answers of the last check
         self._generation = 0
         self._is_async = False
@@ -173,7 +173,7 @@ class TopicAuthorization:
         return await self._resolve(question.action, question.topic) is True
 
     def ask_subscribe(self, topic: Topic, *, history: bool) -> Awaitable[None] | None:
-        """Ask whether the connection may subscribe to a topic, then call `on_subscribe`.
+        """Check whether the connection may subscribe to a topic, then call `on_subscribe`.
 
         Args:
             topic: the topic.
@@ -210,7 +210,7 @@ class TopicAuthorization:
         self._uses[topic], self._found = self._found, {}
 
     def ask_presence(self, topic: Topic) -> Awaitable[None] | None:
-        """Ask whether the connection may be present in a topic that it subscribes to.
+        """Check whether the connection may be present in a topic that it subscribes to.
 
         Returns:
             what must be awaited; None if there is nothing.
@@ -278,10 +278,13 @@ class TopicAuthorization:
             while generation != self._generation:
                 generation = self._generation
                 for topic, action in list(self._used()):
-                    self._apply(topic, action, await self._resolve(action, topic.name))
-        except BaseException as exc:
-            raise_if_cancelled(exc)
-            self._report(exc)
+                    try:
+                        decision = await self._resolve(action, topic.name)
+                    except BaseException as exc:
+                        raise_if_cancelled(exc)
+                        self._report(exc)
+                        decision = False
+                    self._apply(topic, action, decision)
         finally:
             assert self._recheck is not None
             self._recheck.set()

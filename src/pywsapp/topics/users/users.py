@@ -128,7 +128,7 @@ class UserConnections:
         return self._service.disconnect(Disconnect(self.key, int(code), reason), _frozen(exclude))
 
     def reauthorize(self) -> LazyCoroutine[None]:
-        """Ask `authorize` again for all connections of the user, in this process and in all others. Never blocks.
+        """Call `authorize` again for all connections of the user, in this process and in all others. Never blocks.
 
         Change what the user may do first, for instance in the database, and call this then. Each connection drops what
         `authorize` has answered, and unsubscribes from the topics that it may not use any more; see
