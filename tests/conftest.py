@@ -98,6 +98,7 @@ ONCE = {
     "test_tls_transport.py",
     "test_token_bucket.py",
     "test_user_limit.py",
+    "test_topic_rules.py",
     "test_tls_clients.py",
     "test_tls_development.py",
     "test_tls_hosts.py",

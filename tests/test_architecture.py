@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._limits",
         "pywsapp._request_state",
         "pywsapp._signatures",
+        "pywsapp._topic_actions",
         "pywsapp._version",
         "pywsapp.close_codes",
         "pywsapp.exceptions",
@@ -39,6 +40,7 @@ LAYERS: list[set[str]] = [
     {
         "pywsapp._clients",
         "pywsapp._access",
+        "pywsapp._authorize",
         "pywsapp._hooks",
         "pywsapp.auth",
         "pywsapp.brokers",

@@ -23,6 +23,7 @@ Topics
     Publication          a message that a topic keeps, with its position
     Recovery             what a client has missed and got: await topic.recover(conn, since)
     Present              a user in a topic: topic.present()
+    TopicRules           which topics a connection may use: App(authorize=TopicRules(...))
     PresenceDiff         who came and left: @app.on_presence(pattern)
 
 Users
@@ -69,6 +70,7 @@ Exceptions
     Refuse               raise it in on_handshake or on_request to refuse a request
     InvalidCredentials   the credentials of a client are not valid
     TopicError           a client asked for a topic that it cannot have
+    NotAuthorized        authorize refuses a topic to a connection
     ConnectionClosed     a connection ended before what was awaited came
     HandshakeError       a server refused this client
     BrokerUnavailable    a broker did not accept a message
@@ -96,6 +98,7 @@ from pywsapp.exceptions import (
     ConnectionClosed,
     HandshakeError,
     InvalidCredentials,
+    NotAuthorized,
     OutcomeUnknown,
     PywsappError,
     Refuse,
@@ -120,6 +123,7 @@ from pywsapp.stats import Stats
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.presence.view import PresenceDiff, Present
+from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import UserConnections, Users
 
@@ -146,6 +150,7 @@ __all__ = (
     "IpBlackList",
     "IpFilter",
     "MessageComponent",
+    "NotAuthorized",
     "Options",
     "OriginCheck",
     "OutcomeUnknown",
@@ -175,6 +180,7 @@ __all__ = (
     "TooMany",
     "Topic",
     "TopicError",
+    "TopicRules",
     "UserConnections",
     "Users",
     "__version__",

@@ -37,8 +37,10 @@ HOOKS = {
 #: `difflib.SequenceMatcher.ratio` from which a name counts as a misspelt hook: `on_mesage`, `on_opened` and `on_err`
 #: are above it; `on_reset`, `on_pong` and `on_connect` are below it.
 _NEARLY = 0.75
-#: The ratio for `authenticate`, which is higher because methods such as `authenticate_user` are usual.
-_NEARLY_AUTHENTICATE = 0.9
+#: The optional hooks, which can be objects too, with their arguments.
+OPTIONAL_HOOKS = {"authenticate": ("request",), "authorize": ("conn", "action", "topic")}
+#: The ratio for these, which is higher because methods such as `authenticate_user` are usual. `authorise` is above it.
+_NEARLY_OPTIONAL = 0.88
 _checked: WeakSet[type[MessageComponent]] = WeakSet()
 
 
@@ -123,7 +125,8 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
     for name, arguments in HOOKS.items():
         _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
-    _check_authenticate(getattr(owner, "authenticate", None), f"{kind.__name__}.authenticate", before)
+    for name, arguments in OPTIONAL_HOOKS.items():
+        _check_optional(getattr(owner, name, None), f"{kind.__name__}.{name}", arguments, before)
     if isinstance(kind.subprotocols, (str, list, tuple)):  # and not a property, whose value can change
         checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
     if kind not in _checked:
@@ -139,12 +142,12 @@ def _check_hook(hook: object, label: str, arguments: tuple[str, ...], before: tu
     check_takes(hook, (*before, *arguments), label, shown=("self", *arguments))
 
 
-def _check_authenticate(hook: object, label: str, before: tuple[str, ...]) -> None:
+def _check_optional(hook: object, label: str, arguments: tuple[str, ...], before: tuple[str, ...]) -> None:
     if hook is None:
         return
     if isinstance(hook, type):
         raise ConfigurationError(f"{label} must be a method or an object, not a class: write {hook.__name__}(...)")
-    _check_hook(hook, label, ("request",), before if inspect.isfunction(hook) else ())
+    _check_hook(hook, label, arguments, before if inspect.isfunction(hook) else ())
 
 
 def _check_names(kind: type[MessageComponent]) -> None:
@@ -184,14 +187,15 @@ def _is_marked(member: object) -> bool:
 
 def _hook_meant_by(name: str) -> str | None:
     """Return the hook that a misspelt name, such as `on_mesage` or `onMessage`, stands for; None if there is none."""
-    if name == "authenticate":
+    if name in OPTIONAL_HOOKS:
         return None
     plain = {hook.replace("_", ""): hook for hook in HOOKS}
     plain |= dict.fromkeys(("onauthenticate", "onauthentication", "authenticate"), "authenticate")
+    plain |= dict.fromkeys(("onauthorize", "onauthorise", "onauthorization", "authorize", "authorise"), "authorize")
     if name.replace("_", "").lower() in plain:
         return plain[name.replace("_", "").lower()]
     if not name.startswith("on_"):
-        near = difflib.get_close_matches(name, ["authenticate"], 1, _NEARLY_AUTHENTICATE)
+        near = difflib.get_close_matches(name, OPTIONAL_HOOKS, 1, _NEARLY_OPTIONAL)
         return near[0] if near else None
     near = difflib.get_close_matches(name[3:], [hook[3:] for hook in HOOKS], 1, _NEARLY)
     return f"on_{near[0]}" if near else None

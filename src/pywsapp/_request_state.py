@@ -25,10 +25,12 @@ class Access:
         session: the session of the client; `pywsapp.middleware.session` sets it. None without one.
         asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
         user_key: the key under which `app.users` knows the connection; None if it does not know it.
+        authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
     """
 
     __slots__ = (
         "asked_at",
+        "authorizers",
         "certificate",
         "expires_at",
         "guard",
@@ -51,6 +53,7 @@ class Access:
         self.session: Session | None = None
         self.asked_at = 0.0
         self.user_key: str | None = None
+        self.authorizers: tuple[Callable[..., Any], ...] = ()
 
 
 class State(SimpleNamespace):

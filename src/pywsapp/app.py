@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
+from pywsapp._authorize import Authorize
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._process.background import HookT
 from pywsapp._process.collecting import collect_stats
@@ -96,6 +97,8 @@ class App:
         session_store: keeps the sessions of the routes: a URL, "memory", "redis://localhost" or "memcached://localhost",
             or a SessionStore.
         user_key: a def that returns the key of a user, for `app.users` and limits: a str, an int or a UUID.
+        authorize: a def or async def that takes a connection, an action and the name of a topic, and returns whether
+            the connection may do that; or a `TopicRules`. See `MessageComponent.authorize`, which is asked first.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -131,11 +134,12 @@ class App:
         authenticate: Authenticate | None = None,
         session_store: str | SessionStore | None = None,
         user_key: UserKey | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
         guard = self._sessions.guard(authenticate)
-        self.router = Router(http_host, server_options=self.options, authenticate=guard)
+        self.router = Router(http_host, server_options=self.options, authenticate=guard, authorize=authorize)
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
@@ -172,6 +176,7 @@ class App:
         options: Options | None = None,
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
+        authorize: Authorize | None = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -188,6 +193,7 @@ class App:
         options: Options | None = None,
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
+        authorize: Authorize | None = None,
     ) -> ComponentT: ...
 
     def route(
@@ -203,6 +209,7 @@ class App:
         options: Options | None = None,
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
+        authorize: Authorize | None = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -220,6 +227,8 @@ class App:
                 `handshake_timeout`, must be those of the App.
             authenticate: the guard of this route instead of the App's, as for `App`; `pywsapp.auth.public` for none.
             sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
+            authorize: decides which topics the connections of this route may use, where the component has no opinion,
+                as for `App`.
 
         Returns:
             the component.
@@ -240,6 +249,7 @@ class App:
                 options=options,
                 authenticate=authenticate,
                 sessions=sessions,
+                authorize=authorize,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
@@ -251,6 +261,7 @@ class App:
             require_subprotocol=require_subprotocol,
             options=options,
             authenticate=authenticate,
+            authorize=authorize,
         )
         return component
 
@@ -308,12 +319,7 @@ class App:
         check_no_function(path, '@app.http("/page")')
         if handler is None:
             return functools.partial(
-                self.http,
-                path,
-                methods=methods,
-                http_host=http_host,
-                authenticate=authenticate,
-                sessions=sessions,
+                self.http, path, methods=methods, http_host=http_host, authenticate=authenticate, sessions=sessions
             )
         answering = self._sessions.around_handler(handler, sessions)
         self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)

@@ -42,10 +42,17 @@ class MessageComponent:
         authenticate: an optional hook, a method `authenticate(self, request)` that returns the user before
             `on_handshake` and `on_request` are called, or an object of `pywsapp.auth`. None refuses the request with
             status 401.
+        authorize: an optional hook, a method `authorize(self, conn, action, topic)` that decides which topics a
+            connection may use, or an object such as `TopicRules`. The action is "subscribe", "publish", "presence" or
+            "history", and `topic` is the name. True allows it, False refuses it, and None is no opinion: the
+            `authorize` of the route is then asked, and that of the App. What the server does for a connection is
+            refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
+            exception refuses too, and `on_error` gets it.
     """
 
     subprotocols: Sequence[str] = ()
     authenticate: Callable[..., Any] | None = None
+    authorize: Callable[..., Any] | None = None
     #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.
     _passes_on = False
 
@@ -71,6 +78,8 @@ class MessageComponent:
 
     def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
         """Decide whether a connection may subscribe to a topic (Ratchet's WampServerInterface::onSubscribe).
+
+        It is called after `authorize`, which decides also about what clients ask for.
 
         Raises:
             TopicError: the connection may not subscribe. `Topic.add` raises this, or any other exception of the hook.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
+from pywsapp._outbox.awaitables import ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp._topic_actions import ACTIONS, TopicAction
 from pywsapp.auth.identity import refresh
 from pywsapp.close_codes import CloseCode, check_close
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
@@ -38,6 +39,41 @@ class Application(Protocol):
         """All connections of each user, in all processes."""
 
 
+class Authorization(Protocol):
+    """What `authorize` allows a connection."""
+
+    def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
+        """See `Connection.may`."""
+
+    def reauthorize(self) -> LazyCoroutine[None]:
+        """See `Connection.reauthorize`."""
+
+    def ask_presence(self, topic: Topic) -> Any:
+        """Check whether the connection may be present in a topic; return what must be awaited, or None.
+
+        Raises:
+            NotAuthorized: it may not.
+        """
+
+
+class Subscriptions(Protocol):
+    """The topics of a connection."""
+
+    @property
+    def authorization(self) -> Authorization | None:
+        """What `authorize` allows the connection; None if it has no `authorize`."""
+
+    def add(self, topic: Topic) -> None:
+        """Note that the connection subscribes to a topic.
+
+        Raises:
+            TopicError: it subscribes to `Options.max_topics` topics already.
+        """
+
+    def remove(self, topic: Topic) -> None:
+        """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+
+
 class Driver(Protocol):
     """The driver of a connection: its lifecycle, until the connection has ended."""
 
@@ -54,22 +90,21 @@ class Driver(Protocol):
     def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """See `Connection.ping`."""
 
-    def ask_subscribe(self, topic: Topic) -> Any:
-        """Call `on_subscribe` of the component; return what it returned.
+    def ask_subscribe(self, topic: Topic, *, history: bool = False) -> Any:
+        """Call `authorize` and `on_subscribe` of the component; return what must be awaited before subscribing.
+
+        Args:
+            topic: the topic.
+            history: ask also whether the connection may read the topic's history.
 
         Raises:
+            NotAuthorized: it may not.
             TopicError: it subscribes to `Options.max_topics` topics already. Awaiting the result raises it too.
+            Exception: what `on_subscribe` raised.
         """
 
-    def add_topic(self, topic: Topic) -> None:
-        """Note that the connection subscribes to a topic.
-
-        Raises:
-            TopicError: it subscribes to `Options.max_topics` topics already.
-        """
-
-    def remove_topic(self, topic: Topic) -> None:
-        """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+    def subscriptions(self) -> Subscriptions:
+        """Return the topics of the connection, and what it may do with them."""
 
     def user_changed(self) -> None:
         """Note that the user of the request, or its expiry, was replaced."""
@@ -145,6 +180,8 @@ class Connection:
 
     def refresh_user(self, user: Any) -> None:
         """Replace the user and its expiry, for instance when the client has sent a new token. Never blocks.
+
+        If there is an `authorize`, it is then asked again, as by `reauthorize`.
 
         Args:
             user: what `authenticate` could return: a user, or an `Authenticated` with an expiry.
@@ -266,9 +303,10 @@ class Connection:
             topic: the topic's name.
 
         Returns:
-            an awaitable; see `Topic.add`. It need not be awaited, unless `on_subscribe` is an async def.
+            an awaitable; see `Topic.add`. It need not be awaited, unless `authorize` or `on_subscribe` is an async def.
 
         Raises:
+            NotAuthorized: `authorize` refuses it.
             TopicError: the name is invalid, or the connection has `Options.max_topics` topics already.
             ConfigurationError: the component is not routed on an App, or the caller runs in another thread.
         """
@@ -285,6 +323,48 @@ class Connection:
             ConfigurationError: the component is not routed on an App, or the caller runs in another thread.
         """
         self._topic(topic, "conn.unsubscribe").remove(self)
+
+    def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
+        """Return whether `authorize` allows what a client asks for: `if await conn.may("publish", name):`.
+
+        Call it for each request of a client. What the server itself does for a connection is also possible if
+        `authorize` has no opinion.
+
+        Args:
+            action: "subscribe", "publish", "presence" or "history".
+            topic: the topic's name, which can come from the client.
+
+        Returns:
+            an awaitable of True if `authorize` returns True. It is False for False, for None, without an `authorize`,
+            for an invalid name, and after the connection has ended. It must be awaited, which blocks while an async
+            `authorize` runs; the answer is then remembered until `reauthorize`.
+
+        Raises:
+            ConfigurationError: there is no such action, `topic` is a Topic, or the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.may")
+        if action not in ACTIONS:
+            raise ConfigurationError(f"{action!r} is no action; the actions are {', '.join(map(repr, ACTIONS))}")
+        authorization = None if self._driver is None else self._driver.subscriptions().authorization
+        return REFUSED if authorization is None else authorization.may(action, topic)
+
+    def reauthorize(self) -> LazyCoroutine[None]:
+        """Call `authorize` again, because what the user may do has changed. Never blocks.
+
+        All remembered answers are dropped. The connection then unsubscribes from the topics that it may not use any
+        more, which calls `on_unsubscribe`: those that `authorize` refuses, and those that it had allowed and does not
+        allow again. `app.users[user].reauthorize()` does this for all connections of a user.
+
+        Returns:
+            an awaitable. Awaiting it waits until all topics of the connection have been checked. It need not be
+            awaited.
+
+        Raises:
+            ConfigurationError: the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.reauthorize")
+        authorization = None if self._driver is None else self._driver.subscriptions().authorization
+        return ALREADY_DONE if authorization is None else authorization.reauthorize()
 
     def _topic(self, name: str, caller: str) -> Topic:
         self._outbox.check_thread(caller)

@@ -7,6 +7,7 @@ PywsappError
  +-- HandshakeError        client role: the server did not accept the handshake
  +-- ConnectionClosed      the connection closed before the awaited event happened
  +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
+ |    +-- NotAuthorized        `authorize` does not allow it
  +-- BrokerUnavailable     the broker did not accept a message
  |    +-- OutcomeUnknown   the broker may have accepted a message all the same
  +-- SessionError          a session cannot be saved here, or not any more
@@ -107,6 +108,29 @@ class TopicError(PywsappError, ValueError):
     The name or the position is not valid, the connection has too many topics, or the component refuses the
     subscription. By default the client gets close code 1008 with the text of this exception.
     """
+
+
+class NotAuthorized(TopicError):
+    """`authorize` does not allow a connection what was tried for it.
+
+    Attributes:
+        action: what was tried: "subscribe", "publish", "presence" or "history".
+        topic: the name of the topic.
+    """
+
+    def __init__(self, action: str, topic: str) -> None:
+        super().__init__(f"{_TRIED.get(action, action)} {topic!r} is not allowed")
+        self.action = action
+        self.topic = topic
+
+
+#: The actions of `authorize`, as a message names them.
+_TRIED = {
+    "subscribe": "subscribing to",
+    "publish": "publishing on",
+    "presence": "being present in",
+    "history": "reading the history of",
+}
 
 
 class BrokerUnavailable(PywsappError):

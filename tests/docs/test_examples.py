@@ -164,6 +164,35 @@ def test_authenticated() -> None:
         assert closed.value.rcvd.code == 4401
 
 
+def test_authorized_topics() -> None:
+    with (
+        running("authorized_topics.py") as example,
+        example.open("/topics?name=Ana") as ana,
+        example.open("/topics?name=Ben") as ben,
+        example.open("/topics?name=moderator") as moderator,
+    ):
+        for client, sent, answer in (
+            (ana, "join public:tea", "joined public:tea"),
+            (ben, "join inbox:Ben", "joined inbox:Ben"),
+            (ana, "join inbox:Ben", "not allowed: join inbox:Ben"),
+            (ana, "join inbox:*", "not allowed: join inbox:*"),
+            (ana, "say other hello", "not allowed: say other hello"),
+            (ana, "say public:tea hello", "Ana on public:tea: hello"),
+            (ben, "mute Ana", "not allowed: mute Ana"),
+            (moderator, "mute Ana", "muted Ana"),
+            (ana, "say public:tea hello", "not allowed: say public:tea hello"),
+            (moderator, "join public:tea", "joined public:tea"),
+        ):
+            client.send(sent)
+            assert client.recv(timeout=20) == answer
+        with pytest.raises(InvalidStatus, match="401"):
+            example.open("/topics")
+        moderator.send("say inbox:Ben psst")
+        assert ben.recv(timeout=20) == "moderator on inbox:Ben: psst"
+        moderator.send("say public:tea all")
+        assert ana.recv(timeout=20) == "moderator on public:tea: all"
+
+
 def test_http_and_websocket() -> None:
     with running("http_and_websocket.py") as site:
         assert "<title>Visitors</title>" in site.get("/")

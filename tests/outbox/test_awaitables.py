@@ -14,8 +14,9 @@ from support.handler_tasks import LOOPS
 from support.serving import GUARD, PING, PONG, Pipe, Recorder, frame
 from support.waiting import until_blocked
 
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
+from pywsapp._outbox.awaitables import ALLOWED, ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp.connection import Connection, broadcast
+from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
@@ -135,3 +136,20 @@ def test_already_done_is_a_finished_coroutine() -> None:
     with pytest.raises(KeyError):
         ALREADY_DONE.throw(KeyError)
     ALREADY_DONE.close()
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_known_permission_is_a_finished_coroutine(allowed: bool) -> None:
+    known = ALLOWED if allowed else REFUSED
+    assert [await known, await known] == [allowed, allowed]
+    with pytest.raises(StopIteration) as end:
+        known.send(None)
+    assert end.value.value is allowed
+    with pytest.raises(KeyError):
+        known.throw(KeyError("x"))
+    known.close()
+    with pytest.raises(ConfigurationError, match="write `await"):
+        bool(known)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: known)
+    assert await known is allowed

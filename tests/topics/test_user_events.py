@@ -22,6 +22,7 @@ from pywsapp.topics.users.events import (
     Ask,
     Disconnect,
     Parsed,
+    Reauthorize,
     Send,
     event_of,
     parse_event,
@@ -61,6 +62,9 @@ INVALID: list[dict[str, Any]] = [
     {**DISCONNECT, "reason": None},
     {**DISCONNECT, "reason": "\ud800"},
     {**DISCONNECT, "key": ["ana"]},
+    {"users": "reauthorize"},
+    {"users": "reauthorize", "key": ""},
+    {"users": "reauthorize", "key": None},
     {"users": "ask", "key": "ana"},
     {"users": "ask", "key": "ana", "number": 0},
     {"users": "ask", "key": "ana", "number": 2**53 + 1},
@@ -82,6 +86,7 @@ def test_invalid_events(number: int) -> None:
     st.one_of(
         st.builds(Send, st.text(min_size=1), st.text() | st.binary()),
         st.builds(Disconnect, st.text(min_size=1), st.integers(3000, 4999), st.text(max_size=30)),
+        st.builds(Reauthorize, st.text(min_size=1)),
         st.builds(Ask, st.text(min_size=1), st.integers(1, 2**53)),
         st.builds(Answer, st.text(min_size=1), st.integers(1, 2**53), st.integers(1, 10**6)),
     )
@@ -98,7 +103,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["key", "text", "base64", "code", "reason", "number", "connections", "to"])
 
 
-@given(st.sampled_from(["send", "disconnect", "ask", "answer", "x"]), st.dictionaries(FIELDS, JSON))
+@given(st.sampled_from(["send", "disconnect", "reauthorize", "ask", "answer", "x"]), st.dictionaries(FIELDS, JSON))
 def test_any_event_is_parsed_or_refused(kind: str, fields: dict[str, Any]) -> None:
     try:
         parsed = parse_event({"users": kind, **fields})

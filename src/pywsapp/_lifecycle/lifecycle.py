@@ -60,7 +60,7 @@ from pywsapp._lifecycle.message_queue import MessageQueue
 from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
-from pywsapp._lifecycle.subscriptions import Subscriptions
+from pywsapp._lifecycle.subscriptions import Subscriptions, make_subscriptions
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.pings import Pings
 from pywsapp._protocol.events import Ended, PongReceived
@@ -371,8 +371,7 @@ class Lifecycle:
 
     def _leave_topics(self) -> Awaitable[None] | None:
         """Unsubscribe from the remaining topics; return what must still be awaited."""
-        subscriptions = self._subscriptions
-        return None if subscriptions is None else subscriptions.leave(self._component, self.conn)
+        return None if self._subscriptions is None else self._subscriptions.leave()
 
     async def _end(self, last: Awaitable[None] | None) -> None:
         """Await what is left of `on_close` and `on_unsubscribe`, also while the task is being cancelled."""
@@ -383,7 +382,7 @@ class Lifecycle:
         """Break the circle of references, and leave the host."""
         self.conn._driver = None
         self.machine.outbox.release()
-        self._handler_task = self._eager_task = None
+        self._handler_task = self._eager_task = self._subscriptions = None
         self._host.discard(self)
 
     # -- what the connection asks ------------------------------------------------------------------------------------
@@ -412,27 +411,19 @@ class Lifecycle:
         """The topics that the connection subscribes to, in the order of subscribing."""
         return () if self._subscriptions is None else tuple(self._subscriptions.topics)
 
-    def ask_subscribe(self, topic: Topic) -> Any:
-        """Call `on_subscribe` of the component; return what it returned. Raises TopicError, as `add_topic`."""
-        return self._make_subscriptions().ask(self._component, self.conn, topic)
+    def ask_subscribe(self, topic: Topic, *, history: bool = False) -> Any:
+        """Call `authorize` and `on_subscribe`; return what must be awaited, or what `on_subscribe` returned."""
+        return (self._subscriptions or self.subscriptions()).ask(topic, history=history)
 
-    def add_topic(self, topic: Topic) -> None:
-        """Note that the connection subscribes to a topic.
-
-        Raises:
-            TopicError: it subscribes to `Options.max_topics` topics already.
-        """
-        self._make_subscriptions().add(topic)
-
-    def _make_subscriptions(self) -> Subscriptions:
+    def subscriptions(self) -> Subscriptions:
+        """Return its topics and what it may do with them; they are made when they are first needed."""
         if self._subscriptions is None:
-            self._subscriptions = Subscriptions(self, self._options.max_topics)
+            self._subscriptions = make_subscriptions(self, self._component, self._options.max_topics, self._host)
         return self._subscriptions
 
-    def remove_topic(self, topic: Topic) -> None:
-        """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
-        assert self._subscriptions is not None
-        if self._subscriptions.remove(self._component, self.conn, topic) and not self.is_busy:
+    def hooks_wait(self) -> None:
+        """Note that the subscriptions have something that must be awaited."""
+        if not self.is_busy:
             self._wake_handler_task()
 
     def exceeded(self, limit: str) -> None:
@@ -442,6 +433,8 @@ class Lifecycle:
     def user_changed(self) -> None:
         """Note that the user of the request, or its expiry, was replaced; see `Connection.refresh_user`."""
         self._host.user_changed(self.conn)
+        if self._subscriptions is not None and self._subscriptions.authorization is not None:
+            self._subscriptions.authorization.reauthorize()
 
     def limit_messages(self, size: int | None) -> None:
         """Receive and queue no more than `size` bytes; None is the limit of the options again."""

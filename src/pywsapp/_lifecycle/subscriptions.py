@@ -2,61 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._lifecycle.error_report import await_reported, report_error
+from pywsapp._authorize import Authorize, authorizers_of
+from pywsapp._lifecycle.authorization import CACHED_FOR_EACH, MIN_CACHED, TopicAuthorization
+from pywsapp._lifecycle.error_report import await_reported
 from pywsapp._outbox.awaitables import await_all
+from pywsapp.component import MessageComponent
 from pywsapp.exceptions import TopicError
 
 if TYPE_CHECKING:
-    from pywsapp.component import MessageComponent
-    from pywsapp.connection import Connection, Driver
+    from pywsapp._lifecycle.host import Host
+    from pywsapp._lifecycle.lifecycle import Lifecycle
     from pywsapp.topics.topic import Topic
 
 #: The name of the limit.
 MAX_TOPICS = "max_topics"
+logger = logging.getLogger("pywsapp")
 
 
 class Subscriptions:
-    """The topics of one connection.
+    """The topics of one connection; its lifecycle creates them with the first one.
 
-    An async `on_subscribe` can take its time, and a component can await several at once. A topic that waits for it
-    counts as one of the topics, so that a client cannot make the server hold more of them than the limit.
+    An async `authorize` or `on_subscribe` can take its time, and a component can await several at once. A topic that
+    waits for it counts as one of the topics, so that a client cannot make the server hold more than the limit.
 
     Args:
-        driver: the driver of the connection, which counts what exceeds the limit.
-        max_topics: how many there may be.
+        lifecycle: awaits what async hooks return, and reports exceptions.
+        component: its hooks are called.
+        max_topics: how many topics there may be.
 
     Attributes:
-        topics: the topics, in the order of subscribing.
+        topics: the topics, in the order of subscribing, each with what `TopicAuthorization` notes of it.
         hooks: what async `on_unsubscribe` calls returned, in their order; the handler task awaits it.
+        authorization: what `authorize` allows the connection; None if it has no `authorize`.
     """
 
-    __slots__ = ("_driver", "_max_topics", "_pending", "hooks", "topics")
+    __slots__ = ("_component", "_lifecycle", "_max_topics", "_pending", "hooks", "topics")
 
-    def __init__(self, driver: Driver, max_topics: int) -> None:
-        self.topics: dict[Topic, None] = {}
+    authorization: TopicAuthorization | None = None
+
+    def __init__(self, lifecycle: Lifecycle, component: MessageComponent, max_topics: int) -> None:
+        self.topics: dict[Topic, Any] = {}
         self.hooks: deque[Awaitable[Any]] = deque()
-        self._driver = driver
+        self._lifecycle = lifecycle
+        self._component = component
         self._max_topics = max_topics
-        self._pending = 0  # topics whose async `on_subscribe` is awaited
+        self._pending = 0  # topics whose async `authorize` or `on_subscribe` is awaited
 
     def _check(self) -> None:
         if len(self.topics) + self._pending >= self._max_topics:
-            self._driver.exceeded(MAX_TOPICS)
+            self._lifecycle.exceeded(MAX_TOPICS)
             raise TopicError(f"a connection subscribes to at most {self._max_topics} topics")
 
-    def ask(self, component: MessageComponent, conn: Connection, topic: Topic) -> Any:
-        """Call `on_subscribe` of a component; return what must be awaited, or what it returned.
+    def ask(self, topic: Topic, *, history: bool = False) -> Any:
+        """Call the hooks that decide about a topic; return what must be awaited, or what `on_subscribe` returned.
+
+        Args:
+            topic: the topic.
+            history: ask also whether the connection may read the topic's history.
 
         Raises:
             TopicError: there are as many topics as there may be. Awaiting the result raises it too.
         """
         self._check()
-        result: Any = component.on_subscribe(conn, topic)
+        result = self._call_hooks(topic, history)
         return self._wait(result) if isinstance(result, Awaitable) else result
+
+    def _call_hooks(self, topic: Topic, history: bool) -> Any:
+        return self._component.on_subscribe(self._lifecycle.conn, topic)
 
     async def _wait(self, asked: Awaitable[Any]) -> Any:
         try:
@@ -80,23 +97,93 @@ class Subscriptions:
         self._check()
         self.topics[topic] = None
 
-    def remove(self, component: MessageComponent, conn: Connection, topic: Topic) -> bool:
-        """Remove a topic, and call `on_unsubscribe` of a component; return whether `hooks` has more to await."""
+    def remove(self, topic: Topic) -> None:
+        """Remove a topic, and call `on_unsubscribe`; raises what that raises."""
         self.topics.pop(topic, None)
-        result: Any = component.on_unsubscribe(conn, topic)
-        if not isinstance(result, Awaitable):
-            return False
-        self.hooks.append(result)
-        return True
+        result: Any = self._component.on_unsubscribe(self._lifecycle.conn, topic)
+        if isinstance(result, Awaitable):
+            self._await_soon(result)
 
-    def leave(self, component: MessageComponent, conn: Connection) -> Awaitable[None] | None:
-        """Unsubscribe from the remaining topics; return what must still be awaited."""
-        reports: list[Awaitable[None] | None] = []
-        for topic in tuple(self.topics):
+    def leave(self) -> Awaitable[None] | None:
+        """Unsubscribe from all topics at the end of the connection; return what must still be awaited."""
+        conn, reports = self._lifecycle.conn, list[Awaitable[None] | None]()
+        for topic in list(self.topics):
             try:
                 topic.remove(conn)
             except BaseException as exc:
-                reports.append(report_error(component, conn, exc))
+                reports.append(self._lifecycle.report(exc))
         while self.hooks:
-            reports.append(await_reported(component, conn, self.hooks.popleft()))
+            reports.append(await_reported(self._component, conn, self.hooks.popleft()))
         return await_all(reports)
+
+    def report(self, exc: BaseException) -> None:
+        """Call `on_error` for what was raised outside of a handler; log it if the connection has ended."""
+        lifecycle = self._lifecycle
+        if lifecycle.conn._driver is None:
+            logger.error("%s failed for %r", type(self._component).__name__, lifecycle.conn, exc_info=exc)
+        elif (reported := lifecycle.report(exc)) is not None:
+            self._await_soon(reported)
+
+    def _await_soon(self, awaitable: Awaitable[Any]) -> None:
+        self.hooks.append(awaitable)
+        self._lifecycle.hooks_wait()
+
+
+class AuthorizedSubscriptions(Subscriptions):
+    """The topics of one connection that has an `authorize`.
+
+    Args:
+        lifecycle: as for `Subscriptions`.
+        component: as for `Subscriptions`.
+        max_topics: as for `Subscriptions`.
+        authorizers: the functions to ask, the most specific one first.
+        host: runs tasks.
+    """
+
+    __slots__ = ("authorization",)
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        component: MessageComponent,
+        max_topics: int,
+        authorizers: tuple[Authorize, ...],
+        host: Host,
+    ) -> None:
+        super().__init__(lifecycle, component, max_topics)
+        self.authorization = TopicAuthorization(
+            lifecycle.conn,
+            authorizers,
+            component.on_subscribe,
+            self.report,
+            host.start_soon,
+            self.topics,
+            max(MIN_CACHED, CACHED_FOR_EACH * max_topics),
+        )
+
+    def _call_hooks(self, topic: Topic, history: bool) -> Any:
+        assert self.authorization is not None
+        return self.authorization.ask_subscribe(topic, history=history)
+
+    def add(self, topic: Topic) -> None:
+        """Add a topic, and note what `authorize` has just answered.
+
+        Raises:
+            TopicError: there are as many as there may be.
+        """
+        super().add(topic)
+        assert self.authorization is not None
+        self.authorization.subscribed(topic)
+
+
+def make_subscriptions(
+    lifecycle: Lifecycle,
+    component: MessageComponent,
+    max_topics: int,
+    host: Host,
+) -> Subscriptions:
+    """Return the subscriptions of a connection, which has none yet."""
+    authorizers = authorizers_of(component, lifecycle.conn.request)
+    if not authorizers:
+        return Subscriptions(lifecycle, component, max_topics)
+    return AuthorizedSubscriptions(lifecycle, component, max_topics, authorizers, host)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
+from pywsapp.exceptions import ConfigurationError
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -89,6 +91,66 @@ class _AlreadyDone(LazyCoroutine[None]):
 
 #: What `send` returns when there is nothing to wait for. One object serves all calls.
 ALREADY_DONE: LazyCoroutine[None] = _AlreadyDone()
+
+
+class Permission(LazyAwaitable[bool]):
+    """What `conn.may` returns when the answer takes time.
+
+    It has no truth value, because a forgotten `await` would be a permission.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise _without_await()
+
+
+class _Answer:
+    """An iterator that ends with a value: all that await needs."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __iter__(self) -> _Answer:
+        return self
+
+    def __next__(self) -> Any:
+        raise StopIteration(self._value)
+
+
+class _KnownPermission(LazyCoroutine[bool]):
+    __slots__ = ("_answer", "_value")
+
+    def __init__(self, value: bool) -> None:
+        super().__init__()
+        self._answer = _Answer(value)
+        self._value = value
+
+    def __bool__(self) -> bool:
+        raise _without_await()
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return self._answer  # type: ignore[return-value]
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration(self._value)
+
+    def throw(self, *exc: Any) -> Any:
+        return ALREADY_DONE.throw(*exc)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to end."""
+
+
+def _without_await() -> ConfigurationError:
+    return ConfigurationError("write `await conn.may(...)`: without `await` it has no answer")
+
+
+#: What `conn.may` returns when the answer is known.
+ALLOWED: LazyCoroutine[bool] = _KnownPermission(True)
+REFUSED: LazyCoroutine[bool] = _KnownPermission(False)
 
 
 def await_all(awaitables: Sequence[Awaitable[None] | None]) -> Awaitable[None] | None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from pywsapp._access import ask_handshake, ask_request, set_guard
+from pywsapp._authorize import note_authorize
 from pywsapp._hooks import as_accept, check_component, make_component, then
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -43,6 +44,8 @@ class HandshakeMiddleware(MessageComponent):
     """
 
     _passes_on = True
+    #: Whether a connection does not know this middleware, so that its `authorize` is noted at the handshake.
+    _ends_with_handshake = True
 
     def __init__(self, component: MessageComponent | ComponentFactory | Application) -> None:
         self.application: Any = getattr(component, "application", None)
@@ -89,6 +92,8 @@ class HandshakeMiddleware(MessageComponent):
     def _ask_inside(self, request: Request, checked: None = None) -> Accept | Awaitable[Accept]:
         if self.authenticate is not None:
             set_guard(request, self.authenticate)
+        if self.authorize is not None and self._ends_with_handshake:
+            note_authorize(request, self.authorize)
         inside = make_component(self.component)
         return then(ask_handshake(inside, request), lambda answer: as_accept(answer, inside))
 
@@ -115,6 +120,7 @@ class ComponentMiddleware(HandshakeMiddleware):
     """
 
     inner: MessageComponent
+    _ends_with_handshake = False
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Check a handshake, and return what the component inside decides, with this middleware around it."""

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from pywsapp._access import Authenticate
+from pywsapp._authorize import Authorize
 from pywsapp.component import MessageComponent
 from pywsapp.options import Options
 from pywsapp.routing.host_pattern import HostPattern
@@ -52,6 +53,7 @@ class Route:
     options: Options | None = None
     is_probe: bool = False
     authenticate: Authenticate | None = None
+    authorize: Authorize | None = None
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""

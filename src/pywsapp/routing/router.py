@@ -35,6 +35,7 @@ from pywsapp._access import (
     refuse_after_guard,
     set_guard,
 )
+from pywsapp._authorize import Authorize, check_authorize, note_authorize
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
@@ -63,9 +64,11 @@ class Router(MessageComponent):
         http_host: the host or hosts for routes that have none of their own; None or `"*"` is any host.
         server_options: the options of the server; see `route`.
         authenticate: the guard of every route that has none of its own; see `pywsapp.auth`.
+        authorize: decides which topics the connections of the routes may use, where what is inside has no opinion; see
+            `MessageComponent.authorize`.
 
     Raises:
-        ConfigurationError: `http_host` is no valid host, or `authenticate` cannot be called with a request.
+        ConfigurationError: `http_host` is no valid host, or `authenticate` or `authorize` takes other arguments.
     """
 
     _passes_on = True
@@ -76,8 +79,10 @@ class Router(MessageComponent):
         *,
         server_options: Options | None = None,
         authenticate: Authenticate | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         self.authenticate = check_authenticate(authenticate, "the App or Router")
+        self.authorize = check_authorize(authorize, "the App or Router")
         self._default = _default_hosts(http_host)
         self._server_options = Options() if server_options is None else server_options
         if not isinstance(self._server_options, Options):
@@ -106,6 +111,7 @@ class Router(MessageComponent):
         require_subprotocol: bool = False,
         options: Options | None = None,
         authenticate: Authenticate | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         """Route WebSocket handshakes to a component.
 
@@ -118,6 +124,7 @@ class Router(MessageComponent):
             options: limits for these connections instead of the server's. Options that only the server reads
                 (`pywsapp.options.SERVER_WIDE`) must have their defaults or the values of `server_options`.
             authenticate: the guard of this route; None is that of the router, a mount or an App around it.
+            authorize: decides which topics its connections may use, after the component and before the router.
 
         Raises:
             ConfigurationError: an argument is not valid, another route has the same shape, or the component has an
@@ -137,6 +144,7 @@ class Router(MessageComponent):
                 require_subprotocol=require_subprotocol,
                 options=options,
                 authenticate=check_authenticate(authenticate, f"the route {path!r}"),
+                authorize=check_authorize(authorize, f"the route {path!r}"),
             )
         )
 
@@ -243,11 +251,15 @@ class Router(MessageComponent):
         """
         if self.authenticate is not None:
             set_guard(request, self.authenticate)
+        if self.authorize is not None:
+            note_authorize(request, self.authorize)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
                 if route.authenticate is not None:
                     set_guard(request, route.authenticate)
+                if route.authorize is not None:
+                    note_authorize(request, route.authorize)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))

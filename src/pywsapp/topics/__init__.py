@@ -1,10 +1,12 @@
 """Topics: publish and subscribe within a process, and across processes and machines."""
 
+from pywsapp._topic_actions import TopicAction
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff, Present
 from pywsapp.topics.registry import TopicRegistry, TopicStats
+from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import UserConnections, Users
 
@@ -14,8 +16,10 @@ __all__ = [
     "Publication",
     "Recovery",
     "Topic",
+    "TopicAction",
     "TopicPattern",
     "TopicRegistry",
+    "TopicRules",
     "TopicStats",
     "UserConnections",
     "Users",

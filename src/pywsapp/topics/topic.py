@@ -74,15 +74,16 @@ class Topic:
     def add(self, conn: Connection) -> LazyCoroutine[None]:
         """Subscribe a connection (Ratchet's Topic::add). Never blocks.
 
-        The `on_subscribe` of its component is called first. A closed connection, or one that subscribes already, is
-        left as it is. A connection unsubscribes by itself when it ends.
+        `authorize` is asked first, and then the `on_subscribe` of its component is called. A closed connection, or one
+        that subscribes already, is left as it is. A connection unsubscribes by itself when it ends.
 
         Returns:
             an awaitable. Awaiting it waits until the broker delivers the topic's messages from other processes; without
-            a broker, or while it is unavailable, it does not wait. It need not be awaited, unless `on_subscribe` is an
-            async def, which runs when it is awaited.
+            a broker, or while it is unavailable, it does not wait. It need not be awaited, unless `authorize` or
+            `on_subscribe` is an async def, which runs when it is awaited.
 
         Raises:
+            NotAuthorized: `authorize` refuses it, on calling or on awaiting.
             TopicError: the connection has `Options.max_topics` topics already.
             ConfigurationError: the caller runs in another thread.
             Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
@@ -109,10 +110,10 @@ class Topic:
         if not self._subscribers:
             self._registry.stop_receiving(self)
         if conn._driver is not None:
-            conn._driver.remove_topic(self)
+            conn._driver.subscriptions().remove(self)
 
     def _ask(self, conn: Connection) -> Any:
-        return conn._driver.ask_subscribe(self) if conn._driver is not None else None
+        return None if conn._driver is None else conn._driver.ask_subscribe(self)
 
     async def _add_when_allowed(self, conn: Connection, asked: Awaitable[Any]) -> None:
         await asked
@@ -125,7 +126,7 @@ class Topic:
 
     def _add(self, conn: Connection, sent: Position | None = None) -> LazyCoroutine[None]:
         if conn._driver is not None:
-            conn._driver.add_topic(self)
+            conn._driver.subscriptions().add(self)
         is_first = not self._subscribers
         self._subscribers[conn] = sent
         if is_first:
@@ -137,10 +138,10 @@ class Topic:
     async def recover(self, conn: Connection, since: str | None) -> Recovery:
         """Subscribe a connection to a topic with a history, and send it the messages that it has missed.
 
-        `on_subscribe` is called as by `add`. The connection then gets, in order and without a gap, the messages after
-        a position and those that are broadcast from now on, each as the `wrap` of `App.history` makes it. If some of
-        them are not kept any more, it first gets what `wrap` makes of that. Blocks until the client has read what it
-        has missed, except for the last `Options.high_water` bytes.
+        `authorize` is asked for "subscribe" and "history", and `on_subscribe` is called. The connection then gets, in
+        order and without a gap, the messages after a position and those that are broadcast from now on, each as the
+        `wrap` of `App.history` makes it. If some of them are not kept any more, it first gets what `wrap` makes of
+        that. Blocks until the client has read what it has missed, except for the last `Options.high_water` bytes.
 
         Args:
             conn: the connection, which must not subscribe yet.
@@ -152,6 +153,7 @@ class Topic:
 
         Raises:
             ConfigurationError: the topic keeps no history, or the caller runs in another thread.
+            NotAuthorized: `authorize` refuses one of the two.
             TopicError: the position is invalid, or the connection cannot subscribe.
             BrokerUnavailable: the history cannot be read; the connection is not subscribed then.
         """
@@ -161,7 +163,7 @@ class Topic:
         position = None if since is None else Position.parse(since)
         if conn in self._subscribers:
             raise TopicError(f"the connection subscribes to {self.name!r} already")
-        asked = self._ask(conn)
+        asked = None if conn._driver is None else conn._driver.ask_subscribe(self, history=True)
         if isinstance(asked, Awaitable):
             await asked
         if not conn.is_open or conn in self._subscribers:
@@ -206,23 +208,41 @@ class Topic:
 
     # -- presence ----------------------------------------------------------------------------------------------------
 
-    def track(self, conn: Connection, key: str, meta: Any = None) -> None:
-        """Mark a subscriber as a user, or change the user's meta; for the topics of `App.on_presence`.
+    def track(self, conn: Connection, key: str, meta: Any = None) -> LazyCoroutine[None]:
+        """Mark a subscriber as a user, or change the user's meta; for the topics of `App.on_presence`. Never blocks.
 
-        All processes know it within about a tenth of a second. It ends when the connection unsubscribes.
+        `authorize` is asked for "presence" first. All processes know it within about a tenth of a second. It ends when
+        the connection unsubscribes.
 
         Args:
             conn: a subscriber.
             key: the user's key, the same for all connections of the user.
             meta: what others see of the user, serialisable as JSON, at most 4 KiB.
 
+        Returns:
+            an awaitable. It need not be awaited, unless `authorize` is an async def, which runs when it is awaited.
+
         Raises:
+            NotAuthorized: `authorize` refuses it, on calling or on awaiting.
             ConfigurationError: the topic has no presence, or the caller runs in another thread.
             TopicError: the connection does not subscribe, or the key or the meta is invalid.
         """
         conn._outbox.check_thread("topic.track")
         if not self._registry.presence.covers(self.name):
             raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
+        authorization = None if conn._driver is None else conn._driver.subscriptions().authorization
+        asked = authorization.ask_presence(self) if authorization is not None and conn in self._subscribers else None
+        if asked is not None:
+            return LazyAwaitable(lambda: self._track_when_allowed(asked, conn, key, meta))
+        self._track(conn, key, meta)
+        return ALREADY_DONE
+
+    async def _track_when_allowed(self, asked: Awaitable[None], conn: Connection, key: str, meta: Any) -> None:
+        await asked
+        if conn.is_open:
+            self._track(conn, key, meta)
+
+    def _track(self, conn: Connection, key: str, meta: Any) -> None:
         if conn not in self._subscribers:
             raise TopicError(f"only a subscriber of {self.name!r} can be present there")
         self._registry.presence.track(self.name, conn, key, meta)

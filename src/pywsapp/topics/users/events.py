@@ -41,6 +41,12 @@ class Disconnect(NamedTuple):
     reason: str
 
 
+class Reauthorize(NamedTuple):
+    """What a user may do has changed: `authorize` is to be asked again for all connections of the user."""
+
+    key: str
+
+
 class Ask(NamedTuple):
     """A question for the number of connections of a user; the answers have its number."""
 
@@ -56,7 +62,7 @@ class Answer(NamedTuple):
     connections: int
 
 
-Parsed = Send | Disconnect | Ask | Answer
+Parsed = Send | Disconnect | Reauthorize | Ask | Answer
 
 
 def event_of(parsed: Parsed) -> Event:
@@ -68,6 +74,8 @@ def event_of(parsed: Parsed) -> Event:
         return {"users": "send", "key": parsed.key, "base64": b64encode(content).decode()}
     if isinstance(parsed, Disconnect):
         return {"users": "disconnect", "key": parsed.key, "code": int(parsed.code), "reason": parsed.reason}
+    if isinstance(parsed, Reauthorize):
+        return {"users": "reauthorize", "key": parsed.key}
     if isinstance(parsed, Ask):
         return {"users": "ask", "key": parsed.key, "number": parsed.number}
     return {"users": "answer", "to": parsed.process, "number": parsed.number, "connections": parsed.connections}
@@ -91,6 +99,8 @@ def parse_event(event: Mapping[str, Any]) -> Parsed:
         except ConfigurationError as exc:
             raise EnvelopeError(f"it does not close connections: {exc}") from None
         return Disconnect(_text(event, "key"), code, reason)
+    if kind == "reauthorize":
+        return Reauthorize(_text(event, "key"))
     if kind == "ask":
         return Ask(_text(event, "key"), _number(event, "number", MAX_NUMBER))
     if kind == "answer":

@@ -45,6 +45,7 @@ from pywsapp.topics.users.events import (
     Ask,
     Disconnect,
     Parsed,
+    Reauthorize,
     Send,
     event_of,
     parse_event,
@@ -244,6 +245,17 @@ class UserService:
         self._close(disconnect, exclude)
         return acknowledgement
 
+    def reauthorize(self, key: str) -> LazyCoroutine[None]:
+        """See `UserConnections.reauthorize`."""
+        self._check_running("app.users[user].reauthorize")
+        acknowledgement = self._publish(Reauthorize(key))
+        self._reauthorize(key)
+        return acknowledgement
+
+    def _reauthorize(self, key: str) -> None:
+        for conn in self._find(key):
+            conn.reauthorize()
+
     async def count(self, key: str, seconds: float) -> int:
         """See `UserConnections.count`."""
         self._check_running("app.users[user].count")
@@ -316,6 +328,8 @@ class UserService:
                 send_prepared_to_all(connections, PreparedMessage(parsed.content), frozenset())
         elif isinstance(parsed, Disconnect):
             self._close(parsed)
+        elif isinstance(parsed, Reauthorize):
+            self._reauthorize(parsed.key)
         elif isinstance(parsed, Ask):
             found = len(self._find(parsed.key))
             if found:

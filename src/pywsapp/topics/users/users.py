@@ -127,6 +127,24 @@ class UserConnections:
         check_close(code, reason)
         return self._service.disconnect(Disconnect(self.key, int(code), reason), _frozen(exclude))
 
+    def reauthorize(self) -> LazyCoroutine[None]:
+        """Call `authorize` again for all connections of the user, in this process and in all others. Never blocks.
+
+        Change what the user may do first, for instance in the database, and call this then. Each connection drops what
+        `authorize` has answered, and unsubscribes from the topics that it may not use any more; see
+        `Connection.reauthorize`.
+
+        Returns:
+            an awaitable. Awaiting it waits until the broker has accepted the call. It need not be awaited.
+
+        Raises:
+            BrokerUnavailable: on awaiting, if the broker has not accepted it; the connections of other processes go on
+                as before.
+            OutcomeUnknown: on awaiting, if the broker may have accepted it; call it again.
+            ConfigurationError: the App does not run in this process, or the caller runs in another thread.
+        """
+        return self._service.reauthorize(self.key)
+
 
 class Users:
     """The users of an App: `app.users`.

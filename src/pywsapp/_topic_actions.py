@@ -1,0 +1,10 @@
+"""What a connection can want of a topic: the actions that `authorize` decides about."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+#: What `authorize` is asked about: receiving messages, sending them, being shown as present, reading the history.
+TopicAction = Literal["subscribe", "publish", "presence", "history"]
+
+ACTIONS: tuple[TopicAction, ...] = get_args(TopicAction)
