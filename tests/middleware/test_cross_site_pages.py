@@ -196,15 +196,27 @@ class Sites:
             ]
         )
 
+    def open(self, url: str) -> None:
+        """Open a page, again if another program has changed the network interfaces of the machine meanwhile."""
+        for _ in range(5):
+            try:
+                self.page.goto(url)
+            except sync_api.Error as exc:
+                if "ERR_NETWORK_CHANGED" not in str(exc):
+                    raise
+            else:
+                return
+        pytest.fail("the network changes all the time")
+
     def attack(self, url: str, site: str | None = None, script: str = ATTACK) -> dict[str, str]:
         """Open a page, attack the site from it, and return what the page has found."""
-        self.page.goto(url)
+        self.open(url)
         found: dict[str, str] = self.page.evaluate(script, site or self.site)
         return found
 
     def attack_from_frame(self, url: str, attributes: str) -> dict[str, str]:
         """Attack the site from a frame of a page."""
-        self.page.goto(url)
+        self.open(url)
         self.page.evaluate(f"document.body.innerHTML = `<iframe {attributes}></iframe>`")
         frame = self.page.query_selector("iframe").content_frame()
         frame.wait_for_load_state()
@@ -351,5 +363,5 @@ def test_redirects_to_the_site(sites: Sites, times: int) -> None:
 
 
 def test_elements_of_another_page_reveal_nothing(sites: Sites) -> None:
-    sites.page.goto(f"http://evil.example:{sites.evil}/")
+    sites.open(f"http://evil.example:{sites.evil}/")
     assert sites.page.evaluate(ELEMENTS, sites.site) == [[], "refused"]
