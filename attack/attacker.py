@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""The attacking process: it attacks until a line arrives, and prints what the server did.
+
+attacker.py '{"plain": 8080}' fragments bombs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from attack.control import raise_file_limit
+from attack.link import Attack, Target
+from attack.table import ATTACKS
+
+_STARTED_AT_ONCE = 20
+_PAUSE = 0.01
+
+
+async def keep_attacking(attack: Attack, target: Target) -> None:
+    """Run an attack until cancelled."""
+
+    async def attacker() -> None:
+        while True:
+            with suppress(OSError):
+                await attack.behave(target)
+            await asyncio.sleep(_PAUSE)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(attack.attackers):
+            tasks.start_soon(attacker)
+            if number % _STARTED_AT_ONCE == 0:  # more would overflow the queue of the listening socket
+                await asyncio.sleep(_PAUSE / 5)
+
+
+async def attack_until_line(names: list[str], ports: dict[str, int]) -> None:
+    """Run attacks together until a line arrives, and print what the server did to each of them."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+    targets = {name: Target(ports) for name in names}
+    print(json.dumps(names), flush=True)
+    async with anyio.create_task_group() as tasks:
+        for name, target in targets.items():
+            tasks.start_soon(keep_attacking, ATTACKS[name], target)
+        await stop.wait()
+        tally = {name: target.tally.copy() for name, target in targets.items()}
+        tasks.cancel_scope.cancel()
+    print(json.dumps(tally), flush=True)
+
+
+if __name__ == "__main__":
+    raise_file_limit()
+    asyncio.run(attack_until_line(sys.argv[2:], json.loads(sys.argv[1])))
