@@ -121,8 +121,10 @@ class Link(asyncio.Protocol):
     def abort(self, *, reset: bool = False) -> None:
         """End the connection, with a reset if wanted."""
         self._aborted = True
+        if self.ended.done():
+            return
         sock = self.transport.get_extra_info("socket")
-        if reset and sock is not None and not self.ended.done():
+        if reset and sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 

@@ -91,7 +91,7 @@ def make_app(args: argparse.Namespace) -> App:
     app.route("/async", AsyncEcho())
     app.route("/slow", SlowEcho())
     app.route("/hang", Hanging(), options=Options(handler_timeout=HANDLER_TIMEOUT))
-    app.route("/thread", Blocking())
+    app.route("/thread", Blocking(), options=Options(cancel_on_disconnect=True))
     app.http("/page", lambda _: "a page")
     app.http("/form", form, methods=["POST"])
     if args.tls:
