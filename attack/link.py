@@ -152,27 +152,44 @@ class Target:
     tally: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
-    async def connect(self, port: str = "plain") -> AsyncIterator[Link]:
-        """Connect to a port, and abort the connection at the end."""
+    async def connect(self, port: str = "plain", receive_buffer: int | None = None) -> AsyncIterator[Link]:
+        """Connect to a port, and abort the connection at the end.
+
+        Args:
+            port: the name of the port.
+            receive_buffer: bytes that the kernel keeps of what is not read; None for its default, which is megabytes.
+        """
         context = None
         if port == "tls":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: Link(self.tally), "127.0.0.1", self.ports[port], ssl=context)
+        sock = socket.socket()
+        try:
+            sock.setblocking(False)
+            if receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            await loop.sock_connect(sock, ("127.0.0.1", self.ports[port]))
+            host = "127.0.0.1" if context else None
+            _, link = await loop.create_connection(
+                lambda: Link(self.tally), sock=sock, ssl=context, server_hostname=host
+            )
+        except BaseException:
+            sock.close()
+            raise
         try:
             yield link
         finally:
             link.abort()
 
     @asynccontextmanager
-    async def upgrade(self, path: str, port: str = "plain") -> AsyncIterator[Link]:
-        """Open a WebSocket, and abort its connection at the end.
+    async def upgrade(self, path: str, port: str = "plain", receive_buffer: int | None = None) -> AsyncIterator[Link]:
+        """Open a WebSocket, and abort its connection at the end; the arguments are those of `connect`.
 
         Raises:
             ConnectionError: the server refused it.
         """
-        async with self.connect(port) as link:
+        async with self.connect(port, receive_buffer) as link:
             await link.write(request(self.ports[port], path))
             if await link.answer() != 101:
                 raise ConnectionError

@@ -24,14 +24,17 @@ def echoes(result: Result, phase: str) -> str:
 
 
 def reactions(result: Result) -> str:
-    """Return what the server did, as the attackers saw it, and what it counted."""
+    """Return what the server did, as the attackers saw it, what it counted, and how much it logged."""
     seen: Counter[str] = Counter()
     for tally in result.tally.values():
         seen.update(tally)
     parts = [f"{name}: {count:,}" for name, count in sorted(seen.items())]
     before, after = result.before.stats, result.after.stats
-    evicted = after.get("evicted_connections", 0) - before.get("evicted_connections", 0)
-    return ", ".join(parts + [f"evicted: {evicted:,}"] * bool(evicted)) or "-"
+    counted = Counter({"evicted": after.get("evicted_connections", 0), **after.get("limits", {})})
+    counted.subtract({"evicted": before.get("evicted_connections", 0), **before.get("limits", {})})
+    counted["log lines"] = result.log.count("\n")
+    parts += [f"{name}: {count:,}" for name, count in counted.items() if count > 0]
+    return ", ".join(parts) or "-"
 
 
 def back(result: Result) -> str:

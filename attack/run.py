@@ -72,8 +72,8 @@ def main() -> int:
             for fault in faults(result, latencies=not args.outcomes, outcomes=kind.is_ours):
                 print(f"    {fault}", flush=True)
                 failed = failed or kind.is_ours
-    if args.markdown is not None:
-        markdown(args.markdown, results, args.seconds)
+            if args.markdown is not None:  # after each attack: a run of all servers takes half an hour
+                markdown(args.markdown, results, args.seconds)
     return int(failed)
 
 

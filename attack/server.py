@@ -7,6 +7,7 @@ It prints its ports when it listens, and answers questions (see control.py).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -21,6 +22,8 @@ from pywsapp import App, Connection, Deflate, MessageComponent, Options, Request
 
 SLOW_SECONDS = 0.01
 BLOCKING_SECONDS = 0.05
+FEED_SECONDS = 0.02
+FEED = os.urandom(65536)
 #: What an operator sets who has handlers that can hang; there is no limit by default.
 HANDLER_TIMEOUT = 2
 
@@ -71,6 +74,14 @@ class Blocking(MessageComponent):
         time.sleep(BLOCKING_SECONDS)
 
 
+class Feed(MessageComponent):
+    """Sends each connection the same broadcasts."""
+
+    def on_open(self, conn: Connection) -> None:
+        """Subscribe it."""
+        conn.subscribe("feed")
+
+
 async def form(request: Request) -> str:
     """Read the body of a request."""
     return str(len(await request.read(65536)))
@@ -92,6 +103,8 @@ def make_app(args: argparse.Namespace) -> App:
     app.route("/slow", SlowEcho())
     app.route("/hang", Hanging(), options=Options(handler_timeout=HANDLER_TIMEOUT))
     app.route("/thread", Blocking(), options=Options(cancel_on_disconnect=True))
+    app.route("/feed", Feed())
+    app.every(FEED_SECONDS)(lambda: app.topic("feed").broadcast(FEED))
     app.http("/page", lambda _: "a page")
     app.http("/form", form, methods=["POST"])
     if args.tls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from itertools import count
 
 from attack.link import Attack, Behaviour, Target
@@ -11,15 +12,17 @@ from attack.wire import BINARY, TEXT, frame, head
 _MIB = 1 << 20
 _HOLD_SECONDS = 60
 _STUCK_SECONDS = 5
+_PAUSE_SECONDS = 3
+_RECEIVE_BUFFER = 4096
 
 
 def read_nothing(port: str) -> Behaviour:
     """Return a behaviour that asks for echoes of large messages, and never reads them."""
 
     async def behave(target: Target) -> None:
-        async with target.upgrade("/def", port) as link:
+        async with target.upgrade("/def", port, _RECEIVE_BUFFER) as link:
             link.transport.pause_reading()
-            message = frame(BINARY, bytes(60_000))
+            message = frame(BINARY, os.urandom(60_000))  # or the echo would be compressed
             while True:
                 try:
                     await asyncio.wait_for(link.write(message), _STUCK_SECONDS)
@@ -27,6 +30,15 @@ def read_nothing(port: str) -> Behaviour:
                     return
 
     return behave
+
+
+async def read_no_broadcasts(target: Target) -> None:
+    """Subscribe to a feed, and begin to read it a few seconds later."""
+    async with target.upgrade("/feed", receive_buffer=_RECEIVE_BUFFER) as link:
+        link.transport.pause_reading()
+        await asyncio.sleep(_PAUSE_SECONDS)
+        link.transport.resume_reading()
+        await link.end(5)
 
 
 _numbers = count()
@@ -52,6 +64,13 @@ ATTACKS = [
         "the same over TLS",
         frozenset({"101"}),
         server=("--tls",),
+    ),
+    Attack(
+        "read-no-broadcasts",
+        50,
+        read_no_broadcasts,
+        "subscribers of 3.2 MB/s that read nothing for 3 s",
+        frozenset({"101", "close 1013"}),
     ),
     Attack(
         "unfinished-messages",

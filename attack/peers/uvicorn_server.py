@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 import time
@@ -17,6 +18,8 @@ from attack.control import answer_questions, certificate, limit_memory, raise_fi
 
 SLOW_SECONDS = 0.01
 BLOCKING_SECONDS = 0.05
+FEED_SECONDS = 0.02
+FEED = os.urandom(65536)
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
@@ -35,6 +38,9 @@ async def app(scope: Event, receive: Receive, send: Send) -> None:
         return
     await receive()
     await send({"type": "websocket.accept"})
+    while scope["path"] == "/feed":
+        await asyncio.sleep(FEED_SECONDS)
+        await send({"type": "websocket.send", "bytes": FEED})
     while (event := await receive())["type"] == "websocket.receive":
         if scope["path"] == "/hang":
             await asyncio.get_running_loop().create_future()
