@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ _STARTED_AT_ONCE = 20
 _PAUSE = 0.01
 
 
-async def keep_attacking(attack: Attack, target: Target) -> None:
+async def keep_attacking(attack: Attack, target: Target, attackers: int) -> None:
     """Run an attack until cancelled."""
 
     async def attacker() -> None:
@@ -33,21 +34,28 @@ async def keep_attacking(attack: Attack, target: Target) -> None:
             await asyncio.sleep(_PAUSE)
 
     async with anyio.create_task_group() as tasks:
-        for number in range(attack.attackers):
+        for number in range(attackers):
             tasks.start_soon(attacker)
             if number % _STARTED_AT_ONCE == 0:  # more would overflow the queue of the listening socket
                 await asyncio.sleep(_PAUSE / 5)
 
 
-async def attack_until_line(names: list[str], ports: dict[str, int]) -> None:
-    """Run attacks together until a line arrives, and print what the server did to each of them."""
+async def attack_until_line(ports: dict[str, int], share: float, names: list[str]) -> None:
+    """Run attacks together until a line arrives, and print what the server did to each of them.
+
+    Args:
+        ports: the ports of the server by name.
+        share: the part of the attackers of each attack that attacks.
+        names: the attacks.
+    """
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
     targets = {name: Target(ports) for name in names}
     print(json.dumps(names), flush=True)
     async with anyio.create_task_group() as tasks:
         for name, target in targets.items():
-            tasks.start_soon(keep_attacking, ATTACKS[name], target)
+            attackers = math.ceil(ATTACKS[name].attackers * share)
+            tasks.start_soon(keep_attacking, ATTACKS[name], target, attackers)
         await stop.wait()
         tally = {name: target.tally.copy() for name, target in targets.items()}
         tasks.cancel_scope.cancel()
@@ -56,4 +64,4 @@ async def attack_until_line(names: list[str], ports: dict[str, int]) -> None:
 
 if __name__ == "__main__":
     raise_file_limit()
-    asyncio.run(attack_until_line(sys.argv[2:], json.loads(sys.argv[1])))
+    asyncio.run(attack_until_line(json.loads(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -70,12 +71,16 @@ class Run:
         server: its process.
         ports: its ports by name.
         seconds: how long the attack takes.
+        share: the part of the attackers of each attack that attacks.
     """
 
-    def __init__(self, attacks: Sequence[Attack], server: Child, ports: dict[str, int], seconds: float) -> None:
+    def __init__(
+        self, attacks: Sequence[Attack], server: Child, ports: dict[str, int], seconds: float, share: float
+    ) -> None:
         self._server = server
         self._ports = ports
         self._seconds = seconds
+        self._share = share
         self._quiet_seconds = min(2, max(0.5, seconds / 3))
         self.result = Result(attacks, Outcome())
 
@@ -104,8 +109,8 @@ class Run:
     async def _attack(self) -> None:
         result, over = self.result, asyncio.Event()
         names = [attack.name for attack in result.attacks]
-        ports = "{" + ", ".join(f'"{name}": {port}' for name, port in self._ports.items()) + "}"
-        async with run_child(sys.executable, HERE / "attacker.py", ports, *names, processor=-1) as attacker:
+        arguments = (json.dumps(self._ports), str(self._share), *names)
+        async with run_child(sys.executable, HERE / "attacker.py", *arguments, processor=-1) as attacker:
             await attacker.read(_START_SECONDS)
             result.outcome.phase = "during"
             new = [
@@ -116,7 +121,10 @@ class Run:
             while time.monotonic() < ends:
                 await asyncio.sleep(_LOOK_SECONDS)
                 self._watch()
-            result.tally = await attacker.ask(_ANSWER_SECONDS) or {}
+            tally = await attacker.ask(_ANSWER_SECONDS)
+            if tally is None:
+                raise RuntimeError(f"the attackers did not answer: {attacker.log()}")
+            result.tally = tally
         over.set()
         await asyncio.gather(*new)
 
@@ -144,21 +152,27 @@ class Run:
         result.after.memory = memory(self._server.pid)
 
 
-async def measure(attacks: Sequence[Attack], kind: ServerKind, seconds: float) -> Result:
+async def measure(attacks: Sequence[Attack], kind: ServerKind, seconds: float, share: float = 1) -> Result:
     """Run attacks together on a new server; return what happened.
+
+    Args:
+        attacks: the attacks.
+        kind: the server.
+        seconds: how long they take.
+        share: the part of the attackers of each attack that attacks.
 
     Raises:
         RuntimeError: the server did not start.
     """
     arguments = tuple(argument for attack in attacks for argument in attack.server)
     async with kind.run(arguments) as (server, ports):
-        run = Run(attacks, server, ports, seconds)
+        run = Run(attacks, server, ports, seconds, share)
         try:
             return await run.measure()
         finally:
             run.result.log = server.log()
 
 
-def perform(attacks: Sequence[Attack], kind: ServerKind, seconds: float) -> Result:
+def perform(attacks: Sequence[Attack], kind: ServerKind, seconds: float, share: float = 1) -> Result:
     """Run attacks as `measure` does, on an event loop of their own."""
-    return asyncio.run(measure(attacks, kind, seconds))
+    return asyncio.run(measure(attacks, kind, seconds, share))
