@@ -118,7 +118,7 @@ class Run:
                 for _ in range(NEW_CLIENTS)
             ]
             ends = time.monotonic() + self._seconds
-            while time.monotonic() < ends:
+            while time.monotonic() < ends and result.ended is None:
                 await asyncio.sleep(_LOOK_SECONDS)
                 self._watch()
             tally = await attacker.ask(_ANSWER_SECONDS)

@@ -66,7 +66,12 @@ def main() -> int:
         for attack in [ATTACKS[name] for name in args.attacks or ATTACKS]:
             if attack.ours_only and not kind.is_ours:
                 continue
-            result = perform([attack], kind, args.seconds)
+            try:
+                result = perform([attack], kind, args.seconds)
+            except (RuntimeError, TimeoutError) as exc:  # the server or the attackers did not start
+                print(f"{attack.name} failed: {exc!r}", flush=True)
+                failed = failed or kind.is_ours
+                continue
             results.setdefault(kind.name, []).append(result)
             print(row(result), flush=True)
             for fault in faults(result, latencies=not args.outcomes, outcomes=kind.is_ours):
