@@ -13,6 +13,8 @@ _BOMB = frame(BINARY, _WITHIN, rsv=COMPRESSED)
 _LARGE_BOMB = frame(BINARY, _BEYOND, rsv=COMPRESSED)
 _CUT_BOMB = cut(_WITHIN, 10, rsv=COMPRESSED)
 _CUT_LARGE_BOMB = cut(_BEYOND, 100, rsv=COMPRESSED)
+#: Seconds. To inflate 1 MB takes a millisecond or two, and 500 connections do it in the same turn of the event loop.
+_LATENCY = 3
 _SERVED = frozenset({"101"})
 _REFUSED = frozenset({"101", "close 1009"})
 
@@ -35,6 +37,7 @@ ATTACKS = [
         _SERVED,
         server=("--max-connections", "1000"),
         memory=500 * 4 * _MIB,  # the sum of SECURITY.md: an unfinished message, those that wait, and the outbox
+        latency=_LATENCY,
     ),
     Attack(
         "large-bombs-500",
@@ -44,5 +47,6 @@ ATTACKS = [
         _REFUSED,
         server=("--max-connections", "1000"),
         memory=500 * 4 * _MIB,
+        latency=_LATENCY,
     ),
 ]

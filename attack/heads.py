@@ -8,6 +8,7 @@ from attack.link import BLOCK_SIZE, Attack, Behaviour, Target
 from attack.wire import TEXT, frame, request
 
 _ENDED = frozenset({"end", "HTTP 408"})
+_TIMEOUT = 14  # Options.handshake_timeout, and 4 seconds more
 _MIB = 1 << 20
 
 
@@ -74,8 +75,8 @@ def pipelined(tail: bytes) -> Behaviour:
 
 
 ATTACKS = [
-    Attack("send-nothing", 2000, send_nothing, "connections that send nothing", _ENDED),
-    Attack("drip-heads", 500, drip_head(0.2), "requests, a byte every 200 ms", _ENDED),
+    Attack("send-nothing", 2000, send_nothing, "connections that send nothing", _ENDED, least_seconds=_TIMEOUT),
+    Attack("drip-heads", 500, drip_head(0.2), "requests, a byte every 200 ms", _ENDED, least_seconds=_TIMEOUT),
     Attack(
         "half-open-heads",
         10_000,
@@ -83,6 +84,7 @@ ATTACKS = [
         "requests, a byte every second; default limits",
         _ENDED,
         server=("--max-connections", "0"),
+        least_seconds=_TIMEOUT,
     ),
     Attack(
         "half-open-heads-limited",
@@ -91,9 +93,17 @@ ATTACKS = [
         "the same with `max_pending=1000`",
         _ENDED | {"reset"},
         server=("--max-pending", "1000"),
+        least_seconds=_TIMEOUT,
         ours_only=True,
     ),
-    Attack("drip-fields", 500, drip_fields, "requests, a header field every 50 ms, for ever", _ENDED | {"HTTP 431"}),
+    Attack(
+        "drip-fields",
+        500,
+        drip_fields,
+        "requests, a header field every 50 ms, for ever",
+        _ENDED | {"HTTP 431"},
+        least_seconds=_TIMEOUT,
+    ),
     Attack(
         "many-headers",
         50,

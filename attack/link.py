@@ -212,6 +212,8 @@ class Attack:
             seen as "reset" too: TCP resets a connection that is closed with unread data.
         server: further arguments of the server, as an operator who knows the attack sets them.
         memory: bytes that the server may take beside those before the attack.
+        latency: seconds that 99 % of the echoes of other clients may take.
+        least_seconds: how long the attack must run for the limits to end it.
         refuses: whether the server may refuse other clients meanwhile, with status 503.
         ours_only: whether the other servers have nothing that it attacks.
     """
@@ -223,5 +225,7 @@ class Attack:
     outcomes: frozenset[str]
     server: tuple[str, ...] = ()
     memory: int = 200 * 1024 * 1024
+    latency: float = 0.1
+    least_seconds: float = 0
     refuses: bool = False
     ours_only: bool = False

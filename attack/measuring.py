@@ -24,7 +24,7 @@ INTERVAL = 0.25  # seconds
 #: Bytes at which a server is killed, so that the machine survives it.
 KILLED_AT = 4 << 30
 _START_SECONDS = 30
-_ANSWER_SECONDS = 10
+_ANSWER_SECONDS = 20
 _LOOK_SECONDS = 0.05
 
 

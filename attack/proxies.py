@@ -37,6 +37,7 @@ ATTACKS = [
         "9 kinds of wrong or incomplete PROXY headers",
         frozenset({"end", "HTTP 400", "HTTP 408"}),
         server=("--proxy",),
+        least_seconds=14,  # Options.handshake_timeout, and 4 seconds more
         ours_only=True,
     )
 ]

@@ -4,7 +4,7 @@
     run.py                                  every attack, 10 seconds each, on asyncio
     run.py fragments bombs --loop uvloop    two attacks
     run.py --seconds 1 --outcomes           short runs that check outcomes and memory, but no latencies
-    run.py --server pywsapp --server websockets --server uvicorn --markdown docs/explanation/attacks.md
+    run.py --seconds 5 --server pywsapp --server websockets --server uvicorn --markdown docs/explanation/attacks.md
                                             the tables of the documentation
 
 For each attack a new server process runs on a processor of its own if there are two, and the attackers on another. The
@@ -46,7 +46,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"{', '.join(ATTACKS)}; all by default")
     parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio"], default="asyncio", help="of pywsapp")
     parser.add_argument("--server", choices=SERVERS, action="append", help="pywsapp by default; can be repeated")
-    parser.add_argument("--seconds", type=float, default=10, help="of each attack (default: 10)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10,
+        help="of each attack (default: 10); attacks that wait for a time limit take longer",
+    )
     parser.add_argument("--outcomes", action="store_true", help="check no latencies")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     args = parser.parse_args()
@@ -67,7 +72,7 @@ def main() -> int:
             if attack.ours_only and not kind.is_ours:
                 continue
             try:
-                result = perform([attack], kind, args.seconds)
+                result = perform([attack], kind, max(args.seconds, attack.least_seconds))
             except (RuntimeError, TimeoutError) as exc:  # the server or the attackers did not start
                 print(f"{attack.name} failed: {exc!r}", flush=True)
                 failed = failed or kind.is_ours

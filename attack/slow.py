@@ -71,6 +71,7 @@ ATTACKS = [
         read_no_broadcasts,
         "subscribers of 3.2 MB/s that read nothing for 3 s",
         frozenset({"101", "close 1013"}),
+        least_seconds=10,
     ),
     Attack(
         "unfinished-messages",
@@ -79,5 +80,6 @@ ATTACKS = [
         "messages of 1 MiB without the last byte, held",
         frozenset({"101", "close 1008"}),
         memory=250 * _MIB,
+        least_seconds=35,  # Options.message_timeout, and 5 seconds more
     ),
 ]
