@@ -23,7 +23,7 @@ NEW_CLIENTS = 4
 INTERVAL = 0.25  # seconds
 #: Bytes at which a server is killed, so that the machine survives it.
 KILLED_AT = 4 << 30
-_START_SECONDS = 30
+_START_SECONDS = 60
 _ANSWER_SECONDS = 20
 _LOOK_SECONDS = 0.05
 
@@ -111,7 +111,8 @@ class Run:
         names = [attack.name for attack in result.attacks]
         arguments = (json.dumps(self._ports), str(self._share), *names)
         async with run_child(sys.executable, HERE / "attacker.py", *arguments, processor=-1) as attacker:
-            await attacker.read(_START_SECONDS)
+            if await attacker.read(_START_SECONDS) is None:
+                raise RuntimeError(f"the attackers did not start: {attacker.log()}")
             result.outcome.phase = "during"
             new = [
                 asyncio.create_task(come_and_go(self._ports["plain"], INTERVAL, result.outcome, over))

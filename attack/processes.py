@@ -16,7 +16,7 @@ from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 SERVERS = ("pywsapp", "websockets", "uvicorn")
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 class Child:

@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
         "--seconds",
         type=float,
         default=10,
-        help="of each attack (default: 10); attacks that wait for a time limit take longer",
+        help="of each attack (default: 10), or longer if it waits for a timeout",
     )
     parser.add_argument("--outcomes", action="store_true", help="check no latencies")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
