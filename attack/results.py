@@ -12,8 +12,7 @@ from attack.link import Attack
 
 #: The server is back at its level with as many files and tasks more than before the attack.
 TOLERANCE = 10
-#: Seconds in which it must be back: a peer that is gone while the server does not read from it is noticed by the next
-#: ping, after `Options.ping_interval` (20 s) at most.
+#: Seconds in which it must be back: on the slowest route, peers that are gone are noticed after two pings (server.py).
 SETTLE_SECONDS = 30
 
 

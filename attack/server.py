@@ -26,6 +26,8 @@ FEED_SECONDS = 0.02
 FEED = os.urandom(65536)
 #: What an operator sets who has handlers that can hang; there is no limit by default.
 HANDLER_TIMEOUT = 2
+#: A peer that is gone while a busy handler stops reading is noticed after two pings.
+PING_INTERVAL = 5
 
 
 class Echo(MessageComponent):
@@ -102,7 +104,7 @@ def make_app(args: argparse.Namespace) -> App:
     app.route("/async", AsyncEcho())
     app.route("/slow", SlowEcho())
     app.route("/hang", Hanging(), options=Options(handler_timeout=HANDLER_TIMEOUT))
-    app.route("/thread", Blocking(), options=Options(cancel_on_disconnect=True))
+    app.route("/thread", Blocking(), options=Options(cancel_on_disconnect=True, ping_interval=PING_INTERVAL))
     app.route("/feed", Feed())
     app.every(FEED_SECONDS)(lambda: app.topic("feed").broadcast(FEED))
     app.http("/page", lambda _: "a page")
