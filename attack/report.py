@@ -110,4 +110,4 @@ def _cell(result: Result) -> str:
     lost = f", {result.outcome.lost} lost" if result.outcome.lost else ""
     rest = "" if result.settled is not None or result.ended else ", not back"
     ended = f", {result.ended.removeprefix('the server ')}" if result.ended else ""
-    return f"{echoes(result, 'during')} ms, {result.peak >> 20} MiB{lost}{rest}{ended}"
+    return f"{echoes(result, 'during')}, {result.peak >> 20} MiB{lost}{rest}{ended}"

@@ -194,5 +194,5 @@ def test_the_tables(tmp_path: Path) -> None:
     assert text.endswith("<!-- attacks: end -->\n\nMore.\n")
     assert "old" not in text
     assert "| 250 / 250 |" in text
-    assert "| pings | 250 / 250 ms, 50 MiB | 250 / 250 ms, 50 MiB |" in text
+    assert "| pings | 250 / 250, 50 MiB | 250 / 250, 50 MiB |" in text
     assert reactions(good) == "101: 3, close 1008: 2, log lines: 1"
