@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The attacking process: it attacks until a line arrives, and prints what the server did.
+"""The attacking process: it prints a line when its attacks have begun, and what the server did when a line arrives.
 
 attacker.py '{"plain": 8080}' fragments bombs
 """
@@ -22,6 +22,7 @@ from attack.table import ATTACKS
 
 _STARTED_AT_ONCE = 20
 _PAUSE = 0.01
+_BEGIN_SECONDS = 20
 
 
 async def keep_attacking(attack: Attack, target: Target, attackers: int) -> None:
@@ -40,6 +41,11 @@ async def keep_attacking(attack: Attack, target: Target, attackers: int) -> None
                 await asyncio.sleep(_PAUSE / 5)
 
 
+def has_begun(attack: Attack, target: Target) -> bool:
+    """Return whether an attack has opened its first WebSocket, if it opens any."""
+    return "101" not in attack.outcomes or target.tally["101"] > 0
+
+
 async def attack_until_line(ports: dict[str, int], share: float, names: list[str]) -> None:
     """Run attacks together until a line arrives, and print what the server did to each of them.
 
@@ -51,11 +57,14 @@ async def attack_until_line(ports: dict[str, int], share: float, names: list[str
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
     targets = {name: Target(ports) for name in names}
-    print(json.dumps(names), flush=True)
     async with anyio.create_task_group() as tasks:
         for name, target in targets.items():
             attackers = math.ceil(ATTACKS[name].attackers * share)
             tasks.start_soon(keep_attacking, ATTACKS[name], target, attackers)
+        with anyio.move_on_after(_BEGIN_SECONDS):
+            while not all(has_begun(ATTACKS[name], target) for name, target in targets.items()):  # noqa: ASYNC110
+                await asyncio.sleep(_PAUSE)  # a tally has no event
+        print(json.dumps(names), flush=True)
         await stop.wait()
         tally = {name: target.tally.copy() for name, target in targets.items()}
         tasks.cancel_scope.cancel()

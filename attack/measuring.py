@@ -99,9 +99,11 @@ class Run:
         await asyncio.sleep(self._quiet_seconds)
         result.before = await usage(self._server)
         reset_peak(self._server.pid)
+        watching = asyncio.create_task(self._keep_watching())
         await self._attack()
         result.outcome.phase = "after"
         await self._settle()
+        watching.cancel()
         result.outcome.stopping.set()
         await asyncio.gather(*clients)
         return result
@@ -110,24 +112,28 @@ class Run:
         result, over = self.result, asyncio.Event()
         names = [attack.name for attack in result.attacks]
         arguments = (json.dumps(self._ports), str(self._share), *names)
+        result.outcome.phase = "during"
+        new = [
+            asyncio.create_task(come_and_go(self._ports["plain"], INTERVAL, result.outcome, over))
+            for _ in range(NEW_CLIENTS)
+        ]
         async with run_child(sys.executable, HERE / "attacker.py", *arguments, processor=-1) as attacker:
             if await attacker.read(_START_SECONDS) is None:
                 raise RuntimeError(f"the attackers did not start: {attacker.log()}")
-            result.outcome.phase = "during"
-            new = [
-                asyncio.create_task(come_and_go(self._ports["plain"], INTERVAL, result.outcome, over))
-                for _ in range(NEW_CLIENTS)
-            ]
             ends = time.monotonic() + self._seconds
             while time.monotonic() < ends and result.ended is None:
                 await asyncio.sleep(_LOOK_SECONDS)
-                self._watch()
             tally = await attacker.ask(_ANSWER_SECONDS)
             if tally is None:
                 raise RuntimeError(f"the attackers did not answer: {attacker.log()}")
             result.tally = tally
         over.set()
         await asyncio.gather(*new)
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._watch()
 
     def _watch(self) -> None:
         """Notice the peak of the memory, and the end of the server; kill it if it takes too much."""
