@@ -82,6 +82,7 @@ class Run:
         self._seconds = seconds
         self._share = share
         self._quiet_seconds = min(2, max(0.5, seconds / 3))
+        self._ended = asyncio.Event()
         self.result = Result(attacks, Outcome())
 
     async def measure(self) -> Result:
@@ -120,9 +121,8 @@ class Run:
         async with run_child(sys.executable, HERE / "attacker.py", *arguments, processor=-1) as attacker:
             if await attacker.read(_START_SECONDS) is None:
                 raise RuntimeError(f"the attackers did not start: {attacker.log()}")
-            ends = time.monotonic() + self._seconds
-            while time.monotonic() < ends and result.ended is None:
-                await asyncio.sleep(_LOOK_SECONDS)
+            with anyio.move_on_after(self._seconds):
+                await self._ended.wait()
             tally = await attacker.ask(_ANSWER_SECONDS)
             if tally is None:
                 raise RuntimeError(f"the attackers did not answer: {attacker.log()}")
@@ -144,6 +144,8 @@ class Run:
             result.ended = f"the server was killed at {KILLED_AT >> 30} GiB"
         if result.ended is None and self._server.status is not None:
             result.ended = f"the server ended with {self._server.status}"
+        if result.ended is not None:
+            self._ended.set()
 
     async def _settle(self) -> None:
         """Wait until the server is back at its level, and at least as long as before the attack."""
