@@ -4,159 +4,86 @@
     run.py                                  every attack, 10 seconds each, on asyncio
     run.py fragments bombs --loop uvloop    two attacks
     run.py --seconds 1 --outcomes           short runs that check outcomes and memory, but no latencies
+    run.py --seconds 5 --server pywsapp --server websockets --server uvicorn --markdown docs/explanation/attacks.md
+                                            the tables of the documentation
 
-For each attack a new server process runs on a processor of its own if there are two. The clients exchange 16-byte
-messages, and others connect anew all the time. The output has the latency of their echoes, the time of their handshakes
-and the memory of the server.
+For each attack a new server process runs on a processor of its own if there are two, and the attackers on another. The
+clients exchange numbered messages before, during and after the attack, and others connect anew all the time.
 
-Exit status: 1 if a client was not served, if 1 % of the echoes took longer than 100 ms, or if the server took more than
-its memory; 2 if a server did not start.
+Exit status: 1 if a client was not served, if 1 % of the echoes took longer than 100 ms, if the server took more than
+its memory, did something to the attackers that it should not, or was not back at its level of files and tasks 15
+seconds after the attack. What another server does is a result, not a fault.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import multiprocessing
-import os
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import anyio
 
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from attack.attacks import ATTACKS, Attack, keep_attacking
-from attack.clients import Outcome, chat, come_and_go
+from benchmarks import environment
 
-CLIENTS = 100
-NEW_CLIENTS = 4
-INTERVAL = 0.25  # seconds
-MAX_LATENCY = 0.1  # seconds, of 99 % of the echoes
-#: Bytes that the server may take beside those before the attack: 4 MiB for each attacking connection, at most 50.
-MAX_MEMORY = 200 * 1024 * 1024
-_START_SECONDS = 30
+from attack.measuring import perform
+from attack.processes import SERVERS, ServerKind
+from attack.report import HEADING, markdown, row
+from attack.results import Result, faults
+from attack.table import ATTACKS
 
 
-@contextlib.contextmanager
-def running_server(loop: str) -> Iterator[tuple[int, int]]:
-    """Run the server; return its process ID and its port."""
-    script = str(Path(__file__).with_name("server.py"))
-    with subprocess.Popen([sys.executable, script, "--loop", loop], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(2)
-            pin(process.pid, 0)
-            yield process.pid, int(line)
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended with {process.returncode}")
-        finally:
-            process.kill()
+def servers(args: argparse.Namespace) -> list[ServerKind]:
+    """Return the servers to attack; those of other libraries run in the environment of the benchmarks."""
+    names = args.server or [SERVERS[0]]
+    peers = environment.peers(sys.executable) if set(names) - {SERVERS[0]} else None
+    ours = ServerKind(loop=args.loop)
+    return [ours if name == SERVERS[0] else ServerKind(name, str(peers)) for name in dict.fromkeys(names)]
 
 
-def pin(pid: int, number: int) -> None:
-    """Let a process run on one of the processors only, if there are several."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) > 1:
-        os.sched_setaffinity(pid, {processors[number]})
-
-
-def memory(pid: int) -> int:
-    """Return the resident memory of a process in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def attack_forever(name: str, port: int) -> None:
-    """Attack until the process is killed."""
-    asyncio.run(keep_attacking(ATTACKS[name], port))
-
-
-async def measure(attack: Attack, port: int, pid: int, seconds: float) -> tuple[Outcome, int]:
-    """Run the clients during an attack; return what they saw, and how much memory the server took."""
-    outcome, begin, ready = Outcome(), asyncio.Event(), asyncio.Semaphore(0)
-    tasks = [asyncio.create_task(chat(port, INTERVAL, outcome, ready, begin)) for _ in range(CLIENTS)]
-    tasks += [asyncio.create_task(come_and_go(port, INTERVAL, outcome, begin)) for _ in range(NEW_CLIENTS)]
-    with anyio.fail_after(_START_SECONDS):
-        for _ in range(CLIENTS):
-            await ready.acquire()
-    before = most = memory(pid)
-    attacker = multiprocessing.get_context("spawn").Process(target=attack_forever, args=(attack.name, port))
-    attacker.start()
-    try:
-        pin(attacker.pid or 0, -1)
-        begin.set()
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            await asyncio.sleep(0.05)
-            most = max(most, memory(pid))
-    finally:
-        attacker.kill()
-        attacker.join()
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            outcome.failures.append(f"a client failed: {result!r}")
-    await asyncio.sleep(0)  # the transports that the clients aborted end
-    return outcome, most - before
-
-
-def percentile(values: list[float], part: float) -> float:
-    """Return the value that `part` of the values do not exceed; infinity without values."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * part))] if values else float("inf")
-
-
-def faults(outcome: Outcome, grown: int, *, latencies: bool) -> list[str]:
-    """Return what was not as promised."""
-    found = sorted(set(outcome.failures))
-    if not outcome.latencies or not outcome.handshakes:
-        found.append("no client was served")
-    if latencies and percentile(outcome.latencies, 0.99) > MAX_LATENCY:
-        found.append(f"1 % of the echoes took longer than {1000 * MAX_LATENCY:g} ms")
-    if grown > MAX_MEMORY:
-        found.append(f"the server took {grown >> 20} MiB, more than {MAX_MEMORY >> 20} MiB")
-    return found
-
-
-def perform(attack: Attack, loop: str, seconds: float) -> tuple[Outcome, int]:
-    """Run one attack on a new server; return what the clients saw, and how much memory the server took in bytes."""
-    with running_server(loop) as (pid, port):
-        return asyncio.run(measure(attack, port, pid, seconds))
-
-
-def main() -> int:
-    """Run the attacks, and print a table."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"{', '.join(ATTACKS)}; all by default")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio"], default="asyncio")
-    parser.add_argument("--seconds", type=float, default=10, help="of each attack (default: 10)")
+    parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio"], default="asyncio", help="of pywsapp")
+    parser.add_argument("--server", choices=SERVERS, action="append", help="pywsapp by default; can be repeated")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10,
+        help="of each attack (default: 10), or longer if it waits for a timeout",
+    )
     parser.add_argument("--outcomes", action="store_true", help="check no latencies")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     args = parser.parse_args()
     unknown = set(args.attacks) - set(ATTACKS)
     if unknown:
         parser.error(f"there is no attack {min(unknown)!r}")
-    print(f"{'attack':22} {'echoes':>7} {'median':>9} {'99 %':>9} {'longest':>9} {'handshake':>10} {'memory':>9}")
+    return args
+
+
+def main() -> int:
+    """Run the attacks, and print a table for each server."""
+    args = arguments()
     failed = False
-    for name in args.attacks or ATTACKS:
-        outcome, grown = perform(ATTACKS[name], args.loop, args.seconds)
-        found = faults(outcome, grown, latencies=not args.outcomes)
-        times = [statistics.median(outcome.latencies or [float("inf")])]
-        times += [percentile(outcome.latencies, 0.99), percentile(outcome.latencies, 1)]
-        times.append(percentile(outcome.handshakes, 0.99))
-        cells = [f"{1000 * seconds:9.1f}" for seconds in times]
-        print(f"{name:22} {len(outcome.latencies):7}", *cells, f"{grown / (1 << 20):7.1f} MiB", flush=True)
-        for fault in found:
-            print(f"    {fault}")
-        failed = failed or bool(found)
+    results: dict[str, list[Result]] = {}
+    for kind in servers(args):
+        print(f"{kind.name}\n{HEADING}")
+        for attack in [ATTACKS[name] for name in args.attacks or ATTACKS]:
+            if attack.ours_only and not kind.is_ours:
+                continue
+            try:
+                result = perform([attack], kind, max(args.seconds, attack.least_seconds))
+            except (RuntimeError, TimeoutError) as exc:  # the server or the attackers did not start
+                print(f"{attack.name} failed: {exc!r}", flush=True)
+                failed = failed or kind.is_ours
+                continue
+            results.setdefault(kind.name, []).append(result)
+            print(row(result), flush=True)
+            for fault in faults(result, latencies=not args.outcomes, outcomes=kind.is_ours):
+                print(f"    {fault}", flush=True)
+                failed = failed or kind.is_ours
+            if args.markdown is not None:  # after each attack: a run of all servers takes half an hour
+                markdown(args.markdown, results, args.seconds)
     return int(failed)
 
 

@@ -74,6 +74,19 @@ def ensure(python: str, *, cluster: bool = False) -> Environment:
         return builder.build_for_cluster() if cluster else builder.build()
 
 
+def peers(python: str) -> Path:
+    """Return the Python of the peers; create its environment if it is missing.
+
+    Raises:
+        SetupError: it cannot be created.
+    """
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _Builder(cache, _version(python), python).peers()
+
+
 def wsload(python: str) -> Path:
     """Return the load generator; compile it if it is missing.
 
@@ -136,7 +149,7 @@ class _Builder:
     def build(self) -> Environment:
         self.directory.mkdir(exist_ok=True)
         wsload = self.wsload()
-        peers = self._peers("peers", REQUIREMENTS)
+        peers = self.peers()
         pywsapp = self._pywsapp()
         return Environment(peers, pywsapp, wsload, self._node(), self._tls(wsload, peers), self.notes)
 
@@ -144,6 +157,10 @@ class _Builder:
         self.directory.mkdir(exist_ok=True)
         peers = self._peers("cluster", CLUSTER_REQUIREMENTS)
         return Environment(peers, self._pywsapp(), self.wsload(), notes=self.notes)
+
+    def peers(self) -> Path:
+        self.directory.mkdir(exist_ok=True)
+        return self._peers("peers", REQUIREMENTS)
 
     def _peers(self, name: str, requirements: Path) -> Path:
         python = self._venv(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from pywsapp import Connection, MessageComponent, Options
 
 pytestmark = pytest.mark.anyio
 
+CONTINUATION = 0
 #: More than the kernel takes of a connection whose peer does not read.
 LARGE = bytes(range(256)) * 80_000
 OPTIONS = Options(max_outbox=2 * len(LARGE), close_timeout=GUARD)
@@ -111,3 +113,23 @@ async def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped() -> Non
         with anyio.fail_after(GUARD):
             await site.ended.wait()
     assert site.ends == [(1001, False)]
+
+
+@pytest.mark.parametrize("leave", [lambda peer: peer.disconnect(), lambda peer: peer.reset()], ids=["close", "reset"])
+@pytest.mark.parametrize("before", [0, 10_000], ids=["in a callback", "in a task"])  # a task handles many messages
+async def test_a_peer_that_breaks_the_protocol_and_leaves_is_no_error(
+    before: int, leave: Callable[[Any], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Our close frame makes the peer's system reset the connection, so that no end can be sent behind it."""
+    site = Site([], closes=False)
+    async with serving(site, OPTIONS) as server, peer_of(server) as peer:
+        await peer.open()
+        await until_blocked()
+        data = frame(TEXT) * before + frame(CONTINUATION, b"of nothing")
+        assert peer.sock.send(data) == len(data)
+        leave(peer)
+        with anyio.fail_after(GUARD):
+            await site.ended.wait()
+        await until_blocked()
+    assert site.ends == [(1002, False)]
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []

@@ -6,10 +6,12 @@ from typing import Any
 
 import anyio
 import pytest
+from support import wire
 from support.components import NeverEnding
 from support.serving import PING, PONG, TEXT, Pipe, Recorder, close_frame, frame, message_frame, serving
 from support.waiting import until_blocked
 
+from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConnectionClosed
 from pywsapp.options import Options
@@ -96,15 +98,21 @@ def test_any_received_byte_counts_as_activity(sign: bytes) -> None:
     assert pipe.conn.is_open
 
 
-async def test_a_connection_is_not_pinged_or_dropped_while_reading_is_paused() -> None:
-    gate = anyio.Event()
+class Waiting(Recorder):
+    """Waits in `on_message` until its gate opens."""
 
-    class Waiting(Recorder):
-        async def on_message(self, conn: Connection, message: Any) -> None:
-            await gate.wait()
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
 
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        await self.gate.wait()
+
+
+async def test_a_connection_is_pinged_and_not_dropped_while_a_busy_handler_stops_reading() -> None:
+    waiting = Waiting()
     async with anyio.create_task_group() as tasks:
-        pipe = Pipe(Waiting(), Options(ping_interval=20, ping_timeout=10, max_queue=2), tasks)
+        pipe = Pipe(waiting, Options(ping_interval=20, ping_timeout=10, max_queue=2), tasks)
         tick(pipe, 0)
         tick(pipe, 20)
         assert count_pings(pipe) == 1
@@ -114,17 +122,47 @@ async def test_a_connection_is_not_pinged_or_dropped_while_reading_is_paused() -
         assert pipe.lifecycle.machine.pause_causes
         for now in range(21, 200):
             tick(pipe, now)
-        assert count_pings(pipe) == 1
-        gate.set()
+        assert count_pings(pipe) == 1 + 8
+        waiting.gate.set()
         await until_blocked()
-        pipe.lifecycle.tick(200)  # the pong has arrived, but is not read yet
+        pipe.lifecycle.tick(199)  # the pong has arrived, but is not read yet
         assert pipe.conn.is_open
         await pipe.run_until_blocked()
-        tick(pipe, 218)
-        assert count_pings(pipe) == 1
-        tick(pipe, 219)
-        assert count_pings(pipe) == 2
+        tick(pipe, 199)
+        assert count_pings(pipe) == 9
+        tick(pipe, 200)
+        assert count_pings(pipe) == 10
         tasks.cancel_scope.cancel()
+
+
+async def test_without_an_interval_the_server_does_not_ping_while_a_handler_is_busy() -> None:
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(Waiting(), Options(ping_interval=None, max_queue=2), tasks)
+        pipe.send("1", "2", "3")
+        await pipe.run_until_blocked()
+        assert pipe.lifecycle.machine.pause_causes
+        for now in range(0, 1000, 10):
+            tick(pipe, now)
+        assert count_pings(pipe) == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_peer_that_is_gone_is_noticed_while_a_busy_handler_stops_reading() -> None:
+    """The event loop reads nothing, so it does not notice that the peer's system has reset the connection."""
+    waiting = Waiting()
+    options = Options(ping_interval=1000, max_queue=2, cancel_on_disconnect=True)
+    async with wire.serving(waiting, options) as server, wire.peer_of(server) as peer:
+        await peer.open()
+        await peer.send(message_frame("one") * 10)
+        await until_blocked()
+        [lifecycle] = server.runtime.connections
+        assert isinstance(lifecycle, Lifecycle)
+        assert lifecycle.machine.pause_causes
+        peer.reset()
+        for seconds in (0, 1000, 2000):
+            lifecycle.tick(anyio.current_time() + seconds)
+            await until_blocked()
+        assert waiting.names()[-1] == "close"
 
 
 def stop_reading(pipe: Pipe, size: int = 3000) -> None:

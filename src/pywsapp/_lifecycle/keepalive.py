@@ -14,8 +14,10 @@ _NEVER = float("-inf")
 class Keepalive:
     """Decides when a connection is pinged, and when its peer counts as gone.
 
-    Any byte from the peer answers a ping. While nothing is read, because the peer does not read what this side sends,
-    a pong would not be seen; then only progress of what is sent counts.
+    Any byte from the peer answers a ping. While nothing is read, a pong would not be seen. If that is because the peer
+    does not read what this side sends, only progress of what is sent counts. If it is because a handler is busy, the
+    peer is pinged and no pong is expected: the system of a peer that is gone answers with a reset, and the write of the
+    next ping fails. An event loop does not notice a reset of a socket that it does not read.
 
     Attributes:
         is_alive: whether bytes have come since the last ping; the lifecycle sets it.
@@ -53,17 +55,24 @@ class Keepalive:
         return None
 
     def tick_unread(self, now: float, unsent: int | None, options: Options) -> str | None:
-        """Return the reason of a time-out while the peer is not read, or None.
+        """Return what is due while the peer is not read: `PING`, the reason of a time-out, or None.
 
         Args:
             now: seconds of a monotonic clock.
             unsent: the bytes in a transport that takes no more; None if it takes more.
             options: the intervals.
         """
-        self._pinged, self._pong_due = now, False  # a pong would not be seen
+        interval = options.ping_interval
+        self._pong_due = False  # a pong would not be seen
+        if unsent is None and interval is not None and self._pinged != _NEVER:
+            if now - self._pinged < interval:
+                return None
+            self._pinged = now
+            return PING
+        self._pinged = now
         if unsent is None:
             return None
-        limit = (options.ping_interval or 0) + options.ping_timeout
+        limit = (interval or 0) + options.ping_timeout
         if self._unsent < 0 or unsent < self._unsent:
             self._unsent, self._stalled_since = unsent, now
         elif now - self._stalled_since >= limit:

@@ -210,7 +210,10 @@ class StateMachine:
         if self.conn.was_clean or self._peer_has_ended or can_write_eof is None:
             self.outbox.transport.close()
         elif can_write_eof():
-            self.outbox.transport.write_eof()  # type: ignore[attr-defined]
+            try:
+                self.outbox.transport.write_eof()  # type: ignore[attr-defined]
+            except OSError:  # our last frame has made a peer that is gone reset the connection
+                self.outbox.transport.close()
 
     # -- the transport ends ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._authorize import Authorize, authorizers_of
 from pywsapp._lifecycle.authorization import CACHED_FOR_EACH, MIN_CACHED, TopicAuthorization
 from pywsapp._lifecycle.error_report import await_reported
-from pywsapp._outbox.awaitables import await_all
+from pywsapp._outbox.awaitables import LazyAwaitable, await_all
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import TopicError
 
@@ -70,7 +70,7 @@ class Subscriptions:
         """
         self._check()
         result = self._call_hooks(topic, history)
-        return self._wait(result) if isinstance(result, Awaitable) else result
+        return LazyAwaitable(lambda: self._wait(result)) if isinstance(result, Awaitable) else result
 
     def _call_hooks(self, topic: Topic, history: bool) -> Any:
         return self._component.on_subscribe(self._lifecycle.conn, topic)
