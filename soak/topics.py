@@ -8,6 +8,7 @@ from itertools import count
 import anyio
 from benchmarks.fault_clients import Guest
 from benchmarks.fault_run import FaultRun
+from benchmarks.faults import AGREEMENT_SECONDS
 
 from pywsapp import ClientConnection
 from soak.world import Kind, Violation, Visitor, World, check, check_left
@@ -93,19 +94,20 @@ class Lobby:
         self._world = world
         self.guests = [Guest(f"guest {number}", topic, run.urls, run.new_rng()) for number in range(world.args.guests)]
         self.is_over = False
+        self._connected: set[Guest] = set()  # whose task runs, at least
 
     async def run(self) -> None:
         """Let guests come and leave until `is_over`; check at the end that each guest sees exactly those present."""
         rng = self._run.new_rng()
         async with anyio.create_task_group() as tasks:
             for guest in self.guests:
-                tasks.start_soon(guest.run)
+                tasks.start_soon(self._connect, guest)
             while not self.is_over:
                 await anyio.sleep(rng.uniform(0, 2 * _GUEST_SECONDS))
                 guest = rng.choice(self.guests)
-                if guest.is_stopped and guest.conn is None:
+                if guest.is_stopped and guest not in self._connected:
                     guest.is_stopped = False
-                    tasks.start_soon(guest.run)
+                    tasks.start_soon(self._connect, guest)
                 elif sum(not each.is_stopped for each in self.guests) > 2:
                     guest.stop()
                     self._world.counts["presence changes"] += 1
@@ -113,9 +115,12 @@ class Lobby:
             for guest in self.guests:
                 guest.stop()
 
-    async def _check(self) -> None:
-        from benchmarks.faults import AGREEMENT_SECONDS
+    async def _connect(self, guest: Guest) -> None:
+        self._connected.add(guest)
+        await guest.run()
+        self._connected.discard(guest)
 
+    async def _check(self) -> None:
         seconds = await self._run.seconds_until_agreement(self.guests)
         if seconds >= AGREEMENT_SECONDS:
             present = sorted(guest.name for guest in self.guests if not guest.is_stopped)
