@@ -124,7 +124,7 @@ class Soak:
             end = self._began + 60 * self.args.minutes
             await self._round(0, min(self.args.round, self.args.warm_up), warm_up=True)
             number = 0
-            while number < 2 or time.monotonic() + self.args.round < end:
+            while number < self.args.rounds or time.monotonic() + self.args.round < end:
                 number += 1
                 await self._round(number, self.args.round)
             self.phase = "stop"
@@ -322,8 +322,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--quick", action="store_true", help="two minutes")
-    add("--minutes", type=float, default=60.0, help="at least two rounds (default: %(default)s)")
+    add("--minutes", type=float, default=60.0, help="default: %(default)s")
     add("--round", type=float, default=150.0, help="seconds of faults in each round (default: %(default)s)")
+    add("--rounds", type=int, default=2, help="the least number of rounds (default: %(default)s)")
     add("--broker", choices=BROKERS, default="redis", help="none: the local bus (default: %(default)s)")
     add("--loop", choices=("asyncio", "uvloop", "trio"), default="uvloop", help="default: %(default)s")
     add("--workers", type=int, default=2, help="of each of the two servers (default: %(default)s)")
