@@ -12,6 +12,7 @@ from random import Random
 import anyio
 from attack.attacks import TEXT, frame, handshake
 
+from pywsapp import ConnectionClosed
 from soak.world import Kind, Visitor, check, check_left
 
 _SIZES = (0, 16, 125, 126, 1000, 65_535, 65_536, 100_000)
@@ -75,6 +76,8 @@ async def half_close(visitor: Visitor) -> None:
         writer.write_eof()
         with anyio.fail_after(_END_SECONDS):
             rest = await reader.read()
+        if rest[:1] == b"\x88":
+            raise ConnectionClosed(f"the server closed: {rest!r}", code=int.from_bytes(rest[2:4], "big"))
         check(rest.startswith(b"\x81\x04last"), f"half-closed connection: the server sent {rest[:20]!r}")
 
 

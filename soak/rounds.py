@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = (*echoes.KINDS, *topics.KINDS, *users.KINDS, *stores.K
 #: Seconds in which everything works again after the last fault.
 RECOVERY_SECONDS = 60.0
 #: How often each server must serve a session and a ticket before everything works again.
-_STORE_VISITS = 4
+_STORE_VISITS = 3
 
 
 class Round:
@@ -38,6 +38,9 @@ class Round:
         samples: the directory with the numbers of the workers.
         problems: where violations go.
         counts: what is counted, over all rounds.
+
+    Attributes:
+        step: what it does now.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Round:
         self.run_of_rooms = FaultRun(args, setup, path="rooms", room=f"room:{name}")
         self.world = World(args, setup, self.run_of_rooms.faults, problems, counts)
         self.lobby = Lobby(self.run_of_rooms, self.world, f"lobby:{name}")
+        self.step = "faults"
         self._samples = samples
         self._visitors = [
             Visitor(self.world, kind, self.run_of_rooms.new_rng())
@@ -69,9 +73,13 @@ class Round:
             async with anyio.create_task_group() as guests:
                 guests.start_soon(self.lobby.run)
                 await self.run_of_rooms.run_messages()
+                self.step = "recovery"
                 await self._until_recovered()
+                self.step = "presence"
                 self.lobby.is_over = True
+            self.step = "users"
             await check_users(world, Visitor(world, KINDS[0], self.run_of_rooms.new_rng()))
+            self.step = "leaving"
             world.is_over = True
         self._count_messages()
 
@@ -86,19 +94,20 @@ class Round:
         if waiting.cancelled_caught:
             problems.add(f"{RECOVERY_SECONDS:g} s after the last fault the workers do not all have their broker")
         with anyio.move_on_after(RECOVERY_SECONDS) as waiting:
-            for server in self.world.setup.servers:
-                for kind in stores.KINDS:
-                    await self._until_served(Visitor(self.world, kind, self.run_of_rooms.new_rng()), server.url)
+            async with anyio.create_task_group() as tasks:
+                for server in self.world.setup.servers:
+                    for kind in stores.KINDS:
+                        visitor = Visitor(self.world, kind, self.run_of_rooms.new_rng(), server)
+                        tasks.start_soon(self._until_served, visitor)
         if waiting.cancelled_caught:
             problems.add(f"{RECOVERY_SECONDS:g} s after the last fault sessions and tickets do not work")
         self.world.counts["longest recovery, s"] = max(
             self.world.counts["longest recovery, s"], round(time.monotonic() - began)
         )
 
-    async def _until_served(self, visitor: Visitor, url: str) -> None:
+    async def _until_served(self, visitor: Visitor) -> None:
         served = 0
         while served < _STORE_VISITS:
-            visitor.server = next(server for server in self.world.setup.servers if server.url == url)
             served = served + 1 if await visitor.visit() else 0
 
     def _has_all_workers(self) -> bool:

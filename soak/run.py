@@ -105,6 +105,7 @@ class Soak:
         self.levels = Levels(self.args.workers)
         self.table = Table(self.args.csv or self.directory / "numbers.csv")
         self.phase = "start"
+        self.rounds: list[Round] = []
         self._read_until: Counter[Path] = Counter()
         self._began = time.monotonic()
         self.seconds = 0.0
@@ -144,17 +145,17 @@ class Soak:
             every = min(getattr(args, name), seconds)
             setattr(args, name, every if not warm_up or name == "disconnect" else 0.0)
         self.phase = f"round {number}" if number else "warm-up"
-        rounds = [
+        self.rounds = [
             Round(args, group, f"{number}.{place}", self.samples, self.problems, self.counts)
             for place, group in enumerate(self.groups)
         ]
         async with anyio.create_task_group() as tasks:
-            for each in rounds:
+            for each in self.rounds:
                 tasks.start_soon(each.run)
-        for each in rounds:
+        for each in self.rounds:
             self.faults.update(each.run_of_rooms.faults.counts)
             self.injected.update(each.run_of_rooms.faults.latest)
-        self.phase = f"idle {number}"
+        self.phase, self.rounds = f"idle {number}", []
         await self._reach_level(number)
         self.check_logs()
 
@@ -182,8 +183,11 @@ class Soak:
             own = Process(-1, "clients", os.getpid(), dict(seen_from_outside(os.getpid())))
             found = self._processes()
             self.table.add(self.phase, [*found, own], stored)
-            progress(self.args, time.monotonic() - self._began, self.phase, self.counts, self.problems, found)
+            progress(self.args, time.monotonic() - self._began, self._step(), self.counts, self.problems, found)
             await anyio.sleep(self.args.interval)
+
+    def _step(self) -> str:
+        return f"{self.phase} {', '.join(each.step for each in self.rounds)}".strip()
 
     async def _reach_level(self, number: int) -> None:
         """Wait until all numbers are at their level, and add the idle point."""

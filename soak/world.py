@@ -109,15 +109,16 @@ class Visitor:
         world: what it shares with the others.
         kind: the kind of its visits.
         rng: chooses servers and actions.
+        server: the first server; a random one by default.
 
     Attributes:
         server: the server of the present visit.
     """
 
-    def __init__(self, world: World, kind: Kind, rng: random.Random) -> None:
+    def __init__(self, world: World, kind: Kind, rng: random.Random, server: Server | None = None) -> None:
         self.world = world
         self.rng = rng
-        self.server = rng.choice(world.setup.servers)
+        self.server = server or rng.choice(world.setup.servers)
         self._kind = kind
 
     async def run(self) -> None:
