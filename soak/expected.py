@@ -28,6 +28,10 @@ EXPECTED = (
     Expected("reads too slowly: .*; closing it", (), "`read_too_slowly` and RST of a client with unread messages"),
     Expected(r"RateLimit '[\w/]+' (dropped a message|closed a connection)", (), "`be_dropped`, `be_closed`"),
     Expected("has been blocking the event loop for more than", (), "other programs use the processors"),
+    Expected(
+        r"is unavailable \(TimeoutError\); RateLimit", (), "the same: a limit waits for Redis for one second only"
+    ),
+    Expected("is available again for RateLimit", (), "the end of both"),
     Expected("connections did not end in time and are aborted", ("reload",), "clients that read slowly, at a shutdown"),
     Expected("is unavailable|has been unavailable for", OUTAGES, "the broker, sessions and limits"),
     Expected("connected to .* again; this process received nothing", OUTAGES, "the broker is back"),

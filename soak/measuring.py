@@ -52,6 +52,7 @@ ZERO = (
     "awaited_subscriptions",
     "uncollectable",
     "objects Connection",
+    "objects ClientConnection",
     "objects Lifecycle",
     "objects WebSocket",
     "objects HttpConnection",
@@ -227,12 +228,15 @@ class Levels:
 
     Args:
         workers: how many workers each server has.
+        connections: how many connections to Redis the workers of all servers can have. They make some of them when
+            they need them, so the number at the first idle point is no bound.
 
     Attributes:
         points: the idle points so far.
     """
 
     workers: int
+    connections: int
     points: list[IdlePoint] = field(default_factory=list)
 
     def faults(self, point: IdlePoint) -> list[str]:
@@ -264,11 +268,13 @@ class Levels:
         if stored is None:
             return []
         found = [f"Redis keeps {key!r} for ever" for key in stored.eternal[:3]]
+        if stored.clients > self.connections:
+            found.append(f"Redis has {stored.clients} connections, more than {self.connections}")
         if stored.keys.get("other"):
             found.append(f"Redis has {stored.keys['other']} keys of no known kind")
         before = self.points[0].stored if self.points else None
         if before is not None:
-            for key in ("clients", "channels", "subscriptions"):
+            for key in ("channels", "subscriptions"):
                 now, level = getattr(stored, key), getattr(before, key)
                 if now > level:
                     found.append(f"Redis has {now} {key}, more than {level} at the first idle point")

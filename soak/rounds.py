@@ -22,6 +22,7 @@ from soak.users import check_users
 from soak.world import Kind, Problems, Visitor, World
 
 KINDS: tuple[Kind, ...] = (*echoes.KINDS, *topics.KINDS, *users.KINDS, *stores.KINDS, *slow.KINDS)
+STORE_KINDS = [kind for kind in KINDS if kind.uses_store]
 #: Seconds in which everything works again after the last fault.
 RECOVERY_SECONDS = 60.0
 #: How often each server must serve a session and a ticket before everything works again.
@@ -96,7 +97,7 @@ class Round:
         with anyio.move_on_after(RECOVERY_SECONDS) as waiting:
             async with anyio.create_task_group() as tasks:
                 for server in self.world.setup.servers:
-                    for kind in stores.KINDS:
+                    for kind in STORE_KINDS:
                         visitor = Visitor(self.world, kind, self.run_of_rooms.new_rng(), server)
                         tasks.start_soon(self._until_served, visitor)
         if waiting.cancelled_caught:

@@ -56,6 +56,7 @@ from soak import sampling
 from soak.expected import patterns
 from soak.measuring import (
     SETTLE_SECONDS,
+    ZERO,
     IdlePoint,
     Levels,
     Process,
@@ -102,7 +103,8 @@ class Soak:
     def __post_init__(self) -> None:
         self.samples = self.directory / "samples"
         self.samples.mkdir()
-        self.levels = Levels(self.args.workers)
+        stores = 5 if self.args.broker == "redis" else 3  # sessions, tickets and limits; the broker has two
+        self.levels = Levels(self.args.workers, 2 * stores * self.args.workers)
         self.table = Table(self.args.csv or self.directory / "numbers.csv")
         self.phase = "start"
         self.rounds: list[Round] = []
@@ -196,6 +198,8 @@ class Soak:
             request += 1
             sampling.request(self.samples, request)
             point = IdlePoint(await self._thorough(request), await anyio.to_thread.run_sync(ask_redis, self.store))
+            own = {key: count for key, count in sampling.objects().items() if key in ZERO}
+            point.processes.append(Process(-1, "clients", os.getpid(), own))
             found = self.levels.faults(point)
             point.seconds = time.monotonic() - began
             if not found or point.seconds > SETTLE_SECONDS:
@@ -265,6 +269,8 @@ def running(args: argparse.Namespace, directory: Path) -> Iterator[Soak]:
                 address = url.format(group.proxies[-1].address)
             if broker is store:
                 store_address = group.proxies[-1].address
+            elif network is None:
+                store_address = f"127.0.0.1:{store.port}"
             else:
                 soak.store_proxies.append(Proxy(host, store.port, delay))
                 store_address = soak.store_proxies[-1].address

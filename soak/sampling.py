@@ -23,6 +23,7 @@ from pywsapp import App
 #: Types whose objects must not outlive the clients.
 TRACKED = {
     "Connection": "pywsapp.connection.Connection",
+    "ClientConnection": "pywsapp.client.ClientConnection",
     "Lifecycle": "pywsapp._lifecycle.lifecycle.Lifecycle",
     "WebSocket": "pywsapp._protocol.websocket.WebSocket",
     "HttpConnection": "pywsapp._server.http_connection.HttpConnection",
