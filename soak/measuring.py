@@ -257,7 +257,15 @@ class Levels:
         for key in LEVEL:
             before, now = self._level(process.role, key), process.numbers.get(key, 0)
             if before is not None and now > before:
-                yield f"{key}: {name} has {now}, more than {before} at the first idle point"
+                what = f" ({self._more_tasks(process)})" if key == "tasks" else ""
+                yield f"{key}: {name} has {now}, more than {before} at the first idle point{what}"
+
+    def _more_tasks(self, process: Process) -> str:
+        """Return the names of the tasks that no process had at the first idle point."""
+        before: Counter[str] = Counter()
+        for each in self.points[0].processes:
+            before |= Counter(each.numbers.get("running", {}))
+        return ", ".join((Counter(process.numbers.get("running", {})) - before).elements())
 
     def _level(self, role: str, key: str) -> int | None:
         if not self.points:

@@ -113,6 +113,7 @@ def objects() -> dict[str, Any]:
     types = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
     return {
         "settled_blocks": blocks,
+        "running": dict(Counter(getattr(each.coro, "__qualname__", "?") for each in anyio.get_running_tasks())),
         "types": dict(types.most_common(_MOST_COMMON)),
         **{f"objects {name}": types[path] for name, path in TRACKED.items()},
     }

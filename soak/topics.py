@@ -52,6 +52,8 @@ class _Subscriber:
         self._conn.send(json.dumps({"topics": topics, "subscribe": subscribe, "number": number}))
         while True:
             answer = json.loads(await self._conn.receive())
+            if isinstance(answer, dict) and "broker_connected" in answer:  # what the server reports without a history
+                continue
             if isinstance(answer, dict):
                 check(answer == {"done": number}, f"the answer is {answer}")
                 return
