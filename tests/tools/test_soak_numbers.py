@@ -55,8 +55,16 @@ def test_what_must_not_remain_without_clients(key: str) -> None:
 def test_what_must_not_exceed_the_first_idle_point(key: str) -> None:
     levels = Levels(2, 20, [point(**{key: 30})])
     assert levels.faults(point(**{key: 30})) == []
-    (fault,) = levels.faults(point(**{key: 31}))
-    assert fault == f"{key}: worker of server 0 has 31, more than 30 at the first idle point"
+    most = 30 + LEVEL[key]
+    assert levels.faults(point(**{key: most})) == []
+    (fault,) = levels.faults(point(**{key: most + 1}))
+    assert fault.startswith(f"{key}: worker of server 0 has {most + 1}, more than 30 at the first idle point")
+
+
+def test_the_names_of_surplus_tasks() -> None:
+    levels = Levels(2, 20, [point(running={"read": 2, "run": 1})])
+    (fault,) = levels.faults(point(tasks=23, running={"read": 3, "run": 1, "ping": 2}))
+    assert fault.endswith("more than 20 at the first idle point (read, ping, ping)")
 
 
 def test_worker_that_used_less_at_first_can_use_as_much_as_the_others() -> None:
