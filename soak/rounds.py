@@ -61,7 +61,7 @@ class Round:
         self._visitors = [
             Visitor(self.world, kind, self.run_of_rooms.new_rng())
             for kind in KINDS
-            for _ in range(max(1, round(kind.visitors * args.scale)))
+            for _ in range(max(1, round(kind.visitors * float(args.scale))))
         ]
         random.Random(args.seed).shuffle(self._visitors)
 

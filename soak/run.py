@@ -338,7 +338,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--broker", choices=BROKERS, default="redis", help="none: the local bus (default: %(default)s)")
     add("--loop", choices=("asyncio", "uvloop", "trio"), default="uvloop", help="default: %(default)s")
     add("--workers", type=int, default=2, help="of each of the two servers (default: %(default)s)")
-    add("--scale", type=float, default=1.0, help="more or fewer visitors (default: %(default)s)")
+    add("--scale", type=float, default=1.0, help="more or fewer clients (default: %(default)s)")
     add("--faults", nargs="*", choices=EVERY, default=list(EVERY), help="default: all")
     add("--seed", type=int, default=1, help="seed of all random choices (default: %(default)s)")
     add("--interval", type=float, default=5.0, help="seconds between two rows of each process (default: %(default)s)")
@@ -350,11 +350,17 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     if args.quick:
         args.minutes, args.round, args.interval = 2.0, 20.0, 2.0
     # What the parts of the fault runs read.
-    args.listeners, args.publishers, args.topics, args.rate, args.guests = 12, 6, 3, 60.0, 8
+    args.topics, args.rate = scaled(3, args), 60.0 * args.scale
+    args.listeners, args.publishers, args.guests = (args.topics * count for count in (4, 2, 3))
     args.history, args.delay, args.worker_timeout, args.warm_up = HISTORY_SIZE, 0.005, 30.0, 10.0
     for name in KINDS:
         setattr(args, name, EVERY[name] if name in args.faults else 0.0)
     return args
+
+
+def scaled(count: int, args: argparse.Namespace) -> int:
+    """Return a number of clients for the size of the run, at least one."""
+    return max(1, round(count * float(args.scale)))
 
 
 def main() -> int:

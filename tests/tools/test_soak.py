@@ -15,11 +15,11 @@ from soak.report import table
 from soak.rounds import KINDS
 from soak.run import arguments, perform
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 #: Selects another event loop: SOAK_LOOP=trio make test ARGS='-k soak'
 LOOP = os.environ.get("SOAK_LOOP", "uvloop")
-SHORT = f"--minutes 0 --rounds 1 --round 5 --interval 1 --scale 0.5 --loop {LOOP} --faults reload restart disconnect"
+SHORT = f"--minutes 0 --rounds 1 --round 5 --interval 1 --scale 0.3 --loop {LOOP} --faults reload restart disconnect"
 
 
 def test_nothing_is_lost_and_nothing_leaks(tmp_path: Path) -> None:
