@@ -30,7 +30,7 @@ WORKER = {"tasks": 20, "threads": 3, "files": 18, "broker_subscriptions": 2, "se
 SUPERVISOR = {"threads": 3, "files": 10, "rss": 50 << 20}
 
 
-def point(*, redis: RedisNumbers | None = None, **changes: Any) -> IdlePoint:
+def point(*, redis: Any = None, **changes: Any) -> IdlePoint:
     """Return an idle point of a server with two workers, the first of which has other numbers."""
     processes = [
         Process(0, "supervisor", 100, SUPERVISOR),
