@@ -23,7 +23,7 @@ RECONNECT_SECONDS = 60.0
 #: Messages of each publisher after the last fault, so that a loss at the end is noticed.
 LAST_MESSAGES = 20
 #: Seconds that the processes have to agree on the users who are present.
-_AGREEMENT_SECONDS = 40.0
+GIVE_UP_SECONDS = 40.0
 RoomClient = TypeVar("RoomClient", Listener, Publisher)
 
 
@@ -169,7 +169,7 @@ class FaultRun:
             began: the start, in seconds of the monotonic clock; now by default.
         """
         began = began or time.monotonic()
-        while time.monotonic() - began < _AGREEMENT_SECONDS:
+        while time.monotonic() - began < GIVE_UP_SECONDS:
             for guest in guests:
                 if guest.conn is not None:
                     guest.present = None

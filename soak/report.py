@@ -45,8 +45,9 @@ def table(soak: Soak) -> str:
         "| what | |",
         "| --- | --: |",
     ]
-    rows = {name: f"{count:,}" for name, count in soak.counts.items() if not name.startswith("rooms: ")}
-    rows |= {name: f"{count:,}" for name, count in soak.counts.items() if name.startswith("rooms: ")}
+    rows = {"visits": f"{sum(soak.counts[kind.name] for kind in KINDS):,}"}
+    for name, count in sorted(soak.counts.items(), key=lambda item: item[0].startswith("rooms: ")):
+        rows[name] = f"{count:,}"
     rows |= {name: f"{count:,}" for name, count in sorted(soak.faults.items())}
     rows["longest time until all numbers were back, s"] = f"{max((p.seconds for p in points), default=0.0):.1f}"
     lines += [f"| {name} | {text} |" for name, text in rows.items()]

@@ -7,8 +7,7 @@ from itertools import count
 
 import anyio
 from benchmarks.fault_clients import Guest
-from benchmarks.fault_run import FaultRun
-from benchmarks.faults import AGREEMENT_SECONDS
+from benchmarks.fault_run import GIVE_UP_SECONDS, FaultRun
 
 from pywsapp import ClientConnection
 from soak.world import Kind, Violation, Visitor, World, check, check_left
@@ -124,7 +123,7 @@ class Lobby:
 
     async def _check(self) -> None:
         seconds = await self._run.seconds_until_agreement(self.guests)
-        if seconds >= AGREEMENT_SECONDS:
+        if seconds >= GIVE_UP_SECONDS:
             present = sorted(guest.name for guest in self.guests if not guest.is_stopped)
             wrong = next((g for g in self.guests if not g.is_stopped and g.present != present), None)
             self._world.problems.add(
