@@ -13,7 +13,8 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack faults bench fuzz coverage mutate lint types format lock audit compile clean services
+.PHONY: help demo test test-all conformance attack faults soak bench fuzz coverage mutate lint types format lock audit compile clean \
+	services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ attack: compile ## Attack a server while other clients use it (ARGS='fragments -
 
 faults: compile ## Kill, hang and cut off servers and brokers, and count their messages (ARGS='--broker redis --servers 2')
 	$(BIN)/python benchmarks/faults.py $(ARGS)
+
+soak: compile ## Run everything for an hour with faults, and look for leaks and losses (ARGS=--quick: two minutes)
+	$(BIN)/python soak/run.py $(ARGS)
 
 bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: everything)
 	$(or $(PYTHON),python3) benchmarks/run.py $(ARGS)

@@ -71,6 +71,8 @@ class Client(MessageComponent):
     def on_open(self, conn: Connection) -> None:
         self.conn = conn
         self.connects += 1
+        if self.is_stopped:  # `stop` found no connection to close
+            conn.close()
 
     def on_close(self, conn: Connection) -> None:
         self.conn = None

@@ -83,6 +83,7 @@ class Faults:
 
     Attributes:
         counts: how many faults of each kind there were.
+        latest: when the latest fault of each kind began, by its name, in seconds of the monotonic clock.
         accepted_meanwhile: how many messages were accepted during the faults of each kind.
         problems: what did not recover, as texts.
     """
@@ -102,6 +103,7 @@ class Faults:
         self._rng = rng
         self._broker_lock = anyio.Lock()  # the faults of the broker's process do not overlap
         self.counts: Counter[str] = Counter()
+        self.latest: dict[str, float] = {}
         self.accepted_meanwhile: Counter[str] = Counter()
         self.problems: list[str] = []
 
@@ -140,6 +142,7 @@ class Faults:
 
     def _count(self, name: str) -> None:
         self.counts[KINDS[name].counted_as] += 1
+        self.latest[name] = time.monotonic()
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -183,11 +186,12 @@ class Faults:
 
     async def replace_workers(self) -> None:
         """Have a server replace all its workers."""
-        send_signal(self._rng.choice(self._setup.servers).process.pid, signal.SIGHUP)
-        self._count("reload")
+        if victims := self._setup.victims():
+            self._count("reload")
+            send_signal(self._rng.choice(victims).process.pid, signal.SIGHUP)
 
     def _random_worker(self) -> int | None:
-        workers = self._rng.choice(self._setup.servers).workers()
+        workers = [pid for server in self._setup.victims() for pid in server.workers()]
         return self._rng.choice(workers) if workers else None
 
     # -- the broker and the network ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import anyio.to_thread
 from benchmarks.fault_clients import Guest, Listener, Publisher
 from benchmarks.fault_kinds import Faults
 from benchmarks.fault_record import TopicRecord
-from benchmarks.fault_servers import Setup
+from benchmarks.fault_servers import Setup, keeps_history
 
 #: The run ends after so many seconds without an event. It takes less if every message was delivered.
 QUIET_SECONDS = 3.0
@@ -23,7 +23,7 @@ RECONNECT_SECONDS = 60.0
 #: Messages of each publisher after the last fault, so that a loss at the end is noticed.
 LAST_MESSAGES = 20
 #: Seconds that the processes have to agree on the users who are present.
-_AGREEMENT_SECONDS = 40.0
+GIVE_UP_SECONDS = 40.0
 RoomClient = TypeVar("RoomClient", Listener, Publisher)
 
 
@@ -33,32 +33,35 @@ class FaultRun:
     Args:
         args: the options of `faults.py`.
         setup: the servers and the broker.
+        path: the path of the commands on the servers, without the first slash.
+        room: the beginning of the names of the topics.
     """
 
-    def __init__(self, args: argparse.Namespace, setup: Setup) -> None:
+    def __init__(self, args: argparse.Namespace, setup: Setup, *, path: str = "", room: str = "room") -> None:
         self.args = args
         self.setup = setup
         self.rng = random.Random(args.seed)
-        self.urls = [server.url for server in setup.servers]
-        self.records = {f"room:{number}": TopicRecord() for number in range(args.topics)}
+        self.urls = [server.url + path for server in setup.servers]
+        self.records = {f"{room}:{number}": TopicRecord() for number in range(args.topics)}
         self.listeners = self._make(Listener, "listener ", args.listeners)
         self.publishers = self._make(Publisher, "p", args.publishers)
         clients = [*self.listeners, *self.publishers]
-        self.faults = Faults(args, setup, clients, self._count_accepted, self._new_rng())
+        self.faults = Faults(args, setup, clients, self._count_accepted, self.new_rng())
         self._faults_are_over = False
 
     def _make(self, kind: type[RoomClient], name: str, count: int) -> list[RoomClient]:
-        topics, history = list(self.records.items()), self.args.broker != "rabbitmq"
+        topics, history = list(self.records.items()), keeps_history(self.args)
         clients = []
         for number in range(count):
             topic, record = topics[number % len(topics)]
-            clients.append(kind(f"{name}{number}", topic, self.urls, self._new_rng(), record, history=history))
+            clients.append(kind(f"{name}{number}", topic, self.urls, self.new_rng(), record, history=history))
         return clients
 
     def _count_accepted(self) -> int:
         return sum(len(record.accepted) for record in self.records.values())
 
-    def _new_rng(self) -> random.Random:
+    def new_rng(self) -> random.Random:
+        """Return a source of random choices that depends on the seed."""
         return random.Random(self.rng.random())
 
     async def run(self) -> list[float]:
@@ -129,12 +132,12 @@ class FaultRun:
 
     async def run_presence(self) -> list[float]:
         """Kill workers; return how many seconds it took each time until all guests received the correct list."""
-        guests = [Guest(f"guest {n}", "lobby:1", self.urls, self._new_rng()) for n in range(self.args.listeners)]
+        guests = [Guest(f"guest {n}", "lobby:1", self.urls, self.new_rng()) for n in range(self.args.listeners)]
         seconds = []
         async with anyio.create_task_group() as clients:
             for guest in guests:
                 clients.start_soon(guest.run)
-            await self._seconds_until_agreement(guests)
+            await self.seconds_until_agreement(guests)
             end = time.monotonic() + self.args.seconds
             while time.monotonic() < end:
                 seconds.append(await self._seconds_after_death(guests))
@@ -142,7 +145,7 @@ class FaultRun:
                     if guest.is_stopped:
                         guest.is_stopped = False
                         clients.start_soon(guest.run)
-                seconds.append(await self._seconds_until_agreement(guests))
+                seconds.append(await self.seconds_until_agreement(guests))
             for guest in guests:
                 guest.stop()
         return seconds
@@ -156,11 +159,17 @@ class FaultRun:
         await self.faults.kill_worker(victim)
         if self.setup.broker is not None:
             await self.faults.restart_broker()
-        return await self._seconds_until_agreement(guests, began)
+        return await self.seconds_until_agreement(guests, began)
 
-    async def _seconds_until_agreement(self, guests: list[Guest], began: float | None = None) -> float:
+    async def seconds_until_agreement(self, guests: list[Guest], began: float | None = None) -> float:
+        """Return how many seconds it takes until all guests receive the correct list of who is present.
+
+        Args:
+            guests: the guests; those that are stopped are not present.
+            began: the start, in seconds of the monotonic clock; now by default.
+        """
         began = began or time.monotonic()
-        while time.monotonic() - began < _AGREEMENT_SECONDS:
+        while time.monotonic() - began < GIVE_UP_SECONDS:
             for guest in guests:
                 if guest.conn is not None:
                     guest.present = None

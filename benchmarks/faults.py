@@ -39,7 +39,7 @@ import pytest
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from support.services import Service, rabbitmq_server, redis_server
+from support.services import Service, nats_server, rabbitmq_server, redis_server
 
 from benchmarks.fault_app import HISTORY_SIZE
 from benchmarks.fault_kinds import KINDS
@@ -54,7 +54,7 @@ from pywsapp.topics.presence.view import LEASE_SECONDS
 
 #: Seconds until all processes must agree on the users who are present: the lease, and some more.
 AGREEMENT_SECONDS = LEASE_SECONDS + 3.0
-BROKERS = ("none", "redis", "redis-volatile", "rabbitmq")
+BROKERS = ("none", "redis", "redis-volatile", "rabbitmq", "nats")
 #: Errors that a log has if messages were lost and reported.
 _LOST = "messages on .* are lost"
 
@@ -70,6 +70,9 @@ def running_broker(name: str) -> Iterator[tuple[Service | None, str]]:
     elif name == "rabbitmq":
         with rabbitmq_server() as rabbit:
             yield rabbit, "amqp://guest:guest@{}/"
+    elif name == "nats":
+        with nats_server() as nats:
+            yield nats, "nats://{}"
     elif name == "redis":
         with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
             yield redis, "redis://{}?durable=1"

@@ -91,6 +91,8 @@ ONCE = {
     "test_shared_limit.py",
     "test_signed_urls.py",
     "test_sizing.py",
+    "test_soak.py",
+    "test_soak_numbers.py",
     "test_starlette_sessions.py",
     "test_supervisor.py",
     "test_tickets.py",
@@ -116,6 +118,7 @@ ONCE_FIXTURE = "browser"
 ALONE = {
     "test_conformance.py": "it uses both processors itself",
     "test_faults.py": "it uses both processors itself",
+    "test_soak.py": "it uses both processors itself",
 }
 #: Directories whose files take the longest. They are tested first, so that both processes end at about the same time.
 FIRST = ("asgi", "process", "brokers", "demo", "deploy", "tools")

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
-from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
+from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader, until
 from support.services import Nats, free_port, nats_server
 
 from pywsapp.brokers.base import PartlyRefused
@@ -197,3 +197,22 @@ async def test_the_documented_rights_suffice_and_others_are_refused() -> None:
                 await two.connection.subscribe([topic])
         with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation for subscription"):
             await NatsBroker(url, prefix="other").connect(lambda *message: None, ["room:*"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+async def test_connecting_that_is_given_up_leaves_no_socket(nats: Nats) -> None:
+    def sockets() -> int:
+        return sum(path.is_socket() for path in Path("/proc/self/fd").iterdir())
+
+    async with peers(lambda: broker_from_url(nats.url)):
+        pass
+    before = sockets()
+    nats.freeze()
+    try:
+        for _ in range(5):
+            with anyio.move_on_after(0.05) as given_up:
+                await broker_from_url(nats.url).connect(lambda *message: None, ["room:*"])
+            assert given_up.cancelled_caught
+        await until(lambda: sockets() <= before)
+    finally:
+        nats.thaw()

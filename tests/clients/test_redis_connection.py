@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from redis.exceptions import ResponseError
 from support.outages import until
@@ -102,3 +103,15 @@ async def test_a_frozen_server_is_noticed() -> None:
             with pytest.raises(ConnectionError, match=r"no answer for 0\.5 seconds"):
                 await asyncio.wait_for(connection.execute([("GET", "key")]), 10)
     assert str(reasons[0]) == "no answer for 0.5 seconds"
+
+
+async def test_time_limit_around_closing_stays_one(redis: Redis) -> None:
+    """The cancellation of the connection's own tasks must not look like one of the task that closes it."""
+    connection = RedisConnection(RedisUrl(redis.url).new_connection(), 60, lambda _: None)
+    await connection.open()
+    await connection.execute([("PING",)])  # both tasks run
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await connection.aclose()
+    assert scope.cancelled_caught
+    await connection.aclose()

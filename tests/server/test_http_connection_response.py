@@ -16,6 +16,7 @@ from support.waiting import until_blocked
 from support.wire import Site, get, peer_of, same, secured, serving
 
 from pywsapp import App, Options, Response, Router
+from pywsapp._server import http_connection
 from pywsapp._server.http_connection import HttpConnection
 from pywsapp._server.server import Server
 from pywsapp._transports.large_write import PIECE
@@ -43,6 +44,29 @@ async def test_refused_upload_still_gets_its_answer(size: int) -> None:
         await peer.send(head + bytes(size))
         answer = await peer.response()
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        ("POST", "\r\n"),
+        ("DELETE", "Content-Length: 0\r\n\r\n"),
+        ("POST", "Content-Length: 5\r\n\r\nhello"),  # the handler does not read it
+    ],
+    ids=["no length", "no body", "body"],
+)
+@pytest.mark.parametrize("status", [200, 404])
+async def test_complete_request_does_not_delay_the_end(
+    method: str, rest: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "_LINGER_SECONDS", 600)
+    router = Router()
+    router.http("/page", lambda request: "page", methods=["POST", "DELETE"])
+    async with serving(router) as server, peer_of(server) as peer:
+        path = "/page" if status == 200 else "/other"
+        await peer.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{rest}".encode())
+        assert (await peer.response()).status == status
+        await peer.read_to_end()
 
 
 async def test_upload_is_not_read_without_end() -> None:
@@ -224,7 +248,11 @@ class SlowReader:
     [(5000, 240, False), (4000, 240, True), (100, None, False), (0, None, True)],
     ids=["263 B/s", "211 B/s", "no rate", "nothing"],
 )
-@pytest.mark.parametrize("request_", [get(), get(method="POST")], ids=["closing", "lingering"])
+@pytest.mark.parametrize(
+    "request_",
+    [get(), get(method="POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")],
+    ids=["closing", "lingering"],
+)
 async def test_reader_must_take_the_response_at_the_least_rate(
     piece: int, rate: float | None, is_dropped: bool, request_: bytes
 ) -> None:

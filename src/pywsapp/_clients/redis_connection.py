@@ -178,7 +178,10 @@ class RedisConnection:
             await self._connection.disconnect(nowait=True)
         if self._transport is not None:
             self._transport.abort()  # it would stay open until a frozen server has read everything
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            # `gather` raises the cancellation of these tasks if the caller is cancelled meanwhile, without its message.
+            # A time limit around the call would not recognise it as its own.
+            await asyncio.wait(self._tasks)
 
 
 class _Replies:

@@ -438,10 +438,7 @@ class HttpConnection:
 
     def _finish(self) -> None:
         """Close after a response, but not before the rest of the request has come."""
-        request = self._request
-        size_known = request is not None and (request.method in ("GET", "HEAD") or self._body_size > 0)
-        complete = size_known and len(self._trailing) == self._body_size and not self._discarded
-        if complete or self._reading_paused or self._has_ended:
+        if self._has_whole_request() or self._reading_paused or self._has_ended:
             self._close()
         else:
             self._enter(HttpState.LINGERING)
@@ -449,6 +446,14 @@ class HttpConnection:
             self._progress.restart()
             if not self._transport.get_write_buffer_size():
                 self._count_as_pending()
+
+    def _has_whole_request(self) -> bool:
+        """Return whether the request has arrived to its last byte, and nothing after it (RFC 9112, section 6.3)."""
+        if self._request is None or self._discarded:
+            return False
+        headers = self._request.headers
+        size = int(headers.get("content-length", "0"))  # the parser has checked it
+        return "transfer-encoding" not in headers and len(self._trailing) == size
 
     def _close(self) -> None:
         if self._state is not HttpState.CLOSING:

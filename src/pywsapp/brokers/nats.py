@@ -49,6 +49,8 @@ _PUBLISH, _SUBSCRIBE = "publish", "subscription"
 _CLOSE_SECONDS = 1.0
 _LINE_END = b"\r\n"
 _MESSAGE_STARTS = b"MSG ", b"HMSG "
+#: The event loop has no strong reference to tasks.
+_CLOSING: set[asyncio.Future[None]] = set()
 #: The upper bound of `NatsBroker.max_size`, whatever the server allows.
 _MAX_SIZE = 16 * MIB
 
@@ -216,8 +218,22 @@ class NatsConnection(BrokerConnection):
 
     async def aclose(self) -> None:
         self._lose("the connection was closed")
+        closing = asyncio.ensure_future(self._close())  # it ends the tasks and the socket if this call is cancelled
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+        await asyncio.wait({closing})
+
+    async def _close(self) -> None:
+        client = self._client
         with suppress(Exception):
-            await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
+            await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
+        # What nats-py does not end when the server does not read, or when an attempt to connect is given up.
+        for task in (client._reading_task, client._ping_interval_task, client._flusher_task):
+            if task is not None:
+                task.cancel()
+        writer = getattr(client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     def _raise_refused(self, action: str) -> None:
         """Raise what the server has refused of a call.

@@ -1,0 +1,1 @@
+"""A soak test: everything an installation lives through, for an hour, with proof that nothing leaks or is lost."""
