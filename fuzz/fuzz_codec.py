@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from harness import fuzz, instrumented
+from harness import check_text, fuzz, instrumented
 
 with instrumented():
     from pywsapp.brokers.envelope import EnvelopeError
@@ -52,8 +52,8 @@ class Broker:
         try:
             envelope = self.receiver.decode(topic, data)
         except EnvelopeError as exc:
-            assert len(str(exc)) < 300, "the text is logged, so it must be short"
-            assert self.sent.get(data, ("",))[0] != topic, "what was sent is refused"
+            check_text(exc, 300)
+            self.check_refused(topic, data)
             return
         if self.is_signed or data in self.sent:
             assert self.sent.get(data) == (topic, envelope.message), "it was not sent"
@@ -61,6 +61,9 @@ class Broker:
             novelty = self.receiver.guard.judge(envelope)
             assert (novelty is Novelty.NEXT) <= (data not in self.delivered), "it is delivered twice"
             self.delivered.add(data)
+
+    def check_refused(self, topic: str, data: bytes) -> None:
+        assert self.sent.get(data, ("",))[0] != topic, "what was sent is refused"
 
     def read_history(self, topic: str, number: int) -> None:
         """Check that an envelope is read from a history once, and not after a later one."""
@@ -111,7 +114,7 @@ def seeds() -> list[bytes]:
         b"\0\0\5hello\2\0\0\2\0\0",
         b"\1\0\5hello\1\0\1a\4\0\0\4\0\1\4\0\0",
         b"\0\1\3\xff\xfe\0\2\1\0\3\1\7",
-        b"\1\2\4\\\"\n\0\2\2\0\4\2\0",
+        b'\1\2\4\\"\n\0\2\2\0\4\2\0',
         b"\3\0\1\2\0\0\4\0\0",
         b"\0\0\0\1\0\0\2\0\1\2\1\1\3\0\50",
         b"\0\0\1a" * 10 + b"\4\0\5\4\0\6\4\0\5",

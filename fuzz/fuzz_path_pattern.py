@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from harness import fuzz, instrumented
+from harness import check_text, fuzz, instrumented
 
 with instrumented():
     from pywsapp.exceptions import ConfigurationError
@@ -26,7 +26,7 @@ def parsed(text: str) -> PathPattern | None:
     try:
         return PathPattern(text)
     except ConfigurationError as exc:
-        assert str(exc)
+        check_text(exc, 20_000)
         return None
 
 
@@ -55,7 +55,7 @@ def expected(pattern: str, path: str) -> dict[str, str] | None:
 
 
 def convert(pattern: str, values: dict[str, str]) -> dict[str, Any]:
-    types = {name: kind for name, kind in PARAMETER.findall(pattern)}
+    types = dict(PARAMETER.findall(pattern))
     return {name: {"int": int, "float": float}.get(types[name], str)(value) for name, value in values.items()}
 
 

@@ -87,7 +87,11 @@ def one_input(data: bytes) -> None:
             assert plain(load(text)) == plain(found)
             check_flask(text, value)
     text = data.decode("latin-1")
-    session = {"text": text, "bytes": data, "both": (text, [data, {f" {text}": text}, {text: ()}, Markup(text)])}
+    session: dict[str, Any] = {
+        "text": text,
+        "bytes": data,
+        "both": (text, [data, {f" {text}": text}, {text: ()}, Markup(text)]),
+    }
     for tag in (" t", " b", " d", " di", " m", " u", " t__"):
         session[tag] = {tag: text}
     written = dump_tagged(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import fuzz, instrumented, result_of
+from harness import check_status, fuzz, instrumented, result_of
 
 with instrumented():
     from pywsapp._protocol.http import parse_request
@@ -43,7 +43,7 @@ def authenticated(authenticator: TicketAuthenticator, request: Request) -> Authe
         found = authenticator(request)
         return None if found is None else result_of(found)  # type: ignore[arg-type]
     except Refuse as exc:  # InvalidCredentials is one
-        assert exc.status in (400, 401)
+        check_status(exc, 400, 401)
         return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from harness import fuzz, instrumented
+from harness import check_text, fuzz, instrumented
 
 with instrumented():
     from pywsapp.exceptions import ConfigurationError, TopicError
@@ -20,12 +20,16 @@ def name_of(text: str) -> str | None:
     try:
         name = check_name(text)
     except TopicError as exc:
-        assert len(str(exc)) < MAX_TEXT
-        assert str(exc).isprintable(), "the text is sent to clients"
+        check_text(exc, MAX_TEXT)
+        check_printable(str(exc))
         return None
     assert type(name) is str
     assert name == text
     return name
+
+
+def check_printable(text: str) -> None:
+    assert text.isprintable(), "the text is sent to clients"
 
 
 def pattern_of(text: str) -> TopicPattern | None:

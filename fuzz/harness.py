@@ -1,4 +1,4 @@
-"""What all fuzz targets share: instrumentation by atheris where it is installed, seeds, bounds, and cutting a stream."""
+"""What all fuzz targets share: instrumentation by atheris where it is installed, seeds, bounds, cutting a stream."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ def input_name(data: bytes) -> str:
 def kept_inputs(target: str) -> list[bytes]:
     """Return the inputs of a target that are kept in the repository, in the order of their names."""
     return [path.read_bytes() for path in sorted((CORPUS / target).glob("*")) if path.is_file()]
+
+
+def check_text(error: Exception, size: int) -> None:
+    """Check that the text of an error is short, because it is logged, or sent to a client."""
+    assert len(str(error)) < size, str(error)[:200]
+
+
+def check_status(refuse: Any, *statuses: int) -> None:
+    """Check the status with which a request is refused."""
+    assert refuse.status in statuses, refuse.status
 
 
 def pieces(data: bytes, cuts: bytes) -> Iterator[bytes]:
