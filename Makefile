@@ -13,8 +13,8 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack faults soak bench fuzz coverage mutate lint types format lock audit compile clean \
-	services
+.PHONY: help demo test test-all conformance attack faults soak bench fuzz sanitize coverage mutate lint types format \
+	lock audit compile clean services
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +43,11 @@ soak: compile ## Run everything for an hour with faults, and look for leaks and 
 bench: ## Compare with other servers (ARGS=--quick: five minutes, ARGS=--long: everything)
 	$(or $(PYTHON),python3) benchmarks/run.py $(ARGS)
 
-fuzz: $(VENV)/fuzz.stamp ## Run each fuzz target for FUZZ_SECONDS (default 60)
-	$(BIN)/python scripts/fuzz.py --seconds $(FUZZ_SECONDS)
+fuzz: $(VENV)/fuzz.stamp ## Run each fuzz target for FUZZ_SECONDS (default 60; ARGS=frames for one, ARGS=--minimise)
+	$(BIN)/python scripts/fuzz.py --seconds $(FUZZ_SECONDS) $(ARGS)
+
+sanitize: $(VENV)/dev.stamp ## Run tests on extension modules with AddressSanitizer and UBSan (ARGS=tests/protocol)
+	$(BIN)/python scripts/sanitize.py $(ARGS)
 
 coverage: $(VENV)/dev.stamp ## Check that the tests reach every branch of the protocol core, the values and middleware
 	@$(BIN)/coverage erase

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,7 @@ DIRECTIVES = {
     "language_level": 3,
     "annotation_typing": False,  # the .pxd declares the types; hints stay hints and allow None and subclasses
     "allow_none_for_extension_args": False,  # code that reads the size of None as bytes would read invalid memory
+    "auto_pickle": False,  # no methods that set the attributes of an object, unchecked, to what a pickle contains
     "nonecheck": True,  # for the same reason: attributes are None in an object whose `__init__` did not run
 }
 
@@ -212,7 +214,8 @@ def _compile_in(work: Path) -> int:
     except Exception as exc:
         print(exc, "there is no C compiler that finds Python.h", sep="\n")
         return MISSING_TOOLS
-    flags = [] if sys.platform == "win32" else ["-O3", "-g0"]
+    # CFLAGS again, because the last of several flags counts.
+    flags = [] if sys.platform == "win32" else ["-O3", "-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
     extensions = [
         Extension(name.replace("/", "."), [str(source.relative_to(SOURCE))], extra_compile_args=flags)
         for name, source in modules().items()

@@ -1,6 +1,7 @@
 """The same bytes have the same messages, pongs and end wherever they are cut, and those of wsproto where it is right.
 
 `receive` raises nothing, no message is larger than allowed, and the reply at the end is a frame that a peer can read.
+One difference from wsproto is intended: the text in a frame of 2 ** 62 bytes or more is not checked, as it never ends.
 """
 
 from __future__ import annotations
@@ -115,9 +116,23 @@ def compare_with_wsproto(result: Result, stream: bytes, client: bool) -> None:
         return
     expected = reference(stream, client=client)
     assert result.messages == expected.messages
-    assert end == expected.end
+    assert end == expected.end or (expected.end == (1007, False) and has_endless_frame(stream))
     if len(expected.pongs) < MAX_PENDING_PONGS:
         assert result.answers == expected.pongs
+
+
+def has_endless_frame(stream: bytes) -> bool:
+    """Return whether a frame announces 2 ** 62 bytes or more."""
+    at = 0
+    while at + 10 <= len(stream):
+        size, start = stream[at + 1] & 0x7F, at + 2
+        if size >= 126:
+            start += 2 if size == 126 else 8
+            size = int.from_bytes(stream[at + 2 : start], "big")
+        if size >= 1 << 62:
+            return True
+        at = start + (stream[at + 1] >> 7) * 4 + size
+    return False
 
 
 def seeds() -> list[bytes]:
@@ -138,6 +153,7 @@ def seeds() -> list[bytes]:
             close_frame(1014, **masked),
             close_frame(1014, b"\xff", **masked),
             frame(2, b"x", length=1 << 62, **masked),
+            frame(1, b"x", fin=False, **masked) + frame(0, b"\xff", length=1 << 62, **masked),
         ]
         found += [bytes((choice, 255, 1, 0, 0)) + stream for stream in streams]
     return found

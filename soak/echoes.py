@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import anyio
-from attack.attacks import TEXT, frame, handshake
+from attack.wire import TEXT, frame, handshake
 
 from pywsapp import ConnectionClosed
 from soak.world import Kind, Visitor, check, check_left

@@ -115,7 +115,9 @@ def _parse_entry(text: object) -> tuple[_Prefix, str]:
     except ValueError:
         network = None
     if network is None:
-        raise ConfigurationError(f"{text!r} is not an IP address or network; names are not looked up")
+        shown = repr(text)  # of a file that is no list of addresses, a line can be the whole file
+        shown = shown if len(shown) <= _MAX_TEXT else f"{shown[:_MAX_TEXT]}..."
+        raise ConfigurationError(f"{shown} is not an IP address or network; names are not looked up")
     base = int(network.network_address)
     if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
         network = IPv4Network((base & 0xFFFFFFFF, network.prefixlen - 96))

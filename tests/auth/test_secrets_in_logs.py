@@ -130,6 +130,10 @@ def test_reprs_hide_secrets() -> None:
         f"ws:localhost?token={SECRET}",
         f"http://ana:{SECRET}@localhost/x",
         f"ws://ana:{SECRET}@localhost/x",
+        f"ws:ana:{SECRET}@localhost/x",
+        f"ana:{SECRET}@localhost//x",
+        f"ws://localhost/\N{LATIN SMALL LETTER U WITH DIAERESIS}?token={SECRET}",
+        f"ws://localhost/x?a b&token={SECRET}",
     ],
 )
 def test_a_wrong_url_of_a_client_is_shown_without_its_secret(url: str) -> None:

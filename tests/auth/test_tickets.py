@@ -74,6 +74,14 @@ async def test_a_ticket_names_its_user_once(store: str) -> None:
         assert ticket != await issuer.issue("ana", origin=ORIGIN)
 
 
+@pytest.mark.parametrize("ticket", ["", "x", "\ud800", "x" * 100_000], ids=["empty", "short", "surrogate", "long"])
+async def test_any_text_is_refused_as_a_ticket(ticket: str, store: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with issuing(store) as issuer:
+        with pytest.raises(InvalidCredentials, match="not valid"):
+            await issuer.redeem(ticket, page(ORIGIN))
+    assert caplog.messages == []
+
+
 async def test_of_many_attempts_at_the_same_time_one_succeeds(store: str) -> None:
     async with issuing(store) as one, issuing(store) as two:
         other = one if store == "memory" else two

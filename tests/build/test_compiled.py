@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from pywsapp._compiled import compiled, describe
 from pywsapp._protocol import frames
+from pywsapp._protocol.prepared import PreparedMessage
 
 NAMES = sorted(name.replace("/", ".") for name in hatch_build.modules())
 BUILT = bool(hatch_build.extensions_in_place())
@@ -333,6 +336,7 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "an offset behind the contents": (ValueError, lambda: filled_buffer().since(11)),
     "a negative offset": (ValueError, lambda: filled_buffer().since(-1)),
     "data after payload()": (MemoryError, lambda: emptied_buffer().add(b"data", 0, 4, b"")),
+    "a payload of a negative size": (ValueError, lambda: extension.PayloadBuffer(-1)),
     "payload() twice": (MemoryError, lambda: emptied_buffer().payload()),
     "a buffer without __init__": (
         MemoryError,
@@ -347,6 +351,40 @@ def test_invalid_arguments_raise(what: str) -> None:
     error, call = WRONG[what]
     with pytest.raises(error):
         call()
+
+
+@compiled_build
+def test_a_buffer_that_is_initialised_again_is_empty() -> None:
+    buffer = extension.PayloadBuffer(5000)
+    buffer.add(bytes(5000), 0, 5000, b"")
+    buffer.__init__(10)
+    assert buffer.since(0) == b""
+    buffer.add(b"again", 0, 5, b"")
+    assert buffer.payload() == b"again"
+
+
+@compiled_build
+@pytest.mark.parametrize("empty", [None, "text"], ids=["none", "text"])
+def test_a_prepared_message_without_payload_raises(empty: Any) -> None:
+    message: Any = PreparedMessage.__new__(PreparedMessage)
+    with pytest.raises(TypeError):
+        message.plain_frame()
+    if empty is not None:
+        with pytest.raises(TypeError):
+            message.payload = empty
+        return
+    message.payload = empty
+    with pytest.raises(TypeError):
+        message.plain_frame()
+
+
+@compiled_build
+@pytest.mark.parametrize("kind", ["Connection", "Lifecycle", "Outbox", "PreparedMessage", "WebSocket"])
+def test_objects_have_no_methods_that_set_their_attributes_from_a_pickle(kind: str) -> None:
+    [cls] = [getattr(module, kind) for name in NAMES if hasattr(module := importlib.import_module(name), kind)][:1]
+    assert not {"__setstate_cython__", "__reduce_cython__", "__setstate__"} & set(dir(cls))
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(cls.__new__(cls))
 
 
 @compiled_build

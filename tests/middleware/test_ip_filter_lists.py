@@ -123,6 +123,13 @@ async def test_a_mistake_in_a_changed_file_keeps_the_list_from_before(
     assert await status(guarded, "192.0.2.2") == 403
 
 
+def test_a_line_that_is_no_address_is_shown_in_part(path: Path) -> None:
+    path.write_text("192.0.2.1\n" + "x" * 1_000_000)
+    with pytest.raises(ConfigurationError, match=r"'x{50,}\.\.\. is not an IP address or network") as caught:
+        IpFilter(EchoServer(), deny_file=path)
+    assert len(str(caught.value)) < 200 + len(str(path))
+
+
 @pytest.mark.anyio
 async def test_one_of_many_requests_reads_a_changed_file(
     path: Path, replace: Replace, caplog: pytest.LogCaptureFixture

@@ -199,6 +199,14 @@ def test_a_date_that_is_none(date: Any) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 -2359", "Fri, 31 Dec 9999 23:59:59 -0001"])
+def test_a_date_that_utc_does_not_have_is_read_and_cannot_be_written(date: str) -> None:
+    value = load_tagged(json.dumps({" d": date}))
+    with pytest.raises(ValueError, match="out of range"):
+        dump_tagged([value])
+
+
+@pytest.mark.once
 @given(tagged)
 def test_any_tag_is_read_or_refused(value: Any) -> None:
     with suppress(ValueError):

@@ -179,8 +179,10 @@ def _check_target(host: str, path: str) -> None:
     except ValueError as exc:
         raise ConfigurationError(f"{host!r} cannot be sent: {exc}") from None
     if not path.startswith("/") or "#" in path or not all("!" <= character <= "~" for character in path):
+        before, query, _ = path.partition("?")  # a query can have secrets
         raise ConfigurationError(
-            f"the path {path!r} must begin with a slash and be percent-encoded, without a fragment"
+            f"the path {before + query!r} must begin with a slash and be percent-encoded like its query, "
+            "without a fragment"
         )
 
 

@@ -2,15 +2,17 @@
 
 import os
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+# `len` raises TypeError for None, which other extension modules can pass; PyBytes_GET_SIZE and the like would read
+# whatever is in memory behind None.
+
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     const void *PyUnicode_DATA(object text)
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *text, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject **text, Py_ssize_t size) except -1
@@ -44,8 +46,8 @@ cdef inline void _xor(const char *source, char *target, Py_ssize_t size, const c
 
 cpdef bytes apply_mask(bytes data, bytes mask):
     """XOR a payload with its 4-byte masking key, in either direction (RFC 6455 section 5.3)."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    if PyBytes_GET_SIZE(mask) != 4:
+    cdef Py_ssize_t size = len(data)
+    if len(mask) != 4:
         raise ValueError("a masking key must have four bytes")
     cdef bytes masked = PyBytes_FromStringAndSize(NULL, size)
     _xor(PyBytes_AS_STRING(data), PyBytes_AS_STRING(masked), size, PyBytes_AS_STRING(mask))
@@ -53,7 +55,7 @@ cpdef bytes apply_mask(bytes data, bytes mask):
 
 
 cdef inline int _check(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1:
-    if start < 4 or stop < start or stop > PyBytes_GET_SIZE(data):
+    if start < 4 or stop < start or stop > len(data):
         raise ValueError("a payload must follow its masking key and lie within the data")
     return 0
 
@@ -88,6 +90,8 @@ cpdef Py_ssize_t long_size(bytes data, Py_ssize_t position) except -1:
 
     All bytes of the length must have arrived. The result for an invalid length is `WRONG_SIZE`.
     """
+    if position >= len(data):
+        raise IndexError("the frame must begin in the data")
     cdef int width = 2 if data[position + 1] & 0x7F == 126 else 8
     cdef uint64_t size = 0
     cdef Py_ssize_t at
@@ -108,6 +112,11 @@ cdef class PayloadBuffer:
     """
 
     def __init__(self, Py_ssize_t size):
+        if size < 0:
+            raise ValueError("a payload must not have a negative size")
+        Py_XDECREF(self._buffer)  # of an object that is initialised again
+        self._buffer = NULL
+        self._size = 0
         self._expected = size
         self._capacity = min(size, FIRST_CAPACITY)
         self._buffer = _new_bytes(NULL, self._capacity)
@@ -117,14 +126,14 @@ cdef class PayloadBuffer:
 
     cpdef add(self, bytes data, Py_ssize_t start, Py_ssize_t stop, bytes mask):
         """Append the bytes between `start` and `stop`, unmasked unless the mask is empty."""
-        if start < 0 or stop < start or stop > PyBytes_GET_SIZE(data):
+        if start < 0 or stop < start or stop > len(data):
             raise ValueError("a part must lie within the data")
         cdef Py_ssize_t size = stop - start
         cdef const char *source = PyBytes_AS_STRING(data) + start
         self._reserve(self._size + size)
-        if not PyBytes_GET_SIZE(mask):
+        if not len(mask):
             memcpy(PyBytes_AS_STRING(<object>self._buffer) + self._size, source, size)
-        elif PyBytes_GET_SIZE(mask) == 4:
+        elif len(mask) == 4:
             _xor(source, PyBytes_AS_STRING(<object>self._buffer) + self._size, size, PyBytes_AS_STRING(mask))
         else:
             raise ValueError("a masking key must have four bytes")
@@ -181,7 +190,7 @@ cdef inline Py_ssize_t _head_size(Py_ssize_t size) noexcept:
 
 cpdef bytes encode_frame(int first, bytes payload):
     """Return an unmasked frame, as servers send it; `first` is FIN, RSV bits and opcode."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t size = len(payload)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, _head_size(size) + size)
     memcpy(_begin_frame(frame, first, 0, size), PyBytes_AS_STRING(payload), size)
     return frame
@@ -200,9 +209,9 @@ cpdef bytes encode_text_frame(int first, str text):
     Raises:
         UnicodeEncodeError: the text has no UTF-8 form.
     """
+    cdef Py_ssize_t size = len(text)
     if not PyUnicode_IS_ASCII(text):
         return encode_frame(first, text.encode())
-    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, _head_size(size) + size)
     memcpy(_begin_frame(frame, first, 0, size), PyUnicode_DATA(text), size)
     return frame
@@ -210,7 +219,7 @@ cpdef bytes encode_text_frame(int first, str text):
 
 cpdef bytes encode_masked_frame(int first, bytes payload):
     """Return a masked frame, as clients send it, with a new unpredictable key."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t size = len(payload)
     cdef bytes mask = os.urandom(4)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, _head_size(size) + 4 + size)
     cdef char *payload_start = _begin_frame(frame, first, 0x80, size)

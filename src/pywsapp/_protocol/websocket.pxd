@@ -4,7 +4,7 @@ from pywsapp._protocol.frames cimport long_size, unmask, unmask_text
 from pywsapp._protocol.sending cimport Sender
 
 cdef object _OPEN, _CLOSING, _CLOSED
-cdef Py_ssize_t _FRAMES_A_MESSAGE
+cdef Py_ssize_t _ANY_NUMBER, _FRAMES_A_MESSAGE
 
 
 cdef class WebSocket(Sender):

@@ -157,7 +157,7 @@ class WebSocket(Sender):
             return events
         self.has_more = False
         self._inflate_budget = inflate if self.state is _OPEN else self._inflate_budget
-        self._frames_left = messages * _FRAMES_A_MESSAGE
+        self._frames_left = (messages if 0 <= messages < _ANY_NUMBER else _ANY_NUMBER) * _FRAMES_A_MESSAGE
         try:
             self._read(data, events, messages)
             if self.state is _CLOSING and self._inflate_budget <= 0:

@@ -131,9 +131,10 @@ def _parse_url(url: str) -> Target:
 
 def _shown(url: str) -> str:
     """Return a URL for a message: without its query and its user, which can be secrets."""
-    plain = url.partition("?")[0]
-    head, separator, rest = plain.partition("//")
-    return head + separator + rest.rpartition("@")[2] + ("?..." if "?" in url else "")
+    user, at, rest = url.partition("?")[0].rpartition("@")
+    scheme, separator, _ = user.partition("//")  # without slashes, what looks like a scheme can be a user
+    start = scheme + separator if separator and scheme in ("", "ws:", "wss:", "http:", "https:") else ""
+    return (start if at else "") + rest + ("?..." if "?" in url else "")
 
 
 class ClientHttpConnection:

@@ -265,7 +265,7 @@ class TicketAuthenticator(BaseTokenAuthenticator):
 
 
 def _key(ticket: str) -> str:
-    return hashlib.sha256(ticket.encode()).hexdigest()
+    return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()  # a ticket from JSON can be any text
 
 
 def _store_for(url: str) -> TicketStore:

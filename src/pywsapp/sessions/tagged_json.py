@@ -32,7 +32,7 @@ def dump_tagged(value: Any) -> str:
 
     Raises:
         TypeError: the value, or one in it, has another type.
-        ValueError: a number is not finite.
+        ValueError: a number is not finite, or a date is out of range in UTC.
         RecursionError: the value is nested too deeply.
     """
     return json.dumps(_tag(value), separators=(",", ":"), allow_nan=False)
@@ -67,9 +67,17 @@ def _tag(value: Any) -> Any:
     if isinstance(value, UUID):
         return {" u": value.hex}
     if isinstance(value, datetime):
-        moment = value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
-        return {" d": format_datetime(moment, usegmt=True)}
+        return {" d": format_datetime(_in_utc(value), usegmt=True)}
     return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=timezone.utc)
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError(f"{moment} is out of range in UTC") from None
 
 
 def _untag(value: Any) -> Any:
