@@ -10,7 +10,7 @@ import pytest
 from support.wire import running
 
 from pywsapp import App, ComponentMiddleware, ConfigurationError, MessageComponent, OriginCheck, Request, StaticFolder
-from pywsapp.auth import public
+from pywsapp.auth import Authenticated, public
 from pywsapp.component import handler
 
 
@@ -126,6 +126,15 @@ def test_a_marked_method_is_allowed() -> None:
 def test_a_route_and_its_component_cannot_both_have_a_guard(component: Any) -> None:
     with pytest.raises(ConfigurationError, match="OwnGuard and the route '/x' both have an authenticate"):
         App().route("/x", component, authenticate=guard)
+
+
+@pytest.mark.parametrize("expires_at", [float("nan"), "1767225600", True, b"1"])
+def test_an_expiry_that_is_no_time(expires_at: Any) -> None:
+    """One nan in the heap of expiries would change the order of all others."""
+    with pytest.raises(ConfigurationError, match="expires_at must be seconds"):
+        Authenticated("ana", expires_at)
+    for valid in (0, 10**400, float("inf"), None):
+        assert Authenticated("ana", valid).expires_at == valid
 
 
 # -- open routes -----------------------------------------------------------------------------------------------------

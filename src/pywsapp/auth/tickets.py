@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pywsapp._extras import import_extra
+from pywsapp._http_text import one_line
 from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
@@ -219,7 +220,7 @@ class TicketIssuer:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:
             self._logged_at = now
-            logger.warning("%s failed: %s %s", self._store.name, type(exc).__name__, exc)
+            logger.warning("%s failed: %s %s", self._store.name, type(exc).__name__, one_line(str(exc)))
         return Refuse(503, {"Retry-After": "5"}, "tickets are not available now")
 
 
