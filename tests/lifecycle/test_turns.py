@@ -140,6 +140,24 @@ async def test_messages_without_bytes_are_not_free(kind: str) -> None:
     assert component.names().count("message") in range(2, 1 + 16 + 1)
 
 
+@pytest.mark.parametrize(
+    "unit", [frame(TEXT), frame(TEXT, fin=False) + frame(CONTINUATION)], ids=["whole", "fragments"]
+)
+async def test_messages_without_bytes_that_come_one_by_one_are_not_free(unit: bytes) -> None:
+    component = Gate()
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, Options(max_queue=16), tasks)
+        for _ in range(200):
+            pipe.write(unit)
+        await pipe.run_until_blocked()
+        assert pipe.lifecycle.machine.pause_causes
+        pipe.transport.abort()
+        pipe.turn()
+        component.gate.set()
+        await component.until_called("close")
+    assert component.names().count("message") in range(2, 1 + 16 + 1)
+
+
 async def test_messages_of_the_largest_size_do_not_fill_the_queue() -> None:
     component = Gate()
     options = Options(max_queue=16, max_message_size=2000)
