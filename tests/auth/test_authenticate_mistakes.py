@@ -192,3 +192,33 @@ def test_many_open_routes_make_one_short_line(caplog: pytest.LogCaptureFixture) 
     log_guards(app.router)
     assert len(caplog.messages) == 1
     assert "and 5 more;" in caplog.text
+
+
+# -- pages of every site ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_routes_for_pages_of_every_site_are_listed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pywsapp")
+    inner = App("*")
+    inner.route("/a", MessageComponent(), allowed_origins=["*"])
+    inner.route("/b", MessageComponent(), allowed_origins=["https://a.example"])
+    app = App("*", 0)
+    app.route("/public", MessageComponent(), allowed_origins=["*"])
+    app.route("/closed", MessageComponent(), authenticate=guard)
+    app.route("/guarded", MessageComponent(), allowed_origins=["*"], authenticate=guard)
+    app.route("/own", OwnGuard(), allowed_origins=["https://a.example", "null"])
+    app.route("/session", MessageComponent(), allowed_origins=["*"], sessions="memory")
+    app.route("/open", MessageComponent(), allowed_origins=["*"], authenticate=public)
+    app.route("/both", OriginCheck(MessageComponent(), ["https://a.example"]), allowed_origins=["*"])
+    app.mount("/in", inner, authenticate=guard)
+    app.mount("/checked", OriginCheck(inner))
+    async with running(app):
+        pass
+    assert [line for line in caplog.messages if "any site" in line] == [
+        "a page of any site can connect with the cookies of your users to: /guarded (MessageComponent), "
+        "/own (OwnGuard), /session (MessageComponent), /in/a (MessageComponent); list your pages in allowed_origins in "
+        "place of '*' or 'null'",
+        "pages of any site can connect (allowed_origins has '*' or 'null'): /public (MessageComponent), "
+        "/open (MessageComponent)",
+    ]
