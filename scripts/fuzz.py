@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 FUZZ = Path(__file__).parent.parent / "fuzz"
+#: Seconds for one input. A parser that loops for ever fails then.
+INPUT_SECONDS = 10
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
         corpus = FUZZ / "corpus" / target.stem
         corpus.mkdir(parents=True, exist_ok=True)
         print(f"{target.name} for {args.seconds} s", flush=True)
-        command = [sys.executable, str(target), f"-artifact_prefix={FUZZ}/", str(corpus)]
+        command = command_of(target, corpus)
         search = [*command, f"-max_total_time={args.seconds}", "-print_final_stats=1"]
         if subprocess.call(search, env={**compiled, "PYWSAPP_PURE": "1"}) != 0:
             failed.append(target.name)
@@ -41,6 +43,12 @@ def main() -> int:
             failed.append(f"{target.name} (compiled build only)")
     print(f"failed: {' '.join(failed)}" if failed else f"{len(targets)} targets, no failure")
     return 1 if failed else 0
+
+
+def command_of(target: Path, corpus: Path) -> list[str]:
+    """Return the command that runs a target, without what says for how long."""
+    limits = f"-timeout={INPUT_SECONDS}", f"-artifact_prefix={FUZZ}/"
+    return [sys.executable, str(target), *limits, str(corpus)]
 
 
 if __name__ == "__main__":

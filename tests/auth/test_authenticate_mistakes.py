@@ -219,6 +219,6 @@ async def test_routes_for_pages_of_every_site_are_listed(caplog: pytest.LogCaptu
         "a page of any site can connect with the cookies of your users to: /guarded (MessageComponent), "
         "/own (OwnGuard), /session (MessageComponent), /in/a (MessageComponent); list your pages in allowed_origins in "
         "place of '*' or 'null'",
-        "pages of any site can connect (allowed_origins has '*' or 'null'): /public (MessageComponent), "
-        "/open (MessageComponent)",
+        "pages of any site can connect (allowed_origins has '*' or 'null'): /open (MessageComponent), "
+        "/public (MessageComponent)",
     ]
