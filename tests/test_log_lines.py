@@ -163,7 +163,7 @@ def suspects(path: Path) -> list[str]:
         if not is_call or not ast.unparse(node.func.value).endswith("logger"):  # type: ignore[attr-defined]
             continue
         text, *arguments = node.args  # type: ignore[attr-defined]
-        conversions = re.findall(r"%[^%a-z]*([a-z])", text.value) if isinstance(text, ast.Constant) else []
+        conversions = re.findall(r"%[^%a-z]*([a-z])", str(text.value)) if isinstance(text, ast.Constant) else []
         for argument, conversion in zip(arguments, conversions or "s" * len(arguments), strict=False):
             name = getattr(argument, "id", getattr(argument, "attr", ""))
             if isinstance(argument, (ast.Name, ast.Attribute)) and name in NAMES and conversion == "s":
