@@ -216,7 +216,7 @@ def test_malformed_host(value: bytes) -> None:
     st.binary(max_size=40)
     | st.tuples(
         st.sampled_from([b"h", b"h.example", b"[::1]", b"192.0.2.1", b""]),
-        st.text(alphabet="/?#@:[]\\%.,;'\" <>\t0159ah", max_size=8).map(str.encode),
+        st.text(alphabet="/?#@:[]\\%. a0", max_size=8).map(str.encode),
     ).map(b"".join)
 )
 def test_any_host_is_a_name_or_a_400(value: bytes) -> None:
