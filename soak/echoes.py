@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import anyio
-from attack.wire import TEXT, frame, handshake
+from attack.wire import TEXT, frame, request
 
 from pywsapp import ConnectionClosed
 from soak.world import Kind, Visitor, check, check_left
@@ -55,7 +55,7 @@ async def reset(visitor: Visitor) -> None:
     host, port = visitor.address()
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        head, part = handshake(port, "/echo"), visitor.rng.choice(("head", "frame", "answer"))
+        head, part = request(port, "/echo"), visitor.rng.choice(("head", "frame", "answer"))
         writer.write(head[:40] if part == "head" else head)
         if part != "head":
             await reader.readuntil(b"\r\n\r\n")
@@ -86,7 +86,7 @@ async def _raw(visitor: Visitor) -> AsyncIterator[tuple[asyncio.StreamReader, as
     host, port = visitor.address()
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(handshake(port, "/echo"))
+        writer.write(request(port, "/echo"))
         await reader.readuntil(b"\r\n\r\n")
         yield reader, writer
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pywsapp._http_text import phrase
+from pywsapp._protocol.http import encode_response
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Response
 
@@ -111,3 +112,19 @@ def test_phrases() -> None:
         "",
         "",
     ]
+
+
+def test_a_refusal_is_plain_text_of_one_message() -> None:
+    """What a client has sent can be part of the reason, and is neither HTML nor a header field."""
+    hostile = "<script>alert(1)</script>\r\nSet-Cookie: session=x\r\n\r\nHTTP/1.1 200 OK"
+    response = Response.refusal(Refuse(403, body=hostile))
+    assert response.headers == (("Content-Type", "text/plain; charset=utf-8"),)
+    assert isinstance(response.body, bytes)
+    data = encode_response(response.status, response.headers, response.body, content_length=None)
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert b"Set-Cookie" not in head
+    assert b"Content-Length: %d" % len(body) in head
+    assert body == f"{hostile}\n".encode()
+    for headers in ([("X", "a\r\nSet-Cookie: b")], [("X\r\nSet-Cookie", "b")], [("X", "a\nb")], [("X", "a\0b")]):
+        with pytest.raises(ConfigurationError):
+            encode_response(403, Refuse(403, headers).headers, b"", content_length=None)

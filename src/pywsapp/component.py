@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from typing_extensions import ParamSpec
 
+from pywsapp._http_text import one_line
 from pywsapp._protocol.handshake import UPGRADE_HEADERS
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.connection import Connection
@@ -95,11 +96,11 @@ class MessageComponent:
         with code 1008, and the reason tells the client what is wrong. `InvalidCredentials` closes it with code 4401.
         """
         if isinstance(exc, TopicError):
-            logger.info("%r asked for a topic that it cannot have: %s", conn, exc)
+            logger.info("%r asked for a topic that it cannot have: %s", conn, one_line(str(exc)))
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
             return
         if isinstance(exc, InvalidCredentials):
-            logger.info("%r sent credentials that are not valid: %s", conn, exc.body)
+            logger.info("%r sent credentials that are not valid: %s", conn, one_line(str(exc.body)))
             conn.close(CloseCode.UNAUTHENTICATED, cut_reason(str(exc.body)))
             return
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)

@@ -10,7 +10,7 @@ import pytest
 from support.wire import running
 
 from pywsapp import App, ComponentMiddleware, ConfigurationError, MessageComponent, OriginCheck, Request, StaticFolder
-from pywsapp.auth import public
+from pywsapp.auth import Authenticated, public
 from pywsapp.component import handler
 
 
@@ -128,6 +128,15 @@ def test_a_route_and_its_component_cannot_both_have_a_guard(component: Any) -> N
         App().route("/x", component, authenticate=guard)
 
 
+@pytest.mark.parametrize("expires_at", [float("nan"), "1767225600", True, b"1"])
+def test_an_expiry_that_is_no_time(expires_at: Any) -> None:
+    """One nan in the heap of expiries would change the order of all others."""
+    with pytest.raises(ConfigurationError, match="expires_at must be seconds"):
+        Authenticated("ana", expires_at)
+    for valid in (0, 10**400, float("inf"), None):
+        assert Authenticated("ana", valid).expires_at == valid
+
+
 # -- open routes -----------------------------------------------------------------------------------------------------
 
 
@@ -183,3 +192,33 @@ def test_many_open_routes_make_one_short_line(caplog: pytest.LogCaptureFixture) 
     log_guards(app.router)
     assert len(caplog.messages) == 1
     assert "and 5 more;" in caplog.text
+
+
+# -- pages of every site ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_routes_for_pages_of_every_site_are_listed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pywsapp")
+    inner = App("*")
+    inner.route("/a", MessageComponent(), allowed_origins=["*"])
+    inner.route("/b", MessageComponent(), allowed_origins=["https://a.example"])
+    app = App("*", 0)
+    app.route("/public", MessageComponent(), allowed_origins=["*"])
+    app.route("/closed", MessageComponent(), authenticate=guard)
+    app.route("/guarded", MessageComponent(), allowed_origins=["*"], authenticate=guard)
+    app.route("/own", OwnGuard(), allowed_origins=["https://a.example", "null"])
+    app.route("/session", MessageComponent(), allowed_origins=["*"], sessions="memory")
+    app.route("/open", MessageComponent(), allowed_origins=["*"], authenticate=public)
+    app.route("/both", OriginCheck(MessageComponent(), ["https://a.example"]), allowed_origins=["*"])
+    app.mount("/in", inner, authenticate=guard)
+    app.mount("/checked", OriginCheck(inner))
+    async with running(app):
+        pass
+    assert [line for line in caplog.messages if "any site" in line] == [
+        "a page of any site can connect with the cookies of your users to: /guarded (MessageComponent), "
+        "/own (OwnGuard), /session (MessageComponent), /in/a (MessageComponent); list your pages in allowed_origins in "
+        "place of '*' or 'null'",
+        "pages of any site can connect (allowed_origins has '*' or 'null'): /open (MessageComponent), "
+        "/public (MessageComponent)",
+    ]

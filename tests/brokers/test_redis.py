@@ -64,6 +64,18 @@ async def test_a_cluster_carries_messages_without_the_cluster_parameter(cluster:
         await one.expect([(topic, b"x")])
 
 
+async def test_names_that_differ_in_case_leave_no_subscription(redis: Redis) -> None:
+    topic = unique_topic("room")
+    names = [topic, topic.upper(), topic.title(), f"{topic}é", f"{topic}e\u0301"]
+    async with peers(lambda: broker(redis.url)) as (one,):
+        await one.connection.subscribe(names)
+        listed = redis.ask("PUBSUB", "NUMSUB", *[f"pywsapp:{name}" for name in names])
+        assert listed.count("\r\n:1") == len(names)
+        for name in reversed(names):
+            await one.connection.unsubscribe([name])
+        assert topic not in redis.ask("PUBSUB", "CHANNELS").lower()
+
+
 # -- URLs ------------------------------------------------------------------------------------------------------------
 
 

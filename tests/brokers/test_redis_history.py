@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -235,6 +236,39 @@ async def test_a_kill_while_the_server_writes_repeats_and_loses_nothing(place: b
                 kept = await peer.connection.read_history(topic, Position(epoch, 0), max_bytes)
                 assert kept.messages == ((1, b"me 1"), (2, b"me 2"), (3, b"you 1"), (4, b"me 3"))
             assert (await peer.connection.read_history(topic, Position(epoch, 2), 1)).messages == ((3, b"you 1"),)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", [b"HSET", b"PEXPIREAT"], ids=["HSET", "PEXPIREAT"])
+async def test_a_kill_and_a_clock_that_goes_back_repeat_nothing(place: bytes) -> None:
+    """What the kill has left of a message has a later time than the message that was published again."""
+    topic = unique_topic()
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as redis:
+
+        async def publish(number: int) -> None:
+            async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+                await peer.connection.publish([Outgoing(topic, b"%d" % number, Keep(("me", number), 100, 60))])
+
+        for number in (1, 2, 3):
+            await publish(number)
+        redis.kill()
+        (file,) = redis.directory.glob("appendonlydir/*.incr.aof")
+        written = file.read_bytes()
+        last = written.rindex(b"MULTI")
+        part = written[last : written.index(place, last) + 2]
+        later = re.sub(rb"\b(3-|3 )([0-9]{13})", lambda found: b"%b%d" % (found[1], int(found[2]) + 10_000), part)
+        assert later != part
+        file.write_bytes(written[:last] + later)
+        redis.start()
+        await publish(3)
+        redis.kill()
+        redis.start()
+        await publish(3)
+        await publish(4)
+        async with peers(lambda: broker_from_url(redis.url)) as (peer,):
+            epoch = (await peer.connection.read_history(topic, None)).position.epoch
+            kept = await peer.connection.read_history(topic, Position(epoch, 0))
+    assert kept.messages == ((1, b"1"), (2, b"2"), (3, b"3"), (4, b"4"))
 
 
 @pytest.mark.anyio

@@ -84,6 +84,23 @@ async def test_certificate_for_another_name(
             await attempt(f"wss://localhost:{app.port}/", tls=client_tls)
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+async def test_proxies_of_the_environment_are_not_used(
+    attempt: Attempt, scheme: str, monkeypatch: pytest.MonkeyPatch, server_tls: ssl.SSLContext
+) -> None:
+    """So no proxy can see a request, and none can leave out TLS."""
+    with silent() as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy"):
+            for spelt in (name, name.upper()):
+                monkeypatch.setenv(spelt, f"{scheme}://127.0.0.1:{proxy.getsockname()[1]}")
+        async with echoing(tls=server_tls) as app:
+            with pytest.raises(ssl.SSLError):  # the server itself, whose authority is not known here
+                await attempt(f"wss://localhost:{app.port}/")
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 async def test_tls_to_a_server_without(attempt: Attempt, client_tls: ssl.SSLContext) -> None:
     async with echoing() as app:
         with pytest.raises(OSError):  # noqa: PT011 - the text is the system's

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import anyio
 import pytest
-from support.protocol_peer import CONTINUATION
+from support.protocol_peer import CONTINUATION, deflated
 from support.serving import TEXT, Pipe, Recorder, close_frame, frame, message_frame, serving
 
+from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.options import Options
+from pywsapp.options import Deflate, Options
 
 pytestmark = pytest.mark.anyio
+RSV1 = 0x40
 
 FLOODS = {
     "messages": message_frame("x"),
@@ -106,6 +109,53 @@ async def test_the_queue_is_bounded_in_messages_and_bytes(size: int) -> None:
     delivered = component.names().count("message")
     # One is being handled while the queue fills up. The messages of one read can exceed the bytes.
     assert delivered in range(2, 1 + 16 + 1)
+
+
+@pytest.mark.parametrize("kind", ["empty", "compressed", "empty and compressed", "fragments"])
+async def test_messages_without_bytes_are_not_free(kind: str) -> None:
+    """A read with 10,000 of them is parsed only as far as the queue has room, while a handler is busy."""
+    unit = {
+        "empty": frame(TEXT),
+        "compressed": frame(TEXT | RSV1, deflated(b"x" * 500)),
+        "empty and compressed": frame(TEXT | RSV1, b"\0"),
+        "fragments": frame(TEXT, fin=False) + frame(CONTINUATION),
+    }[kind]
+    component, parameters = Gate(), DeflateParameters(True, True, 15, 15)
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, Options(max_queue=16, deflate=Deflate()), tasks, deflate=parameters)
+        tracemalloc.start()
+        try:
+            pipe.lifecycle.data_received(unit * 10_000)
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 60_000 + len(unit) * 10_000
+        assert pipe.lifecycle.machine.pause_causes
+        pipe.transport.abort()
+        pipe.turn()
+        component.gate.set()
+        await component.until_called("close")
+    assert component.names().count("message") in range(2, 1 + 16 + 1)
+
+
+@pytest.mark.parametrize(
+    "unit", [frame(TEXT), frame(TEXT, fin=False) + frame(CONTINUATION)], ids=["whole", "fragments"]
+)
+async def test_messages_without_bytes_that_come_one_by_one_are_not_free(unit: bytes) -> None:
+    component = Gate()
+    async with anyio.create_task_group() as tasks:
+        pipe = Pipe(component, Options(max_queue=16), tasks)
+        for _ in range(200):
+            pipe.write(unit)
+        await pipe.run_until_blocked()
+        assert pipe.lifecycle.machine.pause_causes
+        pipe.transport.abort()
+        pipe.turn()
+        component.gate.set()
+        await component.until_called("close")
+    assert component.names().count("message") in range(2, 1 + 16 + 1)
 
 
 async def test_messages_of_the_largest_size_do_not_fill_the_queue() -> None:

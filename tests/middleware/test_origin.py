@@ -162,6 +162,49 @@ def test_an_entry_allows(entry: str, origin: str, expected: bool) -> None:
     assert allows(OriginCheck(Chat(), ["first.example", entry]), origin, host="other.example") is expected
 
 
+@pytest.mark.parametrize("entry", ["https://example.com", "https://*.example.com", "example.com", "*.example.com"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.com.evil.example",
+        "https://a.example.com.evil.example",
+        "https://evil.example/.example.com",
+        "https://evil.example?.example.com",
+        "https://evil.example#.example.com",
+        "https://evil.example\\.example.com",
+        "https://evil.example:443.example.com",
+        "https://evil.example@a.example.com",
+        "https://a.example.com@evil.example",
+        "https://a.example.com:443@evil.example",
+        "https://evil.example%2f.example.com",
+        "https://evil.example .example.com",
+        "https://evil.example\t.example.com",
+        "https://.example.com",
+        "https://example.com.",
+        "https://a.example.com.",
+        "https://exampleXcom",
+        "https://a.exampleXcom",
+        "https://notexample.com",
+        "https://example.co",
+        "https://example.comm",
+        "https://*.example.com",
+        "//a.example.com",
+        "a.example.com",
+        "https:a.example.com",
+        "https:///a.example.com",
+        "https://a.example.com/",
+        "javascript://a.example.com%0aalert(1)",
+        "https://a.example.com, https://evil.example",
+        "https://a.example.com https://evil.example",
+        "",
+        "null",
+        "undefined",
+    ],
+)
+def test_tricks_with_the_ends_of_names(entry: str, origin: str) -> None:
+    assert not allows(OriginCheck(Chat(), [entry]), origin, host="other.example")
+
+
 def test_a_list_replaces_the_same_origin() -> None:
     assert not allows(OriginCheck(Chat(), ["https://a.example"]), "http://example.com", host="example.com")
 

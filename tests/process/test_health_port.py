@@ -10,13 +10,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from support.program import BACKENDS, BlockingClient, Program, every_backend
 from support.serving import GUARD
+from support.topic_bench import until as waiting_until
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers")
+from pywsapp._process import health_port
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers"),
+    pytest.mark.once,
+]
 
 SOURCE = """
 import os
@@ -75,6 +83,37 @@ def test_the_supervisor_answers_for_all_workers(run: str) -> None:
         os.kill(pids.pop(), signal.SIGSTOP)
         until(lambda: ask(health, "/health")[0] == 503)
         assert ask(health, "/health/live")[0] == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 4000,
+        b'["1", "ok", 1, 1]',
+        b'[1, "ok", null, 1]',
+        b"9" * 4000,
+        b"x" * 9000,
+    ],
+)
+async def test_what_is_no_report_ends_its_connection_only(report: bytes, tmp_path: Path) -> None:
+    reports, path = health_port._Reports(), str(tmp_path / "health")
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(reports.receive, path)
+        async with await anyio.connect_unix(path) as good, await anyio.connect_unix(path) as bad:
+            await good.send(b'[1, "ok", 2, 10]\n')
+            await bad.send(report + b"\n")
+            with anyio.fail_after(GUARD), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await bad.receive()
+            await waiting_until(lambda: reports._last)
+            assert reports.health() == ("ok", 2, 10, {"ready_workers": 1})
+        await waiting_until(lambda: not reports._last)
+        tasks.cancel_scope.cancel()
 
 
 def test_workers_that_stop_are_not_ready() -> None:

@@ -17,7 +17,7 @@ from wsproto.events import Request as WsprotoRequest
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
 from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
-from pywsapp._protocol.deflate import DeflateParameters
+from pywsapp._protocol.deflate import DeflateParameters, PerMessageDeflate
 from pywsapp._protocol.handshake import accept, accept_token, check_upgrade, choose_subprotocol
 from pywsapp._protocol.http import HeadBuffer, parse_request
 from pywsapp.exceptions import ConfigurationError, HandshakeError
@@ -357,6 +357,30 @@ def test_any_response_at_any_cut(data: bytes, cut: int) -> None:
         return None
 
     assert outcome(data[:cut], data[cut:]) == outcome(data)
+
+
+@pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
+def test_every_value_of_window_bits_is_accepted_or_refused(name: str) -> None:
+    """A value outside of 8 to 15, or one that zlib does not know, must not reach zlib."""
+    is_server = name.startswith("server")
+    config = Deflate(server_max_window_bits=12 if is_server else 15, server_no_context_takeover=False)
+    values = [*map(str, range(-20, 70)), "", "08", "015", "+9", "9.0", "1e1", "0x9", "9 9", "x", "9" * 400, '"9"', '""']
+    accepted = []
+    for value in values:
+        data = answer(sec_websocket_extensions=f"permessage-deflate; {name}={value}")
+        try:
+            result = begin(deflate=config).receive(data)
+        except HandshakeError:
+            continue
+        assert result is not None
+        assert result.deflate is not None
+        assert 9 <= result.deflate.server_max_window_bits <= 15
+        assert 9 <= result.deflate.client_max_window_bits <= 12
+        end = PerMessageDeflate(result.deflate, config, client=True)
+        assert end.compress(b"x" * 5000)
+        accepted.append(value)
+    lowest, highest = (8, 12) if is_server else (9, 15)  # ours may be wider, the server's may not
+    assert accepted == [*map(str, range(lowest, highest + 1)), '"9"']
 
 
 # -- both sides --------------------------------------------------------------------------------------------------------

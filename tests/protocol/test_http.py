@@ -5,7 +5,11 @@ Mirrors the URI, version and Host cases of rfc6455's RequestVerifierTest (Ratche
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request as WsprotoRequest
 
@@ -198,11 +202,57 @@ def test_host(value: bytes, host: str, port: int | None) -> None:
         b"[::1%25lo]",
         b"::1",
         b"h#",
+        b"h#@evil.example",
+        b"h?x",
+        b"h?@evil.example",
+        b"h@evil.example",
+        b"h:80@evil.example",
+        b"h/..",
+        b"h/@evil.example",
+        b"h\\evil.example",
+        b"[::1]@evil.example",
+        b"h%00",
+        b"h%2f",
         b"h" * 300,
     ],
 )
 def test_malformed_host(value: bytes) -> None:
     assert refused(b"GET / HTTP/1.1\r\nHost: " + value).status == 400
+
+
+@given(
+    st.binary(max_size=40)
+    | st.tuples(
+        st.sampled_from([b"h", b"h.example", b"[::1]", b"192.0.2.1", b""]),
+        st.text(alphabet="/?#@:[]\\%. a0", max_size=8).map(str.encode),
+    ).map(b"".join)
+)
+def test_any_host_is_a_name_or_a_400(value: bytes) -> None:
+    """Whatever the Host field is: no other exception, and nothing that could change a URL that it is put into."""
+    head = b"GET /chat HTTP/1.1\r\nHost: " + value
+    status, request = 0, None
+    try:
+        request = parse(head)
+    except Refuse as exc:
+        status = exc.status
+    if request is None:
+        assert status in (400, 431)
+        return
+    name = f"[{request.host}]" if ":" in request.host else request.host
+    parts = urlsplit(f"https://{name}{'' if request.port is None else f':{request.port}'}/chat")
+    assert (parts.hostname, parts.port, parts.path, parts.query) == (request.host, request.port, "/chat", "")
+    assert parts.username is None
+
+
+def test_a_path_is_no_host_and_no_query() -> None:
+    for target, path, query in (
+        (b"//evil.example/x", "//evil.example/x", ""),
+        (b"/@evil.example", "/@evil.example", ""),
+        (b"/%3F%23%40x", "/?#@x", ""),
+        (b"/x?a=/?@b", "/x", "a=/?@b"),
+    ):
+        request = parse(b"GET " + target + b" HTTP/1.1\r\nHost: h")
+        assert (request.path, request.query_string, request.host) == (path, query, "h")
 
 
 def test_wsproto_c1_a_non_ascii_host_is_refused() -> None:

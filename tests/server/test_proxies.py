@@ -206,6 +206,18 @@ async def test_without_a_header_the_connection_is_closed_at_once(junk: bytes, ca
     assert record.levelname == "DEBUG"
 
 
+@pytest.mark.parametrize("second", [V1, V2, b"PROXY UNKNOWN\r\n"], ids=["v1", "v2", "unknown"])
+@pytest.mark.parametrize("first", [V1, V2], ids=["v1", "v2"])
+async def test_a_second_header_is_refused(first: bytes, second: bytes) -> None:
+    """It comes from the client, who could name any address in it."""
+    async with running(made(proxy_protocol=True)) as app:
+        for cut in (0, len(second)):
+            async with peer_of(app) as peer:
+                await peer.send(first + second[:cut])
+                await peer.send(second[cut:] + get())
+                assert (await peer.response()).status == 400
+
+
 async def test_a_header_must_come_in_time() -> None:
     async with running(made(proxy_protocol=True, options=Options(handshake_timeout=0.2))) as app:
         for part in b"", V2[:10]:

@@ -182,6 +182,9 @@ class Host:
 
     discard = user_changed = disconnected
 
+    def exceeded(self, limit: str, conn: Any) -> None:
+        self._act()
+
 
 class Component(MessageComponent):
     """A component whose methods use the connection, and return or raise anything."""

@@ -13,7 +13,7 @@ from support.topic_rooms import Rooms, running
 from pywsapp import Options, PresenceDiff
 from pywsapp.brokers.base import MIB, Outgoing
 from pywsapp.brokers.envelope import Envelope, encode_envelope
-from pywsapp.topics.presence.events import MAX_META_BYTES, MAX_PROCESSES, PART, Event
+from pywsapp.topics.presence.events import MAX_META_BYTES, MAX_PROCESSES, PART, PROCESS_BYTES, Event
 from pywsapp.topics.presence.view import LEASE_SECONDS, PresenceView
 
 GOOD = [1.0, 1, None]
@@ -96,6 +96,27 @@ def test_the_memory_of_users_of_others_is_bounded_and_counted_about_right(meta: 
     assert 0 < len(one.present("t")) == 10 * PART - one.left_out
 
 
+def test_processes_without_users_count_as_well() -> None:
+    one = view(MIB)
+    names = [f"room {number}" for number in range(100)]
+    for name in names:
+        one.open(name, settled=True)
+    tracemalloc.start()
+    for number in range(100):
+        for name in names:
+            assert one.receive(name, f"process {number}", state(), 1.0)
+    one.tick(1.0)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 1.5 * MIB
+    assert 0.9 * MIB < one._size <= MIB
+    assert one.left_out == 100 * 100 - one._size // PROCESS_BYTES
+    one.tick(LEASE_SECONDS + 2)
+    assert one._size == 0
+    assert one.receive(names[0], "another", state(ana=GOOD), 20.0)
+    assert set(one.present(names[0])) == {"ana"}
+
+
 def test_users_that_leave_make_room() -> None:
     one = view(5000)
     for number in range(20):
@@ -107,7 +128,7 @@ def test_users_that_leave_make_room() -> None:
     assert len(one.present("t")) == 6
     assert one.receive("t", "another", state(ana=GOOD), 1.0)
     assert set(one.present("t")) == {"ana"}
-    assert 0 < one._size < 600
+    assert 0 < one._size < 600 + PROCESS_BYTES
     one.receive("t", "third", state(bea=GOOD), 1.0)
     one.tick(LEASE_SECONDS + 2)
     assert (one.present("t"), one._size) == ({}, 0)
@@ -132,7 +153,7 @@ async def test_invalid_events_and_users_that_are_left_out_are_counted_and_logged
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Bench()
-    rooms = Rooms(broker, options=Options(max_presence_bytes=1000))
+    rooms = Rooms(broker, options=Options(max_presence_bytes=1000 + PROCESS_BYTES))
     diffs: list[PresenceDiff] = []
     rooms.app.on_presence("t")(lambda topic, diff: diffs.append(diff))
     async with running(rooms) as clients:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from typing import Any
 
 import anyio
@@ -194,6 +195,25 @@ async def test_a_connection_that_logs_in_afterwards_stays_open() -> None:
         conn.refresh_user("ana")
         await members.user().send("hello")
         await expect(client, "hello")
+
+
+async def test_a_long_key_is_remembered_in_few_bytes() -> None:
+    long, slow = "x" * 5000, Slow()
+    members, other = Members(broker := MemoryBroker(), authenticate=slow), Members(broker)
+    async with running(members, other), anyio.create_task_group() as tasks:
+        tasks.start_soon(expect_refused, members, long, 401)
+        await until(lambda: slow.asked == 1)
+        await other.user(long).disconnect()
+        await until(lambda: members.app.topics.users._remembered)
+        slow.go.set()
+    service = other.app.topics.users
+    tracemalloc.start()
+    for number in range(100):
+        service._remember(f"{number}" + "x" * 100_000, 4000, "")
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 100_000
+    assert len(service._remembered) == 100
 
 
 async def test_disconnects_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.tls_reload import ReloadingTls
 from pywsapp._version import __version__
 from pywsapp.component import MessageComponent
-from pywsapp.routing.guards import log_guards
+from pywsapp.routing.guards import log_guards, log_origins
 
 logger = logging.getLogger("pywsapp")
 
@@ -37,6 +37,7 @@ def announce(
     hint = f" ({hint})" if (hint := build_hint()) else ""
     logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
     log_guards(component)
+    log_origins(component)
     _log_certificates([listener for listener, _ in addresses])
 
 

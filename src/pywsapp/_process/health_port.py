@@ -161,9 +161,9 @@ class _Reports:
                     buffer += await stream.receive()
                     *lines, buffer = buffer.split(b"\n")
                     if lines:
-                        self._last[stream] = (anyio.current_time(), json.loads(lines[-1]))
+                        self._last[stream] = (anyio.current_time(), _parsed(lines[-1]))
         except (OSError, ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
-            pass  # the worker has ended
+            pass  # the worker has ended, or sends something else
         finally:
             self._last.pop(stream, None)
 
@@ -179,6 +179,21 @@ class _Reports:
             sum(report[3] for report in ready),
             {"ready_workers": len({report[0] for report in ready})},
         )
+
+
+def _parsed(line: bytes) -> list[Any]:
+    """Parse the report of a worker.
+
+    Raises:
+        ValueError: it is no report.
+    """
+    try:
+        report = json.loads(line)
+    except RecursionError:
+        report = None
+    if not isinstance(report, list) or [type(value) for value in report] != [int, str, int, int]:
+        raise ValueError("no report of a worker")
+    return report
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pywsapp._access import check_has_no_guard
+from pywsapp._http_text import one_line
 from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import ANONYMOUS, Authenticated, as_identity, refresh
@@ -131,7 +132,7 @@ class FirstMessage(ComponentMiddleware):
                 return
         except Refuse as exc:
             is_invalid = isinstance(exc, InvalidCredentials)
-            logger.info("%r sent no valid credentials: %s", conn, exc.body)
+            logger.info("%r sent no valid credentials: %s", conn, one_line(str(exc.body)))
             code = CloseCode.UNAUTHENTICATED if is_invalid else CloseCode.TRY_AGAIN_LATER
             conn.close(code, cut_reason(str(exc.body or "")))
             return

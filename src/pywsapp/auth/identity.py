@@ -31,7 +31,8 @@ class Authenticated:
 
     def __post_init__(self) -> None:
         expires_at = self.expires_at
-        if expires_at is not None and (isinstance(expires_at, bool) or not isinstance(expires_at, (int, float))):
+        is_number = isinstance(expires_at, (int, float)) and not isinstance(expires_at, bool)
+        if expires_at is not None and not (is_number and expires_at == expires_at):  # a nan is not equal to itself
             raise ConfigurationError(f"expires_at must be seconds since 1970 or None, not {expires_at!r}")
 
 

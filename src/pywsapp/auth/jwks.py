@@ -32,6 +32,7 @@ import anyio
 import anyio.to_thread
 
 from pywsapp._extras import missing_extra
+from pywsapp._http_text import one_line
 from pywsapp.exceptions import ConfigurationError, Refuse
 
 try:
@@ -243,7 +244,7 @@ class Jwks:
             self._keys = keys_of(loaded)
             self._loaded_at = self._clock()
         except Exception as exc:
-            logger.warning("loading the keys of %s failed: %s", self._name, _described(exc))
+            logger.warning("loading the keys of %s failed: %s", self._name, one_line(_described(exc)))
         finally:
             self._loading.set()
             self._loading = None

@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pywsapp._extras import import_extra
+from pywsapp._http_text import one_line
 from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
@@ -195,14 +196,16 @@ class TicketIssuer:
         self._check_shared(request)
         try:
             data = await self._store.take(_key(ticket))
+            if data is None:
+                raise InvalidCredentials("the ticket is not valid, was used already, or has expired")
+            identity, origin = _parsed(data)
+        except InvalidCredentials:
+            raise
         except Exception as exc:
             raise self._unavailable(exc) from None
-        if data is None:
-            raise InvalidCredentials("the ticket is not valid, was used already, or has expired")
-        user, expires_at, subject, origin = json.loads(data)
         if origin is not None and request.headers.getlist("origin") != [origin]:
             raise InvalidCredentials("the ticket is for another origin")
-        return Authenticated(user, expires_at, subject)
+        return identity
 
     async def aclose(self) -> None:
         """Close the connection of the store: `app.on_shutdown(tickets.aclose)`. Never raises."""
@@ -219,7 +222,7 @@ class TicketIssuer:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:
             self._logged_at = now
-            logger.warning("%s failed: %s %s", self._store.name, type(exc).__name__, exc)
+            logger.warning("%s failed: %s %s", self._store.name, type(exc).__name__, one_line(str(exc)))
         return Refuse(503, {"Retry-After": "5"}, "tickets are not available now")
 
 
@@ -262,6 +265,18 @@ class TicketAuthenticator(BaseTokenAuthenticator):
     def verify(self, token: str) -> Authenticated:
         """Raise ConfigurationError: a ticket opens a connection, and is not for an open one."""
         raise ConfigurationError("a ticket opens a connection; it cannot be sent over one")
+
+
+def _parsed(data: bytes) -> tuple[Authenticated, str | None]:
+    """Return the user and the origin of a ticket from what was stored with it.
+
+    Raises:
+        Exception: it is not what `TicketIssuer.issue` stores.
+    """
+    user, expires_at, subject, origin = json.loads(data)
+    if user is None or not isinstance(subject, (str, type(None))) or not isinstance(origin, (str, type(None))):
+        raise ValueError("the data of a ticket is not what was stored")
+    return Authenticated(user, expires_at, subject), origin
 
 
 def _key(ticket: str) -> str:

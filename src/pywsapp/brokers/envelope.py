@@ -39,6 +39,8 @@ Keys = str | bytes | Sequence[str | bytes]
 VERSION = 1
 #: Numbers are below this, so that they are exact in languages whose numbers are doubles.
 MAX_NUMBER = 2**53
+#: Characters of the name of a process. Names are remembered, and there can be many.
+MAX_ORIGIN = 200
 #: Bytes of a signature, with the space after it.
 SIGNATURE_BYTES = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -163,8 +165,8 @@ def decode_envelope(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Enve
     if fields.get("topic") != topic:
         raise EnvelopeError("it belongs to another topic")
     origin = fields.get("from", "")
-    if not isinstance(origin, str) or not has_utf8(origin):
-        raise EnvelopeError("its `from` is not text")
+    if not isinstance(origin, str) or len(origin) > MAX_ORIGIN or not has_utf8(origin):
+        raise EnvelopeError(f"its `from` is not a text of at most {MAX_ORIGIN} characters")
     if "id" in fields and not is_message_id(fields["id"]):
         raise EnvelopeError("its `id` is not an id")
     envelope = _with_content(fields, topic, origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from pywsapp._http_text import one_line
 from pywsapp.brokers.base import Broker
 
 logger = logging.getLogger("pywsapp")
@@ -35,7 +36,7 @@ class OutageLog:
             failed: the messages that were not published since the start of the process.
             now: seconds of the loop's clock.
         """
-        name = self._broker.name
+        name, reason = self._broker.name, one_line(reason)
         if self._since is None:
             self._since, self._failed_before = now, failed
             self._next_reminder = now + FIRST_REMINDER_SECONDS

@@ -32,6 +32,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
+from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
@@ -238,7 +239,12 @@ class Relay:
         self._refusals += 1
         if self._refusals & (self._refusals - 1) == 0:  # at 1, 2, 4, 8, ...
             logger.error(
-                "%s refused %s on %r: %s (%d refused so far)", self.broker.name, what, topic, reason, self._refusals
+                "%s refused %s on %r: %s (%d refused so far)",
+                self.broker.name,
+                what,
+                topic,
+                one_line(reason),
+                self._refusals,
             )
 
     def _take_batch(self) -> list[Acknowledgement]:

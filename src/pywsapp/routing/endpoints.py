@@ -124,7 +124,7 @@ class PublishEndpoint(MessageComponent):
         if "\n" in path:  # it ends the path in what is signed
             found = None
         if found is None or not any(
-            hmac.compare_digest(found[2], _digest(key, found[1], path, body)) for key in self._keys
+            hmac.compare_digest(found[2].encode(), _digest(key, found[1], path, body).encode()) for key in self._keys
         ):
             raise Refuse(401, body="the signature is missing or wrong")
         if abs(self._clock() - int(found[1])) > TOLERANCE_SECONDS:

@@ -1,4 +1,4 @@
-"""Which routes have a guard, so that an open route beside guarded ones is noticed when the App starts."""
+"""Which routes have a guard, and which accept pages of every site, so that open routes are noticed at the start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from pywsapp._access import Authenticate
 from pywsapp.auth.identity import Public
+from pywsapp.middleware.origin import OriginCheck
+from pywsapp.middleware.session import SessionMiddleware
 from pywsapp.routing.route import RouteKind, label_of
 from pywsapp.routing.router import Router
 
@@ -32,10 +34,60 @@ def log_guards(component: object) -> None:
         logger.info("these routes need no user (authenticate=public): %s", _listed(public_routes))
 
 
+def log_origins(component: object) -> None:
+    """Log which routes accept handshakes of pages of every site; a warning if such a page can act as a user."""
+    found = list(_open_to_pages(component)) if isinstance(component, Router) else []
+    with_users = [name for name, has_users in found if has_users]
+    others = [name for name, has_users in found if not has_users]
+    if with_users:
+        logger.warning(
+            "a page of any site can connect with the cookies of your users to: %s; list your pages in allowed_origins "
+            "in place of '*' or 'null'",
+            _listed(with_users),
+        )
+    if others:
+        logger.info("pages of any site can connect (allowed_origins has '*' or 'null'): %s", _listed(others))
+
+
+def _open_to_pages(
+    router: Router, prefix: str = "", *, is_open: bool | None = None, has_users: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Yield each WebSocket route that accepts pages of every site, and whether it has a guard or sessions.
+
+    Args:
+        router: the router.
+        prefix: the path that it is mounted on.
+        is_open: whether all origin checks around it accept every page; None if there is none.
+        has_users: whether there is a guard or a session around it.
+    """
+    has_users = has_users or _needs_user(router.authenticate)
+    for route in router.routes_with_targets():
+        if route.kind is RouteKind.HTTP:
+            continue
+        target: Any = route.target
+        open_here, users_here = is_open, has_users or _needs_user(route.authenticate)
+        while hasattr(target, "component"):  # middleware
+            if isinstance(target, OriginCheck):
+                accepts_all = "*" in target.allowed_origins or "null" in target.allowed_origins
+                open_here = accepts_all and open_here is not False
+            users_here = users_here or _needs_user(target.authenticate) or isinstance(target, SessionMiddleware)
+            target = target.component
+        path = prefix + ("" if route.pattern.text == "/" and prefix else route.pattern.text)
+        if isinstance(target, Router):
+            below = "" if path == "/" else path
+            yield from _open_to_pages(target, below, is_open=open_here, has_users=users_here)
+        elif open_here:
+            yield f"{path} ({label_of(target)})", users_here or _needs_user(getattr(target, "authenticate", None))
+
+
+def _needs_user(guard: object) -> bool:
+    return guard is not None and not isinstance(guard, Public)
+
+
 def has_guards(component: object) -> bool:
     """Return whether a router has a route that needs a user."""
     found = guards_of(component) if isinstance(component, Router) else ()
-    return any(guard is not None and not isinstance(guard, Public) for _, guard in found)
+    return any(_needs_user(guard) for _, guard in found)
 
 
 def _listed(names: list[str]) -> str:

@@ -19,7 +19,7 @@ from pywsapp.sessions.tagged_json import dump_tagged, load_tagged
 from pywsapp.sessions.website import WebsiteStore
 
 try:
-    from itsdangerous import BadSignature, TimestampSigner, URLSafeTimedSerializer
+    from itsdangerous import BadPayload, BadSignature, TimestampSigner, URLSafeTimedSerializer
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "sessions") from exc
 
@@ -92,7 +92,7 @@ class FlaskSessionStore(WebsiteStore):
             data = self._serializer.loads(token, max_age=int(self.max_age))
         except (BadSignature, UnicodeEncodeError):
             return None
-        except (ValueError, RecursionError):
+        except (BadPayload, ValueError, RecursionError):
             raise SessionError("it is no tagged JSON, which Flask writes") from None
         return Stored(data) if isinstance(data, dict) else None
 

@@ -19,7 +19,8 @@ A server that is killed while it writes to its append-only file can leave the be
 (in Redis 7, up to a MULTI without its EXEC). It ignores them at its next start, but not at the one after that. Then
 they come before what was written later, and another message can have got the same offset. So the entry of a message has
 the time in its id as well, and the last entry of an offset is the message. The time belongs to the count of a message
-too: if the last entry of its offset has another time, the message was not kept.
+too: if the last entry of its offset has another time, the message was not kept. Unless it is the same message: when the
+clock has gone back between the two starts, Redis refuses the later entry of the offset, because its id is smaller.
 
 A server that was restarted from its disk, and a replica that took over, can have lost the last messages without knowing
 it. They would give the same offsets to other messages. So the hash has the run id of the server as well, which is
@@ -77,7 +78,8 @@ if seen then
   if tonumber(last) > tonumber(count) then return false end
   if last == count then
     local kept = redis.call('XRANGE', messages, place, place)
-    if #kept == 0 or kept[#kept][1] == place .. '-' .. moment then return false end
+    local entry = kept[#kept]
+    if not entry or entry[1] == place .. '-' .. moment or entry[2][2] == data then return false end
   end
 end
 local now = redis.call('TIME')

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pywsapp._http_text import one_line
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import HISTORY_BYTES, Position
 from pywsapp.exceptions import ConfigurationError
@@ -86,5 +87,5 @@ class HistoryRule:
         try:
             return PreparedMessage(self.wrap(Publication(name, str(position), content)))
         except Exception:
-            logger.exception("the message %s on %r could not be wrapped", position, name)
+            logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
             return None

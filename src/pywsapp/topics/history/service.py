@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Keep, Kept, Position
 from pywsapp.brokers.envelope import Envelope
@@ -231,7 +232,8 @@ class HistoryService:
     def _report_lost(self, name: str, position: Position, reason: str) -> None:
         self.lost += 1
         if self.lost & (self.lost - 1) == 0:  # at 1, 2, 4, 8, ...
-            logger.error("messages on %r up to %s are lost, %s (%d so far)", name, position, reason, self.lost)
+            place = one_line(str(position))
+            logger.error("messages on %r up to %s are lost, %s (%d so far)", name, place, reason, self.lost)
         self._deliver(name, position, None)
 
     async def claim(self, moment: int, name: str) -> bool:

@@ -25,6 +25,8 @@ MAX_NUMBER = 2**53
 MAX_TIME = 1e11
 #: Bytes that a user of another process takes beside the key and the meta, and each value and object of the meta.
 USER_BYTES = 460
+#: Bytes that another process takes in a topic, with or without users.
+PROCESS_BYTES = 240
 _VALUE_BYTES = 64
 _OBJECT_BYTES = 240
 #: Users in one event.
@@ -43,7 +45,7 @@ class RemoteUsers:
     Attributes:
         number: of the last event; -1 before the first one.
         entries: the users by their keys.
-        size: the bytes that they take.
+        size: the bytes that they take, and the process in this topic.
     """
 
     __slots__ = ("entries", "number", "size")
@@ -51,7 +53,7 @@ class RemoteUsers:
     def __init__(self) -> None:
         self.number = -1
         self.entries: dict[str, RemoteEntry] = {}
-        self.size = 0
+        self.size = PROCESS_BYTES
 
     def remove(self, key: str) -> bool:
         """Remove a user; return whether there was one."""

@@ -324,22 +324,24 @@ class PresenceView:
 
     def _apply(self, name: str, topic: _TopicPresence, process: str, change: Change) -> None:
         users = topic.others.get(process) or RemoteUsers()
+        before = users.size if process in topic.others else 0
         self._changed[name] = None
         if change.is_whole:
             topic.unreported.update(dict.fromkeys(users.entries))
-            self._size -= users.size
             users = RemoteUsers()
         elif not change.is_part and (users.number < 0 or change.number > users.number + 1):
             topic.ask[process] = None
             return
         elif not change.is_part and change.number <= users.number:
             return
-        before = users.size
+        room = self._max_bytes - self._size + before
+        if users.size > room:  # of a process that is not known in this topic yet
+            self.left_out += max(1, len(change.entries))
+            return
         for key in change.gone:
             if users.remove(key):
                 topic.unreported[key] = None
         for key, entry in change.entries.items():
-            room = self._max_bytes - self._size + before
             self.left_out += not users.set(key, entry, room)
         topic.unreported.update(dict.fromkeys(change.entries))
         users.number = change.number

@@ -19,6 +19,7 @@ later is its own business: the program must revoke the credentials first, and di
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from operator import attrgetter
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import anyio.lowlevel
 
+from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
@@ -61,6 +63,8 @@ logger = logging.getLogger("pywsapp")
 _SPARE_SECONDS = 5.0
 #: Disconnects that are remembered; the oldest ones are dropped.
 _MAX_REMEMBERED = 10_000
+#: Characters of a key that is remembered as it is; of a longer one a hash is remembered.
+_MAX_KEPT = 200
 #: Processes whose answers to one question count.
 _MAX_PROCESSES = 1000
 
@@ -95,7 +99,8 @@ class UserService:
         self._expects_users: Callable[[], bool] = bool
         self._open_connections: Callable[[], Iterable[Connection]] = tuple
         self._index: dict[str, dict[Connection, None]] | None = None  # None until users are used
-        self._remembered: dict[str, _Remembered] = {}  # the disconnects of the last seconds, the oldest first
+        # The disconnects of the last seconds, the oldest first.
+        self._remembered: dict[str | bytes, _Remembered] = {}
         self._answers: dict[int, dict[str, int]] = {}  # to the questions of this process, by the processes that answer
         self._last_question = 0
 
@@ -207,7 +212,7 @@ class UserService:
             return None
 
     def _disconnected_since(self, access: Access, key: str | None) -> _Remembered | None:
-        found = self._remembered.get(key or "")
+        found = self._remembered.get(_short(key or ""))
         if found is None or found.at < access.asked_at or monotonic() - found.at > self._remember_seconds:
             return None
         return found
@@ -291,12 +296,14 @@ class UserService:
                     logger.exception("closing %r failed", conn)
                     conn.abort()
         if closed:
-            logger.info("closed %d connections of the user %.100r with code %d: %s", closed, key, code, reason)
+            logger.info(
+                "closed %d connections of the user %.100r with code %d: %s", closed, key, code, one_line(reason)
+            )
 
     def _remember(self, key: str, code: int, reason: str) -> None:
-        now, remembered = monotonic(), self._remembered
-        remembered.pop(key, None)
-        remembered[key] = _Remembered(now, code, reason)
+        now, remembered, name = monotonic(), self._remembered, _short(key)
+        remembered.pop(name, None)
+        remembered[name] = _Remembered(now, code, reason)
         while len(remembered) > _MAX_REMEMBERED or now - next(iter(remembered.values())).at > self._remember_seconds:
             del remembered[next(iter(remembered))]
 
@@ -338,3 +345,8 @@ class UserService:
             answers = self._answers.get(parsed.number)
             if answers is not None and (envelope.origin in answers or len(answers) < _MAX_PROCESSES):
                 answers[envelope.origin] = parsed.connections
+
+
+def _short(key: str) -> str | bytes:
+    """Return what is remembered of the key of a user: an event of another process can have a key of any length."""
+    return key if len(key) <= _MAX_KEPT else hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
