@@ -73,6 +73,7 @@ ONCE = {
     "test_rabbitmq.py",
     "test_ratchet_cases.py",
     "test_ratchet_docs.py",
+    "test_reauthorize.py",
     "test_redis.py",
     "test_redis_connection.py",
     "test_redis_faults.py",
