@@ -82,6 +82,7 @@ ONCE = {
     "test_rabbitmq.py",
     "test_ratchet_cases.py",
     "test_ratchet_docs.py",
+    "test_reauthorize.py",
     "test_redis.py",
     "test_request_smuggling.py",
     "test_redis_connection.py",
