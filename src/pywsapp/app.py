@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -13,7 +12,6 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
-from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._process.background import HookT
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
@@ -96,7 +94,6 @@ class App:
         user_key: a def that returns the key of a user, for `app.users` and limits: a str, an int or a UUID.
 
     Attributes:
-        options: the limits and timeouts of connections.
         router: the routes.
         topics: the topics, with `stats`.
         worker: the number of the worker that this process is, from 1; None if it is no worker. See `run`.
@@ -130,22 +127,22 @@ class App:
         session_store: str | SessionStore | None = None,
         user_key: UserKey | None = None,
     ) -> None:
-        self.options = Options() if options is None else options
+        options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
         guard = self._sessions.guard(authenticate)
-        self.router = Router(http_host, server_options=self.options, authenticate=guard)
-        self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
+        self.router = Router(http_host, server_options=options, authenticate=guard)
+        self.topics = TopicRegistry(as_broker(broker), broker_key, options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
-        self._runner = Runner(self, self.router, self.topics, http_host)
-        limits = ConnectionLimits(
-            max_connections=max_connections,
-            max_pending=max_pending,
-            max_handshakes_per_second=max_handshakes_per_second,
-            max_connections_per_address=max_connections_per_address,
-            max_connections_per_user=max_connections_per_user,
-            on_too_many=on_too_many,
-        )
+        self._runner = Runner(self, self.router, self.topics, options, http_host)
+        limits = {
+            "max_connections": max_connections,
+            "max_pending": max_pending,
+            "max_handshakes_per_second": max_handshakes_per_second,
+            "max_connections_per_address": max_connections_per_address,
+            "max_connections_per_user": max_connections_per_user,
+            "on_too_many": on_too_many,
+        }
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
         self.worker = self._runner.worker
         self._sessions.close_by(self.on_shutdown)
@@ -420,7 +417,7 @@ class App:
         if self._runner.http_host == _DEFAULT_HOST:
             self.router.set_http_host("*")  # the other App checks the host
         self._mounting.is_mounted = True
-        self.topics, self.options, self._runner = outer.topics, outer.options, outer._runner
+        self.topics, self._runner = outer.topics, outer._runner
         for inner in self._mounted:
             inner._join(outer)
 
@@ -585,16 +582,14 @@ class App:
         access_log: bool | None = None,
         health_port: int | None = None,
         session_store: str | SessionStore | None = None,
-        max_connection_age: float | None = None,
-        idle_timeout: float | None = None,
         **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
         `session_store` replaces that of the App, which must have one; routes with a store of their own keep it.
-        `max_connection_age` and `idle_timeout` replace those of `options`; routes with options of their own keep them.
-        `limits` are `max_connections`, `max_pending` and the other limits of connections.
+        `limits` are `max_connections`, `max_pending` and the other limits of connections, and `max_connection_age` and
+        `idle_timeout` of `options`; routes with options of their own keep theirs.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -607,21 +602,9 @@ class App:
             self.topics.use_broker(as_broker(broker))
         if broker_key is not None:
             self.topics.codec.use_keys(broker_key)
-        given = {name: value for name, value in limits.items() if value is not None}
-        changed = replace(self._runner.connection_limits, **given) if given else None
-        self._runner.configure(changed, trusted_proxies, access_log=access_log, http_host=http_host)
-        if health_port is not None:
-            self._runner.use_health_port(health_port)
-        if session_store is not None:
-            self._sessions.use_store(session_store)
-        ages: dict[str, Any] = {"max_connection_age": max_connection_age, "idle_timeout": idle_timeout}
-        if ages := {name: value for name, value in ages.items() if value is not None}:
-            self._use_options(replace(self.options, **ages))
-
-    def _use_options(self, options: Options) -> None:
-        self.options = options
-        for inner in self._mounted:
-            inner._use_options(options)
+        self._runner.configure(limits, trusted_proxies, access_log=access_log, http_host=http_host)
+        self._runner.use_health_port(health_port)
+        self._sessions.use_store(session_store)
 
     def run(
         self,
@@ -695,6 +678,11 @@ class App:
     def stats(self) -> Stats:
         """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
         return collect_stats(self._runner._server, self.topics, self._runner.limits)
+
+    @property
+    def options(self) -> Options:
+        """The limits and timeouts of connections."""
+        return self._runner.options
 
     @property
     def port(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.options import TooMany
+from pywsapp.options import Options, TooMany
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +58,24 @@ class ConnectionLimits:
 
 
 DEFAULT = ConnectionLimits()
+
+_AGES = ("max_connection_age", "idle_timeout")
+
+
+def with_limits(
+    limits: ConnectionLimits, options: Options, changes: Mapping[str, Any]
+) -> tuple[ConnectionLimits, Options]:
+    """Return limits and options with other values.
+
+    Args:
+        limits: the limits.
+        options: the options.
+        changes: new values by their names: those of `ConnectionLimits`, and the age and idle time of the options; None
+            keeps a value.
+
+    Raises:
+        ConfigurationError: a value is not valid.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    ages = {name: given.pop(name) for name in _AGES if name in given}
+    return replace(limits, **given), replace(options, **ages)

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._event_loop import check_no_loop, loop_options
-from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._limits.connection_limits import ConnectionLimits, with_limits
 from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
@@ -62,6 +62,7 @@ class Runner:
         app: the App, which components see as `conn.app`.
         component: the router of the App.
         topics: the topics of the App.
+        options: the options of the App.
         http_host: the name or names of the App, for URLs.
 
     Attributes:
@@ -76,7 +77,12 @@ class Runner:
     """
 
     def __init__(
-        self, app: Any, component: MessageComponent, topics: TopicRegistry, http_host: str | Sequence[str]
+        self,
+        app: Any,
+        component: MessageComponent,
+        topics: TopicRegistry,
+        options: Options,
+        http_host: str | Sequence[str],
     ) -> None:
         self.listeners: list[ListeningSocket] = []
         self.startup: list[Hook] = []
@@ -87,6 +93,7 @@ class Runner:
         self.http_host = http_host
         self.limits = AllMessageCounts()
         self.connection_limits = ConnectionLimits()
+        self.options = options
         self._app = app
         self._component = component
         self._topics = topics
@@ -102,20 +109,19 @@ class Runner:
 
     def configure(
         self,
-        limits: ConnectionLimits | None = None,
+        limits: Mapping[str, Any],
         trusted_proxies: Iterable[str] | None = None,
         *,
         access_log: bool | None = None,
         http_host: str | Sequence[str] | None = None,
     ) -> None:
-        """Change settings of the server; None keeps a value.
+        """Change settings of the server, limits by their names; None keeps a value. See `App.configure`.
 
         Raises:
             ConfigurationError: a value is not valid, or the App runs already.
         """
         self.check_not_running()
-        if limits is not None:
-            self.connection_limits = limits
+        self.connection_limits, self.options = with_limits(self.connection_limits, self.options, limits)
         if trusted_proxies is not None:
             self._proxies = Proxies(trusted_proxies)
         if access_log is not None:
@@ -162,9 +168,10 @@ class Runner:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self._health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
-    def use_health_port(self, port: int) -> None:
+    def use_health_port(self, port: int | None) -> None:
         """Answer health checks on this port; see `App.configure`."""
-        self.check_not_running()
+        if port is None:
+            return
         health = self._health or HealthPort(ListeningSocket(), "/health", False)
         self._health = health._replace(listener=replace(health.listener, port=port))
 
@@ -196,7 +203,7 @@ class Runner:
         """Return the names of the settings that differ from the defaults, except `http_host`, `address` and `port`."""
         first, *others = self.listeners
         found = {
-            "options": self._app.options != Options(),
+            "options": self.options != Options(),
             "tls": first.tls,
             "unix_path": first.unix_path,
             "fd": first.fd is not None,
@@ -322,7 +329,7 @@ class Runner:
 
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
-        options: Options = self._app.options
+        options = self.options
         hooks = len(self.shutdown) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
@@ -345,7 +352,7 @@ class Runner:
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        options = self._app.options
+        options = self.options
         with closing(
             BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
         ) as router:
@@ -406,7 +413,7 @@ class Runner:
     def _make_server(self) -> Server:
         return Server(
             self._component,
-            self._app.options,
+            self.options,
             self.connection_limits,
             self._proxies,
             0 if self._context is None else _HANDSHAKE_GRACE,
@@ -421,7 +428,7 @@ class Runner:
 
     async def _run_shutdown_hooks(self) -> None:
         for hook in self.shutdown:
-            with anyio.move_on_after(self._app.options.drain_timeout):
+            with anyio.move_on_after(self.options.drain_timeout):
                 await run_logged(hook)
 
     def stop(self) -> None:
@@ -431,7 +438,7 @@ class Runner:
             if self._context.orphaned.is_set():
                 logger.error("the supervisor has ended: this worker ends within %g s", ORPHAN_SECONDS)
         if self._server is not None and not self._stopping:
-            self._topics.drain(self._app.options.drain_delay)
+            self._topics.drain(self.options.drain_delay)
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()

@@ -199,12 +199,14 @@ class AppSessions:
             self._replace.append(middleware.use_store)
         return middleware
 
-    def use_store(self, store: SessionStore | str) -> None:
-        """Use another store in place of that of the App.
+    def use_store(self, store: SessionStore | str | None) -> None:
+        """Use another store in place of that of the App; None keeps it.
 
         Raises:
             ConfigurationError: the store is not valid, or the App has none that it could replace.
         """
+        if store is None:
+            return
         new, old = as_session_store(store), self._store
         if old is None:
             raise ConfigurationError(
