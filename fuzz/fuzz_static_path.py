@@ -86,13 +86,13 @@ def one_input(data: bytes) -> None:
 
 def seeds() -> list[bytes]:
     paths = [
-        *("sub", "sub/", "/", "sub//b", "inside/index.html", "inside", "outside/secret.txt", "escape.txt", "loop"),
+        *("?", "sub", "sub/", "/", "sub//b", "inside/index.html", "inside", "outside/secret.txt", "escape.txt", "loop"),
         *("../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "sub/../../secret.txt", "..\\secret.txt", "./a.txt"),
         *("%252e%252e/secret.txt", "..%c0%afsecret.txt", "..%00/secret.txt", "a.txt%00.html", ".hidden", "sub/.env"),
         *(f"{ROOT}/a.txt"[1:], "C:/secret.txt", "a.txt/", "a.txt?x=..", "sub?a=b", "//evil.example/sub", "a" * 300),
         *("sub/b%20c.txt", "%C3%BC.txt", "a%252fb", "x./", "%FF", "index.html;x", "a.txt ", "A.TXT"),
     ]
-    return [path.encode() for path in [*paths, *FILES]] + [b""]
+    return [path.encode() for path in [*paths, *FILES]]
 
 
 if __name__ == "__main__":

@@ -30,9 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "sanitize"
 MISSING_TOOLS = 3
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.so", "build", "dist", "docs", "examples", "results", "reports"
-)
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.so")
+LEFT_OUT_OF_ROOT = {"build", "dist", "docs", "examples"}
 #: What uses extension modules: the protocol and its property tests, connections, and the corpus of the fuzz targets.
 TESTS = [
     *("tests/protocol", "tests/outbox", "tests/lifecycle", "tests/connection", "tests/build/test_compiled.py"),
@@ -211,7 +210,11 @@ def copy_tree(tree: Path) -> None:
     for path in tree.iterdir():
         if path.name != "build":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(ROOT, tree, ignore=LEFT_OUT, dirs_exist_ok=True)
+
+    def left_out(directory: str, names: list[str]) -> set[str]:
+        return LEFT_OUT(directory, names) | (LEFT_OUT_OF_ROOT if Path(directory) == ROOT else set())
+
+    shutil.copytree(ROOT, tree, ignore=left_out, dirs_exist_ok=True)
 
 
 def compile_tree(tree: Path) -> None:

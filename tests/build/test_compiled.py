@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -383,8 +382,6 @@ def test_a_prepared_message_without_payload_raises(empty: Any) -> None:
 def test_objects_have_no_methods_that_set_their_attributes_from_a_pickle(kind: str) -> None:
     [cls] = [getattr(module, kind) for name in NAMES if hasattr(module := importlib.import_module(name), kind)][:1]
     assert not {"__setstate_cython__", "__reduce_cython__", "__setstate__"} & set(dir(cls))
-    with pytest.raises(TypeError, match="pickle"):
-        pickle.dumps(cls.__new__(cls))
 
 
 @compiled_build

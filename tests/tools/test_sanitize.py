@@ -60,6 +60,8 @@ def test_a_finding_is_a_failure(sanitize: Any, tmp_path: Path, monkeypatch: pyte
     assert sanitize.main() == 1
 
 
-def test_what_is_selected_exists(sanitize: Any) -> None:
-    for path in sanitize.TESTS:
-        assert (ROOT / path).exists(), path
+def test_the_copy_has_what_is_selected(sanitize: Any, tmp_path: Path) -> None:
+    sanitize.copy_tree(tmp_path / "tree")
+    for path in [*sanitize.TESTS, "tests/support/entry_points.py", "hatch_build.py", "fuzz/corpus"]:
+        assert (tmp_path / "tree" / path).exists(), path
+    assert not list((tmp_path / "tree" / "src").rglob("*.so"))
