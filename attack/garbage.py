@@ -20,6 +20,12 @@ _WRONG = [
 _NOISE = os.urandom(70_000)
 _numbers = count()
 
+#: Random bytes can be a valid close frame too, with or without a code, which is answered with the same.
+_CODES = (1000, 1001, 1003, 1005, 1010, 1011, 1012, 1013, 1014, *range(3000, 5000))
+_CLOSED = frozenset(
+    {"101", "close 1002", "close 1007", "close 1008", "close 1009", *(f"close {code}" for code in _CODES)}
+)
+
 
 async def random_bytes(target: Target) -> None:
     """Send random bytes instead of a request."""
@@ -75,14 +81,14 @@ ATTACKS = [
         50,
         random_bytes_after_handshake,
         "random bytes instead of frames",
-        frozenset({"101", "close 1002", "close 1007", "close 1008", "close 1009"}),
+        _CLOSED,
     ),
     Attack(
         "random-frames",
         50,
         random_frames,
         "frames with random heads",
-        frozenset({"101", "close 1002", "close 1007", "close 1008", "close 1009"}),
+        _CLOSED,
     ),
     Attack(
         "wrong-text", 50, wrong_text, "texts that are no UTF-8, cut at every position", frozenset({"101", "close 1007"})

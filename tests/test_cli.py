@@ -246,7 +246,7 @@ import pywsapp.app
 
 class App(pywsapp.App):
     def run(self, **arguments):
-        first = self._runner.listeners[0]
+        first = self._runner._listening.sockets[0]
         print(first.address, first.port, first.unix_path, first.fd, first.tls is not None)
         print(self._runner.http_host, self.topics.broker, self.topics.codec.is_signing)
         print(self._runner._proxies.trust(("10.0.0.1", 0)), self._runner._access_log, arguments)

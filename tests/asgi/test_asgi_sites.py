@@ -107,7 +107,9 @@ async def test_the_lifespan_of_a_site(framework: str, app: App, calls: list[str]
         site = FastAPI(lifespan=lifespan)
         site.mount("/ws", app)
     else:
-        site = Litestar([asgi("/ws", is_mount=True, copy_scope=True)(app)], lifespan=[app.lifespan])
+        site = Litestar(
+            [asgi("/ws", is_mount=True, copy_scope=True)(app)], lifespan=[app.lifespan], logging_config=None
+        )
     async with hosted(site) as port, chat(port, "/ws/who") as conn:
         assert str(await exchange(conn, "?")).startswith("/who None")
         assert (await ask(port, get("/ws/hello"))).body == b"hello at /hello"

@@ -134,8 +134,9 @@ def test_all_programs_run(directory: Path) -> None:
 
 
 def serving_programs() -> list[Block]:
-    """Return the programs with an App, without those whose Django settings would be those of all tests here."""
-    return [block for block in programs() if "App(" in block.text and "django" not in block.text.lower()]
+    """Return the programs with an App, without those whose settings of Django or logging would be those of all tests."""
+    others = re.compile("django|litestar", re.IGNORECASE)
+    return [block for block in programs() if "App(" in block.text and others.search(block.text) is None]
 
 
 @pytest.mark.parametrize("block", serving_programs(), ids=lambda block: block.name)

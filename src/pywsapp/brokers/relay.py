@@ -238,14 +238,8 @@ class Relay:
     def _note_refusal(self, what: str, topic: str, reason: str) -> None:
         self._refusals += 1
         if self._refusals & (self._refusals - 1) == 0:  # at 1, 2, 4, 8, ...
-            logger.error(
-                "%s refused %s on %r: %s (%d refused so far)",
-                self.broker.name,
-                what,
-                topic,
-                one_line(reason),
-                self._refusals,
-            )
+            name, said = self.broker.name, one_line(reason)
+            logger.error("%s refused %s on %r: %s (%d refused so far)", name, what, topic, said, self._refusals)
 
     def _take_batch(self) -> list[Acknowledgement]:
         batch: list[Acknowledgement] = []
@@ -345,8 +339,7 @@ class Relay:
                     self._end_waiting(topic)
 
     def _end_waiting(self, topic: str) -> None:
-        event = self._awaited.pop(topic, None)
-        if event is not None:
+        if (event := self._awaited.pop(topic, None)) is not None:
             event.set()
 
     def _refuse_topic(self, topic: str, reason: str) -> None:
