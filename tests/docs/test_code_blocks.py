@@ -134,7 +134,7 @@ def test_all_programs_run(directory: Path) -> None:
 
 
 def serving_programs() -> list[Block]:
-    """Return the programs with an App, without those whose settings of Django or logging would be those of all tests."""
+    """Return the programs with an App, without those whose settings would be those of all tests here."""
     others = re.compile("django|litestar", re.IGNORECASE)
     return [block for block in programs() if "App(" in block.text and others.search(block.text) is None]
 
