@@ -168,6 +168,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2), user=st.sampled_from("ab"))
     def change_user(self, number: int, user: str) -> None:
+        """Change a user while no message is on its way, as for `end`: the connection ends for the old user."""
+        self.network.deliver()
+        self.drop_closed()
         for place, (process, conn) in enumerate(self.open):
             if process is self.processes[number] and conn.is_open and conn.request.query_string != user:
                 conn.request.query_string = user

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +24,15 @@ NAMES = sorted(path.stem for path in FUZZ.glob("fuzz_*.py"))
 #: Targets of compiled modules; the others run on one build.
 COMPILED = {"fuzz_deflate", "fuzz_frames"}
 SECONDS = 0.3
+
+
+@pytest.fixture(autouse=True)
+def level_of_log() -> Iterator[None]:
+    """Undo what a target sets when it is imported: its log would slow down a long run."""
+    logger = logging.getLogger("pywsapp")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ The processes of a machine share the number of connections of each user (`Counti
 that accepts a connection above the limit asks the others. Each process that has connections of the user answers with
 their number and the times of the oldest ones. After each answer the process that asked knows some of the connections.
 If these are more than the limit, the oldest of them are not among the newest ones of the machine either, whatever the
-other processes answer. So they are closed at once, without waiting for all answers, and never too many.
+other processes answer. So they are closed at once, without waiting for all answers. They are never too many, unless a
+connection of the user ends, or changes its user, between the question and an answer: it still counts then.
 
     ask PROCESS NUMBER TOKEN                  which connections do you have of this user?
     answer PROCESS NUMBER OTHER COUNT TIME... OTHER has COUNT connections; these are the times of the oldest ones
