@@ -180,3 +180,39 @@ async def test_a_server_without_denial_responses() -> None:
         scope = {**SCOPE, "extensions": {}}
         await app(scope, server.receive, server.send)
     assert server.sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    talker = Talker()
+    app = App(max_connections_per_address=1)
+    app.route("/", talker)
+
+    async def fail(message: Any) -> None:
+        raise OSError("gone")
+
+    async with app.lifespan():
+        for _ in range(2):  # the second one is not above the limit
+            await app({**SCOPE, "client": ("192.0.2.1", 1)}, Server(app).receive, fail)
+        assert app.stats().open_connections == 0
+        assert app.stats().refused == {}
+    assert not hasattr(talker, "conn")
+    assert caplog.messages == []
+
+
+async def test_a_server_that_cannot_receive() -> None:
+    talker = Talker()
+    app = App()
+    app.route("/", talker)
+    async with app.lifespan(), anyio.create_task_group() as tasks:
+        server = Server(app)
+        given = server.receive
+
+        async def receive() -> Any:
+            if server.sent:
+                raise RuntimeError("broken")
+            return await given()
+
+        tasks.start_soon(app, dict(SCOPE), receive, server.send)
+        with anyio.fail_after(GUARD):
+            await talker.ended.wait()
+    assert talker.conn.close_code == 1006

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,17 @@ from pywsapp.options import Options
 if TYPE_CHECKING:
     from pywsapp._server.server import Server
 
-_NO_CODE = 1005
+_NO_CODE, _LOST = 1005, 1006
 _POLICY_VIOLATION = 1008
+logger = logging.getLogger("pywsapp")
+
+
+class _ClientGoneError(Exception):
+    """The server could not accept a handshake; each server has exceptions of its own for that."""
 
 
 async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
-    """Ask the component about a handshake, and run the connection if it is accepted."""
+    """Answer a handshake as the component decides, and run the connection if it is accepted."""
     event = await receive()
     if event["type"] != "websocket.connect":
         return
@@ -39,6 +45,9 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
     try:
         with exchange:
             lifecycle, transport = await _accept(exchange, server, send)
+    except _ClientGoneError as exc:
+        logger.debug("a client was gone before its handshake was accepted: %r", exc.__cause__)
+        return
     except Exception as exc:
         await _refuse(exchange.refusal(exc), scope, send)
         return
@@ -65,9 +74,11 @@ async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifec
     fields = asgi_fields(answer.headers)
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
-    except BaseException:  # the client is gone
+    except BaseException as exc:
         if server.admission is not None:
             server.admission.release(request)
+        if isinstance(exc, Exception):
+            raise _ClientGoneError from exc
         raise
     transport.set_protocol(lifecycle)
     transport.set_write_buffer_limits(high=options.high_water)
@@ -106,7 +117,11 @@ async def _run(transport: AsgiTransport, receive: Receive) -> None:
 
 async def _read(transport: AsgiTransport, receive: Receive) -> None:
     while await transport.wait_readable():
-        event = await receive()
+        try:
+            event = await receive()
+        except Exception as exc:
+            logger.debug("an ASGI server could not receive: %r", exc)
+            event = {"type": "websocket.disconnect", "code": _LOST}
         if event["type"] == "websocket.disconnect":
             transport.peer_closed(close_frame(event.get("code", _NO_CODE), event.get("reason") or ""))
             return
