@@ -35,7 +35,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:^<!-- fragment(?P<reason>.*?)-->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 pytestmark = pytest.mark.once
 SITES = {f"authenticate-users-of-{name}.md" for name in ("django", "fastapi", "flask")}
-MOUNTED_SITES = {f"add-real-time-to-a-{name}-site.md" for name in ("django", "fastapi")}
+MOUNTED_SITES = {f"add-real-time-to-a-{name}-site.md" for name in ("django", "fastapi", "flask")}
 #: A fragment does not run, so it can be wrong. Allow more of them only for a good reason.
 MAX_FRAGMENTS = 6
 #: The reason of a fragment that shows what to replace.

@@ -1,4 +1,4 @@
-"""The pages that add an app to a FastAPI and a Django site: their files and commands run, and browsers log in."""
+"""The pages that add an app to a FastAPI, a Django and a Flask site: their files run, and browsers log in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -38,12 +39,20 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def write_files(page: str, directory: Path) -> None:
-    """Write the files of a page; a block that begins with no name of a file is none."""
+def write_files(page: str, directory: Path, ports: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the files of a page; a block that begins with no name of a file is none.
+
+    Args:
+        page: its name.
+        directory: where they are written.
+        ports: the ports of the page, and those that replace them.
+    """
     for block in blocks(page, "python"):
         named = re.match(r"# (\S+\.py)\n(.*)", block, re.DOTALL)
         if named is not None:
             text = named[2].replace("1000 + Math.random() * 4000", "100")
+            for documented, real in ports.items():
+                text = text.replace(documented, real)
             (directory / named[1]).write_text(text, encoding="utf-8")
 
 
@@ -63,9 +72,8 @@ def run(command: str, directory: Path) -> None:
 
 
 @contextmanager
-def served(command: str, directory: Path) -> Iterator[str]:
-    """Run the last command of a page, on a free port; the value is the URL of the site."""
-    port = free_port()
+def served(command: str, directory: Path, port: int) -> Iterator[str]:
+    """Run the command of a page that serves the site on a port; the value is the URL of the site."""
     with Program(["-m", *command.replace("8000", str(port)).split()], cwd=directory) as program:
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline and program.process.poll() is None:
@@ -108,7 +116,7 @@ def test_a_route_of_fastapi_reaches_one_user(tmp_path: Path, visitors: Any, monk
     commands = "".join(blocks(page, "sh")).splitlines()
     [exported] = [line for line in commands if line.startswith("export ")]
     monkeypatch.setenv(*exported.removeprefix("export ").split("="))
-    with served(commands[-1], tmp_path) as url:
+    with served(commands[-1], tmp_path, free_port()) as url:
         ana, ben = visitors(), visitors()
         home, other, friend = ana.new_page(), ana.new_page(), ben.new_page()
         log_in(home, url, USER, PASSWORD)
@@ -138,7 +146,7 @@ def test_a_saved_model_of_django_reaches_its_owner(tmp_path: Path, visitors: Any
             run(command, tmp_path)
     with Program(["manage.py", "shell", "-c", CREATE_USER], cwd=tmp_path) as created:
         assert created.end(WAIT_SECONDS) == 0, created.output
-    with served(commands[-1], tmp_path) as url:
+    with served(commands[-1], tmp_path, free_port()) as url:
         ana = visitors()
         home, admin = ana.new_page(), ana.new_page()
         log_in(home, url, USER, PASSWORD, "username")
@@ -146,3 +154,23 @@ def test_a_saved_model_of_django_reaches_its_owner(tmp_path: Path, visitors: Any
         admin.locator("[name=owner]").select_option(label="ana")
         admin.get_by_role("button", name="Save", exact=True).click()
         expect(home.locator("body")).to_contain_text("order 1 is new")
+
+
+def test_a_view_of_flask_reaches_one_user(tmp_path: Path, visitors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, port, realtime_port = "add-real-time-to-a-flask-site.md", free_port(), free_port()
+    write_files(page, tmp_path, {"8000": str(port), "8080": str(realtime_port)})
+    commands = "".join(blocks(page, "sh")).splitlines()
+    exported = {line.removeprefix("export ") for line in commands if line.startswith("export ")}
+    assert len(exported) == 1, "both terminals have the same"
+    for variable in exported.pop().split():
+        monkeypatch.setenv(*variable.split("="))
+    [command] = [line for line in commands if line.startswith("flask ")]
+    with served(command, tmp_path, port) as url, Program(["realtime.py"], cwd=tmp_path) as realtime:
+        assert realtime.port == realtime_port
+        home, friend = visitors().new_page(), visitors().new_page()
+        log_in(home, url, USER, PASSWORD)
+        log_in(friend, url, "ben", "milk")
+        friend.locator("[name=user]").fill("ana")
+        friend.get_by_role("button", name="Order").click()
+        expect(home.locator("body")).to_contain_text("ben has ordered a cake for you")
+        assert "has ordered" not in friend.locator("body").inner_text()
