@@ -337,7 +337,7 @@ def shrink(client: Client) -> None:
 async def test_the_policy_applies_to_a_slow_peer_and_not_to_others(
     policy: SlowConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = Options(slow_consumer=policy, max_outbox=256 * KIB, ping_interval=None)
+    options = Options(slow_consumer=policy, max_outbox=256 * KIB, ping_interval=None, close_timeout=GUARD)
     component = Publishing()
     count = 200  # 13 MB, more than the kernel's buffers hold
     async with serving(component, options=options) as server, server.client() as slow, server.client() as fast:
