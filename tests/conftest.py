@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.services import Redis, redis_server
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hatch_build
@@ -229,6 +230,13 @@ def _no_warnings_of_the_watchdog(request: pytest.FixtureRequest) -> Iterator[Non
     logger.addFilter(is_other)
     yield
     logger.removeFilter(is_other)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    """A Redis for the tests of one file."""
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture(params=BACKENDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support.services import Rabbit, free_port, rabbitmq_server
+from support.services import Nats, Rabbit, Redis, free_port, nats_server, rabbitmq_server
 
 from pywsapp.brokers import relay
 
@@ -43,6 +43,16 @@ def rabbit(rabbit_tls: tuple[int, Path]) -> Iterator[Rabbit]:
     )
     with rabbitmq_server(configuration, pywsapp=("secret", rights())) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq", "nats"])
+def service(request: pytest.FixtureRequest) -> Iterator[Redis | Rabbit | Nats]:
+    """Each of the brokers that are servers, with an attribute `url`."""
+    if request.param == "nats":
+        with nats_server() as nats:
+            yield nats
+    else:
+        yield request.getfixturevalue("redis" if request.param == "redis" else "rabbit")
 
 
 @pytest.fixture

@@ -9,12 +9,24 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
+from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended, PongReceived, Received
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Deflate, Options
 
 MASK = b"\x01\x9a\x00\xff"
 UNKNOWN_CODE = "CLOSE with unknown reserved code"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+COMPRESSED = 4  # RSV1
+MIB = 1024 * 1024
+TAKEOVER = DeflateParameters(False, False, 15, 15)
+NO_TAKEOVER = DeflateParameters(True, True, 15, 15)
+
+
+def websocket(*, is_client: bool = False, deflate: bool = False, **options: object) -> WebSocket:
+    """Return a WebSocket with these options; with `deflate` it compresses every message."""
+    config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
+    return WebSocket(client=is_client, options=config, deflate=TAKEOVER if deflate else None)
 
 
 def frame(
