@@ -12,6 +12,18 @@ from support.services import Nats, Rabbit, Redis, free_port, nats_server, rabbit
 
 from pywsapp.brokers import relay
 
+#: Files with brokers that are servers. Under trio, their clients run in a thread on asyncio's own event loop, so uvloop
+#: and trio reach all event loops; a third run would only take longer.
+WITHOUT_ASYNCIO = {
+    "test_hostile_messages.py",
+    "test_nats.py",
+    "test_own_messages_of_brokers.py",
+    "test_publishing.py",
+    "test_rabbitmq.py",
+    "test_redis.py",
+    "test_redis_faults.py",
+    "test_redis_history.py",
+}
 BROKERS_MD = Path(__file__).parents[2] / "docs" / "reference" / "brokers.md"
 
 
@@ -20,6 +32,17 @@ def rights() -> str:
     configure, write, read = re.findall(r"'(\^\(pywsapp.*?)'", BROKERS_MD.read_text())
     assert configure == write == read
     return str(read)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of `WITHOUT_ASYNCIO` on uvloop and trio, unless a test names its event loops itself."""
+    names = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if (
+        metafunc.definition.path.name in WITHOUT_ASYNCIO
+        and "anyio_backend" in metafunc.fixturenames
+        and "anyio_backend" not in names
+    ):
+        metafunc.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), ("trio", {})], ids=["uvloop", "trio"])
 
 
 @pytest.fixture(scope="session")
