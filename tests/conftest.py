@@ -243,9 +243,12 @@ def is_in_part(path: Path, config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import the files of the other part, which takes seconds; files in the command line are imported anyway."""
-    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if is_test and not is_in_part(collection_path, config) else None
+    """Do not import files without a selected test, which takes seconds; a file in the command line is always imported."""
+    if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
+        return None
+    both_builds = config.getoption("markexpr") == "not one_build"
+    is_left_out = both_builds and (collection_path.name in ONCE or is_for_one_build(collection_path))
+    return True if is_left_out or not is_in_part(collection_path, config) else None
 
 
 @pytest.hookimpl(tryfirst=True)  # -m selects by marks after this

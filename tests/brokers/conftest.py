@@ -34,6 +34,7 @@ def rights() -> str:
     return str(read)
 
 
+@pytest.hookimpl(tryfirst=True)  # the other hooks then find the mark in place of the fixture's parameters
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of `WITHOUT_ASYNCIO` on uvloop and trio, unless a test names its event loops itself."""
     names = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
@@ -42,7 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         and "anyio_backend" in metafunc.fixturenames
         and "anyio_backend" not in names
     ):
-        metafunc.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), ("trio", {})], ids=["uvloop", "trio"])
+        loops = [("asyncio", {"use_uvloop": True}), ("trio", {})]
+        metafunc.definition.add_marker(pytest.mark.parametrize("anyio_backend", loops, ids=["uvloop", "trio"]))
 
 
 @pytest.fixture(scope="session")
