@@ -243,7 +243,7 @@ def is_in_part(path: Path, config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import files without a selected test, which takes seconds; a file in the command line is always imported."""
+    """Do not import files without a selected test; a file in the command line is imported anyway."""
     if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
         return None
     both_builds = config.getoption("markexpr") == "not one_build"

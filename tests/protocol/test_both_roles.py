@@ -8,8 +8,6 @@ from __future__ import annotations
 import itertools
 import random
 import time
-import tracemalloc
-from collections.abc import Callable
 
 import pytest
 from support.protocol_peer import (
@@ -25,6 +23,7 @@ from support.protocol_peer import (
     deflated,
     dribble,
     frame,
+    memory_of,
     messages,
     parse_frames,
     websocket,
@@ -64,20 +63,6 @@ def code_of(events: list[Received]) -> int | None:
     assert not ended.by_peer
     assert parse_frames(ended.reply)[-1] == (0x80 | CLOSE, ended.code.to_bytes(2, "big") + ended.reason.encode())
     return ended.code
-
-
-def memory_of(action: Callable[[], object]) -> tuple[int, int]:
-    """Return the bytes that are still allocated after an action, and the most that it allocated."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        result = action()
-        after, peak = tracemalloc.get_traced_memory()
-        del result
-    finally:
-        tracemalloc.stop()
-    return after - before, peak - before
 
 
 # -- lengths -----------------------------------------------------------------------------------------------------------

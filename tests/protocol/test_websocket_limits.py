@@ -21,6 +21,7 @@ from support.protocol_peer import (
     deflated,
     dribble,
     frame,
+    memory_of,
     parse_frames,
     websocket,
 )
@@ -360,20 +361,6 @@ def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
-
-
-def memory_of(action: Callable[[], object]) -> tuple[int, int]:
-    """Return the bytes that are still allocated after an action, and the most that it allocated."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        result = action()
-        after, peak = tracemalloc.get_traced_memory()
-        del result
-    finally:
-        tracemalloc.stop()
-    return after - before, peak - before
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -149,3 +151,17 @@ def dribble(ws: WebSocket, data: bytes) -> list[Received]:
 def messages(events: list[Received]) -> list[str | bytes]:
     """Return the messages among the events."""
     return [event for event in events if isinstance(event, (str, bytes))]
+
+
+def memory_of(action: Callable[[], object]) -> tuple[int, int]:
+    """Return the bytes that are still allocated after an action, and the most that it allocated."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result = action()
+        after, peak = tracemalloc.get_traced_memory()
+        del result
+    finally:
+        tracemalloc.stop()
+    return after - before, peak - before
