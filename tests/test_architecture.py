@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {
         "pywsapp._addresses",
         "pywsapp._alarm",
+        "pywsapp._clocks",
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._extras",

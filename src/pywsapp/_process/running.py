@@ -310,13 +310,18 @@ class Runner:
         announce(self._component, self.http_host, addresses, workers)
 
     async def serve(
-        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, is_hosted: bool = False
+        self,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        is_hosted: bool = False,
+        has_watchdog: bool = True,
     ) -> None:
         """Run the App inside a running event loop; see `App.serve`.
 
         Args:
             task_status: told when the App listens.
-            is_hosted: do not listen, since an ASGI server does.
+            is_hosted: do not listen, since an ASGI server does, or a test.
+            has_watchdog: whether handlers that block the event loop are reported.
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
@@ -325,7 +330,7 @@ class Runner:
             logger.info("the App was stopped before it ran")
             task_status.started()
             return
-        self._server = server = self._make_server()
+        self._server = server = self._make_server(has_watchdog)
         self._is_hosted = is_hosted
         self.background.prepare()
 
@@ -362,7 +367,7 @@ class Runner:
                     await call(hook)
         self._starting = None
 
-    def _make_server(self) -> Server:
+    def _make_server(self, has_watchdog: bool) -> Server:
         return Server(
             self._component,
             self._app.options,
@@ -371,6 +376,7 @@ class Runner:
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
+            has_watchdog=has_watchdog,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
             timed=(self.limits,),
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
