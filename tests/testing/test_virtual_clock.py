@@ -40,15 +40,15 @@ def app_of(component: Any, **options: Any) -> App:
 async def test_a_handler_sleeps_no_real_time() -> None:
     began = time.monotonic()
     async with TestClient(app_of(Slow()), clock=VirtualClock()) as client, client.connect("/") as ws:
-        ws.send("3600")
-        await client.clock.advance(3599.9)
+        ws.send("600")
+        await client.clock.advance(599.9)
         await ws.assert_silent()
         await client.clock.advance(0.1)
-        assert await ws.receive() == "slept 3600"
+        assert await ws.receive() == "slept 600"
         ws.send("5")
         with pytest.raises(AssertionError, match="a message arrived: 'slept 5'"):
             await ws.assert_silent(5)
-        assert client.clock.passed == pytest.approx(3605)
+        assert client.clock.passed == pytest.approx(605)
     assert time.monotonic() - began < 30
 
 
@@ -56,9 +56,9 @@ async def test_pings_are_sent_and_a_client_that_vanished_is_noticed() -> None:
     slow = Slow()
     app = app_of(slow, ping_interval=20, ping_timeout=20)
     async with TestClient(app, clock=VirtualClock()) as client, client.connect("/") as ws:
-        await client.clock.advance(300)
+        await client.clock.advance(120)
         assert ws.is_open
-        assert str(ws.transcript).count("<- ping") > 5
+        assert str(ws.transcript).count("<- ping") > 3
         ws.vanish()
         await client.clock.advance(100)
         assert [code for code, _ in slow.ended] == [1006]
@@ -74,7 +74,7 @@ async def test_an_idle_connection_is_closed() -> None:
         await client.clock.advance(55)
         await ws.assert_silent()
         await client.clock.advance(10)
-        await ws.assert_closed(1001)
+        await ws.assert_closed(1000, "idle")
 
 
 async def test_a_handler_has_a_time_limit() -> None:
@@ -116,7 +116,7 @@ async def test_a_user_expires() -> None:
 
 async def test_a_rate_limit_lets_messages_through_again() -> None:
     app = App()
-    app.route("/", RateLimit(EchoServer(), messages_per_second=1, burst=1))
+    app.route("/", RateLimit(EchoServer(), messages_per_second=1, messages_burst=1))
     async with TestClient(app, clock=VirtualClock()) as client, client.connect("/") as ws:
         for text in "one", "two":
             ws.send(text)
@@ -138,7 +138,9 @@ async def test_a_session_expires() -> None:
     async with TestClient(app, clock=VirtualClock()) as client:
         await client.get("/login")
         assert (await client.get("/me")).text == "ana"
-        await client.clock.advance(365 * 24 * 3600)
+        await client.clock.advance(1)
+        assert (await client.get("/me")).text == "ana"
+        await client.clock.jump(365 * 24 * 3600)
         assert (await client.get("/me")).text == "None"
 
 
@@ -147,7 +149,7 @@ async def test_the_time_is_real_again_afterwards() -> None:
     clock = VirtualClock()
     async with TestClient(App(), clock=clock):
         now, day = anyio.current_time(), clock.time()
-        await clock.advance(1000)
+        await clock.jump(1000)
         assert anyio.current_time() - now == pytest.approx(1000)
         assert clock.time() - day == pytest.approx(1000)
     assert anyio.current_time() - before < 100

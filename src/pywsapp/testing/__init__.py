@@ -15,6 +15,7 @@ from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 from pywsapp.testing.client import TestClient
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.fake import FakeConnection
+from pywsapp.testing.faults import FaultyProxy
 from pywsapp.testing.idle import until_idle
 from pywsapp.testing.nodes import two_nodes
 from pywsapp.testing.response import TestResponse
@@ -30,6 +31,7 @@ __all__ = (
     "TICKET_STORE_CHECKS",
     "AppServer",
     "FakeConnection",
+    "FaultyProxy",
     "SyncTestClient",
     "SyncTestWebSocket",
     "TestClient",

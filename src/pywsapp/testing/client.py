@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 #: A browser sends a key that differs each time; here a failure is easier to repeat if it does not.
 _KEY = b"the key of tests"
 #: What the client can receive; the App has its own limits.
-_OPTIONS = Options(max_message_size=1 << 30, max_header_size=1 << 20, max_headers=1000, deflate=None)
+_OPTIONS = Options(
+    max_message_size=1 << 30,
+    max_header_size=1 << 20,
+    max_headers=1000,
+    control_frames_burst=1 << 30,
+    deflate=None,
+)
 #: Seconds that the App may take until it is idle, where that is not what the test asks for.
 _SETTLE_SECONDS = 1.0
 

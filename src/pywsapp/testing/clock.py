@@ -11,7 +11,8 @@ Three kinds of time are replaced while a `TestClient` with such a clock runs:
 - The same in the modules that the test names.
 
 Time that other programs or libraries measure is not replaced: a Redis that expires keys, a library for tokens that calls
-`time.time` itself, and `time.sleep`.
+`time.time` itself, and `time.sleep`. Afterwards the clock of the loop goes back; a time limit that the test has set
+before ends later by as much.
 """
 
 from __future__ import annotations
@@ -75,17 +76,16 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Let time pass: run what is due in its order, each at its own time, until the App is idle again.
 
+        An App checks its time limits about once a second, so an hour takes about a second of real time. `jump` passes
+        days.
+
         Args:
             seconds: how much time passes.
 
         Raises:
             ConfigurationError: no TestClient with this clock runs, or time would go back.
         """
-        loop_time = self._loop_time
-        if loop_time is None:
-            raise ConfigurationError("the clock is not in use: write `async with TestClient(app, clock=clock)`")
-        if seconds < 0:
-            raise ConfigurationError("time does not go back")
+        loop_time = self._loop(seconds)
         end = loop_time.passed + seconds
         while True:
             await until_idle()
@@ -95,6 +95,27 @@ class VirtualClock:
             loop_time.move_to(due)
         loop_time.move_to(end)
         await until_idle()
+
+    async def jump(self, seconds: float) -> None:
+        """Let time pass at once: all that is due runs at the end of it, and what repeats runs once.
+
+        Args:
+            seconds: how much time passes.
+
+        Raises:
+            ConfigurationError: as for `advance`.
+        """
+        loop_time = self._loop(seconds)
+        await until_idle()
+        loop_time.move_to(loop_time.passed + seconds)
+        await until_idle()
+
+    def _loop(self, seconds: float) -> LoopTime:
+        if self._loop_time is None:
+            raise ConfigurationError("the clock is not in use: write `async with TestClient(app, clock=clock)`")
+        if seconds < 0:
+            raise ConfigurationError("time does not go back")
+        return self._loop_time
 
     # -- for TestClient ----------------------------------------------------------------------------------------------
 

@@ -85,7 +85,11 @@ def replace_loop_time() -> LoopTime:
 
 
 class _Timer(asyncio.TimerHandle):
-    """A timer of the replaced clock; a real one when time flows again."""
+    """A timer of the replaced clock. When time flows, a timer of the loop calls it.
+
+    Attributes:
+        real: the timer of the loop.
+    """
 
     real: asyncio.TimerHandle | None = None
 
@@ -98,7 +102,7 @@ class _Timer(asyncio.TimerHandle):
 class _AsyncioTime(LoopTime):
     """The time of asyncio or uvloop: attributes of the loop object hide its methods.
 
-    Timers that were set before are real ones on uvloop. anyio checks the time when such a timer calls it, and sets it
+    Timers that were set before are timers of the loop. anyio checks the time when such a timer calls it, and sets it
     again.
     """
 
@@ -107,8 +111,10 @@ class _AsyncioTime(LoopTime):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.time)
         self._loop = loop
-        self._call_later = loop.call_later
+        self._loop_call_at = loop.call_at
+        self._loop_call_later = loop.call_later
         self._timers: list[tuple[float, int, _Timer]] = []
+        self._armed: set[_Timer] = set()
         self._numbers = count()
         for name, method in zip(self._METHODS, (self.now, self.call_at, self.call_later), strict=True):
             setattr(loop, name, method)
@@ -138,7 +144,7 @@ class _AsyncioTime(LoopTime):
     def move_to(self, passed: float) -> None:
         self._passed = max(self._passed, passed)
         while (due := self.next_due()) is not None and due <= self._passed:
-            self._loop.call_soon(heapq.heappop(self._timers)[2]._run)
+            self._loop.call_soon(_run, heapq.heappop(self._timers)[2])
 
     def flow(self) -> None:
         super().flow()
@@ -147,17 +153,38 @@ class _AsyncioTime(LoopTime):
             self._arm(timer)
 
     def _arm(self, timer: _Timer) -> None:
-        if not timer.cancelled():
-            timer.real = self._call_later(max(0.0, timer.when() - self.now()), timer._run)
+        if timer.cancelled():
+            return
+        self._armed.add(timer)
+        if isinstance(self._loop, asyncio.BaseEventLoop):  # which compares its timers with `loop.time()`
+            timer.real = self._loop_call_at(timer.when(), self._run_armed, timer)
+        else:
+            timer.real = self._loop_call_later(max(0.0, timer.when() - self.now()), self._run_armed, timer)
+
+    def _run_armed(self, timer: _Timer) -> None:
+        self._armed.discard(timer)
+        _run(timer)
 
     def restore(self) -> None:
         if self._flows_since is None:
             self.flow()
+        now = self.now()
         for name in self._METHODS:
             delattr(self._loop, name)
+        for timer in self._armed:
+            assert timer.real is not None
+            timer.real.cancel()
+            if not timer.cancelled():
+                timer.real = self._loop_call_later(max(0.0, timer.when() - now), _run, timer)
+        self._armed.clear()
 
     def call_threadsafe(self, function: Callable[[], Any]) -> None:
         self._loop.call_soon_threadsafe(function)
+
+
+def _run(timer: asyncio.TimerHandle) -> None:
+    if not timer.cancelled():
+        timer._run()
 
 
 class _TrioTime(LoopTime):
