@@ -3,8 +3,8 @@
 They run the App of the fixture `app`, which a project writes itself. pytest imports this module at its start in every
 project that has pywsapp installed. So it lies outside of the package and imports pywsapp only when a fixture is used.
 
-`ws_client` and `app_server` are async: the anyio plugin runs them in tests with `@pytest.mark.anyio`, and pytest-asyncio
-in its mode `auto`.
+`ws_client` and `app_server` are async: the anyio plugin runs them in tests with `@pytest.mark.anyio`, and
+pytest-asyncio in its mode `auto`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def ws_client(request: pytest.FixtureRequest, app: App) -> AsyncIterator[T
 
 @pytest.fixture
 def sync_ws_client(request: pytest.FixtureRequest, app: App) -> Iterator[SyncTestClient]:
-    """Run the App of the fixture `app` in memory; return a `pywsapp.testing.SyncTestClient`, for tests without async."""
+    """Run the App of the fixture `app` in memory; return a `SyncTestClient`, for tests without async."""
     from pywsapp.testing import SyncTestClient
 
     with SyncTestClient(app, **_options(request)) as client:

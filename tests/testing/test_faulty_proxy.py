@@ -70,7 +70,7 @@ async def test_a_reset() -> None:
 
 
 async def test_a_corrupted_byte() -> None:
-    async with connected() as (recorder, proxy, conn):
+    async with connected() as (_, proxy, conn):
         proxy.corrupt()
         conn.send("\0")
         assert await conn.receive() == "\1"

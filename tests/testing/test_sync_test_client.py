@@ -60,10 +60,14 @@ def test_exceptions_of_handlers(app: App) -> None:
         ws.send("fail")
         with pytest.raises(ValueError, match="the handler fails"):
             ws.receive()
-    with pytest.raises(ValueError, match="the handler fails"), SyncTestClient(app) as client:
-        with client.connect("/commands") as ws:
+
+    def fail_unnoticed() -> None:
+        with SyncTestClient(app) as client, client.connect("/commands") as ws:
             ws.send("fail")
             ws.assert_closed(1011)
+
+    with pytest.raises(ValueError, match="the handler fails"):
+        fail_unnoticed()
 
 
 def test_a_virtual_clock(app: App) -> None:
@@ -86,5 +90,5 @@ def test_a_hook_that_fails(app: App) -> None:
 def test_mistakes_are_explained(app: App) -> None:
     with pytest.raises(ConfigurationError, match="write `with SyncTestClient"):
         SyncTestClient(app).get("/page")
-    with pytest.raises(ConfigurationError, match="not installed|must be"):
+    with pytest.raises(ConfigurationError, match="backend must be"):
         SyncTestClient(app, backend="curio")

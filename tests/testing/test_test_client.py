@@ -83,7 +83,7 @@ async def test_an_expectation_of_a_refusal_fails_with_what_happened(app: App) ->
     async with TestClient(app) as client:
         with pytest.raises(AssertionError, match="the handshake of /chat was accepted, not refused with 403"):
             await client.assert_refused("/chat", 403)
-        with pytest.raises(AssertionError, match="the handshake of /no was refused with 404 .*, not 403"):
+        with pytest.raises(AssertionError, match=r"the handshake of /no was refused with 404 .*, not 403"):
             await client.assert_refused("/no", 403)
 
 
@@ -142,10 +142,13 @@ async def test_an_exception_of_a_handler_is_raised_where_the_test_waits(app: App
 
 
 async def test_an_exception_of_a_handler_fails_the_test_at_the_end(app: App) -> None:
-    with pytest.raises(ValueError, match="the handler fails"):
+    async def fail_unnoticed() -> None:
         async with TestClient(app) as client, client.connect("/chat") as ws:
             ws.send("fail")
             await ws.assert_closed(1011)
+
+    with pytest.raises(ValueError, match="the handler fails"):
+        await fail_unnoticed()
 
 
 async def test_exceptions_of_handlers_can_be_left_to_on_error(app: App) -> None:
@@ -180,10 +183,13 @@ async def test_an_exception_of_a_background_task_fails_the_test(app: App) -> Non
 
 
 async def test_a_failed_test_shows_the_exception_of_the_handler(app: App) -> None:
-    with pytest.raises(AssertionError) as caught:
+    async def fail() -> None:
         async with TestClient(app) as client, client.connect("/chat") as ws:
             ws.send("fail")
             await ws.assert_closed(1000)
+
+    with pytest.raises(AssertionError) as caught:
+        await fail()
     assert "ValueError: the handler fails" in str(caught.value)
     assert "in on_message" in str(caught.value)
 
@@ -227,7 +233,7 @@ async def test_a_message_of_the_wrong_type(app: App) -> None:
         ws.send(b"binary")
         with pytest.raises(AssertionError, match="the message is binary, not text"):
             await ws.receive_text()
-        with pytest.raises(TypeError, match="not dict: use ws.send_json"):
+        with pytest.raises(TypeError, match=r"not dict: use ws\.send_json"):
             ws.send({})  # type: ignore[arg-type]
 
 

@@ -10,6 +10,9 @@ from typing_extensions import ParamSpec
 
 from pywsapp._outbox.awaitables import LazyAwaitable
 
+#: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
+__tracebackhide__ = True
+
 SelfT = TypeVar("SelfT", bound="HasAwaitables")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +49,7 @@ class Unawaited(LazyAwaitable[Any]):
         forgotten.add(self)
 
     def __repr__(self) -> str:
+        self._forgotten.discard(self)  # a failure shows it, so the end of the test need not
         return f"<{self._what} without await: write `await {self._what}`>"
 
     def _begin(self) -> Coroutine[Any, Any, Any]:

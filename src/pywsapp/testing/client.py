@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from pywsapp.app import App
 
+#: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
+__tracebackhide__ = True
+
 #: A browser sends a key that differs each time; here a failure is easier to repeat if it does not.
 _KEY = b"the key of tests"
 #: What the client can receive; the App has its own limits.
@@ -146,7 +149,7 @@ class TestClient(HasAwaitables):
         if self._raises and (error := self._app_errors.take()) is not None:
             raise error
         if self._forgotten:
-            raise AssertionError(f"the test has checked nothing here: {next(iter(self._forgotten))!r}")
+            raise AssertionError(f"the test has checked nothing here: {self._forgotten.pop()!r}")
 
     # -- WebSockets --------------------------------------------------------------------------------------------------
 

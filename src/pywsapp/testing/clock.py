@@ -10,8 +10,8 @@ Three kinds of time are replaced while a `TestClient` with such a clock runs:
   and histories in memory.
 - The same in the modules that the test names.
 
-Time that other programs or libraries measure is not replaced: a Redis that expires keys, a library for tokens that calls
-`time.time` itself, and `time.sleep`. Afterwards the clock of the loop goes back; a time limit that the test has set
+Time that other programs or libraries measure is not replaced: a Redis that expires keys, a library for tokens that
+calls `time.time` itself, and `time.sleep`. Afterwards the clock of the loop goes back; a time limit that the test has set
 before ends later by as much.
 """
 
@@ -27,6 +27,9 @@ from typing import Any
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing.idle import until_idle
 from pywsapp.testing.loop_time import LoopTime, replace_loop_time
+
+#: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
+__tracebackhide__ = True
 
 #: Modules that measure the time of the processor, or are not about an App.
 _REAL = (

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pywsapp.app import App
     from pywsapp.http import Headers
 
+#: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 

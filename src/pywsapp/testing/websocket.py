@@ -19,6 +19,9 @@ from pywsapp.testing.transcript import Transcript, failure_text, shown
 if TYPE_CHECKING:
     from pywsapp.testing.client import TestClient
 
+#: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
+__tracebackhide__ = True
+
 _NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 
 
