@@ -62,10 +62,10 @@ def awaited(
 ) -> Callable[Concatenate[SelfT, P], Coroutine[Any, Any, T]]:
     """Have a call of an async method noted until it is awaited."""
 
-    @functools.wraps(method)
-    def call(self: SelfT, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def call(self: SelfT, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         return Unawaited(
             functools.partial(method, self, *args, **kwargs), f"{self._name}.{method.__name__}(...)", self._forgotten
         )
 
+    functools.update_wrapper(call, method)
     return call

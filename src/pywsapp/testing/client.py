@@ -116,7 +116,7 @@ class TestClient(HasAwaitables):
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise ConfigurationError("this TestClient was used before; make another one")
-        self._running = MemoryServer(self.app, has_watchdog=self._clock is None)
+        self._running = MemoryServer(self.app)
         self._app_errors.begin()
         if self._clock is not None:
             self._clock.begin()

@@ -11,8 +11,8 @@ Three kinds of time are replaced while a `TestClient` with such a clock runs:
 - The same in the modules that the test names.
 
 Time that other programs or libraries measure is not replaced: a Redis that expires keys, a library for tokens that
-calls `time.time` itself, and `time.sleep`. Afterwards the clock of the loop goes back; a time limit that the test has set
-before ends later by as much.
+calls `time.time` itself, and `time.sleep`. Afterwards the clock of the loop goes back; a time limit that the test has
+set before ends later by as much.
 """
 
 from __future__ import annotations

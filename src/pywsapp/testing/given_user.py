@@ -38,7 +38,7 @@ class _GivenAccess(Access):
         self._guard: Authenticate | None = given
 
     @property
-    def guard(self) -> Authenticate | None:  # type: ignore[override]
+    def guard(self) -> Authenticate | None:
         return self._guard
 
     @guard.setter

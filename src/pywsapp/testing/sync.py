@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -116,8 +116,9 @@ class SyncTestClient:
         """Send a POST request; see `TestClient.request`."""
         return self.request("POST", path, **arguments)
 
-    def _run(self, method: Callable[[], Any]) -> Any:
-        return self.call(method)
+    def _run(self, method: Callable[[], Awaitable[T]]) -> T:
+        result: T = self.call(method)
+        return result
 
 
 class SyncTestWebSocket:
@@ -209,5 +210,5 @@ class SyncTestWebSocket:
         """Close the connection, and wait until the App has handled that."""
         self._run(lambda: self._ws.close(code, reason))
 
-    def _run(self, method: Callable[[], Any]) -> Any:
-        return self._client.call(method)
+    def _run(self, method: Callable[[], Awaitable[T]]) -> T:
+        return self._client._run(method)
