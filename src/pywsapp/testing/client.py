@@ -326,13 +326,15 @@ class TestClient(HasAwaitables):
             raise error
         return response
 
-    def get(self, path: str, **arguments: Any) -> Any:
-        """Send a GET request; the arguments are those of `request`. It must be awaited."""
-        return self.request("GET", path, **arguments)
+    @awaited
+    async def get(self, path: str, **arguments: Any) -> TestResponse:
+        """Send a GET request; the arguments are those of `request`."""
+        return await self.request("GET", path, **arguments)
 
-    def post(self, path: str, **arguments: Any) -> Any:
-        """Send a POST request; the arguments are those of `request`. It must be awaited."""
-        return self.request("POST", path, **arguments)
+    @awaited
+    async def post(self, path: str, **arguments: Any) -> TestResponse:
+        """Send a POST request; the arguments are those of `request`."""
+        return await self.request("POST", path, **arguments)
 
     # -- for the WebSockets of this client ---------------------------------------------------------------------------
 
