@@ -54,7 +54,7 @@ class FakeConnection(Connection):
 
     __slots__ = ("_lifecycle", "_recorder", "fake_app")
 
-    def __init__(
+    def __init__(  # pyright: ignore[reportMissingSuperCall] - the lifecycle calls it, by `_become`
         self,
         path: str = "/",
         *,

@@ -38,7 +38,7 @@ class _GivenAccess(Access):
         self._guard: Authenticate | None = given
 
     @property
-    def guard(self) -> Authenticate | None:
+    def guard(self) -> Authenticate | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._guard
 
     @guard.setter
@@ -86,4 +86,4 @@ class _ServerOfOne:
 
 def server_for(server: Server, user: Any) -> Server:
     """Return what the connection of a user gets as its server."""
-    return server if user is NOT_GIVEN else cast("Server", _ServerOfOne(server, user))
+    return server if user is NOT_GIVEN else cast("Any", _ServerOfOne(server, user))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import anyio
 
-from pywsapp._event_loop import on_asyncio
+from pywsapp._event_loop import known_to_anyio, on_asyncio
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.memory import MemoryTransport
 
@@ -26,9 +28,12 @@ class Pump:
         self._due: list[PumpedTransport] = []
         self._event = anyio.Event()
         loop = asyncio.get_running_loop() if on_asyncio() else None
-        self._at_end: Callable[[Callable[[], None]], Any] = (
-            (lambda _: self._event.set()) if loop is None else loop.call_soon
-        )
+        self._at_end: Callable[[Callable[[], None]], Any]
+        if loop is None:
+            self._at_end = lambda _: self._event.set()
+        else:
+            with known_to_anyio():  # a test that reads has not the context of the server
+                self._at_end = functools.partial(loop.call_soon, context=copy_context())
 
     async def run(self) -> None:
         """Move bytes until cancelled, on an event loop without `call_soon`."""
