@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 import uvloop
 
@@ -25,14 +26,12 @@ class Answers(MessageComponent):
 
 
 async def on_a_socket(app: App) -> None:
-    serving = asyncio.create_task(app.serve())
-    while not app.urls:
-        await asyncio.sleep(0.001)
-    async with connect(f"ws://localhost:{app.port}/") as conn:
-        await conn.send("hello")
-        assert await conn.receive() == "hello"
-    app.stop()
-    await serving
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(app.serve)
+        async with connect(f"ws://localhost:{app.port}/") as conn:
+            await conn.send("hello")
+            assert await conn.receive() == "hello"
+        app.stop()
 
 
 async def in_memory(app: App) -> None:
