@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
-from pywsapp import App, Connection, ConnectionClosed, EchoServer, HandshakeError, MessageComponent, Request, Response
+from pywsapp import (
+    App,
+    Connection,
+    ConnectionClosed,
+    EchoServer,
+    HandshakeError,
+    MessageComponent,
+    Request,
+    Response,
+    in_thread,
+)
 from pywsapp.auth import public
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
-from pywsapp.testing import TestClient
+from pywsapp.testing import TestClient, until_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -389,3 +402,31 @@ async def test_clients_talk_to_each_other() -> None:
         assert await bob.receive() == "hello"
         await ana.assert_silent()
         assert app.stats().topics.topics == 1
+
+
+async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.testing.idle._THREAD_SECONDS", 0.2)
+    release = threading.Event()
+
+    class Threads(MessageComponent):
+        @in_thread
+        def on_message(self, conn: Connection, message: Any) -> None:
+            if message == "short":
+                time.sleep(0.02)
+            else:
+                release.wait(20)
+            anyio.from_thread.run_sync(conn.send, message)
+
+    app = App()
+    app.route("/", Threads())
+    async with TestClient(app) as client, client.connect("/") as ws:
+        ws.send("short")
+        await ws.ping()
+        await until_idle()
+        assert await ws.receive(timeout=0) == "short"
+        ws.send("long")
+        await ws.ping()
+        await until_idle()
+        await ws.assert_silent()
+        release.set()
+        assert await ws.receive() == "long"

@@ -45,7 +45,7 @@ _OPTIONS = Options(
     deflate=None,
 )
 #: Seconds that the App may take until it is idle, where that is not what the test asks for.
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 5.0
 
 
 class TestClient(HasAwaitables):
@@ -365,7 +365,7 @@ class TestClient(HasAwaitables):
         return anyio.move_on_after(seconds) if self._clock is None else self._clock.real_time_limit(seconds)
 
     async def _settle(self) -> None:
-        """Wait until the App is idle, or for a second."""
+        """Wait until the App is idle, or for some seconds."""
         with self._time_limit(_SETTLE_SECONDS):
             await until_idle()
 

@@ -25,7 +25,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.testing.idle import until_idle
+from pywsapp.testing.idle import wait_idle
 from pywsapp.testing.loop_time import LoopTime, replace_loop_time
 
 #: pytest leaves the frames of this module out of tracebacks, so a failure ends in the line of the test.
@@ -59,6 +59,7 @@ class VirtualClock:
         self._modules = ("pywsapp", *modules)
         self._loop_time: LoopTime | None = None
         self._users = 0
+        self._threads = 0  # that have run for too long to wait for them
         self._replaced: list[tuple[ModuleType, str, Any]] = []
         self._passed = 0.0  # seconds, before the clock was used
         self._began = (time.time(), time.monotonic())
@@ -91,13 +92,13 @@ class VirtualClock:
         loop_time = self._loop(seconds)
         end = loop_time.passed + seconds
         while True:
-            await until_idle()
+            await self._until_idle()
             due = loop_time.next_due()
             if due is None or due > end:
                 break
             loop_time.move_to(due)
         loop_time.move_to(end)
-        await until_idle()
+        await self._until_idle()
 
     async def jump(self, seconds: float) -> None:
         """Let time pass at once: all that is due runs at the end of it, and what repeats runs once.
@@ -109,9 +110,12 @@ class VirtualClock:
             ConfigurationError: as for `advance`.
         """
         loop_time = self._loop(seconds)
-        await until_idle()
+        await self._until_idle()
         loop_time.move_to(loop_time.passed + seconds)
-        await until_idle()
+        await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        self._threads = await wait_idle(self._threads)
 
     def _loop(self, seconds: float) -> LoopTime:
         if self._loop_time is None:
