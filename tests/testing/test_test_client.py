@@ -9,14 +9,17 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import pytest
+from support.services import free_port
 
 from pywsapp import (
+    Accept,
     App,
     Connection,
     ConnectionClosed,
     EchoServer,
     HandshakeError,
     MessageComponent,
+    Options,
     Request,
     Response,
     in_thread,
@@ -430,3 +433,104 @@ async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.Monke
         await ws.assert_silent()
         release.set()
         assert await ws.receive() == "long"
+
+
+async def test_a_failed_test_does_not_wait_for_a_handler_that_hangs() -> None:
+    calls: list[str] = []
+
+    class Hangs(MessageComponent):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            await anyio.sleep_forever()
+
+        def on_close(self, conn: Connection) -> None:
+            calls.append("on_close")
+
+    app = App()
+    app.route("/", Hangs())
+    app.on_shutdown(lambda: calls.append("shutdown"))
+
+    async def fail() -> None:
+        async with TestClient(app) as client, client.connect("/") as ws:
+            ws.send("hello")
+            await ws.ping()
+            raise ZeroDivisionError
+
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert calls == ["on_close", "shutdown"]
+    assert time.monotonic() - began < app.options.drain_timeout
+
+
+async def test_a_health_port_is_not_opened() -> None:
+    one, other = App(), App()
+    port = free_port()
+    for app in one, other:
+        app.health(port=port)  # on a socket, only one of them could have it
+    async with TestClient(one), TestClient(other):
+        pass
+
+
+# -- cookies and faults ------------------------------------------------------------------------------------------------
+
+
+async def test_cookies_are_kept_as_a_browser_does() -> None:
+    app = App()
+
+    class Setting(MessageComponent):
+        def on_handshake(self, request: Request) -> Accept:
+            return Accept(headers=(("Set-Cookie", "ws=1; HttpOnly"), ("Set-Cookie", "here=2; Path=/ws")))
+
+    def page(request: Request) -> Response:
+        return Response.json(request.cookies, headers={"Set-Cookie": request.query_params.get("set", "page=3; Path=/")})
+
+    app.route("/ws", Setting())
+    app.http("/page", page)
+    async with TestClient(app, cookies={"own": "0"}) as client:
+        async with client.connect("/ws"):
+            pass
+        assert (await client.get("/page")).json() == {"own": "0", "ws": "1"}
+        assert dict(client.cookies) == {"own": "0", "ws": "1", "here": "2", "page": "3"}
+        await client.get("/page?set=page=4;Max-Age=0")
+        await client.get("/page?set=ws=;Expires=Thu,%2001%20Jan%201970%2000:00:00%20GMT")
+        del client.cookies["own"]
+        assert (await client.get("/page", cookies={"once": "5"})).json() == {"once": "5"}
+        assert dict(client.cookies) == {"here": "2", "page": "3"}
+
+
+async def test_a_client_that_reads_too_slowly() -> None:
+    class Floods(MessageComponent):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            for _ in range(20):
+                conn.send(b"x" * 10_000)
+
+    app = App(options=Options(high_water=20_000, max_outbox=50_000))
+    app.route("/", Floods())
+    async with TestClient(app) as client, client.connect("/") as ws:
+        ws.pause_reading()
+        ws.send("flood")
+        await until_idle()
+        ws.resume_reading()
+        await ws.assert_closed(1013)
+
+
+async def test_bytes_that_no_client_sends(app: App) -> None:
+    async with TestClient(app) as client, client.connect("/chat") as ws:
+        ws.send_raw(b"\xff\x80\0\0\0\0")
+        await ws.assert_closed(1002)
+
+
+async def test_iteration_ends_with_the_connection(app: App) -> None:
+    class Counts(MessageComponent):
+        def on_open(self, conn: Connection) -> None:
+            for number in range(3):
+                conn.send(str(number))
+            conn.close(4000 if conn.request.query_params else 1000)
+
+    app.route("/count", Counts())
+    async with TestClient(app) as client:
+        async with client.connect("/count") as ws:
+            assert [message async for message in ws] == ["0", "1", "2"]
+        async with client.connect("/count?bad=1") as ws:
+            with pytest.raises(ConnectionClosed):
+                _ = [message async for message in ws]

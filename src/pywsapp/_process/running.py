@@ -314,14 +314,14 @@ class Runner:
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
         is_hosted: bool = False,
-        has_watchdog: bool = True,
+        in_test: bool = False,
     ) -> None:
         """Run the App inside a running event loop; see `App.serve`.
 
         Args:
             task_status: told when the App listens.
             is_hosted: do not listen, since an ASGI server does, or a test.
-            has_watchdog: whether handlers that block the event loop are reported.
+            in_test: do without a health port, and without the watchdog, which needs a processor of its own.
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
@@ -330,7 +330,7 @@ class Runner:
             logger.info("the App was stopped before it ran")
             task_status.started()
             return
-        self._server = server = self._make_server(has_watchdog)
+        self._server = server = self._make_server(has_watchdog=not in_test)
         self._is_hosted = is_hosted
         self.background.prepare()
 
@@ -343,7 +343,8 @@ class Runner:
             task_status.started()
 
         try:
-            async with answering_health(self._listening.health, self.worker, self._own_health), self._topics.running():
+            health = None if in_test else self._listening.health
+            async with answering_health(health, self.worker, self._own_health), self._topics.running():
                 try:
                     await self._run_startup_hooks()
                     if self._stopping:
@@ -367,7 +368,7 @@ class Runner:
                     await call(hook)
         self._starting = None
 
-    def _make_server(self, has_watchdog: bool) -> Server:
+    def _make_server(self, *, has_watchdog: bool) -> Server:
         return Server(
             self._component,
             self._app.options,

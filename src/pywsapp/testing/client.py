@@ -139,7 +139,7 @@ class TestClient(HasAwaitables):
         try:
             if self._clock is not None:
                 self._clock.flow()
-            await self._running.stop()
+            await self._running.stop(drains=exc is None)
         finally:
             self._end()
         if exc is not None:

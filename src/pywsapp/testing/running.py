@@ -64,25 +64,28 @@ class RunningApp:
         try:
             await self._started.wait()
         except BaseException:
-            await self.stop()
+            await self.stop(drains=False)
             raise
         if self._failure is not None:
             raise self._failure
 
-    async def stop(self) -> None:
-        """Drain the App, and wait for its shutdown hooks.
+    async def stop(self, *, drains: bool = True) -> None:
+        """End the App, and wait for its shutdown hooks.
+
+        Args:
+            drains: whether connections are closed before, and not aborted.
 
         Raises:
             Exception: what has ended the App.
         """
         runner = self._app._runner
         with anyio.CancelScope(shield=True):
-            if not self._ended.is_set():
+            if not self._ended.is_set() and drains:
                 runner.stop()
                 with anyio.move_on_after(runner._shutdown_seconds()):
                     await self._ended.wait()
-                self._scope.cancel()
-                await self._ended.wait()
+            self._scope.cancel()
+            await self._ended.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -121,7 +124,7 @@ class MemoryServer:
         async with tasks_of_block() as tasks:
             if not on_asyncio():
                 tasks.start_soon(self._pump.run)
-            await self._app._runner.serve(task_status=task_status, is_hosted=True, has_watchdog=False)
+            await self._app._runner.serve(task_status=task_status, is_hosted=True, in_test=True)
 
     def connect(self, client: TransportProtocol, address: str, user: Any) -> PumpedTransport:
         """Open a connection; return the transport of the client.

@@ -63,7 +63,7 @@ class AppServer:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._running is not None
-        await self._running.stop()
+        await self._running.stop(drains=exc is None)
 
     async def _serve(self, task_status: TaskStatus[None]) -> None:
         await self.app.serve(task_status=task_status)
