@@ -43,6 +43,7 @@ class Host(NamedTuple):
 
 
 HOSTS = {
+    "uvicorn-pywsapp": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "pywsapp.asgi.uvicorn:Protocol"]),
     "uvicorn-websockets": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "websockets"]),
     "uvicorn-sansio": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "websockets-sansio"], lost="1005 ''"),
     "uvicorn-wsproto": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "wsproto"], lost="1005 ''"),

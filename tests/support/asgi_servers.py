@@ -93,9 +93,7 @@ class SiteServer:
 
     async def until_idle(self) -> None:
         """Wait until all connections and calls of the application have ended."""
-        with anyio.fail_after(GUARD):
-            while self.state.connections or self.state.tasks:
-                await asyncio.sleep(0.001)
+        await until(lambda: not (self.state.connections or self.state.tasks))
 
 
 @asynccontextmanager

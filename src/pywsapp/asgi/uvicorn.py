@@ -78,6 +78,8 @@ OLDEST, TOO_NEW = (0, 34), (1, 0)
 _RESTART = "service restart"
 _FRAMING = ("connection", "content-length", "transfer-encoding")
 _NEVER = float("inf")
+#: `send` of ASGI waits while more than `Options.high_water` bytes are queued, so an outbox has no other limit.
+_UNLIMITED = 1 << 62
 logger = logging.getLogger("uvicorn.error")
 
 
@@ -135,8 +137,7 @@ class Protocol(asyncio.Protocol):
         app_state: what the lifespan of the site has put into the state.
     """
 
-    #: `send` of ASGI waits while more than `high_water` bytes are queued, so no outbox grows.
-    options: Options = Options(max_outbox=1 << 62)
+    options: Options = Options()
 
     def __init__(
         self,
@@ -457,6 +458,7 @@ def _options_of(
     return replace(
         options,
         max_message_size=max_size,
+        max_outbox=_UNLIMITED,
         max_queue=max(1, max_queue // 2),  # as many wait in the `Channel`
         ping_interval=ping_interval or None,
         ping_timeout=ping_timeout or _NEVER,
