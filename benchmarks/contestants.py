@@ -8,6 +8,7 @@ PYWSAPP = "pywsapp"  # the environment that this checkout is installed in
 PEERS = "peers"
 NODE = "node"
 _APP = ("--application", "pywsapp")
+_ASYNCIO = ("--loop", "asyncio")
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,9 @@ ALL = (
     _peer("uvicorn-sansio-asyncio", "uvicorn_server.py", "--ws", "websockets-sansio", "--loop", "asyncio", tls=True),
     _peer("uvicorn-wsproto-asyncio", "uvicorn_server.py", "--ws", "wsproto", "--loop", "asyncio", tls=True),
     _hosted("uvicorn-pywsapp", "uvicorn_server.py", "--ws", "pywsapp", tls=True),
-    _hosted("uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", "--loop", "asyncio", tls=True),
+    _hosted("uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, tls=True),
     _hosted("app on uvicorn-pywsapp", "uvicorn_server.py", "--ws", "pywsapp", *_APP, tls=True),
-    _hosted(
-        "app on uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", "--loop", "asyncio", *_APP, tls=True
-    ),
+    _hosted("app on uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, *_APP, tls=True),
     _hosted("app on uvicorn-sansio", "uvicorn_server.py", "--ws", "websockets-sansio", *_APP, tls=True),
     _hosted("app on hypercorn", "hypercorn_server.py", "--worker", "uvloop", *_APP),
     _hosted("app on granian", "granian_server.py", "--loop", "uvloop", *_APP),

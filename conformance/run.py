@@ -6,8 +6,8 @@
     run.py --cases '1.*,7.1.1'                  the cases of these patterns
     run.py --role server --backend trio         one of the ten
 
-The roles are the server, the client, and two servers on uvicorn with the protocol of pywsapp: `uvicorn-app` is an App that
-takes over the connections, `uvicorn-asgi` an ASGI application that gets messages. These two have no trio.
+The roles are the server, the client, and two servers on uvicorn with the protocol of pywsapp: `uvicorn-app` is an App
+that takes over the connections, `uvicorn-asgi` an ASGI application that gets messages. These two have no trio.
 
 Exit status: 1 if an outcome is unexpected, 2 if a run was not possible.
 """

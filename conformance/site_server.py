@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Echo servers on uvicorn with the protocol of pywsapp: python conformance/site_server.py --port 8080 --application app."""
+"""The echo servers on uvicorn under test: python conformance/site_server.py --port 8080 --application app."""
 
 from __future__ import annotations
 

@@ -93,6 +93,7 @@ ONCE = {
     "test_shared_limit.py",
     "test_signed_urls.py",
     "test_sanitize.py",
+    "test_server_workers.py",
     "test_sizing.py",
     "test_soak.py",
     "test_soak_numbers.py",

@@ -1,6 +1,7 @@
 """hypercorn with an ASGI application without a framework, or an App of pywsapp (--application).
 
---worker selects the event loop. It accepts permessage-deflate always if the client offers it, so --deflate has no effect.
+--worker selects the event loop. It accepts permessage-deflate always if the client offers it, so --deflate has no
+effect.
 """
 
 from __future__ import annotations
