@@ -137,6 +137,28 @@ class Protocol(asyncio.Protocol):
         app_state: what the lifespan of the site has put into the state.
     """
 
+    __slots__ = (
+        "_app_state",
+        "_channel",
+        "_config",
+        "_decided",
+        "_deflate",
+        "_is_reading",
+        "_is_stopping",
+        "_is_taken",
+        "_lifecycle",
+        "_options",
+        "_outbox",
+        "_request",
+        "_response",
+        "_runtime",
+        "_scope",
+        "_server_state",
+        "_state",
+        "_trailing",
+        "transport",
+    )
+
     options: Options = Options()
 
     def __init__(
