@@ -195,7 +195,7 @@ async def test_what_a_middleware_adds_is_in_the_101_response(server: SiteServer)
 async def test_a_middleware_sees_the_end_after_on_close(server: SiteServer, calls: list[Any]) -> None:
     async with raw(server.port) as peer:
         await peer.send(close_frame(3001, "mine"))
-        assert await peer.receive_close() == (3001, "mine")
+        assert await peer.receive_close() == (3001, "")
     await server.until_idle()
     connect, *others = calls
     assert connect == ("in", "websocket.connect", None, None)
@@ -290,17 +290,21 @@ async def test_a_call_that_the_server_cancels_aborts_the_connection(server: Site
     assert [call for call in calls if call[0] == "close"] == [("close", 1006, "aborted")]
 
 
-async def test_a_connection_stays_until_its_handler_has_ended(server: SiteServer, calls: list[Any]) -> None:
-    async with raw(server.port) as peer:
-        await peer.send(message_frame("who") + message_frame("stay"))
-        await peer.frame()
-        peer.reset()
-    with anyio.move_on_after(0.05):
-        await server.until_idle()
-    assert "left" not in calls
-    (task,) = server.state.tasks
-    task.cancel()
-    await server.until_idle()
+async def test_a_connection_stays_until_its_handler_has_ended(
+    calls: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(options=Options(drain_timeout=0.1, on_close_timeout=0.1))
+    app.route("/room", Room(calls))
+    async with site_server(Watching(app, calls), ws=Protocol) as server:
+        async with raw(server.port, "/room") as peer:
+            await peer.send(message_frame("x") + message_frame("stay"))
+            assert await peer.frame() == (1, b"x")
+            peer.reset()
+        with pytest.raises(TimeoutError), anyio.fail_after(0.05):
+            await server.until_idle()
+        assert "left" not in calls
+    assert "did not end in time and is aborted" in caplog.text
+    assert calls[-2:] == ["left", ("close", 1006, "connection lost")]
 
 
 # -- middleware that does not pass `websocket.accept` on at once -----------------------------------------------------

@@ -2,19 +2,23 @@
 
 A `Channel` is the component of the connection. Its `on_message` puts an event into a queue, and a plain `receive` takes
 it out. While the queue is full, `on_message` returns an awaitable: the connection is busy then, so its lifecycle keeps
-further messages in a queue of its own, stops to read when that is full, and answers the peer's close frame behind the
-last message.
+further messages in a queue of its own, stops to read when that is full. The peer's close frame is answered when the
+application has handled the messages before it, and receives again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from pywsapp._outbox.awaitables import LazyAwaitable
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
+
+if TYPE_CHECKING:
+    from pywsapp._lifecycle.state_machine import StateMachine
 
 
 class Channel(MessageComponent):
@@ -35,6 +39,13 @@ class Channel(MessageComponent):
         self._receivers: deque[asyncio.Future[None]] = deque()
         self._space: asyncio.Event | None = None  # exists while the queue is full
         self._disconnect: dict[str, Any] | None = None
+        self._answer: Callable[[], bool] | None = None
+        self._owes_answer = False  # the peer has closed, and the application has not handled what came before
+
+    def serve(self, machine: StateMachine) -> None:
+        """Have the peer's close frame answered when the application has handled all messages before it."""
+        self._answer = machine.answer
+        machine.is_behind = self._is_behind
 
     @property
     def has_ended(self) -> bool:
@@ -66,6 +77,9 @@ class Channel(MessageComponent):
         while not events:
             if self._disconnect is not None:
                 return self._disconnect.copy()
+            if self._owes_answer and self._answer is not None:
+                self._owes_answer = False
+                self._answer()
             receiver = self._loop.create_future()
             self._receivers.append(receiver)
             try:
@@ -85,6 +99,10 @@ class Channel(MessageComponent):
         if type(event) is str:
             return {"type": "websocket.receive", "text": event}
         return {"type": "websocket.receive", "bytes": event}
+
+    def _is_behind(self) -> bool:
+        self._owes_answer = self._disconnect is None and (bool(self._events) or not self._receivers)
+        return self._owes_answer
 
     def _wake(self) -> None:
         while self._receivers:

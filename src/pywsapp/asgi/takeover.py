@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pywsapp._transports.base import Transport
     from pywsapp.asgi.scope import Scope
     from pywsapp.connection import Connection
-    from pywsapp.options import Deflate
+    from pywsapp.options import Deflate, Options
 
 #: The name of the extension in `scope["extensions"]`. Its value is a dict with one key, `takeover`.
 EXTENSION = "pywsapp.transport"
@@ -52,14 +52,14 @@ class Takeover(Protocol):
             OSError: the connection is lost, or the handshake was refused.
         """
 
-    def begin(self, lifecycle: Lifecycle, high_water: int) -> bytes:
+    def begin(self, lifecycle: Lifecycle, options: Options) -> bytes:
         """Make a lifecycle the protocol of the transport; return the bytes that came behind the handshake.
 
         The lifecycle must be opened with these bytes in the same turn of the event loop.
 
         Args:
             lifecycle: the lifecycle.
-            high_water: bytes in the transport above which it pauses the lifecycle.
+            options: its options, for the limits of the transport and of the drain.
 
         Raises:
             OSError: the connection is lost.

@@ -81,6 +81,7 @@ _NEVER = float("inf")
 #: `send` of ASGI waits while more than `Options.high_water` bytes are queued, so an outbox has no other limit.
 _UNLIMITED = 1 << 62
 logger = logging.getLogger("uvicorn.error")
+pywsapp_logger = logging.getLogger("pywsapp")
 
 
 def check_version(version: str) -> None:
@@ -155,6 +156,7 @@ class Protocol(asyncio.Protocol):
         "_scope",
         "_server_state",
         "_state",
+        "_task",
         "_trailing",
         "transport",
     )
@@ -192,6 +194,7 @@ class Protocol(asyncio.Protocol):
         self._deflate: Deflate | None = None  # of the App that takes over
         self._decided: asyncio.Future[None] | None = None  # of a takeover that waits for the 101 response
         self._is_stopping = False
+        self._task: asyncio.Task[None] | None = None
         self._lifecycle: Lifecycle | None = None
         self._outbox: Outbox | None = None  # of a connection that was not taken over
         self._response: tuple[int, list[tuple[str, str]], list[bytes]] | None = None
@@ -230,7 +233,9 @@ class Protocol(asyncio.Protocol):
         """Close the connection, because the server shuts down; uvicorn calls this."""
         self._is_stopping = True
         if self._lifecycle is not None:
-            if not self._is_taken:
+            if self._is_taken:
+                self._runtime.loop.call_later(self._options.drain_timeout, self._give_up)
+            else:
                 self._channel.end(CloseCode.SERVICE_RESTART, _RESTART)
                 self._channel.discard()
             self._lifecycle.conn.close(CloseCode.SERVICE_RESTART, _RESTART)
@@ -239,6 +244,13 @@ class Protocol(asyncio.Protocol):
             self._respond_refusal(Refuse(503, [("Retry-After", "1")], "the server is restarting"))
         elif self._state is _State.ANSWERED:
             self.transport.close()
+
+    def _give_up(self) -> None:
+        """Have uvicorn wait no longer for a handler; the App cancels it when the lifespan ends."""
+        if self._lifecycle is not None and self._task is not None:
+            pywsapp_logger.warning("%r did not end in time and is aborted", self._lifecycle.conn)
+            self._task.cancel()
+            self._leave()
 
     # -- the handshake -----------------------------------------------------------------------------------------------
 
@@ -271,7 +283,7 @@ class Protocol(asyncio.Protocol):
 
     def _start(self) -> None:
         if self._state is _State.DECIDING:
-            task = self._runtime.loop.create_task(self._run())
+            self._task = task = self._runtime.loop.create_task(self._run())
             self._server_state.tasks.add(task)
             task.add_done_callback(self._server_state.tasks.discard)
 
@@ -295,7 +307,7 @@ class Protocol(asyncio.Protocol):
 
     def _finish(self, code: int) -> None:
         """End what the application has left open."""
-        self._scope = {}  # which refers to this object
+        self._scope, self._task = {}, None  # which refer to this object
         if self._state is _State.DECIDING:
             self._respond_refusal(Refuse(500, body="internal error"))
         elif self._state is _State.ACCEPTED:
@@ -371,9 +383,10 @@ class Protocol(asyncio.Protocol):
         host = HostOfOne(self._runtime, self.ended)
         ws = WebSocket(client=False, options=options, deflate=deflate)
         lifecycle = Lifecycle(self._channel, self._request, ws, transport, options, host, subprotocol)
+        self._channel.serve(lifecycle.machine)
         self._outbox = lifecycle.machine.outbox
         self._runtime.add(lifecycle)
-        lifecycle.open(self.begin(lifecycle, options.high_water))
+        lifecycle.open(self.begin(lifecycle, options))
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
@@ -426,13 +439,14 @@ class Protocol(asyncio.Protocol):
         if self._state is not _State.ACCEPTED:
             raise ClientDisconnected
 
-    def begin(self, lifecycle: Lifecycle, high_water: int) -> bytes:
+    def begin(self, lifecycle: Lifecycle, options: Options) -> bytes:
         """See `Takeover.begin`."""
         if self._state is _State.ENDED or self.transport.is_closing():
             raise ClientDisconnected
         self._state = _State.OPEN
         self._lifecycle = lifecycle
-        self.transport.set_write_buffer_limits(high=high_water)
+        self._options = options
+        self.transport.set_write_buffer_limits(high=options.high_water)
         self.transport.set_protocol(lifecycle)
         if not self._is_reading:
             self._is_reading = True

@@ -119,7 +119,7 @@ async def _take_over(
         await send(accept)
         with anyio.fail_after(server.options.handshake_timeout):
             await takeover.accepted()
-        trailing = takeover.begin(lifecycle, options.high_water)
+        trailing = takeover.begin(lifecycle, options)
     server.runtime.connections.add(lifecycle)
     server.runtime.opened(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
