@@ -105,6 +105,8 @@ ONCE = {
     "test_token_bucket.py",
     "test_user_limit.py",
     "test_topic_rules.py",
+    "test_uvicorn_protocol.py",
+    "test_uvicorn_takeover.py",
     "test_tls_clients.py",
     "test_tls_development.py",
     "test_tls_hosts.py",

@@ -16,10 +16,9 @@ WARNING = r"this process is one of (.+), and the App has no broker: topics, pres
     ("command", "workers", "lines"),
     [
         (["uvicorn", APP, "--port", "PORT", "--workers", "2"], "2 workers of uvicorn", 2),
-        (["hypercorn", APP, "-b", "127.0.0.1:PORT", "-w", "2"], "2 workers of hypercorn", 2),
         (["granian", "--interface", "asgi", APP, "--port", "PORT", "--workers", "2"], "several workers of granian", 1),
     ],
-    ids=["uvicorn", "hypercorn", "granian"],
+    ids=["uvicorn", "granian"],
 )
 def test_a_warning_at_the_start(command: list[str], workers: str, lines: int) -> None:
     port = str(free_port())

@@ -347,7 +347,7 @@ async def test_an_application_that_returns_closes_with_1000() -> None:
 async def test_a_peer_that_does_not_read_makes_send_wait(server: SiteServer, echo: Echo) -> None:
     async with raw(server.port) as peer:
         await peer.send(message_frame("flood"))
-        (protocol,) = await until(lambda: list(server.state.connections))
+        protocol = await server.connection()
         outbox = await until(lambda: protocol._outbox)
         await until(lambda: not outbox.is_writable)
         assert outbox.buffered < 1_000_000
@@ -361,7 +361,7 @@ async def test_a_peer_that_does_not_read_makes_send_wait(server: SiteServer, ech
 async def test_an_application_that_does_not_receive_stops_the_reading(server: SiteServer, echo: Echo) -> None:
     echo.may_receive.clear()
     async with raw(server.port) as peer:
-        (protocol,) = await until(lambda: list(server.state.connections))
+        protocol = await server.connection()
         lifecycle = await until(lambda: protocol._lifecycle)
         sent = [b"%5d" % number + bytes(45_000) for number in range(200)]
         writing = asyncio.create_task(peer.send(b"".join(message_frame(message) for message in sent) + close_frame()))
@@ -397,7 +397,8 @@ async def test_a_shutdown_during_a_handshake(server: SiteServer, echo: Echo) -> 
     echo.answer = wait  # type: ignore[method-assign]
     async with Peer(socket.create_connection(("127.0.0.1", server.port))) as peer:
         await peer.send(handshake())
-        (protocol,) = await until(lambda: echo.scopes and list(server.state.connections))
+        await until(lambda: echo.scopes)
+        protocol = await server.connection()
         protocol.shutdown()
         assert (await peer.response()).status == 503
     await server.until_idle()

@@ -91,6 +91,11 @@ class SiteServer:
         self.port = port
         self.state = state
 
+    async def connection(self) -> Any:
+        """Return the protocol of the only connection, when there is one."""
+        (protocol,) = await until(lambda: list(self.state.connections))
+        return protocol
+
     async def until_idle(self) -> None:
         """Wait until all connections and calls of the application have ended."""
         await until(lambda: not (self.state.connections or self.state.tasks))

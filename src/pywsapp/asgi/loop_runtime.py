@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp._server.runtime import Runtime
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.options import Options
+from pywsapp.options import Deflate, Options
+
+_NEVER = float("inf")
+#: `send` of ASGI waits while more than `Options.high_water` bytes are queued, so an outbox has no other limit.
+_UNLIMITED = 1 << 62
 
 
 class LoopRuntime(Runtime):
@@ -63,4 +69,34 @@ def check_loop(loop: asyncio.AbstractEventLoop) -> None:
     raise ConfigurationError(
         f"pywsapp.asgi.uvicorn runs on asyncio and uvloop, not on {kind.__module__}.{kind.__qualname__}: "
         "start uvicorn with --loop asyncio or --loop uvloop"
+    )
+
+
+@functools.lru_cache(100)
+def settings_of(
+    options: Options,
+    max_size: int,
+    max_queue: int,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+    has_deflate: bool,
+) -> Options:
+    """Return options with the settings of a server in place of those that it has too.
+
+    Args:
+        options: the options.
+        max_size: bytes of a message.
+        max_queue: messages that wait for the application.
+        ping_interval: seconds between pings; None or 0 sends none.
+        ping_timeout: seconds in which a ping must be answered; None or 0 sets no limit.
+        has_deflate: whether compression is used.
+    """
+    return replace(
+        options,
+        max_message_size=max_size,
+        max_outbox=_UNLIMITED,
+        max_queue=max(1, max_queue // 2),  # as many wait in the `Channel`
+        ping_interval=ping_interval or None,
+        ping_timeout=ping_timeout or _NEVER,
+        deflate=(options.deflate or Deflate()) if has_deflate else None,
     )

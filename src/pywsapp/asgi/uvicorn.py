@@ -25,10 +25,7 @@ The loss of the transport leads from every state to ENDED.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -38,13 +35,13 @@ from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp._protocol.handshake import accept, agree_on_deflate
-from pywsapp._protocol.http import encode_response
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.tls_buffer import share_read_buffer
 from pywsapp._transports.tls_lost import survive_loss
 from pywsapp.asgi.channel import Channel
+from pywsapp.asgi.denial import Denial, encode_denial, text_fields
 from pywsapp.asgi.handshake import read_handshake
-from pywsapp.asgi.loop_runtime import LoopRuntime, check_loop
+from pywsapp.asgi.loop_runtime import LoopRuntime, check_loop, settings_of
 from pywsapp.asgi.takeover import EXTENSION, HostOfOne
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.exceptions import ConfigurationError, Refuse
@@ -76,10 +73,6 @@ if TYPE_CHECKING:
 #: The versions of uvicorn whose protocols were read and tested; the extra `uvicorn` in pyproject.toml has them too.
 OLDEST, TOO_NEW = (0, 34), (1, 0)
 _RESTART = "service restart"
-_FRAMING = ("connection", "content-length", "transfer-encoding")
-_NEVER = float("inf")
-#: `send` of ASGI waits while more than `Options.high_water` bytes are queued, so an outbox has no other limit.
-_UNLIMITED = 1 << 62
 logger = logging.getLogger("uvicorn.error")
 pywsapp_logger = logging.getLogger("pywsapp")
 
@@ -144,6 +137,7 @@ class Protocol(asyncio.Protocol):
         "_config",
         "_decided",
         "_deflate",
+        "_denial",
         "_is_reading",
         "_is_stopping",
         "_is_taken",
@@ -151,7 +145,6 @@ class Protocol(asyncio.Protocol):
         "_options",
         "_outbox",
         "_request",
-        "_response",
         "_runtime",
         "_scope",
         "_server_state",
@@ -176,7 +169,7 @@ class Protocol(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._runtime = _runtime_of(server_state, self.options)
-        self._options = _options_of(
+        self._options = settings_of(
             self.options,
             config.ws_max_size,
             config.ws_max_queue,
@@ -197,7 +190,7 @@ class Protocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._lifecycle: Lifecycle | None = None
         self._outbox: Outbox | None = None  # of a connection that was not taken over
-        self._response: tuple[int, list[tuple[str, str]], list[bytes]] | None = None
+        self._denial: Denial | None = None
 
     # -- events of the transport, until a lifecycle gets them ----------------------------------------------------------
 
@@ -350,15 +343,15 @@ class Protocol(asyncio.Protocol):
             raise ClientDisconnected
         if self._state is not _State.DECIDING:
             raise RuntimeError(f"Unexpected ASGI message '{kind}', after the handshake was answered.")
-        if self._response is not None:
-            self._add_to_response(message)
+        if self._denial is not None:
+            self._add_to_denial(self._denial, message)
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
             self._log_answer("403")
             self._respond(403, [], b"")
         elif kind == "websocket.http.response.start":
-            self._response = (message["status"], _text(message.get("headers", ())), [])
+            self._denial = Denial(message)
         else:
             raise RuntimeError(
                 "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start', "
@@ -370,7 +363,7 @@ class Protocol(asyncio.Protocol):
         if transport.is_closing():
             raise ClientDisconnected
         subprotocol = message.get("subprotocol") or None
-        headers = [*_text(self._server_state.default_headers), *_text(message.get("headers", ()))]
+        headers = [*text_fields(self._server_state.default_headers), *text_fields(message.get("headers", ()))]
         wanted = self._deflate if self._is_taken else options.deflate
         response, deflate = accept(self._request, subprotocol=subprotocol, deflate=wanted, headers=headers)
         self._log_answer("[accepted]")
@@ -390,16 +383,10 @@ class Protocol(asyncio.Protocol):
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
-    def _add_to_response(self, message: dict[str, Any]) -> None:
-        assert self._response is not None
-        status, headers, body = self._response
-        if message["type"] != "websocket.http.response.body":
-            kind = message["type"]
-            raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body', but got '{kind}'.")
-        body.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            self._log_answer(str(status))
-            self._respond(status, headers, b"".join(body))
+    def _add_to_denial(self, denial: Denial, message: dict[str, Any]) -> None:
+        if denial.add(message):
+            self._log_answer(str(denial.status))
+            self._respond(denial.status, denial.headers, denial.body)
 
     def _respond_refusal(self, refuse: Refuse) -> None:
         response = Response.refusal(refuse)
@@ -408,10 +395,7 @@ class Protocol(asyncio.Protocol):
 
     def _respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send a response, and close behind it."""
-        names = {name.lower() for name, _ in headers}
-        fields = [field for field in headers if field[0].lower() not in _FRAMING]
-        fields += [field for field in _text(self._server_state.default_headers) if field[0] not in names]
-        data = encode_response(status, fields, body, content_length=None)
+        data = encode_denial(status, headers, body, self._server_state.default_headers)
         self._state = _State.ANSWERED
         self.transport.write(data)
         self.transport.close()
@@ -479,29 +463,3 @@ def _runtime_of(server_state: ServerState, options: Options) -> LoopRuntime:
     if runtime is None:
         runtime = _runtimes[server_state] = LoopRuntime(options)
     return runtime
-
-
-@functools.lru_cache(100)
-def _options_of(
-    options: Options,
-    max_size: int,
-    max_queue: int,
-    ping_interval: float | None,
-    ping_timeout: float | None,
-    has_deflate: bool,
-) -> Options:
-    """Return options with the settings of uvicorn in place of those that it has too."""
-    return replace(
-        options,
-        max_message_size=max_size,
-        max_outbox=_UNLIMITED,
-        max_queue=max(1, max_queue // 2),  # as many wait in the `Channel`
-        ping_interval=ping_interval or None,
-        ping_timeout=ping_timeout or _NEVER,
-        deflate=(options.deflate or Deflate()) if has_deflate else None,
-    )
-
-
-def _text(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Return the header fields of ASGI as text."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
