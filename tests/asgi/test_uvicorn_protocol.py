@@ -26,6 +26,7 @@ BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
 ]
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", BACKENDS)]
+OFFER: dict[str, Any] = {"Sec-WebSocket-Protocol": "one, two"}
 
 
 class Echo:
@@ -96,7 +97,7 @@ async def server(echo: Echo) -> AsyncIterator[SiteServer]:
 
 
 @asynccontextmanager
-async def raw(port: int, path: str = "/", **fields: str) -> AsyncIterator[Peer]:
+async def raw(port: int, path: str = "/", **fields: Any) -> AsyncIterator[Peer]:
     async with Peer(socket.create_connection(("127.0.0.1", port))) as peer:
         await peer.open(path, **fields)
         yield peer
@@ -132,7 +133,7 @@ async def test_the_scope(server: SiteServer, echo: Echo, caplog: pytest.LogCaptu
 
 async def test_the_101_response(server: SiteServer) -> None:
     async with Peer(socket.create_connection(("127.0.0.1", server.port))) as peer:
-        fields = await peer.open(**{"Sec-WebSocket-Protocol": "one, two"})
+        fields = await peer.open(**OFFER)
     assert fields["sec-websocket-protocol"] == "one"
     assert fields["x-seen"] == "yes"
     assert fields["server"] == "uvicorn"

@@ -29,6 +29,8 @@ BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
 ]
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", BACKENDS)]
+ANA: dict[str, Any] = {"X-User": "ana"}
+OFFER: dict[str, Any] = {"Sec-WebSocket-Protocol": "one, two"}
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -149,9 +151,9 @@ def room(port: int, path: str = "/ws/room", **options: Any) -> Any:
 
 
 @asynccontextmanager
-async def raw(port: int, path: str = "/ws/room", **fields: str) -> AsyncIterator[Peer]:
+async def raw(port: int, path: str = "/ws/room", **fields: Any) -> AsyncIterator[Peer]:
     async with Peer(socket.create_connection(("127.0.0.1", port))) as peer:
-        await peer.open(path, **{"X-User": "ana"}, **fields)
+        await peer.open(path, **ANA, **fields)
         yield peer
 
 
@@ -186,7 +188,7 @@ async def test_a_lifecycle_is_the_protocol_of_the_transport(server: SiteServer, 
 
 async def test_what_a_middleware_adds_is_in_the_101_response(server: SiteServer) -> None:
     async with Peer(socket.create_connection(("127.0.0.1", server.port))) as peer:
-        fields = await peer.open("/ws/room", **{"X-User": "ana", "Sec-WebSocket-Protocol": "one, two"})
+        fields = await peer.open("/ws/room", **ANA, **OFFER)
     assert fields["set-cookie"] == "seen=1"
     assert fields["sec-websocket-protocol"] == "two"
     assert fields["server"] == "uvicorn"

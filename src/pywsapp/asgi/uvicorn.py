@@ -269,9 +269,9 @@ class Protocol(asyncio.Protocol):
         if not isinstance(exc, Refuse):
             logger.error("reading a handshake failed", exc_info=exc)
             exc = Refuse(500, body="internal error")
-        client = get_remote_addr(self.transport)
+        scope: Any = {"client": get_remote_addr(self.transport)}
         target = one_line(data.partition(b"\r\n")[0].decode("latin-1").partition(" ")[2].partition(" ")[0])
-        logger.info('%s - "WebSocket %s" %d', get_client_addr({"client": client}), target, exc.status)
+        logger.info('%s - "WebSocket %s" %d', get_client_addr(scope), target, exc.status)
         self._respond_refusal(exc)
 
     def _start(self) -> None:
@@ -449,7 +449,7 @@ class Protocol(asyncio.Protocol):
     def _leave(self) -> None:
         self._state = _State.ENDED
         self._lifecycle = None
-        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._server_state.connections.discard(self)
         self._wake_taker()
 
     def _wake_taker(self) -> None:
