@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import trustme
 from fastapi import FastAPI
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware import Middleware
@@ -19,10 +22,21 @@ from support.asgi_servers import SiteServer, ask, chat, exchange, hosted, site_s
 from support.serving import GUARD, close_frame, frame, message_frame
 from support.wire import Peer, get
 
-from pywsapp import App, Connection, ConnectionClosed, Deflate, HandshakeError, MessageComponent, Options, Request
+from pywsapp import (
+    App,
+    Connection,
+    ConnectionClosed,
+    Deflate,
+    HandshakeError,
+    MessageComponent,
+    Options,
+    Request,
+    connect,
+)
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp.asgi import site_user
 from pywsapp.asgi.uvicorn import Protocol
+from pywsapp.auth import ClientCertificateAuthenticator
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -52,6 +66,8 @@ class Room(MessageComponent):
             conn.send(f"{conn.user.username} {conn.state.tenant} {conn.request.path}")
         elif message == "session":
             conn.send(str(conn.session["item"]))
+        elif message == "user":
+            conn.send(str(conn.user))
         elif message == "stay":
             await anyio.sleep_forever()
         elif message == "ping":
@@ -307,6 +323,24 @@ async def test_a_connection_stays_until_its_handler_has_ended(
         assert "left" not in calls
     assert "did not end in time and is aborted" in caplog.text
     assert calls[-2:] == ["left", ("close", 1006, "connection lost")]
+
+
+async def test_a_certificate_of_the_client(calls: list[Any], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pem, trusted = tmp_path / "server.pem", tmp_path / "authority.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(trusted)
+    context = ssl.create_default_context(cafile=str(trusted))
+    authority.issue_cert("ana.example", common_name="ana").configure_cert(context)
+    app = App(authenticate=ClientCertificateAuthenticator(lambda found: found.common_name))
+    app.route("/room", Room(calls))
+    settings = {"ssl_certfile": pem, "ssl_ca_certs": trusted, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    async with (
+        site_server(app, ws=Protocol, **settings) as server,
+        connect(f"wss://localhost:{server.port}/room", tls=context) as conn,
+    ):
+        assert await exchange(conn, "user") == "ana"
+        assert await exchange(conn, bytes(300_000)) == bytes(300_000)
 
 
 # -- middleware that does not pass `websocket.accept` on at once -----------------------------------------------------

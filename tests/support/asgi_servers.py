@@ -120,7 +120,7 @@ async def site_server(application: Any, **settings: Any) -> AsyncIterator[SiteSe
         made: asyncio.Protocol = protocol(config=config, server_state=site.state, app_state=lifespan.state)
         return made
 
-    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0, ssl=config.ssl)
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site
