@@ -2,8 +2,8 @@
 
 expected.json lists the cases with an expected outcome other than OK: those of all peers, and under the role of a peer
 those that it can have in place of OK. In all other cases the behaviour and the closing behaviour must be OK. NON-STRICT
-and UNIMPLEMENTED (an extension that was not negotiated) count as failures, with one exception: an ASGI application gets a
-message in a task of its own, and cannot answer it when a malformed frame follows at once.
+and UNIMPLEMENTED (an extension that was not negotiated) count as failures, with one exception: an ASGI application gets
+a message in a task of its own, and cannot answer it when a malformed frame follows at once.
 """
 
 from __future__ import annotations
