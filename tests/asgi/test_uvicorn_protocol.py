@@ -446,11 +446,11 @@ async def test_fastapi() -> None:
 # -- what cannot work --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["0.33.9", "1.0.0"])
+@pytest.mark.parametrize("version", ["0.35.9", "1.0.0"])
 async def test_versions_of_uvicorn_that_are_not_known(version: str) -> None:
     check_version("0.54.0")
     check_version("0.99.0.dev1")
-    with pytest.raises(ConfigurationError, match=f"needs uvicorn 0.34 or newer, below 1.0, and this is {version}"):
+    with pytest.raises(ConfigurationError, match=f"needs uvicorn 0.36 or newer, below 1.0, and this is {version}"):
         check_version(version)
 
 

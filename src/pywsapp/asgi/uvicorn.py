@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from pywsapp.connection import Connection
 
 #: The versions of uvicorn whose protocols were read and tested; the extra `uvicorn` in pyproject.toml has them too.
-OLDEST, TOO_NEW = (0, 34), (1, 0)
+OLDEST, TOO_NEW = (0, 36), (1, 0)
 _RESTART = "service restart"
 logger = logging.getLogger("uvicorn.error")
 pywsapp_logger = logging.getLogger("pywsapp")
