@@ -53,7 +53,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._process"},
+    {"pywsapp._connecting", "pywsapp._process"},
     {"pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},

@@ -38,6 +38,10 @@ Brokers and publishing
 Client
     connect              opens a connection: async with connect(url) as conn
     ClientConnection     what it gives: a Connection that can also receive
+    reconnecting         connects again after a loss: async for conn in reconnecting(url)
+    Reconnecting         the iterator that it returns
+    LoopConnection       what it gives: a ClientConnection whose loss ends the body of the loop
+    Backoff              how reconnecting waits, and when it gives up
     run_client           runs a component as the client of a server
 
 Middleware
@@ -88,7 +92,15 @@ from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
-from pywsapp.client import ClientConnection, connect, run_client
+from pywsapp.client import (
+    Backoff,
+    ClientConnection,
+    LoopConnection,
+    Reconnecting,
+    connect,
+    reconnecting,
+    run_client,
+)
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Application, Connection, broadcast
@@ -132,6 +144,7 @@ __all__ = (
     "App",
     "Application",
     "AsyncPublisher",
+    "Backoff",
     "Broker",
     "BrokerUnavailable",
     "ClientConnection",
@@ -149,6 +162,7 @@ __all__ = (
     "InvalidCredentials",
     "IpBlackList",
     "IpFilter",
+    "LoopConnection",
     "MessageComponent",
     "NotAuthorized",
     "Options",
@@ -162,6 +176,7 @@ __all__ = (
     "PywsappError",
     "QueryParams",
     "RateLimit",
+    "Reconnecting",
     "Recovery",
     "Refuse",
     "Request",
@@ -187,5 +202,6 @@ __all__ = (
     "broadcast",
     "connect",
     "in_thread",
+    "reconnecting",
     "run_client",
 )

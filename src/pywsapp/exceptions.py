@@ -19,6 +19,10 @@ PywsappError
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pywsapp.http import Headers
 
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -81,11 +85,17 @@ class HandshakeError(PywsappError):
 
     Attributes:
         status: the HTTP status of the response, or None if there was no valid response.
+        headers: the header fields of the response; None without a valid response.
+        body: the first bytes of the response's content, 1024 at most.
     """
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
+    def __init__(
+        self, reason: str, status: int | None = None, *, headers: Headers | None = None, body: bytes = b""
+    ) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = headers
+        self.body = body
 
 
 class ConnectionClosed(PywsappError):

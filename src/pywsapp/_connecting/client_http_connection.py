@@ -1,140 +1,27 @@
-"""The HTTP connection of a client: the arguments of connecting, and the time until the server has answered."""
+"""The HTTP connection of a client: the time until the server has answered."""
 
 from __future__ import annotations
 
-import os
-import re
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pywsapp._connecting.arguments import ConnectArguments
 from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
+from pywsapp._protocol.client_handshake import Accepted
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._server.connect import open_connection
 from pywsapp._server.runtime import Runtime
 from pywsapp._server.tls import client_context
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, HandshakeError, HeaderItems
-from pywsapp.http import Request
-from pywsapp.options import Options
+from pywsapp.exceptions import ConfigurationError, HandshakeError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp._transports.base import Transport
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Target(NamedTuple):
-    """The parts of a WebSocket URL.
-
-    Attributes:
-        secure: whether the scheme is wss.
-        host: the host name or IP address.
-        port: the port, also if the URL does not name it.
-        host_field: the value of the Host field.
-        path: the path with the query.
-    """
-
-    secure: bool
-    host: str
-    port: int
-    host_field: str
-    path: str
-
-    def request(self, subprotocols: Sequence[str]) -> Request:
-        """Return the request that the connection will have."""
-        path, _, query = self.path.partition("?")
-        return Request(
-            path=unquote(path),
-            query_string=query,
-            scheme="https" if self.secure else "http",
-            host=self.host,
-            port=self.port,
-            subprotocols=tuple(subprotocols),
-        )
-
-
-class ConnectArguments(NamedTuple):
-    """The checked arguments of `connect` or `run_client`."""
-
-    target: Target
-    handshake: ClientHandshake
-    request: Request
-    options: Options
-    tls: ssl.SSLContext | None
-    unix_path: str | None
-
-
-def check_arguments(
-    url: str,
-    options: Options | None,
-    subprotocols: Sequence[str],
-    headers: HeaderItems,
-    origin: str | None,
-    tls: ssl.SSLContext | None,
-    unix_path: str | os.PathLike[str] | None,
-) -> ConnectArguments:
-    """Return the checked arguments of `connect` or `run_client`.
-
-    Raises:
-        ConfigurationError: one of them is invalid.
-    """
-    options = Options() if options is None else options
-    if not isinstance(options, Options):
-        raise ConfigurationError(f"options must be an Options, not {options!r}")
-    target = _parse_url(url)
-    if tls is not None and not target.secure:
-        raise ConfigurationError(f"tls is for wss:// URLs, and {_shown(url)!r} is not encrypted")
-    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
-    if origin is not None:
-        fields.append(("Origin", origin))
-    handshake = ClientHandshake(
-        host=target.host_field,
-        path=target.path,
-        subprotocols=subprotocols,
-        deflate=options.deflate,
-        headers=fields,
-        key=os.urandom(16),
-        max_header_size=options.max_header_size,
-        max_headers=options.max_headers,
-    )
-    path = None if unix_path is None else os.fspath(unix_path)
-    return ConnectArguments(target, handshake, target.request(subprotocols), options, tls, path)
-
-
-def _parse_url(url: str) -> Target:
-    if _CONTROL.search(url) is not None:  # urlsplit removes line ends and tabs, so the URL would name another host
-        raise ConfigurationError(f"a URL has no control characters such as line ends: {_shown(url)!r}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise ConfigurationError(f"{_shown(url)!r} is not a URL: {exc}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigurationError(f"a WebSocket URL looks like ws://host:port/path or wss://..., not {_shown(url)!r}")
-    if parts.fragment or parts.username is not None:
-        raise ConfigurationError("a WebSocket URL has no #fragment and no user; send credentials in headers")
-    host = parts.hostname
-    literal = f"[{host}]" if ":" in host else host
-    default = 443 if parts.scheme == "wss" else 80
-    host_field = literal if port in (None, default) else f"{literal}:{port}"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme == "wss", host, default if port is None else port, host_field, path)
-
-
-def _shown(url: str) -> str:
-    """Return a URL for a message: without its query and its user, which can be secrets."""
-    user, at, rest = url.partition("?")[0].rpartition("@")
-    scheme, separator, _ = user.partition("//")  # without slashes, what looks like a scheme can be a user
-    start = scheme + separator if separator and scheme in ("", "ws:", "wss:", "http:", "https:") else ""
-    return (start if at else "") + rest + ("?..." if "?" in url else "")
 
 
 class ClientHttpConnection:
@@ -158,6 +45,7 @@ class ClientHttpConnection:
         self._component = component
         self._arguments = arguments
         self._make_connection = make_connection
+        self._request = arguments.target.request(arguments.subprotocols)
         self._runtime = Runtime(arguments.options)
         self._transport: Transport | None = None
         self._error: Exception | None = None
@@ -195,16 +83,18 @@ class ClientHttpConnection:
             raise self._error
 
     async def _open_transport(self, tasks: TaskGroup) -> None:
-        target, _, _, options, tls, unix_path = self._arguments
+        arguments = self._arguments
+        target, timeout = arguments.target, arguments.options.handshake_timeout
         try:
             await open_connection(
                 lambda: self,
                 host=target.host,
                 port=target.port,
-                unix_path=unix_path,
-                tls=(tls or client_context()) if target.secure else None,
+                unix_path=arguments.unix_path,
+                tls=(arguments.tls or client_context()) if target.secure else None,
+                server_hostname=arguments.server_hostname,
                 task_group=tasks,
-                timeout=options.handshake_timeout,
+                timeout=timeout,
             )
         except BaseException:
             # uvloop does not call connection_lost if the creation of a transport is cancelled
@@ -221,7 +111,7 @@ class ClientHttpConnection:
             return
         self._runtime.connections.add(self)
         peer = transport.get_extra_info("peername")
-        self._arguments.request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
         transport.write(self._arguments.handshake.request)
 
     def data_received(self, data: bytes) -> None:
@@ -242,7 +132,7 @@ class ClientHttpConnection:
         assert transport is not None
         transport.set_write_buffer_limits(high=options.high_water)
         ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
-        request, subprotocol = self._arguments.request, accepted.subprotocol
+        request, subprotocol = self._request, accepted.subprotocol
         make_connection = self._make_connection
         lifecycle = Lifecycle(self._component, request, ws, transport, options, runtime, subprotocol, make_connection)
         self.conn = lifecycle.conn
