@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import sys
 from typing import Any
 
 import anyio
@@ -17,6 +18,18 @@ def on_asyncio() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:
         return False
+
+
+def name_asyncio() -> None:
+    """Let anyio find asyncio in the callbacks of this event loop too. Call it in a task, before transports are created.
+
+    If sniffio is installed, anyio asks it which event loop runs. sniffio finds asyncio in a task, and in a callback only
+    if a context variable says so. `anyio.run` sets the variable, and `asyncio.run` does not; without it a callback such
+    as `data_received` can start no task. Transports run their callbacks in a copy of the context that creates them.
+    """
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None and sniffio.current_async_library_cvar.get() is None:
+        sniffio.current_async_library_cvar.set("asyncio")
 
 
 def check_no_loop() -> None:

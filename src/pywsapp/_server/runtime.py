@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
-from pywsapp._event_loop import on_asyncio
+from pywsapp._event_loop import name_asyncio, on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.report import LimitReport
@@ -162,6 +162,7 @@ class Runtime:
         """
         failure: Exception | None = None
         if on_asyncio():
+            name_asyncio()
             await check_eager_step()
         async with anyio.create_task_group() as self._handlers:
             try:
