@@ -65,6 +65,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp._connecting.socks",
     "pywsapp._server.development_certificate",
     "pywsapp.auth.django",
     "pywsapp.auth.jwks",

@@ -42,6 +42,8 @@ Client
     Reconnecting         the iterator that it returns
     LoopConnection       what it gives: a ClientConnection whose loss ends the body of the loop
     Backoff              how reconnecting waits, and when it gives up
+    connect_sync         the same without an event loop: with connect_sync(url) as conn
+    SyncConnection       what it gives
     run_client           runs a component as the client of a server
 
 Middleware
@@ -77,6 +79,7 @@ Exceptions
     NotAuthorized        authorize refuses a topic to a connection
     ConnectionClosed     a connection ended before what was awaited came
     HandshakeError       a server refused this client
+    ProxyError           a proxy did not connect this client to a server
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
     SessionError         a session cannot be saved here
@@ -97,7 +100,9 @@ from pywsapp.client import (
     ClientConnection,
     LoopConnection,
     Reconnecting,
+    SyncConnection,
     connect,
+    connect_sync,
     reconnecting,
     run_client,
 )
@@ -112,6 +117,7 @@ from pywsapp.exceptions import (
     InvalidCredentials,
     NotAuthorized,
     OutcomeUnknown,
+    ProxyError,
     PywsappError,
     Refuse,
     SessionEnded,
@@ -171,6 +177,7 @@ __all__ = (
     "PreparedMessage",
     "PresenceDiff",
     "Present",
+    "ProxyError",
     "Publication",
     "Publisher",
     "PywsappError",
@@ -191,6 +198,7 @@ __all__ = (
     "SlowConsumer",
     "StaticFolder",
     "Stats",
+    "SyncConnection",
     "Tls",
     "TooMany",
     "Topic",
@@ -201,6 +209,7 @@ __all__ = (
     "__version__",
     "broadcast",
     "connect",
+    "connect_sync",
     "in_thread",
     "reconnecting",
     "run_client",

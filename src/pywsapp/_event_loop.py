@@ -23,9 +23,10 @@ def on_asyncio() -> bool:
 def name_asyncio() -> None:
     """Let anyio find asyncio in the callbacks of this event loop too. Call it in a task, before transports are created.
 
-    If sniffio is installed, anyio asks it which event loop runs. sniffio finds asyncio in a task, and in a callback only
-    if a context variable says so. `anyio.run` sets the variable, and `asyncio.run` does not; without it a callback such
-    as `data_received` can start no task. Transports run their callbacks in a copy of the context that creates them.
+    If sniffio is installed, anyio asks it which event loop runs. sniffio finds asyncio in a task, and in a callback
+    only if a context variable says so. `anyio.run` sets the variable, and `asyncio.run` does not; without it a callback
+    such as `data_received` can start no task. Transports run their callbacks in a copy of the context that creates
+    them.
     """
     sniffio: Any = sys.modules.get("sniffio")
     if sniffio is not None and sniffio.current_async_library_cvar.get() is None:

@@ -18,9 +18,10 @@ from typing_extensions import TypedDict, Unpack
 
 from pywsapp._connecting.arguments import ConnectArguments, FilePath, check_arguments, header_fields
 from pywsapp._connecting.backoff import Backoff
-from pywsapp._connecting.client_http_connection import ClientHttpConnection
+from pywsapp._connecting.dialing import Dialing
 from pywsapp._connecting.inbox import ClientConnection, Inbox, LoopConnection
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
+from pywsapp._connecting.sync import SyncConnection
 from pywsapp._hooks import check_component, make_component
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
@@ -37,7 +38,9 @@ __all__ = [
     "ConnectKeywords",
     "LoopConnection",
     "Reconnecting",
+    "SyncConnection",
     "connect",
+    "connect_sync",
     "reconnecting",
     "run_client",
 ]
@@ -54,6 +57,9 @@ class ConnectKeywords(TypedDict, total=False):
     ca_file: FilePath | None
     server_hostname: str | None
     unix_path: FilePath | None
+    proxy: str | bool | None
+    proxy_tls: ssl.SSLContext | None
+    max_redirects: int
 
 
 # -- a live connection -------------------------------------------------------------------------------------------------
@@ -71,6 +77,9 @@ def connect(
     ca_file: FilePath | None = None,
     server_hostname: str | None = None,
     unix_path: FilePath | None = None,
+    proxy: str | bool | None = None,
+    proxy_tls: ssl.SSLContext | None = None,
+    max_redirects: int = 0,
 ) -> ConnectContext:
     """Connect to a WebSocket server: `async with connect(url) as conn:` gives a `ClientConnection`.
 
@@ -91,11 +100,16 @@ def connect(
         ca_file: a PEM file with the authorities to trust in place of the system's; without `tls` only.
         server_hostname: the name that the certificate must have; by default the host of the URL.
         unix_path: the server's Unix socket; the URL then names only the host and the path.
+        proxy: "http://user:password@host:port" or the same with https, socks4, socks4a, socks5 or socks5h; the SOCKS
+            ones need the extra `proxy`. True uses the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+        proxy_tls: the context for TLS with an https proxy, in place of the default one.
+        max_redirects: how many redirects to follow. A redirect from wss to ws is never followed, and another origin
+            gets neither `headers` nor `cookies`.
 
     Raises:
         ConfigurationError: the URL or an argument is invalid. `connect` itself raises this.
         HandshakeError: on entering, the server refused the handshake, answered it wrongly, or not in time.
-        OSError: on entering, the server cannot be reached; a TimeoutError if that took too long.
+        OSError: on entering, the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
     """
     if surplus or not isinstance(url, str):
         raise ConfigurationError(
@@ -114,6 +128,9 @@ def connect(
             ca_file=ca_file,
             server_hostname=server_hostname,
             unix_path=unix_path,
+            proxy=proxy,
+            proxy_tls=proxy_tls,
+            max_redirects=max_redirects,
         )
     )
 
@@ -170,7 +187,7 @@ async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection
     options = arguments.options
     inbox = Inbox(options.max_queue)
     arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
-    http = ClientHttpConnection(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
+    http = Dialing(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
     failure: BaseException | None = None
 
     async def run() -> None:
@@ -272,6 +289,32 @@ def _fields_maker(
     return make_fields
 
 
+# -- without an event loop ---------------------------------------------------------------------------------------------
+
+
+def connect_sync(url: str, *, headers: HeaderItems = (), **arguments: Unpack[ConnectKeywords]) -> SyncConnection:
+    """Connect to a WebSocket server from a program without an event loop: a script, the REPL, a thread.
+
+    `with connect_sync(url) as conn:` closes the connection at the end of the block, as `connect` does. Without `with`,
+    call `conn.close()`. It blocks while it connects, so do not call it in a task of an event loop: `connect` is for
+    that. An event loop in a thread of its own serves the connection, and answers pings while your program is busy.
+
+    Args:
+        url: "ws://..." or "wss://...".
+        headers: further header fields of the request.
+        arguments: the other keyword arguments of `connect`.
+
+    Returns:
+        an open connection.
+
+    Raises:
+        ConfigurationError: the URL or an argument is invalid.
+        HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
+        OSError: the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
+    """
+    return SyncConnection(check_arguments(url, headers=headers, **arguments))
+
+
 # -- a component -------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +347,7 @@ async def run_client(
     if isinstance(component, str):
         raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
-    http = ClientHttpConnection(component, check_arguments(url, headers=headers, **arguments), Connection)
+    http = Dialing(component, check_arguments(url, headers=headers, **arguments), Connection)
     await http.run()
     assert http.conn is not None
     return http.conn

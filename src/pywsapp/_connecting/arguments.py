@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pywsapp._connecting.proxies import parse_proxy
 from pywsapp._connecting.target import Target, parse_url, shown_url
+from pywsapp._extras import import_extra
 from pywsapp._protocol.client_handshake import ClientHandshake
 from pywsapp._protocol.http import TOKEN
 from pywsapp._server.tls import client_context
@@ -32,6 +34,9 @@ class ConnectArguments(NamedTuple):
         tls: the context for wss URLs; None is the default one.
         server_hostname: the name that the certificate must have; None is the host of the URL.
         unix_path: the server's Unix socket.
+        proxy: the URL of a proxy, True for the one that the environment names, or None.
+        proxy_tls: the context for TLS with an https proxy; None is the default one.
+        max_redirects: how many redirects are followed.
         handshake: the request to send, which serves one connection.
     """
 
@@ -42,6 +47,9 @@ class ConnectArguments(NamedTuple):
     tls: ssl.SSLContext | None
     server_hostname: str | None
     unix_path: str | None
+    proxy: str | bool | None
+    proxy_tls: ssl.SSLContext | None
+    max_redirects: int
     handshake: ClientHandshake
 
     def renewed(self, fields: Fields | None = None) -> ConnectArguments:
@@ -67,6 +75,9 @@ def check_arguments(
     ca_file: FilePath | None = None,
     server_hostname: str | None = None,
     unix_path: FilePath | None = None,
+    proxy: str | bool | None = None,
+    proxy_tls: ssl.SSLContext | None = None,
+    max_redirects: int = 0,
 ) -> ConnectArguments:
     """Return the checked arguments of `connect`, which documents them. Reads `ca_file`, so it blocks then.
 
@@ -84,6 +95,7 @@ def check_arguments(
         if tls is not None:
             raise ConfigurationError("write either tls or ca_file; a context loads a file by load_verify_locations")
         tls = client_context(ca_file)
+    _check_route(unix_path, proxy, proxy_tls, max_redirects)
     fields = header_fields(headers, cookies, origin)
     return ConnectArguments(
         target,
@@ -93,8 +105,23 @@ def check_arguments(
         tls,
         server_hostname,
         None if unix_path is None else os.fspath(unix_path),
+        proxy,
+        proxy_tls,
+        max_redirects,
         _handshake(target, fields, subprotocols, options),
     )
+
+
+def _check_route(unix_path: object, proxy: object, proxy_tls: object, max_redirects: object) -> None:
+    if not isinstance(max_redirects, int) or isinstance(max_redirects, bool) or max_redirects < 0:
+        raise ConfigurationError(f"max_redirects must be a whole number from 0 on, not {max_redirects!r}")
+    if unix_path is not None and (proxy or max_redirects):
+        raise ConfigurationError("unix_path names a server of this machine, so it excludes proxy and max_redirects")
+    parsed = parse_proxy(proxy) if proxy not in (None, True, False) else None  # type: ignore[arg-type]
+    if parsed is not None and parsed.is_socks:
+        import_extra("pywsapp._connecting.socks", "proxy")
+    if proxy_tls is not None and proxy is not True and (parsed is None or parsed.scheme != "https"):
+        raise ConfigurationError("proxy_tls is for a proxy of which the URL begins with https://")
 
 
 def header_fields(headers: HeaderItems, cookies: Mapping[str, str] | None = None, origin: str | None = None) -> Fields:
@@ -103,8 +130,7 @@ def header_fields(headers: HeaderItems, cookies: Mapping[str, str] | None = None
     Raises:
         ConfigurationError: a cookie is invalid, or there is a Cookie field already.
     """
-    items: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
-    fields = list(items)
+    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     if cookies:
         if any(str(name).lower() == "cookie" for name, _ in fields):
             raise ConfigurationError("headers has a Cookie field already: write all cookies in cookies")

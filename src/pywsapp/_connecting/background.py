@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from pywsapp._connecting.arguments import ConnectArguments
-from pywsapp._connecting.client_http_connection import ClientHttpConnection
+from pywsapp._connecting.dialing import Dialing
 from pywsapp._connecting.inbox import ClientConnection, Inbox
 from pywsapp._event_loop import on_asyncio
 
@@ -46,7 +46,7 @@ class BackgroundConnection(Generic[ConnectionT]):
         options = arguments.options
         self._inbox = inbox = Inbox(options.max_queue)
         arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
-        self._http = ClientHttpConnection(inbox, arguments, lambda *args: kind(inbox, *args))
+        self._http = Dialing(inbox, arguments, lambda *args: kind(inbox, *args))
         self._kind = kind
         self._scope = anyio.CancelScope()
         self._failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""The HTTP connection of a client: the time until the server has answered."""
+"""The HTTP connection of a client: the time until the server has answered the handshake."""
 
 from __future__ import annotations
 
@@ -7,149 +7,108 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pywsapp._connecting.arguments import ConnectArguments
-from pywsapp._lifecycle.lifecycle import Lifecycle
-from pywsapp._protocol.client_handshake import Accepted
-from pywsapp._protocol.websocket import WebSocket
-from pywsapp._server.connect import open_connection
+from pywsapp._connecting.refusal import RefusalBody
+from pywsapp._protocol.client_handshake import Accepted, ClientHandshake
 from pywsapp._server.runtime import Runtime
-from pywsapp._server.tls import client_context
-from pywsapp.component import MessageComponent
-from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, HandshakeError
+from pywsapp.exceptions import HandshakeError
+from pywsapp.http import Request
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from pywsapp._transports.base import Transport
+
+_SWITCHING_PROTOCOLS = 101
 
 
 class ClientHttpConnection:
-    """The HTTP connection of a client, up to the server's answer to the handshake; then a lifecycle replaces it.
+    """The protocol of a transport to a server, up to the answer to the handshake; then a lifecycle replaces it.
 
     Args:
-        component: the component to run on the connection.
-        arguments: where to connect to, and how.
-        make_connection: creates the connection; it is called with the arguments of `Connection`.
+        handshake: the request, and what checks the answer.
+        request: the request of the connection, which gets the address of the peer.
+        accept: called when the server has accepted; it replaces this protocol.
+        runtime: keeps the connection.
 
     Attributes:
-        decided: set when the server has accepted or refused.
-        conn: the connection, once the server has accepted.
+        answered: set when the server has accepted or refused, or has failed.
+        ended: set when a refusal is complete, or the transport is lost.
+        refusal: the answer of a server that has not accepted; its content is `content`.
+        error: why there is no valid answer.
+        is_connected: whether the request has been sent.
     """
 
     def __init__(
-        self, component: MessageComponent, arguments: ConnectArguments, make_connection: Callable[..., Connection]
+        self,
+        handshake: ClientHandshake,
+        request: Request,
+        accept: Callable[[Transport, Accepted], None],
+        runtime: Runtime,
     ) -> None:
-        self.decided = anyio.Event()
-        self.conn: Connection | None = None
-        self._component = component
-        self._arguments = arguments
-        self._make_connection = make_connection
-        self._request = arguments.target.request(arguments.subprotocols)
-        self._runtime = Runtime(arguments.options)
+        self.answered, self.ended = anyio.Event(), anyio.Event()
+        self.refusal: HandshakeError | None = None
+        self.error: Exception | None = None
+        self.is_connected = False
+        self._handshake = handshake
+        self._request = request
+        self._accept = accept
+        self._runtime = runtime
+        self._body: RefusalBody | None = None
         self._transport: Transport | None = None
-        self._error: Exception | None = None
-        self._given_up = False
+        self._has_given_up = False
 
-    async def run(self) -> None:
-        """Connect, and run the component until the connection has ended.
-
-        Raises:
-            HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
-            OSError: the server cannot be reached.
-            ConfigurationError: the host name is invalid.
-        """
-
-        async def body(transports: TaskGroup) -> None:
-            await self._dial(transports)
-            await self._runtime.wait_empty()
-
-        await self._runtime.run(body)
-
-    async def _dial(self, tasks: TaskGroup) -> None:
-        """Connect and wait for the server's decision."""
-        target, timeout = self._arguments.target, self._arguments.options.handshake_timeout
-        try:
-            with anyio.fail_after(timeout):
-                await self._open_transport(tasks)
-                await self.decided.wait()
-        except TimeoutError:
-            if self._transport is None:
-                raise TimeoutError(f"no connection to {target.host_field} within {timeout} seconds") from None
-            raise HandshakeError("the server did not answer the handshake in time") from None
-        except UnicodeError as exc:  # of the encoding that name resolution uses
-            raise ConfigurationError(f"{target.host!r} is not a host name: {exc}") from None
-        if self._error is not None:
-            raise self._error
-
-    async def _open_transport(self, tasks: TaskGroup) -> None:
-        arguments = self._arguments
-        target, timeout = arguments.target, arguments.options.handshake_timeout
-        try:
-            await open_connection(
-                lambda: self,
-                host=target.host,
-                port=target.port,
-                unix_path=arguments.unix_path,
-                tls=(arguments.tls or client_context()) if target.secure else None,
-                server_hostname=arguments.server_hostname,
-                task_group=tasks,
-                timeout=timeout,
-            )
-        except BaseException:
-            # uvloop does not call connection_lost if the creation of a transport is cancelled
-            self._given_up = True
-            self.abort()
-            self._runtime.discard(self)
-            raise
+    @property
+    def content(self) -> bytes:
+        """The content of a refusal that has arrived, bounded."""
+        return b"" if self._body is None else self._body.content
 
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
         self._transport = transport
-        if self._given_up:
+        if self._has_given_up:
             self.abort()
             return
         self._runtime.connections.add(self)
+        self.is_connected = True
         peer = transport.get_extra_info("peername")
         self._request.remote_address = str(peer[0]) if isinstance(peer, tuple) else ""
-        transport.write(self._arguments.handshake.request)
+        transport.write(self._handshake.request)
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of the answer."""
-        if self.decided.is_set():
+        if self._body is not None:
+            self._body.receive(data)
+            self._check_body(self._body)
+        if self.answered.is_set():
             return
         try:
-            accepted = self._arguments.handshake.receive(data)
+            accepted = self._handshake.receive(data)
         except HandshakeError as exc:
-            self._fail(exc)
+            if exc.status in (None, _SWITCHING_PROTOCOLS) or exc.headers is None:
+                self._fail(exc)
+            else:
+                self.refusal = exc
+                self._body = RefusalBody(exc)
+                self.answered.set()
+                self._check_body(self._body)
         else:
             if accepted is not None:
-                self._accept(accepted)
+                self.answered.set()
+                self._runtime.connections.discard(self)
+                assert self._transport is not None
+                self._accept(self._transport, accepted)
 
-    def _accept(self, accepted: Accepted) -> None:
-        """Replace this protocol of the transport by a lifecycle."""
-        options, runtime, transport = self._arguments.options, self._runtime, self._transport
-        assert transport is not None
-        transport.set_write_buffer_limits(high=options.high_water)
-        ws = WebSocket(client=True, options=options, deflate=accepted.deflate)
-        request, subprotocol = self._request, accepted.subprotocol
-        make_connection = self._make_connection
-        lifecycle = Lifecycle(self._component, request, ws, transport, options, runtime, subprotocol, make_connection)
-        self.conn = lifecycle.conn
-        transport.set_protocol(lifecycle)
-        runtime.connections.add(lifecycle)
-        runtime.connections.discard(self)
-        self.decided.set()
-        lifecycle.open(accepted.rest)
+    def _check_body(self, body: RefusalBody) -> None:
+        if body.is_complete:
+            self.ended.set()
+            self.abort()
 
     def _fail(self, exc: Exception) -> None:
-        if not self.decided.is_set():
-            self._error = exc
-            self.decided.set()
+        if not self.answered.is_set():
+            self.error = exc
+            self.answered.set()
         self.abort()
 
     def eof_received(self) -> bool:
-        """Handle the end of the stream before the answer: the transport closes itself."""
+        """Handle the end of the stream: the transport closes itself."""
         return False
 
     def pause_writing(self) -> None:
@@ -161,6 +120,13 @@ class ClientHttpConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the loss of the transport."""
         self._fail(HandshakeError("the server closed the connection instead of answering the handshake"))
+        self.ended.set()
+        self._runtime.discard(self)
+
+    def give_up(self) -> None:
+        """Drop the connection, also one that is made later."""
+        self._has_given_up = True
+        self.abort()
         self._runtime.discard(self)
 
     def abort(self) -> None:
@@ -169,4 +135,4 @@ class ClientHttpConnection:
             self._transport.abort()
 
     def tick(self, now: float) -> None:
-        """Do nothing: `run` has its own deadline."""
+        """Do nothing: connecting has its own deadline."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pywsapp._protocol.prepared import PreparedMessage, Sendable
 
 #: Iteration ends without an exception at these close codes.
-_NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
+NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 
 
 class ClientConnection(Connection):
@@ -96,7 +96,7 @@ class ClientConnection(Connection):
         try:
             return await self._inbox.take(self)
         except ConnectionClosed as exc:
-            if exc.code in _NORMAL_ENDS:
+            if exc.code in NORMAL_ENDS:
                 raise StopAsyncIteration from None
             raise
 
@@ -212,7 +212,7 @@ class Inbox(MessageComponent):
             while not self._messages:
                 if self._ended:
                     await anyio.lowlevel.checkpoint()  # a loop that ignores the exception must not block other tasks
-                    raise _closed(conn)
+                    raise closed(conn)
                 self._arrival = self._make_alarm()
                 await self._arrival.wait()
         finally:
@@ -237,7 +237,8 @@ class Inbox(MessageComponent):
             self._space = None
 
 
-def _closed(conn: Connection) -> ConnectionClosed:
+def closed(conn: Connection) -> ConnectionClosed:
+    """Return the exception for a connection that has ended."""
     code, reason = conn.close_code, conn.close_reason
     return ConnectionClosed(
         f"the connection ended with code {code}" + (f" ({reason})" if reason else ""), code=code, reason=reason
