@@ -80,7 +80,7 @@ ONCE = {
     "test_php_format.py",
     "test_php_sessions.py",
     "test_packaging.py",
-    "test_proxies.py",
+    "test_proxy_urls.py",
     "test_publishing.py",
     "test_rabbitmq.py",
     "test_ratchet_cases.py",
