@@ -33,35 +33,34 @@ async def refusal(url: str, options: Options | None = None) -> HandshakeError:
     return refused.value
 
 
+MESSAGES: list[tuple[bytes, str]] = [
+    (b"HTTP/1.1 404 Not Found\r\n\r\n", "the server answered 404 Not Found"),
+    (b"HTTP/1.1 404 Not Found\r\n\r\nno\r\n  such \tpath", "the server answered 404 Not Found: no such path"),
+    (b"HTTP/1.1 404 X\r\nContent-Length: 2\r\n\r\nnone", "the server answered 404 X: no"),
+    (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\nnone", "the server answered 404 X"),
+    (b"HTTP/1.1 404 X\r\nContent-Length: -1\r\n\r\nnone", "the server answered 404 X: none"),
+    (
+        b"HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n3;a=b\r\nne!\r\n0\r\n\r\n",
+        "the server answered 404 X: none!",
+    ),
+    (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the server answered 200 OK: " + "x" * 150),
+    (b"HTTP/1.1 403 X\r\n\r\n\x1b[31m\x9b\xff\xfe", "the server answered 403 X: \\x1b[31m���"),
+    (
+        b"HTTP/1.1 404 /?token=hunter2%2B&x=1\r\n\r\nCannot GET /?token=hunter2%2B&x=1, hunter2+",
+        "the server answered 404 /?...: Cannot GET /?..., ...",
+    ),
+    (
+        b"HTTP/1.1 401 X\r\n\r\nBearer secret-token session=secret-cookie; secret-cookie bearer.secret-subprotocol",
+        "the server answered 401 X: ... ...; ... ...",
+    ),
+]
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", "the server answered 404 Not Found"),
-        (b"HTTP/1.1 404 Not Found\r\n\r\nno\r\n  such \tpath", "the server answered 404 Not Found: no such path"),
-        (b"HTTP/1.1 404 X\r\nContent-Length: 2\r\n\r\nnone", "the server answered 404 X: no"),
-        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\nnone", "the server answered 404 X"),
-        (b"HTTP/1.1 404 X\r\nContent-Length: -1\r\n\r\nnone", "the server answered 404 X: none"),
-        (
-            b"HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n3;a=b\r\nne!\r\n0\r\n\r\n",
-            "the server answered 404 X: none!",
-        ),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, "the server answered 200 OK: " + "x" * 150),
-        (b"HTTP/1.1 403 X\r\n\r\n\x1b[31m\x9b\xff\xfe", "the server answered 403 X: \\x1b[31m���"),
-        (
-            b"HTTP/1.1 404 /?token=hunter2%2B&x=1\r\n\r\nCannot GET /?token=hunter2%2B&x=1, hunter2+",
-            "the server answered 404 /?...: Cannot GET /?..., ...",
-        ),
-        (
-            b"HTTP/1.1 401 X\r\n\r\nBearer secret-token session=secret-cookie; secret-cookie bearer.secret-subprotocol",
-            "the server answered 401 X: ... ...; ... ...",
-        ),
-    ],
-    ids=range(10),
-)
-async def test_the_message_of_a_refusal(answer: bytes, text: str) -> None:
-    async with answering(answer) as url:
-        assert str(await refusal(url)) == text
+async def test_the_message_of_a_refusal() -> None:
+    for answer, text in MESSAGES:
+        async with answering(answer) as url:
+            assert str(await refusal(url)) == text
 
 
 @pytest.mark.anyio

@@ -167,52 +167,50 @@ async def test_a_proxy_that_does_not_answer(scheme: str) -> None:
     assert isinstance(error, TimeoutError)
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "text"),
-    [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", 407, "answered 407"),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 9999999\r\n\r\n" + b"x" * 5000, 502, "answered 502"),
-        (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1/\r\n\r\n", 302, "answered 302"),
-        (b"HTTP/1.1 403 Basic YW5hOmh1bnRlcjI= hunter2\r\n\r\n", 403, r"answered 403 \.\.\. \.\.\."),
-        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 x\r\n\r\n", None, "bytes of its own"),
-        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000, None, "malformed or too long"),
-        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 5000 + b"\r\n", None, "malformed or too long"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 100, "interim"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", 101, "interim"),
-        (b"HTTP/2.0 200 OK\r\n\r\n", None, "malformed"),
-        (b"\x05\x00", None, "malformed"),
-        (b"HTTP/1.1 403 \x9b31m\x85" + b"x" * 10_000 + b"\r\n\r\n", 403, "answered 403"),
-    ],
-    ids=range(12),
-)
-async def test_answers_of_http_proxies(answer: bytes, status: int | None, text: str) -> None:
-    async with proxying("http", answer=answer) as proxy:
-        error = await failing(f"http://ana:hunter2@127.0.0.1:{proxy.port}")
-    assert isinstance(error, ProxyError)
-    assert error.status == status
-    with pytest.raises(ProxyError, match=text):
-        raise error
+HTTP_ANSWERS: list[tuple[bytes, int | None, str]] = [
+    (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", 407, "answered 407"),
+    (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 9999999\r\n\r\n" + b"x" * 5000, 502, "answered 502"),
+    (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1/\r\n\r\n", 302, "answered 302"),
+    (b"HTTP/1.1 403 Basic YW5hOmh1bnRlcjI= hunter2\r\n\r\n", 403, r"answered 403 \.\.\. \.\.\."),
+    (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 x\r\n\r\n", None, "bytes of its own"),
+    (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000, None, "malformed or too long"),
+    (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 5000 + b"\r\n", None, "malformed or too long"),
+    (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 100, "interim"),
+    (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", 101, "interim"),
+    (b"HTTP/2.0 200 OK\r\n\r\n", None, "malformed"),
+    (b"\x05\x00", None, "malformed"),
+    (b"HTTP/1.1 403 \x9b31m\x85" + b"x" * 10_000 + b"\r\n\r\n", 403, "answered 403"),
+]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"\x05\xff",
-        b"\x04\x00",
-        b"\x05\x00\x05\x02\x00",
-        b"\x05\x00\x05\x00\x00\x03\x02\xff\xff\0\0",
-        b"HTTP/1.1 400",
-        b"\x05\x00\x05\x00\x00\x09\0\0\0\0\0\0",
-        b"\x05\x00" + b"\0" * 100_000,
-        b"\x05\x02\x01\x01",
-    ],
-    ids=range(9),
-)
-async def test_answers_of_socks_proxies(answer: bytes) -> None:
-    async with proxying("socks", answer=answer) as proxy:
-        error = await failing(f"socks5h://ana:hunter2@127.0.0.1:{proxy.port}")
-    assert isinstance(error, (ProxyError, TimeoutError))
+async def test_answers_of_http_proxies() -> None:
+    for answer, status, text in HTTP_ANSWERS:
+        async with proxying("http", answer=answer) as proxy:
+            error = await failing(f"http://ana:hunter2@127.0.0.1:{proxy.port}")
+        assert isinstance(error, ProxyError), answer[:50]
+        assert error.status == status
+        with pytest.raises(ProxyError, match=text):
+            raise error
+
+
+SOCKS_ANSWERS = [
+    b"",
+    b"\x05\xff",
+    b"\x04\x00",
+    b"\x05\x00\x05\x02\x00",
+    b"\x05\x00\x05\x00\x00\x03\x02\xff\xff\0\0",
+    b"HTTP/1.1 400",
+    b"\x05\x00\x05\x00\x00\x09\0\0\0\0\0\0",
+    b"\x05\x00" + b"\0" * 100_000,
+    b"\x05\x02\x01\x01",
+]
+
+
+async def test_answers_of_socks_proxies() -> None:
+    for answer in SOCKS_ANSWERS:
+        async with proxying("socks", answer=answer) as proxy:
+            error = await failing(f"socks5h://ana:hunter2@127.0.0.1:{proxy.port}")
+        assert isinstance(error, (ProxyError, TimeoutError)), answer[:50]
 
 
 async def test_a_proxy_that_answers_slowly_ends_in_time() -> None:
