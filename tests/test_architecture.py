@@ -54,7 +54,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._process"},
+    {"pywsapp._connecting", "pywsapp._process"},
     {"pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
@@ -66,6 +66,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp._connecting.socks",
     "pywsapp._server.development_certificate",
     "pywsapp.asgi.uvicorn",
     "pywsapp.auth.django",

@@ -20,6 +20,7 @@ PATH = f"import sys; sys.path = {sys.path!r}"
         ("itsdangerous", "sessions", "from pywsapp.sessions.flask import FlaskSessionStore"),
         ("itsdangerous", "sessions", "from pywsapp.sessions.starlette import StarletteSessionStore"),
         ("msgspec", "sessions", "from pywsapp.sessions.flask_session import FlaskRedisStore"),
+        ("python_socks", "proxy", "from pywsapp import connect; connect('ws://localhost', proxy='socks5://localhost')"),
         ("isal", "isal", "from pywsapp.isal import compressor"),
         ("uvicorn", "uvicorn", "import pywsapp.asgi.uvicorn"),
         ("redis", "redis", "from pywsapp import App; App(broker='redis://localhost')"),
