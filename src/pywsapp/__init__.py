@@ -13,6 +13,8 @@ Components and connections
     EchoServer           a component that sends every message back
     Accept               what on_handshake can return, to choose how to accept
     in_thread            marks a method that blocks, so that it runs in a thread
+    on                   marks a method that handles the messages with one tag: @on("join")
+    rpc                  marks a method that clients can call: @rpc
     Connection           one client: send, close, subscribe, state
     broadcast            sends a message to many connections
     PreparedMessage      a message that is encoded once and sent often
@@ -72,6 +74,9 @@ Exceptions
     TopicError           a client asked for a topic that it cannot have
     NotAuthorized        authorize refuses a topic to a connection
     ConnectionClosed     a connection ended before what was awaited came
+    InvalidMessage       a message is not what its handler accepts
+    CallError            a call failed: await conn.call(...)
+    CallTimeout          a call was not answered in time
     HandshakeError       a server refused this client
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
@@ -83,6 +88,7 @@ Exceptions
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
 
 # isort: split
+from pywsapp._messages.marks import on, rpc
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
@@ -94,10 +100,13 @@ from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Application, Connection, broadcast
 from pywsapp.exceptions import (
     BrokerUnavailable,
+    CallError,
+    CallTimeout,
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
     InvalidCredentials,
+    InvalidMessage,
     NotAuthorized,
     OutcomeUnknown,
     PywsappError,
@@ -134,6 +143,8 @@ __all__ = (
     "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",
+    "CallError",
+    "CallTimeout",
     "ClientConnection",
     "CloseCode",
     "ComponentMiddleware",
@@ -147,6 +158,7 @@ __all__ = (
     "HandshakeMiddleware",
     "Headers",
     "InvalidCredentials",
+    "InvalidMessage",
     "IpBlackList",
     "IpFilter",
     "MessageComponent",
@@ -187,5 +199,7 @@ __all__ = (
     "broadcast",
     "connect",
     "in_thread",
+    "on",
+    "rpc",
     "run_client",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,12 +15,15 @@ from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._topic_actions import ACTIONS, TopicAction
 from pywsapp.auth.identity import refresh
 from pywsapp.close_codes import CloseCode, check_close
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+    from pywsapp._messages.calls import Calls
+    from pywsapp._messages.conversation import Conversation
     from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
     from pywsapp.topics.users.users import Users
@@ -115,6 +118,15 @@ class Driver(Protocol):
         Args:
             limit: the name of the limit in `App.stats().limits`.
         """
+
+    def begin_calls(self, calls: Calls) -> None:
+        """Pass replies to calls that wait, also while the queue of messages is full."""
+
+    def read_replies(self) -> None:
+        """Read on for replies, while a handler is busy."""
+
+    def end_calls(self) -> None:
+        """Note that no call waits any more."""
 
     def limit_messages(self, size: int | None) -> None:
         """Receive and queue no more than `size` bytes; None is the limit of the options again."""
@@ -227,13 +239,21 @@ class Connection:
         """Bytes that wait in this process to be sent."""
         return self._outbox.buffered
 
-    def send(self, message: Sendable | PreparedMessage, *, compress: bool | None = None) -> LazyCoroutine[None]:
-        """Send a message: a `str` as text, bytes as binary. Never blocks.
+    @property
+    def _messages(self) -> Conversation | None:
+        """Its codec and its typed messages; `TypedConnection` has an attribute instead."""
+        return None
+
+    def send(
+        self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
+    ) -> LazyCoroutine[None]:
+        """Send a message: a `str` as text, bytes as binary, and any other object by the codec. Never blocks.
 
         After the connection has closed, it does nothing, as in Ratchet.
 
         Args:
-            message: what to send.
+            message: what to send. Objects, such as a dict or a `msgspec.Struct`, need a codec: the component has typed
+                messages, or the route has `codec`.
             compress: False never compresses it, True always, None decides as `Deflate` says. It has no effect unless
                 permessage-deflate was negotiated.
 
@@ -242,10 +262,41 @@ class Connection:
             connection is closed. It need not be awaited.
 
         Raises:
-            TypeError: the message is neither text nor bytes.
+            TypeError: the connection has no codec, or its codec has no form for the object.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
         """
-        return self._outbox.send(message, compress)
+        return self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
+
+    def call(
+        self, method: str, params: Any = None, *, timeout: float | None = 10, result_type: Any = Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the client, and wait for its reply: `if await conn.call("confirm", {"text": "Delete it?"}):`.
+
+        The client gets `{"id": 1, "method": ..., "params": ...}` in the codec of the connection, and answers with
+        `{"id": 1, "result": ...}` or `{"id": 1, "error": {"code": ..., "message": ...}}`. A handler of the same
+        connection can await it. Blocks until the reply comes.
+
+        Args:
+            method: the name of what is called.
+            params: the parameters, a dict or a list; None for none.
+            timeout: seconds; None sets no limit.
+            result_type: the type of the result, which is validated; by default any.
+
+        Returns:
+            the result.
+
+        Raises:
+            CallError: the client answered with an error, or `Options.max_pending_calls` calls wait already.
+            CallTimeout: the client did not answer in time.
+            InvalidMessage: the result has another type.
+            ConnectionClosed: the connection ended before the reply came.
+            ConfigurationError: the component has no typed messages, or the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.call")
+        if self._messages is None:
+            raise ConfigurationError("conn.call needs a component with typed messages; see docs/reference/messages.md")
+        params = {} if params is None else params
+        return self._messages.calls().call(self, method, params, timeout, result_type)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
         """Close the connection: send what is queued, then a close frame, and wait a while for the peer's. Never blocks.

@@ -56,7 +56,7 @@ from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end
 from pywsapp._lifecycle.host import Host
 from pywsapp._lifecycle.keepalive import PING, Keepalive
 from pywsapp._lifecycle.lifetime import lifetime_of
-from pywsapp._lifecycle.message_queue import MessageQueue
+from pywsapp._lifecycle.message_queue import MessageQueue, ReplyQueue
 from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
@@ -71,6 +71,7 @@ from pywsapp.http import Request
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
+    from pywsapp._messages.calls import Calls
     from pywsapp._transports.base import Transport
     from pywsapp.topics.topic import Topic
 
@@ -98,6 +99,7 @@ class Lifecycle:
     """
 
     __slots__ = (
+        "_calls",
         "_component",
         "_eager_task",
         "_handler_task",
@@ -146,6 +148,7 @@ class Lifecycle:
         self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
+        self._calls: Calls | None = None
 
     # -- events of the transport -------------------------------------------------------------------------------------
 
@@ -187,6 +190,7 @@ class Lifecycle:
                         self._pings.pong_received(event.payload)
                 elif isinstance(event, Ended):
                     machine.peer_ended(event, is_busy=self.is_busy)
+                    self._end_calls()
             if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
                 machine.outbox.flush()
             if not ws.has_more or machine.pause_causes or (self.is_busy and not machine.is_discarding):
@@ -207,6 +211,8 @@ class Lifecycle:
         """Have the handler task read what `data_received` has left, if nothing prevents it."""
         if self._ws.has_more and not self.is_busy and not self.machine.pause_causes & OUTBOX_FULL:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
+        elif self._calls is not None and self._queue is not None and not self._queue.is_full:
+            self._calls.wake_one()  # the reply to a call can be in what is left
 
     def eof_received(self) -> bool:
         """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
@@ -233,6 +239,7 @@ class Lifecycle:
         if self.machine.state is State.LOST:
             return
         self.machine.lose()
+        self._end_calls()
         if self._pings is not None:
             self._pings.end()
             self._pings = None
@@ -382,14 +389,16 @@ class Lifecycle:
         """Break the circle of references, and leave the host."""
         self.conn._driver = None
         self.machine.outbox.release()
-        self._handler_task = self._eager_task = self._subscriptions = None
+        self._handler_task = self._eager_task = self._subscriptions = self._calls = None
         self._host.discard(self)
 
     # -- what the connection asks ------------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
-        return self.machine.close(code, reason)
+        awaitable = self.machine.close(code, reason)
+        self._end_calls()
+        return awaitable
 
     def abort(self) -> None:
         """Drop the connection at once; see `Connection.abort`."""
@@ -443,6 +452,40 @@ class Lifecycle:
         self._max_inflated = min(limit, sys.maxsize)
         if self._queue is not None:
             self._queue.use_limits(self._max_queue, self._max_inflated)
+
+    # -- calls to the peer -------------------------------------------------------------------------------------------
+
+    def begin_calls(self, calls: Calls) -> None:
+        """Pass replies to the calls that wait, and let more messages wait for the handler meanwhile."""
+        if self._calls is None:
+            self._calls = calls
+            self._queue = ReplyQueue(self._queue, calls.take)
+        assert self._queue is not None
+        self._max_queue += self._options.max_call_queue
+        self._max_inflated = min(2 * self._options.max_message_size, sys.maxsize)
+        self._queue.use_limits(self._max_queue, self._max_inflated)
+
+    def read_replies(self) -> None:
+        """Read on while the handler is busy, because a reply can come; not within `data_received`."""
+        if self.is_busy and self._queue is not None and not self._queue.is_full:
+            if self._ws.has_more:
+                self.data_received(b"")
+            else:
+                self.machine.resume_reading(QUEUE_FULL)
+
+    def end_calls(self) -> None:
+        """Let no more messages wait than before `begin_calls`."""
+        assert self._queue is not None
+        self._max_queue -= self._options.max_call_queue
+        self._max_inflated = min(self._options.max_message_size, sys.maxsize)
+        self._queue.use_limits(self._max_queue, self._max_inflated)
+        if self._queue.is_full:
+            self.machine.pause_reading(QUEUE_FULL)
+
+    def _end_calls(self) -> None:
+        """Fail the calls that wait, because no reply will come."""
+        if self._calls is not None:
+            self._calls.end()
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 
 class MessageQueue:
@@ -62,3 +63,25 @@ class MessageQueue:
         """Drop all messages."""
         self._messages.clear()
         self.size = 0
+
+
+class ReplyQueue(MessageQueue):
+    """A queue that replies to calls pass: the call that waits for a reply gets it at once.
+
+    Args:
+        queue: holds the messages that wait already; None if none do.
+        take: returns whether a message is a reply, which is then not queued.
+    """
+
+    __slots__ = ("_take",)
+
+    def __init__(self, queue: MessageQueue | None, take: Callable[[str | bytes], bool]) -> None:
+        super().__init__(0, 0)
+        self._take = take
+        if queue is not None:
+            self._messages, self.size = queue._messages, queue.size
+
+    def put(self, message: str | bytes) -> None:
+        """Append a message, unless it is a reply."""
+        if not self._take(message):
+            super().put(message)

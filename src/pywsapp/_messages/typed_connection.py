@@ -1,0 +1,30 @@
+"""The connection of a route with a codec, or of a component with typed messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pywsapp._messages.conversation import Conversation
+from pywsapp._outbox.awaitables import LazyCoroutine
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.codecs.kinds import Encodable
+from pywsapp.connection import Connection
+
+_RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
+
+
+class TypedConnection(Connection):
+    """A connection that has a codec: `send` takes objects too. It shows users nothing else than a `Connection`."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: Conversation, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._messages = messages
+
+    def send(
+        self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
+    ) -> LazyCoroutine[None]:
+        """Send a message; see `Connection.send`."""
+        raw: Any = message if isinstance(message, _RAW) else self._messages.codec.encode(message)
+        return self._outbox.send(raw, compress)
