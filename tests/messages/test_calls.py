@@ -222,7 +222,7 @@ async def test_a_component_of_plain_messages_cannot_call(caplog: pytest.LogCaptu
     for codec in (None, JsonCodec()):
         async with talking(Plain(), codec) as client:
             await client.send({})
-            assert await client.client.receive_close() == 1011
+            assert await client.closed() == 1011
     assert caplog.text.count("ConfigurationError: conn.call needs a component with typed messages") == 2
 
 

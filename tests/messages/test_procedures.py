@@ -107,7 +107,7 @@ async def test_an_exception_is_answered_and_reported(caplog: pytest.LogCaptureFi
     async with talking(Calculator()) as client:
         answer = await client.ask({"id": 1, "method": "fail"})
         assert answer == {"id": 1, "error": {"code": "internal_error", "message": "the procedure failed"}}
-        assert await client.client.receive_close() == 1011
+        assert await client.closed() == 1011
     assert "a secret" in caplog.text
 
 
@@ -115,7 +115,7 @@ async def test_a_result_that_cannot_be_sent_is_a_failure(caplog: pytest.LogCaptu
     async with talking(Calculator()) as client:
         answer = await client.ask({"id": 1, "method": "strange"})
         assert answer["error"]["code"] == "internal_error"
-        assert await client.client.receive_close() == 1011
+        assert await client.closed() == 1011
     assert "TypeError" in caplog.text
 
 

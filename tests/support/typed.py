@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pywsapp import App, MessageComponent
 from pywsapp.codecs import Codec
-from support.serving import Client, serving
+from support.serving import CLOSE, Client, close_code, close_frame, serving
 
 
 class Join(msgspec.Struct, tag="join"):
@@ -69,6 +69,14 @@ class Talk:
     async def receive(self) -> Any:
         message = await self.client.message()
         return json.loads(message) if self._codec is None else self._codec.decode(message)
+
+    async def closed(self) -> int:
+        """Answer the close frame of the server, which comes next; return its code."""
+        opcode, payload = await self.client.receive()
+        assert opcode == CLOSE, payload
+        await self.client.stream.send(close_frame())
+        await self.client.read_to_end()
+        return close_code(payload)
 
     async def ask(self, value: Any) -> Any:
         await self.send(value)

@@ -13,7 +13,7 @@ from pywsapp._http_text import one_line
 from pywsapp._messages.annotations import Accepted
 from pywsapp._messages.procedures import Procedure, read_call
 from pywsapp.codecs.base import Codec
-from pywsapp.codecs.kinds import TAG_FIELD, has_field, is_pydantic, is_struct, tag_of
+from pywsapp.codecs.kinds import TAG_FIELD, has_field, is_dict, is_pydantic, is_struct, tag_of
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
 
 #: A handler `(component, conn, message)`.
@@ -129,10 +129,8 @@ def tag_field(tagged: Tagged) -> str:
 
 
 def _converter(codec: Codec, kind: Any, field: str) -> Callable[[Any], Any]:
-    if kind is dict:
-        return _unchanged
     convert = codec.converter(kind)
-    if tag_of(kind) is not None or has_field(kind, field):
+    if is_dict(kind) or tag_of(kind) is not None or has_field(kind, field):
         return convert
 
     def without_tag(value: dict[str, Any]) -> Any:
@@ -140,7 +138,3 @@ def _converter(codec: Codec, kind: Any, field: str) -> Callable[[Any], Any]:
         return convert(value)
 
     return without_tag
-
-
-def _unchanged(value: Any) -> Any:
-    return value

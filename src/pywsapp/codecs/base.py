@@ -8,7 +8,7 @@ from typing import Any
 
 from pywsapp._extras import import_extra
 from pywsapp.codecs.kinds import Library, library_of
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.exceptions import ConfigurationError, InvalidMessage
 
 #: Reads one message: takes its text or bytes, returns the object, and raises `InvalidMessage`.
 Decoder = Callable[[str | bytes], Any]
@@ -78,6 +78,8 @@ class Codec(ABC):
             ConfigurationError: the codec cannot read the type, or a library is not installed.
         """
         library = library_of(kind)
+        if library is Library.NONE:
+            return _checked_object
         if library is Library.PROTOBUF:
             raise ConfigurationError(f"the codec {self.name!r} cannot read {kind!r}: choose ProtobufCodec")
         if library is Library.PYDANTIC:
@@ -86,3 +88,9 @@ class Codec(ABC):
             made = import_extra("pywsapp.codecs.with_msgspec", "msgspec").converter(kind, is_text=not self.is_binary)
         converter: Callable[[Any], Any] = made
         return converter
+
+
+def _checked_object(value: Any) -> Any:
+    if type(value) is not dict:
+        raise InvalidMessage("an object was expected")
+    return value

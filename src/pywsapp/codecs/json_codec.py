@@ -93,19 +93,10 @@ class JsonCodec(Codec):
         """Return a function that reads and validates JSON text; see `Codec.decoder`."""
         if kind is Any:
             return self._decode
-        library = library_of(kind)
-        if library is Library.NONE:
-            return self._decode_object
-        if library is Library.MSGSPEC:
+        if library_of(kind) is Library.MSGSPEC:
             decoder: Decoder = import_extra("pywsapp.codecs.with_msgspec", "msgspec").json_decoder(kind)
             return decoder
         return super().decoder(kind)
-
-    def _decode_object(self, message: str | bytes) -> Any:
-        value = self._decode(message)
-        if not isinstance(value, dict):
-            raise InvalidMessage("an object was expected")
-        return value
 
 
 def _installed(module: str) -> ModuleType | None:
