@@ -22,7 +22,7 @@ from pywsapp.http import Request
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from pywsapp._messages.calls import Calls
+    from pywsapp._connection_driver import Driver
     from pywsapp._messages.conversation import Conversation
     from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
@@ -40,96 +40,6 @@ class Application(Protocol):
     @property
     def users(self) -> Users:
         """All connections of each user, in all processes."""
-
-
-class Authorization(Protocol):
-    """What `authorize` allows a connection."""
-
-    def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
-        """See `Connection.may`."""
-
-    def reauthorize(self) -> LazyCoroutine[None]:
-        """See `Connection.reauthorize`."""
-
-    def ask_presence(self, topic: Topic) -> Any:
-        """Check whether the connection may be present in a topic; return what must be awaited, or None.
-
-        Raises:
-            NotAuthorized: it may not.
-        """
-
-
-class Subscriptions(Protocol):
-    """The topics of a connection."""
-
-    @property
-    def authorization(self) -> Authorization | None:
-        """What `authorize` allows the connection; None if it has no `authorize`."""
-
-    def add(self, topic: Topic) -> None:
-        """Note that the connection subscribes to a topic.
-
-        Raises:
-            TopicError: it subscribes to `Options.max_topics` topics already.
-        """
-
-    def remove(self, topic: Topic) -> None:
-        """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
-
-
-class Driver(Protocol):
-    """The driver of a connection: its lifecycle, until the connection has ended."""
-
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """The topics that the connection subscribes to, in the order of subscribing."""
-
-    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
-        """See `Connection.close`."""
-
-    def abort(self) -> None:
-        """See `Connection.abort`."""
-
-    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
-        """See `Connection.ping`."""
-
-    def ask_subscribe(self, topic: Topic, *, history: bool = False) -> Any:
-        """Call `authorize` and `on_subscribe` of the component; return what must be awaited before subscribing.
-
-        Args:
-            topic: the topic.
-            history: ask also whether the connection may read the topic's history.
-
-        Raises:
-            NotAuthorized: it may not.
-            TopicError: it subscribes to `Options.max_topics` topics already. Awaiting the result raises it too.
-            Exception: what `on_subscribe` raised.
-        """
-
-    def subscriptions(self) -> Subscriptions:
-        """Return the topics of the connection, and what it may do with them."""
-
-    def user_changed(self) -> None:
-        """Note that the user of the request, or its expiry, was replaced."""
-
-    def exceeded(self, limit: str) -> None:
-        """Count that the connection has exceeded a limit, and log it if that is due.
-
-        Args:
-            limit: the name of the limit in `App.stats().limits`.
-        """
-
-    def begin_calls(self, calls: Calls) -> None:
-        """Pass replies to calls that wait, also while the queue of messages is full."""
-
-    def read_replies(self) -> None:
-        """Read on for replies, while a handler is busy."""
-
-    def end_calls(self) -> None:
-        """Note that no call waits any more."""
-
-    def limit_messages(self, size: int | None) -> None:
-        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
 
 
 class Connection:

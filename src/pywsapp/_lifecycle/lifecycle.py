@@ -41,8 +41,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
-import sys
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType
@@ -54,12 +52,13 @@ from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.error_report import await_reported, report_error
 from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end, await_last
 from pywsapp._lifecycle.host import Host
-from pywsapp._lifecycle.keepalive import PING, Keepalive
+from pywsapp._lifecycle.keepalive import Keepalive
 from pywsapp._lifecycle.lifetime import lifetime_of
-from pywsapp._lifecycle.message_queue import MessageQueue, ReplyQueue
+from pywsapp._lifecycle.message_queue import MessageQueue, ReplyQueue, queue_limits
 from pywsapp._lifecycle.mistakes import warn_of_returned
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
+from pywsapp._lifecycle.peer_check import check_peer
 from pywsapp._lifecycle.subscriptions import Subscriptions, make_subscriptions
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.pings import Pings
@@ -74,8 +73,6 @@ if TYPE_CHECKING:
     from pywsapp._messages.calls import Calls
     from pywsapp._transports.base import Transport
     from pywsapp.topics.topic import Topic
-
-logger = logging.getLogger("pywsapp")
 
 
 class Lifecycle:
@@ -141,8 +138,7 @@ class Lifecycle:
         self._options = options
         self._host = host
         self._keepalive = Keepalive()
-        self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the compiled build can hold
-        self._max_queue = min(options.max_queue, 1 << 40)
+        self._max_queue, self._max_inflated = queue_limits(options)
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
         self._queue: MessageQueue | None = None
@@ -190,7 +186,8 @@ class Lifecycle:
                         self._pings.pong_received(event.payload)
                 elif isinstance(event, Ended):
                     machine.peer_ended(event, is_busy=self.is_busy)
-                    self._end_calls()
+                    if self._calls is not None:
+                        self._calls.end()
             if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
                 machine.outbox.flush()
             if not ws.has_more or machine.pause_causes or (self.is_busy and not machine.is_discarding):
@@ -239,7 +236,8 @@ class Lifecycle:
         if self.machine.state is State.LOST:
             return
         self.machine.lose()
-        self._end_calls()
+        if self._calls is not None:
+            self._calls.end()
         if self._pings is not None:
             self._pings.end()
             self._pings = None
@@ -396,9 +394,9 @@ class Lifecycle:
 
     def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
-        awaitable = self.machine.close(code, reason)
-        self._end_calls()
-        return awaitable
+        if self._calls is not None:
+            self._calls.end()
+        return self.machine.close(code, reason)
 
     def abort(self) -> None:
         """Drop the connection at once; see `Connection.abort`."""
@@ -448,22 +446,21 @@ class Lifecycle:
     def limit_messages(self, size: int | None) -> None:
         """Receive and queue no more than `size` bytes; None is the limit of the options again."""
         limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
-        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
-        self._max_inflated = min(limit, sys.maxsize)
+        self._ws.use_limits(options := dataclasses.replace(self._options, max_message_size=limit))
+        self._max_queue, self._max_inflated = queue_limits(options)
         if self._queue is not None:
             self._queue.use_limits(self._max_queue, self._max_inflated)
 
-    # -- calls to the peer -------------------------------------------------------------------------------------------
-
-    def begin_calls(self, calls: Calls) -> None:
-        """Pass replies to the calls that wait, and let more messages wait for the handler meanwhile."""
+    def wait_for_replies(self, calls: Calls, *, more: bool) -> None:
+        """Pass replies to the calls that wait; while they do, let `more` messages wait for the handler."""
         if self._calls is None:
             self._calls = calls
             self._queue = ReplyQueue(self._queue, calls.take)
         assert self._queue is not None
-        self._max_queue += self._options.max_call_queue
-        self._max_inflated = min(2 * self._options.max_message_size, sys.maxsize)
+        self._max_queue, self._max_inflated = queue_limits(self._options, more=more)
         self._queue.use_limits(self._max_queue, self._max_inflated)
+        if self._queue.is_full:
+            self.machine.pause_reading(QUEUE_FULL)
 
     def read_replies(self) -> None:
         """Read on while the handler is busy, because a reply can come; not within `data_received`."""
@@ -472,20 +469,6 @@ class Lifecycle:
                 self.data_received(b"")
             else:
                 self.machine.resume_reading(QUEUE_FULL)
-
-    def end_calls(self) -> None:
-        """Let no more messages wait than before `begin_calls`."""
-        assert self._queue is not None
-        self._max_queue -= self._options.max_call_queue
-        self._max_inflated = min(self._options.max_message_size, sys.maxsize)
-        self._queue.use_limits(self._max_queue, self._max_inflated)
-        if self._queue.is_full:
-            self.machine.pause_reading(QUEUE_FULL)
-
-    def _end_calls(self) -> None:
-        """Fail the calls that wait, because no reply will come."""
-        if self._calls is not None:
-            self._calls.end()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -501,20 +484,4 @@ class Lifecycle:
             return
         if self.lifetime is not None and self.lifetime.tick(now, machine, self.is_busy or self._ws.is_unfinished):
             return
-        is_read = not machine.pause_causes
-        expired = self._ws.tick(now, paused=not is_read)
-        if expired is not None:
-            machine.peer_ended(expired, is_busy=False)
-            return
-        if is_read:
-            due = self._keepalive.tick(now, self._options)
-        else:
-            stuck = None if machine.outbox.is_writable else self.machine.outbox.transport.get_write_buffer_size()
-            due = self._keepalive.tick_unread(now, stuck, self._options)
-        if due is PING:
-            if self._pings is not None:
-                self._pings.keepalive_sent()
-            self.machine.outbox.transport.write(self._ws.ping(b""))
-        elif due is not None:
-            logger.info("%r timed out: %s", self.conn, due)
-            machine.drop(due)
+        check_peer(machine, self._ws, self._keepalive, self._pings, self._options, now)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pywsapp.options import Options
 
 
 class MessageQueue:
@@ -63,6 +68,14 @@ class MessageQueue:
         """Drop all messages."""
         self._messages.clear()
         self.size = 0
+
+
+def queue_limits(options: Options, *, more: bool = False) -> tuple[int, int]:
+    """Return how many messages and bytes may wait, and inflate in one read; `more` while a call waits for its reply."""
+    messages, size = options.max_queue, options.max_message_size
+    if more:
+        messages, size = messages + options.max_call_queue, 2 * size
+    return min(messages, 1 << 40), min(size, sys.maxsize)  # what the compiled build can hold
 
 
 class ReplyQueue(MessageQueue):

@@ -89,7 +89,7 @@ class Calls:
         finally:
             self._pending.pop(call_id, None)
             if not self._pending and conn._driver is not None:
-                driver.end_calls()
+                driver.wait_for_replies(self, more=False)
         if call.reply is not None:
             return _result(call.reply, convert)
         if self._ended:

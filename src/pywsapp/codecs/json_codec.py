@@ -70,7 +70,7 @@ class JsonCodec(Codec):
         if library not in (None, "json", "msgspec", "orjson"):
             raise ConfigurationError(f'the library of JsonCodec is "json", "msgspec" or "orjson", not {library!r}')
         if library == "orjson":
-            self._encode = import_extra("pywsapp.codecs.with_orjson", "orjson").encoder(self._msgspec)
+            self._encode = import_extra("pywsapp.codecs.with_orjson", "orjson").encode
         elif library == "json" or (library is None and self._msgspec is None):
             self._encode = encode_with_standard_library
         else:

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from pywsapp._extras import missing_extra
 from pywsapp.codecs.dumping import dumped
-from pywsapp.codecs.kinds import is_struct
 from pywsapp.exceptions import InvalidMessage
 
 try:
@@ -51,15 +50,4 @@ def encode(value: Any) -> bytes:
 
 
 def _default(encoder: Any, value: Any) -> None:
-    encoder.encode(_fields(value) if is_struct(type(value)) else dumped(value))
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a Struct, and its tag."""
-    kind = type(value)
-    config = kind.__struct_config__
-    tag = {} if config.tag is None else {config.tag_field: config.tag}
-    return tag | {
-        name: getattr(value, field)
-        for name, field in zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
-    }
+    encoder.encode(dumped(value))

@@ -17,6 +17,7 @@ except ModuleNotFoundError as exc:
     raise missing_extra(exc, "msgspec") from exc
 
 _AT = " - at `"
+_KEY = "key` in `"
 TOO_DEEP = "the message is nested too deeply"
 
 
@@ -25,7 +26,9 @@ def invalid(exc: Exception) -> InvalidMessage:
     if isinstance(exc, RecursionError):
         return InvalidMessage(TOO_DEEP)
     text, _, path = str(exc).rpartition(_AT)
-    return InvalidMessage(text, path.rstrip("`")) if text else InvalidMessage(path)
+    if not text:
+        return InvalidMessage(path)
+    return InvalidMessage(text, path.removeprefix(_KEY).rstrip("`"))
 
 
 def _guarded(decode: Callable[[Any], Any], *, is_binary: bool) -> Callable[[str | bytes], Any]:
@@ -98,4 +101,3 @@ encode_json = functools.partial(msgspec.json.encode, enc_hook=dumped)
 encode_message_pack = functools.partial(msgspec.msgpack.encode, enc_hook=dumped)
 decode_json = json_decoder(Any)
 decode_message_pack = message_pack_decoder(Any)
-to_builtins = functools.partial(msgspec.to_builtins, enc_hook=dumped)
