@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
+from pywsapp._messages.objects import prepared_object, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
@@ -346,7 +347,7 @@ def no_pong() -> LazyCoroutine[float]:
 
 def broadcast(
     connections: Iterable[Connection],
-    message: Sendable | PreparedMessage,
+    message: Sendable | PreparedMessage | Encodable,
     *,
     exclude: Connection | Iterable[Connection] = (),
     compress: bool | None = None,
@@ -357,7 +358,7 @@ def broadcast(
 
     Args:
         connections: any iterable; handlers may change it meanwhile.
-        message: text or bytes.
+        message: text, bytes, or an object, which each connection gets in its codec, and as JSON without one.
         exclude: a connection or several that do not get it, usually the sender.
         compress: as for `Connection.send`.
 
@@ -365,11 +366,15 @@ def broadcast(
         an awaitable. Awaiting it lets other tasks run, and does not wait for slow connections. It need not be awaited.
 
     Raises:
-        TypeError: the message is neither text nor bytes.
+        TypeError: the message is neither text, bytes, nor an object with a form in JSON.
         ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
     """
-    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
     excluded = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
+    try:
+        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
+    except TypeError:
+        send_object_to_all(list(connections), prepared_object(message, compress), excluded)
+        return LazyAwaitable(anyio.lowlevel.checkpoint)
     send_prepared_to_all(list(connections), prepared, excluded)
     return LazyAwaitable(anyio.lowlevel.checkpoint)
 

@@ -78,7 +78,7 @@ class Calls:
             raise _closed(conn)
         call = self._pending[call_id] = _Call()
         if len(self._pending) == 1:
-            driver.begin_calls(self)
+            driver.wait_for_replies(self, more=True)
         try:
             with anyio.move_on_after(timeout):
                 await anyio.lowlevel.checkpoint()  # what calls this handler has returned from now on

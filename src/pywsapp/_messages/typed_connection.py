@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pywsapp._messages.conversation import Conversation
+from pywsapp._messages.objects import PreparedObject
 from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.codecs.kinds import Encodable
@@ -26,5 +27,9 @@ class TypedConnection(Connection):
         self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
     ) -> LazyCoroutine[None]:
         """Send a message; see `Connection.send`."""
-        raw: Any = message if isinstance(message, _RAW) else self._messages.codec.encode(message)
+        raw: Any = message
+        if type(message) is PreparedObject:
+            raw = message.form_for(self._messages.codec)
+        elif not isinstance(message, _RAW):
+            raw = self._messages.codec.encode(message)
         return self._outbox.send(raw, compress)
