@@ -52,9 +52,11 @@ class MessageComponent:
             `authorize` of the route is then asked, and that of the App. What the server does for a connection is
             refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
             exception refuses too, and `on_error` gets it.
+        sends: the types of the messages that it sends, for documents of its interface only.
     """
 
     subprotocols: Sequence[str] = ()
+    sends: Sequence[Any] = ()
     authenticate: Callable[..., Any] | None = None
     authorize: Callable[..., Any] | None = None
     #: What its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.

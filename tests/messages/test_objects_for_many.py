@@ -6,12 +6,11 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any
 
-import anyio.lowlevel
 import pytest
 from support.serving import serving
 from support.typed import Join, Login, Point, Say, Talk
 
-from pywsapp import App, Connection, MessageComponent, Publication, Request, broadcast
+from pywsapp import App, Connection, MessageComponent, Publication, broadcast
 from pywsapp.brokers.envelope import Envelope, decode_envelope, encode_envelope
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec

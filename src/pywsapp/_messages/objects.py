@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
 from pywsapp._protocol.opcodes import TEXT
-from pywsapp._protocol.prepared import PreparedMessage, Sendable, payload_of
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.codecs.base import Codec
 from pywsapp.codecs.json_codec import JsonCodec
 from pywsapp.exceptions import InvalidMessage
@@ -64,7 +64,9 @@ class PreparedObject(PreparedMessage):
         try:
             return PreparedMessage(codec.encode(topic_codec().decode(str(self.text))), compress=self._compress)
         except (TypeError, ValueError, OverflowError, InvalidMessage) as exc:
-            logger.debug("the codec %r has no form for an object, so clients get JSON: %s", codec.name, one_line(str(exc)))
+            logger.debug(
+                "the codec %r has no form for an object, so clients get JSON: %s", codec.name, one_line(str(exc))
+            )
             return self
 
 
@@ -81,7 +83,7 @@ def prepared_object(value: Any, compress: bool | None = None) -> PreparedObject:
         TypeError: it is no message, or has no form in JSON.
     """
     if isinstance(value, _NO_OBJECTS):
-        payload_of(value)  # raises
+        raise TypeError(f"a message is a str, bytes or an object, not {type(value).__name__}")
     return PreparedObject(ObjectText(topic_codec().encode(value)), compress)
 
 

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from pywsapp._messages.objects import content_of, prepared_content, send_object_to_all, PreparedObject
+from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage

@@ -31,7 +31,8 @@ class Publication(NamedTuple):
     Args:
         topic: the topic's name.
         position: its position in the history; a client sends it back to recover from there.
-        message: text or bytes, and the JSON text of an object; None if it says that the messages up to this position are lost.
+        message: text or bytes, and the JSON text of an object; None if it says that the messages up to this position
+            are lost.
     """
 
     topic: str

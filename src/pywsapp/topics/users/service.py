@@ -30,8 +30,8 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
-from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
+from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._request_state import Access, access_of
 from pywsapp.auth.user_keys import UserKeys
