@@ -21,6 +21,7 @@ from pywsapp._messages.reading import (
     is_told_apart,
     object_reader,
     single_reader,
+    tag_field,
     tagged_reader,
 )
 from pywsapp._signatures import check_takes
