@@ -75,7 +75,7 @@ class Connection(Generic[StateT]):
         "was_clean",
     )
 
-    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment] # the compiled build has no base class
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[var-annotated] # the compiled build has no base class
 
     def __init__(self, request: Request, subprotocol: str | None, driver: Driver, outbox: Outbox) -> None:
         self.id = next(_ids)
