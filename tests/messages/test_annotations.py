@@ -165,7 +165,7 @@ def test_an_alias_of_a_union() -> None:
     namespace = dict(NAMES)
     exec("type Message = Join | Say", namespace)
     kind = component("Message")
-    kind.on_message.__globals__["Message"] = namespace["Message"]  # type: ignore[attr-defined]
+    kind.on_message.__globals__["Message"] = namespace["Message"]
     App().route("/", kind())
 
 

@@ -147,6 +147,13 @@ async def test_the_client_learns_what_is_wrong(message: str | bytes, error: dict
         assert (await client.ask({"type": "join", "room": "a"}))["got"] == "Join"
 
 
+@pytest.mark.parametrize("component", [Structs(), Models(), Mixed()], ids=["msgspec", "pydantic", "mixed"])
+async def test_the_error_repeats_little_of_what_the_client_sent(component: MessageComponent) -> None:
+    async with talking(component) as client:
+        await client.send({"type": "x" * 100_000})
+        assert len(await client.client.message()) < 1200
+
+
 async def test_too_many_invalid_messages_close_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     app = App("*", 0)
     async with talking(Structs(), app=app, options=Options(max_invalid_messages=3)) as client:
