@@ -14,7 +14,6 @@ from support.typed import Join, Login, Move, Point, Say
 from pywsapp import Accept, App, ConfigurationError, Connection, EchoServer, MessageComponent, RateLimit, Request
 from pywsapp.codecs import CborCodec, JsonCodec, MessagePackCodec, ProtobufCodec
 
-pytestmark = pytest.mark.once
 Raw = str | bytes
 
 

@@ -10,8 +10,6 @@ from support.typed import Join, Login, Point, Say
 from pywsapp import App, Connection, EchoServer, MessageComponent, RateLimit, on, rpc
 from pywsapp._messages.description import MessageType, ProcedureType, messages_of
 
-pytestmark = pytest.mark.once
-
 
 class Chat(MessageComponent):
     sends = (Say, Point)
