@@ -22,6 +22,11 @@ class Other:
     x: int
 
 
+@dataclass
+class Unfinished:
+    x: Missing  # type: ignore[name-defined] # noqa: F821
+
+
 class Stop(msgspec.Struct, tag="join"):
     room: str
 
@@ -41,6 +46,7 @@ NAMES: dict[str, Any] = {
     "Say": Say,
     "Stop": Stop,
     "Timestamp": Timestamp,
+    "Unfinished": Unfinished,
     "Union": Union,
 }
 
@@ -121,6 +127,7 @@ def test_a_subclass_calls_the_handler_of_its_base_class() -> None:
         ("Join | Point", 'write class Point(msgspec.Struct, tag="..."), or a field type: Literal["..."]'),
         ("Join | Stop", "two types have the tag 'join'"),
         ("Timestamp | Join", "use one protobuf class"),
+        ("Unfinished", "msgspec cannot read Unfinished: name 'Missing' is not defined"),
         ("Missing", "the annotation 'Missing' cannot be read: name 'Missing' is not defined"),
         ("Decimal", "import them at run time, not for type checkers only"),
         ("Timestamp", "choose ProtobufCodec"),

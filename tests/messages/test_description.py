@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from support.typed import Join, Login, Point, Say
 
 from pywsapp import App, Connection, EchoServer, MessageComponent, RateLimit, on, rpc

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio.lowlevel
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from support.serving import serving
 from support.typed import Join, Login, Logout, Move, Point, Say, Talk, Typing, talking
 
-from pywsapp import App, Connection, InvalidMessage, MessageComponent, Options, in_thread
-from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec
+from pywsapp import App, ConfigurationError, Connection, InvalidMessage, MessageComponent, Options, in_thread
+from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
 
 pytestmark = pytest.mark.anyio
 CODECS = [JsonCodec(), MessagePackCodec(), CborCodec()]
@@ -112,6 +114,22 @@ async def test_binary_messages_stay_bytes_beside_types_that_come_as_text() -> No
         assert await client.ask({"type": "say", "text": "hi"}) == {"got": "Say"}
         await client.client.send(b"\x00\x01")
         assert await client.receive() == {"got": "bytes"}
+
+
+async def test_classes_of_protocol_buffers() -> None:
+    class Clock(MessageComponent):
+        async def on_message(self, conn: Connection, message: Timestamp) -> None:
+            conn.send(Timestamp(seconds=message.seconds + 1))
+            with pytest.raises(ConfigurationError, match="ProtobufCodec"):
+                await conn.call("confirm")
+
+    async with talking(Clock(), ProtobufCodec()) as client:
+        await client.client.send(Timestamp(seconds=5).SerializeToString())
+        assert await client.client.message() == Timestamp(seconds=6).SerializeToString()
+        await client.client.send(b"\xff")
+        error = await client.client.message()
+        assert isinstance(error, str), "an error has no class of its own"
+        assert json.loads(error)["message"] == "the message is no valid Timestamp"
 
 
 async def test_text_and_bytes_can_still_be_sent() -> None:
