@@ -29,6 +29,7 @@ BACKENDS = [
 #: Files that run on one build and on one Python only: tests of documents and tools, tests that build both builds
 #: themselves, and tests of brokers, load balancers and supervisors, which need other programs.
 ONCE = {
+    "test_annotations.py",
     "test_api_keys.py",
     "test_app_run.py",
     "test_architecture.py",
@@ -42,8 +43,11 @@ ONCE = {
     "test_broker_frames.py",
     "test_budget_table.py",
     "test_check_broker.py",
+    "test_check_codec.py",
     "test_check_middleware.py",
     "test_cli.py",
+    "test_codecs.py",
+    "test_description.py",
     "test_django_sessions.py",
     "test_extension_entry_points.py",
     "test_extras.py",
@@ -82,6 +86,7 @@ ONCE = {
     "test_own_messages_of_brokers.py",
     "test_php_format.py",
     "test_php_sessions.py",
+    "test_procedures.py",
     "test_packaging.py",
     "test_proxy_urls.py",
     "test_publishing.py",
@@ -92,6 +97,7 @@ ONCE = {
     "test_reconnecting.py",
     "test_redirects.py",
     "test_refusal.py",
+    "test_tags.py",
     "test_redis.py",
     "test_request_smuggling.py",
     "test_redis_connection.py",

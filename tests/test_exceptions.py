@@ -10,10 +10,13 @@ import pytest
 from pywsapp import exceptions as errors
 from pywsapp.exceptions import (
     BrokerUnavailable,
+    CallError,
+    CallTimeout,
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
     InvalidCredentials,
+    InvalidMessage,
     NotAuthorized,
     OutcomeUnknown,
     ProtocolError,
@@ -31,10 +34,13 @@ def test_every_exception_is_in_the_tree() -> None:
     assert set(found) == {
         PywsappError,
         BrokerUnavailable,
+        CallError,
+        CallTimeout,
         ConfigurationError,
         ConnectionClosed,
         HandshakeError,
         InvalidCredentials,
+        InvalidMessage,
         NotAuthorized,
         OutcomeUnknown,
         ProtocolError,

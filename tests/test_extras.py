@@ -10,6 +10,16 @@ import pytest
 #: Without the start-up files of the environment, some of which import libraries: only the search path.
 PATH = f"import sys; sys.path = {sys.path!r}"
 
+#: A component whose messages are dataclasses.
+TYPED = """
+from dataclasses import dataclass
+from pywsapp import App, MessageComponent
+@dataclass
+class Point: x: int
+class Chat(MessageComponent):
+    def on_message(self, conn, message: Point): ...
+"""
+
 
 @pytest.mark.parametrize(
     ("library", "extra", "code"),
@@ -27,10 +37,14 @@ PATH = f"import sys; sys.path = {sys.path!r}"
         ("redis", "redis", "from pywsapp import App; App(session_store='redis://localhost')"),
         ("redis", "redis", "from pywsapp.auth import TicketIssuer; TicketIssuer('redis://localhost')"),
         ("cryptography", "dev-tls", "from pywsapp import Tls; Tls.self_signed()"),
+        ("msgspec", "msgspec", "from pywsapp.codecs import MessagePackCodec; MessagePackCodec()"),
+        ("msgspec", "msgspec", f"{TYPED}App().route('/', Chat())"),
+        ("cbor2", "cbor", "from pywsapp.codecs import CborCodec; CborCodec()"),
+        ("orjson", "orjson", "from pywsapp.codecs import JsonCodec; JsonCodec('orjson')"),
     ],
 )
 def test_the_message_names_the_extra(library: str, extra: str, code: str) -> None:
-    hidden = f"import sys; sys.modules[{library!r}] = None; {code}"
+    hidden = f"import sys; sys.modules[{library!r}] = None\n{code}"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert done.stderr.endswith(f"Error: {library} is not installed: pip install 'pywsapp[{extra}]'\n")

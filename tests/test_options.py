@@ -32,8 +32,19 @@ WHOLE = [
     "max_histories",
     "max_history_bytes",
     "max_presence_bytes",
+    "max_invalid_messages",
+    "max_pending_calls",
+    "max_call_queue",
 ]
-OPTIONAL = ["max_frame_size", "ping_interval", "handler_timeout", "min_http_rate", "max_connection_age", "idle_timeout"]
+OPTIONAL = [
+    "max_frame_size",
+    "ping_interval",
+    "handler_timeout",
+    "min_http_rate",
+    "max_connection_age",
+    "idle_timeout",
+    "max_invalid_messages",
+]
 MAY_BE_ZERO = ["drain_delay"]
 
 

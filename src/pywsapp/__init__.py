@@ -13,6 +13,8 @@ Components and connections
     EchoServer           a component that sends every message back
     Accept               what on_handshake can return, to choose how to accept
     in_thread            marks a method that blocks, so that it runs in a thread
+    on                   marks a method that handles the messages with one tag: @on("join")
+    rpc                  marks a method that clients can call: @rpc
     Connection           one client: send, close, subscribe, state
     broadcast            sends a message to many connections
     PreparedMessage      a message that is encoded once and sent often
@@ -78,6 +80,9 @@ Exceptions
     TopicError           a client asked for a topic that it cannot have
     NotAuthorized        authorize refuses a topic to a connection
     ConnectionClosed     a connection ended before what was awaited came
+    InvalidMessage       a message is not what its handler accepts
+    CallError            a call failed: await conn.call(...)
+    CallTimeout          a call was not answered in time
     HandshakeError       a server refused this client
     ProxyError           a proxy did not connect this client to a server
     BrokerUnavailable    a broker did not accept a message
@@ -90,6 +95,7 @@ Exceptions
 import pywsapp._compiled  # noqa: F401 - first: it decides which build the others are imported from
 
 # isort: split
+from pywsapp._messages.marks import on, rpc
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
@@ -111,10 +117,13 @@ from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Application, Connection, broadcast
 from pywsapp.exceptions import (
     BrokerUnavailable,
+    CallError,
+    CallTimeout,
     ConfigurationError,
     ConnectionClosed,
     HandshakeError,
     InvalidCredentials,
+    InvalidMessage,
     NotAuthorized,
     OutcomeUnknown,
     ProxyError,
@@ -153,6 +162,8 @@ __all__ = (
     "Backoff",
     "Broker",
     "BrokerUnavailable",
+    "CallError",
+    "CallTimeout",
     "ClientConnection",
     "CloseCode",
     "ComponentMiddleware",
@@ -166,6 +177,7 @@ __all__ = (
     "HandshakeMiddleware",
     "Headers",
     "InvalidCredentials",
+    "InvalidMessage",
     "IpBlackList",
     "IpFilter",
     "LoopConnection",
@@ -211,6 +223,8 @@ __all__ = (
     "connect",
     "connect_sync",
     "in_thread",
+    "on",
     "reconnecting",
+    "rpc",
     "run_client",
 )

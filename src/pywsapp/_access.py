@@ -20,7 +20,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, NoReturn, TypeVar, cast
 
-from pywsapp._hooks import must_await, then
+from pywsapp._hooks import check_named, must_await, then
 from pywsapp._request_state import Access, access_of, make_access
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.auth.identity import as_identity, set_user
@@ -178,10 +178,12 @@ def _hand_over(
 ) -> HandshakeAnswer | Awaitable[HandshakeAnswer]:
     """Call the guard of the component that an `Accept` names in place of the one that returned it."""
     other = answer.component if isinstance(answer, Accept) else None
-    if other is not None and other is not component and other.authenticate is not None:
-        access = make_access(request)
-        if access.passed != other.authenticate:
-            access.guard = other.authenticate
+    if other is not None and other is not component:
+        check_named(other)
+        if other.authenticate is not None:
+            access = make_access(request)
+            if access.passed != other.authenticate:
+                access.guard = other.authenticate
     return after_guard(request, lambda: answer)
 
 

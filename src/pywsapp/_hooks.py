@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakSet
 
+from pywsapp._messages.marks import PROCEDURE_MARK, TAG_MARK
+from pywsapp._messages.typed import prepare
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.component import HANDLER_MARK, Accept, ComponentFactory, HandshakeAnswer, MessageComponent
@@ -33,6 +35,7 @@ HOOKS = {
     "on_subscribe": ("conn", "topic"),
     "on_unsubscribe": ("conn", "topic"),
     "on_request": ("request",),
+    "on_invalid": ("conn", "error"),
 }
 #: `difflib.SequenceMatcher.ratio` from which a name counts as a misspelt hook: `on_mesage`, `on_opened` and `on_err`
 #: are above it; `on_reset`, `on_pong` and `on_connect` are below it.
@@ -122,6 +125,16 @@ def make_component(source: MessageComponent | ComponentFactory) -> MessageCompon
     return component
 
 
+def check_named(component: MessageComponent) -> None:
+    """Check a component that an `Accept` names, once for each class.
+
+    Raises:
+        ConfigurationError: see `check_component`.
+    """
+    if type(component) not in _checked:
+        check_component(component)
+
+
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
     for name, arguments in HOOKS.items():
         _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
@@ -131,6 +144,7 @@ def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str,
         checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
     if kind not in _checked:
         _check_names(kind)
+        prepare(kind)
         _checked.add(kind)
 
 
@@ -182,7 +196,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
 
 def _is_marked(member: object) -> bool:
     function = getattr(member, "__func__", member)  # of a classmethod or staticmethod
-    return hasattr(member, HANDLER_MARK) or hasattr(function, HANDLER_MARK)
+    return any(hasattr(member, mark) or hasattr(function, mark) for mark in (HANDLER_MARK, TAG_MARK, PROCEDURE_MARK))
 
 
 def _hook_meant_by(name: str) -> str | None:

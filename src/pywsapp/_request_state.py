@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pywsapp.codecs.base import Codec
     from pywsapp.http import Request
     from pywsapp.sessions.session import Session
 
@@ -25,6 +26,7 @@ class Access:
         session: the session of the client; `pywsapp.middleware.session` sets it. None without one.
         asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
         user_key: the key under which `app.users` knows the connection; None if it does not know it.
+        codecs: the codecs of the route, of which the subprotocol chooses one; `pywsapp._messages.choosing` notes them.
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
     """
 
@@ -32,6 +34,7 @@ class Access:
         "asked_at",
         "authorizers",
         "certificate",
+        "codecs",
         "expires_at",
         "guard",
         "passed",
@@ -53,6 +56,7 @@ class Access:
         self.session: Session | None = None
         self.asked_at = 0.0
         self.user_key: str | None = None
+        self.codecs: tuple[Codec, ...] = ()
         self.authorizers: tuple[Callable[..., Any], ...] = ()
 
 

@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
 from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._messages.choosing import Codecs
 from pywsapp._process.background import HookT
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
@@ -99,6 +100,8 @@ class App:
         user_key: a def that returns the key of a user, for `app.users` and limits: a str, an int or a UUID.
         authorize: a def or async def that takes a connection, an action and the name of a topic, and returns whether
             the connection may do that; or a `TopicRules`. See `MessageComponent.authorize`, which is asked first.
+        codec: the codec of all routes that have none of their own, such as `JsonCodec()`, or several in a list; see
+            `route` and `pywsapp.codecs`.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -135,11 +138,14 @@ class App:
         session_store: str | SessionStore | None = None,
         user_key: UserKey | None = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> None:
         self.options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
         guard = self._sessions.guard(authenticate)
-        self.router = Router(http_host, server_options=self.options, authenticate=guard, authorize=authorize)
+        self.router = Router(
+            http_host, server_options=self.options, authenticate=guard, authorize=authorize, codec=codec
+        )
         self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
@@ -177,6 +183,7 @@ class App:
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -194,6 +201,7 @@ class App:
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> ComponentT: ...
 
     def route(
@@ -210,6 +218,7 @@ class App:
         authenticate: Authenticate | None = None,
         sessions: Sessions = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -229,6 +238,8 @@ class App:
             sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
             authorize: decides which topics the connections of this route may use, where the component has no opinion,
                 as for `App`.
+            codec: the codec of the connections of this route, such as `JsonCodec()`. Of several in a list, a client
+                chooses one by its name as the subprotocol; the first one is for clients that choose none.
 
         Returns:
             the component.
@@ -250,6 +261,7 @@ class App:
                 authenticate=authenticate,
                 sessions=sessions,
                 authorize=authorize,
+                codec=codec,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
@@ -262,6 +274,7 @@ class App:
             options=options,
             authenticate=authenticate,
             authorize=authorize,
+            codec=codec,
         )
         return component
 

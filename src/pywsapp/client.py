@@ -23,6 +23,7 @@ from pywsapp._connecting.inbox import ClientConnection, Inbox, LoopConnection
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
 from pywsapp._connecting.sync import SyncConnection
 from pywsapp._hooks import check_component, make_component
+from pywsapp._messages.choosing import checked_codecs, maker_for
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
@@ -30,6 +31,7 @@ from pywsapp.exceptions import ConfigurationError, HeaderItems
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
+    from pywsapp.codecs.base import Codec
     from pywsapp.component import ComponentFactory
 
 __all__ = [
@@ -323,6 +325,7 @@ async def run_client(
     url: str,
     *,
     headers: HeaderItems = (),
+    codec: Codec | None = None,
     **arguments: Unpack[ConnectKeywords],
 ) -> Connection:
     """Connect to a WebSocket server and run a component on the connection until it ends.
@@ -334,6 +337,7 @@ async def run_client(
         component: the component, or a class or function that makes it.
         url: "ws://..." or "wss://...".
         headers: further header fields of the request.
+        codec: the codec of the connection, as for `App.route`; JSON by default, if the component has typed messages.
         arguments: the other keyword arguments of `connect`.
 
     Returns:
@@ -347,7 +351,9 @@ async def run_client(
     if isinstance(component, str):
         raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
-    http = Dialing(component, check_arguments(url, headers=headers, **arguments), Connection)
+    checked = check_arguments(url, headers=headers, **arguments)
+    make_connection = maker_for(component, checked_codecs(codec), None, checked.options)
+    http = Dialing(component, checked, make_connection)
     await http.run()
     assert http.conn is not None
     return http.conn

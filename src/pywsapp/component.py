@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from typing_extensions import ParamSpec
@@ -16,10 +16,13 @@ from pywsapp._http_text import one_line
 from pywsapp._protocol.handshake import UPGRADE_HEADERS
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, InvalidCredentials, Refuse, TopicError
+from pywsapp.exceptions import ConfigurationError, InvalidCredentials, InvalidMessage, Refuse, TopicError
 from pywsapp.http import Request, Response
 from pywsapp.options import Options
 from pywsapp.topics.topic import Topic
+
+if TYPE_CHECKING:
+    from pywsapp._messages.typed import TypedMessages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,11 +52,15 @@ class MessageComponent:
             `authorize` of the route is then asked, and that of the App. What the server does for a connection is
             refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
             exception refuses too, and `on_error` gets it.
+        sends: the types of the messages that it sends, for documents of its interface only.
     """
 
     subprotocols: Sequence[str] = ()
+    sends: Sequence[Any] = ()
     authenticate: Callable[..., Any] | None = None
     authorize: Callable[..., Any] | None = None
+    #: What its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.
+    _typed: TypedMessages | None = None
     #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.
     _passes_on = False
 
@@ -72,7 +79,11 @@ class MessageComponent:
         """Handle a new connection; called once, after the handshake is accepted."""
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        """Handle a message: a `str` for a text message, `bytes` for a binary one."""
+        """Handle a message: a `str` for a text message, `bytes` for a binary one.
+
+        The annotation of `message` can name types that are read with the codec of the route: msgspec Structs,
+        dataclasses, TypedDicts, pydantic models, or a class of Protocol Buffers. `on_invalid` handles other messages.
+        """
 
     def on_close(self, conn: Connection) -> Any:
         """Handle the end of a connection; `conn.close_code`, `close_reason` and `was_clean` are set."""
@@ -93,18 +104,31 @@ class MessageComponent:
         """Handle an exception of another hook; by default it is logged, and the connection is closed with code 1011.
 
         A TopicError means that the client named a topic that it cannot have. By default the connection is then closed
-        with code 1008, and the reason tells the client what is wrong. `InvalidCredentials` closes it with code 4401.
+        with code 1008, and the reason tells the client what is wrong. `InvalidCredentials` closes it with code 4401. An
+        InvalidMessage of a handler of typed messages is passed to `on_invalid`.
         """
+        if isinstance(exc, InvalidMessage) and conn._messages is not None:
+            return conn._messages.invalid(self, conn, exc)
         if isinstance(exc, TopicError):
             logger.info("%r asked for a topic that it cannot have: %s", conn, one_line(str(exc)))
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
-            return
+            return None
         if isinstance(exc, InvalidCredentials):
             logger.info("%r sent credentials that are not valid: %s", conn, one_line(str(exc.body)))
             conn.close(CloseCode.UNAUTHENTICATED, cut_reason(str(exc.body)))
-            return
+            return None
         logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)
         conn.close(CloseCode.INTERNAL_ERROR, "internal error")
+        return None
+
+    def on_invalid(self, conn: Connection, error: InvalidMessage) -> Any:
+        """Handle a message that cannot be read, or is not of a type that the handlers accept.
+
+        By default the client gets a message that says what is wrong. After `Options.max_invalid_messages` of them, the
+        connection is closed with code 1007.
+        """
+        if conn._messages is not None:
+            conn._messages.refuse(conn, error)
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Answer a plain HTTP request; by default with status 426, because a component expects WebSocket clients.

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import anyio.lowlevel
+from typing_extensions import TypeVar
 
 from pywsapp._http_text import one_line
+from pywsapp._messages.objects import prepared_object, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._topic_actions import ACTIONS, TopicAction
 from pywsapp.auth.identity import refresh
 from pywsapp.close_codes import CloseCode, check_close
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
+    from pywsapp._connection_driver import Driver
+    from pywsapp._messages.conversation import Conversation
     from pywsapp.sessions.session import Session
     from pywsapp.topics.topic import Topic
     from pywsapp.topics.users.users import Users
 
 _ids = count(1)
+#: The type of `Connection.state`, for type checkers.
+StateT = TypeVar("StateT", default=Any)
 
 
 class Application(Protocol):
@@ -39,92 +45,13 @@ class Application(Protocol):
         """All connections of each user, in all processes."""
 
 
-class Authorization(Protocol):
-    """What `authorize` allows a connection."""
-
-    def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
-        """See `Connection.may`."""
-
-    def reauthorize(self) -> LazyCoroutine[None]:
-        """See `Connection.reauthorize`."""
-
-    def ask_presence(self, topic: Topic) -> Any:
-        """Check whether the connection may be present in a topic; return what must be awaited, or None.
-
-        Raises:
-            NotAuthorized: it may not.
-        """
-
-
-class Subscriptions(Protocol):
-    """The topics of a connection."""
-
-    @property
-    def authorization(self) -> Authorization | None:
-        """What `authorize` allows the connection; None if it has no `authorize`."""
-
-    def add(self, topic: Topic) -> None:
-        """Note that the connection subscribes to a topic.
-
-        Raises:
-            TopicError: it subscribes to `Options.max_topics` topics already.
-        """
-
-    def remove(self, topic: Topic) -> None:
-        """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
-
-
-class Driver(Protocol):
-    """The driver of a connection: its lifecycle, until the connection has ended."""
-
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """The topics that the connection subscribes to, in the order of subscribing."""
-
-    def close(self, code: int, reason: str) -> LazyCoroutine[None]:
-        """See `Connection.close`."""
-
-    def abort(self) -> None:
-        """See `Connection.abort`."""
-
-    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
-        """See `Connection.ping`."""
-
-    def ask_subscribe(self, topic: Topic, *, history: bool = False) -> Any:
-        """Call `authorize` and `on_subscribe` of the component; return what must be awaited before subscribing.
-
-        Args:
-            topic: the topic.
-            history: ask also whether the connection may read the topic's history.
-
-        Raises:
-            NotAuthorized: it may not.
-            TopicError: it subscribes to `Options.max_topics` topics already. Awaiting the result raises it too.
-            Exception: what `on_subscribe` raised.
-        """
-
-    def subscriptions(self) -> Subscriptions:
-        """Return the topics of the connection, and what it may do with them."""
-
-    def user_changed(self) -> None:
-        """Note that the user of the request, or its expiry, was replaced."""
-
-    def exceeded(self, limit: str) -> None:
-        """Count that the connection has exceeded a limit, and log it if that is due.
-
-        Args:
-            limit: the name of the limit in `App.stats().limits`.
-        """
-
-    def limit_messages(self, size: int | None) -> None:
-        """Receive and queue no more than `size` bytes; None is the limit of the options again."""
-
-
-class Connection:
+class Connection(Generic[StateT]):
     """A WebSocket connection, while it is open and afterwards (Ratchet's ConnectionInterface).
 
     The server makes one for each accepted handshake. Use it in the thread of the event loop; from another thread call
     `anyio.from_thread.run_sync(conn.send, message)`. It takes no attributes of its own: keep your data in `state`.
+
+    For type checkers it is generic: `Connection[ChatState]` says that `state` has the attributes of `ChatState`.
 
     Attributes:
         id: a number that no other connection of this process ever has (Ratchet's resourceId, which is reused).
@@ -148,6 +75,8 @@ class Connection:
         "was_clean",
     )
 
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[var-annotated] # the compiled build has no base class
+
     def __init__(self, request: Request, subprotocol: str | None, driver: Driver, outbox: Outbox) -> None:
         self.id = next(_ids)
         self.request = request
@@ -169,9 +98,10 @@ class Connection:
         return self.request.remote_address
 
     @property
-    def state(self) -> SimpleNamespace:
+    def state(self) -> StateT:
         """A namespace for your own data: `conn.state.name = "Ana"`. It is `request.state` of the handshake."""
-        return self.request.state
+        state: Any = self.request.state
+        return state  # type: ignore[no-any-return]
 
     @property
     def user(self) -> Any:
@@ -227,13 +157,21 @@ class Connection:
         """Bytes that wait in this process to be sent."""
         return self._outbox.buffered
 
-    def send(self, message: Sendable | PreparedMessage, *, compress: bool | None = None) -> LazyCoroutine[None]:
-        """Send a message: a `str` as text, bytes as binary. Never blocks.
+    @property
+    def _messages(self) -> Conversation | None:
+        """Its codec and its typed messages; `TypedConnection` has an attribute instead."""
+        return None
+
+    def send(
+        self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
+    ) -> LazyCoroutine[None]:
+        """Send a message: a `str` as text, bytes as binary, and any other object by the codec. Never blocks.
 
         After the connection has closed, it does nothing, as in Ratchet.
 
         Args:
-            message: what to send.
+            message: what to send. Objects, such as a dict or a `msgspec.Struct`, need a codec: the component has typed
+                messages, or the route has `codec`.
             compress: False never compresses it, True always, None decides as `Deflate` says. It has no effect unless
                 permessage-deflate was negotiated.
 
@@ -242,10 +180,41 @@ class Connection:
             connection is closed. It need not be awaited.
 
         Raises:
-            TypeError: the message is neither text nor bytes.
+            TypeError: the connection has no codec, or its codec has no form for the object.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
         """
-        return self._outbox.send(message, compress)
+        return self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
+
+    def call(
+        self, method: str, params: Any = None, *, timeout: float | None = 10, result_type: Any = Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the client, and wait for its reply: `if await conn.call("confirm", {"text": "Delete it?"}):`.
+
+        The client gets `{"id": 1, "method": ..., "params": ...}` in the codec of the connection, and answers with
+        `{"id": 1, "result": ...}` or `{"id": 1, "error": {"code": ..., "message": ...}}`. A handler of the same
+        connection can await it. Blocks until the reply comes.
+
+        Args:
+            method: the name of what is called.
+            params: the parameters, a dict or a list; None for none.
+            timeout: seconds; None sets no limit.
+            result_type: the type of the result, which is validated; by default any.
+
+        Returns:
+            the result.
+
+        Raises:
+            CallError: the client answered with an error, or `Options.max_pending_calls` calls wait already.
+            CallTimeout: the client did not answer in time.
+            InvalidMessage: the result has another type.
+            ConnectionClosed: the connection ended before the reply came.
+            ConfigurationError: the component has no typed messages, or the caller runs in another thread.
+        """
+        self._outbox.check_thread("conn.call")
+        if self._messages is None:
+            raise ConfigurationError("conn.call needs a component with typed messages; see docs/reference/messages.md")
+        params = {} if params is None else params
+        return self._messages.calls().call(self, method, params, timeout, result_type)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
         """Close the connection: send what is queued, then a close frame, and wait a while for the peer's. Never blocks.
@@ -385,7 +354,7 @@ def no_pong() -> LazyCoroutine[float]:
 
 def broadcast(
     connections: Iterable[Connection],
-    message: Sendable | PreparedMessage,
+    message: Sendable | PreparedMessage | Encodable,
     *,
     exclude: Connection | Iterable[Connection] = (),
     compress: bool | None = None,
@@ -396,7 +365,7 @@ def broadcast(
 
     Args:
         connections: any iterable; handlers may change it meanwhile.
-        message: text or bytes.
+        message: text, bytes, or an object, which each connection gets in its codec, and as JSON without one.
         exclude: a connection or several that do not get it, usually the sender.
         compress: as for `Connection.send`.
 
@@ -404,11 +373,15 @@ def broadcast(
         an awaitable. Awaiting it lets other tasks run, and does not wait for slow connections. It need not be awaited.
 
     Raises:
-        TypeError: the message is neither text nor bytes.
+        TypeError: the message is neither text, bytes, nor an object with a form in JSON.
         ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
     """
-    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
     excluded = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
+    try:
+        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
+    except TypeError:
+        send_object_to_all(list(connections), prepared_object(message, compress), excluded)
+        return LazyAwaitable(anyio.lowlevel.checkpoint)
     send_prepared_to_all(list(connections), prepared, excluded)
     return LazyAwaitable(anyio.lowlevel.checkpoint)
 

@@ -14,6 +14,9 @@ PywsappError
  +-- SessionError          a session cannot be saved here, or not any more
  |    +-- SessionEnded         the session was destroyed or has expired
  |    +-- SessionUnavailable   the store of sessions failed
+ +-- InvalidMessage        a message of the peer is not what its handler accepts
+ +-- CallError             the peer answered a call with an error, or a procedure answers with one
+ +-- CallTimeout           the peer did not answer a call in time (also a TimeoutError)
  +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """
 
@@ -192,6 +195,47 @@ class SessionUnavailable(SessionError):
 
     A handshake or plain request in which it is raised is answered with status 503.
     """
+
+
+class InvalidMessage(PywsappError):
+    """A message of the peer cannot be read, or is not what its handler accepts.
+
+    A codec raises it, and a handler of typed messages can. `MessageComponent.on_invalid` gets it. Its text and its path
+    are for the peer, which by default gets both.
+
+    Attributes:
+        reason: what is wrong.
+        path: where it is wrong: "$" is the message, "$.text" a field.
+        code: the kind of the error: "invalid_message", or "invalid_params" and "unknown_method" for a call.
+        call_id: the id of the call that the message is; None if it is no call, or one without an id.
+    """
+
+    def __init__(
+        self, reason: str, path: str = "$", code: str = "invalid_message", call_id: str | int | None = None
+    ) -> None:
+        super().__init__(reason if path == "$" else f"{reason} (at {path})")
+        self.reason = reason
+        self.path = path
+        self.code = code
+        self.call_id = call_id
+
+
+class CallError(PywsappError):
+    """A call failed: `conn.call` raises it for an answer with an error, and a procedure raises it to answer with one.
+
+    Args:
+        code: names the error for programs, such as "not_found".
+        message: a text for developers.
+    """
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+
+
+class CallTimeout(PywsappError, TimeoutError):
+    """The peer did not answer a call in time."""
 
 
 class ProtocolError(PywsappError):

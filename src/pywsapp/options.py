@@ -166,6 +166,12 @@ class Options:
             Each connection has a random share of 90 to 110 % of it. None sets no limit.
         idle_timeout: seconds without a message in either direction after which the server closes a connection with
             1000. Pings and pongs are no messages. None sets no limit.
+        max_invalid_messages: messages of a connection that typed handlers do not accept, after which the server closes
+            it with 1007. None sets no limit.
+        max_pending_calls: calls of a connection, by `conn.call`, that wait for their replies. A further one raises
+            CallError.
+        max_call_queue: received messages that wait for a busy handler in addition to `max_queue`, and with twice the
+            bytes, while a call waits for its reply. Behind more of them a reply is not read before the handler ends.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -200,6 +206,9 @@ class Options:
     max_presence_bytes: int = 64 * 1024 * 1024
     max_connection_age: float | None = None
     idle_timeout: float | None = None
+    max_invalid_messages: int | None = 10
+    max_pending_calls: int = 64
+    max_call_queue: int = 256
 
     def __post_init__(self) -> None:
         for field in fields(self):

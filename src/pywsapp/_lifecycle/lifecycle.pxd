@@ -8,6 +8,7 @@ cimport cython
 
 
 cdef class Lifecycle:
+    cdef object _calls
     cdef object _component
     cdef EagerTask _eager_task
     cdef object _handler_task

@@ -41,8 +41,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
-import sys
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import CoroutineType
@@ -54,10 +52,11 @@ from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.error_report import await_reported, report_error
 from pywsapp._lifecycle.handler_task import TURN_SECONDS, HandlerTask, await_end, await_last
 from pywsapp._lifecycle.host import Host
-from pywsapp._lifecycle.keepalive import PING, Keepalive
+from pywsapp._lifecycle.keepalive import Keepalive
 from pywsapp._lifecycle.lifetime import lifetime_of
-from pywsapp._lifecycle.message_queue import MessageQueue
+from pywsapp._lifecycle.message_queue import MessageQueue, ReplyQueue, queue_limits
 from pywsapp._lifecycle.mistakes import warn_of_returned
+from pywsapp._lifecycle.peer_check import check_peer
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
 from pywsapp._lifecycle.subscriptions import Subscriptions, make_subscriptions
@@ -71,10 +70,9 @@ from pywsapp.http import Request
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
+    from pywsapp._messages.calls import Calls
     from pywsapp._transports.base import Transport
     from pywsapp.topics.topic import Topic
-
-logger = logging.getLogger("pywsapp")
 
 
 class Lifecycle:
@@ -98,6 +96,7 @@ class Lifecycle:
     """
 
     __slots__ = (
+        "_calls",
         "_component",
         "_eager_task",
         "_handler_task",
@@ -139,13 +138,13 @@ class Lifecycle:
         self._options = options
         self._host = host
         self._keepalive = Keepalive()
-        self._max_inflated = min(options.max_message_size, sys.maxsize)  # what the compiled build can hold
-        self._max_queue = min(options.max_queue, 1 << 40)
+        self._max_queue, self._max_inflated = queue_limits(options)
         self._handler_task: HandlerTask | None = None
         self._eager_task: EagerTask | None = None
         self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
+        self._calls: Calls | None = None
 
     # -- events of the transport -------------------------------------------------------------------------------------
 
@@ -187,6 +186,8 @@ class Lifecycle:
                         self._pings.pong_received(event.payload)
                 elif isinstance(event, Ended):
                     machine.peer_ended(event, is_busy=self.is_busy)
+                    if self._calls is not None:
+                        self._calls.end()
             if machine.outbox.size > machine.outbox.high_water:  # libuv reads on in this turn until reading is paused
                 machine.outbox.flush()
             if not ws.has_more or machine.pause_causes or (self.is_busy and not machine.is_discarding):
@@ -207,6 +208,8 @@ class Lifecycle:
         """Have the handler task read what `data_received` has left, if nothing prevents it."""
         if self._ws.has_more and not self.is_busy and not self.machine.pause_causes & OUTBOX_FULL:
             self._follow(LazyAwaitable(anyio.lowlevel.checkpoint))
+        elif self._calls is not None and self._queue is not None and not self._queue.is_full:
+            self._calls.wake_one()  # the reply to a call can be in what is left
 
     def eof_received(self) -> bool:
         """Handle the end of the peer's stream: without a close frame before it, the connection is lost.
@@ -233,6 +236,8 @@ class Lifecycle:
         if self.machine.state is State.LOST:
             return
         self.machine.lose()
+        if self._calls is not None:
+            self._calls.end()
         if self._pings is not None:
             self._pings.end()
             self._pings = None
@@ -383,13 +388,15 @@ class Lifecycle:
         """Break the circle of references, and leave the host."""
         self.conn._driver = None
         self.machine.outbox.release()
-        self._handler_task = self._eager_task = self._subscriptions = None
+        self._handler_task = self._eager_task = self._subscriptions = self._calls = None
         self._host.discard(self)
 
     # -- what the connection asks ------------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
+        if self._calls is not None:
+            self._calls.end()
         return self.machine.close(code, reason)
 
     def abort(self) -> None:
@@ -440,10 +447,29 @@ class Lifecycle:
     def limit_messages(self, size: int | None) -> None:
         """Receive and queue no more than `size` bytes; None is the limit of the options again."""
         limit = self._options.max_message_size if size is None else min(size, self._options.max_message_size)
-        self._ws.use_limits(dataclasses.replace(self._options, max_message_size=limit))
-        self._max_inflated = min(limit, sys.maxsize)
+        self._ws.use_limits(options := dataclasses.replace(self._options, max_message_size=limit))
+        self._max_queue, self._max_inflated = queue_limits(options)
         if self._queue is not None:
             self._queue.use_limits(self._max_queue, self._max_inflated)
+
+    def wait_for_replies(self, calls: Calls, *, more: bool) -> None:
+        """Pass replies to the calls that wait; while they do, let `more` messages wait for the handler."""
+        if self._calls is None:
+            self._calls = calls
+            self._queue = ReplyQueue(self._queue, calls.take)
+        assert self._queue is not None
+        self._max_queue, self._max_inflated = queue_limits(self._options, more=more)
+        self._queue.use_limits(self._max_queue, self._max_inflated)
+        if self._queue.is_full:
+            self.machine.pause_reading(QUEUE_FULL)
+
+    def read_replies(self) -> None:
+        """Read on while the handler is busy, because a reply can come; not within `data_received`."""
+        if self.is_busy and self._queue is not None and not self._queue.is_full:
+            if self._ws.has_more:
+                self.data_received(b"")
+            else:
+                self.machine.resume_reading(QUEUE_FULL)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -459,20 +485,4 @@ class Lifecycle:
             return
         if self.lifetime is not None and self.lifetime.tick(now, machine, self.is_busy or self._ws.is_unfinished):
             return
-        is_read = not machine.pause_causes
-        expired = self._ws.tick(now, paused=not is_read)
-        if expired is not None:
-            machine.peer_ended(expired, is_busy=False)
-            return
-        if is_read:
-            due = self._keepalive.tick(now, self._options)
-        else:
-            stuck = None if machine.outbox.is_writable else self.machine.outbox.transport.get_write_buffer_size()
-            due = self._keepalive.tick_unread(now, stuck, self._options)
-        if due is PING:
-            if self._pings is not None:
-                self._pings.keepalive_sent()
-            self.machine.outbox.transport.write(self._ws.ping(b""))
-        elif due is not None:
-            logger.info("%r timed out: %s", self.conn, due)
-            machine.drop(due)
+        check_peer(machine, self._ws, self._keepalive, self._pings, self._options, now)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pywsapp.options import Options
 
 
 class MessageQueue:
@@ -62,3 +68,33 @@ class MessageQueue:
         """Drop all messages."""
         self._messages.clear()
         self.size = 0
+
+
+def queue_limits(options: Options, *, more: bool = False) -> tuple[int, int]:
+    """Return how many messages and bytes may wait, and inflate in one read; `more` while a call waits for its reply."""
+    messages, size = options.max_queue, options.max_message_size
+    if more:
+        messages, size = messages + options.max_call_queue, 2 * size
+    return min(messages, 1 << 40), min(size, sys.maxsize)  # what the compiled build can hold
+
+
+class ReplyQueue(MessageQueue):
+    """A queue that replies to calls pass: the call that waits for a reply gets it at once.
+
+    Args:
+        queue: holds the messages that wait already; None if none do.
+        take: returns whether a message is a reply, which is then not queued.
+    """
+
+    __slots__ = ("_take",)
+
+    def __init__(self, queue: MessageQueue | None, take: Callable[[str | bytes], bool]) -> None:
+        super().__init__(0, 0)
+        self._take = take
+        if queue is not None:
+            self._messages, self.size = queue._messages, queue.size
+
+    def put(self, message: str | bytes) -> None:
+        """Append a message, unless it is a reply."""
+        if not self._take(message):
+            super().put(message)

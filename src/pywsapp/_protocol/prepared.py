@@ -31,7 +31,7 @@ def payload_of(message: Sendable) -> tuple[int, bytes]:
         return BINARY, bytes(message)
     raise TypeError(
         f"a message is a str or bytes, not {type(message).__name__}; "
-        "encode it first, for instance with json.dumps(message)"
+        "give the route a codec, for instance codec=JsonCodec() of pywsapp.codecs, to send objects"
     )
 
 

@@ -18,6 +18,7 @@ from pywsapp._lifecycle.subscriptions import MAX_TOPICS
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
+from pywsapp._messages.conversation import INVALID_MESSAGES
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.admission import Admission, Counting
 from pywsapp._server.bind import ListeningSocket, address_of, bind
@@ -72,6 +73,7 @@ _REPORTS = {
     MAX_TOPICS: ("refused a topic above Options.max_topics", logging.WARNING),
     MAX_CONNECTION_AGE: ("closed a connection that has reached Options.max_connection_age", logging.INFO),
     IDLE_TIMEOUT: ("closed a connection after Options.idle_timeout", logging.INFO),
+    INVALID_MESSAGES: ("received an invalid message", logging.WARNING),
     "untrusted_proxy": (
         "refused a private address again and again: if a proxy has it, add it to trusted_proxies of the App",
         logging.WARNING,

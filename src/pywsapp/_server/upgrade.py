@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._messages.choosing import connection_maker, offered_subprotocols
 from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import check_not_server_wide
@@ -77,7 +78,7 @@ def agreed_subprotocol(request: Request, answer: Accept) -> str | None:
         return answer.subprotocol
     assert answer.component is not None
     supported = answer.component.subprotocols if answer.subprotocols is None else answer.subprotocols
-    return choose_subprotocol(request, supported, required=answer.require_subprotocol)
+    return choose_subprotocol(request, supported or offered_subprotocols(request), required=answer.require_subprotocol)
 
 
 def make_lifecycle(
@@ -112,7 +113,10 @@ def make_lifecycle(
     ws = WebSocket(client=False, options=options, deflate=deflate)
     place = None if admission is None else admission.admit(request)
     try:
-        lifecycle = Lifecycle(answer.component, request, ws, transport, options, host or runtime, subprotocol)
+        make_connection = connection_maker(answer.component, request, subprotocol, options)
+        lifecycle = Lifecycle(
+            answer.component, request, ws, transport, options, host or runtime, subprotocol, make_connection
+        )
     except BaseException:  # an attribute of the component raises
         if admission is not None:
             admission.release(request)

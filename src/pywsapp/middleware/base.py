@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pywsapp._access import ask_handshake, ask_request, set_guard
 from pywsapp._authorize import note_authorize
@@ -15,6 +15,9 @@ from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
+
+if TYPE_CHECKING:
+    from pywsapp._messages.typed import TypedMessages
 
 
 class Application(Protocol):
@@ -121,6 +124,10 @@ class ComponentMiddleware(HandshakeMiddleware):
 
     inner: MessageComponent
     _ends_with_handshake = False
+
+    @property
+    def _typed(self) -> TypedMessages | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride] # that of the component inside
+        return self.inner._typed if hasattr(self, "inner") else None
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
         """Check a handshake, and return what the component inside decides, with this middleware around it."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
+from pywsapp.codecs.base import Codec
 from pywsapp.component import MessageComponent
 from pywsapp.options import Options
 from pywsapp.routing.host_pattern import HostPattern
@@ -54,6 +55,7 @@ class Route:
     is_probe: bool = False
     authenticate: Authenticate | None = None
     authorize: Authorize | None = None
+    codecs: tuple[Codec, ...] = ()
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""

@@ -37,6 +37,7 @@ from pywsapp._access import (
 )
 from pywsapp._authorize import Authorize, check_authorize, note_authorize
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
+from pywsapp._messages.choosing import Codecs, check_can_read, checked_codecs, note_codecs
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
@@ -66,9 +67,11 @@ class Router(MessageComponent):
         authenticate: the guard of every route that has none of its own; see `pywsapp.auth`.
         authorize: decides which topics the connections of the routes may use, where what is inside has no opinion; see
             `MessageComponent.authorize`.
+        codec: the codec of every route that has none of its own, or several; see `route`.
 
     Raises:
-        ConfigurationError: `http_host` is no valid host, or `authenticate` or `authorize` takes other arguments.
+        ConfigurationError: `http_host` is no valid host, `authenticate` or `authorize` takes other arguments, or
+            `codec` is no codec.
     """
 
     _passes_on = True
@@ -80,7 +83,9 @@ class Router(MessageComponent):
         server_options: Options | None = None,
         authenticate: Authenticate | None = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> None:
+        self._codecs = checked_codecs(codec)
         self.authenticate = check_authenticate(authenticate, "the App or Router")
         self.authorize = check_authorize(authorize, "the App or Router")
         self._default = _default_hosts(http_host)
@@ -112,6 +117,7 @@ class Router(MessageComponent):
         options: Options | None = None,
         authenticate: Authenticate | None = None,
         authorize: Authorize | None = None,
+        codec: Codecs | None = None,
     ) -> None:
         """Route WebSocket handshakes to a component.
 
@@ -125,26 +131,32 @@ class Router(MessageComponent):
                 (`pywsapp.options.SERVER_WIDE`) must have their defaults or the values of `server_options`.
             authenticate: the guard of this route; None is that of the router, a mount or an App around it.
             authorize: decides which topics its connections may use, after the component and before the router.
+            codec: the codec of its connections, such as `JsonCodec()`. Of several in a list, a client chooses one by
+                its name as the subprotocol; the first one is for clients that choose none.
 
         Raises:
-            ConfigurationError: an argument is not valid, another route has the same shape, or the component has an
-                `authenticate` of its own as well.
+            ConfigurationError: an argument is not valid, another route has the same shape, the component has an
+                `authenticate` of its own as well, or the codec cannot read the messages that the component accepts.
         """
+        codecs = checked_codecs(codec)
         if authenticate is not None:
             check_has_no_guard(component, f"the route {path!r}")
         if options is not None:
             check_not_server_wide(options, self._server_options, "a route")
+        target = check_component(component)
+        check_can_read(target, codecs or self._codecs, subprotocols)
         self._add(
             Route(
                 kind=RouteKind.WEBSOCKET,
                 hosts=self._hosts(http_host),
                 pattern=PathPattern(path),
-                target=check_component(component),
+                target=target,
                 subprotocols=None if subprotocols is None else checked_subprotocols(subprotocols, "subprotocols"),
                 require_subprotocol=require_subprotocol,
                 options=options,
                 authenticate=check_authenticate(authenticate, f"the route {path!r}"),
                 authorize=check_authorize(authorize, f"the route {path!r}"),
+                codecs=codecs,
             )
         )
 
@@ -253,6 +265,8 @@ class Router(MessageComponent):
             set_guard(request, self.authenticate)
         if self.authorize is not None:
             note_authorize(request, self.authorize)
+        if self._codecs:
+            note_codecs(request, self._codecs)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
@@ -260,6 +274,8 @@ class Router(MessageComponent):
                     set_guard(request, route.authenticate)
                 if route.authorize is not None:
                     note_authorize(request, route.authorize)
+                if route.codecs:
+                    note_codecs(request, route.codecs)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))

@@ -10,13 +10,14 @@
 `FakeConnection` records what one method does, `two_nodes` runs two Apps with one broker, and `FaultyProxy` is a network
 with faults.
 
-`check_broker`, `check_session_store`, `check_ticket_store` and `check_middleware` check code of your own against every
-rule that pywsapp relies on. `BROKER_CHECKS` and its like have the same checks one by one, for a test each.
+`check_broker`, `check_session_store`, `check_ticket_store`, `check_codec` and `check_middleware` check code of your own
+against every rule that pywsapp relies on. `BROKER_CHECKS` and its like have the same checks one by one, for a test each.
 """
 
 from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 from pywsapp.testing.client import TestClient
 from pywsapp.testing.clock import VirtualClock
+from pywsapp.testing.codecs import CODEC_CHECKS, check_codec
 from pywsapp.testing.fake import FakeConnection
 from pywsapp.testing.faults import FaultyProxy
 from pywsapp.testing.idle import until_idle
@@ -31,6 +32,7 @@ from pywsapp.testing.websocket import TestWebSocket
 
 __all__ = (
     "BROKER_CHECKS",
+    "CODEC_CHECKS",
     "MIDDLEWARE_CHECKS",
     "SESSION_STORE_CHECKS",
     "TICKET_STORE_CHECKS",
@@ -44,6 +46,7 @@ __all__ = (
     "TestWebSocket",
     "VirtualClock",
     "check_broker",
+    "check_codec",
     "check_middleware",
     "check_session_store",
     "check_ticket_store",

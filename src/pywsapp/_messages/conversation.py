@@ -1,0 +1,90 @@
+"""The messages of one connection: its codec, what reads its messages, and what was invalid."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._http_text import one_line
+from pywsapp._messages.calls import Calls
+from pywsapp.close_codes import CloseCode
+from pywsapp.exceptions import ConfigurationError, InvalidMessage
+
+if TYPE_CHECKING:
+    from pywsapp._messages.typed import TypedMessages
+    from pywsapp.codecs.base import Codec
+    from pywsapp.connection import Connection
+    from pywsapp.options import Options
+
+logger = logging.getLogger("pywsapp")
+
+#: The name of invalid messages in `App.stats().limits`.
+INVALID_MESSAGES = "invalid_messages"
+#: Characters of the text and the path of an error that the peer gets, and the log; libraries repeat tags of the peer.
+_MAX_TEXT = 500
+
+
+class Conversation:
+    """The messages of one connection with a codec.
+
+    Args:
+        codec: the codec of the connection.
+        typed: what its component accepts; None if it takes text and bytes.
+        options: the limits.
+
+    Raises:
+        ConfigurationError: the codec cannot read what the component accepts.
+    """
+
+    __slots__ = ("_calls", "_count", "_options", "_read", "codec")
+
+    def __init__(self, codec: Codec, typed: TypedMessages | None, options: Options) -> None:
+        self.codec = codec
+        self._read = None if typed is None else typed.reader(codec)
+        self._options = options
+        self._calls: Calls | None = None
+        self._count = 0
+
+    def receive(self, component: Any, conn: Connection, message: str | bytes) -> Any:
+        """Read a message and call its handler; return what the handler returned."""
+        assert self._read is not None
+        if self._calls is not None and self._calls.take(message):
+            return None
+        try:
+            handler, value = self._read(message)
+        except InvalidMessage as exc:
+            return self.invalid(component, conn, exc)
+        return handler(component, conn, value)
+
+    def invalid(self, component: Any, conn: Connection, exc: InvalidMessage) -> Any:
+        """Count an invalid message, and call `on_invalid`; return what it returned."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%r sent an invalid message: %s", conn, one_line(str(exc)[:_MAX_TEXT]))
+        if conn._driver is not None:
+            conn._driver.exceeded(INVALID_MESSAGES)
+        return component.on_invalid(conn, exc)
+
+    def calls(self) -> Calls:
+        """Return the calls to the peer.
+
+        Raises:
+            ConfigurationError: no handler of typed messages reads the replies, or the codec cannot read them.
+        """
+        if self._read is None:
+            raise ConfigurationError(
+                "conn.call needs a component with typed messages, which reads the replies: annotate `message` of "
+                "on_message with a type such as dict, or use @on or @rpc"
+            )
+        if self._calls is None:
+            self._calls = Calls(self.codec, self._options.max_pending_calls)
+        return self._calls
+
+    def refuse(self, conn: Connection, exc: InvalidMessage) -> None:
+        """Send an error message, and close the connection if there were too many."""
+        error = {"code": exc.code, "message": exc.reason[:_MAX_TEXT], "path": exc.path[:_MAX_TEXT]}
+        answer = {"type": "error", **error} if exc.call_id is None else {"id": exc.call_id, "error": error}
+        conn.send(self.codec.encode_error(answer))
+        self._count += 1
+        limit = self._options.max_invalid_messages
+        if limit is not None and self._count >= limit:
+            conn.close(CloseCode.INVALID_PAYLOAD, "too many invalid messages")

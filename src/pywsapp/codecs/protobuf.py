@@ -1,0 +1,61 @@
+"""Protocol Buffers as binary messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pywsapp._extras import import_extra
+from pywsapp.codecs.base import Codec, Decoder
+from pywsapp.codecs.json_codec import encode_with_standard_library
+from pywsapp.codecs.kinds import is_protobuf, name_of_kind
+from pywsapp.exceptions import ConfigurationError, InvalidMessage
+
+
+class ProtobufCodec(Codec):
+    """Protocol Buffers as binary messages, under the subprotocol "protobuf"; needs the extra `protobuf`.
+
+    A route has one generated class for the messages that it accepts. For several kinds of messages, that class has a
+    `oneof` of the others. A message that is not valid is answered with JSON, as a text message.
+
+    Raises:
+        ConfigurationError: protobuf is not installed.
+    """
+
+    name = "protobuf"
+    is_binary = True
+
+    def __init__(self) -> None:
+        self._protobuf = import_extra("pywsapp.codecs.with_protobuf", "protobuf")
+
+    def __repr__(self) -> str:
+        return "ProtobufCodec()"
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of an object of a generated class; see `Codec.encode`."""
+        if not is_protobuf(type(value)):
+            raise TypeError(f"ProtobufCodec sends objects of generated classes, not {type(value).__name__}")
+        data: bytes = self._protobuf.encode(value)
+        return data
+
+    def encode_error(self, error: dict[str, Any]) -> str:
+        """Return an error as JSON text, because it has no generated class."""
+        return encode_with_standard_library(error)
+
+    def decode(self, message: str | bytes) -> Any:
+        """Raise InvalidMessage: bytes of Protocol Buffers have no meaning without a class."""
+        raise InvalidMessage("the type of the message is not known")
+
+    def decoder(self, kind: Any) -> Decoder:
+        """Return a function that reads objects of a generated class; see `Codec.decoder`."""
+        if not is_protobuf(kind):
+            raise ConfigurationError(
+                f"ProtobufCodec cannot read {name_of_kind(kind)}: annotate `message` with one generated class, "
+                "which can have a oneof of others"
+            )
+        decoder: Decoder = self._protobuf.decoder(kind)
+        return decoder
+
+    def converter(self, kind: Any) -> Callable[[Any], Any]:
+        """Raise ConfigurationError: handlers by tag and procedures need a codec that reads objects."""
+        raise ConfigurationError("ProtobufCodec cannot be used with @on or @rpc: choose another codec")
