@@ -127,11 +127,13 @@ ALONE = {
 FIRST = ("asgi", "process", "brokers", "demo", "deploy", "tools")
 #: Files that share a fixture which is slow to start, and its name; one process runs them all.
 TOGETHER = {
+    "test_asyncapi_parser.py": "packages of npm",
     "test_interleave.py": "wsload",
     "test_hostile_messages.py": "rabbit",
     "test_own_messages_of_brokers.py": "rabbit",
     "test_publishing.py": "rabbit",
     "test_rabbitmq.py": "rabbit",
+    "test_typescript.py": "packages of npm",
     "test_wsload.py": "wsload",
     "test_wsload_command_line.py": "wsload",
     "test_wsload_probe.py": "wsload",

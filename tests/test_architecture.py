@@ -57,7 +57,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
     {"pywsapp._process"},
-    {"pywsapp.asgi"},
+    {"pywsapp._schema", "pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli"},
@@ -68,6 +68,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp._schema",
     "pywsapp._server.development_certificate",
     "pywsapp.auth.django",
     "pywsapp.auth.jwks",
