@@ -34,6 +34,15 @@ class Post(msgspec.Struct):
     by: User
 
 
+class Short(msgspec.Struct, omit_defaults=True, frozen=True):
+    number: int = 0
+
+
+class Long(msgspec.Struct):
+    short: Short = Short()
+    more: list[Short] = []
+
+
 class On(BaseModel):
     type: Literal["on"]
 
@@ -165,6 +174,22 @@ def test_schemas(document: dict[str, Any]) -> None:
     assert schemas["Join"]["properties"]["color"]["allOf"] == [{"$ref": "#/components/schemas/Color"}]
     assert schemas["Login"]["required"] == ["type", "theName"]
     assert "Color2" not in schemas, "an enumeration of both libraries is one schema"
+
+
+def test_what_only_the_server_sends_has_all_fields(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["Joined"]["required"] == ["type", "name", "color"], "note can be UNSET"
+    assert schemas["Say"]["required"] == ["type", "text"], "clients send it too"
+    assert schemas["Point"]["required"] == ["x"], "it is in a parameter and in a result"
+
+
+def test_what_leaves_defaults_out_has_optional_fields() -> None:
+    class Component(MessageComponent):
+        sends = Long
+
+    schemas = of(Component())["components"]["schemas"]
+    assert schemas["Long"]["required"] == ["short", "more"]
+    assert not schemas["Short"].get("required")
 
 
 def test_security_is_that_of_the_innermost_guard(document: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pywsapp._extras import import_extra
+from pywsapp._schema.always_sent import always_sent
 from pywsapp.codecs.kinds import Library, is_dict, is_pydantic, library_of, name_of_kind
 from pywsapp.exceptions import ConfigurationError
 
@@ -44,8 +45,8 @@ class Schemas:
         self._schemas: dict[int, Schema] = {}
         self._models: dict[int, tuple[Any, str]] = {}
         self.named: dict[str, Schema] = {}
-        of_msgspec: list[Any] = []
-        for kinds, mode in ((received, "validation"), (sent, "serialization")):
+        of_msgspec: dict[str, list[Any]] = {"validation": [], "serialization": []}
+        for mode, kinds in (("validation", received), ("serialization", sent)):
             for kind in kinds:
                 if id(kind) in self._schemas:
                     continue
@@ -58,8 +59,9 @@ class Schemas:
                 elif kind is object or is_dict(kind):
                     self._schemas[id(kind)] = {} if kind is object else {"type": "object"}
                 else:
-                    of_msgspec.append(kind)
-        self._describe(of_msgspec)
+                    of_msgspec[mode].append(kind)
+                    self._schemas[id(kind)] = {}
+        self._describe(of_msgspec["validation"], of_msgspec["serialization"])
         self._describe_models()
         self.named = {name: self._finished(self.named[name]) for name in sorted(self.named)}
         self._schemas = {key: _of_draft_7(schema) for key, schema in self._schemas.items()}
@@ -77,20 +79,26 @@ class Schemas:
         self._models.setdefault(id(kind), (kind, mode))
         return {"$ref": f"{_PYDANTIC}{id(kind)}"}
 
-    def _describe(self, kinds: list[Any]) -> None:
-        found: tuple[Any, Any]
+    def _describe(self, received: list[Any], sent: list[Any]) -> None:
+        """Describe what msgspec reads, and mark what the server always sends as required."""
+        kinds = [*received, *sent]
         try:
-            found = self._components(kinds)
-        except TypeError:
+            always = always_sent(received, sent)
+            found, self.named = self._components([*kinds, *always])
+        except TypeError as error:
             for kind in kinds:  # to find the type that has no schema
                 try:
                     self._components([kind])
                 except TypeError as exc:
                     reason = " ".join(str(exc).split())
                     raise ConfigurationError(f"{name_of_kind(kind)} has no JSON Schema: {reason}") from None
-            raise
-        self._schemas.update((id(kind), schema) for kind, schema in zip(kinds, found[0], strict=True))
-        self.named = found[1]
+            raise ConfigurationError(f"the messages have no JSON Schema: {error}") from None
+        self._schemas.update((id(kind), schema) for kind, schema in zip(kinds, found[: len(kinds)], strict=True))
+        for fields, reference in zip(always.values(), found[len(kinds) :], strict=True):
+            schema = self.resolved(reference)
+            tags = [name for name in schema.get("required", ()) if name not in fields]
+            if schema.get("type") == "object" and (tags or fields):
+                schema["required"] = [*tags, *fields]
 
     def _components(self, kinds: list[Any]) -> tuple[Any, Any]:
         return msgspec.json.schema_components(kinds, schema_hook=self._hook, ref_template=f"{PREFIX}{{name}}")
