@@ -475,6 +475,39 @@ class App:
         document: dict[str, Any] = module.document_of(self.router, title, version, description, url)
         return document
 
+    def asyncapi_page(
+        self,
+        path: str = "/docs",
+        *,
+        title: str = "WebSocket API",
+        version: str = "1.0.0",
+        description: str | None = None,
+        url: str | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        """Show the document of `asyncapi` on a page, with the channels, the messages and their fields.
+
+        Below the path, `/asyncapi.json` is the document and `/messages.ts` has the types for TypeScript. They are made
+        when the App starts. The page has no scripts and loads nothing from elsewhere. All clients that can reach the
+        path can read it, unless the App has a guard, or `authenticate` is one.
+
+        Args:
+            path: the path of the page, without parameters.
+            title: as for `asyncapi`, like the next three.
+            version: the version of the messages.
+            description: what the application is for; the page shows it as text.
+            url: the URL of the server.
+            authenticate: as for `route`.
+
+        Raises:
+            ConfigurationError: the path is not valid, the route exists, or a library is not installed.
+        """
+        make = functools.partial(self.asyncapi, title=title, version=version, description=description, url=url)
+        page = import_extra("pywsapp._schema.serving", "msgspec").DocumentPage(path, make)
+        for place, handler in page.handlers().items():
+            self.http(place, handler, authenticate=authenticate)
+        self.on_startup(page.prepare)
+
     # -- topics ------------------------------------------------------------------------------------------------------
 
     def topic(self, name: str) -> Topic:

@@ -154,7 +154,7 @@ def test_messages_have_tags_and_descriptions(document: dict[str, Any]) -> None:
     assert found["Join"]["name"] == "join"
     assert found["Join"]["description"] == "Enter a room."
     assert found["Join"]["payload"] == {"$ref": "#/components/schemas/Join"}
-    assert found["Move"]["description"] == "A place."
+    assert found["Move"]["description"] == "Move the pointer."
     assert found["Move"]["payload"]["properties"]["type"] == {"const": "move"}
     assert found["Move"]["payload"]["required"] == ["type", "x"]
     assert found["Free"]["payload"]["additionalProperties"] is True

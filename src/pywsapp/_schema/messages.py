@@ -151,9 +151,9 @@ def _of_kind(kind: Any, schemas: Schemas) -> Message:
 
 def _tagged(message: Message, tag: str, kind: Any, handler: Any, schemas: Schemas) -> Message:
     """Return the message of a handler by tag: with the tag, if its type has none, and the docstring of the handler."""
-    description = message.description or first_paragraph(handler.__doc__)
+    own = first_paragraph(handler.__doc__)
     if tag_of(kind) is not None:
-        return message._replace(description=description)
+        return message._replace(description=message.description or own)
     schema = schemas.resolved(message.payload)
     properties, required = schema.get("properties", {}), schema.get("required", ())
     payload = {**schema, "type": "object", "properties": {TAG_FIELD: {"const": tag}, **properties}}
@@ -163,7 +163,7 @@ def _tagged(message: Message, tag: str, kind: Any, handler: Any, schemas: Schema
         payload["properties"][TAG_FIELD] = {"const": tag}
     payload["required"] = list(dict.fromkeys((TAG_FIELD, *required)))
     payload.pop("title", None)
-    return message._replace(name=type_name(tag), tag=tag, description=description, payload=payload)
+    return message._replace(name=type_name(tag), tag=tag, description=own or message.description, payload=payload)
 
 
 def _error() -> Message:
