@@ -190,6 +190,19 @@ def _locked(work: Path) -> Iterator[None]:
         yield
 
 
+def _without_generics(source: Path, work: Path) -> str:
+    """Return the path of a source file, or of a copy without `Generic`, which an extension type cannot inherit from."""
+    path, text = source.relative_to(SOURCE), source.read_text(encoding="utf-8")
+    plain = re.sub(r"^(class \w+)\(Generic\[\w+\]\):$", r"\1:", text, flags=re.MULTILINE)
+    if plain == text:
+        return str(path)
+    copy = work / "plain" / path
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if not copy.exists() or copy.read_text(encoding="utf-8") != plain:
+        copy.write_text(plain, encoding="utf-8")
+    return str(copy)
+
+
 def _compile_in(work: Path) -> int:
     """Compile all modules in this process; return the exit status."""
     try:
@@ -217,7 +230,7 @@ def _compile_in(work: Path) -> int:
     # CFLAGS again, because the last of several flags counts.
     flags = [] if sys.platform == "win32" else ["-O3", "-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
     extensions = [
-        Extension(name.replace("/", "."), [str(source.relative_to(SOURCE))], extra_compile_args=flags)
+        Extension(name.replace("/", "."), [_without_generics(source, work)], extra_compile_args=flags)
         for name, source in modules().items()
     ]
     options = {"include_path": ["."], "compiler_directives": DIRECTIVES, "quiet": True}

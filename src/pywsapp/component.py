@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from typing_extensions import ParamSpec
@@ -52,14 +52,14 @@ class MessageComponent:
             `authorize` of the route is then asked, and that of the App. What the server does for a connection is
             refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
             exception refuses too, and `on_error` gets it.
-        sends: the types of the messages that the component sends, such as `Joined | Said`, or `str`. They are only for
-            documents, such as that of `App.asyncapi`; `conn.send` does not check them.
+        sends: the types of the messages that it sends, such as `[Joined, Said]`, or `[str]` for text; only for the
+            documents of its interface, see `App.asyncapi`.
     """
 
     subprotocols: Sequence[str] = ()
+    sends: Sequence[Any] = ()
     authenticate: Callable[..., Any] | None = None
     authorize: Callable[..., Any] | None = None
-    sends: ClassVar[Any] = None
     #: What its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.
     _typed: TypedMessages | None = None
     #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.

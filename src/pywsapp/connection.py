@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import anyio.lowlevel
+from typing_extensions import TypeVar
 
 from pywsapp._http_text import one_line
+from pywsapp._messages.objects import prepared_object, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
@@ -20,8 +23,6 @@ from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     from pywsapp._connection_driver import Driver
     from pywsapp._messages.conversation import Conversation
     from pywsapp.sessions.session import Session
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pywsapp.topics.users.users import Users
 
 _ids = count(1)
+#: The type of `Connection.state`, for type checkers.
+StateT = TypeVar("StateT", default=Any)
 
 
 class Application(Protocol):
@@ -42,11 +45,13 @@ class Application(Protocol):
         """All connections of each user, in all processes."""
 
 
-class Connection:
+class Connection(Generic[StateT]):
     """A WebSocket connection, while it is open and afterwards (Ratchet's ConnectionInterface).
 
     The server makes one for each accepted handshake. Use it in the thread of the event loop; from another thread call
     `anyio.from_thread.run_sync(conn.send, message)`. It takes no attributes of its own: keep your data in `state`.
+
+    For type checkers it is generic: `Connection[ChatState]` says that `state` has the attributes of `ChatState`.
 
     Attributes:
         id: a number that no other connection of this process ever has (Ratchet's resourceId, which is reused).
@@ -70,6 +75,8 @@ class Connection:
         "was_clean",
     )
 
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[var-annotated] # the compiled build has no base class
+
     def __init__(self, request: Request, subprotocol: str | None, driver: Driver, outbox: Outbox) -> None:
         self.id = next(_ids)
         self.request = request
@@ -91,9 +98,10 @@ class Connection:
         return self.request.remote_address
 
     @property
-    def state(self) -> SimpleNamespace:
+    def state(self) -> StateT:
         """A namespace for your own data: `conn.state.name = "Ana"`. It is `request.state` of the handshake."""
-        return self.request.state
+        state: Any = self.request.state
+        return state  # type: ignore[no-any-return]
 
     @property
     def user(self) -> Any:
@@ -346,7 +354,7 @@ def no_pong() -> LazyCoroutine[float]:
 
 def broadcast(
     connections: Iterable[Connection],
-    message: Sendable | PreparedMessage,
+    message: Sendable | PreparedMessage | Encodable,
     *,
     exclude: Connection | Iterable[Connection] = (),
     compress: bool | None = None,
@@ -357,7 +365,7 @@ def broadcast(
 
     Args:
         connections: any iterable; handlers may change it meanwhile.
-        message: text or bytes.
+        message: text, bytes, or an object, which each connection gets in its codec, and as JSON without one.
         exclude: a connection or several that do not get it, usually the sender.
         compress: as for `Connection.send`.
 
@@ -365,11 +373,15 @@ def broadcast(
         an awaitable. Awaiting it lets other tasks run, and does not wait for slow connections. It need not be awaited.
 
     Raises:
-        TypeError: the message is neither text nor bytes.
+        TypeError: the message is neither text, bytes, nor an object with a form in JSON.
         ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
     """
-    prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
     excluded = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
+    try:
+        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
+    except TypeError:
+        send_object_to_all(list(connections), prepared_object(message, compress), excluded)
+        return LazyAwaitable(anyio.lowlevel.checkpoint)
     send_prepared_to_all(list(connections), prepared, excluded)
     return LazyAwaitable(anyio.lowlevel.checkpoint)
 

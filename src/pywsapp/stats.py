@@ -28,8 +28,8 @@ class Stats:
         limits: how often each limit of connections was exceeded, by the name of the option: the limits of `App`,
             "max_connection_age", "idle_timeout", "max_topics", "control_frames_per_second", "max_message_size",
             "max_frame_size", "max_fragments", "message_timeout", and "max_outbox" with `SlowConsumer.CLOSE`;
-            "max_waiting" of `FirstMessage`. "invalid_messages" counts messages that typed handlers do not accept. "untrusted_proxy" counts handshakes that were refused to what looks like a
-            proxy.
+            "max_waiting" of `FirstMessage`. "invalid_messages" counts messages that typed handlers do not accept, and
+            "untrusted_proxy" handshakes that were refused to what looks like a proxy.
         rate_limits: what each `RateLimit` has done, by its name.
         topics: the numbers of `app.topics.stats`, with those of the broker.
     """

@@ -142,7 +142,7 @@ def test_mistake_is_explained(mistake: Any, what: str) -> None:
 async def test_message_of_another_type_is_explained(caplog: pytest.LogCaptureFixture) -> None:
     class Wrong(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
-            conn.send({"not": "a message"})  # type: ignore[arg-type]
+            conn.send({"not": "a message"})
 
     app = App("*", 0)
     app.route("/", Wrong())

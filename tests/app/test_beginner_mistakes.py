@@ -146,7 +146,7 @@ async def test_a_returned_reply(kind: str, caplog: pytest.LogCaptureFixture) -> 
 async def test_a_dict_as_message(caplog: pytest.LogCaptureFixture) -> None:
     class Chat(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
-            conn.send({"text": message})  # type: ignore[arg-type]
+            conn.send({"text": message})
 
     code, log = await talk(Chat(), caplog)
     assert (code, len(found(log))) == (1011, 1)

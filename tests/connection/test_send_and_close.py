@@ -79,7 +79,11 @@ def test_valid_messages_are_sent(message: Any, received: tuple[int, bytes]) -> N
 @pytest.mark.parametrize(
     ("message", "error", "text"),
     [
-        ({"a": 1}, TypeError, "a message is a str or bytes, not dict; give the route a codec, for instance codec=JsonCodec"),
+        (
+            {"a": 1},
+            TypeError,
+            "a message is a str or bytes, not dict; give the route a codec, for instance",
+        ),
         (None, TypeError, "a message is a str or bytes, not NoneType"),
         (1, TypeError, "a message is a str or bytes, not int"),
         ("\ud800", ConfigurationError, "must be encodable as UTF-8"),

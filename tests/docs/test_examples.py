@@ -233,3 +233,18 @@ def test_background_tasks() -> None:
         tasks.stop()
         assert "opening" in tasks.output
         assert "closing; 0 clients watch the clock" in tasks.output
+
+
+def test_typed_chat() -> None:
+    with running("typed_chat.py") as chat, chat.open("/chat") as ana, chat.open("/chat") as ben:
+        for connection, name, names in ((ana, "Ana", ["Ana"]), (ben, "Ben", ["Ana", "Ben"])):
+            connection.send(json.dumps({"type": "join", "room": "tea", "name": name}))
+            connection.send(json.dumps({"id": 1, "method": "names_in", "params": {"room": "tea"}}))
+            assert json.loads(received(connection)) == {"id": 1, "result": names}
+        ana.send(json.dumps({"type": "say", "text": "hello"}))
+        said = {"type": "said", "name": "Ana", "text": "hello"}
+        assert [json.loads(received(ana)), json.loads(received(ben))] == [said, said]
+        ben.send(json.dumps({"type": "say", "text": 5}))
+        assert json.loads(received(ben))["path"] == "$.text"
+        ben.send(json.dumps({"id": 2, "method": "names_in", "params": {"room": "attic"}}))
+        assert json.loads(received(ben))["error"]["code"] == "not_found"

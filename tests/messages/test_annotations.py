@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import Any
 
 import msgspec
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
-from support.typed import Join, Login, Move, Point, Say
+from support.typed import Point
 
 from pywsapp import Accept, App, ConfigurationError, Connection, EchoServer, MessageComponent, RateLimit, Request
 from pywsapp.codecs import CborCodec, JsonCodec, MessagePackCodec, ProtobufCodec
-
-if TYPE_CHECKING:
-    from decimal import Decimal
 
 pytestmark = pytest.mark.once
 Raw = str | bytes
@@ -52,7 +48,7 @@ def test_text_and_bytes_take_the_same_path_as_before(annotation: str) -> None:
 
 def test_a_component_without_annotations_stays_as_it_is() -> None:
     class Plain(MessageComponent):
-        def on_message(self, conn, message): ...  # type: ignore[no-untyped-def]
+        def on_message(self, conn, message): ...  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
 
     before = Plain.on_message
     for routed in (Plain, EchoServer):
@@ -134,7 +130,13 @@ def test_a_protobuf_class_is_read_by_its_codec() -> None:
 
 
 def test_types_of_all_libraries_are_accepted() -> None:
-    for annotation in ["Join | Say | Move | Login", "dict", "dict[str, Any]", "Union[Join, Say]", "Annotated[Point, 1]"]:
+    for annotation in [
+        "Join | Say | Move | Login",
+        "dict",
+        "dict[str, Any]",
+        "Union[Join, Say]",
+        "Annotated[Point, 1]",
+    ]:
         App().route("/", component(annotation)())
 
 

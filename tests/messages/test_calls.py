@@ -76,7 +76,11 @@ async def test_the_result_is_validated() -> None:
         assert (kind, exc.path) == (InvalidMessage, "$.result.x")
 
 
-@pytest.mark.parametrize("error", [{"code": "no", "message": "never"}, "no", {"code": 1, "message": ["x"] * 10_000}, {}])
+@pytest.mark.parametrize(
+    "error",
+    [{"code": "no", "message": "never"}, "no", {"code": 1, "message": ["x"] * 10_000}, {}],
+    ids=["object", "text", "long", "empty"],
+)
 async def test_the_client_answers_with_an_error(error: Any) -> None:
     component = Asking()
     async with talking(component) as client:

@@ -131,7 +131,7 @@ async def test_ws_server_src_text_is_str_and_binary_is_bytes() -> None:
             conn.send(b"binary")
             conn.send(bytearray(b"too"))
             with pytest.raises(TypeError):
-                conn.send({"type": "hello"})  # type: ignore[arg-type]
+                conn.send({"type": "hello"})
 
     app = routed(Sending())
     async with serving(app), opened(app) as peer:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel
-from support.documented import Board, Chat, documented
+from support.documented import Board, Chat, Join, documented
 
 from pywsapp import App, ConfigurationError, Connection, MessageComponent, on, rpc
 from pywsapp.codecs import CborCodec, ProtobufCodec
@@ -185,7 +185,7 @@ def test_what_only_the_server_sends_has_all_fields(document: dict[str, Any]) -> 
 
 def test_what_leaves_defaults_out_has_optional_fields() -> None:
     class Component(MessageComponent):
-        sends = Long
+        sends = (Long,)
 
     schemas = of(Component())["components"]["schemas"]
     assert schemas["Long"]["required"] == ["short", "more"]
@@ -278,7 +278,7 @@ def test_text_beside_binary_objects() -> None:
 
 def test_unions_of_models_keep_their_order() -> None:
     class Switch(MessageComponent):
-        sends = On | Off
+        sends = (On | Off,)
 
         def on_message(self, conn: Connection, message: On | Off) -> None: ...
 
@@ -291,9 +291,17 @@ def test_unions_of_models_keep_their_order() -> None:
 
 def test_sends_with_something_else() -> None:
     class Wrong(MessageComponent):
-        sends = Chat | int
+        sends = (Chat, int)
 
     with pytest.raises(ConfigurationError, match=r"Wrong\.sends has Chat, which is no type of messages"):
+        of(Wrong())
+
+
+def test_sends_without_a_list() -> None:
+    class Wrong(MessageComponent):
+        sends = Join  # type: ignore[assignment]
+
+    with pytest.raises(ConfigurationError, match=r"Wrong\.sends is a list of types: write sends = \[Joined, Said\]"):
         of(Wrong())
 
 
@@ -302,7 +310,7 @@ def test_a_type_without_a_schema() -> None:
         number: complex
 
     class Component(MessageComponent):
-        sends = Strange
+        sends = (Strange,)
 
     with pytest.raises(ConfigurationError, match=r"^Strange has no JSON Schema: .*complex"):
         of(Component())

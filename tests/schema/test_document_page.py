@@ -160,7 +160,7 @@ async def test_the_guard_of_the_app_guards_the_page() -> None:
 
 async def test_a_message_without_a_schema_ends_the_start() -> None:
     class Component(MessageComponent):
-        sends = msgspec.defstruct("Strange", [("number", complex)])
+        sends = (msgspec.defstruct("Strange", [("number", complex)]),)
 
     app = App(port=0)
     app.route("/", Component())

@@ -187,7 +187,7 @@ def test_names_are_those_of_the_language() -> None:
     kinds = [msgspec.defstruct(name, [("x", bytes)], tag=True) for name in ("string", "Record", "Array", "Grüße", "_x")]
 
     class Component(MessageComponent):
-        sends = kinds[0] | kinds[1] | kinds[2] | kinds[3] | kinds[4]
+        sends = kinds
 
     app = App(port=0)
     app.route("/", Component(), codec=MessagePackCodec())

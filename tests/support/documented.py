@@ -81,13 +81,13 @@ class Chat(MessageComponent):
     This paragraph is for programmers of the server.
     """
 
-    sends = Joined | Say
+    sends = (Joined, Say)
 
     def on_message(self, conn: Connection, message: Join | Say) -> None: ...
 
 
 class Board(MessageComponent):
-    sends = dict
+    sends = (dict,)
 
     @on("move")
     def moved(self, conn: Connection, message: Point) -> None:
@@ -114,7 +114,7 @@ class Board(MessageComponent):
 
 class Ticker(MessageComponent):
     subprotocols = ("ticker.v1",)
-    sends = str
+    sends = (str,)
 
     def on_message(self, conn: Connection, message: str) -> None: ...
 

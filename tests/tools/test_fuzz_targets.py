@@ -51,9 +51,9 @@ TARGETS = pytest.mark.parametrize(
 def test_there_is_a_target_for_every_parser() -> None:
     parsers = [
         *("address_file", "bus_frames", "client_url", "codec", "cookies", "deflate", "envelope", "extensions"),
-        *("flask_session", "forwarded", "frames", "jwt", "origin", "path_pattern", "php_session", "proxy_header"),
-        *("request_head", "response_head", "session_cookie", "signed_url", "static_path", "tagged_json", "ticket"),
-        "topic_name",
+        *("flask_session", "forwarded", "frames", "jwt", "messages", "origin", "path_pattern", "php_session"),
+        *("proxy_header", "request_head", "response_head", "session_cookie", "signed_url", "static_path"),
+        *("tagged_json", "ticket", "topic_name"),
     ]
     assert [f"fuzz_{parser}" for parser in parsers] == NAMES
 

@@ -44,7 +44,7 @@ class Wrapping:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, publication: Publication) -> str:
+    def __call__(self, publication: Publication) -> str | dict[str, object]:
         self.calls += 1
         return wrap_as_json(publication)
 

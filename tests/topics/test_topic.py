@@ -92,7 +92,7 @@ async def test_exclude_and_eligible() -> None:
             assert sorted(map(str, got[3:])) == sorted([*some, "not the other", "the end"])
 
 
-@pytest.mark.parametrize("message", [5, None, ["a"], {"a": 1}])
+@pytest.mark.parametrize("message", [5, None, ["a"], True])
 async def test_an_invalid_message_is_not_sent(message: Any) -> None:
     with pytest.raises(TypeError, match="a message is a str or bytes"):
         App().topic("t").broadcast(message)

@@ -336,4 +336,4 @@ async def test_users_cannot_be_listed() -> None:
 
 async def test_a_message_is_text_or_bytes() -> None:
     with pytest.raises(TypeError):
-        App().users["ana"].send({"not": "text"})  # type: ignore[arg-type]
+        App().users["ana"].send(5)  # type: ignore[arg-type]

@@ -56,9 +56,9 @@ from pywsapp._lifecycle.keepalive import Keepalive
 from pywsapp._lifecycle.lifetime import lifetime_of
 from pywsapp._lifecycle.message_queue import MessageQueue, ReplyQueue, queue_limits
 from pywsapp._lifecycle.mistakes import warn_of_returned
+from pywsapp._lifecycle.peer_check import check_peer
 from pywsapp._lifecycle.state_machine import OUTBOX_FULL, QUEUE_FULL, StateMachine
 from pywsapp._lifecycle.states import State
-from pywsapp._lifecycle.peer_check import check_peer
 from pywsapp._lifecycle.subscriptions import Subscriptions, make_subscriptions
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.pings import Pings

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-_FREE_ATTRIBUTE = re.compile(r"'(?:[\w.]+\.)?(?:Client)?Connection' object has no attribute '(\w+)'")
+_FREE_ATTRIBUTE = re.compile(r"'(?:[\w.]+\.)?(?:Client|Typed)?Connection' object has no attribute '(\w+)'")
 _SET_USER = re.compile(r"[^']*'user'.*no setter|attribute 'user'.*not writable|can't set attribute( 'user')?")
 _SENDING = "write conn.send(message) with a str or bytes"
 _RECEIVING = "messages come to on_message"

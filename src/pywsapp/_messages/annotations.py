@@ -84,7 +84,7 @@ def evaluated(annotation: str, function: Callable[..., Any], label: str) -> Any:
     names = dict(getattr(inner, "__globals__", {}))
     try:
         names |= inspect.getclosurevars(inner).nonlocals
-        return eval(annotation, names)  # noqa: S307 - the annotation is code of the program
+        return eval(annotation, names)
     except Exception as exc:
         raise ConfigurationError(
             f"{label}: the annotation {annotation!r} cannot be read: {exc}. "

@@ -65,7 +65,7 @@ class Calls:
         self._pending: dict[int, _Call] = {}
         self._ended = False
 
-    async def call(self, conn: Connection, method: str, params: Any, timeout: float | None, result_type: Any) -> Any:
+    async def call(self, conn: Connection, method: str, params: Any, seconds: float | None, result_type: Any) -> Any:
         """Call the peer and wait for the result; see `Connection.call`."""
         convert: Callable[[Any], Any] | None = None if result_type is Any else self._codec.converter(result_type)
         if len(self._pending) >= self._limit:
@@ -78,9 +78,9 @@ class Calls:
             raise _closed(conn)
         call = self._pending[call_id] = _Call()
         if len(self._pending) == 1:
-            driver.begin_calls(self)
+            driver.wait_for_replies(self, more=True)
         try:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(seconds):
                 await anyio.lowlevel.checkpoint()  # what calls this handler has returned from now on
                 while call.reply is None and not self._ended:
                     driver.read_replies()
@@ -94,7 +94,7 @@ class Calls:
             return _result(call.reply, convert)
         if self._ended:
             raise _closed(conn)
-        raise CallTimeout(f"the peer did not answer {method!r} within {timeout:g} seconds")
+        raise CallTimeout(f"the peer did not answer {method!r} within {seconds:g} seconds")
 
     def take(self, message: str | bytes) -> bool:
         """Return whether a message is the reply to a call; the call then gets it. Late replies are dropped."""

@@ -60,7 +60,7 @@ def rpc(name: Any) -> Any:
         setattr(name, PROCEDURE_MARK, name.__name__)
         return name
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-        raise ConfigurationError(f'the name of @rpc is a text of at most {MAX_NAME} characters, not {name!r}')
+        raise ConfigurationError(f"the name of @rpc is a text of at most {MAX_NAME} characters, not {name!r}")
 
     def mark(method: HandlerT) -> HandlerT:
         setattr(method, PROCEDURE_MARK, name)

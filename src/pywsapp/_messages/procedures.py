@@ -1,8 +1,8 @@
 """Procedures: methods of a component that clients call.
 
-    {"id": 7, "method": "add", "params": {"a": 1, "b": 2}}
-    {"id": 7, "result": 3}
-    {"id": 7, "error": {"code": "not_found", "message": "there is no such room"}}
+{"id": 7, "method": "add", "params": {"a": 1, "b": 2}}
+{"id": 7, "result": 3}
+{"id": 7, "error": {"code": "not_found", "message": "there is no such room"}}
 """
 
 from __future__ import annotations

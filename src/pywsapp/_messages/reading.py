@@ -32,12 +32,14 @@ def single_reader(codec: Codec, accepted: Accepted, handler: Handler, label: str
         ConfigurationError: the codec cannot read the types.
     """
     types = accepted.types
+    read: Reader
     if is_told_apart(types):
         decode = codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
 
-        def read(message: str | bytes) -> tuple[Handler, Any]:
+        def read_one(message: str | bytes) -> tuple[Handler, Any]:
             return handler, decode(message)
 
+        read = read_one
     else:
         read = object_reader(codec, by_tag(types, handler))
     if not accepted.raw:
@@ -60,7 +62,7 @@ def tagged_reader(codec: Codec, tagged: Tagged) -> Reader:
     if not all(is_struct(kind) and tag_of(kind) == (tag_field(tagged), tag) for tag, (kind, _) in tagged.items()):
         return object_reader(codec, tagged)
     handlers = dict(tagged.values())
-    decode = codec.decoder(Union[tuple(handlers)])
+    decode = codec.decoder(Union[tuple(handlers)])  # noqa: UP007 - a union of a tuple
 
     def read(message: str | bytes) -> tuple[Handler, Any]:
         value = decode(message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from pywsapp._messages.annotations import Accepted, accepted_by
 from pywsapp._messages.marks import PROCEDURE_MARK, TAG_MARK
@@ -26,7 +26,7 @@ from pywsapp._messages.reading import (
 )
 from pywsapp._signatures import check_takes
 from pywsapp.codecs.base import Codec
-from pywsapp.codecs.kinds import is_message_type, name_of_kind, tag_of
+from pywsapp.codecs.kinds import name_of_kind, tag_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 
@@ -59,6 +59,11 @@ class TypedMessages:
         self._handler = handler
         self._readers: dict[Codec, Reader] = {}
 
+    @property
+    def tag_field(self) -> str:
+        """The field that names the types of handlers by tag."""
+        return tag_field(self.tagged)
+
     def reader(self, codec: Codec) -> Reader:
         """Return what reads the messages of a codec; it is made once for each codec.
 
@@ -81,20 +86,6 @@ class TypedMessages:
         if is_told_apart(types) and (len(types) == 1 or tag_of(types[0]) is None):
             return object_reader(codec, {}, self.procedures, (types[0], handler))
         return object_reader(codec, by_tag(types, handler), self.procedures)
-
-
-class MessageType(NamedTuple):
-    """A type of messages that a component accepts; see `accepted_messages`.
-
-    Args:
-        type: the class; `dict` for any object.
-        tag_field: the field that names the type; None if the component accepts no other.
-        tag: the value of that field.
-    """
-
-    type: Any
-    tag_field: str | None
-    tag: str | int | None
 
 
 def prepare(kind: type[MessageComponent]) -> None:

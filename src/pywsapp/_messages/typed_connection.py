@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pywsapp._messages.conversation import Conversation
+from pywsapp._messages.objects import PreparedObject
 from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.codecs.kinds import Encodable
@@ -16,15 +17,23 @@ _RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
 class TypedConnection(Connection):
     """A connection that has a codec: `send` takes objects too. It shows users nothing else than a `Connection`."""
 
-    __slots__ = ("_messages",)
+    __slots__ = ("_conversation",)
 
-    def __init__(self, messages: Conversation, *arguments: Any) -> None:
+    def __init__(self, conversation: Conversation, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._messages = messages
+        self._conversation = conversation
+
+    @property
+    def _messages(self) -> Conversation:
+        return self._conversation
 
     def send(
         self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
     ) -> LazyCoroutine[None]:
         """Send a message; see `Connection.send`."""
-        raw: Any = message if isinstance(message, _RAW) else self._messages.codec.encode(message)
+        raw: Any = message
+        if type(message) is PreparedObject:
+            raw = message.form_for(self._conversation.codec)
+        elif not isinstance(message, _RAW):
+            raw = self._conversation.codec.encode(message)
         return self._outbox.send(raw, compress)

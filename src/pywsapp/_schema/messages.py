@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pywsapp._messages.description import Messages, messages_of
 from pywsapp._messages.procedures import MAX_ID, Procedure
 from pywsapp._schema.routes import DocumentedRoute
 from pywsapp._schema.schemas import Schema, Schemas, first_paragraph, json_value
@@ -55,12 +56,10 @@ class Call(NamedTuple):
 
 def received_kinds(route: DocumentedRoute) -> Iterator[Any]:
     """Return the types that clients send on a route."""
-    typed = route.typed
-    if typed is not None:
-        yield from typed.accepted.types
-        yield from (kind for kind, _ in typed.tagged.values())
-        for procedure in typed.procedures.values():
-            yield from procedure.parameters.values()
+    found = _messages_of(route)
+    yield from (message.type for message in found.accepts)
+    for procedure in found.procedures:
+        yield from procedure.parameters.values()
 
 
 def sent_kinds(route: DocumentedRoute) -> Iterator[Any]:
@@ -69,9 +68,8 @@ def sent_kinds(route: DocumentedRoute) -> Iterator[Any]:
     Raises:
         ConfigurationError: `sends` of the component has something else than types of messages.
     """
-    if route.typed is not None:
-        yield from (procedure.result for procedure in route.typed.procedures.values())
-    yield from (kind for kind in _sends(route.component) if kind not in (str, bytes))
+    yield from (procedure.result for procedure in _messages_of(route).procedures)
+    yield from (one.type for one in _messages_of(route).sends if one.type not in (str, bytes))
 
 
 def received(route: DocumentedRoute, schemas: Schemas) -> list[Message]:
@@ -87,7 +85,8 @@ def received(route: DocumentedRoute, schemas: Schemas) -> list[Message]:
 
 def sent(route: DocumentedRoute, schemas: Schemas) -> list[Message]:
     """Return the messages that the server sends on a route, without replies to calls."""
-    messages = [_raw(kind) if kind in (str, bytes) else _of_kind(kind, schemas) for kind in _sends(route.component)]
+    kinds = [one.type for one in _messages_of(route).sends]
+    messages = [_raw(kind) if kind in (str, bytes) else _of_kind(kind, schemas) for kind in kinds]
     if route.typed is not None and route.component.on_invalid is MessageComponent.on_invalid:  # type: ignore[union-attr]
         messages.append(_error())
     return messages
@@ -105,17 +104,24 @@ def type_name(text: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in words) or "Message"
 
 
-def _sends(kind: type[MessageComponent] | None) -> tuple[Any, ...]:
-    if kind is None or kind.sends is None:
-        return ()
-    members = members_of(kind.sends)
-    for member in members:
+def _messages_of(route: DocumentedRoute) -> Messages:
+    """Return the types of the messages of a route.
+
+    Raises:
+        ConfigurationError: `sends` of its component has something else than types of messages.
+    """
+    kind = route.component
+    if kind is None:
+        return Messages((), (), ())
+    if not isinstance(kind.sends, (list, tuple)):
+        raise ConfigurationError(f"{kind.__name__}.sends is a list of types: write sends = [Joined, Said]")
+    for member in [member for one in kind.sends for member in members_of(one)]:
         if member not in (str, bytes) and not is_message_type(member):
             raise ConfigurationError(
                 f"{kind.__name__}.sends has {name_of_kind(member)}, which is no type of messages: "
-                "write sends = Joined | Said, or str for text"
+                "write sends = [Joined, Said], or [str] for text"
             )
-    return members
+    return messages_of(kind)
 
 
 def _raw_kinds(kind: type[MessageComponent]) -> tuple[type, ...]:

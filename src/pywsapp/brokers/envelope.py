@@ -5,6 +5,8 @@
 `v` is the version; envelopes of other versions are dropped. `topic` must be the topic that the envelope came on. `from`
 names the process that published it, so that this process does not deliver it twice; other publishers leave it out. `id`
 is optional: a process delivers a message with the same id on the same topic once, so it can be published again.
+`object` is optional: if it is
+true, the text is the JSON of an object, and connections with another codec than JSON get the object in that codec.
 Then there is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
 processes talk to each other (presence). Unknown fields are ignored.
 
@@ -30,6 +32,7 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
+from pywsapp._messages.objects import ObjectText
 from pywsapp.brokers.message_ids import is_message_id
 from pywsapp.exceptions import ConfigurationError, PywsappError
 
@@ -110,6 +113,8 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
         message = envelope.message
         if isinstance(message, str):
             content = f'"text":{_quoted(message)}}}'
+            if type(message) is ObjectText:
+                content = f'"object":true,{content}'
         else:
             content = f'"base64":"{b64encode(message or b"").decode()}"}}'
         if envelope.id is not None:
@@ -202,6 +207,8 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
     if found == ["text"]:
         if not has_utf8(content):
             raise EnvelopeError("its text has half of a surrogate pair and no UTF-8 form")
+        if fields.get("object") is True:
+            content = ObjectText(content)
         return Envelope(topic, content, origin, id=fields.get("id"))
     try:
         return Envelope(topic, b64decode(content, validate=True), origin, id=fields.get("id"))

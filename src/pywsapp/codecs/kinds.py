@@ -44,7 +44,7 @@ class Generated(Protocol):
 
 
 #: What a codec can encode, for type checkers.
-Encodable = Mapping[str, object] | list[Any] | Dataclass | Struct | Model | Generated
+Encodable = Mapping[str, object] | Dataclass | Struct | Model | Generated
 
 
 class Library(Enum):

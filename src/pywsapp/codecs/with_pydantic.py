@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "pydantic") from exc
 
-from typing import Annotated, Union
+from typing import Annotated
 
 
 def invalid(exc: ValidationError) -> InvalidMessage:
@@ -35,7 +35,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     members = members_of(kind)
     tags = [tag_of(member) for member in members]
     if len(members) > 1 and None not in tags:
-        kind = Annotated[Union[members], Field(discriminator=tags[0][0])]  # type: ignore[index, valid-type]
+        kind = Annotated[members, Field(discriminator=tags[0][0])]  # type: ignore[index]
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as exc:

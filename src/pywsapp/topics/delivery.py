@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pywsapp._messages.objects import PreparedObject, send_object_to_all
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Position
 from pywsapp.connection import Connection, send_prepared_to_all
@@ -16,7 +17,10 @@ RECOVERING = Position("recovering", 0)
 
 def deliver(subscribers: Subscribers, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
     """Send a message to all subscribers except the excluded ones."""
-    send_prepared_to_all(list(subscribers), message, exclude)
+    if type(message) is PreparedObject:
+        send_object_to_all(list(subscribers), message, exclude)
+    else:
+        send_prepared_to_all(list(subscribers), message, exclude)
 
 
 def receivers_of_kept(subscribers: Subscribers, position: Position) -> list[Connection]:

@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
-from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Broker, BrokerConnection, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
@@ -250,16 +250,16 @@ class TopicRegistry:
         if self._thread is None and not self._subscribed:
             self._warn_of_no_receiver(topic)
         if topic.history is not None:
-            return self._broadcast_kept(topic, _content(message), topic.history, message_id)
+            return self._broadcast_kept(topic, content_of(message), topic.history, message_id)
         acknowledgement = ALREADY_DONE
         if self.relay is not None:
-            data = self.codec.encode(topic.name, _content(message), message_id)
+            data = self.codec.encode(topic.name, content_of(message), message_id)
             acknowledgement = self.relay.publish(topic.name, data)
         if message_id is not None and not self._ids.add(topic.name, message_id):
             return acknowledgement  # it is delivered here already
         self._deliver(topic.name, message, exclude)
         if self.listeners:
-            self.listeners.call(topic, _content(message))
+            self.listeners.call(topic, content_of(message))
         return acknowledgement
 
     def _warn_of_no_receiver(self, topic: Topic) -> None:
@@ -317,7 +317,7 @@ class TopicRegistry:
             self._check_new(envelope)
         if envelope.id is not None and not self._ids.add(topic.name, envelope.id):
             return  # it was published again
-        self._deliver(topic.name, PreparedMessage(envelope.message))
+        self._deliver(topic.name, prepared_content(envelope.message))
         self.listeners.call(topic, envelope.message)
 
     def _receive_event(self, envelope: Envelope) -> None:
@@ -365,7 +365,9 @@ class TopicRegistry:
         assert topic.history is not None
         receivers = receivers_of_kept(subscribers, position)
         message = topic.history.prepare(name, position, content) if receivers else None
-        if message is not None:
+        if type(message) is PreparedObject:
+            send_object_to_all(receivers, message)
+        elif message is not None:
             for conn in receivers:
                 conn._outbox.send_prepared(message)
 
@@ -431,7 +433,3 @@ class TopicRegistry:
         self.users.stop()
         self.presence.stop()
         self.listeners.stop()
-
-
-def _content(message: PreparedMessage) -> Content:
-    return message.payload.decode() if message.opcode == TEXT else message.payload

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pywsapp._messages.objects import prepared_object
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Kept, Position
 from pywsapp.brokers.message_ids import check_message_id
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.delivery import RECOVERING, Subscribers
@@ -268,7 +270,7 @@ class Topic:
 
     def broadcast(
         self,
-        message: Sendable | PreparedMessage,
+        message: Sendable | PreparedMessage | Encodable,
         exclude: Connections = (),
         eligible: Connections | None = None,
         *,
@@ -281,7 +283,8 @@ class Topic:
         the subscribers in this process.
 
         Args:
-            message: text or bytes.
+            message: text, bytes, or an object. The topic carries the JSON of an object; connections with another codec
+                get it in that codec.
             exclude: a connection or several that do not get it, usually the sender.
             eligible: only these get it, if they subscribe. They are connections of this process, so the message stays
                 in it. None means all subscribers; empty means none, where Ratchet means all.
@@ -298,12 +301,15 @@ class Topic:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
             OutcomeUnknown: on awaiting, if the broker may have accepted it; broadcast it again with the same id.
             TopicError: it is larger than the broker's limit.
-            TypeError: the message is neither text nor bytes.
+            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
             ConfigurationError: the text has no UTF-8 form; the id is invalid; the caller runs in another thread; or
                 `exclude` or `eligible` is given for a topic with a history, which all subscribers see in full.
         """
         self._registry.check_thread("topic.broadcast")
-        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
+        try:
+            prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
+        except TypeError:
+            prepared = prepared_object(message, compress)
         left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
         if self.history is not None and (eligible is not None or left_out):
             raise ConfigurationError(

@@ -6,19 +6,23 @@ import json
 import logging
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp._http_text import one_line
+from pywsapp._messages.objects import ObjectText, prepared_object, topic_codec
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import HISTORY_BYTES, Position
-from pywsapp.exceptions import ConfigurationError
+from pywsapp.codecs.kinds import Encodable
+from pywsapp.exceptions import ConfigurationError, InvalidMessage
 from pywsapp.topics.names import TopicPattern
 
 logger = logging.getLogger("pywsapp")
 
 #: The largest size and time, which every broker accepts; 31 years stand for "for ever".
 MOST = 10**9
+_RAW = (str, bytes, bytearray, memoryview)
 
 
 class Publication(NamedTuple):
@@ -27,7 +31,8 @@ class Publication(NamedTuple):
     Args:
         topic: the topic's name.
         position: its position in the history; a client sends it back to recover from there.
-        message: text or bytes; None if it says that the messages up to this position are lost.
+        message: text or bytes, and the JSON text of an object; None if it says that the messages up to this position
+            are lost.
     """
 
     topic: str
@@ -35,20 +40,26 @@ class Publication(NamedTuple):
     message: str | bytes | None
 
 
-def wrap_as_json(publication: Publication) -> str:
-    """Return `{"topic": ..., "position": ...}` with `"message"` for text, `"base64"` for bytes, or `"lost": true`."""
+def wrap_as_json(publication: Publication) -> str | dict[str, object]:
+    """Return `{"topic": ..., "position": ...}` with `"message"` for text, `"base64"` for bytes, or `"lost": true`.
+
+    If an object was broadcast, `"message"` is that object, and each connection gets all this in its codec.
+    """
     fields: dict[str, object] = {"topic": publication.topic, "position": publication.position}
     message = publication.message
     if message is None:
         fields["lost"] = True
     elif isinstance(message, str):
         fields["message"] = message
+        if type(message) is ObjectText:
+            with suppress(InvalidMessage):  # another program can have published what is no JSON
+                return fields | {"message": topic_codec().decode(str(message))}
     else:
         fields["base64"] = b64encode(message).decode()
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
 
 
-Wrap = Callable[[Publication], Sendable]
+Wrap = Callable[[Publication], Sendable | Encodable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,8 @@ class HistoryRule:
     def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""
         try:
-            return PreparedMessage(self.wrap(Publication(name, str(position), content)))
+            wrapped = self.wrap(Publication(name, str(position), content))
+            return PreparedMessage(wrapped) if isinstance(wrapped, _RAW) else prepared_object(wrapped)
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
             return None

@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pywsapp._messages.objects import ObjectText
 from pywsapp.brokers.envelope import EnvelopeError, has_utf8
 from pywsapp.close_codes import check_close
 from pywsapp.exceptions import ConfigurationError
@@ -69,6 +70,8 @@ def event_of(parsed: Parsed) -> Event:
     """Return the event to send."""
     if isinstance(parsed, Send):
         content = parsed.content
+        if type(content) is ObjectText:
+            return {"users": "send", "key": parsed.key, "text": str(content), "object": True}
         if isinstance(content, str):
             return {"users": "send", "key": parsed.key, "text": content}
         return {"users": "send", "key": parsed.key, "base64": b64encode(content).decode()}
@@ -115,7 +118,7 @@ def _content(event: Mapping[str, Any]) -> str | bytes:
     if "text" in event:
         text = event["text"]
         if isinstance(text, str) and has_utf8(text):
-            return text
+            return ObjectText(text) if event.get("object") is True else text
     else:
         try:
             return b64decode(event["base64"], validate=True)

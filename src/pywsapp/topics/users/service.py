@@ -30,8 +30,8 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
+from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
-from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._request_state import Access, access_of
 from pywsapp.auth.user_keys import UserKeys
@@ -238,9 +238,8 @@ class UserService:
     def send(self, key: str, message: PreparedMessage, exclude: frozenset[Connection]) -> LazyCoroutine[None]:
         """See `UserConnections.send`."""
         self._check_running("app.users[user].send")
-        content = message.payload.decode() if message.opcode == TEXT else message.payload
-        acknowledgement = self._publish(Send(key, content))
-        send_prepared_to_all(self._find(key), message, exclude)
+        acknowledgement = self._publish(Send(key, content_of(message)))
+        _send_to_all(self._find(key), message, exclude)
         return acknowledgement
 
     def disconnect(self, disconnect: Disconnect, exclude: frozenset[Connection]) -> LazyCoroutine[None]:
@@ -332,7 +331,7 @@ class UserService:
         if isinstance(parsed, Send):
             connections = self._find(parsed.key)
             if connections:
-                send_prepared_to_all(connections, PreparedMessage(parsed.content), frozenset())
+                _send_to_all(connections, prepared_content(parsed.content))
         elif isinstance(parsed, Disconnect):
             self._close(parsed)
         elif isinstance(parsed, Reauthorize):
@@ -350,3 +349,12 @@ class UserService:
 def _short(key: str) -> str | bytes:
     """Return what is remembered of the key of a user: an event of another process can have a key of any length."""
     return key if len(key) <= _MAX_KEPT else hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _send_to_all(
+    connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
+) -> None:
+    if type(message) is PreparedObject:
+        send_object_to_all(connections, message, exclude)
+    else:
+        send_prepared_to_all(connections, message, exclude)

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._messages.objects import prepared_object
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._request_state import access_of
 from pywsapp.close_codes import CloseCode, check_close
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.users.events import Disconnect
@@ -48,7 +50,7 @@ class UserConnections:
 
     def send(
         self,
-        message: Sendable | PreparedMessage,
+        message: Sendable | PreparedMessage | Encodable,
         *,
         exclude: Connection | Iterable[Connection] = (),
         compress: bool | None = None,
@@ -58,7 +60,7 @@ class UserConnections:
         It is encoded once for each wire format and process. `on_broadcast` listeners are not called.
 
         Args:
-            message: text or bytes.
+            message: text, bytes, or an object, which each connection gets in its codec.
             exclude: a connection or several of this process that do not get it, usually the sender.
             compress: as for `Connection.send`.
 
@@ -69,11 +71,14 @@ class UserConnections:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
             OutcomeUnknown: on awaiting, if the broker may have accepted it.
             TopicError: it is larger than the broker's limit.
-            TypeError: the message is neither text nor bytes.
+            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
             ConfigurationError: the text has no UTF-8 form, the App does not run in this process, or the caller runs in
                 another thread.
         """
-        prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)
+        try:
+            prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
+        except TypeError:
+            prepared = prepared_object(message, compress)
         return self._service.send(self.key, prepared, _frozen(exclude))
 
     async def count(self, *, seconds: float = _COUNT_SECONDS) -> int:
