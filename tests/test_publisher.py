@@ -106,7 +106,7 @@ async def test_invalid_calls_raise() -> None:
         with pytest.raises(TopicError, match="cannot be the name"):
             await publisher.publish("no spaces", "hello")
         with pytest.raises(TypeError, match="a message is a str or bytes"):
-            await publisher.publish("news", {})  # type: ignore[arg-type]
+            await publisher.publish("news", 5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [AsyncPublisher, Publisher])

@@ -32,10 +32,10 @@ HOOKS = {
     "on_message": ("conn", "message"),
     "on_close": ("conn",),
     "on_error": ("conn", "exc"),
-    "on_invalid": ("conn", "error"),
     "on_subscribe": ("conn", "topic"),
     "on_unsubscribe": ("conn", "topic"),
     "on_request": ("request",),
+    "on_invalid": ("conn", "error"),
 }
 #: `difflib.SequenceMatcher.ratio` from which a name counts as a misspelt hook: `on_mesage`, `on_opened` and `on_err`
 #: are above it; `on_reset`, `on_pong` and `on_connect` are below it.

@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from pywsapp._alarm import alarm_type
 from pywsapp._hooks import check_component, make_component
+from pywsapp._messages.choosing import checked_codecs, maker_for
 from pywsapp._server.client_http_connection import ClientHttpConnection, ConnectArguments, check_arguments
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
@@ -25,6 +26,7 @@ from pywsapp.options import Options
 
 if TYPE_CHECKING:
     from pywsapp._alarm import Alarm
+    from pywsapp.codecs.base import Codec
     from pywsapp.component import ComponentFactory
 
 #: Iteration ends without an exception at these close codes.
@@ -308,6 +310,7 @@ async def run_client(
     origin: str | None = None,
     tls: ssl.SSLContext | None = None,
     unix_path: str | os.PathLike[str] | None = None,
+    codec: Codec | None = None,
 ) -> Connection:
     """Connect to a WebSocket server and run a component on the connection until it ends.
 
@@ -323,6 +326,7 @@ async def run_client(
         origin: the Origin field.
         tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
         unix_path: the server's Unix socket; the URL then names only the host and the path.
+        codec: the codec of the connection, as for `App.route`; JSON by default, if the component has typed messages.
 
     Returns:
         The connection after its end, with `close_code`, `close_reason` and `was_clean`.
@@ -336,7 +340,8 @@ async def run_client(
         raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
     arguments = check_arguments(url, options, subprotocols, headers, origin, tls, unix_path)
-    http = ClientHttpConnection(component, arguments, Connection)
+    make_connection = maker_for(component, checked_codecs(codec), None, arguments.options)
+    http = ClientHttpConnection(component, arguments, make_connection)
     await http.run()
     assert http.conn is not None
     return http.conn

@@ -26,14 +26,15 @@ import anyio
 from anyio.from_thread import BlockingPortal
 from typing_extensions import Self
 
-from pywsapp._protocol.opcodes import TEXT
-from pywsapp._protocol.prepared import Sendable, payload_of
+from pywsapp._messages.objects import content_to_publish
+from pywsapp._protocol.prepared import Sendable
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import Broker, Keep
 from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, Keys, encode_envelope, keys_of
 from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown
 from pywsapp.topics.history.rules import HistoryRule, wrap_as_json
 from pywsapp.topics.names import TopicPattern, check_name
@@ -114,12 +115,12 @@ class AsyncPublisher:
                 await relay.flush()
         await self._stack.aclose()
 
-    async def publish(self, topic: str, message: Sendable, *, message_id: str | None = None) -> None:
+    async def publish(self, topic: str, message: Sendable | Encodable, *, message_id: str | None = None) -> None:
         """Publish a message, and wait until the broker has accepted it. A call that is cancelled withdraws the message.
 
         Args:
             topic: the topic's name.
-            message: text (str) or bytes.
+            message: text (str), bytes, or an object, such as a dict; see `Topic.broadcast`.
             message_id: an id under which subscribers get the message once, however often it is published; by default a
                 new one. See `Topic.broadcast`.
 
@@ -127,12 +128,12 @@ class AsyncPublisher:
             BrokerUnavailable: the broker has not accepted the message.
             OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
-            TypeError: the message is neither text nor bytes.
+            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
             ConfigurationError: the publisher is used outside of `async with`, or the id is invalid.
         """
         await self._publish(topic, message, message_id, math.inf)
 
-    async def _publish(self, topic: str, message: Sendable, message_id: str | None, seconds: float) -> None:
+    async def _publish(self, topic: str, message: Sendable | Encodable, message_id: str | None, seconds: float) -> None:
         """Publish a message within a number of seconds; see `publish`."""
         relay = self._relay
         if relay is None:
@@ -141,8 +142,7 @@ class AsyncPublisher:
             message_id = f"{self._origin}-{next(self._message_numbers)}"
         check_name(topic)
         check_message_id(message_id)
-        opcode, payload = payload_of(message)
-        content = payload.decode() if opcode == TEXT else payload
+        content = content_to_publish(message)
         acknowledgement: Acknowledgement | None = None
         late = f"{self._broker.name} has not answered within {seconds:g} seconds"
         try:
@@ -232,12 +232,12 @@ class Publisher:
             if self._thread is not None:
                 self._thread.publisher.history(pattern, size=size, seconds=seconds)
 
-    def publish(self, topic: str, message: Sendable, *, message_id: str | None = None) -> None:
+    def publish(self, topic: str, message: Sendable | Encodable, *, message_id: str | None = None) -> None:
         """Publish a message, and block until the broker has accepted it, for `timeout` seconds at most.
 
         Args:
             topic: the topic's name.
-            message: text (str) or bytes.
+            message: text (str), bytes, or an object, such as a dict; see `Topic.broadcast`.
             message_id: an id under which subscribers get the message once, however often it is published; by default a
                 new one. See `Topic.broadcast`.
 
@@ -245,7 +245,7 @@ class Publisher:
             BrokerUnavailable: the broker has not accepted the message, and will not publish it later.
             OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
-            TypeError: the message is neither text nor bytes.
+            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
             ConfigurationError: the id is invalid.
         """
         with self._lock:
@@ -288,7 +288,7 @@ class _PublisherThread:
         self._thread.start()
         self._ready.result()
 
-    def publish(self, topic: str, message: Sendable, message_id: str | None, seconds: float) -> None:
+    def publish(self, topic: str, message: Sendable | Encodable, message_id: str | None, seconds: float) -> None:
         """Publish a message, see `Publisher.publish`."""
         try:
             call = self._portal.start_task_soon(self.publisher._publish, topic, message, message_id, seconds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Union
 
 import msgspec
 import pytest
-from support.typed import Point
+from google.protobuf.timestamp_pb2 import Timestamp
+from support.typed import Join, Login, Move, Point, Say
 
 from pywsapp import Accept, App, ConfigurationError, Connection, EchoServer, MessageComponent, RateLimit, Request
 from pywsapp.codecs import CborCodec, JsonCodec, MessagePackCodec, ProtobufCodec
@@ -26,11 +27,30 @@ class Stop(msgspec.Struct, tag="join"):
     room: str
 
 
+#: What the annotations of the tests name. `Decimal` is missing, as if it were imported for type checkers only.
+NAMES: dict[str, Any] = {
+    "Annotated": Annotated,
+    "Any": Any,
+    "Join": Join,
+    "Login": Login,
+    "MessageComponent": MessageComponent,
+    "Move": Move,
+    "Other": Other,
+    "Point": Point,
+    "Raw": Raw,
+    "Request": Request,
+    "Say": Say,
+    "Stop": Stop,
+    "Timestamp": Timestamp,
+    "Union": Union,
+}
+
+
 def component(annotation: str) -> type[MessageComponent]:
-    """Return a component with an annotation for `message`, evaluated as in this module."""
-    source = f"class Chat(MessageComponent):\n    def on_message(self, conn, message: {annotation}): ...\n"
-    namespace = dict(globals())
-    exec(compile(source, "chat", "exec", flags=__import__("__future__").annotations.compiler_flag), namespace)
+    """Return a component with an annotation for `message`, in the form of text."""
+    source = f"class Chat(MessageComponent):\n    def on_message(self, conn, message: {annotation!r}): ...\n"
+    namespace = {**NAMES, "__name__": __name__}
+    exec(source, namespace)
     kind: type[MessageComponent] = namespace["Chat"]
     return kind
 
@@ -142,10 +162,11 @@ def test_types_of_all_libraries_are_accepted() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type statements came with Python 3.12")
 def test_an_alias_of_a_union() -> None:
-    namespace = dict(globals())
+    namespace = dict(NAMES)
     exec("type Message = Join | Say", namespace)
-    globals()["Message"] = namespace["Message"]
-    App().route("/", component("Message")())
+    kind = component("Message")
+    kind.on_message.__globals__["Message"] = namespace["Message"]  # type: ignore[attr-defined]
+    App().route("/", kind())
 
 
 def test_types_of_an_enclosing_function() -> None:
@@ -172,6 +193,15 @@ def test_a_component_that_an_accept_names_is_checked() -> None:
     assert Inner._typed is None
     ask_handshake(Outer(), Request(method="GET", path="/"))
     assert Inner._typed is not None
+
+
+def test_subprotocols_name_the_codecs() -> None:
+    codecs = [JsonCodec(), CborCodec()]
+    for subprotocols in (["chat.v1"], ["json"]):
+        with pytest.raises(ConfigurationError, match=r"add .*'cbor' to the subprotocols"):
+            App().route("/", EchoServer(), codec=codecs, subprotocols=subprotocols)
+    App().route("/", EchoServer(), codec=codecs, subprotocols=["cbor", "json", "chat.v1"])
+    App().route("/", EchoServer(), codec=JsonCodec(), subprotocols=["chat.v1"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from support.serving import serving
 from support.typed import Join, Login, Point, Say, Talk
 
-from pywsapp import App, Connection, MessageComponent, Publication, broadcast
+from pywsapp import App, AsyncPublisher, Connection, MessageComponent, Publication, broadcast
 from pywsapp.brokers.envelope import Envelope, decode_envelope, encode_envelope
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
@@ -111,6 +111,19 @@ async def test_other_processes_get_objects_too() -> None:
             assert await client.receive() == {"type": "login", "name": "Ana"}
         assert there.counting.encoded == 2
         assert heard == ['{"type":"say","text":"Zürich","times":3}']
+
+
+async def test_another_program_publishes_objects() -> None:
+    broker = MemoryBroker()
+    house = House(broker)
+    async with AsyncExitStack() as stack:
+        clients = await house.clients(stack, "json", "msgpack", "raw")
+        async with AsyncPublisher(broker) as publisher:
+            await publisher.publish("room", Join("a"))
+            with pytest.raises(TypeError):
+                await publisher.publish("room", 5)  # type: ignore[arg-type]
+        for client in clients:
+            assert await client.receive() == JOINED
 
 
 @pytest.mark.parametrize("with_broker", [False, True])

@@ -84,12 +84,14 @@ def evaluated(annotation: str, function: Callable[..., Any], label: str) -> Any:
     names = dict(getattr(inner, "__globals__", {}))
     try:
         names |= inspect.getclosurevars(inner).nonlocals
-        return eval(annotation, names)
+        found = eval(annotation, names)
     except Exception as exc:
         raise ConfigurationError(
             f"{label}: the annotation {annotation!r} cannot be read: {exc}. "
             "Define its types at the top level of a module, and import them at run time, not for type checkers only"
         ) from None
+    is_quoted = isinstance(found, str) and found != annotation
+    return evaluated(found, function, label) if is_quoted else found
 
 
 def _check_union(members: tuple[Any, ...], label: str) -> None:

@@ -55,16 +55,25 @@ def default_codec() -> Codec:
     return JsonCodec()
 
 
-def check_can_read(component: Any, codecs: Sequence[Codec]) -> None:
-    """Check that the codecs of a route can read what its component accepts.
+def check_can_read(component: Any, codecs: Sequence[Codec], subprotocols: Sequence[str] | None = None) -> None:
+    """Check that the codecs of a route can be chosen, and can read what its component accepts.
 
     Args:
         component: the component, or a class of components; the component inside of middleware is checked.
         codecs: the codecs; none for the default.
+        subprotocols: the subprotocols of the route; None if it has none of its own.
 
     Raises:
-        ConfigurationError: a codec cannot read one of the types, or a library is not installed.
+        ConfigurationError: no subprotocol names a codec, a codec cannot read one of the types, or a library is not
+            installed.
     """
+    declared = getattr(component, "subprotocols", ()) if subprotocols is None else subprotocols
+    unnamed = [codec.name for codec in codecs if declared and codec.name not in declared]
+    if len(codecs) > 1 and unnamed:
+        raise ConfigurationError(
+            f"clients choose a codec by its name as the subprotocol: add {', '.join(map(repr, unnamed))} to the "
+            "subprotocols, or leave them out"
+        )
     while hasattr(component, "component"):
         component = component.component
     typed = getattr(component, "_typed", None)
@@ -92,9 +101,15 @@ def connection_maker(
     Raises:
         ConfigurationError: the codec cannot read what the component accepts.
     """
-    typed = component._typed
     access = access_of(request)
-    codecs = () if access is None else access.codecs
+    return maker_for(component, () if access is None else access.codecs, subprotocol, options)
+
+
+def maker_for(
+    component: MessageComponent, codecs: tuple[Codec, ...], subprotocol: str | None, options: Options
+) -> Callable[..., Connection]:
+    """Return what makes the connection of a component with codecs; see `connection_maker`."""
+    typed = component._typed
     if typed is None and not codecs:
         return Connection
     codec = next((one for one in codecs if one.name == subprotocol), codecs[0] if codecs else default_codec())

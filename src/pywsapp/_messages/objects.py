@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
 from pywsapp._protocol.opcodes import TEXT
-from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp._protocol.prepared import PreparedMessage, Sendable, payload_of
 from pywsapp.codecs.base import Codec
 from pywsapp.codecs.json_codec import JsonCodec
 from pywsapp.exceptions import InvalidMessage
@@ -83,7 +83,7 @@ def prepared_object(value: Any, compress: bool | None = None) -> PreparedObject:
         TypeError: it is no message, or has no form in JSON.
     """
     if isinstance(value, _NO_OBJECTS):
-        raise TypeError(f"a message is a str, bytes or an object, not {type(value).__name__}")
+        raise TypeError(f"a message is a str or bytes, or an object such as a dict, not {type(value).__name__}")
     return PreparedObject(ObjectText(topic_codec().encode(value)), compress)
 
 
@@ -97,6 +97,19 @@ def content_of(message: PreparedMessage) -> str | bytes:
     if type(message) is PreparedObject:
         return message.text
     return message.payload.decode() if message.opcode == TEXT else message.payload
+
+
+def content_to_publish(message: Any) -> str | bytes:
+    """Return the content of the envelope of a message that is sent on a broker only.
+
+    Raises:
+        TypeError: the message is neither text, bytes, nor an object with a form in JSON.
+        ConfigurationError: the text has no UTF-8 form.
+    """
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        return prepared_object(message).text
+    opcode, payload = payload_of(message)
+    return payload.decode() if opcode == TEXT else payload
 
 
 def send_object_to_all(

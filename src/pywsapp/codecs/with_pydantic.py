@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Union
 
 from pywsapp._extras import missing_extra
 from pywsapp.codecs.kinds import members_of, name_of_kind, tag_of
@@ -13,8 +13,6 @@ try:
     from pydantic import Field, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "pydantic") from exc
-
-from typing import Annotated
 
 
 def invalid(exc: ValidationError) -> InvalidMessage:
@@ -33,9 +31,10 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
         ConfigurationError: pydantic cannot validate the type.
     """
     members = members_of(kind)
-    tags = [tag_of(member) for member in members]
-    if len(members) > 1 and None not in tags:
-        kind = Annotated[members, Field(discriminator=tags[0][0])]  # type: ignore[index]
+    fields = {tag[0] for tag in map(tag_of, members) if tag is not None}
+    if len(members) > 1 and len(fields) == 1 and all(map(tag_of, members)):
+        union = Union[members]  # noqa: UP007 - a union of a tuple
+        kind = Annotated[union, Field(discriminator=fields.pop())]
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as exc:

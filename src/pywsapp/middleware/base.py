@@ -126,7 +126,7 @@ class ComponentMiddleware(HandshakeMiddleware):
     _ends_with_handshake = False
 
     @property
-    def _typed(self) -> TypedMessages | None:  # type: ignore[override] # of the component inside
+    def _typed(self) -> TypedMessages | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride] # that of the component inside
         return self.inner._typed if hasattr(self, "inner") else None
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:

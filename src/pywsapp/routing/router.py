@@ -144,7 +144,7 @@ class Router(MessageComponent):
         if options is not None:
             check_not_server_wide(options, self._server_options, "a route")
         target = check_component(component)
-        check_can_read(target, codecs or self._codecs)
+        check_can_read(target, codecs or self._codecs, subprotocols)
         self._add(
             Route(
                 kind=RouteKind.WEBSOCKET,
