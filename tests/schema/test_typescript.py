@@ -104,6 +104,20 @@ WRONG = [
 ]
 
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "document-messages.md"
+
+
+def first_block(language: str) -> str:
+    """Return the first program of a language on the page for users."""
+    return PAGE.read_text(encoding="utf-8").partition(f"\n```{language}\n")[2].partition("\n```\n")[0]
+
+
+def messages_of_the_page() -> str:
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(first_block("python"), names)
+    return types_of(names["app"].asyncapi())
+
+
 @pytest.fixture(scope="module")
 def types() -> str:
     return types_of(documented().asyncapi(title="Test", version="2"))
@@ -143,7 +157,7 @@ schemas = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(schemas, st.text())
 def test_every_schema_has_a_type_and_no_text_escapes(schema: Any, description: str) -> None:
     found = CONTEXT.declaration("X", {"type": "object", "properties": {"a": schema}, "description": description})
@@ -204,6 +218,7 @@ def test_the_compiler_accepts_right_programs_and_no_wrong_ones(types: str, tmp_p
         f"export type T{number} = {expected};\n" for number, (_, expected) in enumerate(TABLE)
     )
     files = {"types.ts": types, "right.ts": RIGHT, "wrong.ts": names + wrong, "table.ts": table}
+    files |= {"messages.ts": messages_of_the_page(), "page.ts": first_block("ts")}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     options = ["--strict", "--noEmit", "--target", "es2022", "--exactOptionalPropertyTypes", "--noImplicitReturns"]
