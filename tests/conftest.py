@@ -211,11 +211,13 @@ FIRST = ("asgi", "process", "brokers", "demo", "deploy", "tools")
 TOGETHER = {
     "test_conformance.py": "beside the soak run",
     "test_faults.py": "beside the soak run",
+    "test_asyncapi_parser.py": "packages of npm",
     "test_interleave.py": "wsload",
     "test_hostile_messages.py": "rabbit",
     "test_own_messages_of_brokers.py": "rabbit",
     "test_publishing.py": "rabbit",
     "test_rabbitmq.py": "rabbit",
+    "test_typescript.py": "packages of npm",
     "test_wsload.py": "wsload",
     "test_wsload_command_line.py": "wsload",
     "test_wsload_probe.py": "wsload",

@@ -58,7 +58,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
     {"pywsapp._connecting", "pywsapp._process"},
-    {"pywsapp.asgi"},
+    {"pywsapp._schema", "pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
     {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli", "pywsapp_pytest"},
@@ -70,6 +70,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 ON_DEMAND = (
     "pywsapp._clients",
     "pywsapp._connecting.socks",
+    "pywsapp._schema",
     "pywsapp._server.development_certificate",
     "pywsapp.asgi.uvicorn",
     "pywsapp.auth.django",

@@ -39,6 +39,7 @@ class Chat(MessageComponent):
         ("cryptography", "dev-tls", "from pywsapp import Tls; Tls.self_signed()"),
         ("msgspec", "msgspec", "from pywsapp.codecs import MessagePackCodec; MessagePackCodec()"),
         ("msgspec", "msgspec", f"{TYPED}App().route('/', Chat())"),
+        ("msgspec", "msgspec", "from pywsapp import App; App().asyncapi()"),
         ("cbor2", "cbor", "from pywsapp.codecs import CborCodec; CborCodec()"),
         ("orjson", "orjson", "from pywsapp.codecs import JsonCodec; JsonCodec('orjson')"),
     ],
