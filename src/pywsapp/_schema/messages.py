@@ -162,7 +162,7 @@ def _tagged(message: Message, tag: str, kind: Any, handler: Any, schemas: Schema
         return message._replace(description=message.description or own)
     schema = schemas.resolved(message.payload)
     properties, required = schema.get("properties", {}), schema.get("required", ())
-    payload = {**schema, "type": "object", "properties": {TAG_FIELD: {"const": tag}, **properties}}
+    payload: dict[str, Any] = {**schema, "type": "object", "properties": {TAG_FIELD: {"const": tag}, **properties}}
     if is_dict(kind):
         payload["additionalProperties"] = True
     elif has_field(kind, TAG_FIELD):  # a field without a Literal
