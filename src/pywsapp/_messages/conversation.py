@@ -79,6 +79,11 @@ class Conversation:
             self._calls = Calls(self.codec, self._options.max_pending_calls)
         return self._calls
 
+    def end_calls(self) -> None:
+        """Fail the calls that wait, because no reply will be read."""
+        if self._calls is not None:
+            self._calls.end()
+
     def refuse(self, conn: Connection, exc: InvalidMessage) -> None:
         """Send an error message, and close the connection if there were too many."""
         error = {"code": exc.code, "message": exc.reason[:_MAX_TEXT], "path": exc.path[:_MAX_TEXT]}
