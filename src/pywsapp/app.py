@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
+from pywsapp._extras import import_extra
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._messages.choosing import Codecs
 from pywsapp._process.background import HookT
@@ -445,6 +446,67 @@ class App:
         self.topics, self.options, self._runner = outer.topics, outer.options, outer._runner
         for inner in self._mounted:
             inner._join(outer)
+
+    def asyncapi(
+        self,
+        *,
+        title: str = "WebSocket API",
+        version: str = "1.0.0",
+        description: str | None = None,
+        url: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the AsyncAPI 3.0 document of the routes and their messages, which `json.dumps` can write.
+
+        It has a channel for each route with a component, also below mounts, and a JSON Schema for each message. The
+        messages are those of the annotations of `on_message`, of `@on` and `@rpc`, and of `MessageComponent.sends`.
+        Descriptions come from docstrings. Routes and types that are the same make the same document. Needs the extra
+        `msgspec`. Does not block, but takes milliseconds, so call it once.
+
+        Args:
+            title: the name of the application.
+            version: the version of its messages.
+            description: what it is for; Markdown.
+            url: the URL of the server, such as "wss://chat.example".
+
+        Raises:
+            ConfigurationError: a type has no JSON Schema, an argument is not valid, or a library is not installed.
+        """
+        module = import_extra("pywsapp._schema.document", "msgspec")
+        document: dict[str, Any] = module.document_of(self.router, title, version, description, url)
+        return document
+
+    def asyncapi_page(
+        self,
+        path: str = "/docs",
+        *,
+        title: str = "WebSocket API",
+        version: str = "1.0.0",
+        description: str | None = None,
+        url: str | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        """Show the document of `asyncapi` on a page, with the channels, the messages and their fields.
+
+        Below the path, `/asyncapi.json` is the document and `/messages.ts` has the types for TypeScript. They are made
+        when the App starts. The page has no scripts and loads nothing from elsewhere. All clients that can reach the
+        path can read it, unless the App has a guard, or `authenticate` is one.
+
+        Args:
+            path: the path of the page, without parameters.
+            title: as for `asyncapi`, like the next three.
+            version: the version of the messages.
+            description: what the application is for; the page shows it as text.
+            url: the URL of the server.
+            authenticate: as for `route`.
+
+        Raises:
+            ConfigurationError: the path is not valid, the route exists, or a library is not installed.
+        """
+        make = functools.partial(self.asyncapi, title=title, version=version, description=description, url=url)
+        page = import_extra("pywsapp._schema.serving", "msgspec").DocumentPage(path, make)
+        for place, handler in page.handlers().items():
+            self.http(place, handler, authenticate=authenticate)
+        self.on_startup(page.prepare)
 
     # -- topics ------------------------------------------------------------------------------------------------------
 

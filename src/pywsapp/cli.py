@@ -1,10 +1,11 @@
-"""The command line: `pywsapp run`, `pywsapp demo`, `pywsapp publish` and `pywsapp --version`."""
+"""The command line: `pywsapp run`, `demo`, `publish`, `asyncapi` and `types`, and `pywsapp --version`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import importlib
+import json
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pywsapp._compiled import describe
 from pywsapp._demo.chat import make_app
+from pywsapp._extras import import_extra
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._process.importing import importing
 from pywsapp._server.tls_settings import Tls
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "publish":
             publish(chosen.broker, chosen.topic, chosen.message, chosen.id)
+        elif chosen.command in ("asyncapi", "types"):
+            _write(chosen.output, _document(chosen))
         else:
             _complete(chosen, parser)
             if chosen.command == "demo":
@@ -99,6 +103,29 @@ def publish(url: str, topic: str, message: str, message_id: str | None = None) -
     """
     with Publisher(url, key=os.environ.get(_BROKER_KEY, "").splitlines() or None) as publisher:
         publisher.publish(topic, sys.stdin.read() if message == "-" else message, message_id=message_id)
+
+
+def _document(chosen: argparse.Namespace) -> str:
+    """Return the document of an App: AsyncAPI as JSON, or types for TypeScript."""
+    document = find_app(chosen.app, factory=chosen.factory).asyncapi(
+        title=chosen.title, version=chosen.api_version, url=getattr(chosen, "url", None)
+    )
+    if chosen.command == "types":
+        types: str = import_extra("pywsapp._schema.typescript", "msgspec").types_of(document)
+        return types
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write(file: str | None, text: str) -> None:
+    """Write a text to a file, or to the standard output."""
+    if file is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with open(file, "w", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot write {file}: {exc.strerror}") from None
 
 
 def find_app(place: str, *, factory: bool = False) -> App:
@@ -290,10 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the App of a module", epilog=_EPILOG)
-    run.add_argument(
-        "app", metavar="MODULE[:APP]", help="the App: chat:app, chat (its app), or shop.web:make_app --factory"
-    )
-    run.add_argument("--factory", action="store_true", help="APP is a function that makes the App")
+    _add_app(run)
 
     demo = commands.add_parser("demo", help="run a chat server with a web page", epilog=_EPILOG)
     for command in (run, demo):
@@ -310,7 +334,24 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("message", help="the text, or - for the standard input")
     publish.add_argument("--id", help="an id; a message that is published again with its id is delivered once")
     publish.epilog = f"The environment variable {_BROKER_KEY} has the broker_key of the App, if it has one."
+
+    asyncapi = commands.add_parser("asyncapi", help="write the AsyncAPI document of an App, as JSON")
+    types = commands.add_parser("types", help="write the types of the messages of an App for TypeScript")
+    for command in (asyncapi, types):
+        _add_app(command)
+        command.add_argument("--output", metavar="FILE", help="write this file, instead of the standard output")
+        command.add_argument("--title", default="WebSocket API", help="the name of the application")
+        command.add_argument("--api-version", metavar="VERSION", default="1.0.0", help="the version of its messages")
+    asyncapi.add_argument("--url", help="the URL of the server: wss://chat.example")
     return parser
+
+
+def _add_app(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that name an App."""
+    command.add_argument(
+        "app", metavar="MODULE[:APP]", help="the App: chat:app, chat (its app), or shop.web:make_app --factory"
+    )
+    command.add_argument("--factory", action="store_true", help="APP is a function that makes the App")
 
 
 def _complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

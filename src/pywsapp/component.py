@@ -52,7 +52,8 @@ class MessageComponent:
             `authorize` of the route is then asked, and that of the App. What the server does for a connection is
             refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
             exception refuses too, and `on_error` gets it.
-        sends: the types of the messages that it sends, for documents of its interface only.
+        sends: the types of the messages that it sends, such as `[Joined, Said]`, or `[str]` for text; only for the
+            documents of its interface, see `App.asyncapi`.
     """
 
     subprotocols: Sequence[str] = ()

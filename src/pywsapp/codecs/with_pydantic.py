@@ -57,3 +57,21 @@ def converter(kind: Any) -> Callable[[Any], Any]:
             raise InvalidMessage("the message is nested too deeply") from None
 
     return convert
+
+
+def schemas(kinds: list[tuple[Any, Any]], reference: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the JSON Schemas of types, and the schemas that these refer to by their names.
+
+    Args:
+        kinds: pairs of a type and the mode, "validation" or "serialization".
+        reference: the form of a reference, with `{model}` in place of the name.
+
+    Raises:
+        ConfigurationError: a type has no schema.
+    """
+    inputs = [(number, mode, adapter(kind)) for number, (kind, mode) in enumerate(kinds)]
+    try:
+        found, definitions = TypeAdapter.json_schemas(inputs, ref_template=reference)
+    except PydanticUserError as exc:
+        raise ConfigurationError(f"pydantic has no JSON Schema for the messages: {exc}") from None
+    return [found[number, mode] for number, mode, _ in inputs], definitions.get("$defs", {})
