@@ -86,7 +86,7 @@ class ClientConnection(Connection):
                 it again on this connection.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
         """
-        sent = super().send(message, compress=compress)
+        sent = self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
         return sent if timeout is None else LazyAwaitable(lambda: _in_time(sent, timeout))
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:

@@ -10,17 +10,23 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from pywsapp._hooks import check_component
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._messages.choosing import checked_codecs, conversation_of
+from pywsapp._messages.conversation import Conversation
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.frames import encode_masked_frame
 from pywsapp._protocol.opcodes import CLOSE, FIN, PING, PONG, TEXT
+from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._request_state import make_access
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import QueueingTransport
 from pywsapp.asgi.frames import FrameReader
 from pywsapp.close_codes import CloseCode
+from pywsapp.codecs.base import Codec
+from pywsapp.codecs.kinds import Encodable
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import HeaderItems
@@ -43,16 +49,18 @@ class FakeConnection(Connection):
         path: the path of the request.
         user: the user that `authenticate` would have returned.
         session: the data of the session; None for a route without sessions.
-        component: its `authorize`, `on_subscribe` and `on_unsubscribe` are called for topics.
+        component: its `authorize`, `on_subscribe` and `on_unsubscribe` are called for topics, and its `on_invalid` for
+            a text that `on_message` does not accept.
         app: what `conn.app` is: that of another FakeConnection, to which broadcasts then go too. None for a new one.
         headers: the header fields of the request.
         subprotocol: the agreed subprotocol.
         path_params: the parameters of the route.
         remote_address: the IP address of the client.
         options: the limits.
+        codec: the codec of the route; JSON by default, if `component` has typed messages.
     """
 
-    __slots__ = ("_lifecycle", "_recorder", "fake_app")
+    __slots__ = ("_conversation", "_lifecycle", "_recorder", "fake_app")
 
     def __init__(  # pyright: ignore[reportMissingSuperCall] - the lifecycle calls it, by `_become`
         self,
@@ -67,8 +75,13 @@ class FakeConnection(Connection):
         path_params: Mapping[str, Any] | None = None,
         remote_address: str = "127.0.0.1",
         options: Options | None = None,
+        codec: Codec | None = None,
     ) -> None:
         options = options or _OPTIONS
+        if component is not None:
+            check_component(component)
+        of = MessageComponent() if component is None else component
+        self._conversation = conversation_of(of, checked_codecs(codec), subprotocol, options)
         self.fake_app = app or FakeApp()
         path, _, query = path.partition("?")
         fields = headers.items() if isinstance(headers, Mapping) else headers
@@ -132,7 +145,18 @@ class FakeConnection(Connection):
         """The names and messages of all broadcasts on topics of `conn.app`, also those of other connections."""
         return list(self.fake_app.published)
 
+    @property
+    def _messages(self) -> Conversation | None:
+        return self._conversation
+
     # -- what a connection does --------------------------------------------------------------------------------------
+
+    def send(
+        self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
+    ) -> LazyCoroutine[None]:
+        """Record a message; see `Connection.send`."""
+        raw: Any = message if self._conversation is None else self._conversation.encoded(message)
+        return super().send(raw, compress=compress)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
         """Record the close; the connection has then ended."""
