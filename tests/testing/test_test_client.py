@@ -408,7 +408,6 @@ async def test_clients_talk_to_each_other() -> None:
 
 
 async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pywsapp.testing.idle._THREAD_SECONDS", 0.2)
     release = threading.Event()
 
     class Threads(MessageComponent):
@@ -427,6 +426,7 @@ async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.Monke
         await ws.ping()
         await until_idle()
         assert await ws.receive(timeout=0) == "short"
+        monkeypatch.setattr("pywsapp.testing.idle._THREAD_SECONDS", 0.1)
         ws.send("long")
         await ws.ping()
         await until_idle()
