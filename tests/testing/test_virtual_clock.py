@@ -213,6 +213,7 @@ async def test_modules_of_the_program_can_be_included(monkeypatch: pytest.Monkey
     async with TestClient(App(), clock=VirtualClock(modules=["a_program"])) as client:
         before = module.now(), module.time.monotonic()
         await client.clock.advance(5)
-        assert (module.now() - before[0], module.time.monotonic() - before[1]) == (pytest.approx(5), pytest.approx(5))
+        assert module.now() - before[0] == pytest.approx(5)
+        assert module.time.monotonic() - before[1] == pytest.approx(5)
         assert module.time.sleep is time.sleep
     assert (module.now, module.time) == (time.time, time)
