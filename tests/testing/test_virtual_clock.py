@@ -196,7 +196,7 @@ async def test_without_a_clock() -> None:
 
 
 def test_no_default_argument_is_a_clock_of_python() -> None:
-    """A virtual clock reaches the functions of `_clocks` and names of modules, and not what a default argument keeps."""
+    """A virtual clock reaches the functions of `_clocks` and names of modules, not what a default argument keeps."""
     source = Path(pywsapp.__file__).parent
     found = [
         path.relative_to(source).as_posix()
