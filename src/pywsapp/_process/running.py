@@ -215,6 +215,11 @@ class Runner:
         return self._context is not None and self._context.replaced.is_set()
 
     @property
+    def has_broker(self) -> bool:
+        """Whether topics reach other processes."""
+        return self._topics.broker is not None
+
+    @property
     def server(self) -> Server | None:
         """The server, while the App runs."""
         return self._server
