@@ -66,6 +66,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 ON_DEMAND = (
     "pywsapp._clients",
     "pywsapp._server.development_certificate",
+    "pywsapp.asgi.uvicorn",
     "pywsapp.auth.django",
     "pywsapp.auth.jwks",
     "pywsapp.auth.jwt",

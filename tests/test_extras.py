@@ -21,6 +21,7 @@ PATH = f"import sys; sys.path = {sys.path!r}"
         ("itsdangerous", "sessions", "from pywsapp.sessions.starlette import StarletteSessionStore"),
         ("msgspec", "sessions", "from pywsapp.sessions.flask_session import FlaskRedisStore"),
         ("isal", "isal", "from pywsapp.isal import compressor"),
+        ("uvicorn", "uvicorn", "import pywsapp.asgi.uvicorn"),
         ("redis", "redis", "from pywsapp import App; App(broker='redis://localhost')"),
         ("redis", "redis", "from pywsapp import App; App(session_store='redis://localhost')"),
         ("redis", "redis", "from pywsapp.auth import TicketIssuer; TicketIssuer('redis://localhost')"),

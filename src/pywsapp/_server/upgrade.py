@@ -11,6 +11,7 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import check_not_server_wide
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.host import Host
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp._server.http_connection import HttpConnection
     from pywsapp._server.server import Server
@@ -87,8 +88,19 @@ def make_lifecycle(
     subprotocol: str | None,
     deflate: DeflateParameters | None,
     options: Options,
+    host: Host | None = None,
 ) -> Lifecycle:
     """Return the lifecycle of a handshake that a component has accepted; it counts as a connection from now on.
+
+    Args:
+        server: the server of the connection.
+        request: the request of the handshake.
+        answer: how the component accepts it.
+        transport: the transport.
+        subprotocol: the agreed subprotocol.
+        deflate: the agreed parameters of permessage-deflate, or None without it.
+        options: the limits.
+        host: the host of the lifecycle; by default the runtime of the server.
 
     Raises:
         Refuse: a limit of connections is reached.
@@ -100,7 +112,7 @@ def make_lifecycle(
     ws = WebSocket(client=False, options=options, deflate=deflate)
     place = None if admission is None else admission.admit(request)
     try:
-        lifecycle = Lifecycle(answer.component, request, ws, transport, options, runtime, subprotocol)
+        lifecycle = Lifecycle(answer.component, request, ws, transport, options, host or runtime, subprotocol)
     except BaseException:  # an attribute of the component raises
         if admission is not None:
             admission.release(request)
