@@ -255,14 +255,16 @@ async def test_bytes_before_the_answer_are_kept(server: SiteServer, echo: Echo) 
     async with Peer(socket.create_connection(("127.0.0.1", server.port))) as peer:
         await peer.send(handshake())
         await until(lambda: echo.scopes)
-        early = [message_frame("x" * 10_000) for _ in range(10)]
+        early = [message_frame("x" * 20_000) for _ in range(2)]
         await peer.send(b"".join(early))
         with anyio.move_on_after(0.05):
             await server.until_idle()
         may_answer.set()
         assert (await peer.head())[0] == 101
         for _ in early:
-            assert await peer.frame() == (1, b"x" * 10_000)
+            assert await peer.frame() == (1, b"x" * 20_000)
+        await peer.send(message_frame("late"))  # reading was paused meanwhile
+        assert await peer.frame() == (1, b"late")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
