@@ -18,8 +18,8 @@ async def main(url: str, messages: list[str]) -> None:
     try:
         async for conn in reconnecting(url):
             print("connected", file=sys.stderr, flush=True)
-            for message in messages:
-                await conn.send(message)
+            for text in messages:
+                await conn.send(text)
             async for message in conn:
                 print(message, flush=True)
         print("the server is done", file=sys.stderr)
