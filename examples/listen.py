@@ -18,10 +18,10 @@ async def main(url: str, messages: list[str]) -> None:
     try:
         async for conn in reconnecting(url):
             print("connected", file=sys.stderr, flush=True)
-            for message in messages:
-                await conn.send(message)
-            async for received in conn:
-                print(received, flush=True)
+            for text in messages:
+                await conn.send(text)
+            async for message in conn:
+                print(message, flush=True)
         print("the server is done", file=sys.stderr)
     except (HandshakeError, ConnectionClosed) as exc:
         sys.exit(f"the server does not want this client: {exc}")

@@ -35,8 +35,8 @@ class Backoff:
         cap: seconds that the bound never exceeds.
         max_retry_after: seconds that the loop waits at most because of a Retry-After field of the server.
         stable_after: seconds. After a connection that has lived so long, the pauses begin with `base` again.
-        max_attempts: failed attempts in a row after which the loop ends with the exception of the last one. None sets
-            no limit.
+        max_attempts: failed attempts in a row after which the loop ends with the exception of the last one. A
+            connection that has ended before `stable_after` counts as one. None sets no limit.
         max_time: seconds without a stable connection after which the loop ends in the same way. None sets no limit.
 
     Raises:
