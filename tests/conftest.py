@@ -28,6 +28,7 @@ BACKENDS = [
 #: Files that run on one build only: tests of documents and tools, tests that build both builds themselves, and tests of
 #: brokers, load balancers and supervisors, which have no compiled modules.
 ONCE = {
+    "test_annotations.py",
     "test_api_keys.py",
     "test_app_run.py",
     "test_architecture.py",
@@ -40,7 +41,10 @@ ONCE = {
     "test_broker_frames.py",
     "test_budget_table.py",
     "test_check_broker.py",
+    "test_check_codec.py",
     "test_cli.py",
+    "test_codecs.py",
+    "test_description.py",
     "test_django_sessions.py",
     "test_extension_entry_points.py",
     "test_extras.py",
@@ -77,12 +81,14 @@ ONCE = {
     "test_own_messages_of_brokers.py",
     "test_php_format.py",
     "test_php_sessions.py",
+    "test_procedures.py",
     "test_packaging.py",
     "test_publishing.py",
     "test_rabbitmq.py",
     "test_ratchet_cases.py",
     "test_ratchet_docs.py",
     "test_reauthorize.py",
+    "test_tags.py",
     "test_redis.py",
     "test_request_smuggling.py",
     "test_redis_connection.py",

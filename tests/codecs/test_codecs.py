@@ -19,7 +19,6 @@ from pywsapp import ConfigurationError, InvalidMessage
 from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
 from pywsapp.codecs.json_codec import decode_with_standard_library
 
-pytestmark = pytest.mark.once
 few = settings(max_examples=30)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.serving import Pipe
 
-from pywsapp import ClientConnection, Connection, EchoServer
+from pywsapp import Connection, EchoServer
 
 
 class ChatState:
@@ -23,7 +23,6 @@ def test_a_connection_can_be_subscripted() -> None:
     alias: Any = Connection[ChatState]
     assert typing.get_origin(alias) is Connection
     assert typing.get_args(alias) == (ChatState,)
-    assert typing.get_origin(ClientConnection[ChatState]) is ClientConnection  # type: ignore[misc]
 
 
 def test_a_plain_connection_has_any_state() -> None:

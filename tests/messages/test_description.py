@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from support.typed import Join, Login, Point, Say
 
 from pywsapp import App, Connection, EchoServer, MessageComponent, RateLimit, on, rpc
 from pywsapp._messages.description import MessageType, ProcedureType, messages_of
-
-pytestmark = pytest.mark.once
 
 
 class Chat(MessageComponent):

@@ -172,7 +172,6 @@ def unreadable() -> type[MessageComponent]:
     return Unreadable
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -189,7 +188,6 @@ def test_mistakes_are_found_when_the_component_is_routed(make: Any, text: str) -
     assert text in str(caught.value)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", ["", "x" * 101, 3])
 def test_a_name_is_a_text(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="the name of @rpc"):

@@ -183,7 +183,6 @@ def no_message() -> type[MessageComponent]:
     return NoMessage
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -203,14 +202,12 @@ def test_mistakes_are_found_when_the_component_is_routed(make: Any, text: str) -
         assert text in str(caught.value)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("tag", [None, "", 3])
 def test_a_tag_is_a_text(tag: Any) -> None:
     with pytest.raises(ConfigurationError, match=r'such as "join"'):
         on(tag)
 
 
-@pytest.mark.once
 def test_the_decorator_needs_a_tag() -> None:
     with pytest.raises(ConfigurationError, match=r'write @on\("join"\) above'):
         on(test_the_decorator_needs_a_tag)  # type: ignore[arg-type]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio.lowlevel
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from support.serving import serving
 from support.typed import Join, Login, Logout, Move, Point, Say, Talk, Typing, talking
 
-from pywsapp import App, Connection, InvalidMessage, MessageComponent, Options, in_thread
-from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec
+from pywsapp import App, ConfigurationError, Connection, InvalidMessage, MessageComponent, Options, in_thread
+from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
 
 pytestmark = pytest.mark.anyio
 CODECS = [JsonCodec(), MessagePackCodec(), CborCodec()]
@@ -114,6 +116,22 @@ async def test_binary_messages_stay_bytes_beside_types_that_come_as_text() -> No
         assert await client.receive() == {"got": "bytes"}
 
 
+async def test_classes_of_protocol_buffers() -> None:
+    class Clock(MessageComponent):
+        async def on_message(self, conn: Connection, message: Timestamp) -> None:
+            conn.send(Timestamp(seconds=message.seconds + 1))
+            with pytest.raises(ConfigurationError, match="ProtobufCodec"):
+                await conn.call("confirm")
+
+    async with talking(Clock(), ProtobufCodec()) as client:
+        await client.client.send(Timestamp(seconds=5).SerializeToString())
+        assert await client.client.message() == Timestamp(seconds=6).SerializeToString()
+        await client.client.send(b"\xff")
+        error = await client.client.message()
+        assert isinstance(error, str), "an error has no class of its own"
+        assert json.loads(error)["message"] == "the message is no valid Timestamp"
+
+
 async def test_text_and_bytes_can_still_be_sent() -> None:
     class Plain(MessageComponent):
         def on_message(self, conn: Connection, message: Point) -> None:
@@ -145,6 +163,13 @@ async def test_the_client_learns_what_is_wrong(message: str | bytes, error: dict
         await client.client.send(message)
         assert await client.receive() == {"type": "error", "code": "invalid_message", **error}
         assert (await client.ask({"type": "join", "room": "a"}))["got"] == "Join"
+
+
+@pytest.mark.parametrize("component", [Structs(), Models(), Mixed()], ids=["msgspec", "pydantic", "mixed"])
+async def test_the_error_repeats_little_of_what_the_client_sent(component: MessageComponent) -> None:
+    async with talking(component) as client:
+        await client.send({"type": "x" * 100_000})
+        assert len(await client.client.message()) < 1200
 
 
 async def test_too_many_invalid_messages_close_the_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec
 from pywsapp.codecs.json_codec import decode_with_standard_library
 from pywsapp.testing import CODEC_CHECKS, check_codec
 
-pytestmark = [pytest.mark.anyio, pytest.mark.once]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

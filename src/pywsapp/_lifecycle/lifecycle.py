@@ -394,8 +394,6 @@ class Lifecycle:
 
     def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
-        if self._calls is not None:
-            self._calls.end()
         return self.machine.close(code, reason)
 
     def abort(self) -> None:

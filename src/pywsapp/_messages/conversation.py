@@ -20,6 +20,8 @@ logger = logging.getLogger("pywsapp")
 
 #: The name of invalid messages in `App.stats().limits`.
 INVALID_MESSAGES = "invalid_messages"
+#: Characters of the text and the path of an error that the peer gets, and the log; libraries repeat tags of the peer.
+_MAX_TEXT = 500
 
 
 class Conversation:
@@ -57,7 +59,7 @@ class Conversation:
     def invalid(self, component: Any, conn: Connection, exc: InvalidMessage) -> Any:
         """Count an invalid message, and call `on_invalid`; return what it returned."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%r sent an invalid message: %s", conn, one_line(str(exc)))
+            logger.debug("%r sent an invalid message: %s", conn, one_line(str(exc)[:_MAX_TEXT]))
         if conn._driver is not None:
             conn._driver.exceeded(INVALID_MESSAGES)
         return component.on_invalid(conn, exc)
@@ -77,9 +79,14 @@ class Conversation:
             self._calls = Calls(self.codec, self._options.max_pending_calls)
         return self._calls
 
+    def end_calls(self) -> None:
+        """Fail the calls that wait, because no reply will be read."""
+        if self._calls is not None:
+            self._calls.end()
+
     def refuse(self, conn: Connection, exc: InvalidMessage) -> None:
         """Send an error message, and close the connection if there were too many."""
-        error = {"code": exc.code, "message": exc.reason, "path": exc.path}
+        error = {"code": exc.code, "message": exc.reason[:_MAX_TEXT], "path": exc.path[:_MAX_TEXT]}
         answer = {"type": "error", **error} if exc.call_id is None else {"id": exc.call_id, "error": error}
         conn.send(self.codec.encode_error(answer))
         self._count += 1

@@ -8,6 +8,7 @@ from pywsapp._messages.conversation import Conversation
 from pywsapp._messages.objects import PreparedObject
 from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
+from pywsapp.close_codes import CloseCode
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 
@@ -37,3 +38,9 @@ class TypedConnection(Connection):
         elif not isinstance(message, _RAW):
             raw = self._conversation.codec.encode(message)
         return self._outbox.send(raw, compress)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
+        """Close the connection, and fail its calls; see `Connection.close`."""
+        closed = super().close(code, reason)
+        self._conversation.end_calls()
+        return closed

@@ -119,12 +119,17 @@ def tag_of(kind: Any) -> tuple[str, str | int] | None:
         return None if config.tag is None else (config.tag_field, config.tag)
     if not isinstance(kind, type) or is_dict(kind) or is_protobuf(kind):
         return None
-    names = get_args(get_type_hints(kind).get(TAG_FIELD)) if get_origin(_hint(kind)) is Literal else ()
+    hint = _hints(kind).get(TAG_FIELD)
+    names = get_args(hint) if get_origin(hint) is Literal else ()
     return (TAG_FIELD, names[0]) if len(names) == 1 and isinstance(names[0], (str, int)) else None
 
 
-def _hint(kind: type) -> Any:
-    return get_type_hints(kind).get(TAG_FIELD)
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of the fields; none if they cannot be found, which the library of the type reports."""
+    try:
+        return get_type_hints(kind)
+    except Exception:
+        return {}
 
 
 def name_of_kind(kind: Any) -> str:
@@ -134,4 +139,4 @@ def name_of_kind(kind: Any) -> str:
 
 def has_field(kind: Any, name: str) -> bool:
     """Return whether the objects of a type have a field."""
-    return isinstance(kind, type) and name in get_type_hints(kind)
+    return isinstance(kind, type) and name in _hints(kind)

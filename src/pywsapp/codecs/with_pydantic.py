@@ -33,12 +33,15 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     members = members_of(kind)
     fields = {tag[0] for tag in map(tag_of, members) if tag is not None}
     if len(members) > 1 and len(fields) == 1 and all(map(tag_of, members)):
-        union = Union[members]  # noqa: UP007 - a union of a tuple
-        kind = Annotated[union, Field(discriminator=fields.pop())]
+        kind = _told_apart(Union[members], fields.pop())  # noqa: UP007 - a union of a tuple
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as exc:
         raise ConfigurationError(f"pydantic cannot validate {name_of_kind(kind)}: {exc}") from None
+
+
+def _told_apart(union: Any, field: str) -> Any:
+    return Annotated[union, Field(discriminator=field)]
 
 
 def converter(kind: Any) -> Callable[[Any], Any]:
