@@ -63,8 +63,8 @@ lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.stamp ## Check types with mypy and basedpyright
-	$(BIN)/mypy
-	$(BIN)/basedpyright
+	@echo 'mypy and basedpyright, side by side'
+	@$(BIN)/mypy & mypy=$$!; status=0; $(BIN)/basedpyright || status=$$?; wait $$mypy || status=$$?; exit $$status
 
 format: $(VENV)/dev.stamp ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .

@@ -45,7 +45,7 @@ ATTACKS = [
         flood("/slow", _LARGE_BOMB),
         "65 kB to 64 MiB, on 500 connections at once",
         _REFUSED,
-        server=("--max-connections", "1000"),
+        server=("--max-connections", "2000"),
         memory=500 * 4 * _MIB,
         latency=_LATENCY,
     ),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 PYWSAPP = "pywsapp"  # the environment that this checkout is installed in
 PEERS = "peers"
 NODE = "node"
+_APP = ("--application", "pywsapp")
+_ASYNCIO = ("--loop", "asyncio")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ def _minimal(name: str, *options: str) -> Contestant:
     return Contestant(name, "minimal_server.py", options, PYWSAPP, only=only)
 
 
+def _hosted(name: str, script: str, *options: str, tls: bool = False) -> Contestant:
+    """Return an App on an ASGI server, or another ASGI application on uvicorn with the protocol of pywsapp."""
+    return Contestant(name, script, options, PYWSAPP, tls=tls)
+
+
 def _peer(name: str, script: str, *options: str, tls: bool = False) -> Contestant:
     return Contestant(name, script, options, tls=tls)
 
@@ -71,6 +78,14 @@ ALL = (
     _peer("uvicorn-wsproto", "uvicorn_server.py", "--ws", "wsproto", tls=True),
     _peer("uvicorn-sansio-asyncio", "uvicorn_server.py", "--ws", "websockets-sansio", "--loop", "asyncio", tls=True),
     _peer("uvicorn-wsproto-asyncio", "uvicorn_server.py", "--ws", "wsproto", "--loop", "asyncio", tls=True),
+    _hosted("uvicorn-pywsapp", "uvicorn_server.py", "--ws", "pywsapp", tls=True),
+    _hosted("uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, tls=True),
+    _hosted("app on uvicorn-pywsapp", "uvicorn_server.py", "--ws", "pywsapp", *_APP, tls=True),
+    _hosted("app on uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, *_APP, tls=True),
+    _hosted("app on uvicorn-sansio", "uvicorn_server.py", "--ws", "websockets-sansio", *_APP, tls=True),
+    _hosted("app on hypercorn", "hypercorn_server.py", "--worker", "uvloop", *_APP),
+    _hosted("app on granian", "granian_server.py", "--loop", "uvloop", *_APP),
+    _hosted("app on daphne", "daphne_server.py"),
     _peer("hypercorn-asyncio", "hypercorn_server.py", "--worker", "asyncio"),
     _peer("hypercorn-uvloop", "hypercorn_server.py", "--worker", "uvloop"),
     _peer("hypercorn-trio", "hypercorn_server.py", "--worker", "trio"),

@@ -26,6 +26,8 @@ ROOT = HERE.parent
 REQUIREMENTS = HERE / "peers" / "requirements.txt"
 CLUSTER_REQUIREMENTS = HERE / "peers" / "cluster.txt"
 NODE_PACKAGES = ("ws@8.23.0", "bufferutil@4.1.0")
+#: The ASGI servers that run an App of pywsapp, and what uvicorn uses.
+ASGI_SERVERS = ("httptools", "websockets", "Hypercorn", "granian", "daphne")
 OLDEST_PYTHON = (3, 10)
 
 
@@ -191,9 +193,12 @@ class _Builder:
                 copy = Path(directory) / "pywsapp"
                 _copy_sources(copy)
                 # The requirements of the peers are constraints, so that all servers have the same uvloop.
-                requirement = f"{copy}[uvloop,trio,redis,rabbitmq,nats]"
+                requirement = f"{copy}[uvicorn,uvloop,trio,redis,rabbitmq,nats]"
                 pins: list[str | Path] = ["-c", REQUIREMENTS, "-c", CLUSTER_REQUIREMENTS]
                 self._call(python, "-m", "pip", "install", "-q", *pins, requirement)
+                for server in ASGI_SERVERS:
+                    if not self._succeeds(python, "-m", "pip", "install", "-q", *pins, server):
+                        self.notes.append(f"{server} could not be installed, see {self.log}; an App on it will fail")
             stamp.write_text(wanted)
         return python
 

@@ -108,8 +108,9 @@ def report_broker_state(app: App) -> None:
                 answer(conn, broker_connected=connected)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def server_arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for the options of a server in a fault run or a soak run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
@@ -117,17 +118,31 @@ def main() -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "trio"), required=True)
     parser.add_argument("--broker", help="a URL (default: the local bus)")
     parser.add_argument("--history", type=int, default=HISTORY_SIZE, help="messages; 0: no history")
-    args = parser.parse_args()
-    app = App("*", args.port, args.address, broker=args.broker, options=Options(drain_timeout=5.0))
-    if args.history:
-        app.history("room:*", size=args.history, seconds=HISTORY_SECONDS)
+    return parser
+
+
+def add_topics(app: App, history: int, seconds: float) -> None:
+    """Add the topics of the rooms and lobbies; 0 messages mean that rooms have no history."""
+    if history:
+        app.history("room:*", size=history, seconds=seconds)
     else:
         report_broker_state(app)
     app.on_presence("lobby:*")(lambda topic, diff: None)
-    app.route("/", Commands(app))
+
+
+def run(app: App, args: argparse.Namespace) -> None:
+    """Run an App with the options of `server_arguments`."""
     backend = "trio" if args.loop == "trio" else "asyncio"
     uvloop = args.loop == "uvloop" if backend == "asyncio" else None
     app.run(backend=backend, uvloop=uvloop, workers=args.workers, worker_timeout=args.worker_timeout)
+
+
+def main() -> None:
+    args = server_arguments(__doc__).parse_args()
+    app = App("*", args.port, args.address, broker=args.broker, options=Options(drain_timeout=5.0))
+    add_topics(app, args.history, HISTORY_SECONDS)
+    app.route("/", Commands(app))
+    run(app, args)
 
 
 if __name__ == "__main__":

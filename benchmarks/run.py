@@ -163,6 +163,16 @@ def run_rounds(
         results.save(out)
 
 
+def add_options_of_the_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the time before a measurement, the Python, and the processors."""
+    parser.add_argument(
+        "--warmup", type=float, default=0.5, help="time before the measured time (default: %(default)s)"
+    )
+    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
+    parser.add_argument("--server-cpu", type=int, default=0, help="processor of the servers (default: %(default)s)")
+    parser.add_argument("--load-cpu", type=int, default=1, help="processor of the load (default: %(default)s)")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     preset = parser.add_mutually_exclusive_group()
@@ -172,12 +182,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenarios", metavar="NAMES", help="names with commas between them, or all")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="measured time of each run")
-    parser.add_argument(
-        "--warmup", type=float, default=0.5, help="time before the measured time (default: %(default)s)"
-    )
-    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
-    parser.add_argument("--server-cpu", type=int, default=0, help="processor of the servers (default: %(default)s)")
-    parser.add_argument("--load-cpu", type=int, default=1, help="processor of the load (default: %(default)s)")
+    add_options_of_the_machine(parser)
     parser.add_argument(
         "--out", type=Path, default=HERE / "results" / "latest.json", help="file for the results (default: %(default)s)"
     )

@@ -29,7 +29,7 @@ from benchmarks import contestants, growth, growth_report, machine
 from benchmarks.contestants import Contestant
 from benchmarks.environment import HERE, SetupError, ensure
 from benchmarks.measure import Bench, exit_on_sigterm
-from benchmarks.run import available_contestants, select, session_facts
+from benchmarks.run import add_options_of_the_machine, available_contestants, select, session_facts
 
 DEFAULT = ("pywsapp+uvloop", "websockets+uvloop")
 SPARE_FILES = 200
@@ -49,12 +49,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2, help="measured time of each load (default: %(default)s)")
-    parser.add_argument(
-        "--warmup", type=float, default=0.5, help="time before the measured time (default: %(default)s)"
-    )
-    parser.add_argument("--python", default=sys.executable, help="the Python of the servers (default: this one)")
-    parser.add_argument("--server-cpu", type=int, default=0, help="processor of the servers (default: %(default)s)")
-    parser.add_argument("--load-cpu", type=int, default=1, help="processor of the load (default: %(default)s)")
+    add_options_of_the_machine(parser)
     parser.add_argument(
         "--out", type=Path, default=HERE / "results" / "scale.json", help="file for the results (default: %(default)s)"
     )

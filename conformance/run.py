@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Run the Autobahn suite against pywsapp in both roles on every backend, and compare with expected.json.
+"""Run the Autobahn suite against pywsapp in all roles on every backend, and compare with expected.json.
 
-    run.py                                      all 517 cases, six times
+    run.py                                      all 517 cases, ten times
     run.py --quick                              260 cases instead of 517
     run.py --cases '1.*,7.1.1'                  the cases of these patterns
-    run.py --role server --backend trio         one of the six
+    run.py --role server --backend trio         one of the ten
+
+The roles are the server, the client, and two servers on uvicorn with the protocol of pywsapp: `uvicorn-app` is an App
+that takes over the connections, `uvicorn-asgi` an ASGI application that gets messages. These two have no trio.
 
 Exit status: 1 if an outcome is unexpected, 2 if a run was not possible.
 """
@@ -21,22 +24,29 @@ from environment import CannotRun
 from report import Report
 
 HERE = Path(__file__).parent
-ROLES = ("server", "client")
+SCRIPTS = {
+    "server": "server.py",
+    "client": "client.py",
+    "uvicorn-app": "site_server.py",
+    "uvicorn-asgi": "site_server.py",
+}
 BACKENDS = ("asyncio", "uvloop", "trio")
 
 
 def run(role: str, backend: str, *, cases: list[str], outdir: Path) -> Report:
-    """Run one of the six combinations.
+    """Run one of the combinations.
 
     Raises:
         CannotRun: the suite could not run.
     """
     agent = f"{role}-{backend}"
     run = Run(agent=agent, cases=cases, outdir=outdir / agent)
-    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / role))}.py --backend {backend}"
-    if role == "server":
-        return run.against_server(command=f"{program} --port {{port}}")
-    return run.against_client(command=f"{program} {{url}} {{agent}}")
+    _, _, application = role.partition("-")
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / SCRIPTS[role]))} --backend {backend}"
+    if role == "client":
+        return run.against_client(command=f"{program} {{url}} {{agent}}")
+    choice = f" --application {application}" if application else ""
+    return run.against_server(command=f"{program}{choice} --port {{port}}")
 
 
 def table(reports: list[Report]) -> None:
@@ -54,15 +64,17 @@ def main() -> int:
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument("--quick", action="store_true", help="skip most of the slow sections 9, 12 and 13")
     selection.add_argument("--cases", default="*", help="patterns of case IDs, with commas (default: all 517)")
-    parser.add_argument("--role", choices=ROLES, action="append", help="default: both")
+    parser.add_argument("--role", choices=SCRIPTS, action="append", help="default: all")
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all three")
     parser.add_argument("--outdir", type=Path, default=HERE / "reports", help="default: %(default)s")
     args = parser.parse_args()
     exit_on_sigterm()
     cases = QUICK if args.quick else args.cases.split(",")
     reports = []
-    for role in args.role or ROLES:
+    for role in args.role or SCRIPTS:
         for backend in args.backend or BACKENDS:
+            if backend == "trio" and SCRIPTS[role] == "site_server.py":
+                continue
             print(f"running     {role} on {backend}", flush=True)
             try:
                 report = run(role, backend, cases=cases, outdir=args.outdir)

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from harness import check_status, fuzz, instrumented
 
 with instrumented():
+    from pywsapp._connecting.arguments import check_arguments
+    from pywsapp._connecting.target import Target
     from pywsapp._protocol.http import HeadBuffer, parse_request
-    from pywsapp._server.client_http_connection import Target, check_arguments
     from pywsapp.exceptions import ConfigurationError, Refuse
 
 FIELDS = {"host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"}
@@ -21,7 +22,7 @@ SECRET = "hunter2"
 def arguments(url: str) -> tuple[Target, bytes] | None:
     """Return where a client connects to and what it sends."""
     try:
-        checked = check_arguments(url, None, (), (), None, None, None)
+        checked = check_arguments(url)
     except ConfigurationError as exc:
         plain, _, query = url.partition("?")
         if url.count(SECRET) == 1 and (f":{SECRET}@" in plain or SECRET in query):

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "sanitize"
 MISSING_TOOLS = 3
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.so")
-LEFT_OUT_OF_ROOT = {"build", "dist", "docs", "examples"}
+LEFT_OUT_OF_ROOT = {"build", "dist", "examples"}
 #: What uses extension modules: the protocol and its property tests, connections, and the corpus of the fuzz targets.
 TESTS = [
     *("tests/protocol", "tests/outbox", "tests/lifecycle", "tests/connection", "tests/build/test_compiled.py"),

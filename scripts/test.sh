@@ -1,8 +1,8 @@
 #!/bin/sh
 # test.sh PYTHON ARGUMENT... : run the tests on the compiled build, then on the pure Python build; arguments go to pytest.
 #
-# The tests of a build run in two parts: first most of them, two files at a time, then those with the mark `alone`. The
-# pure Python build skips the tests that cannot differ. Without extension modules, or with PYWSAPP_PURE set, it is the
+# The tests of a build run in two parts, each two files at a time: first most of them, then those with the mark `alone`.
+# The pure Python build skips the tests that cannot differ. Without extension modules, or with PYWSAPP_PURE set, it is the
 # only one, and skips none. `-n 0` among the arguments runs all tests in one process, `-n 4` in four.
 set -eu
 
@@ -26,9 +26,9 @@ build() {
     beside=0
     "$python" -m pytest --part side-by-side -n 2 --dist loadfile "$@" || beside=$?
     [ "$beside" -ne "$INTERRUPTED" ] || exit "$INTERRUPTED"
-    header "the $name: the other tests, one at a time"
+    header "the $name: the other tests"
     alone=0
-    "$python" -m pytest --part alone "$@" -n 0 || alone=$?
+    "$python" -m pytest --part alone -n 2 --dist loadfile "$@" || alone=$?
     [ "$alone" -ne "$INTERRUPTED" ] || exit "$INTERRUPTED"
     case $beside,$alone in
         0,0 | 0,$NONE_SELECTED | $NONE_SELECTED,0) return 0 ;;
@@ -57,7 +57,7 @@ compiled=0
 build "compiled build" "$@" || compiled=$?
 export PYWSAPP_PURE=1
 pure=0
-build "pure Python build" -m "not once" "$@" || pure=$?
+build "pure Python build" -m "not one_build" "$@" || pure=$?
 if [ "$pure" -eq "$NONE_SELECTED" ] && [ "$compiled" -eq 0 ]; then
     pure=0 # the selected tests run on one build only
 fi

@@ -17,7 +17,6 @@ Each worker writes its numbers to a file, see `soak/sampling.py`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ import anyio
 # Started as a program, only this file's folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import anyio.lowlevel
-from benchmarks.fault_app import Commands, report_broker_state
+from benchmarks.fault_app import Commands, add_topics, run, server_arguments
 
 from pywsapp import (
     App,
@@ -222,14 +221,7 @@ def add_routes_of_users(app: App, store: str) -> None:
 
 def main() -> None:
     """Run the server."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--worker-timeout", type=float, required=True)
-    parser.add_argument("--loop", choices=("asyncio", "uvloop", "trio"), required=True)
-    parser.add_argument("--broker", help="a URL (default: the local bus)")
-    parser.add_argument("--history", type=int, required=True, help="messages; 0: no history")
+    parser = server_arguments(__doc__)
     parser.add_argument("--store", required=True, help="the URL of the Redis of sessions, tickets and limits")
     parser.add_argument("--samples", type=Path, required=True, help="the directory for the numbers of the workers")
     args = parser.parse_args()
@@ -243,18 +235,12 @@ def main() -> None:
         session_store=session_store,
         user_key=lambda user: user["sub"] if isinstance(user, dict) else user,
     )
-    if args.history:
-        app.history("room:*", size=args.history, seconds=HISTORY_SECONDS)
-    else:
-        report_broker_state(app)
-    app.on_presence("lobby:*")(lambda topic, diff: None)
+    add_topics(app, args.history, HISTORY_SECONDS)
     add_open_routes(app)
     add_routes_of_users(app, args.store)
     sampler = Sampler(app, args.samples)
     app.every(sampler.seconds)(sampler.sample)
-    backend = "trio" if args.loop == "trio" else "asyncio"
-    uvloop = args.loop == "uvloop" if backend == "asyncio" else None
-    app.run(backend=backend, uvloop=uvloop, workers=args.workers, worker_timeout=args.worker_timeout)
+    run(app, args)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.services import Redis, redis_server
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import hatch_build
@@ -25,8 +26,8 @@ BACKENDS = [
     pytest.param(("trio", {}), id="trio"),
 ]
 
-#: Files that run on one build only: tests of documents and tools, tests that build both builds themselves, and tests of
-#: brokers, load balancers and supervisors, which have no compiled modules.
+#: Files that run on one build and on one Python only: tests of documents and tools, tests that build both builds
+#: themselves, and tests of brokers, load balancers and supervisors, which need other programs.
 ONCE = {
     "test_annotations.py",
     "test_api_keys.py",
@@ -37,11 +38,13 @@ ONCE = {
     "test_asgi_sites.py",
     "test_asyncio_bridge.py",
     "test_asyncio_thread.py",
+    "test_backoff.py",
     "test_benchmarks.py",
     "test_broker_frames.py",
     "test_budget_table.py",
     "test_check_broker.py",
     "test_check_codec.py",
+    "test_check_middleware.py",
     "test_cli.py",
     "test_codecs.py",
     "test_description.py",
@@ -50,12 +53,14 @@ ONCE = {
     "test_extras.py",
     "test_client_keys.py",
     "test_compiled.py",
+    "test_connect_sync.py",
     "test_fault_log.py",
     "test_fault_network.py",
     "test_fault_proxy.py",
     "test_fault_record.py",
     "test_flask_sessions.py",
     "test_faults.py",
+    "test_faulty_proxy.py",
     "test_hostile_messages.py",
     "test_interleave.py",
     "test_jwks.py",
@@ -83,11 +88,15 @@ ONCE = {
     "test_php_sessions.py",
     "test_procedures.py",
     "test_packaging.py",
+    "test_proxy_urls.py",
     "test_publishing.py",
     "test_rabbitmq.py",
     "test_ratchet_cases.py",
     "test_ratchet_docs.py",
     "test_reauthorize.py",
+    "test_reconnecting.py",
+    "test_redirects.py",
+    "test_refusal.py",
     "test_tags.py",
     "test_redis.py",
     "test_request_smuggling.py",
@@ -99,6 +108,9 @@ ONCE = {
     "test_shared_limit.py",
     "test_signed_urls.py",
     "test_sanitize.py",
+    "test_sync_test_client.py",
+    "test_test_client.py",
+    "test_server_workers.py",
     "test_sizing.py",
     "test_soak.py",
     "test_soak_numbers.py",
@@ -107,9 +119,14 @@ ONCE = {
     "test_tickets.py",
     "test_tls_handshake.py",
     "test_tls_transport.py",
+    "test_tunnel.py",
     "test_token_bucket.py",
+    "test_two_nodes.py",
     "test_user_limit.py",
+    "test_virtual_clock.py",
     "test_topic_rules.py",
+    "test_uvicorn_protocol.py",
+    "test_uvicorn_takeover.py",
     "test_tls_clients.py",
     "test_tls_development.py",
     "test_tls_hosts.py",
@@ -120,19 +137,80 @@ ONCE = {
     "test_wsload_probe.py",
     "test_wsload_tls.py",
 }
-#: A fixture whose tests run on one build only.
+#: A fixture whose tests run on one build and on one Python only.
 ONCE_FIXTURE = "browser"
 
-#: Files whose tests run alone, after the others, and why. The others run side by side, in two processes.
+#: Directories whose tests run on one build only, because what they test is not compiled, and their files that run on
+#: both builds. Compiled modules are those with a .pxd; tests/test_layout.py finds tests of these that are missing here.
+ONE_BUILD: dict[str, set[str]] = {
+    "app": {"test_app_serving.py", "test_app_stats.py"},
+    "asgi": {"test_asgi_frames.py", "test_asgi_transport.py", "test_asgi_websockets.py"},
+    "auth": {"test_expiry.py", "test_first_message.py", "test_first_message_limits.py"},
+    "brokers": {"test_outcomes.py", "test_relay.py"},
+    "build": set(),
+    "client": {"test_connect.py", "test_hostile_server.py", "test_inbox.py", "test_run_client.py"},
+    "clients": set(),
+    "demo": set(),
+    "deploy": set(),
+    "docs": {"test_examples.py"},
+    "limits": set(),
+    "middleware": {"test_base.py", "test_rate_limit.py", "test_rate_limit_control_frames.py"},
+    "process": set(),
+    "ratchet": {"test_ratchet_io_connection.py", "test_ratchet_message_buffer.py", "test_ratchet_ws_server.py"},
+    "routing": set(),
+    "server": {"test_runtime.py", "test_server.py", "test_tls_buffer.py", "test_watchdog.py"},
+    "sessions": set(),
+    "testing": set(),
+    "tools": {"test_conformance.py", "test_fuzz_targets.py"},
+    "topics": {
+        "test_async_on_unsubscribe.py",
+        "test_broadcast_tasks.py",
+        "test_may.py",
+        "test_on_subscribe.py",
+        "test_on_unsubscribe.py",
+        "test_subscribing.py",
+        "test_topic.py",
+        "test_topic_coroutines.py",
+        "test_topic_threads.py",
+        "test_users.py",
+    },
+    "transports": {"test_tls_lost.py"},
+}
+#: Files of other directories that run on one build only.
+ONE_BUILD_FILES = {
+    "test_addresses.py",
+    "test_client_handshake.py",
+    "test_close_codes.py",
+    "test_constant_time.py",
+    "test_deflate.py",
+    "test_deflate_negotiation.py",
+    "test_extensions.py",
+    "test_forwarded.py",
+    "test_handshake.py",
+    "test_http.py",
+    "test_http_head_buffer.py",
+    "test_http_not_http.py",
+    "test_http_response.py",
+    "test_nested_data.py",
+    "test_options.py",
+    "test_proxy_protocol.py",
+    "test_publisher.py",
+    "test_request.py",
+    "test_response.py",
+}
+
+#: Files whose tests run after all others, and why. Both parts run two files at a time.
 ALONE = {
     "test_conformance.py": "it uses both processors itself",
     "test_faults.py": "it uses both processors itself",
-    "test_soak.py": "it uses both processors itself",
+    "test_soak.py": "its clients and servers are nine processes",
 }
 #: Directories whose files take the longest. They are tested first, so that both processes end at about the same time.
 FIRST = ("asgi", "process", "brokers", "demo", "deploy", "tools")
-#: Files that share a fixture which is slow to start, and its name; one process runs them all.
+#: Files that one process runs, and why: they share a fixture which is slow to start, or take as long as test_soak.py.
 TOGETHER = {
+    "test_conformance.py": "beside the soak run",
+    "test_faults.py": "beside the soak run",
     "test_asyncapi_parser.py": "packages of npm",
     "test_interleave.py": "wsload",
     "test_hostile_messages.py": "rabbit",
@@ -176,6 +254,12 @@ def pytest_report_header() -> str:
     return f"pywsapp: {describe()}, {len(compiled())} extension modules"
 
 
+def is_for_one_build(path: Path) -> bool:
+    """Return whether the tests of a file run on one build only."""
+    both = ONE_BUILD.get(path.parent.name)
+    return path.name in ONE_BUILD_FILES or (both is not None and path.name not in both)
+
+
 def is_in_part(path: Path, config: pytest.Config) -> bool:
     """Return whether the tests of a file belong to the part that `--part` selects."""
     part = config.getoption("part")
@@ -183,9 +267,12 @@ def is_in_part(path: Path, config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import the files of the other part, which takes seconds; files in the command line are imported anyway."""
-    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if is_test and not is_in_part(collection_path, config) else None
+    """Do not import files without a selected test; a file in the command line is imported anyway."""
+    if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
+        return None
+    both_builds = config.getoption("markexpr") == "not one_build"
+    is_left_out = both_builds and (collection_path.name in ONCE or is_for_one_build(collection_path))
+    return True if is_left_out or not is_in_part(collection_path, config) else None
 
 
 @pytest.hookimpl(tryfirst=True)  # -m selects by marks after this
@@ -197,6 +284,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.name in ONCE or ONCE_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker("once")
+        if item.get_closest_marker("once") is not None or is_for_one_build(item.path):
+            item.add_marker("one_build")
         if item.path.name in ALONE:
             item.add_marker("alone")
     items.sort(key=lambda item: item.path.parent.name not in FIRST)
@@ -237,6 +326,13 @@ def _no_warnings_of_the_watchdog(request: pytest.FixtureRequest) -> Iterator[Non
     logger.addFilter(is_other)
     yield
     logger.removeFilter(is_other)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    """A Redis for the tests of one file."""
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture(params=BACKENDS)

@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {
         "pywsapp._addresses",
         "pywsapp._alarm",
+        "pywsapp._clocks",
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._extras",
@@ -56,11 +57,11 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._process"},
+    {"pywsapp._connecting", "pywsapp._process"},
     {"pywsapp._schema", "pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp"},
-    {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli"},
+    {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli", "pywsapp_pytest"},
 ]
 NOT_IN_PROTOCOL = {"anyio", "asyncio", "logging", "socket", "ssl", "time", "trio"}
 ONLY_IN_PROTOCOL = {"h11", "wsproto"}
@@ -68,8 +69,10 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 #: Packages and modules that import a third-party library; they are themselves imported on demand.
 ON_DEMAND = (
     "pywsapp._clients",
+    "pywsapp._connecting.socks",
     "pywsapp._schema",
     "pywsapp._server.development_certificate",
+    "pywsapp.asgi.uvicorn",
     "pywsapp.auth.django",
     "pywsapp.auth.jwks",
     "pywsapp.auth.jwt",
@@ -92,8 +95,9 @@ ON_DEMAND = (
     "pywsapp.sessions.redis",
     "pywsapp.sessions.signed_cookie",
     "pywsapp.sessions.starlette",
+    "pywsapp_pytest",
 )
-MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli")
+MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli", "pywsapp_pytest")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 DOCUMENTED = {"pywsapp.app"}  # most of it is the documentation of the public class, which does not count

@@ -1,4 +1,7 @@
-"""granian with an ASGI application without a framework; it has no permessage-deflate."""
+"""granian with an ASGI application without a framework, or an App of pywsapp (--application).
+
+It has no permessage-deflate.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from granian.constants import Interfaces, Loops
 from granian.log import LogLevels
 
 if __name__ == "__main__":
-    args = arguments(("--loop", ["uvloop", "asyncio"]))
+    args = arguments(("--loop", ["uvloop", "asyncio"]), ("--application", ["asgi", "pywsapp"]))
     Granian(
-        "asgi_app:app",
+        "asgi_app:app" if args.application == "asgi" else "pywsapp_components:app",
         address=HOST,
         port=args.port,
         interface=Interfaces.ASGI,

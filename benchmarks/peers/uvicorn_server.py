@@ -1,18 +1,34 @@
-"""uvicorn with an ASGI application without a framework; --ws selects the protocol, and --loop the event loop."""
+"""uvicorn with an ASGI application without a framework, or with an App of pywsapp.
+
+--ws selects the protocol, --loop the event loop, and --application what runs.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import uvicorn
 from _common import HOST, MAX_MESSAGE, arguments
-from asgi_app import app
 
-args = arguments(("--ws", ["websockets-sansio", "websockets", "wsproto"]), ("--loop", ["uvloop", "asyncio"]), tls=True)
+args = arguments(
+    ("--ws", ["websockets-sansio", "websockets", "wsproto", "pywsapp"]),
+    ("--loop", ["uvloop", "asyncio"]),
+    ("--application", ["asgi", "pywsapp"]),
+    tls=True,
+)
+app: Any
+if args.application == "asgi":
+    from asgi_app import app
+else:
+    from pywsapp_components import make_app
+
+    app = make_app(args.deflate)
 certificate, key = args.tls or (None, None)
 uvicorn.run(
     app,
     host=HOST,
     port=args.port,
-    ws=args.ws,
+    ws="pywsapp.asgi.uvicorn:Protocol" if args.ws == "pywsapp" else args.ws,
     loop=args.loop,
     http="httptools",
     ws_per_message_deflate=args.deflate,

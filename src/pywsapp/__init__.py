@@ -40,6 +40,12 @@ Brokers and publishing
 Client
     connect              opens a connection: async with connect(url) as conn
     ClientConnection     what it gives: a Connection that can also receive
+    reconnecting         connects again after a loss: async for conn in reconnecting(url)
+    Reconnecting         the iterator that it returns
+    LoopConnection       what it gives: a ClientConnection whose loss ends the body of the loop
+    Backoff              how reconnecting waits, and when it gives up
+    connect_sync         the same without an event loop: with connect_sync(url) as conn
+    SyncConnection       what it gives
     run_client           runs a component as the client of a server
 
 Middleware
@@ -78,6 +84,7 @@ Exceptions
     CallError            a call failed: await conn.call(...)
     CallTimeout          a call was not answered in time
     HandshakeError       a server refused this client
+    ProxyError           a proxy did not connect this client to a server
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
     SessionError         a session cannot be saved here
@@ -94,7 +101,17 @@ from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
 from pywsapp.brokers.base import Broker
-from pywsapp.client import ClientConnection, connect, run_client
+from pywsapp.client import (
+    Backoff,
+    ClientConnection,
+    LoopConnection,
+    Reconnecting,
+    SyncConnection,
+    connect,
+    connect_sync,
+    reconnecting,
+    run_client,
+)
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import Accept, EchoServer, MessageComponent, in_thread
 from pywsapp.connection import Application, Connection, broadcast
@@ -109,6 +126,7 @@ from pywsapp.exceptions import (
     InvalidMessage,
     NotAuthorized,
     OutcomeUnknown,
+    ProxyError,
     PywsappError,
     Refuse,
     SessionEnded,
@@ -141,6 +159,7 @@ __all__ = (
     "App",
     "Application",
     "AsyncPublisher",
+    "Backoff",
     "Broker",
     "BrokerUnavailable",
     "CallError",
@@ -161,6 +180,7 @@ __all__ = (
     "InvalidMessage",
     "IpBlackList",
     "IpFilter",
+    "LoopConnection",
     "MessageComponent",
     "NotAuthorized",
     "Options",
@@ -169,11 +189,13 @@ __all__ = (
     "PreparedMessage",
     "PresenceDiff",
     "Present",
+    "ProxyError",
     "Publication",
     "Publisher",
     "PywsappError",
     "QueryParams",
     "RateLimit",
+    "Reconnecting",
     "Recovery",
     "Refuse",
     "Request",
@@ -188,6 +210,7 @@ __all__ = (
     "SlowConsumer",
     "StaticFolder",
     "Stats",
+    "SyncConnection",
     "Tls",
     "TooMany",
     "Topic",
@@ -198,8 +221,10 @@ __all__ = (
     "__version__",
     "broadcast",
     "connect",
+    "connect_sync",
     "in_thread",
     "on",
+    "reconnecting",
     "rpc",
     "run_client",
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -17,6 +20,25 @@ def on_asyncio() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:
         return False
+
+
+@contextmanager
+def known_to_anyio() -> Iterator[None]:
+    """Have anyio recognise asyncio in the callbacks of transports too, which are made during the block.
+
+    anyio asks sniffio which library runs, if sniffio is installed, as it is with trio. sniffio reads a context
+    variable, which `anyio.run` sets and `asyncio.run` does not. Otherwise it looks at the current task, and a callback
+    has none.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None or not on_asyncio() or sniffio.current_async_library_cvar.get() is not None:
+        yield
+        return
+    token = sniffio.current_async_library_cvar.set("asyncio")
+    try:
+        yield
+    finally:
+        sniffio.current_async_library_cvar.reset(token)
 
 
 def check_no_loop() -> None:

@@ -1,36 +1,67 @@
-"""The client role: `connect` opens a connection to receive from, `run_client` runs a component on one."""
+"""The client role: `connect` opens a connection to receive from, `reconnecting` opens one after the other.
+
+`run_client` runs a component on a connection.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import inspect
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
-import anyio.lowlevel
+from typing_extensions import TypedDict, Unpack
 
-from pywsapp._alarm import alarm_type
+from pywsapp._connecting.arguments import ConnectArguments, FilePath, check_arguments, header_fields
+from pywsapp._connecting.backoff import Backoff
+from pywsapp._connecting.dialing import Dialing
+from pywsapp._connecting.inbox import ClientConnection, Inbox, LoopConnection
+from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
+from pywsapp._connecting.sync import SyncConnection
 from pywsapp._hooks import check_component, make_component
 from pywsapp._messages.choosing import checked_codecs, maker_for
-from pywsapp._server.client_http_connection import ClientHttpConnection, ConnectArguments, check_arguments
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, ConnectionClosed, HeaderItems
+from pywsapp.exceptions import ConfigurationError, HeaderItems
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
-    from pywsapp._alarm import Alarm
     from pywsapp.codecs.base import Codec
     from pywsapp.component import ComponentFactory
 
-#: Iteration ends without an exception at these close codes.
-_NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
+__all__ = [
+    "Backoff",
+    "ClientConnection",
+    "ConnectKeywords",
+    "LoopConnection",
+    "Reconnecting",
+    "SyncConnection",
+    "connect",
+    "connect_sync",
+    "reconnecting",
+    "run_client",
+]
+
+
+class ConnectKeywords(TypedDict, total=False):
+    """The keyword arguments of `connect`, for type hints; `headers` is not among them."""
+
+    options: Options | None
+    subprotocols: Sequence[str]
+    cookies: Mapping[str, str] | None
+    origin: str | None
+    tls: ssl.SSLContext | None
+    ca_file: FilePath | None
+    server_hostname: str | None
+    unix_path: FilePath | None
+    proxy: str | bool | None
+    proxy_tls: ssl.SSLContext | None
+    max_redirects: int
 
 
 # -- a live connection -------------------------------------------------------------------------------------------------
@@ -42,9 +73,15 @@ def connect(
     options: Options | None = None,
     subprotocols: Sequence[str] = (),
     headers: HeaderItems = (),
+    cookies: Mapping[str, str] | None = None,
     origin: str | None = None,
     tls: ssl.SSLContext | None = None,
-    unix_path: str | os.PathLike[str] | None = None,
+    ca_file: FilePath | None = None,
+    server_hostname: str | None = None,
+    unix_path: FilePath | None = None,
+    proxy: str | bool | None = None,
+    proxy_tls: ssl.SSLContext | None = None,
+    max_redirects: int = 0,
 ) -> ConnectContext:
     """Connect to a WebSocket server: `async with connect(url) as conn:` gives a `ClientConnection`.
 
@@ -58,151 +95,45 @@ def connect(
         url: "ws://..." or "wss://...".
         options: limits and timings; `handshake_timeout` also bounds connecting.
         subprotocols: the subprotocols to offer, the preferred one first.
-        headers: further header fields of the request, for example cookies or an Authorization field.
+        headers: further header fields of the request, for example an Authorization field.
+        cookies: names and values for the Cookie field.
         origin: the Origin field.
         tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
+        ca_file: a PEM file with the authorities to trust in place of the system's; without `tls` only.
+        server_hostname: the name that the certificate must have; by default the host of the URL.
         unix_path: the server's Unix socket; the URL then names only the host and the path.
+        proxy: "http://user:password@host:port" or the same with https, socks4, socks4a, socks5 or socks5h; the SOCKS
+            ones need the extra `proxy`. True uses the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+        proxy_tls: the context for TLS with an https proxy, in place of the default one.
+        max_redirects: how many redirects to follow. A redirect from wss to ws is never followed, and another origin
+            gets neither `headers` nor `cookies`.
 
     Raises:
         ConfigurationError: the URL or an argument is invalid. `connect` itself raises this.
         HandshakeError: on entering, the server refused the handshake, answered it wrongly, or not in time.
-        OSError: on entering, the server cannot be reached; a TimeoutError if that took too long.
+        OSError: on entering, the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
     """
     if surplus or not isinstance(url, str):
         raise ConfigurationError(
             "connect() has one positional argument, the URL: `async with connect(url) as conn:`. "
             "To run a component, write `await run_client(component, url)`"
         )
-    return ConnectContext(check_arguments(url, options, subprotocols, headers, origin, tls, unix_path))
-
-
-class ClientConnection(Connection):
-    """A connection that this side opened, and receives from; `connect` creates it.
-
-    It has everything that a `Connection` has. Messages wait in a queue until `receive` or `async for` takes them. When
-    `Options.max_queue` messages wait, reading from the socket stops, and TCP slows the server down. Pings and pongs are
-    not read either then, so a program that is busy for longer than the server's ping timeout must go on receiving.
-
-    One task receives at a time; any number of tasks can send.
-    """
-
-    __slots__ = ("_inbox",)
-
-    def __init__(self, inbox: Inbox, *args: Any) -> None:
-        super().__init__(*args)
-        self._inbox = inbox
-
-    async def receive(self) -> str | bytes:
-        """Wait for the next message and return it: a `str` for text, `bytes` for binary.
-
-        Cancelling a waiting `receive` loses no message. Messages that arrived before the end are returned first.
-
-        Raises:
-            ConnectionClosed: the connection has ended, and no message is left.
-            ConfigurationError: another task is waiting in `receive` or `async for`.
-        """
-        return await self._inbox.take(self)
-
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """Iterate over the messages; the iteration ends when the connection ends with code 1000 or 1001.
-
-        Raises:
-            ConnectionClosed: the connection has ended with another code.
-        """
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        try:
-            return await self._inbox.take(self)
-        except ConnectionClosed as exc:
-            if exc.code in _NORMAL_ENDS:
-                raise StopAsyncIteration from None
-            raise
-
-
-class Inbox(MessageComponent):
-    """The component of a `ClientConnection`: it queues the messages that `receive` takes.
-
-    While the queue is full, `on_message` waits. The lifecycle then stops reading, as for any handler that is busy, when
-    one more message has arrived: so its own queue has a limit of 1.
-
-    Args:
-        limit: the number of messages after which `on_message` waits.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._messages: deque[str | bytes] = deque()
-        self._limit = limit
-        self._make_alarm = alarm_type()
-        self._arrival: Alarm | None = None  # a task waits for a message
-        self._space: anyio.Event | None = None  # on_message waits for space in the queue
-        self._receiving = False
-        self._discarding = False
-        self._ended = False
-
-    def on_message(self, conn: Connection, message: str | bytes) -> Any:
-        if self._discarding:
-            return None
-        self._messages.append(message)
-        if self._arrival is not None:
-            self._arrival.set()
-        return self._wait_for_space() if len(self._messages) >= self._limit else None
-
-    def on_close(self, conn: Connection) -> None:
-        self._ended = True
-        if self._arrival is not None:
-            self._arrival.set()
-
-    async def _wait_for_space(self) -> None:
-        while len(self._messages) >= self._limit:
-            self._space = anyio.Event()
-            await self._space.wait()
-
-    async def take(self, conn: Connection) -> str | bytes:
-        """Wait for the oldest message and remove it from the queue.
-
-        Raises:
-            ConnectionClosed: the connection has ended, and no message is left.
-            ConfigurationError: another task is waiting.
-        """
-        if self._receiving:
-            raise ConfigurationError(
-                "two tasks receive from one connection at the same time; let one task receive and pass messages on"
-            )
-        self._receiving = True
-        try:
-            while not self._messages:
-                if self._ended:
-                    await anyio.lowlevel.checkpoint()  # a loop that ignores the exception must not block other tasks
-                    raise _closed(conn)
-                self._arrival = self._make_alarm()
-                await self._arrival.wait()
-        finally:
-            self._arrival = None
-            self._receiving = False
-        # Nothing is awaited from here on, or a cancellation would lose the message. Without waiting, a task can take no
-        # more than the queue holds: it is filled only when the event loop runs.
-        message = self._messages.popleft()
-        if len(self._messages) <= self._limit // 2:
-            self._resume()
-        return message
-
-    def discard(self) -> None:
-        """Drop the messages that wait, and all later ones."""
-        self._discarding = True
-        self._messages.clear()
-        self._resume()
-
-    def _resume(self) -> None:
-        if self._space is not None:
-            self._space.set()
-            self._space = None
-
-
-def _closed(conn: Connection) -> ConnectionClosed:
-    code, reason = conn.close_code, conn.close_reason
-    return ConnectionClosed(
-        f"the connection ended with code {code}" + (f" ({reason})" if reason else ""), code=code, reason=reason
+    return ConnectContext(
+        check_arguments(
+            url,
+            options=options,
+            subprotocols=subprotocols,
+            headers=headers,
+            cookies=cookies,
+            origin=origin,
+            tls=tls,
+            ca_file=ca_file,
+            server_hostname=server_hostname,
+            unix_path=unix_path,
+            proxy=proxy,
+            proxy_tls=proxy_tls,
+            max_redirects=max_redirects,
+        )
     )
 
 
@@ -237,8 +168,8 @@ class ConnectContext:
 
         def __aiter__(self) -> NoReturn:
             raise ConfigurationError(
-                "connect() opens one connection and does not reconnect; write `async with connect(url) as conn:`, "
-                "and inside it `async for message in conn:`"
+                "connect() opens one connection and does not reconnect: write `async with connect(url) as conn:`, "
+                "and inside it `async for message in conn:`; or write `async for conn in reconnecting(url):`"
             )
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -258,7 +189,7 @@ async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection
     options = arguments.options
     inbox = Inbox(options.max_queue)
     arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
-    http = ClientHttpConnection(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
+    http = Dialing(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
     failure: BaseException | None = None
 
     async def run() -> None:
@@ -297,6 +228,95 @@ async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection
             failure = None  # its traceback refers to this frame
 
 
+# -- one connection after the other ------------------------------------------------------------------------------------
+
+
+def reconnecting(
+    url: str,
+    *,
+    headers: HeaderItems | Callable[[], HeaderItems | Awaitable[HeaderItems]] = (),
+    backoff: Backoff | None = None,
+    **arguments: Unpack[ConnectKeywords],
+) -> Reconnecting:
+    """Connect again and again: `async for conn in reconnecting(url):` gives an open connection in each pass.
+
+    In the body, `async for message in conn` ends when the connection has ended. When the body ends then, the loop waits
+    and connects again, or it ends, as the close code says (`pywsapp.close_codes.come_back`): it ends without an
+    exception after code 1000, and raises ConnectionClosed after other codes that are final. After code 4401 it connects
+    with new credentials, which only a function as `headers` can bring. If the body ends while the connection is open,
+    the connection is closed with 1000, and the loop connects again too; write `break` to end it.
+
+    An attempt that fails is repeated too: a server that cannot be reached, or that answers with status 408, 425, 429 or
+    5xx. A Retry-After field is obeyed. Other answers, and a certificate that is not valid, end the loop. Status 401
+    ends it if `headers` is no function, or if the next headers are refused too.
+
+    `break` and an exception of the body close the connection with code 1000, which goes on in the background;
+    `async with contextlib.aclosing(reconnecting(url)) as connections:` waits for it. Works on asyncio, uvloop and trio.
+
+    Args:
+        url: "ws://..." or "wss://...".
+        headers: further header fields of the request, or a function that returns those of each attempt. The function
+            can be async. An OSError of it counts as a failed attempt; other exceptions of it leave the loop.
+        backoff: the pauses between attempts, and when to give up.
+        arguments: the other keyword arguments of `connect`.
+
+    Returns:
+        an asynchronous iterator of `LoopConnection`.
+
+    Raises:
+        ConfigurationError: the URL or an argument is invalid. `reconnecting` itself raises this.
+        HandshakeError: in the loop, the server refused the handshake in a way that a repetition does not change.
+        OSError: in the loop, the server cannot be reached, and a limit of `Backoff` is exceeded.
+        ConnectionClosed: in the loop, a connection has ended with a code after which no client comes back.
+    """
+    backoff = Backoff() if backoff is None else backoff
+    if not isinstance(backoff, Backoff):
+        raise ConfigurationError(f"backoff must be a Backoff, not {backoff!r}")
+    if not callable(headers):
+        return Reconnecting(check_arguments(url, headers=headers, **arguments), None, backoff, Clock())
+    checked = check_arguments(url, **arguments)
+    make_fields = _fields_maker(headers, arguments.get("cookies"), arguments.get("origin"))
+    return Reconnecting(checked, make_fields, backoff, Clock())
+
+
+def _fields_maker(
+    make_headers: Callable[[], HeaderItems | Awaitable[HeaderItems]],
+    cookies: Mapping[str, str] | None,
+    origin: str | None,
+) -> MakeFields:
+    async def make_fields() -> tuple[tuple[str, str], ...]:
+        made: Any = make_headers()
+        return header_fields(await made if inspect.isawaitable(made) else made, cookies, origin)
+
+    return make_fields
+
+
+# -- without an event loop ---------------------------------------------------------------------------------------------
+
+
+def connect_sync(url: str, *, headers: HeaderItems = (), **arguments: Unpack[ConnectKeywords]) -> SyncConnection:
+    """Connect to a WebSocket server from a program without an event loop: a script, the REPL, a thread.
+
+    `with connect_sync(url) as conn:` closes the connection at the end of the block, as `connect` does. Without `with`,
+    call `conn.close()`. It blocks while it connects, so do not call it in a task of an event loop: `connect` is for
+    that. An event loop in a thread of its own serves the connection, and answers pings while your program is busy.
+
+    Args:
+        url: "ws://..." or "wss://...".
+        headers: further header fields of the request.
+        arguments: the other keyword arguments of `connect`.
+
+    Returns:
+        an open connection.
+
+    Raises:
+        ConfigurationError: the URL or an argument is invalid.
+        HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
+        OSError: the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
+    """
+    return SyncConnection(check_arguments(url, headers=headers, **arguments))
+
+
 # -- a component -------------------------------------------------------------------------------------------------------
 
 
@@ -304,13 +324,9 @@ async def run_client(
     component: MessageComponent | ComponentFactory,
     url: str,
     *,
-    options: Options | None = None,
-    subprotocols: Sequence[str] = (),
     headers: HeaderItems = (),
-    origin: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    unix_path: str | os.PathLike[str] | None = None,
     codec: Codec | None = None,
+    **arguments: Unpack[ConnectKeywords],
 ) -> Connection:
     """Connect to a WebSocket server and run a component on the connection until it ends.
 
@@ -320,13 +336,9 @@ async def run_client(
     Args:
         component: the component, or a class or function that makes it.
         url: "ws://..." or "wss://...".
-        options: limits and timings; `handshake_timeout` also bounds connecting.
-        subprotocols: the subprotocols to offer, the preferred one first.
-        headers: further header fields of the request, for example cookies or an Authorization field.
-        origin: the Origin field.
-        tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
-        unix_path: the server's Unix socket; the URL then names only the host and the path.
+        headers: further header fields of the request.
         codec: the codec of the connection, as for `App.route`; JSON by default, if the component has typed messages.
+        arguments: the other keyword arguments of `connect`.
 
     Returns:
         The connection after its end, with `close_code`, `close_reason` and `was_clean`.
@@ -339,9 +351,9 @@ async def run_client(
     if isinstance(component, str):
         raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
-    arguments = check_arguments(url, options, subprotocols, headers, origin, tls, unix_path)
-    make_connection = maker_for(component, checked_codecs(codec), None, arguments.options)
-    http = ClientHttpConnection(component, arguments, make_connection)
+    checked = check_arguments(url, headers=headers, **arguments)
+    make_connection = maker_for(component, checked_codecs(codec), None, checked.options)
+    http = Dialing(component, checked, make_connection)
     await http.run()
     assert http.conn is not None
     return http.conn

@@ -5,6 +5,7 @@ PywsappError
  +-- Refuse                raised in `on_handshake` or `on_request`: answer the request with an error status
  |    +-- InvalidCredentials   the credentials of a client are not valid: status 401, or close code 4401
  +-- HandshakeError        client role: the server did not accept the handshake
+ +-- ProxyError            client role: the proxy cannot be used (also an OSError)
  +-- ConnectionClosed      the connection closed before the awaited event happened
  +-- TopicError            a client asked for a topic that it cannot have (also a ValueError)
  |    +-- NotAuthorized        `authorize` does not allow it
@@ -22,6 +23,10 @@ PywsappError
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pywsapp.http import Headers
 
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -84,6 +89,26 @@ class HandshakeError(PywsappError):
 
     Attributes:
         status: the HTTP status of the response, or None if there was no valid response.
+        headers: the header fields of the response; None without a valid response.
+        body: the first bytes of the response's content, 1024 at most.
+    """
+
+    def __init__(
+        self, reason: str, status: int | None = None, *, headers: Headers | None = None, body: bytes = b""
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class ProxyError(PywsappError, OSError):
+    """Client role: the proxy cannot be used: it cannot be reached, refused, or answered wrongly.
+
+    It is an OSError, like a server that cannot be reached. The text never contains the credentials for the proxy.
+
+    Attributes:
+        status: the HTTP status of the proxy's answer, or None if there was none.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:

@@ -90,9 +90,20 @@ async def test_failing_shutdown_is_logged_and_the_next_one_is_called(caplog: pyt
 
 async def test_shutdown_hook_that_hangs_is_cancelled() -> None:
     app = App("*", 0, options=Options(drain_timeout=0.1))
-    app.on_shutdown(anyio.sleep_forever)
+    calls: list[str] = []
+
+    @app.on_shutdown
+    async def hang() -> None:
+        calls.append("begins")
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            calls.append("is cancelled")
+            raise
+
     async with running(app):
         pass
+    assert calls == ["begins", "is cancelled"]
 
 
 async def test_task_of_a_shutdown_hook_is_refused() -> None:

@@ -153,10 +153,15 @@ async def test_one_app_may_be_mounted_twice_on_the_same_app() -> None:
 
 async def test_stop_of_a_mounted_app_stops_the_other_app() -> None:
     outer, inner = App("*", 0), App()
+    calls: list[str] = []
+    outer.on_shutdown(lambda: calls.append("outer shutdown"))
     outer.mount("/inner", inner)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(outer.serve)
-        inner.stop()
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(outer.serve)
+            assert calls == []
+            inner.stop()
+    assert calls == ["outer shutdown"]
 
 
 @pytest.mark.parametrize(

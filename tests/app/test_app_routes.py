@@ -10,9 +10,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from support.app_client import Greeter, greeting, response_to, status
-from support.serving import TEXT, frame
 from support.waiting import until_blocked
-from support.wire import get, peer_of, running
+from support.wire import peer_of, running
 
 from pywsapp import (
     App,
@@ -23,6 +22,7 @@ from pywsapp import (
     Request,
     Response,
 )
+from pywsapp.testing import TestClient
 
 pytestmark = pytest.mark.anyio
 
@@ -57,18 +57,23 @@ async def test_routes_of_every_kind(tmp_path: Path) -> None:
     assert isinstance(shared, Greeter)
     assert Decorated().name == "decorated"
     assert page(Request()) == "page"
-    async with running(app):
-        assert await greeting(app, "/shared") == "shared"
-        assert await greeting(app, "/rooms/lobby/7") == "rooms name='lobby' number=7"
-        assert await greeting(app, "/fresh") == "default"
-        assert await greeting(app, "/decorated") == "decorated"
-        assert await greeting(app, "/inner/ws") == "inner"
-        assert (await response_to(app, get("/page"))).body == b"page"
-        assert (await response_to(app, get("/items/7?q=x"))).body == b'{"number":7,"q":"x"}'
-        assert (await response_to(app, get("/teapot"))).status == 418
-        assert (await response_to(app, get("/files/app.js"))).body == b"1"
-        assert (await response_to(app, get("/inner/"))).body == b"inner page"
-        assert (await response_to(app, get("/nothing"))).status == 404
+    greetings = {
+        "/shared": "shared",
+        "/rooms/lobby/7": "rooms name='lobby' number=7",
+        "/fresh": "default",
+        "/decorated": "decorated",
+        "/inner/ws": "inner",
+    }
+    async with TestClient(app) as client:
+        for path, expected in greetings.items():
+            async with client.connect(path) as ws:
+                assert await ws.receive() == expected
+        assert (await client.get("/page")).text == "page"
+        assert (await client.get("/items/7?q=x")).json() == {"number": 7, "q": "x"}
+        assert (await client.get("/teapot")).status == 418
+        assert (await client.get("/files/app.js")).text == "1"
+        assert (await client.get("/inner/")).text == "inner page"
+        assert (await client.get("/nothing")).status == 404
 
 
 async def test_class_gives_every_connection_a_component_of_its_own() -> None:
@@ -82,12 +87,10 @@ async def test_class_gives_every_connection_a_component_of_its_own() -> None:
 
     app = App("*", 0)
     app.route("/", Counts)
-    async with running(app), peer_of(app) as one, peer_of(app) as two:
-        await one.open()
-        await two.open()
-        await one.send(frame(TEXT) + frame(TEXT))
-        await two.send(frame(TEXT))
-        assert [(await peer.frame())[1] for peer in (one, one, two)] == [b"1", b"2", b"1"]
+    async with TestClient(app) as client, client.connect("/") as one, client.connect("/") as two:
+        for ws in one, one, two:
+            ws.send("")
+        assert [await ws.receive() for ws in (one, one, two)] == ["1", "2", "1"]
 
 
 async def test_several_apps_on_one_port_by_host() -> None:
@@ -119,25 +122,18 @@ async def test_origins() -> None:
     app.route("/any", EchoServer(), ["*"])
     app.route("/some", EchoServer(), ["https://page.example"])
     app.route("/page", EchoServer(), ["*"], require_origin=True)
-    async with running(app):
-        tried = {
-            "same, same": await status(app, "/same", host="here.example", origin="http://here.example"),
-            "same, other": await status(app, "/same", host="here.example", origin="http://there.example"),
-            "same, none": await status(app, "/same"),
-            "any": await status(app, "/any", origin="http://there.example"),
-            "some, it": await status(app, "/some", origin="https://page.example"),
-            "some, other": await status(app, "/some", origin="https://other.example"),
-            "page, none": await status(app, "/page"),
-        }
-    assert tried == {
-        "same, same": 101,
-        "same, other": 403,
-        "same, none": 101,
-        "any": 101,
-        "some, it": 101,
-        "some, other": 403,
-        "page, none": 403,
+    accepted = {
+        "/same": ["http://here.example", None],
+        "/any": ["http://there.example"],
+        "/some": ["https://page.example"],
     }
+    refused = {"/same": ["http://there.example"], "/some": ["https://other.example"], "/page": [None]}
+    async with TestClient(app, host="here.example") as client:
+        for path, origin in [(path, origin) for path, origins in accepted.items() for origin in origins]:
+            async with client.connect(path, origin=origin):
+                pass
+        for path, origin in [(path, origin) for path, origins in refused.items() for origin in origins]:
+            await client.assert_refused(path, 403, origin=origin)
 
 
 async def test_subprotocols() -> None:
@@ -149,28 +145,29 @@ async def test_subprotocols() -> None:
     app.route("/route", Two(), subprotocols=["v1", "v2"])
     app.route("/needed", Two(), require_subprotocol=True)
 
-    async def chosen(path: str, **fields: Any) -> str | None:
-        async with peer_of(app) as peer:
-            return (await peer.open(path, **fields)).get("sec-websocket-protocol")
+    async with TestClient(app) as client:
 
-    async with running(app):
-        assert await chosen("/own", sec_websocket_protocol="v1, v2") == "v2", "the server's order"
-        assert await chosen("/route", sec_websocket_protocol="v2, v1") == "v1"
-        assert await chosen("/own", sec_websocket_protocol="v3") is None
+        async def chosen(path: str, *subprotocols: str) -> str | None:
+            async with client.connect(path, subprotocols=subprotocols) as ws:
+                return ws.subprotocol
+
+        assert await chosen("/own", "v1", "v2") == "v2", "the server's order"
+        assert await chosen("/route", "v2", "v1") == "v1"
+        assert await chosen("/own", "v3") is None
         assert await chosen("/own") is None
-        assert await status(app, "/needed") == 426
-        assert await status(app, "/needed", sec_websocket_protocol="v1") == 101
+        await client.assert_refused("/needed", 426)
+        assert await chosen("/needed", "v1") == "v1"
 
 
 async def test_options_of_app_and_route() -> None:
     app = App("*", 0, options=Options(max_message_size=10))
     app.route("/small", EchoServer())
     app.route("/large", EchoServer(), options=Options(max_message_size=100))
-    async with running(app), peer_of(app) as small, peer_of(app) as large:
-        await small.open("/small", trailing=frame(TEXT, b"x" * 50))
-        assert (await small.receive_close())[0] == 1009
-        await large.open("/large", trailing=frame(TEXT, b"x" * 50))
-        assert await large.frame() == (TEXT, b"x" * 50)
+    async with TestClient(app) as client, client.connect("/small") as small, client.connect("/large") as large:
+        small.send("x" * 50)
+        await small.assert_closed(1009)
+        large.send("x" * 50)
+        assert await large.receive() == "x" * 50
 
 
 async def test_health_check_without_a_host() -> None:
@@ -194,15 +191,12 @@ async def test_http_handler_reads_the_body_of_a_post() -> None:
     def page(request: Request) -> str:
         return "page"
 
-    def with_body(method: str, body: bytes) -> bytes:
-        return f"{method} /hook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-    async with running(app):
-        assert (await response_to(app, with_body("POST", b"hello"))).body == b"POST hello"
-        assert (await response_to(app, with_body("PUT", b""))).body == b"PUT "
-        assert (await response_to(app, with_body("POST", b"x" * 11))).status == 413
-        assert (await response_to(app, get("/hook"))).body == b"page"
-        refused = await response_to(app, with_body("DELETE", b""))
+    async with TestClient(app) as client:
+        assert (await client.post("/hook", body="hello")).text == "POST hello"
+        assert (await client.request("PUT", "/hook")).text == "PUT "
+        assert (await client.post("/hook", body="x" * 11)).status == 413
+        assert (await client.get("/hook")).text == "page"
+        refused = await client.request("DELETE", "/hook")
     assert (refused.status, refused.headers["allow"]) == (405, "POST, PUT, GET, HEAD")
 
 

@@ -43,6 +43,7 @@ class Host(NamedTuple):
 
 
 HOSTS = {
+    "uvicorn-pywsapp": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "pywsapp.asgi.uvicorn:Protocol"]),
     "uvicorn-websockets": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "websockets"]),
     "uvicorn-sansio": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "websockets-sansio"], lost="1005 ''"),
     "uvicorn-wsproto": Host(["-m", "uvicorn", APP, "--port", "PORT", "--ws", "wsproto"], lost="1005 ''"),
@@ -82,12 +83,13 @@ async def end_of(conn: Any) -> ConnectionClosed:
 
 
 async def test_messages_and_requests(reachable: Any) -> None:
-    _, port, _ = reachable
+    _, port, program = reachable
     async with chat(port, "/told", subprotocols=["chat"]) as conn:
         assert conn.subprotocol == "chat"
         assert await exchange(conn, "hällo") == "hällo"
         assert await exchange(conn, bytes(100_000)) == bytes(100_000)
     assert (await ask(port, get("/hello", host=f"127.0.0.1:{port}"))).body == b"hello"
+    assert "this process is one of" not in program.output
 
 
 async def test_how_a_handshake_is_refused(reachable: Any) -> None:

@@ -24,6 +24,7 @@ from support.wire import get
 
 from pywsapp import App, Connection, ConnectionClosed, HandshakeError, MessageComponent, Request, SessionError
 from pywsapp.asgi import site_user
+from pywsapp.auth import SignedUrls
 
 pytestmark = pytest.mark.anyio
 KEY = "0123456789abcdef0123456789abcdef"
@@ -228,6 +229,23 @@ async def test_a_path_below_a_root_path(app: App) -> None:
     settings = {"root_path": "/proxy"} if _on_asyncio() else {}
     async with hosted(site, **settings) as port, chat(port, "/a/ws/who") as conn:
         assert str(await exchange(conn, "?")).startswith("/who ")
+
+
+@pytest.mark.parametrize("framework", ["starlette", "litestar"])
+async def test_a_signed_url_has_the_path_that_the_client_asks_for(framework: str) -> None:
+    urls = SignedUrls(KEY)
+    app = App(authenticate=urls)
+    app.http("/hello", lambda request: f"hello at {request.path}")
+    site: Any = Starlette(routes=[Mount("/ws", app=app)], lifespan=app.lifespan)
+    if framework == "litestar":
+        site = Litestar(
+            [asgi("/ws", is_mount=True, copy_scope=True)(app)], lifespan=[app.lifespan], logging_config=None
+        )
+    async with hosted(site) as port:
+        signed = urls.sign("/ws/hello?a=1", user="ana", seconds=60)
+        assert (await ask(port, get(signed))).body == b"hello at /hello"
+        moved = urls.sign("/hello?a=1", user="ana", seconds=60)
+        assert (await ask(port, get("/ws" + moved))).status == 401
 
 
 async def test_scopes_that_no_request_can_have(app: App, caplog: pytest.LogCaptureFixture) -> None:

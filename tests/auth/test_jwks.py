@@ -58,17 +58,22 @@ async def test_the_keys_are_loaded_once() -> None:
         assert server.paths == ["/keys.json"]
 
 
+def answer_late(server: Any) -> tuple[threading.Event, threading.Event]:
+    """Return an event for the arrival of a request, and one for which the answer waits."""
+    arrived, served, answer = threading.Event(), threading.Event(), server.answer
+
+    def late(handler: Any) -> None:
+        arrived.set()
+        served.wait(GUARD)
+        answer(handler)
+
+    server.answer = late
+    return arrived, served
+
+
 async def test_many_clients_at_the_same_time_cause_one_request() -> None:
-    served, arrived = threading.Event(), threading.Event()
     with key_server(public(rsa_key())) as server:
-        answer = server.answer
-
-        def late(handler: Any) -> None:
-            arrived.set()
-            served.wait(GUARD)
-            answer(handler)
-
-        server.answer = late
+        arrived, served = answer_late(server)
         authenticator = by(Jwks.from_url(server.url))
         results: list[bool] = []
 
@@ -85,16 +90,8 @@ async def test_many_clients_at_the_same_time_cause_one_request() -> None:
 
 
 async def test_a_client_that_leaves_does_not_end_the_attempt_for_others() -> None:
-    served, arrived = threading.Event(), threading.Event()
     with key_server(public(rsa_key())) as server:
-        answer = server.answer
-
-        def late(handler: Any) -> None:
-            arrived.set()
-            served.wait(GUARD)
-            answer(handler)
-
-        server.answer = late
+        arrived, served = answer_late(server)
         authenticator = by(Jwks.from_url(server.url))
         results: list[bool] = []
         first = anyio.CancelScope()

@@ -138,8 +138,12 @@ async def test_other_algorithms_do_not_exist(algorithm: Any, signature: str | No
     valid = token(rsa_key())
     head = encoded({"kid": "a", **({} if algorithm is None else {"alg": algorithm})})
     value = f"{head}.{encoded(claims())}.{valid.rpartition('.')[2] if signature is None else signature}"
-    await refused(authenticator(), value)
-    await refused(JwtAuthenticator({ISSUER: SharedSecret(SECRET)}, audience="chat", clock=lambda: NOW), value)
+    by_secret = JwtAuthenticator({ISSUER: SharedSecret(SECRET)}, audience="chat", clock=lambda: NOW)
+    reason = "malformed" if signature == "" else "algorithm"
+    assert reason in await refused(authenticator(), value)
+    if algorithm == "HS256" and signature != "":
+        reason = "signature"
+    assert reason in await refused(by_secret, value)
 
 
 async def test_a_public_key_is_never_the_secret_of_an_hmac() -> None:
@@ -184,7 +188,8 @@ async def test_a_key_is_used_with_its_own_algorithms_only() -> None:
 @pytest.mark.parametrize("r_and_s", [b"\0" * 64, b"\xff" * 64, b"\0" * 63 + b"\1", b"\0" * 32, b""])
 async def test_zero_signatures_of_curves(r_and_s: bytes) -> None:
     head = token(ec_key(), "ES256").rpartition(".")[0]
-    await refused(authenticator(public(ec_key())), f"{head}.{encoded(r_and_s)}")
+    reason = await refused(authenticator(public(ec_key())), f"{head}.{encoded(r_and_s)}")
+    assert ("signature" if r_and_s else "malformed") in reason
 
 
 @pytest.mark.parametrize(
@@ -207,7 +212,9 @@ async def test_zero_signatures_of_curves(r_and_s: bytes) -> None:
     ],
 )
 async def test_the_name_of_a_key_is_only_compared(kid: Any) -> None:
-    await refused(authenticator(), token(rsa_key(), kid=kid))
+    is_name = isinstance(kid, str) and len(kid) <= 256
+    reason = await refused(authenticator(), token(rsa_key(), kid=kid))
+    assert ("its key is not known" if is_name else "the name of the key of the token is malformed") in reason
 
 
 @pytest.mark.parametrize("field", ["jwk", "jku", "x5u", "x5c"])
@@ -219,7 +226,7 @@ async def test_keys_in_the_token_are_never_used(field: str) -> None:
         "x5u": "http://127.0.0.1:1/",
         "x5c": ["AAAA"],
     }
-    await refused(authenticator(), token(own, **{field: values[field]}))
+    assert "signature" in await refused(authenticator(), token(own, **{field: values[field]}))
     assert (await authenticator().verify(token(rsa_key(), **{field: values[field]}))).user["sub"] == "ana"
 
 

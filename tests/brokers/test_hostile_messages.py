@@ -17,7 +17,7 @@ import anyio.to_thread
 import pytest
 from support.hostile_publishers import send_to_nats, short_text, table, to_nats, to_rabbitmq, to_redis
 from support.outages import NO_PINGS, relay_stats
-from support.services import Nats, Rabbit, Redis, nats_server, redis_server
+from support.services import Nats, Rabbit, Redis, nats_server
 from support.topic_rooms import Rooms, expect, running
 
 from pywsapp.brokers.base import Broker
@@ -92,12 +92,6 @@ def messages() -> list[tuple[bytes, bytes]]:
     for topic, event in RESERVED:
         hostile.append((topic.encode(), encode_envelope(Envelope(topic, None, "friend", event))))
     return [*hostile, (TOPIC.encode(), signed("last"))]
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.services import nats_server, redis_server
 from support.topic_bench import until
 from support.topic_rooms import Rooms, expect, running, take
 
@@ -14,17 +12,6 @@ from pywsapp.brokers.envelope import decode_envelope
 from pywsapp.brokers.urls import broker_for
 
 pytestmark = pytest.mark.anyio
-
-SERVICES: dict[str, Callable[[], Any]] = {"redis": redis_server, "nats": nats_server}
-
-
-@pytest.fixture(scope="module", params=["redis", "rabbitmq", "nats"])
-def service(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "rabbitmq":
-        yield request.getfixturevalue("rabbit")
-        return
-    with SERVICES[request.param]() as running_service:
-        yield running_service
 
 
 @pytest.mark.parametrize("history", [False, True], ids=["plain", "kept"])

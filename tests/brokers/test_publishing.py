@@ -5,29 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from support.services import nats_server, redis_server
 from support.serving import Client, serving
 
 from pywsapp import App, AsyncPublisher, BrokerUnavailable, Connection, MessageComponent, Options, Publisher
 
 KEY = "a secret for the test"
-SERVICES: dict[str, Callable[[], Any]] = {"redis": redis_server, "nats": nats_server}
-
-
-@pytest.fixture(scope="module", params=["redis", "rabbitmq", "nats"])
-def service(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "rabbitmq":
-        yield request.getfixturevalue("rabbit")
-        return
-    with SERVICES[request.param]() as running:
-        yield running
 
 
 class News(MessageComponent):

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def cluster() -> Iterator[list[Redis]]:
     with redis_cluster() as servers:
         yield servers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 
 import anyio
 import anyio.lowlevel
@@ -23,12 +22,6 @@ from pywsapp.exceptions import TopicError
 from pywsapp.testing.broker import peers, unique_topic
 from pywsapp.topics.history.memory_store import REMEMBERED, MemoryHistory
 from pywsapp.topics.names import RESERVED, check_name
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 def keys(topic: str) -> tuple[str, str]:

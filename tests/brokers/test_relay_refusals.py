@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from redis.crc import key_slot
-from support.services import Redis, nats_server, redis_cluster, redis_server
+from support.services import Redis, nats_server, redis_cluster
 from support.topic_bench import Inbox, failure_of, kept, relaying, taken, until
 
 from pywsapp.brokers import relay as relay_module
@@ -23,12 +23,6 @@ from pywsapp.testing.broker import Peer, peers, unique_topic
 from pywsapp.topics.names import TopicPattern
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def package() -> set[str]:
     """Return the files of the package in this checkout, without extension modules."""
     files = {path for path in (ROOT / "src" / "pywsapp").rglob("*") if path.is_file()}
     kept = {path for path in files if "__pycache__" not in path.parts and path.suffix not in (".so", ".pyd")}
-    return {path.relative_to(ROOT / "src").as_posix() for path in kept}
+    return {path.relative_to(ROOT / "src").as_posix() for path in kept} | {"pywsapp_pytest.py"}
 
 
 def names_in_wheel(wheel: Path) -> set[str]:
@@ -178,6 +178,7 @@ def test_wheel_has_exactly_the_package_and_its_extension_modules(wheel: Path, pu
     info = f"pywsapp-{VERSION}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         others = set(archive.namelist()) - names_in_wheel(wheel)
+        assert b"pytest11" in archive.read(f"{info}/entry_points.txt")
     assert others == {
         f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     }

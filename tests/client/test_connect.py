@@ -135,8 +135,10 @@ async def test_closing_ends_the_iteration_of_another_task() -> None:
     async with connected() as conn, anyio.create_task_group() as tasks:
         tasks.start_soon(iterate, conn)
         await until_blocked()
+        assert not ended.is_set()
         await conn.close()
-        await ended.wait()
+        with anyio.fail_after(GUARD):
+            await ended.wait()
 
 
 async def test_receive_after_close_and_after_the_block() -> None:

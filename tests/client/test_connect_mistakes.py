@@ -30,8 +30,8 @@ async def for_statement() -> None:
         (with_statement, f"connect() is asynchronous; {WRITE}"),
         (
             for_statement,
-            f"connect() opens one connection and does not reconnect; {WRITE}, "
-            "and inside it `async for message in conn:`",
+            f"connect() opens one connection and does not reconnect: {WRITE}, "
+            "and inside it `async for message in conn:`; or write `async for conn in reconnecting(url):`",
         ),
     ],
 )

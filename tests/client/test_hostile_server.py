@@ -344,6 +344,66 @@ async def test_an_answer_that_comes_slowly_ends_in_time(piece: bytes) -> None:
             await refused(server, QUICK)
 
 
+# -- the content of an answer ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [b"", b"Content-Length: 999999999999\r\n", b"Transfer-Encoding: chunked\r\n"],
+    ids=["endless", "length", "chunked"],
+)
+async def test_the_content_of_a_refusal_is_bounded(fields: bytes) -> None:
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n" if b"chunked" in fields else b"x" * 65536
+
+    async def flood(stream: SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 503 Busy\r\n" + fields + b"\r\n")
+        await endlessly(stream, piece)
+
+    async with hostile(script=flood, accepts=False) as server:
+        tracemalloc.start()
+        try:
+            error = await refused(server)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (error.status, error.body) == (503, b"x" * 1024)
+    assert peak < 4 * MIB
+
+
+async def test_the_content_of_a_followed_redirect_is_not_read() -> None:
+    async def flood(stream: SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n")
+        await endlessly(stream, bytes(65536))
+
+    async with hostile(script=flood, accepts=False) as server:
+        with pytest.raises(HandshakeError, match="more than 2 redirects"):
+            async with connect(server.url, options=OPTIONS, max_redirects=2):
+                pytest.fail("the block is entered")
+        assert server.connections == 3
+
+
+async def test_redirects_that_come_slowly_end_in_time() -> None:
+    async def redirect(stream: SocketStream) -> None:
+        await anyio.sleep(0.05)
+        await stream.send(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n")
+
+    async with hostile(script=redirect, accepts=False) as server:
+        with pytest.raises((HandshakeError, TimeoutError)):
+            async with connect(server.url, options=QUICK, max_redirects=10_000):
+                pytest.fail("the block is entered")
+
+
+async def test_a_server_that_repeats_the_request_reveals_nothing() -> None:
+    async def repeat(stream: SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 403 no\r\nContent-Length: 900\r\n\r\n" + server.request.ljust(900))
+
+    async with hostile(script=repeat, accepts=False) as server:
+        error = await refused(server)
+    assert b"Bearer secret" in error.body, "the program can look at it"
+    assert "secret" not in str(error)
+    assert "secret" not in repr(error)
+
+
 @pytest.mark.parametrize(
     "url",
     [

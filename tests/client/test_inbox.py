@@ -14,7 +14,7 @@ from support.client_servers import Server, echoing
 from support.serving import Pipe, message_frame
 
 from pywsapp import Connection, ConnectionClosed, Options, connect
-from pywsapp.client import Inbox
+from pywsapp._connecting.inbox import Inbox
 
 pytestmark = pytest.mark.anyio
 

@@ -333,11 +333,31 @@ def shrink(client: Client) -> None:
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
 
 
+class Flood:
+    """Numbered messages of a size, which a client sends as fast as it can; `sent` counts them."""
+
+    def __init__(self, client: Client, count: int, size: int) -> None:
+        self.sent = 0
+        self._client, self._count, self._size = client, count, size
+
+    async def send(self) -> None:
+        for number in range(self._count):
+            await self._client.send(number.to_bytes(4, "big") + bytes(self._size))
+            self.sent += 1
+
+
+async def until_paused(component: Recorder) -> None:
+    """Wait until the first connection is not read any more."""
+    with anyio.fail_after(GUARD):
+        while not lifecycle_of(component.conns[0]).machine.pause_causes:
+            await anyio.lowlevel.checkpoint()
+
+
 @POLICIES
 async def test_the_policy_applies_to_a_slow_peer_and_not_to_others(
     policy: SlowConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = Options(slow_consumer=policy, max_outbox=256 * KIB, ping_interval=None)
+    options = Options(slow_consumer=policy, max_outbox=256 * KIB, ping_interval=None, close_timeout=GUARD)
     component = Publishing()
     count = 200  # 13 MB, more than the kernel's buffers hold
     async with serving(component, options=options) as server, server.client() as slow, server.client() as fast:
@@ -413,20 +433,11 @@ async def test_a_peer_that_floods_an_echo_without_reading_is_slowed_down(
     count, size = 256, 64 * KIB
     async with serving(component) as server, server.client() as client:
         shrink(client)
-        sent = 0
-
-        async def flood() -> None:
-            nonlocal sent
-            for number in range(count):
-                await client.send(number.to_bytes(4, "big") + bytes(size))
-                sent += 1
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(flood)
-            with anyio.fail_after(GUARD):
-                while not lifecycle_of(component.conns[0]).machine.pause_causes:
-                    await anyio.lowlevel.checkpoint()
-            assert sent < count
+            flood = Flood(client, count, size)
+            tasks.start_soon(flood.send)
+            await until_paused(component)
+            assert flood.sent < count
             for number in range(count):
                 assert (await client.receive())[1] == number.to_bytes(4, "big") + bytes(size)
         assert await client.close() == 1000
@@ -487,21 +498,12 @@ async def test_memory_is_bounded_while_a_handler_waits() -> None:
     component = Gate()
     count, size = 256, 64 * KIB
     async with serving(component) as server, server.client() as client:
-        sent = 0
-
-        async def flood() -> None:
-            nonlocal sent
-            for number in range(count):
-                await client.send(number.to_bytes(4, "big") + bytes(size))
-                sent += 1
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(flood)
-            with anyio.fail_after(GUARD):
-                while not lifecycle_of(component.conns[0]).machine.pause_causes:
-                    await anyio.lowlevel.checkpoint()
+            flood = Flood(client, count, size)
+            tasks.start_soon(flood.send)
+            await until_paused(component)
             assert component.names() == ["open", "begun"]
-            assert sent < count
+            assert flood.sent < count
             component.open.set()
             await component.until_called("begun", count)
         numbers = [int.from_bytes(call[1][:4], "big") for call in component.calls if call[0] == "begun"]

@@ -95,13 +95,8 @@ def test_a_closed_connection_is_freed_without_the_garbage_collector() -> None:
             pipe = Pipe(component)
             pipe.send("hello")
             conn: Connection | None = pipe.conn
-            if how == "peer":
-                pipe.write(close_frame())
-            elif how == "lost":
-                pipe.client.transport.abort()
-                pipe.turn()
-            else:
-                getattr(conn, how)()
+            pipe.end(how)
+            if how in ("close", "abort"):
                 pipe.write(close_frame())
             assert conn is not None
             assert sys.getrefcount(conn) <= 5  # by the pipe, the lifecycle, its state machine, this test and the call

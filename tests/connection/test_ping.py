@@ -67,13 +67,8 @@ async def test_a_ping_need_not_be_awaited() -> None:
 async def test_an_awaited_ping_fails_when_the_connection_ends(how: str) -> None:
     pipe = Pipe(Recorder())
     ping = pipe.conn.ping()
-    if how == "peer":
-        pipe.write(close_frame())
-    elif how == "lost":
-        pipe.client.transport.abort()
-        pipe.turn()
-    else:
-        getattr(pipe.conn, how)()
+    pipe.end(how)
+    if how in ("close", "abort"):
         pipe.write(close_frame())
     for awaitable in (ping, pipe.conn.ping()):
         with anyio.fail_after(GUARD), pytest.raises(ConnectionClosed, match="ended before the pong came"):

@@ -111,13 +111,7 @@ def test_changing_a_buffer_does_not_change_the_message() -> None:
 @pytest.mark.parametrize("how", ["close", "abort", "peer", "lost"])
 async def test_sending_after_the_end_does_nothing(how: str) -> None:
     pipe = Pipe(Recorder())
-    if how == "peer":
-        pipe.write(close_frame())
-    elif how == "lost":
-        pipe.client.transport.abort()
-        pipe.turn()
-    else:
-        getattr(pipe.conn, how)()
+    pipe.end(how)
     assert not pipe.conn.is_open
     await pipe.conn.send("late")
     pipe.conn.send("late")

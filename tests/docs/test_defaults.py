@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from pywsapp import App, Options, RateLimit
+from pywsapp import App, Backoff, Options, RateLimit, connect
 from pywsapp._server.pending import MAX_PENDING
 from pywsapp._server.tls import server_context
 from pywsapp.auth import TicketIssuer
@@ -25,15 +25,17 @@ pytestmark = pytest.mark.once
 
 CLASSES: dict[str, Callable[..., Any]] = {
     "App": App.__init__,
+    "Backoff": Backoff,
     "App.route": App.route,
     "Deflate": Deflate,
     "Options": Options,
     "RateLimit": RateLimit.__init__,
     "SessionStore": SessionStore.__init__,
+    "connect": connect,
     "TicketIssuer": TicketIssuer.__init__,
 }
 MIB, KIB = 1024 * 1024, 1024
-SECONDS = ("_timeout", "_interval", "_delay", "seconds", "max_age")
+SECONDS = ("_timeout", "_interval", "_delay", "seconds", "max_age", ".base", ".cap", "_after")
 BYTES = ("_size", "_bytes", "_water", "_outbox")
 #: What the page says in place of a value that stands for something else.
 FACTS: dict[str, dict[Any, str]] = {
@@ -49,6 +51,8 @@ FACTS: dict[str, dict[Any, str]] = {
     "App.tls": {None: "off"},
     "App.broker_key": {None: "off"},
     "App.access_log": {False: "off"},
+    "connect.max_redirects": {0: "none"},
+    "connect.proxy": {None: "none"},
 }
 #: Options that limit nothing by default, and are no matter of security.
 LEFT_OUT = {"cancel_on_disconnect", "drain_delay"}

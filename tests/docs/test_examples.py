@@ -91,6 +91,22 @@ def test_echo_and_client() -> None:
     assert "Traceback" not in gone.stderr
 
 
+def test_listen() -> None:
+    with running("echo.py") as echo:
+        command = [sys.executable, "-u", str(EXAMPLES / "listen.py"), f"ws://{echo.address}/echo", "hello"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listen:
+            assert listen.stdout is not None
+            assert listen.stdout.readline() == "hello\n"
+            listen.send_signal(signal.SIGINT)
+            _, errors = listen.communicate(timeout=20)
+    assert errors == "connected\n"
+    with running("echo.py") as echo:
+        command = [sys.executable, str(EXAMPLES / "listen.py"), f"ws://{echo.address}/nothing"]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert refused.returncode == 1
+    assert "does not want this client: the server answered 404" in refused.stderr
+
+
 def test_chat() -> None:
     with running("chat.py") as chat, chat.open("/chat") as ana, chat.open("/chat") as ben:
         ana.send("hello")

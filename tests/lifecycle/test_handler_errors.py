@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.components import crash, logged_problems, raise_cancelled
-from support.serving import CLOSE, Pipe, Recorder, close_frame, serving
+from support.components import Suspending, crash, logged_problems, raise_cancelled
+from support.serving import CLOSE, Client, Pipe, Recorder, close_frame, serving
 
 from pywsapp.connection import Connection
 
@@ -37,27 +37,23 @@ class Failing(Recorder):
         self.fail_in("on_close", conn)
 
 
-class AsyncFailing(Failing):
-    async def on_open(self, conn: Connection) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_open(conn)
-
-    async def on_message(self, conn: Connection, message: Any) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_message(conn, message)
-
-    async def on_close(self, conn: Connection) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_close(conn)
-
-    async def on_error(self, conn: Connection, exc: Exception) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_error(conn, exc)
+class AsyncFailing(Suspending, Failing):
+    """The same in async handlers."""
 
 
 FAILING = pytest.mark.parametrize("failing", [Failing, AsyncFailing], ids=["def", "async"])
 
 WHERE = pytest.mark.parametrize("where", ["on_open", "on_message", "on_close"])
+
+
+async def end_after_a_failure(client: Client, where: str) -> None:
+    """Receive the close frame with code 1011, or close if the failure is in `on_close`."""
+    if where == "on_close":
+        assert await client.close() == 1000
+    else:
+        assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
+        await client.stream.send(close_frame(1011))
+        await client.read_to_end()
 
 
 @FAILING
@@ -69,12 +65,7 @@ async def test_the_default_on_error_logs_and_closes_the_connection(
     async with serving(component) as server, server.client() as bystander:
         async with server.client(f"/{where}") as client:
             await client.send("1", "2")
-            if where == "on_close":
-                assert await client.close() == 1000
-            else:
-                assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
-                await client.stream.send(close_frame(1011))
-                await client.read_to_end()
+            await end_after_a_failure(client, where)
             await component.until_called("error")
             await component.until_called("close")
         await bystander.send("still served")
@@ -147,12 +138,7 @@ async def test_a_failing_on_error_is_called_once_and_closes_the_connection(
     async with serving(component) as server:
         async with server.client(f"/{where}") as client:
             await client.send("1")
-            if where == "on_close":
-                assert await client.close() == 1000
-            else:
-                assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
-                await client.stream.send(close_frame(1011))
-                await client.read_to_end()
+            await end_after_a_failure(client, where)
             await component.until_called("close")
             await component.until_called("error")
         async with server.client() as client:
@@ -197,12 +183,7 @@ async def test_a_foreign_cancellation_is_logged_and_ends_one_connection(
     async with serving(component) as server, server.client() as bystander:
         async with server.client(f"/{where}") as client:
             await client.send("1")
-            if where == "on_close":
-                assert await client.close() == 1000
-            else:
-                assert await client.receive() == (CLOSE, b"\x03\xf3internal error")
-                await client.stream.send(close_frame(1011))
-                await client.read_to_end()
+            await end_after_a_failure(client, where)
             await component.until_called("close")
         await bystander.send("still served")
         await component.until(lambda: ("message", "still served") in component.calls)

@@ -10,7 +10,15 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.components import AsyncRecorder, NeverEnding, crash, every_kind, logged_problems, raise_cancelled
+from support.components import (
+    AsyncRecorder,
+    NeverEnding,
+    Suspending,
+    crash,
+    every_kind,
+    logged_problems,
+    raise_cancelled,
+)
 from support.serving import (
     CLOSE,
     GUARD,
@@ -57,18 +65,8 @@ class EndingOnRequest(Recorder):
             raise Exit
 
 
-class AsyncEndingOnRequest(EndingOnRequest):
-    async def on_open(self, conn: Connection) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_open(conn)
-
-    async def on_message(self, conn: Connection, message: Any) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_message(conn, message)
-
-    async def on_close(self, conn: Connection) -> None:
-        await anyio.lowlevel.checkpoint()
-        super().on_close(conn)
+class AsyncEndingOnRequest(Suspending, EndingOnRequest):
+    """The same in async handlers."""
 
 
 async def the_peer_closes(server: Serving, client: Client) -> None:

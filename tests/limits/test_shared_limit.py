@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -24,17 +24,12 @@ from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def running_redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
-
-
 @pytest.fixture
-def redis(running_redis: Redis) -> Redis:
-    running_redis.ask("FLUSHALL")
-    running_redis.ask("CONFIG", "RESETSTAT")
-    return running_redis
+def redis(redis: Redis) -> Redis:
+    """Return the Redis of this file, without keys."""
+    redis.ask("FLUSHALL")
+    redis.ask("CONFIG", "RESETSTAT")
+    return redis
 
 
 @asynccontextmanager

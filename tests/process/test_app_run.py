@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from support.program import BlockingClient, Program, every_backend
+from support.program import BlockingClient, Program, both_libraries, every_backend
 from support.serving import CLOSE, GUARD, TEXT, frame
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
@@ -137,14 +137,14 @@ app.run({run})
     assert program.output.endswith("SIGTERM again: ending at once\non_close 1012\nshutdown\n")
 
 
-@every_backend
+@both_libraries
 def test_peer_that_does_not_answer_delays_the_end_for_a_limited_time(run: str) -> None:
     with Program(f"{echo('close_timeout=0.3')}app.run({run})") as program, BlockingClient(program.port):
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
 
 
-@every_backend
+@both_libraries
 def test_handler_that_hangs_delays_the_end_for_a_limited_time(run: str) -> None:
     source = hanging("waiting", "drain_timeout=0.3, on_close_timeout=0.3")
     with Program(f"{source}app.run({run})") as program, BlockingClient(program.port, trailing=frame(TEXT)) as client:
@@ -154,7 +154,7 @@ def test_handler_that_hangs_delays_the_end_for_a_limited_time(run: str) -> None:
     assert "1 connections did not end in time" in program.output
 
 
-@every_backend
+@both_libraries
 def test_a_delayed_drain_is_not_a_handler_that_hangs(run: str) -> None:
     # The delay alone is longer than the time limit without it.
     source = echo("drain_delay=2.6, drain_timeout=0.1, on_close_timeout=0.1, close_timeout=0.1")
@@ -168,7 +168,7 @@ def test_a_delayed_drain_is_not_a_handler_that_hangs(run: str) -> None:
         assert program.end(SOON) == 0
 
 
-@every_backend
+@both_libraries
 def test_a_second_signal_does_not_wait_for_the_delay(run: str) -> None:
     with Program(f"{echo('drain_delay=3600')}app.run({run})") as program:
         assert program.port
@@ -214,7 +214,7 @@ for _ in range(2):
         assert program.end(SOON) == 0
 
 
-@every_backend
+@both_libraries
 def test_in_another_thread_stop_ends_it(run: str) -> None:
     source = f"""{echo()}
 import threading
@@ -247,7 +247,7 @@ def last_line(source: str, status: int = 1) -> str:
 ERROR = "pywsapp.exceptions.ConfigurationError: "
 
 
-@every_backend
+@both_libraries
 def test_address_in_use(run: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -287,7 +287,7 @@ def test_without_uvloop_and_trio_it_runs_on_asyncio() -> None:
         assert program.end(SOON) == 0
 
 
-@every_backend
+@both_libraries
 def test_failing_startup_hook(run: str) -> None:
     source = f"""{echo()}
 @app.on_startup
@@ -298,7 +298,7 @@ app.run({run})
     assert last_line(source) == "LookupError: no database"
 
 
-@every_backend
+@both_libraries
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_startup_hook_that_exits(run: str, kind: str) -> None:
     source = f"""{echo()}
@@ -312,7 +312,7 @@ app.run({run})
     assert program.output == "no database\n"
 
 
-@every_backend
+@both_libraries
 def test_handler_that_exits(run: str) -> None:
     source = f"""{echo()}
 class Exits(MessageComponent):

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.program import BACKENDS, BlockingClient, Program, every_backend
+from support.program import BACKENDS, BlockingClient, Program, both_libraries
 from support.serving import GUARD
 from support.topic_bench import until as waiting_until
 
@@ -56,13 +56,14 @@ def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + GUARD
     while not condition():
         assert time.monotonic() < deadline
+        time.sleep(0.02)  # another process answers
 
 
 def health_port_of(program: Program) -> int:
     return int(program.until(r"health checks on http://127.0.0.1:(\d+)/health")[1])
 
 
-@every_backend
+@both_libraries
 def test_the_supervisor_answers_for_all_workers(run: str) -> None:
     with Program(SOURCE.format(run=run, delay=1)) as program, ExitStack() as opened:
         port, health = program.port, health_port_of(program)

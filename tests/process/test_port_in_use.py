@@ -6,12 +6,12 @@ import socket
 import sys
 
 import pytest
-from support.program import Program, every_backend
+from support.program import Program, both_libraries
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
 
-@every_backend
+@both_libraries
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_traceback_shows_the_program_and_not_the_event_loop(run: str, workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -27,7 +27,7 @@ def test_the_traceback_shows_the_program_and_not_the_event_loop(run: str, worker
     assert len([line for line in lines if line.startswith("  File ")]) == 3  # the program, App.run, Runner.run
 
 
-@every_backend
+@both_libraries
 def test_a_mistake_in_a_startup_hook_keeps_its_traceback(run: str) -> None:
     source = f"""from pywsapp import App
 app = App("*", 0)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 from process.test_run_workers import SOON, WORKER_INFO, Client, one_of_each, worker_info
-from support.program import BlockingClient, Program, every_backend
+from support.program import BlockingClient, Program, both_libraries
 from support.serving import TEXT, frame
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
@@ -57,7 +57,7 @@ class Staying:
             self.clients[number] = Client(self._port)
 
 
-@every_backend
+@both_libraries
 def test_each_client_is_closed_once_and_the_clients_spread_over_all_workers(run: str) -> None:
     with Program(f"{worker_info()}app.run({run}, workers=3)") as program, Staying(program.port, 60) as staying:
         old = {client.pid for client in staying.clients}
@@ -129,7 +129,7 @@ app.run(workers=2)
             client.sock.close()
 
 
-@every_backend
+@both_libraries
 def test_users_of_a_killed_worker_are_gone_at_once(run: str) -> None:
     source = f"""{WORKER_INFO.format(options="")}
 class Room(WorkerInfo):

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from support.program import BlockingClient, Program, every_backend
+from support.program import BlockingClient, Program, both_libraries, every_backend
 from support.serving import CLOSE, GUARD, TEXT, frame
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
@@ -283,7 +283,7 @@ app.run(workers=2)
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
-@every_backend
+@both_libraries
 def test_crashed_worker_is_restarted_and_the_others_continue(run: str) -> None:
     with Program(f"{worker_info()}app.run({run}, workers=3)") as program, one_of_each(program.port, 3) as clients:
         clients[1].sock.sendall(frame(TEXT, b"crash"))
@@ -372,7 +372,7 @@ class Visitors:
                 self.failures.append(exc)
 
 
-@every_backend
+@both_libraries
 def test_sighup_replaces_the_workers_and_no_client_is_refused(run: str) -> None:
     source = f"{worker_info()}app.run({run}, workers=2)"
     with Program(source) as program, one_of_each(program.port, 2) as old:

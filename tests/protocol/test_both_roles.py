@@ -8,33 +8,30 @@ from __future__ import annotations
 import itertools
 import random
 import time
-import tracemalloc
-from collections.abc import Callable
 
 import pytest
 from support.protocol_peer import (
     BINARY,
     CLOSE,
+    COMPRESSED,
     CONTINUATION,
     MASK,
+    MIB,
     PING,
     PONG,
     TEXT,
     deflated,
     dribble,
     frame,
+    memory_of,
     messages,
     parse_frames,
+    websocket,
 )
 
-from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended, PongReceived, Received
 from pywsapp._protocol.websocket import WebSocket
-from pywsapp.options import Deflate, Options
 
-MIB = 1024 * 1024
-RSV1 = 4
-TAKEOVER = DeflateParameters(False, False, 15, 15)
 KINDS = pytest.mark.parametrize("opcode", [TEXT, BINARY])
 
 
@@ -46,8 +43,7 @@ class Role:
         self.mask = None if is_client else MASK
 
     def socket(self, *, deflate: bool = False, **options: object) -> WebSocket:
-        config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
-        return WebSocket(client=self.is_client, options=config, deflate=TAKEOVER if deflate else None)
+        return websocket(is_client=self.is_client, deflate=deflate, **options)
 
     def frame(self, opcode: int, payload: bytes = b"", **fields: object) -> bytes:
         return frame(opcode, payload, mask=self.mask, **fields)  # type: ignore[arg-type]
@@ -67,20 +63,6 @@ def code_of(events: list[Received]) -> int | None:
     assert not ended.by_peer
     assert parse_frames(ended.reply)[-1] == (0x80 | CLOSE, ended.code.to_bytes(2, "big") + ended.reason.encode())
     return ended.code
-
-
-def memory_of(action: Callable[[], object]) -> tuple[int, int]:
-    """Return the bytes that are still allocated after an action, and the most that it allocated."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        result = action()
-        after, peak = tracemalloc.get_traced_memory()
-        del result
-    finally:
-        tracemalloc.stop()
-    return after - before, peak - before
 
 
 # -- lengths -----------------------------------------------------------------------------------------------------------
@@ -176,7 +158,7 @@ def test_rsv1_where_it_has_no_meaning(role: Role, opcode: int, fin: bool, deflat
         return  # there it means compressed
     begun = role.frame(TEXT, b"", fin=False) if opcode == CONTINUATION else b""
     payload = b"\x03\xe8" if opcode == CLOSE else deflated(b"payload")
-    data = begun + role.frame(opcode, payload, rsv=RSV1, fin=fin)
+    data = begun + role.frame(opcode, payload, rsv=COMPRESSED, fin=fin)
     assert code_of(role.socket(deflate=deflate).receive(data)) == 1002
     assert code_of(dribble(role.socket(deflate=deflate), data)) == 1002
 
@@ -188,9 +170,9 @@ def test_the_limit_is_that_of_the_inflated_message(role: Role, opcode: int, shap
     limit = 5000
     message, ws = b"x" * (limit + more), role.socket(deflate=True, max_message_size=limit)
     payload = deflated(message)
-    data = role.frame(opcode, payload, rsv=RSV1)
+    data = role.frame(opcode, payload, rsv=COMPRESSED)
     if shape == "fragments":
-        data = role.frame(opcode, payload[:5], rsv=RSV1, fin=False) + role.frame(CONTINUATION, payload[5:])
+        data = role.frame(opcode, payload[:5], rsv=COMPRESSED, fin=False) + role.frame(CONTINUATION, payload[5:])
     events = dribble(ws, data) if shape == "in pieces" else ws.receive(data)
     if more > 0:
         assert code_of(events) == 1009
@@ -202,7 +184,7 @@ def test_the_limit_is_that_of_the_inflated_message(role: Role, opcode: int, shap
 @pytest.mark.parametrize("limit", [64 * 1024, MIB])
 def test_a_bomb_takes_little_more_than_the_limit(role: Role, cut: int, limit: int) -> None:
     """The buffer of the inflater may not grow by doubling, and may not grow beyond the limit."""
-    data = role.frame(BINARY, deflated(bytes(40 * MIB)), rsv=RSV1)
+    data = role.frame(BINARY, deflated(bytes(40 * MIB)), rsv=COMPRESSED)
     ws = role.socket(deflate=True, max_message_size=limit)
     events: list[Received] = []
 
@@ -263,7 +245,7 @@ def test_the_time_to_put_a_message_together_is_linear(role: Role, shape: str) ->
         data = random.Random(1).randbytes(1000 * count)
         payload = deflated(data) if shape == "compressed fragments" else data
         first, *others = [payload[at : at + 1000] for at in range(0, len(payload), 1000)]
-        stream = role.frame(BINARY, first, fin=False, rsv=RSV1 * (payload is not data))
+        stream = role.frame(BINARY, first, fin=False, rsv=COMPRESSED * (payload is not data))
         stream += b"".join([role.frame(CONTINUATION, part, fin=False) for part in others]) + role.frame(CONTINUATION)
         stream = role.frame(BINARY, data) if shape == "frame" else stream
         began = time.process_time()

@@ -8,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.protocol_peer import MIB, NO_TAKEOVER, TAKEOVER
 from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection
@@ -17,10 +18,7 @@ from pywsapp._protocol.deflate import DeflateParameters, PerMessageDeflate, comp
 from pywsapp.exceptions import ProtocolError
 from pywsapp.options import Deflate
 
-MIB = 1024 * 1024
 TAIL = b"\x00\x00\xff\xff"
-TAKEOVER = DeflateParameters(False, False, 15, 15)
-NO_TAKEOVER = DeflateParameters(True, True, 15, 15)
 HELLO = bytes.fromhex("f248cdc9c90700")
 HELLO_ENDED = bytes.fromhex("f348cdc9c9070000")  # RFC 7692 section 7.2.3.4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.protocol_peer import MIB, TAKEOVER
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
@@ -21,8 +22,6 @@ from pywsapp._protocol.extensions import parse_extensions
 from pywsapp.exceptions import HandshakeError
 from pywsapp.options import Deflate
 
-MIB = 1024 * 1024
-TAKEOVER = DeflateParameters(False, False, 15, 15)
 BITS = st.integers(9, 15)
 CONFIGS = st.builds(
     Deflate,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from support.protocol_peer import BINARY, CONTINUATION, MASK, TEXT, deflated, dribble, frame, parse_frames
+from support.protocol_peer import BINARY, CONTINUATION, MASK, TAKEOVER, TEXT, deflated, dribble, frame, parse_frames
 
-from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import Deflate, Options
 
 RSV1, RSV2, RSV3 = 4, 2, 1
 UNKNOWN = [bits for bits in range(1, 8) if bits & (RSV2 | RSV3)]
-TAKEOVER = DeflateParameters(False, False, 15, 15)
 PAYLOAD = deflated(b"payload")
 
 

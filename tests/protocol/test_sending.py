@@ -6,15 +6,13 @@ import random
 import zlib
 
 import pytest
-from support.protocol_peer import parse_frames
+from support.protocol_peer import TAKEOVER, parse_frames
 
-from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import Deflate, Options, SlowConsumer
 
 TAIL = b"\x00\x00\xff\xff"
-TAKEOVER = DeflateParameters(False, False, 15, 15)
 SIZES = [0, 125, 126, 65535, 65536, 1 << 20]
 
 

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.protocol_peer import (
     BINARY,
+    COMPRESSED,
     CONTINUATION,
+    NO_TAKEOVER,
     PING,
     PONG,
+    TAKEOVER,
     TEXT,
     close_frame,
     deflated,
@@ -31,10 +34,7 @@ from pywsapp._protocol.websocket import MAX_PENDING_PONGS, WebSocket
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Deflate, Options
 
-TAKEOVER = DeflateParameters(False, False, 15, 15)
-NO_TAKEOVER = DeflateParameters(True, True, 15, 15)
 CONFIG = Deflate(threshold=0)
-COMPRESSED = 4  # RSV1
 TAIL = b"\x00\x00\xff\xff"
 
 

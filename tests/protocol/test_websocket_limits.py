@@ -10,34 +10,30 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.protocol_peer import (
     BINARY,
+    COMPRESSED,
     CONTINUATION,
+    MIB,
     PING,
     PONG,
+    TAKEOVER,
     TEXT,
     close_frame,
     deflated,
     dribble,
     frame,
+    memory_of,
     parse_frames,
+    websocket,
 )
 
-from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended, PongReceived, Received, State
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import Deflate, Options
 
-MIB = 1024 * 1024
 N = 300
-TAKEOVER = DeflateParameters(False, False, 15, 15)
-COMPRESSED = 4  # RSV1
 
 TOO_BIG = f"the message is larger than {N} bytes"
 INFLATES = "a message inflates to more than is allowed"
-
-
-def server(*, deflate: bool = False, **options: object) -> WebSocket:
-    config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
-    return WebSocket(client=False, options=config, deflate=TAKEOVER if deflate else None)
 
 
 def refused(events: list[Received], code: int, reason: str) -> None:
@@ -81,7 +77,7 @@ def test_message_size(shape: Shape, cut: int, opcode: int, compressed: bool, mor
     assert len(message) == N + more
     payload = deflated(message) if compressed else message
     data = shape(opcode, payload, COMPRESSED if compressed else 0)
-    ws = server(deflate=True, max_message_size=N, max_frame_size=10 * N)
+    ws = websocket(deflate=True, max_message_size=N, max_frame_size=10 * N)
     for _ in range(2):
         events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
         if more > 0:
@@ -98,12 +94,12 @@ def test_a_compressed_message_at_the_limit_can_be_larger_on_the_wire(level: int,
     sender = WebSocket(client=True, options=Options(deflate=Deflate(threshold=0, level=level)), deflate=TAKEOVER)
     data = sender.encode(message, compress=True)
     assert len(data) - 14 > MIB
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     assert [event for piece in pieces(data, cut) for event in ws.receive(piece)] == [message]
 
 
 def test_a_raised_message_size_is_enough_for_a_large_frame() -> None:
-    ws = server(max_message_size=3 * MIB)
+    ws = websocket(max_message_size=3 * MIB)
     message = b"x" * (3 * MIB)
     assert ws.receive(WebSocket(client=True, options=Options()).encode(message)) == [message]
 
@@ -111,18 +107,18 @@ def test_a_raised_message_size_is_enough_for_a_large_frame() -> None:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [N + 1, MIB, (1 << 63) - 1])
 def test_too_large_a_frame_is_refused_before_its_payload(opcode: int, size: int) -> None:
-    refused(server(max_message_size=N).receive(frame(opcode, length=size)), 1009, TOO_BIG)
-    refused(server(max_message_size=N).receive(frame(opcode, fin=False, length=size)), 1009, TOO_BIG)
+    refused(websocket(max_message_size=N).receive(frame(opcode, length=size)), 1009, TOO_BIG)
+    refused(websocket(max_message_size=N).receive(frame(opcode, fin=False, length=size)), 1009, TOO_BIG)
     begun = frame(opcode, b"x" * 10, fin=False)
-    refused(server(max_message_size=N).receive(begun + frame(CONTINUATION, length=size)), 1009, TOO_BIG)
-    refused(dribble(server(max_message_size=N), begun + frame(CONTINUATION, length=N - 9)), 1009, TOO_BIG)
+    refused(websocket(max_message_size=N).receive(begun + frame(CONTINUATION, length=size)), 1009, TOO_BIG)
+    refused(dribble(websocket(max_message_size=N), begun + frame(CONTINUATION, length=N - 9)), 1009, TOO_BIG)
 
 
 @CUTS
 @pytest.mark.parametrize("begun", [b"", frame(BINARY, b"x", fin=False)])
 @pytest.mark.parametrize("size", [1 << 61, 1 << 62, (1 << 63) - 1])
 def test_everything_after_the_header_of_an_endless_frame_is_payload(size: int, begun: bytes, cut: int) -> None:
-    ws = server(max_message_size=1 << 63)
+    ws = websocket(max_message_size=1 << 63)
     head = frame(CONTINUATION if begun else BINARY, length=size, mask=bytes(4))
     for piece in pieces(begun + head + frame(PING), cut):
         assert ws.receive(piece) == []
@@ -130,7 +126,7 @@ def test_everything_after_the_header_of_an_endless_frame_is_payload(size: int, b
 
 
 def test_an_announced_frame_costs_no_memory() -> None:
-    ws = server(max_message_size=1 << 40)
+    ws = websocket(max_message_size=1 << 40)
     tracemalloc.start()
     try:
         ws.receive(frame(BINARY, b"x", length=1 << 40))
@@ -140,7 +136,7 @@ def test_an_announced_frame_costs_no_memory() -> None:
 
 
 def test_the_size_of_one_message_does_not_count_for_the_next() -> None:
-    ws = server(deflate=True, max_message_size=N)
+    ws = websocket(deflate=True, max_message_size=N)
     one = frame(BINARY, b"x" * (N - 1), fin=False) + frame(CONTINUATION, b"y")
     two = frame(BINARY, deflated(b"z" * N)[:5], fin=False, rsv=COMPRESSED)
     two += frame(CONTINUATION, deflated(b"z" * N)[5:])
@@ -165,18 +161,18 @@ def test_frame_size(compressed: bool, cut: int, more: int) -> None:
     whole = frame(BINARY, payload, rsv=rsv)
     fragments = frame(BINARY, payload, rsv=rsv, fin=False) + frame(CONTINUATION)
     for data in (whole, fragments):
-        ws = server(deflate=True, max_frame_size=limit)
+        ws = websocket(deflate=True, max_frame_size=limit)
         events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
         if more > 0:
             refused(events, 1009, reason)
         else:
             assert events == [message]
     small = frame(BINARY, b"", fin=False) + frame(CONTINUATION, fin=False, length=limit + 1)
-    refused(server(max_frame_size=limit).receive(small), 1009, reason)
+    refused(websocket(max_frame_size=limit).receive(small), 1009, reason)
 
 
 def test_fragments_can_add_up_to_more_than_a_frame() -> None:
-    ws = server(max_frame_size=10)
+    ws = websocket(max_frame_size=10)
     data = frame(TEXT, b"x" * 10, fin=False) + frame(CONTINUATION, b"y" * 10)
     assert ws.receive(data) == ["x" * 10 + "y" * 10]
     assert dribble(ws, data) == ["x" * 10 + "y" * 10]
@@ -196,7 +192,7 @@ def test_number_of_fragments(limit: int, more: int, payload: bytes, cut: int) ->
     data = b"".join(
         [frame(CONTINUATION if at else BINARY, payload, fin=at == count - 1) + frame(PONG) for at in range(count)]
     )
-    ws = server(max_fragments=limit)
+    ws = websocket(max_fragments=limit)
     for _ in range(2):
         events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
         events = [event for event in events if not isinstance(event, PongReceived)]
@@ -214,7 +210,7 @@ TOO_MANY = "too many control frames"
 @pytest.mark.parametrize("opcode", [PING, PONG])
 @CUTS
 def test_control_frames_at_once(opcode: int, cut: int) -> None:
-    ws = server(control_frames_burst=5)
+    ws = websocket(control_frames_burst=5)
     assert sum(isinstance(event, PongReceived) for event in dribble(ws, frame(opcode) * 5)) in (0, 5)
     data = frame(opcode, b"p" * 50)
     events = [event for piece in pieces(data, cut) for event in ws.receive(piece)]
@@ -222,13 +218,13 @@ def test_control_frames_at_once(opcode: int, cut: int) -> None:
 
 
 def test_control_frames_between_fragments_count() -> None:
-    ws = server(control_frames_burst=5)
+    ws = websocket(control_frames_burst=5)
     data = frame(TEXT, b"a", fin=False) + (frame(PING) + frame(CONTINUATION, fin=False)) * 6
     refused(ws.receive(data), 1008, TOO_MANY)
 
 
 def test_the_budget_for_control_frames_refills() -> None:
-    ws = server(control_frames_burst=5, control_frames_per_second=2)
+    ws = websocket(control_frames_burst=5, control_frames_per_second=2)
     assert ws.tick(100.0) is None
     assert ws.receive(frame(PING) * 5) == []
     assert ws.tick(101.0) is None  # refills two
@@ -242,14 +238,14 @@ def test_the_budget_for_control_frames_refills() -> None:
 
 
 def test_close_frames_do_not_count() -> None:
-    ws = server(control_frames_burst=5)
+    ws = websocket(control_frames_burst=5)
     (ended,) = ws.receive(frame(PING) * 5 + close_frame(1000, b"bye"))
     assert isinstance(ended, Ended)
     assert (ended.code, ended.reason, ended.by_peer) == (1000, "bye", True)
 
 
 def test_pongs_for_our_pings_do_not_count() -> None:
-    ws = server(control_frames_burst=5)
+    ws = websocket(control_frames_burst=5)
     for _ in range(50):
         ws.ping(b"are you there")
     assert len(ws.receive(frame(PONG, b"yes") * 50)) == 50
@@ -258,7 +254,7 @@ def test_pongs_for_our_pings_do_not_count() -> None:
 
 
 def test_control_frames_after_our_close_count_as_well() -> None:
-    ws = server(control_frames_burst=5)
+    ws = websocket(control_frames_burst=5)
     ws.close(1000, "")
     assert ws.receive(frame(PING) * 5) == []
     (ended,) = ws.receive(frame(PING))
@@ -283,7 +279,7 @@ STALLED = {
 
 @pytest.mark.parametrize("data", STALLED.values(), ids=STALLED)
 def test_a_message_that_stays_unfinished(data: bytes) -> None:
-    ws = server(deflate=True, message_timeout=30)
+    ws = websocket(deflate=True, message_timeout=30)
     assert ws.tick(0.0) is None
     assert ws.receive(data) == []
     assert ws.tick(100.0) is None  # the first tick that sees it
@@ -297,7 +293,7 @@ def test_a_message_that_stays_unfinished(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"", frame(TEXT, b"abc"), frame(TEXT, fin=False) + frame(CONTINUATION), frame(PING)])
 def test_an_idle_connection_stays(data: bytes) -> None:
-    ws = server(message_timeout=30)
+    ws = websocket(message_timeout=30)
     ws.receive(data)
     for now in range(0, 1000, 10):
         assert ws.tick(float(now)) is None
@@ -306,12 +302,12 @@ def test_an_idle_connection_stays(data: bytes) -> None:
 @pytest.mark.parametrize("finish", [frame(TEXT, b"a" * 100), frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")])
 def test_a_busy_peer_with_an_unfinished_message_at_every_tick(finish: bytes) -> None:
     """Each message is unfinished for a moment only, but every tick sees an unfinished one."""
-    ws = server(message_timeout=30, control_frames_per_second=1000)
+    ws = websocket(message_timeout=30, control_frames_per_second=1000)
     ws.receive(finish[:5])
     for now in range(100):
         assert ws.tick(float(now)) is None
         ws.receive(finish[5:] + frame(PING) + finish[:5])
-    ws = server(message_timeout=30)
+    ws = websocket(message_timeout=30)
     ping = frame(PING, b"slow ping")
     ws.receive(ping[:5])
     for now in range(100):
@@ -320,7 +316,7 @@ def test_a_busy_peer_with_an_unfinished_message_at_every_tick(finish: bytes) -> 
 
 
 def test_control_frames_do_not_prolong_a_message() -> None:
-    ws = server(message_timeout=30)
+    ws = websocket(message_timeout=30)
     ws.receive(frame(TEXT, b"a", fin=False))
     for now in range(30):
         assert ws.tick(float(now)) is None
@@ -331,7 +327,7 @@ def test_control_frames_do_not_prolong_a_message() -> None:
 
 
 def test_a_message_that_we_do_not_read_is_not_the_peers_fault() -> None:
-    ws = server(message_timeout=30)
+    ws = websocket(message_timeout=30)
     ws.receive(frame(TEXT, b"a" * 100)[:50])
     assert ws.tick(0.0) is None
     for now in range(10, 1000, 10):
@@ -342,7 +338,7 @@ def test_a_message_that_we_do_not_read_is_not_the_peers_fault() -> None:
 
 
 def test_a_message_that_we_left_for_later_is_not_the_peers_fault() -> None:
-    ws = server(deflate=True, message_timeout=30)
+    ws = websocket(deflate=True, message_timeout=30)
     first = frame(BINARY, deflated(bytes(1000))[:5], rsv=COMPRESSED, fin=False)
     ws.receive(first)
     assert len(ws.receive(frame(CONTINUATION, deflated(bytes(1000))[5:]) + first + frame(PONG), 1)) == 1
@@ -356,7 +352,7 @@ def test_a_message_that_we_left_for_later_is_not_the_peers_fault() -> None:
 
 
 def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
-    ws = server(message_timeout=30)
+    ws = websocket(message_timeout=30)
     ws.receive(frame(TEXT, b"a", fin=False))
     ws.tick(0.0)
     ws.close(1000, "")
@@ -367,25 +363,11 @@ def test_an_unfinished_message_does_not_end_a_closing_connection() -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory_of(action: Callable[[], object]) -> tuple[int, int]:
-    """Return the bytes that are still allocated after an action, and the most that it allocated."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        result = action()
-        after, peak = tracemalloc.get_traced_memory()
-        del result
-    finally:
-        tracemalloc.stop()
-    return after - before, peak - before
-
-
 @pytest.mark.parametrize(
     "ending", [frame(3), close_frame(), b"\x81\xff" + b"\xff" * 8], ids=["error", "close", "length"]
 )
 def test_nothing_is_kept_after_the_end(ending: bytes) -> None:
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     ws.receive(frame(TEXT, b"a" * 1000, fin=False) + frame(PING, b"p" * 100))
     assert isinstance(ws.receive(ending)[-1], Ended)
     chunk = b"\x82\x7e" * 512 * 1024
@@ -399,7 +381,7 @@ def test_nothing_is_kept_after_the_end(ending: bytes) -> None:
 
 @pytest.mark.parametrize("begun", [b"", frame(TEXT, b"a", fin=False), frame(TEXT, b"a" * 10, length=20)])
 def test_input_after_our_close_is_dropped(begun: bytes) -> None:
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     ws.receive(begun)
     ws.close(1000, "")
     if begun:
@@ -421,7 +403,7 @@ def test_memory_of_a_message_byte_by_byte(opcode: int, shape: str) -> None:
     """A message that arrives byte by byte takes little more memory than its bytes."""
     size = MIB // 32
     data = frame(opcode, b"x" * size, fin=shape == "frame")
-    ws = server()
+    ws = websocket()
 
     def feed() -> None:
         assert dribble(ws, data[:-1]) == []
@@ -434,7 +416,7 @@ def test_memory_of_a_message_byte_by_byte(opcode: int, shape: str) -> None:
 def test_memory_of_a_message_in_many_fragments() -> None:
     size, count = 256, 4000
     data = b"".join([frame(CONTINUATION if at else BINARY, b"x" * size, fin=False) for at in range(count)])
-    ws = server()
+    ws = websocket()
     left, peak = memory_of(lambda: [ws.receive(piece) for piece in pieces(data, 1000)])
     assert left < 1.3 * size * count + 50_000
     assert peak < 2.5 * size * count
@@ -447,7 +429,7 @@ def test_memory_of_a_bomb(cut: int, fragments: bool) -> None:
     data = frame(BINARY, bomb, rsv=COMPRESSED)
     if fragments:
         data = frame(BINARY, bomb[:9], rsv=COMPRESSED, fin=False) + frame(CONTINUATION, bomb[9:])
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     events: list[Received] = []
 
     def feed() -> None:
@@ -475,7 +457,7 @@ def test_memory_of_many_bombs_in_one_read(opcode: int, fragments: bool, cut: int
     """Each message is within the limit; `receive` returns them in several calls."""
     count = 20
     data = small_bombs(opcode, fragments) * count
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     sizes: list[int] = []
 
     def feed() -> None:
@@ -517,7 +499,7 @@ def test_the_time_for_a_message_byte_by_byte_is_linear(shape: str) -> None:
             deflated(bytes(number * number % 251 for number in range(size))) if shape == "compressed" else bytes(size)
         )
         rsv = COMPRESSED if shape == "compressed" else 0
-        dribble(server(deflate=True), frame(BINARY, payload, fin=shape == "frame", rsv=rsv))
+        dribble(websocket(deflate=True), frame(BINARY, payload, fin=shape == "frame", rsv=rsv))
 
     assert grows_linearly(work, 20_000)
 
@@ -529,6 +511,6 @@ def test_the_time_for_a_message_byte_by_byte_is_linear(shape: str) -> None:
 )
 def test_the_time_for_many_frames_in_one_piece_is_linear(unit: bytes) -> None:
     def work(count: int) -> None:
-        assert len(server(control_frames_burst=1 << 30).receive(unit * count)) == count
+        assert len(websocket(control_frames_burst=1 << 30).receive(unit * count)) == count
 
     assert grows_linearly(work, 5_000)

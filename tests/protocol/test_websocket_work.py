@@ -5,19 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.protocol_peer import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, deflated, frame
+from support.protocol_peer import (
+    BINARY,
+    COMPRESSED,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    deflated,
+    frame,
+    websocket,
+)
 
-from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended, Received
-from pywsapp._protocol.websocket import WebSocket
-from pywsapp.options import Deflate, Options
-
-COMPRESSED = 4  # RSV1
-
-
-def server(*, deflate: bool = False, **options: object) -> WebSocket:
-    config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
-    return WebSocket(client=False, options=config, deflate=DeflateParameters(False, False, 15, 15) if deflate else None)
 
 
 @given(
@@ -42,8 +43,8 @@ def test_messages_left_for_later_keep_their_order(
         close_frame(),
     ]
     data = b"".join([kinds_of_frames[kind] for kind in kinds])
-    expected = server(deflate=True).receive(data)
-    ws, events, position = server(deflate=True), list[Received](), 0
+    expected = websocket(deflate=True).receive(data)
+    ws, events, position = websocket(deflate=True), list[Received](), 0
     for cut in [*cuts, len(data)]:
         events += ws.receive(data[position : position + cut], inflate, at_once)
         position += cut
@@ -64,7 +65,7 @@ def comparable(events: list[Received]) -> list[Received]:
 
 @pytest.mark.parametrize("unit", [frame(TEXT, b"x"), frame(TEXT, b"x", fin=False) + frame(CONTINUATION)])
 def test_a_call_returns_as_many_messages_as_asked(unit: bytes) -> None:
-    ws = server()
+    ws = websocket()
     assert ws.receive(unit * 10, messages=4) == ["x"] * 4
     assert ws.has_more
     assert ws.receive(unit, messages=4) == ["x"] * 4  # more bytes can arrive before the next call
@@ -74,7 +75,7 @@ def test_a_call_returns_as_many_messages_as_asked(unit: bytes) -> None:
 
 
 def test_a_call_for_no_message_keeps_the_bytes() -> None:
-    ws = server()
+    ws = websocket()
     assert ws.receive(frame(TEXT, b"x"), messages=0) == []
     assert ws.has_more
     assert ws.receive(b"") == ["x"]
@@ -82,7 +83,7 @@ def test_a_call_for_no_message_keeps_the_bytes() -> None:
 
 @pytest.mark.parametrize("unit", [frame(CONTINUATION, fin=False), frame(PING)], ids=["fragments", "pings"])
 def test_a_call_reads_a_bounded_number_of_other_frames(unit: bytes) -> None:
-    ws = server(control_frames_burst=1000)
+    ws = websocket(control_frames_burst=1000)
     assert ws.receive(frame(TEXT, fin=False) + unit * 79 + frame(CONTINUATION, b"x"), messages=2) == []
     calls = 1
     while ws.has_more:
@@ -93,6 +94,6 @@ def test_a_call_reads_a_bounded_number_of_other_frames(unit: bytes) -> None:
 
 
 def test_uncompressed_bytes_do_not_count_as_inflated() -> None:
-    ws = server(deflate=True)
+    ws = websocket(deflate=True)
     assert len(ws.receive(frame(TEXT, b"x" * 1000) * 100, 1)) == 100
     assert not ws.has_more

@@ -19,10 +19,14 @@ import pytest
 from support.protocol_peer import (
     BINARY,
     CLOSE,
+    COMPRESSED,
     CONTINUATION,
     MASK,
+    MIB,
+    NO_TAKEOVER,
     PING,
     PONG,
+    TAKEOVER,
     TEXT,
     close_frame,
     deflated,
@@ -45,11 +49,6 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp.close_codes import check_close, may_be_sent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Deflate, Options
-
-MIB = 1024 * 1024
-COMPRESSED = 4  # RSV1
-TAKEOVER = DeflateParameters(False, False, 15, 15)
-NO_TAKEOVER = DeflateParameters(True, True, 15, 15)
 
 
 def wsproto(*, deflate: bool = False, client: bool = False) -> Connection:

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import SocketStream, TaskGroup
+from support.stream_protocols import Collector, Echo
 from support.waiting import until_blocked
 
 from pywsapp._server.accept import Serving, serve_sockets
@@ -25,43 +26,6 @@ from pywsapp._server.pending import PendingConnections
 from pywsapp.options import Options
 
 GUARD = 20
-
-
-class Collector:
-    """A protocol that keeps what it receives."""
-
-    def __init__(self, pending: object = None) -> None:
-        self.transport: Any = None
-        self.received = b""
-        self.lost = anyio.Event()
-        self.changed = anyio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        changed, self.changed = self.changed, anyio.Event()
-        changed.set()
-
-    def eof_received(self) -> None:
-        pass
-
-    def pause_writing(self) -> None:
-        pass
-
-    def resume_writing(self) -> None:
-        pass
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-
-
-class Echo(Collector):
-    """A protocol that sends back what it receives."""
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 def unlimited() -> PendingConnections:
@@ -162,7 +126,7 @@ async def test_many_connections_at_once_have_no_delay() -> None:
     protocols: list[Echo] = []
 
     def make_protocol(pending: object = None) -> Echo:
-        protocols.append(Echo())
+        protocols.append(Echo(pending))
         return protocols[-1]
 
     async with served(ListeningSocket(port=0), make_protocol) as server:
@@ -187,7 +151,8 @@ EXHAUSTED_SERVER = """
 import resource, sys
 import anyio
 sys.path[:0] = {tests!r}
-from test_accept import Echo, unlimited
+from support.stream_protocols import Echo
+from test_accept import unlimited
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.bind import ListeningSocket, bind
 
@@ -277,9 +242,7 @@ async def test_connect_over_a_unix_socket(tmp_path: Path) -> None:
 async def check_echo(protocol: Collector) -> None:
     message = os.urandom(1_000_000)
     protocol.transport.write(message)
-    while len(protocol.received) < len(message):
-        await protocol.changed.wait()
-    assert protocol.received == message
+    assert await protocol.until_received(len(message)) == message
     protocol.transport.close()
     await protocol.lost.wait()
 

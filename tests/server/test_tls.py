@@ -20,6 +20,7 @@ import trustme
 from anyio.abc import TaskGroup
 from anyio.streams.tls import TLSAttribute, TLSStream
 from cryptography.hazmat.primitives import serialization
+from support.stream_protocols import Collector, Echo
 from support.waiting import until_blocked
 
 from pywsapp._server.accept import serve_sockets
@@ -164,48 +165,6 @@ def test_as_server_tls(files: Files) -> None:
 
 
 # --- connections
-
-
-class Echo:
-    """A protocol that sends back what it receives."""
-
-    made: list[Echo]
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.lost = anyio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def eof_received(self) -> None:
-        pass
-
-    def pause_writing(self) -> None:
-        pass
-
-    def resume_writing(self) -> None:
-        pass
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-
-
-class Collector(Echo):
-    """A protocol that keeps what it receives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.received = bytearray()
-        self.changed = anyio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        changed, self.changed = self.changed, anyio.Event()
-        changed.set()
 
 
 @dataclass
@@ -397,9 +356,7 @@ async def test_connect_over_tls(files: Files) -> None:
         assert protocol.transport is not None
         assert transport.get_extra_info("ssl_object") is not None
         transport.write(message)
-        while len(protocol.received) < len(message):
-            await protocol.changed.wait()
-        assert protocol.received == message
+        assert await protocol.until_received(len(message)) == message
         transport.close()
         await protocol.lost.wait()
         await server.protocols[0].lost.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +12,14 @@ from typing import Any
 
 import anyio
 import pytest
-import trustme
-from anyio.streams.tls import TLSStream
-from support.serving import GUARD, TEXT, Client, frame
+from support.serving import TEXT, Client, frame
+from support.transports import connect_tls
+from support.wire import serving_tls
 
-from pywsapp._server.bind import ListeningSocket
-from pywsapp._server.server import Server
 from pywsapp._transports import tls_buffer
 from pywsapp._transports.tls_buffer import share_read_buffer
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
 
@@ -45,31 +41,14 @@ class Echo(MessageComponent):
 
 @asynccontextmanager
 async def clients(site: Echo, number: int) -> AsyncIterator[list[Client]]:
-    authority = trustme.CA()
-    tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(tls)
-    authority.configure_trust(trusting)
-    server, listening = Server(site, Options()), anyio.Event()
-
-    async def started(_: Any) -> None:
-        listening.set()
-
-    with anyio.fail_after(GUARD):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.run, [ListeningSocket(port=0, tls=tls)], started)
-            await listening.wait()
-            connected = []
-            for _ in range(number):
-                stream = await anyio.connect_tcp("127.0.0.1", server.sockets[0].getsockname()[1])
-                secure = await TLSStream.wrap(
-                    stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
-                )
-                connected.append(Client(secure))
-                await connected[-1].handshake()
-            yield connected
-            for client in connected:
-                await client.reset()
-            server.stop()
+    async with serving_tls(site) as server:
+        port = server.sockets[0].getsockname()[1]
+        connected = [Client(await connect_tls(port)) for _ in range(number)]
+        for client in connected:
+            await client.handshake()
+        yield connected
+        for client in connected:
+            await client.reset()
 
 
 def buffers(site: Echo) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import gc
 import inspect
 import sys
@@ -227,6 +229,19 @@ async def test_handlers_that_await_or_run_in_a_thread_are_not_named(warnings: Wa
 async def test_code_that_is_no_handler_is_not_named(warnings: Warnings) -> None:
     async with watched():
         time.sleep(10 * LIMIT)  # noqa: ASYNC251 - the test blocks on purpose
+    assert warnings() == []
+
+
+async def test_a_named_tuple_is_no_handler(warnings: Warnings) -> None:
+    """Python makes the `__new__` of a named tuple by `eval`, in a module that has the name of the tuple."""
+    new = collections.namedtuple("Point", ("x",)).__new__
+    assert new.__globals__["__name__"] not in sys.modules
+    made = {**new.__globals__}
+    exec("def new(wait): wait()", made)
+    calling: dict[str, Any] = {"__name__": "pywsapp.http", "new": made["new"]}
+    exec("def make(wait): new(wait)", calling)
+    async with watched():
+        calling["make"](functools.partial(time.sleep, 10 * LIMIT))
     assert warnings() == []
 
 

@@ -26,7 +26,7 @@ from django.http import HttpRequest, JsonResponse
 from django.test import Client
 from django.test.utils import override_settings
 from django.urls import path
-from support.services import Redis, redis_server
+from support.services import Redis
 from support.sessions import cookie_of, counting, opened, told
 from support.wire import handshake, peer_of, running
 
@@ -66,12 +66,6 @@ def logout(request: HttpRequest) -> JsonResponse:
 
 
 urlpatterns = [path("write", write), path("read", read), path("logout", logout)]
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", autouse=True)

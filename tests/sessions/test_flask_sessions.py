@@ -19,7 +19,7 @@ from flask.json.tag import TaggedJSONSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup as FlaskMarkup
-from support.services import Redis, redis_server
+from support.services import Redis
 from support.sessions import cookie_of, counting, opened, told
 from support.wire import running
 
@@ -214,12 +214,6 @@ def test_any_tag_is_read_or_refused(value: Any) -> None:
 
 
 # -- Flask-Session in Redis --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["msgpack", "json"])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.php_output import PHP, PHP_SERIALIZE, VARIABLES
-from support.services import Redis, redis_server
+from support.services import Redis
 from support.sessions import counting, opened
 from support.wire import handshake, peer_of, running
 
@@ -152,12 +151,6 @@ async def test_mistakes(tmp_path: Path) -> None:
 
 
 # -- Redis -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 async def test_a_session_in_redis(redis: Redis) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from pywsapp.sessions.urls import session_store_for
 from pywsapp.testing.sessions import SESSION_STORE_CHECKS, SessionCheck, open_stores
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with redis_server() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

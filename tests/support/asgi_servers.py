@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import hypercorn.config
 import hypercorn.trio
 import sniffio
 import uvicorn
+from uvicorn.server import ServerState
 
 from pywsapp import ClientConnection, connect
 from support.serving import GUARD
@@ -65,6 +66,71 @@ async def _hypercorn(application: Any, sock: socket.socket, settings: dict[str, 
             yield
         finally:
             ended.set()
+
+
+T = TypeVar("T")
+
+
+async def until(condition: Callable[[], T]) -> T:
+    """Wait until a function returns something true, for what has no event; return it."""
+    with anyio.fail_after(GUARD):
+        while not (found := condition()):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return found
+
+
+class SiteServer:
+    """The protocols of uvicorn on a port, without its `Server`, which looks every 0.1 s whether it must stop.
+
+    Attributes:
+        port: the port.
+        state: what the connections share.
+    """
+
+    def __init__(self, port: int, state: ServerState) -> None:
+        self.port = port
+        self.state = state
+
+    async def connection(self) -> Any:
+        """Return the protocol of the only connection, when there is one."""
+        (protocol,) = await until(lambda: list(self.state.connections))
+        return protocol
+
+    async def until_idle(self) -> None:
+        """Wait until all connections and calls of the application have ended."""
+        await until(lambda: not (self.state.connections or self.state.tasks))
+
+
+@asynccontextmanager
+async def site_server(application: Any, **settings: Any) -> AsyncIterator[SiteServer]:
+    """Serve an ASGI application with the protocols of uvicorn on asyncio; the settings are those of uvicorn.
+
+    At the end the connections are closed as uvicorn closes them, and their calls of the application must end.
+    """
+    config = uvicorn.Config(application, log_config=None, **settings)
+    config.load()
+    lifespan = config.lifespan_class(config)
+    await lifespan.startup()
+    assert not lifespan.should_exit
+    site = SiteServer(0, ServerState())
+    site.state.default_headers = config.encoded_headers
+
+    def make_protocol() -> asyncio.Protocol:
+        protocol: Any = config.http_protocol_class
+        made: asyncio.Protocol = protocol(config=config, server_state=site.state, app_state=lifespan.state)
+        return made
+
+    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0, ssl=config.ssl)
+    site.port = server.sockets[0].getsockname()[1]
+    try:
+        yield site
+    finally:
+        server.close()
+        for connection in list(site.state.connections):
+            connection.shutdown()
+        with anyio.CancelScope(shield=True):
+            await site.until_idle()
+            await lifespan.shutdown()
 
 
 async def ask(port: int, request: bytes) -> HttpResponse:

@@ -11,13 +11,13 @@ import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
-from pywsapp.component import in_thread
+from pywsapp.component import MessageComponent, in_thread
 from pywsapp.connection import Connection
 from support.serving import Recorder
 
 
-class AsyncRecorder(Recorder):
-    """A recorder whose handlers are all async and suspend once."""
+class Suspending(MessageComponent):
+    """The base of a component whose handlers are async: each one suspends once, then calls that of the next base."""
 
     async def on_open(self, conn: Connection) -> None:
         await anyio.lowlevel.checkpoint()
@@ -34,6 +34,10 @@ class AsyncRecorder(Recorder):
     async def on_error(self, conn: Connection, exc: Exception) -> None:
         await anyio.lowlevel.checkpoint()
         super().on_error(conn, exc)
+
+
+class AsyncRecorder(Suspending, Recorder):
+    """A recorder whose handlers are all async and suspend once."""
 
 
 class ThreadRecorder(Recorder):

@@ -29,6 +29,8 @@ BACKENDS = {
 
 #: The arguments of `App.run` for each backend.
 every_backend = pytest.mark.parametrize("run", BACKENDS.values(), ids=BACKENDS.keys())
+#: The same without asyncio's own event loop, for tests in which it does not matter which loop asyncio has.
+both_libraries = pytest.mark.parametrize("run", [BACKENDS["uvloop"], BACKENDS["trio"]], ids=["uvloop", "trio"])
 
 
 class Program:

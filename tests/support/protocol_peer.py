@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
+from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.events import Ended, PongReceived, Received
 from pywsapp._protocol.websocket import WebSocket
+from pywsapp.options import Deflate, Options
 
 MASK = b"\x01\x9a\x00\xff"
 UNKNOWN_CODE = "CLOSE with unknown reserved code"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+COMPRESSED = 4  # RSV1
+MIB = 1024 * 1024
+TAKEOVER = DeflateParameters(False, False, 15, 15)
+NO_TAKEOVER = DeflateParameters(True, True, 15, 15)
+
+
+def websocket(*, is_client: bool = False, deflate: bool = False, **options: object) -> WebSocket:
+    """Return a WebSocket with these options; with `deflate` it compresses every message."""
+    config = Options(deflate=Deflate(threshold=0) if deflate else None, **options)  # type: ignore[arg-type]
+    return WebSocket(client=is_client, options=config, deflate=TAKEOVER if deflate else None)
 
 
 def frame(
@@ -137,3 +151,17 @@ def dribble(ws: WebSocket, data: bytes) -> list[Received]:
 def messages(events: list[Received]) -> list[str | bytes]:
     """Return the messages among the events."""
     return [event for event in events if isinstance(event, (str, bytes))]
+
+
+def memory_of(action: Callable[[], object]) -> tuple[int, int]:
+    """Return the bytes that are still allocated after an action, and the most that it allocated."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result = action()
+        after, peak = tracemalloc.get_traced_memory()
+        del result
+    finally:
+        tracemalloc.stop()
+    return after - before, peak - before

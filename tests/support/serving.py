@@ -418,6 +418,16 @@ class Pipe:
         self.host.flush()
         self.transport.pump()
 
+    def end(self, how: str) -> None:
+        """End the connection: "peer" closes it, it is "lost", or a method of it is called: "close" or "abort"."""
+        if how == "peer":
+            self.write(close_frame())
+        elif how == "lost":
+            self.client.transport.abort()
+            self.turn()
+        else:
+            getattr(self.conn, how)()
+
     async def run_until_blocked(self) -> None:
         """Run turns until no task waits for the pipe."""
         for _ in range(3):

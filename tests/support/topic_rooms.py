@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from pywsapp import App, BrokerUnavailable, Connection, Options, Topic, TopicError
+from pywsapp._topic_actions import TopicAction
 from pywsapp.brokers.base import Broker
 from support.serving import Client, Recorder, Serving, serving
 
@@ -94,6 +95,11 @@ class Recovering(Rooms):
             conn.send(json.dumps({"error": type(exc).__name__}))
         else:
             conn.send(json.dumps({"recovered": recovery.complete, "position": recovery.position}))
+
+
+async def note_answer(conn: Connection, action: TopicAction, answers: list[Any]) -> None:
+    """Ask whether a connection may do something with the topic "t"; append the answer."""
+    answers.append(await conn.may(action, "t"))
 
 
 async def expect(client: Client, *messages: str | bytes) -> None:

@@ -126,6 +126,13 @@ CLIENT_TLS = ssl.create_default_context()
 _CA.configure_trust(CLIENT_TLS)
 
 
+async def connect_tls(port: int) -> TLSStream:
+    """Connect to a server that has `SERVER_TLS`, on 127.0.0.1."""
+    return await anyio.connect_tcp(
+        "127.0.0.1", port, ssl_context=CLIENT_TLS, tls_hostname="localhost", tls_standard_compatible=False
+    )
+
+
 @functools.cache
 def client_tls(version: ssl.TLSVersion) -> ssl.SSLContext:
     """Return the context of a client that speaks one version of TLS only."""

@@ -6,17 +6,15 @@ import base64
 import hashlib
 import os
 import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
-import trustme
 from anyio.streams.tls import TLSStream
 
 from pywsapp import App, MessageComponent, Options, Response
@@ -24,6 +22,7 @@ from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 from support.serving import CLOSE, GUARD, frame
+from support.transports import SERVER_TLS, connect_tls
 
 _RESET = struct.pack("ii", 1, 0)  # an SO_LINGER that makes close send a RST
 
@@ -238,19 +237,15 @@ async def serving(
 
 
 @asynccontextmanager
-async def secured(site: Site) -> AsyncIterator[tuple[Server, TLSStream]]:
+async def secured(site: MessageComponent) -> AsyncIterator[tuple[Server, TLSStream]]:
     """Run a server with TLS, and connect a TLS stream to it."""
-    authority = trustme.CA()
-    tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(tls)
-    authority.configure_trust(trusting)
-    async with serving(site, listeners=[ListeningSocket(port=0, tls=tls)]) as server:
-        port = server.sockets[0].getsockname()[1]
-        stream = await anyio.connect_tcp("127.0.0.1", port)
-        async with await TLSStream.wrap(
-            stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
-        ) as secure:
-            yield server, secure
+    async with serving_tls(site) as server, await connect_tls(server.sockets[0].getsockname()[1]) as secure:
+        yield server, secure
+
+
+def serving_tls(site: MessageComponent) -> AbstractAsyncContextManager[Server]:
+    """Run a server with TLS; `support.transports.connect_tls` connects to it."""
+    return serving(site, listeners=[ListeningSocket(port=0, tls=SERVER_TLS)])
 
 
 @asynccontextmanager

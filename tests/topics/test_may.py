@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.topic_bench import until
-from support.topic_rooms import Rooms, expect, running
+from support.topic_rooms import Rooms, expect, note_answer, running
 from support.waiting import GUARD, until_blocked
 
 from pywsapp import ConfigurationError, Connection, NotAuthorized, Options
@@ -156,11 +156,8 @@ async def test_questions_at_the_same_time_ask_once() -> None:
     async with running(rooms) as clients, anyio.create_task_group() as tasks:
         _, conn = await rooms.connect(clients, topic=None)
 
-        async def ask() -> None:
-            answers.append(await conn.may("subscribe", "t"))
-
         for _ in range(20):
-            tasks.start_soon(ask)
+            tasks.start_soon(note_answer, conn, "subscribe", answers)
         tasks.start_soon(rooms.topic().add, conn)
         other = conn.may("subscribe", "t")
         await until_blocked()
@@ -180,11 +177,8 @@ async def test_a_failure_is_reported_once_for_all_that_wait(decision: Any) -> No
     async with running(rooms) as clients, anyio.create_task_group() as tasks:
         _, conn = await rooms.connect(clients, topic=None)
 
-        async def ask() -> None:
-            answers.append(await conn.may("publish", "t"))
-
         for _ in range(5):
-            tasks.start_soon(ask)
+            tasks.start_soon(note_answer, conn, "publish", answers)
         await until(lambda: authorize.calls)
         authorize.go.set()
         await until(lambda: len(answers) == 5)
@@ -199,19 +193,16 @@ async def test_if_the_task_that_asks_is_cancelled_the_next_one_asks() -> None:
     async with running(rooms) as clients, anyio.create_task_group() as tasks:
         _, conn = await rooms.connect(clients, topic=None)
 
-        async def ask() -> None:
-            answers.append(await conn.may("publish", "t"))
-
         async def give_up() -> None:
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
-                await ask()
+                await note_answer(conn, "publish", answers)
 
         scopes: list[anyio.CancelScope] = []
         tasks.start_soon(give_up)
         await until(lambda: authorize.calls)
         for _ in range(3):
-            tasks.start_soon(ask)
+            tasks.start_soon(note_answer, conn, "publish", answers)
         await until_blocked()
         scopes[0].cancel()
         await until(lambda: len(authorize.calls) == 2)

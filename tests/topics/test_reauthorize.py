@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.topic_bench import Bench, until
-from support.topic_rooms import expect, running, take
+from support.topic_rooms import expect, note_answer, running, take
 from support.user_rooms import Members
 from support.waiting import until_blocked
 
@@ -229,16 +229,15 @@ async def test_an_answer_from_before_is_asked_for_again() -> None:
         _, conn = await members.enter(clients)
         answers: list[Any] = []
 
-        async def ask() -> None:
-            answers.append(await conn.may("publish", "t"))
-
         async def subscribe() -> None:
             with pytest.raises(NotAuthorized):
                 await conn.subscribe("t")
             answers.append("refused")
 
-        for task in (ask, ask, subscribe, subscribe):
-            tasks.start_soon(task)
+        for _ in range(2):
+            tasks.start_soon(note_answer, conn, "publish", answers)
+        for _ in range(2):
+            tasks.start_soon(subscribe)
         await until(lambda: len(roles.asked) == 2)
         roles.refused = {"t"}
         await conn.reauthorize()
@@ -380,10 +379,7 @@ async def test_what_is_raised_after_the_end_is_logged(caplog: pytest.LogCaptureF
         await conn.subscribe("t")
         answers: list[bool] = []
 
-        async def ask() -> None:
-            answers.append(await conn.may("publish", "t"))
-
-        tasks.start_soon(ask)
+        tasks.start_soon(note_answer, conn, "publish", answers)
         await until_blocked()
         await client.close()
         await until(lambda: conn._driver is None)

@@ -15,21 +15,12 @@ from support.topic_rooms import Recovering, recover, running, take
 from support.waiting import until_blocked
 
 from pywsapp import ConfigurationError, Connection, Topic, TopicError
-from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import MIB, Position
 from pywsapp.brokers.memory import MemoryConnection
-from pywsapp.topics.history import service as histories_module
 from pywsapp.topics.history.memory_store import MemoryHistory
 from pywsapp.topics.history.rules import Publication
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "FIRST_PAUSE_SECONDS", 0.002)
-    monkeypatch.setattr(relay_module, "LONGEST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(histories_module, "_RETRY_SECONDS", 0.01)
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_pauses")]
 
 
 BROKER = pytest.mark.parametrize("broker", [False, True], ids=["alone", "broker"])

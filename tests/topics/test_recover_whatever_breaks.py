@@ -12,19 +12,10 @@ from support.serving import GUARD
 from support.topic_bench import Bench
 from support.topic_rooms import Recovering, recover, running, take
 
-from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import Position, Receive
 from pywsapp.brokers.memory import MemoryConnection
-from pywsapp.topics.history import service as histories_module
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "FIRST_PAUSE_SECONDS", 0.002)
-    monkeypatch.setattr(relay_module, "LONGEST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(histories_module, "_RETRY_SECONDS", 0.01)
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_pauses")]
 
 
 class Lossy(Bench):

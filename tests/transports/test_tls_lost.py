@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import Any
 
 import anyio
 import pytest
-import trustme
-from anyio.streams.tls import TLSStream
-from support.serving import GUARD, Client
+from support.serving import Client
+from support.wire import secured
 
-from pywsapp._server.bind import ListeningSocket
-from pywsapp._server.server import Server
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.options import Options
 
 pytestmark = pytest.mark.anyio
 
@@ -69,30 +64,12 @@ class Site(MessageComponent):
     ids=["asyncio", "uvloop"],
 )
 async def test_a_lost_connection_can_be_used_until_its_end() -> None:
-    authority, tls, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(tls)
-    authority.configure_trust(trusting)
-    site, listening = Site(), anyio.Event()
-    server = Server(site, Options(drain_timeout=5))
-
-    async def started(_: Any) -> None:
-        listening.set()
-
-    with anyio.fail_after(GUARD):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.run, [ListeningSocket(port=0, tls=tls)], started)
-            await listening.wait()
-            port = server.sockets[0].getsockname()[1]
-            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-                secure = await TLSStream.wrap(
-                    stream, hostname="localhost", ssl_context=trusting, standard_compatible=False
-                )
-                client = Client(secure)
-                await client.handshake()
-                site.lose(site.opened[0])
-                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                    await secure.receive()
-            server.stop()
+    site = Site()
+    async with secured(site) as (_, secure):
+        await Client(secure).handshake()
+        site.lose(site.opened[0])
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await secure.receive()
     assert site.tried_before_close == [True]
     assert site.failures == []
     assert site.closed == site.opened

@@ -353,7 +353,8 @@ class Lifecycle:
 
     def finish_turn(self) -> bool:
         """Note that the handler task has nothing left to do; return whether that is so for ever."""
-        self.machine.answer()
+        if self.machine.is_behind is None or not self.machine.is_behind():
+            self.machine.answer()
         if self.machine.state is State.LOST:
             self._ws.abandon()
             return True

@@ -11,6 +11,7 @@ cdef class StateMachine:
     cdef object _unanswered
     cdef WebSocket _ws
     cdef public Connection conn
+    cdef public object is_behind
     cdef public bint is_discarding
     cdef readonly object limit
     cdef readonly Outbox outbox

@@ -47,6 +47,8 @@ class StateMachine:
         outbox: the frames that wait to be sent.
         pause_causes: why reading is paused, as bits; 0 if it is not.
         state: the state.
+        is_behind: returns whether an application outside of the lifecycle still has messages to handle, and will call
+            `answer` when it has not; the answer to the peer's close frame waits for that. None without one.
         is_discarding: whether messages are dropped, because this side asked to close or abort.
         limit: the name of the limit for which the server has closed the connection, if it is counted; else None.
     """
@@ -59,6 +61,7 @@ class StateMachine:
         "_unanswered",
         "_ws",
         "conn",
+        "is_behind",
         "is_discarding",
         "limit",
         "outbox",
@@ -71,6 +74,7 @@ class StateMachine:
         self.outbox = Outbox(self, ws, transport, flusher, options)
         self.pause_causes = 0
         self.state = State.OPEN
+        self.is_behind: Callable[[], bool] | None = None
         self.is_discarding = False
         self.limit: str | None = None
         self._ws = ws
@@ -155,7 +159,7 @@ class StateMachine:
             self.limit = self.limit or event.limit
             logger.info("%r broke the protocol: %s", self.conn, event.reason)
             self._finish(event, Event.FAILURE)
-        elif is_busy and self.state is State.OPEN:
+        elif self.state is State.OPEN and (is_busy or (self.is_behind is not None and self.is_behind())):
             self._enter(Event.PEER_CLOSES_WHILE_BUSY)
             self._note(event.code, event.reason)
             self._unanswered = event

@@ -109,8 +109,20 @@ def maker_for(
     component: MessageComponent, codecs: tuple[Codec, ...], subprotocol: str | None, options: Options
 ) -> Callable[..., Connection]:
     """Return what makes the connection of a component with codecs; see `connection_maker`."""
+    conversation = conversation_of(component, codecs, subprotocol, options)
+    return Connection if conversation is None else functools.partial(TypedConnection, conversation)
+
+
+def conversation_of(
+    component: MessageComponent, codecs: tuple[Codec, ...], subprotocol: str | None, options: Options
+) -> Conversation | None:
+    """Return the conversation of a connection; None if it has no codec.
+
+    Raises:
+        ConfigurationError: the codec cannot read what the component accepts.
+    """
     typed = component._typed
     if typed is None and not codecs:
-        return Connection
+        return None
     codec = next((one for one in codecs if one.name == subprotocol), codecs[0] if codecs else default_codec())
-    return functools.partial(TypedConnection, Conversation(codec, typed, options))
+    return Conversation(codec, typed, options)

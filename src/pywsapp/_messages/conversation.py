@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
 from pywsapp._messages.calls import Calls
+from pywsapp._messages.objects import PreparedObject
+from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
 
@@ -20,6 +22,7 @@ logger = logging.getLogger("pywsapp")
 
 #: The name of invalid messages in `App.stats().limits`.
 INVALID_MESSAGES = "invalid_messages"
+_RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
 #: Characters of the text and the path of an error that the peer gets, and the log; libraries repeat tags of the peer.
 _MAX_TEXT = 500
 
@@ -63,6 +66,16 @@ class Conversation:
         if conn._driver is not None:
             conn._driver.exceeded(INVALID_MESSAGES)
         return component.on_invalid(conn, exc)
+
+    def encoded(self, message: Any) -> Any:
+        """Return what the outbox sends for a message: text and bytes as they are, objects by the codec.
+
+        Raises:
+            TypeError: the codec has no form for the object.
+        """
+        if type(message) is PreparedObject:
+            return message.form_for(self.codec)
+        return message if isinstance(message, _RAW) else self.codec.encode(message)
 
     def calls(self) -> Calls:
         """Return the calls to the peer.

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pywsapp._messages.conversation import Conversation
-from pywsapp._messages.objects import PreparedObject
 from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.close_codes import CloseCode
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
-
-_RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
 
 
 class TypedConnection(Connection):
@@ -32,12 +29,7 @@ class TypedConnection(Connection):
         self, message: Sendable | PreparedMessage | Encodable, *, compress: bool | None = None
     ) -> LazyCoroutine[None]:
         """Send a message; see `Connection.send`."""
-        raw: Any = message
-        if type(message) is PreparedObject:
-            raw = message.form_for(self._conversation.codec)
-        elif not isinstance(message, _RAW):
-            raw = self._conversation.codec.encode(message)
-        return self._outbox.send(raw, compress)
+        return self._outbox.send(self._conversation.encoded(message), compress)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> LazyCoroutine[None]:
         """Close the connection, and fail its calls; see `Connection.close`."""

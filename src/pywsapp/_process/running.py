@@ -215,6 +215,11 @@ class Runner:
         return self._context is not None and self._context.replaced.is_set()
 
     @property
+    def has_broker(self) -> bool:
+        """Whether topics reach other processes."""
+        return self._topics.broker is not None
+
+    @property
     def server(self) -> Server | None:
         """The server, while the App runs."""
         return self._server
@@ -310,13 +315,18 @@ class Runner:
         announce(self._component, self.http_host, addresses, workers)
 
     async def serve(
-        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED, is_hosted: bool = False
+        self,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        is_hosted: bool = False,
+        in_test: bool = False,
     ) -> None:
         """Run the App inside a running event loop; see `App.serve`.
 
         Args:
             task_status: told when the App listens.
-            is_hosted: do not listen, since an ASGI server does.
+            is_hosted: do not listen, since an ASGI server does, or a test.
+            in_test: do without a health port, and without the watchdog, which needs a processor of its own.
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
@@ -325,7 +335,7 @@ class Runner:
             logger.info("the App was stopped before it ran")
             task_status.started()
             return
-        self._server = server = self._make_server()
+        self._server = server = self._make_server(has_watchdog=not in_test)
         self._is_hosted = is_hosted
         self.background.prepare()
 
@@ -338,7 +348,8 @@ class Runner:
             task_status.started()
 
         try:
-            async with answering_health(self._listening.health, self.worker, self._own_health), self._topics.running():
+            health = None if in_test else self._listening.health
+            async with answering_health(health, self.worker, self._own_health), self._topics.running():
                 try:
                     await self._run_startup_hooks()
                     if self._stopping:
@@ -362,7 +373,7 @@ class Runner:
                     await call(hook)
         self._starting = None
 
-    def _make_server(self) -> Server:
+    def _make_server(self, *, has_watchdog: bool) -> Server:
         return Server(
             self._component,
             self._app.options,
@@ -371,6 +382,7 @@ class Runner:
             0 if self._context is None else _HANDSHAKE_GRACE,
             access_log=self._access_log,
             app=self._app,
+            has_watchdog=has_watchdog,
             is_probe=getattr(self._component, "is_probe", lambda request: False),
             timed=(self.limits,),
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,

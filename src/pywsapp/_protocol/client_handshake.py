@@ -141,7 +141,8 @@ class ClientHandshake:
         headers = response.headers
         if response.status != _SWITCHING_PROTOCOLS:
             reason = one_line(response.reason)
-            raise HandshakeError(f"the server answered {response.status} {reason}".rstrip(), response.status)
+            message = f"the server answered {response.status} {reason}".rstrip()
+            raise HandshakeError(message, response.status, headers=headers, body=rest)
         if response.http_version < (1, 1):
             raise _wrong("is HTTP/1.0")
         if [value.lower() for value in headers.getlist("upgrade")] != ["websocket"]:

@@ -123,12 +123,24 @@ def accept(
             raise ConfigurationError(f"the client did not offer the subprotocol {subprotocol!r}")
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}\r\n")
     parameters = None
-    if deflate is not None and (agreed := negotiate(_offers(request.headers), deflate)) is not None:
+    if (agreed := agree_on_deflate(request, deflate)) is not None:
         extension, parameters = agreed
         lines.append(f"Sec-WebSocket-Extensions: {extension}\r\n")
     lines += encode_fields(headers, reserved=RESERVED)
     lines.append("\r\n")
     return "".join(lines).encode("latin-1"), parameters
+
+
+def agree_on_deflate(request: Request, deflate: Deflate | None) -> tuple[str, DeflateParameters] | None:
+    """Return the value of Sec-WebSocket-Extensions and the parameters of permessage-deflate; None without it.
+
+    The same arguments always give the same result.
+
+    Args:
+        request: the handshake.
+        deflate: how permessage-deflate can be used; None declines it.
+    """
+    return None if deflate is None else negotiate(_offers(request.headers), deflate)
 
 
 def accept_token(key: str) -> str:

@@ -28,6 +28,7 @@ async def open_connection(
     host: str,
     port: int,
     unix_path: str | None = None,
+    sock: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
     task_group: TaskGroup,
@@ -40,6 +41,7 @@ async def open_connection(
         host: the server's name or IP address.
         port: the server's port.
         unix_path: the path of the server's Unix socket, instead of host and port.
+        sock: a non-blocking TCP socket that is connected to the server already.
         tls: the context of a TLS connection, or None for a plain one.
         server_hostname: the name that the certificate must have; by default the host.
         task_group: runs the tasks of the connection; asyncio needs none.
@@ -54,31 +56,31 @@ async def open_connection(
         if loop is not None:
             factory = cast("Any", make_protocol)
             if unix_path is not None:
-                sock = await _connect_unix(unix_path)
-                pair = await loop.create_unix_connection(factory, sock=sock, ssl=tls, server_hostname=name)
+                unix = await _connect_unix(unix_path)
+                pair = await loop.create_unix_connection(factory, sock=unix, ssl=tls, server_hostname=name)
+            elif sock is not None:
+                pair = await loop.create_connection(factory, sock=sock, ssl=tls, server_hostname=name)
             else:
                 pair = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
             transport: Any = pair[0]
             share_read_buffer(transport)
             survive_loss(transport)
             return cast("Transport", transport)
-        return await _open_own_transport(make_protocol, host, port, unix_path, tls, name, task_group)
+        if unix_path is not None:
+            sock = await _connect_unix(unix_path)
+        elif sock is None:
+            sock = (await anyio.connect_tcp(host, port)).extra(SocketAttribute.raw_socket)
+        return await _open_own_transport(make_protocol, sock, tls, name, task_group)
 
 
 async def _open_own_transport(
     make_protocol: Callable[[], TransportProtocol],
-    host: str,
-    port: int,
-    unix_path: str | None,
+    sock: socket.socket,
     tls: ssl.SSLContext | None,
     name: str | None,
     task_group: TaskGroup,
 ) -> Transport:
-    """Connect on an event loop that has no transports."""
-    if unix_path is None:
-        sock = (await anyio.connect_tcp(host, port)).extra(SocketAttribute.raw_socket)
-    else:
-        sock = await _connect_unix(unix_path)
+    """Create the transport of a connected socket on an event loop that has no transports."""
     if tls is None:
         plain = SocketTransport(sock, make_protocol(), task_group)
         await task_group.start(plain.run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
-from pywsapp._event_loop import on_asyncio
+from pywsapp._event_loop import known_to_anyio, on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.report import LimitReport
@@ -160,6 +160,10 @@ class Runtime:
         Raises:
             Exception: the exception of `body`, not in an exception group.
         """
+        with known_to_anyio():
+            await self._run(body)
+
+    async def _run(self, body: Callable[[TaskGroup], Awaitable[None]]) -> None:
         failure: Exception | None = None
         if on_asyncio():
             await check_eager_step()

@@ -12,6 +12,7 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import check_not_server_wide
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.host import Host
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp._server.http_connection import HttpConnection
     from pywsapp._server.server import Server
@@ -88,8 +89,19 @@ def make_lifecycle(
     subprotocol: str | None,
     deflate: DeflateParameters | None,
     options: Options,
+    host: Host | None = None,
 ) -> Lifecycle:
     """Return the lifecycle of a handshake that a component has accepted; it counts as a connection from now on.
+
+    Args:
+        server: the server of the connection.
+        request: the request of the handshake.
+        answer: how the component accepts it.
+        transport: the transport.
+        subprotocol: the agreed subprotocol.
+        deflate: the agreed parameters of permessage-deflate, or None without it.
+        options: the limits.
+        host: the host of the lifecycle; by default the runtime of the server.
 
     Raises:
         Refuse: a limit of connections is reached.
@@ -102,7 +114,9 @@ def make_lifecycle(
     place = None if admission is None else admission.admit(request)
     try:
         make_connection = connection_maker(answer.component, request, subprotocol, options)
-        lifecycle = Lifecycle(answer.component, request, ws, transport, options, runtime, subprotocol, make_connection)
+        lifecycle = Lifecycle(
+            answer.component, request, ws, transport, options, host or runtime, subprotocol, make_connection
+        )
     except BaseException:  # an attribute of the component raises
         if admission is not None:
             admission.release(request)

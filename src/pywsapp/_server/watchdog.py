@@ -23,6 +23,9 @@ logger = logging.getLogger("pywsapp")
 #: Packages that contain no handlers: the standard library, the event loops and the dependencies of pywsapp.
 _LIBRARIES = sys.stdlib_module_names | {"anyio", "outcome", "sniffio", "trio", "uvloop", "wsproto"}
 
+#: Modules that do not exist: Python makes the code of named tuples in them.
+_NAMED_TUPLE = "namedtuple_"
+
 
 class Watchdog:
     """Log a warning when one step of a handler takes too long.
@@ -93,7 +96,7 @@ def _handler(frame: FrameType | None) -> FrameType | None:
         if module.startswith("pywsapp.") and not module.startswith("pywsapp._demo"):
             if application is not None:
                 return application
-        elif module.partition(".")[0] not in _LIBRARIES:
+        elif module.partition(".")[0] not in _LIBRARIES and not module.startswith(_NAMED_TUPLE):
             application = frame
             if frame.f_code.co_name in HOOKS and isinstance(_first_argument(frame), MessageComponent):
                 return frame

@@ -21,6 +21,7 @@ from pywsapp._event_loop import on_asyncio
 from pywsapp._process.background import tasks_of_block
 from pywsapp.asgi.http import Receive, serve_request
 from pywsapp.asgi.scope import Scope
+from pywsapp.asgi.server_workers import other_workers
 from pywsapp.asgi.transport import Send
 from pywsapp.asgi.websocket import serve_websocket
 from pywsapp.exceptions import ConfigurationError
@@ -77,6 +78,13 @@ class AsgiApplication:
         ended.set()
 
     async def _run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        workers = None if self._runner.has_broker else other_workers()
+        if workers is not None:
+            logger.warning(
+                "this process is one of %s, and the App has no broker: topics, presence and users end at the process; "
+                "write App(broker=...)",
+                workers,
+            )
         if not self._checks_host:
             self._router.set_http_host("*")  # the site decides
         try:

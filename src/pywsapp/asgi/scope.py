@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pywsapp._protocol.http import parse_request
 from pywsapp._request_state import make_access
@@ -45,22 +46,30 @@ def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Reque
     request = parse_request(head, max_headers=max_headers, scheme=scheme, remote_address=address)
     major, _, minor = scope.get("http_version", "1.1").partition(".")
     request.http_version = int(major), int(minor or "0")
-    request.path = _path_below(scope)
+    request.path, below = _paths(scope)
     request.subprotocols = tuple(scope.get("subprotocols", ()))
     for name, value in scope.get("state", {}).items():
         setattr(request.state, name, value)
-    return request
+    if below == request.path:
+        return request
+    inner = copy.copy(request)  # as below a mount of an App: signatures are of the path that the client has asked for
+    inner.path = below
+    return inner
 
 
-def _path_below(scope: Scope) -> str:
-    """Return the path without `root_path`, which servers and frameworks put before it or not."""
+def _paths(scope: Scope) -> tuple[str, str]:
+    """Return the whole path, and the path below `root_path`, which servers and frameworks put before it or not."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
+    raw = (scope.get("raw_path") or b"").decode("latin-1")
     if root and (path == root or path.startswith(root + "/")):
         path = path[len(root) :]
-    if path.endswith("/") and not scope.get("raw_path", b"/").endswith(b"/"):
+    if raw and path.endswith("/") and not raw.endswith("/"):
         path = path[:-1]  # Litestar adds a slash
-    return path or "/"
+    whole = unquote(raw)  # Litestar has the path of the mount in it only
+    if not whole or not whole.endswith(path):
+        whole = root + path
+    return whole or "/", path or "/"
 
 
 def note_site(request: Request, scope: Scope) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -13,15 +15,17 @@ from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import decide_handshake
 from pywsapp._protocol.handshake import RESERVED
 from pywsapp._protocol.http import encode_fields
+from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import agreed_options, agreed_subprotocol, make_lifecycle
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.frames import close_frame, message_frame
 from pywsapp.asgi.http import Receive
 from pywsapp.asgi.scope import Scope
+from pywsapp.asgi.takeover import HostOfOne, Takeover, takeover_of
 from pywsapp.asgi.transport import NO_PROTOCOL, AsgiTransport, Send
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
-from pywsapp.http import Response
+from pywsapp.http import Request, Response
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
@@ -42,9 +46,15 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
     if event["type"] != "websocket.connect":
         return
     exchange = Exchange(server, scope)
+    takeover = takeover_of(scope)
     try:
         with exchange:
-            lifecycle, transport = await _accept(exchange, server, send)
+            request, answer, subprotocol = await _decide(exchange, server, takeover)
+            accept = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": asgi_fields(answer.headers)}
+            if takeover is None:
+                lifecycle, transport = await _accept(server, request, answer, accept, send)
+            else:
+                lifecycle, trailing, ended = await _take_over(takeover, server, request, answer, accept, send)
     except _ClientGoneError as exc:
         logger.debug("a client was gone before its handshake was accepted: %r", exc.__cause__)
         return
@@ -53,12 +63,19 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
         return
     server.counts.handshakes += 1
     server.connection_log.opened(lifecycle.conn.request)
-    lifecycle.open(b"")
-    await _run(transport, receive)
+    if takeover is None:
+        lifecycle.open(b"")
+        await _run(transport, receive)
+    else:
+        lifecycle.open(trailing)
+        await _stay(lifecycle, receive, ended)
 
 
-async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifecycle, AsgiTransport]:
+async def _decide(exchange: Exchange, server: Server, takeover: Takeover | None) -> tuple[Request, Accept, str | None]:
+    """Return a handshake that the component accepts, how, and the agreed subprotocol."""
     request = exchange.read_scope()
+    if takeover is not None:
+        note_certificate(request, takeover.transport)
     if server.admission is not None:
         server.admission.check(request)
     exchange.admit()
@@ -66,25 +83,60 @@ async def _accept(exchange: Exchange, server: Server, send: Send) -> tuple[Lifec
     if not isinstance(answer, Accept):
         raise TypeError(f"on_handshake must return an Accept, not {answer!r}")
     server.check_not_draining()
-    subprotocol = agreed_subprotocol(request, answer)
     encode_fields(answer.headers, reserved=RESERVED)
+    return request, answer, agreed_subprotocol(request, answer)
+
+
+async def _accept(
+    server: Server, request: Request, answer: Accept, accept: dict[str, Any], send: Send
+) -> tuple[Lifecycle, AsgiTransport]:
+    """Accept a handshake, for a connection whose messages are those of ASGI."""
     transport = AsgiTransport(NO_PROTOCOL, send)
     options = hosted(agreed_options(server, answer))
-    lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, None, options)
-    fields = asgi_fields(answer.headers)
+    lifecycle = make_lifecycle(server, request, answer, transport, accept["subprotocol"], None, options)
+    with _released_on_failure(server, request):
+        await send(accept)
+    transport.set_protocol(lifecycle)
+    transport.set_write_buffer_limits(high=options.high_water)
+    server.runtime.connections.add(lifecycle)
+    server.runtime.opened(lifecycle.conn)
+    return lifecycle, transport
+
+
+async def _take_over(
+    takeover: Takeover, server: Server, request: Request, answer: Accept, accept: dict[str, Any], send: Send
+) -> tuple[Lifecycle, bytes, anyio.Event]:
+    """Accept a handshake, and take over the transport; return the lifecycle, what it must be opened with, and its end.
+
+    The lifecycle begins when the server has written the 101 response, which has what middleware of the site has added.
+    """
+    options = agreed_options(server, answer)
+    deflate = takeover.agree_on_deflate(options.deflate)
+    host = HostOfOne(server.runtime, takeover.ended)
+    transport, subprotocol = takeover.transport, accept["subprotocol"]
+    lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options, host)
+    with _released_on_failure(server, request):
+        await send(accept)
+        with anyio.fail_after(server.options.handshake_timeout):
+            await takeover.accepted()
+        trailing = takeover.begin(lifecycle, options)
+    server.runtime.connections.add(lifecycle)
+    server.runtime.opened(lifecycle.conn)
+    logger.debug("%r opened", lifecycle.conn)
+    return lifecycle, trailing, host.ended
+
+
+@contextmanager
+def _released_on_failure(server: Server, request: Request) -> Iterator[None]:
+    """Count a connection no longer if its handshake cannot be accepted."""
     try:
-        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
+        yield
     except BaseException as exc:
         if server.admission is not None:
             server.admission.release(request)
         if isinstance(exc, Exception):
             raise _ClientGoneError from exc
         raise
-    transport.set_protocol(lifecycle)
-    transport.set_write_buffer_limits(high=options.high_water)
-    server.runtime.connections.add(lifecycle)
-    server.runtime.opened(lifecycle.conn)
-    return lifecycle, transport
 
 
 @functools.lru_cache(100)
@@ -127,3 +179,16 @@ async def _read(transport: AsgiTransport, receive: Receive) -> None:
             return
         text = event.get("text")
         transport.received(message_frame(event["bytes"] if text is None else text))
+
+
+async def _stay(lifecycle: Lifecycle, receive: Receive, ended: anyio.Event) -> None:
+    """Wait until a connection that was taken over has ended; abort it if the site ends this call before."""
+    try:
+        try:
+            await receive()  # `websocket.disconnect`, through the middleware of the site
+        except Exception as exc:
+            logger.debug("a middleware could not receive: %r", exc)
+        await ended.wait()
+    finally:
+        if not ended.is_set():
+            lifecycle.abort()

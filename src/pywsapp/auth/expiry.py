@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import heapq
 import logging
-import time
 from collections.abc import Callable
 
+from pywsapp._clocks import wall_clock
 from pywsapp._request_state import access_of
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
@@ -31,7 +31,7 @@ class Expiries:
         clock: returns seconds since 1970.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = wall_clock) -> None:
         self._clock = clock
         self._watched: dict[int, tuple[float, Connection]] = {}  # by the ids of connections
         self._heap: list[tuple[float, int]] = []

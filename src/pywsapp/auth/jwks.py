@@ -20,7 +20,6 @@ import json
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from pywsapp._clocks import monotonic_clock
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
 from pywsapp.exceptions import ConfigurationError, Refuse
@@ -154,7 +154,7 @@ class Jwks:
         max_age: float = 600,
         min_interval: float = 30,
         max_stale: float = 24 * 3600,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic_clock,
     ) -> None:
         if not callable(load):
             raise ConfigurationError(f"load must be a function that returns the key set, not {type(load).__name__}")

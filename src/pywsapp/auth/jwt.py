@@ -18,10 +18,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
+from pywsapp._clocks import wall_clock
 from pywsapp._extras import missing_extra
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
@@ -89,7 +89,7 @@ class JwtAuthenticator(BaseTokenAuthenticator):
         leeway: float = 30,
         token_type: str | None = None,
         user: Callable[[dict[str, Any]], Any] | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
         super().__init__(sources or (BearerHeader(), BearerSubprotocol()))
         self._keys = _checked_keys(keys)

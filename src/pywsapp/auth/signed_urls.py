@@ -16,10 +16,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import time
 from collections.abc import Callable
 from urllib.parse import parse_qsl, quote_plus, unquote_to_bytes
 
+from pywsapp._clocks import wall_clock
 from pywsapp.auth.identity import Authenticated
 from pywsapp.auth.tokens import take_parameter
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
@@ -48,7 +48,10 @@ class SignedUrls:
     challenge = None
 
     def __init__(
-        self, keys: str | bytes | list[str | bytes] | tuple[str | bytes, ...], *, clock: Callable[[], float] = time.time
+        self,
+        keys: str | bytes | list[str | bytes] | tuple[str | bytes, ...],
+        *,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
         given = [keys] if isinstance(keys, (str, bytes)) else list(keys)
         self._keys = [key.encode() if isinstance(key, str) else key for key in given]

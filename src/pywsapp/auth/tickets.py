@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pywsapp._clocks import monotonic_clock
 from pywsapp._extras import import_extra
 from pywsapp._http_text import one_line
 from pywsapp._request_state import access_of
@@ -90,7 +91,7 @@ class MemoryTicketStore(TicketStore):
     name = "the ticket store in memory"
     is_shared = False
 
-    def __init__(self, max_tickets: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_tickets: int = 100_000, clock: Callable[[], float] = monotonic_clock) -> None:
         self._max_tickets = max_tickets
         self._clock = clock
         self._tickets: dict[str, tuple[float, bytes]] = {}

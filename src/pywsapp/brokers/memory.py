@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import anyio
 import anyio.lowlevel
 
+from pywsapp._clocks import monotonic_clock
 from pywsapp.brokers.base import Broker, BrokerConnection, Kept, Outgoing, Position, Receive
 from pywsapp.exceptions import BrokerUnavailable
 from pywsapp.topics.history.memory_store import MemoryHistory
@@ -29,7 +29,7 @@ class MemoryBroker(Broker):
     def __init__(self) -> None:
         self.available = True
         self.connections: list[MemoryConnection] = []
-        self.history = MemoryHistory(time.monotonic)
+        self.history = MemoryHistory(monotonic_clock)
 
     async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
         """Connect, see `Broker.connect`.

@@ -20,10 +20,10 @@ import hmac
 import json
 import re
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pywsapp._clocks import wall_clock
 from pywsapp.brokers.envelope import Keys, keys_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown, Refuse, TopicError
@@ -73,7 +73,7 @@ class PublishEndpoint(MessageComponent):
         keys: Keys,
         claim: Claim,
         max_size: int = 64 * 1024,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
         self._topic = topic
         self._keys = keys_of(keys)

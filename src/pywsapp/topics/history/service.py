@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pywsapp._clocks import monotonic_clock
 from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Keep, Kept, Position
@@ -70,7 +70,7 @@ class HistoryService:
         self.lost = 0
         self._codec = codec
         self._deliver = deliver
-        self._memory = MemoryHistory(time.monotonic, options.max_histories, options.max_history_bytes)
+        self._memory = MemoryHistory(monotonic_clock, options.max_histories, options.max_history_bytes)
         self._numbers = count(1)
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None

@@ -1,0 +1,1 @@
+"""The client role below `pywsapp.client`: arguments, the handshake, receiving, reconnecting."""

@@ -1,0 +1,123 @@
+"""A connection that runs in a task of its own, so that one call can open it and another one can close it.
+
+asyncio has tasks without a task group. trio has system tasks, which it cancels when the main task of the program has
+ended; `_transports.adopt` has more about them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from pywsapp._connecting.arguments import ConnectArguments
+from pywsapp._connecting.dialing import Dialing
+from pywsapp._connecting.inbox import ClientConnection, Inbox
+from pywsapp._event_loop import on_asyncio
+
+logger = logging.getLogger("pywsapp")
+
+ConnectionT = TypeVar("ConnectionT", bound=ClientConnection)
+CallSoon = Callable[[Callable[[], object]], object]
+
+#: asyncio keeps only weak references to its tasks.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+class BackgroundConnection(Generic[ConnectionT]):
+    """One connection that runs in a task of its own. Create it in a task.
+
+    Args:
+        arguments: where to connect to, and how.
+        kind: the class of the connection.
+
+    Attributes:
+        ended: set when the connection has ended, or could not be opened.
+    """
+
+    def __init__(self, arguments: ConnectArguments, kind: type[ConnectionT]) -> None:
+        options = arguments.options
+        self._inbox = inbox = Inbox(options.max_queue)
+        arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
+        self._http = Dialing(inbox, arguments, lambda *args: kind(inbox, *args))
+        self._kind = kind
+        self._scope = anyio.CancelScope()
+        self._failure: Exception | None = None
+        self._call_soon: CallSoon | None = None
+        self.ended = anyio.Event()
+
+    async def open(self) -> ConnectionT:
+        """Connect, and return the connection; cancelling this call ends the attempt.
+
+        Raises:
+            HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
+            OSError: the server cannot be reached.
+        """
+        self._call_soon = start_in_background(self._run)
+        try:
+            await self._http.decided.wait()
+            conn = self._http.conn
+            if conn is None:
+                await self.ended.wait()
+        except BaseException:
+            self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self.ended.wait()
+            raise
+        if isinstance(conn, self._kind):
+            return conn
+        failure, self._failure = self._failure, None
+        assert failure is not None
+        raise failure
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._http.run()
+        except Exception as exc:
+            if self._http.conn is not None:
+                logger.exception("a client connection failed")  # a defect of the library
+            self._failure = exc
+        finally:
+            if self._failure is None:
+                self._failure = ConnectionAbortedError("the event loop ended before the connection was open")
+            self._http.decided.set()
+            self.ended.set()
+
+    def leave(self, code: int) -> None:
+        """Close the connection from any place: of a destructor, and of another thread. Never blocks."""
+        if self._call_soon is not None and not self.ended.is_set():
+            with suppress(RuntimeError):  # the event loop has ended, and the connection with it
+                self._call_soon(lambda: self._leave(code))
+
+    def _leave(self, code: int) -> None:
+        self._inbox.discard()
+        if self._http.conn is not None:
+            self._http.conn.close(code)
+        else:
+            self._scope.cancel()
+
+
+def start_in_background(work: Callable[[], Coroutine[Any, Any, None]]) -> CallSoon:
+    """Start a task that belongs to no task group; return a function that calls another one in this event loop.
+
+    Args:
+        work: what the task does; it must raise nothing.
+    """
+    if on_asyncio():
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        return loop.call_soon_threadsafe
+    lowlevel: Any = sys.modules["trio"].lowlevel
+    lowlevel.spawn_system_task(work, context=contextvars.copy_context())
+    call_soon: CallSoon = lowlevel.current_trio_token().run_sync_soon
+    return call_soon
