@@ -61,7 +61,7 @@ class Report:
     def unexpected(self) -> dict[str, Outcome]:
         """Return the cases with an unexpected outcome."""
         listed = json.loads(EXPECTED.read_text())
-        own = next((cases for role, cases in listed.items() if self.agent.startswith(role)), {})
+        own: dict[str, Any] = next((cases for role, cases in listed.items() if self.agent.startswith(role)), {})
         return {
             case: outcome
             for case, outcome in self.outcomes.items()

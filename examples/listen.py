@@ -20,8 +20,8 @@ async def main(url: str, messages: list[str]) -> None:
             print("connected", file=sys.stderr, flush=True)
             for message in messages:
                 await conn.send(message)
-            async for message in conn:
-                print(message, flush=True)
+            async for received in conn:
+                print(received, flush=True)
         print("the server is done", file=sys.stderr)
     except (HandshakeError, ConnectionClosed) as exc:
         sys.exit(f"the server does not want this client: {exc}")

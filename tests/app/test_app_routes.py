@@ -122,12 +122,16 @@ async def test_origins() -> None:
     app.route("/any", EchoServer(), ["*"])
     app.route("/some", EchoServer(), ["https://page.example"])
     app.route("/page", EchoServer(), ["*"], require_origin=True)
-    accepted = {
+    accepted: dict[str, list[str | None]] = {
         "/same": ["http://here.example", None],
         "/any": ["http://there.example"],
         "/some": ["https://page.example"],
     }
-    refused = {"/same": ["http://there.example"], "/some": ["https://other.example"], "/page": [None]}
+    refused: dict[str, list[str | None]] = {
+        "/same": ["http://there.example"],
+        "/some": ["https://other.example"],
+        "/page": [None],
+    }
     async with TestClient(app, host="here.example") as client:
         for path, origin in [(path, origin) for path, origins in accepted.items() for origin in origins]:
             async with client.connect(path, origin=origin):

@@ -2,8 +2,8 @@
 
 A block is a whole program unless an HTML comment before it says why it is not: <!-- fragment: the reason -->. The
 blocks of a page in `SITES` are files of one directory, which test_sites.py runs. So are those of a page in
-`MOUNTED_SITES` that begin with the name of a file; test_mounted_sites.py runs them. Those after <!-- file: a name --> are
-files of the project that test_test_page.py runs.
+`MOUNTED_SITES` that begin with the name of a file; test_mounted_sites.py runs them. Those after <!-- file: a name -->
+are files of the project that test_test_page.py runs.
 """
 
 from __future__ import annotations

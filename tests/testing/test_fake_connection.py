@@ -39,7 +39,7 @@ def test_what_was_sent() -> None:
     assert conn.sent == ["text", b"\0" * 100_000, '{"a":1}']
     assert FakeConnection().sent == []
     with pytest.raises(TypeError):
-        conn.send({"a": 1})  # type: ignore[arg-type]
+        conn.send({"a": 1})
     assert conn.is_open
 
 

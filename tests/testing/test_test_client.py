@@ -38,6 +38,7 @@ class Chat(MessageComponent):
 
     def __init__(self) -> None:
         self.closed: list[tuple[int | None, str, bool]] = []
+        self.released = anyio.Event()
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         if message == "user":
@@ -53,7 +54,7 @@ class Chat(MessageComponent):
         return None
 
     async def answer_later(self, conn: Connection) -> None:
-        await anyio.sleep(0.05)
+        await self.released.wait()
         conn.send("later")
 
     async def on_close(self, conn: Connection) -> None:
@@ -253,16 +254,17 @@ async def test_a_message_of_the_wrong_type(app: App) -> None:
             ws.send({})  # type: ignore[arg-type]
 
 
-async def test_silence(app: App) -> None:
+async def test_silence(app: App, chat: Chat) -> None:
     async with TestClient(app) as client, client.connect("/chat") as ws:
         ws.send("hello")
         with pytest.raises(AssertionError, match="a message arrived: 'hello'"):
             await ws.assert_silent()
         await ws.receive()
         ws.send("later")
-        await ws.assert_silent()  # the handler sleeps
+        await ws.assert_silent(0.01)  # the handler waits
+        chat.released.set()
         with pytest.raises(AssertionError, match="a message arrived: 'later'"):
-            await ws.assert_silent(0.2)
+            await ws.assert_silent()
 
 
 async def test_the_user_is_given_in_place_of_authenticate() -> None:
@@ -408,7 +410,6 @@ async def test_clients_talk_to_each_other() -> None:
 
 
 async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pywsapp.testing.idle._THREAD_SECONDS", 0.2)
     release = threading.Event()
 
     class Threads(MessageComponent):
@@ -427,6 +428,7 @@ async def test_a_thread_is_waited_for_but_not_for_ever(monkeypatch: pytest.Monke
         await ws.ping()
         await until_idle()
         assert await ws.receive(timeout=0) == "short"
+        monkeypatch.setattr("pywsapp.testing.idle._THREAD_SECONDS", 0.1)
         ws.send("long")
         await ws.ping()
         await until_idle()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
 import pytest
 
+import pywsapp
 from pywsapp import App, Connection, EchoServer, MessageComponent, Options, RateLimit, Request
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
@@ -188,3 +193,27 @@ async def test_without_a_clock() -> None:
     async with TestClient(App()) as client:
         with pytest.raises(ConfigurationError, match="write TestClient"):
             _ = client.clock
+
+
+def test_no_default_argument_is_a_clock_of_python() -> None:
+    """A virtual clock reaches the functions of `_clocks` and names of modules, not what a default argument keeps."""
+    source = Path(pywsapp.__file__).parent
+    found = [
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if re.search(r"= time\.(time|monotonic)\b(?!\()|= monotonic\b(?!\()", path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["brokers/local/router.py"]  # which runs in the supervisor
+
+
+async def test_modules_of_the_program_can_be_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("a_program.rooms")
+    module.__dict__.update(time=time, now=time.time)
+    monkeypatch.setitem(sys.modules, "a_program.rooms", module)
+    async with TestClient(App(), clock=VirtualClock(modules=["a_program"])) as client:
+        before = module.now(), module.time.monotonic()
+        await client.clock.advance(5)
+        assert module.now() - before[0] == pytest.approx(5)
+        assert module.time.monotonic() - before[1] == pytest.approx(5)
+        assert module.time.sleep is time.sleep
+    assert (module.now, module.time) == (time.time, time)

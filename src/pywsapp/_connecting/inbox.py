@@ -19,6 +19,7 @@ from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 if TYPE_CHECKING:
     from pywsapp._alarm import Alarm
     from pywsapp._protocol.prepared import PreparedMessage, Sendable
+    from pywsapp.codecs.kinds import Encodable
 
 #: Iteration ends without an exception at these close codes.
 NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
@@ -62,7 +63,11 @@ class ClientConnection(Connection):
             raise TimeoutError(f"no message within {timeout} seconds") from None
 
     def send(
-        self, message: Sendable | PreparedMessage, *, compress: bool | None = None, timeout: float | None = None
+        self,
+        message: Sendable | PreparedMessage | Encodable,
+        *,
+        compress: bool | None = None,
+        timeout: float | None = None,
     ) -> LazyCoroutine[None]:
         """Send a message; see `Connection.send`. Never blocks.
 
@@ -81,7 +86,7 @@ class ClientConnection(Connection):
                 it again on this connection.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
         """
-        sent = self._outbox.send(message, compress)
+        sent = self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
         return sent if timeout is None else LazyAwaitable(lambda: _in_time(sent, timeout))
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:

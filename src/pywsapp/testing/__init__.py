@@ -11,7 +11,8 @@
 with faults.
 
 `check_broker`, `check_session_store`, `check_ticket_store`, `check_codec` and `check_middleware` check code of your own
-against every rule that pywsapp relies on. `BROKER_CHECKS` and its like have the same checks one by one, for a test each.
+against every rule that pywsapp relies on. `BROKER_CHECKS` and its like have the same checks one by one, for a test
+each.
 """
 
 from pywsapp.testing.broker import BROKER_CHECKS, check_broker

@@ -327,12 +327,12 @@ class TestClient(HasAwaitables):
         return response
 
     @awaited
-    async def get(self, path: str, **arguments: Any) -> TestResponse:
+    async def get(self, path: str, /, **arguments: Any) -> TestResponse:
         """Send a GET request; the arguments are those of `request`."""
         return await self.request("GET", path, **arguments)
 
     @awaited
-    async def post(self, path: str, **arguments: Any) -> TestResponse:
+    async def post(self, path: str, /, **arguments: Any) -> TestResponse:
         """Send a POST request; the arguments are those of `request`."""
         return await self.request("POST", path, **arguments)
 

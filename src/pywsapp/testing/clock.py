@@ -155,16 +155,18 @@ class VirtualClock:
 
     def _replace(self) -> Iterator[tuple[ModuleType, str, Any]]:
         clock_module = _TimeModule(time=self.time, monotonic=self.monotonic)
-        values = {time.time: self.time, time.monotonic: self.monotonic}
+        replacements: dict[int, Any] = {
+            id(time): clock_module,
+            id(time.time): self.time,
+            id(time.monotonic): self.monotonic,
+        }
         for module_name, module in list(sys.modules.items()):
             if not _is_in(module_name, self._modules) or (
                 _is_in(module_name, _REAL) and module_name not in _VIRTUAL_TOO
             ):
                 continue
             for name, value in list(vars(module).items()):
-                new: Any = clock_module if value is time else None
-                if new is None and value in (time.time, time.monotonic):
-                    new = values[value]
+                new: Any = replacements.get(id(value))
                 if new is not None:
                     setattr(module, name, new)
                     yield module, name, value

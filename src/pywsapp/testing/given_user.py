@@ -38,11 +38,11 @@ class _GivenAccess(Access):
         self._guard: Authenticate | None = given
 
     @property
-    def guard(self) -> Authenticate | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def guard(self) -> Authenticate | None:
         return self._guard
 
     @guard.setter
-    def guard(self, guard: Authenticate | None) -> None:
+    def guard(self, guard: Authenticate | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._guard = None if guard is None else self._given
 
 

@@ -16,14 +16,16 @@ from pywsapp._event_loop import on_asyncio
 #: next turn, and bytes on a socket are read in the turn after the one that wrote them.
 _TURNS = 5
 #: Real seconds for which a thread is waited for.
-_THREAD_SECONDS = 1.0
+_THREAD_SECONDS = 5.0
+#: Seconds between two looks at the threads.
+_PAUSE = 0.0005
 
 
 async def until_idle() -> None:
     """Wait until every other task of the event loop waits for a time, for bytes or for another task.
 
-    The threads of `in_thread` and `anyio.to_thread` have then ended too, or have run for a second more. This needs no
-    time of the clock: it returns as soon as nothing can run any more. A task that never waits blocks it for ever.
+    The threads of `in_thread` and `anyio.to_thread` have then ended too, or have run for five seconds more. This needs
+    no time of the clock: it returns as soon as nothing can run any more. A task that never waits blocks it for ever.
     """
     await wait_idle(0)
 
@@ -47,6 +49,7 @@ async def wait_idle(permanent: int) -> int:
         gives_up_at = gives_up_at or time.monotonic() + _THREAD_SECONDS
         if time.monotonic() >= gives_up_at:
             return running
+        time.sleep(_PAUSE)  # noqa: ASYNC251 - not in the time of the loop, which can stand still; threads go on
 
 
 async def until_tasks_wait() -> None:
