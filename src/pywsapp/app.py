@@ -450,7 +450,7 @@ class App:
     def asyncapi(
         self,
         *,
-        title: str = "WebSocket API",
+        title: str = "WebSockets",
         version: str = "1.0.0",
         description: str | None = None,
         url: str | None = None,
@@ -476,14 +476,7 @@ class App:
         return document
 
     def asyncapi_page(
-        self,
-        path: str = "/docs",
-        *,
-        title: str = "WebSocket API",
-        version: str = "1.0.0",
-        description: str | None = None,
-        url: str | None = None,
-        authenticate: Authenticate | None = None,
+        self, path: str = "/docs", *, authenticate: Authenticate | None = None, **document: str | None
     ) -> None:
         """Show the document of `asyncapi` on a page, with the channels, the messages and their fields.
 
@@ -493,17 +486,14 @@ class App:
 
         Args:
             path: the path of the page, without parameters.
-            title: as for `asyncapi`, like the next three.
-            version: the version of the messages.
-            description: what the application is for; the page shows it as text.
-            url: the URL of the server.
             authenticate: as for `route`.
+            document: the arguments of `asyncapi`; the page shows the description as text.
 
         Raises:
             ConfigurationError: the path is not valid, the route exists, or a library is not installed.
+            TypeError: `asyncapi` has no such argument.
         """
-        make = functools.partial(self.asyncapi, title=title, version=version, description=description, url=url)
-        page = import_extra("pywsapp._schema.serving", "msgspec").DocumentPage(path, make)
+        page = import_extra("pywsapp._schema.serving", "msgspec").DocumentPage(path, self.asyncapi, document)
         for place, handler in page.handlers().items():
             self.http(place, handler, authenticate=authenticate)
         self.on_startup(page.prepare)

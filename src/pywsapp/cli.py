@@ -340,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (asyncapi, types):
         _add_app(command)
         command.add_argument("--output", metavar="FILE", help="write this file, instead of the standard output")
-        command.add_argument("--title", default="WebSocket API", help="the name of the application")
+        command.add_argument("--title", default="WebSockets", help="the name of the application")
         command.add_argument("--api-version", metavar="VERSION", default="1.0.0", help="the version of its messages")
     asyncapi.add_argument("--url", help="the URL of the server: wss://chat.example")
     return parser

@@ -178,7 +178,7 @@ def test_the_app_of_a_program_serves(block: Block, directory: Path, monkeypatch:
     anyio.run(main)
 
 
-@pytest.mark.parametrize("command", ["run", "demo"])
+@pytest.mark.parametrize("command", ["run", "demo", "asyncapi", "types"])
 def test_the_options_of_commands_exist(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "pywsapp", command, "--help"], capture_output=True, text=True, timeout=50, check=True
@@ -189,8 +189,9 @@ def test_the_options_of_commands_exist(command: str) -> None:
         for line in re.findall(rf"pywsapp {command}\b([^#\n]*)", block.text)
         for option in re.findall(r"--[a-z-]+", line)
     }
-    if command == "run":
-        used |= set(re.findall(r"^\| `(--[a-z-]+)`", (ROOT / "docs/reference/command-line.md").read_text(), re.M))
+    for section in (ROOT / "docs/reference/command-line.md").read_text().split("\n## ")[1:]:
+        if section.startswith(f"pywsapp {command} "):
+            used |= set(re.findall(r"^\| `(--[a-z-]+)`", section, re.M))
     assert used
     assert [option for option in sorted(used) if option not in shown] == []
 

@@ -172,3 +172,8 @@ async def test_a_message_without_a_schema_ends_the_start() -> None:
 def test_a_path_with_parameters() -> None:
     with pytest.raises(ConfigurationError, match="the path of a page with a document has no parameters"):
         App(port=0).asyncapi_page("/docs/{name}")
+
+
+def test_an_argument_that_does_not_exist() -> None:
+    with pytest.raises(TypeError, match="name"):
+        App(port=0).asyncapi_page("/docs", name="Chat")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.documented import documented
+from support.documented import Board, documented
 from support.node_packages import node_packages
 
 from pywsapp import App, MessageComponent
@@ -195,6 +195,21 @@ def test_unions_are_seen_from_the_client(types: str) -> None:
     assert "export type EchoServerToServer = Text | Binary;\n" in types
     assert '  "board.find": { params: { near: Point; user?: Login | null }; result: Array<Point> };\n' in types
     assert "  /** Add two numbers. */\n  add: { params: { a: number; b?: number }; result: number };\n" in types
+
+
+def test_routes_of_one_component_share_their_types() -> None:
+    app = App(port=0)
+    app.route("/a", Board())
+    app.route("/b/{name}", Board(), codec=MessagePackCodec())
+    types = types_of(app.asyncapi())
+    assert "/** What a client sends to /a, /b/{name}. */\n" in types
+    assert re.findall(r"export \w+ (Board\w+)", types) == [
+        "BoardFindCall",
+        "BoardFindReply",
+        "BoardToServer",
+        "BoardFromServer",
+        "BoardProcedures",
+    ]
 
 
 def test_names_are_those_of_the_language() -> None:

@@ -11,7 +11,7 @@ from pywsapp._messages.description import Messages, messages_of
 from pywsapp._messages.procedures import MAX_ID, Procedure
 from pywsapp._schema.routes import DocumentedRoute
 from pywsapp._schema.schemas import Schema, Schemas, first_paragraph, json_value
-from pywsapp.codecs.kinds import TAG_FIELD, has_field, is_dict, is_message_type, members_of, name_of_kind, tag_of
+from pywsapp.codecs.kinds import TAG_FIELD, is_dict, is_message_type, members_of, name_of_kind, tag_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 
@@ -161,13 +161,11 @@ def _tagged(message: Message, tag: str, kind: Any, handler: Any, schemas: Schema
     if tag_of(kind) is not None:
         return message._replace(description=message.description or own)
     schema = schemas.resolved(message.payload)
-    properties, required = schema.get("properties", {}), schema.get("required", ())
-    payload: dict[str, Any] = {**schema, "type": "object", "properties": {TAG_FIELD: {"const": tag}, **properties}}
+    others = {name: part for name, part in schema.get("properties", {}).items() if name != TAG_FIELD}
+    payload: Schema = {**schema, "type": "object", "properties": {TAG_FIELD: {"const": tag}, **others}}
+    payload["required"] = list(dict.fromkeys((TAG_FIELD, *schema.get("required", ()))))
     if is_dict(kind):
         payload["additionalProperties"] = True
-    elif has_field(kind, TAG_FIELD):  # a field without a Literal
-        payload["properties"][TAG_FIELD] = {"const": tag}
-    payload["required"] = list(dict.fromkeys((TAG_FIELD, *required)))
     payload.pop("title", None)
     return message._replace(name=type_name(tag), tag=tag, description=own or message.description, payload=payload)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from collections.abc import Callable
+from typing import Any
 
 from pywsapp._schema.page import HEADERS, page_of
 from pywsapp._schema.type_expressions import Json
@@ -20,16 +23,19 @@ class DocumentPage:
     Args:
         path: the path of the page; its files are below it.
         make: returns the AsyncAPI document.
+        arguments: the arguments of `make`.
 
     Raises:
         ConfigurationError: the path has parameters.
+        TypeError: `make` does not have these arguments.
     """
 
-    def __init__(self, path: str, make: Callable[[], Json]) -> None:
+    def __init__(self, path: str, make: Callable[..., Json], arguments: dict[str, Any]) -> None:
+        inspect.signature(make).bind(**arguments)
         if "{" in path:
             raise ConfigurationError(f"{path!r}: the path of a page with a document has no parameters")
         self._path = path
-        self._make = make
+        self._make = functools.partial(make, **arguments)
         self._responses: dict[str, Response] = {}
 
     def handlers(self) -> dict[str, Callable[[Request], Response]]:

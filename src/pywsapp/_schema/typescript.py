@@ -9,9 +9,8 @@ A schema that TypeScript cannot express becomes the nearest type that includes i
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pywsapp._schema.type_expressions import Context, Json, comment_of, declared, key_of, referenced, union
 
@@ -57,8 +56,7 @@ class _Module:
             if "$ref" not in payload and own not in self._types:
                 described = {**payload, "description": message.get("description", "")}
                 self._declare(own, described, self._bytes[f"message {name}"])
-        for channel in self._channels():
-            self._declare_channel(*channel)
+        self._declare_channels()
         head = f"The messages of {info['title']} {info['version']}. `pywsapp types` has written this file."
         return "\n".join([f"// {' '.join(head.split())}\n", *self._types.values()])
 
@@ -92,49 +90,38 @@ class _Module:
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
-    def _channels(self) -> Iterator[tuple[str, list[str], Json]]:
-        """Return the channels: the name for the types, the paths, and one of the channels with these messages."""
-        found: dict[str, tuple[str, list[str], Json]] = {}
+    def _declare_channels(self) -> None:
+        """Add the types of all channels; channels of one component with the same messages share them."""
+        found: dict[tuple[str, str, str, str], list[str]] = {}
         for key, channel in self._document["channels"].items():
-            operations = self._operations(key)
-            text = json.dumps([channel.get("title"), operations]).replace(f"#/channels/{key}/", "#")
-            if text not in found:
-                found[text] = (channel.get("title") or key, [], operations)
-            found[text][1].append(channel["address"])
-        return iter(found.values())
+            contents = (channel.get("title") or key, *self._contents(f"#/channels/{key}"))
+            found.setdefault(contents, []).append(channel["address"])
+        for (title, to_server, from_server, procedures), paths in found.items():
+            where = ", ".join(paths)
+            name = self._name("channel", f"to {where}", f"{title}ToServer")
+            self._types[name] = declared(name, to_server or "never", f"What a client sends to {where}.")
+            name = self._name("channel", f"from {where}", f"{title}FromServer")
+            # A component can send what it does not declare.
+            self._types[name] = declared(name, from_server or "unknown", f"What a client gets from {where}.")
+            if procedures:
+                name = self._name("channel", f"procedures {where}", f"{title}Procedures")
+                comment = comment_of(f"The procedures of {where}: their parameters and results.")
+                self._types[name] = f"{comment}export interface {name} {{\n{procedures}}}\n"
 
-    def _operations(self, key: str) -> Json:
-        reference = f"#/channels/{key}"
-        return {
-            name.removeprefix(f"{key}_"): {
-                part: found[part] for part in ("action", "messages", "reply") if part in found
-            }
-            for name, found in self._document["operations"].items()
-            if found["channel"]["$ref"] == reference
-        }
-
-    def _declare_channel(self, title: str, paths: list[str], operations: Json) -> None:
+    def _contents(self, channel: str) -> tuple[str, str, str]:
+        """Return what clients send and get on a channel, and the procedures."""
         to_server: list[str] = []
         from_server: list[str] = []
         procedures: list[str] = []
-        for operation in operations.values():
+        for operation in self._document["operations"].values():
+            if operation["channel"]["$ref"] != channel:
+                continue
             names = self._references(operation["messages"])
             (to_server if operation["action"] == "receive" else from_server).extend(names)
             if "reply" in operation:
                 from_server += self._references(operation["reply"]["messages"])
                 procedures.append(self._procedure(operation))
-        where = ", ".join(paths)
-        for suffix, names, text in (
-            ("ToServer", to_server, f"What a client sends to {where}."),
-            ("FromServer", from_server, f"What a client gets from {where}."),
-        ):
-            name = self._name("channel", f"{where} {suffix}", f"{title}{suffix}")
-            nothing = "never" if suffix == "ToServer" else "unknown"  # a component can send what it does not declare
-            self._types[name] = declared(name, union(names) or nothing, text)
-        if procedures:
-            name = self._name("channel", f"{where} procedures", f"{title}Procedures")
-            comment = comment_of(f"The procedures of {where}: their parameters and results.")
-            self._types[name] = f"{comment}export interface {name} {{\n{''.join(procedures)}}}\n"
+        return union(to_server), union(from_server), "".join(procedures)
 
     def _references(self, references: Iterable[Json]) -> list[str]:
         return [self._names["message", reference["$ref"].rpartition("/")[2]] for reference in references]
