@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 def call(*argv: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     # PYTHONPATH could name another pywsapp than the one that is tested.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYWSAPP_PURE", "PYTHONPATH")}
+    environment.setdefault("CFLAGS", "-O0")  # half of the time is the optimizer's
     environment |= variables
     return subprocess.run(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
