@@ -11,6 +11,7 @@ import uvloop
 from support.serving import GUARD
 
 from pywsapp import App, Connection, MessageComponent, Options, connect
+from pywsapp.testing import TestClient
 
 RUNS = [asyncio.run, uvloop.run]
 Body = Callable[[str], Awaitable[None]]
@@ -58,3 +59,18 @@ def test_the_full_queue_of_a_client(run: Callable[[Any], None]) -> None:
             assert [await conn.receive() for _ in range(100)] == [str(number) for number in range(100)]
 
     run(serve(body))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["asyncio", "uvloop"])
+def test_an_async_handler_in_memory(run: Callable[[Any], None]) -> None:
+    async def use() -> None:
+        app = App()
+        app.route("/", Slow())
+        async with TestClient(app) as client, client.connect("/") as ws:
+            ws.send("hello")
+            assert await ws.receive() == "hello"
+
+    async def main() -> None:
+        await asyncio.wait_for(use(), GUARD)
+
+    run(main())
