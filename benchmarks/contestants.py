@@ -82,8 +82,13 @@ ALL = (
     _hosted("uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, tls=True),
     _hosted("app on uvicorn-pywsapp", "uvicorn_server.py", "--ws", "pywsapp", *_APP, tls=True),
     _hosted("app on uvicorn-pywsapp-asyncio", "uvicorn_server.py", "--ws", "pywsapp", *_ASYNCIO, *_APP, tls=True),
+    *(
+        _hosted(f"app in {framework}", "uvicorn_server.py", "--ws", "pywsapp", "--application", framework)
+        for framework in ("fastapi", "litestar", "django")
+    ),
     _hosted("app on uvicorn-sansio", "uvicorn_server.py", "--ws", "websockets-sansio", *_APP, tls=True),
     _hosted("app on hypercorn", "hypercorn_server.py", "--worker", "uvloop", *_APP),
+    _hosted("app on hypercorn-trio", "hypercorn_server.py", "--worker", "trio", *_APP),
     _hosted("app on granian", "granian_server.py", "--loop", "uvloop", *_APP),
     _hosted("app on daphne", "daphne_server.py"),
     _peer("hypercorn-asyncio", "hypercorn_server.py", "--worker", "asyncio"),

@@ -26,8 +26,8 @@ ROOT = HERE.parent
 REQUIREMENTS = HERE / "peers" / "requirements.txt"
 CLUSTER_REQUIREMENTS = HERE / "peers" / "cluster.txt"
 NODE_PACKAGES = ("ws@8.23.0", "bufferutil@4.1.0")
-#: The ASGI servers that run an App of pywsapp, and what uvicorn uses.
-ASGI_SERVERS = ("httptools", "websockets", "Hypercorn", "granian", "daphne")
+#: The ASGI servers that run an App of pywsapp, what uvicorn uses, and the frameworks of sites that mount it.
+ASGI_SERVERS = ("httptools", "websockets", "Hypercorn", "granian", "daphne", "fastapi", "litestar", "Django")
 OLDEST_PYTHON = (3, 10)
 
 

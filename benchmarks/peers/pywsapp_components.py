@@ -1,6 +1,8 @@
-"""The components of pywsapp, and an App of them for ASGI servers."""
+"""The components of pywsapp, an App of them for ASGI servers, and sites that mount it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from _common import MAX_MESSAGE
 
@@ -45,6 +47,32 @@ def route(app: App, echo: MessageComponent) -> None:
 def make_app(deflate: bool) -> App:
     app = App(options=options(deflate))
     route(app, Echo())
+    return app
+
+
+def site(framework: str, app: App) -> Any:
+    """Return an ASGI application of a framework that passes all WebSockets to an App; "pywsapp" is the App itself."""
+    if framework == "fastapi":
+        from fastapi import FastAPI
+
+        fastapi = FastAPI(lifespan=app.lifespan)
+        fastapi.mount("/", app)
+        return fastapi
+    if framework == "litestar":
+        from litestar import Litestar, asgi
+
+        return Litestar([asgi("/", is_mount=True, copy_scope=True)(app)], lifespan=[app.lifespan], logging_config=None)
+    if framework == "django":
+        from django.conf import settings
+        from django.core.asgi import get_asgi_application
+
+        settings.configure(ALLOWED_HOSTS=["*"])
+        django = get_asgi_application()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await (django if scope["type"] == "http" else app)(scope, receive, send)
+
+        return application
     return app
 
 

@@ -1,4 +1,4 @@
-"""uvicorn with an ASGI application without a framework, or with an App of pywsapp.
+"""uvicorn with an ASGI application without a framework, with an App of pywsapp, or with a site that mounts one.
 
 --ws selects the protocol, --loop the event loop, and --application what runs.
 """
@@ -13,16 +13,16 @@ from _common import HOST, MAX_MESSAGE, arguments
 args = arguments(
     ("--ws", ["websockets-sansio", "websockets", "wsproto", "pywsapp"]),
     ("--loop", ["uvloop", "asyncio"]),
-    ("--application", ["asgi", "pywsapp"]),
+    ("--application", ["asgi", "pywsapp", "fastapi", "litestar", "django"]),
     tls=True,
 )
 app: Any
 if args.application == "asgi":
     from asgi_app import app
 else:
-    from pywsapp_components import make_app
+    from pywsapp_components import make_app, site
 
-    app = make_app(args.deflate)
+    app = site(args.application, make_app(args.deflate))
 certificate, key = args.tls or (None, None)
 uvicorn.run(
     app,

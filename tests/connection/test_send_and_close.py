@@ -82,7 +82,7 @@ def test_valid_messages_are_sent(message: Any, received: tuple[int, bytes]) -> N
         (
             {"a": 1},
             TypeError,
-            "a message is a str or bytes, not dict; give the route a codec, for instance",
+            "a message is a str or bytes, not dict; encode it, for instance with json.dumps, or give the route a codec",
         ),
         (None, TypeError, "a message is a str or bytes, not NoneType"),
         (1, TypeError, "a message is a str or bytes, not int"),

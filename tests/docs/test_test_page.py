@@ -18,7 +18,7 @@ def test_the_five_tests_pass_on_each_event_loop_and_failures_say_what_happened(p
     for name, text in {**FILES, "test_failing.py": FAILING}.items():
         (pytester.path / name).write_text(text, encoding="utf-8")
     pytester.makeini("[pytest]")
-    result = pytester.runpytest_inprocess("-p", "pywsapp_pytest", "-p", "no:cacheprovider", "-W", "error")
+    result = pytester.runpytest_subprocess("-p", "pywsapp_pytest", "-p", "no:cacheprovider", "-W", "error")
     result.assert_outcomes(passed=15, failed=6)
     output = result.stdout.str()
     assert [line for line in EXPECTED if line not in output] == []

@@ -45,9 +45,7 @@ def test_payload_of_a_message(message: Any, expected: tuple[int, bytes]) -> None
 
 @pytest.mark.parametrize("message", [None, 1, {}, [], ("a",), {b"a"}])
 def test_other_types_are_refused(message: Any) -> None:
-    with pytest.raises(
-        TypeError, match=rf"not {type(message).__name__}; encode it first, for instance with json\.dumps"
-    ):
+    with pytest.raises(TypeError, match=rf"not {type(message).__name__}; encode it, for instance with json\.dumps"):
         PreparedMessage(message)
 
 

@@ -132,6 +132,8 @@ def formats() -> list[tuple[str, str]]:
                     args=[ast.Constant(value=str(text)), *_],
                 ):
                     found.append(({"exception": "ERROR"}.get(level, level.upper()), pattern_of(text)))
+                case ast.Call(func=ast.Attribute(attr="_report"), args=[_, _, ast.Constant(value=str(text)), *_]):
+                    found.append((ANY_LEVEL, pattern_of(text)))
                 case ast.Call(func=ast.Attribute(attr="log"), args=[_, ast.Constant(value=str(text)), *_]):
                     found.append((ANY_LEVEL, pattern_of(text)))
     return found
@@ -166,4 +168,4 @@ def test_the_source_uses_only_the_loggers_on_the_page() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
     # "" is the root logger, which shows whether logging is set up; `name` is the logger of a client library.
-    assert used == {'"pywsapp"', '"pywsapp.access"', "", "name"}
+    assert used == {'"pywsapp"', '"pywsapp.access"', '"uvicorn.error"', "", "name"}

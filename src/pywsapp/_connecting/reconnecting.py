@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import anyio
 
+from pywsapp._clocks import monotonic_clock, wall_clock
 from pywsapp._connecting.arguments import ConnectArguments, Fields
 from pywsapp._connecting.background import BackgroundConnection
 from pywsapp._connecting.backoff import Backoff, ReconnectRules
@@ -28,8 +28,8 @@ MakeFields = Callable[[], Awaitable[Fields]]
 class Clock(NamedTuple):
     """Time and chance, which tests replace."""
 
-    now: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], float] = time.time
+    now: Callable[[], float] = monotonic_clock
+    wall_clock: Callable[[], float] = wall_clock
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     uniform: Callable[[float, float], float] = random.uniform
 

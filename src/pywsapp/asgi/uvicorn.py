@@ -73,8 +73,8 @@ if TYPE_CHECKING:
 #: The versions of uvicorn whose protocols were read and tested; the extra `uvicorn` in pyproject.toml has them too.
 OLDEST, TOO_NEW = (0, 36), (1, 0)
 _RESTART = "service restart"
-logger = logging.getLogger("uvicorn.error")
-pywsapp_logger = logging.getLogger("pywsapp")
+uvicorn_logger = logging.getLogger("uvicorn.error")
+logger = logging.getLogger("pywsapp")
 
 
 def check_version(version: str) -> None:
@@ -241,7 +241,7 @@ class Protocol(asyncio.Protocol):
     def _give_up(self) -> None:
         """Have uvicorn wait no longer for a handler; the App cancels it when the lifespan ends."""
         if self._lifecycle is not None and self._task is not None:
-            pywsapp_logger.warning("%r did not end in time and is aborted", self._lifecycle.conn)
+            logger.warning("%r did not end in time and is aborted", self._lifecycle.conn)
             self._task.cancel()
             self._leave()
 
@@ -267,11 +267,11 @@ class Protocol(asyncio.Protocol):
 
     def _refuse_head(self, data: bytes, exc: Exception) -> None:
         if not isinstance(exc, Refuse):
-            logger.error("reading a handshake failed", exc_info=exc)
+            uvicorn_logger.error("reading a handshake failed", exc_info=exc)
             exc = Refuse(500, body="internal error")
         scope: Any = {"client": get_remote_addr(self.transport)}
         target = one_line(data.partition(b"\r\n")[0].decode("latin-1").partition(" ")[2].partition(" ")[0])
-        logger.info('%s - "WebSocket %s" %d', get_client_addr(scope), target, exc.status)
+        self._log(scope, target, str(exc.status))
         self._respond_refusal(exc)
 
     def _start(self) -> None:
@@ -287,13 +287,13 @@ class Protocol(asyncio.Protocol):
         try:
             result = await app(self._scope, self._channel.receive, self._send)
             if result is not None:
-                logger.error("ASGI callable should return None, but returned '%s'.", result)
+                uvicorn_logger.error("ASGI callable should return None, but returned '%s'.", result)
             if self._state is _State.DECIDING:
-                logger.error("ASGI callable returned without completing handshake.")
+                uvicorn_logger.error("ASGI callable returned without completing handshake.")
         except ClientDisconnected:
             pass
         except Exception:
-            logger.exception("Exception in ASGI application\n")
+            uvicorn_logger.exception("Exception in ASGI application\n")
             code = CloseCode.INTERNAL_ERROR
         finally:
             self._finish(code)
@@ -404,7 +404,13 @@ class Protocol(asyncio.Protocol):
 
     def _log_answer(self, answer: str) -> None:
         scope: Any = self._scope
-        logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), answer)
+        self._log(scope, get_path_with_query_string(scope), answer)
+
+    @staticmethod
+    def _log(scope: Any, target: str, answer: str) -> None:
+        """Log an answer as uvicorn does, but without the query, which can have a token."""
+        path, mark, _ = target.partition("?")
+        uvicorn_logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), path + (mark and "?..."), answer)
 
     # -- as a Takeover -------------------------------------------------------------------------------------------------
 
