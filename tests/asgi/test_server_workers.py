@@ -30,9 +30,8 @@ def test_a_warning_at_the_start(command: list[str], workers: str, lines: int) ->
             found = program.until(WARNING, position)
             assert found[1] == workers
             position = found.end()
-        for worker in re.findall(
-            r"worker-\d with PID: (\d+)", program.output
-        ):  # granian does not always end its workers
+        # granian does not always end its workers.
+        for worker in re.findall(r"worker-\d with PID: (\d+)", program.output):
             os.kill(int(worker), signal.SIGKILL)
         program.send(signal.SIGTERM)
         program.end()
