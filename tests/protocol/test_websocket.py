@@ -337,7 +337,7 @@ def test_other_types_are_refused_with_advice(message: Any) -> None:
             encode(message)
         assert str(caught.value) == (
             f"a message is a str or bytes, not {type(message).__name__}; "
-            "encode it, for instance with json.dumps, or give the route a codec such as pywsapp.codecs.JsonCodec()"
+            "encode it, for instance with json.dumps, or give the route a codec: codec=JsonCodec() of pywsapp.codecs"
         )
 
 

@@ -31,7 +31,7 @@ def payload_of(message: Sendable) -> tuple[int, bytes]:
         return BINARY, bytes(message)
     raise TypeError(
         f"a message is a str or bytes, not {type(message).__name__}; "
-        "encode it, for instance with json.dumps, or give the route a codec such as pywsapp.codecs.JsonCodec()"
+        "encode it, for instance with json.dumps, or give the route a codec: codec=JsonCodec() of pywsapp.codecs"
     )
 
 
