@@ -232,6 +232,17 @@ async def test_a_path_below_a_root_path(app: App) -> None:
 
 
 @pytest.mark.parametrize("framework", ["starlette", "litestar"])
+async def test_a_mount_at_the_root(framework: str, app: App) -> None:
+    site: Any = Starlette(routes=[Mount("/", app=app)], lifespan=app.lifespan)
+    if framework == "litestar":
+        mounted = asgi("/", is_mount=True, copy_scope=True)(app)
+        site = Litestar([mounted], lifespan=[app.lifespan], logging_config=None)
+    async with hosted(site) as port, chat(port, "/who") as conn:
+        assert str(await exchange(conn, "?")).startswith("/who ")
+        assert (await ask(port, get("/hello"))).body == b"hello at /hello"
+
+
+@pytest.mark.parametrize("framework", ["starlette", "litestar"])
 async def test_a_signed_url_has_the_path_that_the_client_asks_for(framework: str) -> None:
     urls = SignedUrls(KEY)
     app = App(authenticate=urls)

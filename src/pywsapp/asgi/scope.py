@@ -32,7 +32,8 @@ def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Reque
         Refuse: the request is malformed, or its head is too large.
     """
     query = scope.get("query_string", b"")
-    target = quote(scope["path"], safe=_SAFE_IN_PATH).encode() + (b"?" + query if query else b"")
+    whole, below = _paths(scope)
+    target = quote(below, safe=_SAFE_IN_PATH).encode() + (b"?" + query if query else b"")
     lines = [b"%s %s HTTP/1.1" % (scope.get("method", "GET").encode(), target)]
     lines += [b"%s: %s" % (name, value) for name, value in scope["headers"]]
     head = b"\r\n".join(lines)
@@ -46,7 +47,7 @@ def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Reque
     request = parse_request(head, max_headers=max_headers, scheme=scheme, remote_address=address)
     major, _, minor = scope.get("http_version", "1.1").partition(".")
     request.http_version = int(major), int(minor or "0")
-    request.path, below = _paths(scope)
+    request.path = whole
     request.subprotocols = tuple(scope.get("subprotocols", ()))
     for name, value in scope.get("state", {}).items():
         setattr(request.state, name, value)
@@ -59,7 +60,7 @@ def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Reque
 
 def _paths(scope: Scope) -> tuple[str, str]:
     """Return the whole path, and the path below `root_path`, which servers and frameworks put before it or not."""
-    path: str = scope["path"]
+    path = "/" + scope["path"].removeprefix("/")  # Litestar removes the slash of a mount at /
     root: str = scope.get("root_path", "").rstrip("/")
     raw = (scope.get("raw_path") or b"").decode("latin-1")
     if root and (path == root or path.startswith(root + "/")):
