@@ -69,7 +69,7 @@ class Tunnel:
         ).encode("latin-1")
 
     def connection_made(self, transport: Any) -> None:
-        """Ask the proxy to connect to the server."""
+        """Send the request for a connection to the server."""
         self._transport = transport
         if self.error is not None:
             transport.abort()

@@ -56,7 +56,7 @@ class LoopTime(ABC):
 
     @abstractmethod
     def restore(self) -> None:
-        """Give the loop its own clock again."""
+        """Restore the loop's own clock."""
 
     @abstractmethod
     def call_threadsafe(self, function: Callable[[], Any]) -> None:
