@@ -95,6 +95,7 @@ async def test_socks(
 async def test_socks_without_tls_and_with_a_password(server_tls: ssl.SSLContext) -> None:
     async with server_of("ws", server_tls) as app, proxying("socks", password="hunter2") as proxy:
         await echo(app, "ws", "chat.test", proxy=f"socks5h://ana:hunter2@127.0.0.1:{proxy.port}")
+        assert proxy.requests == [("chat.test", app.port)]
 
 
 async def test_the_environment(server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
