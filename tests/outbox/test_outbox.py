@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,23 @@ def test_drop_oldest_removes_whole_frames(frames: list[Frame], size: int) -> Non
     assert outbox.frames == frames[len(frames) - len(outbox.frames) :]
     if len(outbox.frames) < len(frames):  # with one frame more, the size would exceed the limit
         assert outbox.size + length(frames[len(frames) - len(outbox.frames) - 1]) > size
+
+
+class Endless(bytes):
+    """An object that states a length of its own."""
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
+@pytest.mark.parametrize("frame", [Endless(), (b"head", Endless()), (Endless(), b"payload")])
+def test_a_length_that_no_memory_holds_is_an_error(frame: Frame) -> None:
+    outbox = filled([b"1"])
+    outbox.frames.append(frame)
+    with pytest.raises(OverflowError, match="longer than"):
+        outbox.drop_oldest(-1)
+    with pytest.raises(OverflowError, match="longer than"):
+        outbox.add_last(frame)
 
 
 def test_clear_removes_all_frames() -> None:

@@ -49,4 +49,5 @@ cdef class Outbox:
     cpdef clear(self)
 
 
+@cython.locals(head_size=Py_ssize_t, size=Py_ssize_t)
 cpdef Py_ssize_t length(frame) except -1

@@ -160,8 +160,8 @@ class Outbox:
 
     def add_last(self, frame: Frame) -> None:
         """Queue a close frame without a check of the limits, and wake the tasks that wait for space."""
-        self.frames.append(frame)
         self.size += length(frame)
+        self.frames.append(frame)
         self._flusher.add(self)
         self.wake()
 
@@ -370,8 +370,20 @@ class Outbox:
 
 
 def length(frame: Frame) -> int:
-    """Return the number of bytes of a frame."""
-    return len(frame[0]) + len(frame[1]) if isinstance(frame, tuple) else len(frame)
+    """Return the number of bytes of a frame.
+
+    Raises:
+        OverflowError: an object that is not a frame states a length that no memory holds.
+    """
+    head_size = 0
+    if isinstance(frame, tuple):
+        head_size = len(frame[0])
+        size = len(frame[1])
+    else:
+        size = len(frame)
+    if head_size > 1 << 48 or size > 1 << 48:  # a sum of such lengths overflows a C integer
+        raise OverflowError("a frame is longer than 2**48 bytes")
+    return head_size + size
 
 
 def _joined(frames: list[Frame]) -> bytes:
