@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -31,10 +32,11 @@ class Remote(MessageComponent):
         command, _, argument = str(message).partition(" ")
         if command == "close":
             conn.close(int(argument), "reason")
-        elif command == "count":
+        elif command in ("count", "flood"):
             for number in range(int(argument)):
                 conn.send(str(number))
-            conn.close()
+            if command == "count":
+                conn.close()
         elif command != "quiet":
             conn.send(message)
     def on_close(self, conn):
@@ -82,6 +84,19 @@ def test_iteration_ends_when_the_server_closes(url: str) -> None:
         assert list(conn) == []
         with pytest.raises(ConnectionClosed, match="1000"):
             conn.send("late")
+
+
+@pytest.mark.parametrize("ending", [None, LookupError, SystemExit])
+def test_messages_that_were_not_received_are_dropped(
+    url: str, ending: type[BaseException] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.suppress(LookupError, SystemExit), connect_sync(url) as conn:
+        conn.send("flood 1000")
+        assert conn.receive() == "0"
+        if ending is not None:
+            raise ending
+    assert conn.close_code == {None: 1000, LookupError: 1011, SystemExit: 1006}[ending]
+    assert caplog.text == ""
 
 
 def test_iteration_raises_at_other_codes(url: str) -> None:

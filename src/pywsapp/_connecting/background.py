@@ -91,6 +91,20 @@ class BackgroundConnection(Generic[ConnectionT]):
             self._http.decided.set()
             self.ended.set()
 
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close the connection, drop the messages that wait for `receive`, and wait until it has ended."""
+        if self._http.conn is not None:
+            self._inbox.discard()  # or a handler would wait for space in it
+            await self._http.conn.close(code, reason)
+            await self.ended.wait()
+
+    async def abort(self) -> None:
+        """Abort the connection, drop the messages that wait for `receive`, and wait until it has ended."""
+        if self._http.conn is not None:
+            self._inbox.discard()
+            self._http.conn.abort()
+            await self.ended.wait()
+
     def leave(self, code: int) -> None:
         """Close the connection from any place: of a destructor, and of another thread. Never blocks."""
         if self._call_soon is not None and not self.ended.is_set():

@@ -91,10 +91,9 @@ class Reconnecting:
     async def aclose(self) -> None:
         """Close the connection with code 1000, and wait until it has ended; the iteration is over then."""
         self._has_ended = True
-        current, conn, self._current, self._conn = self._current, self._conn, None, None
-        if current is not None and conn is not None:
-            await conn.close()
-            await current.ended.wait()
+        current, self._current, self._conn = self._current, None, None
+        if current is not None:
+            await current.close(CloseCode.NORMAL)
 
     def __del__(self) -> None:
         # `break` and an exception of the body end the loop, and nothing else says so.
@@ -121,8 +120,7 @@ class Reconnecting:
         if current is None or conn is None:
             return 0
         is_left = conn.is_open or conn._was_left_open
-        await conn.close()
-        await current.ended.wait()
+        await current.close(CloseCode.NORMAL)
         now = self._clock.now()
         pause = self._rules.lost(None if is_left else conn.close_code, now)
         what = "the body of the loop left it" if is_left else _described(conn)

@@ -107,7 +107,7 @@ class SyncConnection:
         self._is_closed = True  # until it is open
         self._thread = LoopThread()
         try:
-            self._conn = self._thread.call(lambda: _opened(arguments))
+            self._background, self._conn = self._thread.call(lambda: _opened(arguments))
         except BaseException:
             self._thread.stop()
             raise
@@ -229,7 +229,7 @@ class SyncConnection:
             ConfigurationError: the code must not be sent, or the reason is too long.
         """
         check_close(code, reason)
-        self._end(lambda: _closed(self._conn, code, reason))
+        self._end(lambda: self._background.close(code, reason))
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +241,7 @@ class SyncConnection:
         if exc is None or isinstance(exc, Exception):
             self.close(CloseCode.NORMAL if exc is None else CloseCode.INTERNAL_ERROR)
         else:
-            self._end(None)
+            self._end(self._background.abort)
 
     def __del__(self) -> None:
         if not self._is_closed and self._process == os.getpid():
@@ -261,29 +261,27 @@ class SyncConnection:
                 raise
             raise closed(self._conn) from None  # another thread has closed it meanwhile
 
-    def _end(self, work: Callable[[], Coroutine[Any, Any, None]] | None, seconds: float | None = None) -> None:
+    def _end(self, work: Callable[[], Coroutine[Any, Any, None]], seconds: float | None = None) -> None:
         if self._is_closed or self._process != os.getpid():
             return
         self._is_closed = True
         _open.discard(self)
         try:
-            if work is not None:
-                self._thread.call(work, seconds)
+            self._thread.call(work, seconds)
         finally:
             self._thread.stop(wait=seconds is None)
 
     def _exit(self) -> None:
         """Close the connection at the end of the interpreter, without waiting for long."""
         with suppress(Exception):
-            self._end(lambda: _closed(self._conn, CloseCode.GOING_AWAY, ""), _EXIT_SECONDS)
+            self._end(lambda: self._background.close(CloseCode.GOING_AWAY), _EXIT_SECONDS)
 
 
-async def _opened(arguments: ConnectArguments) -> ClientConnection:
-    return await BackgroundConnection(arguments, ClientConnection).open()
-
-
-async def _closed(conn: ClientConnection, code: int, reason: str) -> None:
-    await conn.close(code, reason)
+async def _opened(
+    arguments: ConnectArguments,
+) -> tuple[BackgroundConnection[ClientConnection], ClientConnection]:
+    background = BackgroundConnection(arguments, ClientConnection)
+    return background, await background.open()
 
 
 @atexit.register
