@@ -195,7 +195,7 @@ class Connection(Generic[StateT]):
         params: Any = None,
         *,
         timeout: float | None = 10,
-        result_type: TypeForm[ResultT] = Any,  # type: ignore[assignment] # the default of the type variable
+        result_type: TypeForm[ResultT] = Any,
     ) -> Coroutine[Any, Any, ResultT]:
         """Call the peer, and wait for its reply: `if await conn.call("confirm", {"text": "Delete it?"}):`.
 

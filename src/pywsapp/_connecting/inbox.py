@@ -124,7 +124,7 @@ class ClientConnection(Connection[Any], Generic[MessageT]):
 
     async def __anext__(self) -> MessageT:
         try:
-            return await self._inbox.take(self)
+            return await self._inbox.take(self)  # type: ignore[no-any-return]
         except ConnectionClosed as exc:
             if exc.code in NORMAL_ENDS:
                 raise StopAsyncIteration from None
@@ -160,7 +160,7 @@ class LoopConnection(ClientConnection[MessageT]):
 
     async def __anext__(self) -> MessageT:
         try:
-            return await self._inbox.take(self)
+            return await self._inbox.take(self)  # type: ignore[no-any-return]
         except ConnectionClosed:
             raise StopAsyncIteration from None
 

@@ -212,7 +212,7 @@ class SyncConnection(Generic[MessageT]):
         params: Any = None,
         *,
         timeout: float | None = 10,
-        result_type: TypeForm[ResultT] = Any,  # type: ignore[assignment] # the default of the type variable
+        result_type: TypeForm[ResultT] = Any,
     ) -> ResultT:
         """Call a procedure of the server, and return its result; see `Connection.call`.
 

@@ -53,7 +53,7 @@ class TypedClientConnection(ClientConnection[Any]):
         return closed
 
 
-class TypedLoopConnection(TypedClientConnection, LoopConnection[Any]):
+class TypedLoopConnection(LoopConnection[Any], TypedClientConnection):  # pyright: ignore[reportUnsafeMultipleInheritance] # each calls the next
     """A connection of a `reconnecting` loop with a codec."""
 
     __slots__ = ()

@@ -41,16 +41,7 @@ def accepted_decoder(codec: Codec, accepted: Accepted, label: str) -> Decoder:
     Raises:
         ConfigurationError: the codec cannot read the types.
     """
-    types = accepted.types
-    decode: Decoder
-    if is_told_apart(types):
-        decode = codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
-    else:
-        read = object_reader(codec, by_tag(types, _no_handler))
-
-        def decode(message: str | bytes) -> Any:
-            return read(message)[1]
-
+    decode = _decoder_of_types(codec, accepted.types)
     if not accepted.raw:
         return decode
     own = bytes if codec.is_binary else str
@@ -60,6 +51,13 @@ def accepted_decoder(codec: Codec, accepted: Accepted, label: str) -> Decoder:
             f"could come as {own.__name__}"
         )
     return lambda message: decode(message) if type(message) is own else message
+
+
+def _decoder_of_types(codec: Codec, types: tuple[Any, ...]) -> Decoder:
+    if is_told_apart(types):
+        return codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
+    read = object_reader(codec, by_tag(types, _no_handler))
+    return lambda message: read(message)[1]
 
 
 def _no_handler(component: Any, conn: Any, message: Any) -> None:
