@@ -83,6 +83,7 @@ ONCE = {
     "test_mutate.py",
     "test_nats.py",
     "test_origin_fields.py",
+    "test_oneofs.py",
     "test_own_messages_of_brokers.py",
     "test_php_format.py",
     "test_php_sessions.py",
