@@ -119,6 +119,7 @@ ONCE = {
     "test_supervisor.py",
     "test_tickets.py",
     "test_tls_handshake.py",
+    "test_type_checkers.py",
     "test_typed_inbox.py",
     "test_tls_transport.py",
     "test_tunnel.py",

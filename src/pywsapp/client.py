@@ -17,7 +17,6 @@ from typing_extensions import TypedDict, TypeVar, Unpack
 
 from pywsapp._connecting.arguments import ConnectArguments, FilePath, check_arguments, header_fields
 from pywsapp._connecting.backoff import Backoff
-from pywsapp._connecting.client_messages import AS_THEY_CAME
 from pywsapp._connecting.dialing import Dialing
 from pywsapp._connecting.inbox import ClientConnection, LoopConnection, MessageT
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
@@ -79,7 +78,7 @@ def connect(
     *surplus: NoReturn,  # takes what belongs to run_client, for an error that says so
     headers: HeaderItems = (),
     codec: Codecs | None = None,
-    message_type: TypeForm[ReceivedT] = AS_THEY_CAME,  # type: ignore[assignment] # the default of the type variable
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
     **arguments: Unpack[ConnectKeywords],
 ) -> ConnectContext[ReceivedT]:
     """Connect to a WebSocket server: `async with connect(url) as conn:` gives a `ClientConnection`.
@@ -223,7 +222,7 @@ def reconnecting(
     headers: HeaderItems | Callable[[], HeaderItems | Awaitable[HeaderItems]] = (),
     backoff: Backoff | None = None,
     codec: Codecs | None = None,
-    message_type: TypeForm[ReceivedT] = AS_THEY_CAME,  # type: ignore[assignment] # the default of the type variable
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
     **arguments: Unpack[ConnectKeywords],
 ) -> Reconnecting[ReceivedT]:
     """Connect again and again: `async for conn in reconnecting(url):` gives an open connection in each pass.
@@ -290,7 +289,7 @@ def connect_sync(
     *,
     headers: HeaderItems = (),
     codec: Codecs | None = None,
-    message_type: TypeForm[ReceivedT] = AS_THEY_CAME,  # type: ignore[assignment] # the default of the type variable
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
     **arguments: Unpack[ConnectKeywords],
 ) -> SyncConnection[ReceivedT]:
     """Connect to a WebSocket server from a program without an event loop: a script, the REPL, a thread.
