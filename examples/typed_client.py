@@ -64,4 +64,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: typed_client.py URL NAME TEXT")
     with suppress(KeyboardInterrupt):
-        anyio.run(main, *sys.argv[1:])
+        anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

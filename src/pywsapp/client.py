@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-#: The type of the messages that a function of this module returns a connection for.
+#: The type of the messages of the connection that a function returns, for type checkers.
 ReceivedT = TypeVar("ReceivedT", default=str | bytes)
 
 

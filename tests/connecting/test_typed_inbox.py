@@ -220,6 +220,12 @@ async def test_types_that_are_refused(kind: Any) -> None:
             await conn.receive(kind)
 
 
+async def test_a_timeout_is_no_type() -> None:
+    async with echoing() as app, connect(f"ws://127.0.0.1:{app.port}/") as conn:
+        with pytest.raises(ConfigurationError, match=r"write receive\(timeout=0\.5\)"):
+            await conn.receive(0.5)  # type: ignore[call-overload]
+
+
 def test_arguments_that_are_refused() -> None:
     for arguments, text in (
         ({"codec": "json"}, "codec must be a Codec"),

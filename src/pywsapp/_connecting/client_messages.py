@@ -76,6 +76,8 @@ def make_decoder(codec: Codec | None, kind: Any) -> Decoder | None:
     """
     if kind is str or kind is bytes:
         return _read_text if kind is str else _read_bytes
+    if isinstance(kind, (int, float)):
+        raise ConfigurationError(f"message_type: {kind!r} is no type of messages; write receive(timeout={kind!r})")
     accepted = accepted_types(kind, "message_type")
     if not accepted.types:
         return None
