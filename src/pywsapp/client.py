@@ -5,33 +5,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import anyio
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import TypedDict, TypeVar, Unpack
 
 from pywsapp._connecting.arguments import ConnectArguments, FilePath, check_arguments, header_fields
 from pywsapp._connecting.backoff import Backoff
 from pywsapp._connecting.dialing import Dialing
-from pywsapp._connecting.inbox import ClientConnection, Inbox, LoopConnection
+from pywsapp._connecting.inbox import ClientConnection, LoopConnection, MessageT
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
 from pywsapp._connecting.sync import SyncConnection
+from pywsapp._connecting.typed_inbox import dial_to_receive
 from pywsapp._hooks import check_component, make_component
-from pywsapp._messages.choosing import checked_codecs, maker_for
+from pywsapp._messages.choosing import Codecs, check_can_read, maker_for
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, HeaderItems
+from pywsapp.http import Request
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
-    from pywsapp.codecs.base import Codec
+    from typing_extensions import TypeForm
+
     from pywsapp.component import ComponentFactory
 
 __all__ = [
@@ -48,8 +50,12 @@ __all__ = [
 ]
 
 
+#: The type of the messages of the connection that a function returns, for type checkers.
+ReceivedT = TypeVar("ReceivedT", default=str | bytes)
+
+
 class ConnectKeywords(TypedDict, total=False):
-    """The keyword arguments of `connect`, for type hints; `headers` is not among them."""
+    """The keyword arguments of `connect`, for type hints; `headers`, `codec` and `message_type` are not among them."""
 
     options: Options | None
     subprotocols: Sequence[str]
@@ -70,19 +76,11 @@ class ConnectKeywords(TypedDict, total=False):
 def connect(
     url: str,
     *surplus: NoReturn,  # takes what belongs to run_client, for an error that says so
-    options: Options | None = None,
-    subprotocols: Sequence[str] = (),
     headers: HeaderItems = (),
-    cookies: Mapping[str, str] | None = None,
-    origin: str | None = None,
-    tls: ssl.SSLContext | None = None,
-    ca_file: FilePath | None = None,
-    server_hostname: str | None = None,
-    unix_path: FilePath | None = None,
-    proxy: str | bool | None = None,
-    proxy_tls: ssl.SSLContext | None = None,
-    max_redirects: int = 0,
-) -> ConnectContext:
+    codec: Codecs | None = None,
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
+    **arguments: Unpack[ConnectKeywords],
+) -> ConnectContext[ReceivedT]:
     """Connect to a WebSocket server: `async with connect(url) as conn:` gives a `ClientConnection`.
 
     The connection lives as long as the block. Leaving the block closes it with code 1000, or with 1011 if an exception
@@ -93,9 +91,14 @@ def connect(
 
     Args:
         url: "ws://..." or "wss://...".
+        headers: further header fields of the request, for example an Authorization field.
+        codec: what encodes the objects that you send, and reads those that you receive; or a list of codecs, of which
+            the server chooses one. Their names are offered as subprotocols, unless you write `subprotocols`. If the
+            server chooses none of them, the first one is used.
+        message_type: the type of the messages that you receive: a class or a union, what the annotation of `on_message`
+            can be. By default messages come as `str` or `bytes`. Without `codec` it is read from JSON.
         options: limits and timings; `handshake_timeout` also bounds connecting.
         subprotocols: the subprotocols to offer, the preferred one first.
-        headers: further header fields of the request, for example an Authorization field.
         cookies: names and values for the Cookie field.
         origin: the Origin field.
         tls: the context for wss URLs; by default, certificates are checked against the system's trust store.
@@ -109,7 +112,8 @@ def connect(
             gets neither `headers` nor `cookies`.
 
     Raises:
-        ConfigurationError: the URL or an argument is invalid. `connect` itself raises this.
+        ConfigurationError: the URL or an argument is invalid, or a codec cannot read `message_type`. `connect` itself
+            raises this.
         HandshakeError: on entering, the server refused the handshake, answered it wrongly, or not in time.
         OSError: on entering, the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
     """
@@ -118,33 +122,17 @@ def connect(
             "connect() has one positional argument, the URL: `async with connect(url) as conn:`. "
             "To run a component, write `await run_client(component, url)`"
         )
-    return ConnectContext(
-        check_arguments(
-            url,
-            options=options,
-            subprotocols=subprotocols,
-            headers=headers,
-            cookies=cookies,
-            origin=origin,
-            tls=tls,
-            ca_file=ca_file,
-            server_hostname=server_hostname,
-            unix_path=unix_path,
-            proxy=proxy,
-            proxy_tls=proxy_tls,
-            max_redirects=max_redirects,
-        )
-    )
+    return ConnectContext(check_arguments(url, headers=headers, codec=codec, message_type=message_type, **arguments))
 
 
-class ConnectContext:
+class ConnectContext(Generic[MessageT]):
     """An asynchronous context manager that opens one connection and closes it; `connect` creates it."""
 
     def __init__(self, arguments: ConnectArguments) -> None:
         self._arguments = arguments
-        self._context: AbstractAsyncContextManager[ClientConnection] | None = None
+        self._context: AbstractAsyncContextManager[ClientConnection[MessageT]] | None = None
 
-    async def __aenter__(self) -> ClientConnection:
+    async def __aenter__(self) -> ClientConnection[MessageT]:
         if self._context is not None:
             raise ConfigurationError("this connect() was used before; call connect() again for another connection")
         self._context = _opened(self._arguments)
@@ -180,16 +168,13 @@ class ConnectContext:
 
 
 @asynccontextmanager
-async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection]:
+async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection[Any]]:
     """Open a connection, and close it at the end.
 
     The connection runs in a background task. The task group never sees an exception of the body, because it would raise
     it in an exception group; only a cancellation passes through it.
     """
-    options = arguments.options
-    inbox = Inbox(options.max_queue)
-    arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
-    http = Dialing(inbox, arguments, lambda *args: ClientConnection(inbox, *args))
+    inbox, http = dial_to_receive(arguments, ClientConnection)
     failure: BaseException | None = None
 
     async def run() -> None:
@@ -236,8 +221,10 @@ def reconnecting(
     *,
     headers: HeaderItems | Callable[[], HeaderItems | Awaitable[HeaderItems]] = (),
     backoff: Backoff | None = None,
+    codec: Codecs | None = None,
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
     **arguments: Unpack[ConnectKeywords],
-) -> Reconnecting:
+) -> Reconnecting[ReceivedT]:
     """Connect again and again: `async for conn in reconnecting(url):` gives an open connection in each pass.
 
     In the body, `async for message in conn` ends when the connection has ended. When the body ends then, the loop waits
@@ -258,6 +245,8 @@ def reconnecting(
         headers: further header fields of the request, or a function that returns those of each attempt. The function
             can be async. An OSError of it counts as a failed attempt; other exceptions of it leave the loop.
         backoff: the pauses between attempts, and when to give up.
+        codec: as for `connect`.
+        message_type: as for `connect`. InvalidMessage leaves the loop, like other exceptions of the body.
         arguments: the other keyword arguments of `connect`.
 
     Returns:
@@ -272,10 +261,11 @@ def reconnecting(
     backoff = Backoff() if backoff is None else backoff
     if not isinstance(backoff, Backoff):
         raise ConfigurationError(f"backoff must be a Backoff, not {backoff!r}")
-    if not callable(headers):
-        return Reconnecting(check_arguments(url, headers=headers, **arguments), None, backoff, Clock())
-    checked = check_arguments(url, **arguments)
-    make_fields = _fields_maker(headers, arguments.get("cookies"), arguments.get("origin"))
+    make_fields = None
+    if callable(headers):
+        make_fields = _fields_maker(headers, arguments.get("cookies"), arguments.get("origin"))
+        headers = ()
+    checked = check_arguments(url, headers=headers, codec=codec, message_type=message_type, **arguments)
     return Reconnecting(checked, make_fields, backoff, Clock())
 
 
@@ -294,7 +284,14 @@ def _fields_maker(
 # -- without an event loop ---------------------------------------------------------------------------------------------
 
 
-def connect_sync(url: str, *, headers: HeaderItems = (), **arguments: Unpack[ConnectKeywords]) -> SyncConnection:
+def connect_sync(
+    url: str,
+    *,
+    headers: HeaderItems = (),
+    codec: Codecs | None = None,
+    message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
+    **arguments: Unpack[ConnectKeywords],
+) -> SyncConnection[ReceivedT]:
     """Connect to a WebSocket server from a program without an event loop: a script, the REPL, a thread.
 
     `with connect_sync(url) as conn:` closes the connection at the end of the block, as `connect` does. Without `with`,
@@ -304,6 +301,8 @@ def connect_sync(url: str, *, headers: HeaderItems = (), **arguments: Unpack[Con
     Args:
         url: "ws://..." or "wss://...".
         headers: further header fields of the request.
+        codec: as for `connect`.
+        message_type: as for `connect`.
         arguments: the other keyword arguments of `connect`.
 
     Returns:
@@ -314,7 +313,7 @@ def connect_sync(url: str, *, headers: HeaderItems = (), **arguments: Unpack[Con
         HandshakeError: the server refused the handshake, answered it wrongly, or not in time.
         OSError: the server cannot be reached; a TimeoutError if that took too long, or a ProxyError.
     """
-    return SyncConnection(check_arguments(url, headers=headers, **arguments))
+    return SyncConnection(check_arguments(url, headers=headers, codec=codec, message_type=message_type, **arguments))
 
 
 # -- a component -------------------------------------------------------------------------------------------------------
@@ -325,7 +324,7 @@ async def run_client(
     url: str,
     *,
     headers: HeaderItems = (),
-    codec: Codec | None = None,
+    codec: Codecs | None = None,
     **arguments: Unpack[ConnectKeywords],
 ) -> Connection:
     """Connect to a WebSocket server and run a component on the connection until it ends.
@@ -337,7 +336,8 @@ async def run_client(
         component: the component, or a class or function that makes it.
         url: "ws://..." or "wss://...".
         headers: further header fields of the request.
-        codec: the codec of the connection, as for `App.route`; JSON by default, if the component has typed messages.
+        codec: the codec of the connection or several, as for `connect`; JSON by default, if the component has typed
+            messages.
         arguments: the other keyword arguments of `connect`.
 
     Returns:
@@ -351,8 +351,13 @@ async def run_client(
     if isinstance(component, str):
         raise ConfigurationError("run_client() takes the component first: `await run_client(component, url)`")
     component = make_component(check_component(component))
-    checked = check_arguments(url, headers=headers, **arguments)
-    make_connection = maker_for(component, checked_codecs(codec), None, checked.options)
+    checked = check_arguments(url, headers=headers, codec=codec, **arguments)
+    codecs = () if checked.messages is None else checked.messages.codecs
+    check_can_read(component, codecs, checked.subprotocols)
+
+    def make_connection(request: Request, subprotocol: str | None, *rest: Any) -> Connection:
+        return maker_for(component, codecs, subprotocol, checked.options)(request, subprotocol, *rest)
+
     http = Dialing(component, checked, make_connection)
     await http.run()
     assert http.conn is not None

@@ -23,6 +23,8 @@ from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from pywsapp._connection_driver import Driver
     from pywsapp._messages.conversation import Conversation
     from pywsapp.sessions.session import Session
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _ids = count(1)
 #: The type of `Connection.state`, for type checkers.
 StateT = TypeVar("StateT", default=Any)
+#: The type of the result of `Connection.call`, for type checkers.
+ResultT = TypeVar("ResultT", default=Any)
 
 
 class Application(Protocol):
@@ -186,13 +190,19 @@ class Connection(Generic[StateT]):
         return self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
 
     def call(
-        self, method: str, params: Any = None, *, timeout: float | None = 10, result_type: Any = Any
-    ) -> Coroutine[Any, Any, Any]:
-        """Call the client, and wait for its reply: `if await conn.call("confirm", {"text": "Delete it?"}):`.
+        self,
+        method: str,
+        params: Any = None,
+        *,
+        timeout: float | None = 10,
+        result_type: TypeForm[ResultT] = Any,
+    ) -> Coroutine[Any, Any, ResultT]:
+        """Call the peer, and wait for its reply: `if await conn.call("confirm", {"text": "Delete it?"}):`.
 
-        The client gets `{"id": 1, "method": ..., "params": ...}` in the codec of the connection, and answers with
-        `{"id": 1, "result": ...}` or `{"id": 1, "error": {"code": ..., "message": ...}}`. A handler of the same
-        connection can await it. Blocks until the reply comes.
+        The peer gets `{"id": 1, "method": ..., "params": ...}` in the codec of the connection, and answers with
+        `{"id": 1, "result": ...}` or `{"id": 1, "error": {"code": ..., "message": ...}}`. On a server, a handler of the
+        same connection can await it. A client calls the procedures of the server, which are marked with `rpc`.
+        Messages that arrive meanwhile stay in order. Blocks until the reply comes.
 
         Args:
             method: the name of what is called.
@@ -204,15 +214,19 @@ class Connection(Generic[StateT]):
             the result.
 
         Raises:
-            CallError: the client answered with an error, or `Options.max_pending_calls` calls wait already.
-            CallTimeout: the client did not answer in time.
+            CallError: the peer answered with an error, or `Options.max_pending_calls` calls wait already.
+            CallTimeout: the peer did not answer in time.
             InvalidMessage: the result has another type.
             ConnectionClosed: the connection ended before the reply came.
-            ConfigurationError: the component has no typed messages, or the caller runs in another thread.
+            ConfigurationError: the component has no typed messages, the client no codec, or the caller runs in another
+                thread.
         """
         self._outbox.check_thread("conn.call")
         if self._messages is None:
-            raise ConfigurationError("conn.call needs a component with typed messages; see docs/reference/messages.md")
+            raise ConfigurationError(
+                "conn.call needs a component with typed messages, or a client with a codec: "
+                "connect(url, codec=JsonCodec())"
+            )
         params = {} if params is None else params
         return self._messages.calls().call(self, method, params, timeout, result_type)
 

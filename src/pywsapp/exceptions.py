@@ -208,6 +208,7 @@ class InvalidMessage(PywsappError):
         path: where it is wrong: "$" is the message, "$.text" a field.
         code: the kind of the error: "invalid_message", or "invalid_params" and "unknown_method" for a call.
         call_id: the id of the call that the message is; None if it is no call, or one without an id.
+        raw: the message as it came, if a client has received it; else None.
     """
 
     def __init__(
@@ -218,6 +219,7 @@ class InvalidMessage(PywsappError):
         self.path = path
         self.code = code
         self.call_id = call_id
+        self.raw: str | bytes | None = None
 
 
 class CallError(PywsappError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -16,11 +17,22 @@ import pytest
 from support.client_servers import silent
 from support.program import Program
 from support.serving import GUARD
+from support.typed import Join, Say
 
-from pywsapp import ConfigurationError, ConnectionClosed, HandshakeError, Options, SyncConnection, connect_sync
+from pywsapp import (
+    ConfigurationError,
+    ConnectionClosed,
+    HandshakeError,
+    InvalidMessage,
+    Options,
+    SyncConnection,
+    connect_sync,
+)
+from pywsapp.codecs import MessagePackCodec
 
 SERVER = """
-from pywsapp import App, MessageComponent, Options, Refuse
+from pywsapp import App, MessageComponent, Options, Refuse, rpc
+from pywsapp.codecs import JsonCodec, MessagePackCodec
 
 class Remote(MessageComponent):
     subprotocols = ("v1",)
@@ -31,16 +43,26 @@ class Remote(MessageComponent):
         command, _, argument = str(message).partition(" ")
         if command == "close":
             conn.close(int(argument), "reason")
-        elif command == "count":
+        elif command in ("count", "flood"):
             for number in range(int(argument)):
                 conn.send(str(number))
-            conn.close()
+            if command == "count":
+                conn.close()
         elif command != "quiet":
             conn.send(message)
     def on_close(self, conn):
         print("closed", conn.close_code, conn.was_clean, flush=True)
 
+class Typed(MessageComponent):
+    def on_message(self, conn, message: dict):
+        conn.send(message)
+    @rpc
+    def add(self, conn, a: int, b: int) -> int:
+        conn.send({"type": "say", "text": "before the reply"})
+        return a + b
+
 app = App(port=0)
+app.route("/typed", Typed(), allowed_origins=["*"], codec=[JsonCodec(), MessagePackCodec()])
 app.route("/{rest:path}", Remote(), allowed_origins=["*"], options=Options(ping_interval=0.2, ping_timeout=0.2))
 app.run()
 """
@@ -82,6 +104,35 @@ def test_iteration_ends_when_the_server_closes(url: str) -> None:
         assert list(conn) == []
         with pytest.raises(ConnectionClosed, match="1000"):
             conn.send("late")
+
+
+def test_typed_messages(url: str) -> None:
+    with connect_sync(f"{url}typed", codec=MessagePackCodec(), message_type=Say) as conn:
+        assert conn.subprotocol == "msgpack"
+        assert conn.call("add", {"a": 1, "b": 2}, timeout=GUARD, result_type=int) == 3
+        assert next(iter(conn)) == Say("before the reply")
+        conn.send(Say("hello"))
+        assert conn.receive(timeout=GUARD) == Say("hello")
+        conn.send(Join("tea"))
+        with pytest.raises(InvalidMessage):
+            conn.receive()
+        conn.send(Join("tea"))
+        assert conn.receive(Join, timeout=GUARD) == Join("tea")
+        with pytest.raises(InvalidMessage, match=r"Expected `str`, got `int` \(at \$.result\)"):
+            conn.call("add", {"a": 1, "b": 2}, result_type=str)
+
+
+@pytest.mark.parametrize(("ending", "code"), [(None, 1000), (LookupError, 1011), (SystemExit, 1006)])
+def test_messages_that_were_not_received_are_dropped(
+    url: str, ending: type[BaseException] | None, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.suppress(LookupError, SystemExit), connect_sync(url) as conn:
+        conn.send("flood 1000")
+        assert conn.receive() == "0"
+        if ending is not None:
+            raise ending
+    assert conn.close_code == code
+    assert caplog.text == ""
 
 
 def test_iteration_raises_at_other_codes(url: str) -> None:

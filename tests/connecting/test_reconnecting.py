@@ -464,6 +464,23 @@ async def test_a_block_that_ends_early_gets_another_connection() -> None:
     assert server.calls.count(("close", 1000, "", True)) == 3
 
 
+async def test_a_body_can_end_with_more_messages_than_the_queue_holds() -> None:
+    class Flood(Server):
+        def on_open(self, conn: Connection) -> None:
+            super().on_open(conn)
+            for number in range(100):
+                conn.send(str(number))
+
+    server = Flood()
+    async with looping(server) as (loop, _):
+        async for conn in loop:
+            assert await conn.receive() == "0"
+            await until_blocked()
+            if len(server.requests) == 2:
+                await loop.aclose()
+    assert server.calls.count(("close", 1000, "", True)) == 2
+
+
 async def test_another_exception_leaves_the_block_and_the_loop() -> None:
     server = Remote()
     async with looping(server) as (loop, _):

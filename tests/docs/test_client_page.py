@@ -18,7 +18,7 @@ PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encod
 
 SERVER = """
 import ssl
-from pywsapp import App, EchoServer, MessageComponent
+from pywsapp import App, CallError, EchoServer, MessageComponent, rpc
 
 class Countdown(MessageComponent):
     def on_open(self, conn):
@@ -26,7 +26,15 @@ class Countdown(MessageComponent):
             conn.send(str(number))
         conn.close({code}, "lift-off")
 
+class Rooms(MessageComponent):
+    @rpc
+    def members(self, conn, room: str) -> list[str]:
+        if room != "tea":
+            raise CallError("not_found", "there is no such room")
+        return ["Ana"]
+
 app = App(port=0, tls={tls})
+app.route("/rooms", Rooms())
 app.route("/echo", EchoServer(), subprotocols=["echo.v1", "echo.v2"])
 app.route("/countdown", Countdown())
 app.run()
@@ -34,6 +42,8 @@ app.run()
 
 OUTPUT = {
     'await conn.send("hello")\n        print': "hello\n",
+    "exc.raw": 'hello\nExpected `str`, got `int` (at $.text) {"type":"say","text":5}\n',
+    '"members"': "['Ana']\nnot_found: there is no such room\n",
     "/countdown": "3\n2\n1\nthe server is done\n",
     "timeout=0.2": "no message within 0.2 seconds\n",
     "tick(conn)": "tick 0\ntick 1\ntick 2\n",

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda bloc
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory with the certificate that the pages on TLS name, and the settings of a Django site."""
+    """Return a directory with the files that pages name: certificates, settings of Django, a module of protoc."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for the certificate for development
     authority = trustme.CA()
     certificate = authority.issue_cert("chat.example.com", "localhost")
@@ -116,6 +117,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for pem in certificate.cert_chain_pems:
         pem.write_to_path(tmp_path / "fullchain.pem", append=True)
     (tmp_path / "site_settings.py").write_text(SITE)
+    shutil.copy(ROOT / "tests/support/chat_pb2.py", tmp_path)
     return tmp_path
 
 

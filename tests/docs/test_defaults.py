@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import trustme
 
-from pywsapp import App, Backoff, Options, RateLimit, connect
+from pywsapp import App, Backoff, Options, RateLimit
+from pywsapp._connecting.arguments import check_arguments
 from pywsapp._server.pending import MAX_PENDING
 from pywsapp._server.tls import server_context
 from pywsapp.auth import TicketIssuer
@@ -31,7 +32,7 @@ CLASSES: dict[str, Callable[..., Any]] = {
     "Options": Options,
     "RateLimit": RateLimit.__init__,
     "SessionStore": SessionStore.__init__,
-    "connect": connect,
+    "connect": check_arguments,
     "TicketIssuer": TicketIssuer.__init__,
 }
 MIB, KIB = 1024 * 1024, 1024

@@ -251,6 +251,21 @@ def test_background_tasks() -> None:
         assert "closing; 0 clients watch the clock" in tasks.output
 
 
+def test_typed_client() -> None:
+    with running("typed_chat.py") as chat, chat.open("/chat") as ben:
+        ben.send(json.dumps({"type": "join", "room": "tea", "name": "Ben"}))
+        command = [sys.executable, str(EXAMPLES / "typed_client.py"), f"ws://{chat.address}/chat", "Ana", "hello"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ana:
+            assert ana.stdout is not None
+            assert [ana.stdout.readline() for _ in range(2)] == ["here: Ana, Ben\n", "Ana: hello\n"]
+            ben.send(json.dumps({"type": "say", "text": "hi"}))
+            assert ana.stdout.readline() == "Ben: hi\n"
+            ana.send_signal(signal.SIGINT)
+            assert ana.wait(20) == 0
+            assert ana.stderr is not None
+            assert ana.stderr.read() == ""
+
+
 def test_typed_chat() -> None:
     with running("typed_chat.py") as chat, chat.open("/chat") as ana, chat.open("/chat") as ben:
         for connection, name, names in ((ana, "Ana", ["Ana"]), (ben, "Ben", ["Ana", "Ben"])):

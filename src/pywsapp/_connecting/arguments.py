@@ -6,11 +6,13 @@ import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pywsapp._connecting.client_messages import AS_THEY_CAME, ClientMessages, messages_of_client
 from pywsapp._connecting.proxies import parse_proxy
 from pywsapp._connecting.target import Target, parse_url, shown_url
 from pywsapp._extras import import_extra
+from pywsapp._messages.choosing import Codecs, check_named
 from pywsapp._protocol.client_handshake import ClientHandshake
 from pywsapp._protocol.http import TOKEN
 from pywsapp._server.tls import client_context
@@ -38,6 +40,7 @@ class ConnectArguments(NamedTuple):
         proxy_tls: the context for TLS with an https proxy; None is the default one.
         max_redirects: how many redirects are followed.
         handshake: the request to send, which serves one connection.
+        messages: the typed messages of the client; None if all messages stay as they are.
     """
 
     target: Target
@@ -51,6 +54,7 @@ class ConnectArguments(NamedTuple):
     proxy_tls: ssl.SSLContext | None
     max_redirects: int
     handshake: ClientHandshake
+    messages: ClientMessages | None
 
     def renewed(self, fields: Fields | None = None) -> ConnectArguments:
         """Return the arguments of another connection: with a request that has another key, and with other fields.
@@ -78,6 +82,8 @@ def check_arguments(
     proxy: str | bool | None = None,
     proxy_tls: ssl.SSLContext | None = None,
     max_redirects: int = 0,
+    codec: Codecs | None = None,
+    message_type: Any = AS_THEY_CAME,
 ) -> ConnectArguments:
     """Return the checked arguments of `connect`, which documents them. Reads `ca_file`, so it blocks then.
 
@@ -97,6 +103,10 @@ def check_arguments(
         tls = client_context(ca_file)
     _check_route(unix_path, proxy, proxy_tls, max_redirects)
     fields = header_fields(headers, cookies, origin)
+    messages = messages_of_client(codec, message_type)
+    if messages is not None:
+        check_named(messages.codecs, subprotocols)
+        subprotocols = subprotocols or tuple(codec.name for codec in messages.codecs)
     return ConnectArguments(
         target,
         fields,
@@ -109,6 +119,7 @@ def check_arguments(
         proxy_tls,
         max_redirects,
         _handshake(target, fields, subprotocols, options),
+        messages,
     )
 
 

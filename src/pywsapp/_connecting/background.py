@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Coroutine
@@ -18,13 +17,13 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from pywsapp._connecting.arguments import ConnectArguments
-from pywsapp._connecting.dialing import Dialing
-from pywsapp._connecting.inbox import ClientConnection, Inbox
+from pywsapp._connecting.inbox import ClientConnection
+from pywsapp._connecting.typed_inbox import dial_to_receive
 from pywsapp._event_loop import on_asyncio
 
 logger = logging.getLogger("pywsapp")
 
-ConnectionT = TypeVar("ConnectionT", bound=ClientConnection)
+ConnectionT = TypeVar("ConnectionT", bound=ClientConnection[Any])
 CallSoon = Callable[[Callable[[], object]], object]
 
 #: asyncio keeps only weak references to its tasks.
@@ -43,10 +42,7 @@ class BackgroundConnection(Generic[ConnectionT]):
     """
 
     def __init__(self, arguments: ConnectArguments, kind: type[ConnectionT]) -> None:
-        options = arguments.options
-        self._inbox = inbox = Inbox(options.max_queue)
-        arguments = arguments._replace(options=dataclasses.replace(options, max_queue=1))
-        self._http = Dialing(inbox, arguments, lambda *args: kind(inbox, *args))
+        self._inbox, self._http = dial_to_receive(arguments, kind)
         self._kind = kind
         self._scope = anyio.CancelScope()
         self._failure: Exception | None = None
@@ -90,6 +86,20 @@ class BackgroundConnection(Generic[ConnectionT]):
                 self._failure = ConnectionAbortedError("the event loop ended before the connection was open")
             self._http.decided.set()
             self.ended.set()
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close the connection, drop the messages that wait for `receive`, and wait until it has ended."""
+        if self._http.conn is not None:
+            self._inbox.discard()  # or a handler would wait for space in it
+            await self._http.conn.close(code, reason)
+            await self.ended.wait()
+
+    async def abort(self) -> None:
+        """Abort the connection, drop the messages that wait for `receive`, and wait until it has ended."""
+        if self._http.conn is not None:
+            self._inbox.discard()
+            self._http.conn.abort()
+            await self.ended.wait()
 
     def leave(self, code: int) -> None:
         """Close the connection from any place: of a destructor, and of another thread. Never blocks."""

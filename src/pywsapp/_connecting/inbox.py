@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import anyio
 import anyio.lowlevel
+from typing_extensions import Self, TypeVar
 
 from pywsapp._alarm import alarm_type
+from pywsapp._connecting.client_messages import make_decoder
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, ConnectionClosed
+from pywsapp.exceptions import ConfigurationError, ConnectionClosed, InvalidMessage
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from pywsapp._alarm import Alarm
     from pywsapp._protocol.prepared import PreparedMessage, Sendable
+    from pywsapp.codecs.base import Decoder
     from pywsapp.codecs.kinds import Encodable
 
 #: Iteration ends without an exception at these close codes.
 NORMAL_ENDS = (CloseCode.NORMAL, CloseCode.GOING_AWAY)
 
+T = TypeVar("T")
+#: The type of the messages that a client receives, for type checkers.
+MessageT = TypeVar("MessageT", covariant=True, default=str | bytes)
 
-class ClientConnection(Connection):
+
+class ClientConnection(Connection[Any], Generic[MessageT]):
     """A connection that this side opened, and receives from; `connect` creates it.
 
     It has everything that a `Connection` has. Messages wait in a queue until `receive` or `async for` takes them. When
@@ -33,6 +43,9 @@ class ClientConnection(Connection):
     not read either then, so a program that is busy for longer than the server's ping timeout must go on receiving.
 
     One task receives at a time; any number of tasks can send.
+
+    For type checkers it is generic: `ClientConnection[Say | Joined]` receives what `connect(url, message_type=Say |
+    Joined)` does. Without a `message_type`, messages come as `str` or `bytes`.
     """
 
     __slots__ = ("_inbox",)
@@ -41,24 +54,35 @@ class ClientConnection(Connection):
         super().__init__(*args)
         self._inbox = inbox
 
-    async def receive(self, timeout: float | None = None) -> str | bytes:  # noqa: ASYNC109 - of one message
-        """Wait for the next message and return it: a `str` for text, `bytes` for binary.
+    @overload
+    async def receive(self, *, timeout: float | None = None) -> MessageT: ...  # noqa: ASYNC109 - of one message
+
+    @overload
+    async def receive(self, message_type: TypeForm[T], *, timeout: float | None = None) -> T: ...  # noqa: ASYNC109
+
+    async def receive(self, message_type: Any = None, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+        """Wait for the next message and return it: a `str` for text, `bytes` for binary, or an object.
 
         Cancelling a waiting `receive` loses no message. Messages that arrived before the end are returned first.
 
         Args:
+            message_type: the type of this message, a class or a union, in place of the `message_type` of `connect`:
+                what the annotation of `on_message` can be. `str | bytes` is the message as it came.
             timeout: seconds to wait at most; None sets no limit.
 
         Raises:
             ConnectionClosed: the connection has ended, and no message is left.
             TimeoutError: no message came in time. None is lost, and you can call `receive` again.
-            ConfigurationError: another task is waiting in `receive` or `async for`.
+            InvalidMessage: the message is of another type. It is removed from the queue; the connection stays open.
+            ConfigurationError: another task is waiting in `receive` or `async for`, the type cannot be read, or the
+                connection has no codec that could.
         """
+        inbox = self._inbox
         if timeout is None:
-            return await self._inbox.take(self)
+            return await (inbox.take(self) if message_type is None else inbox.take_as(self, message_type))
         try:
             with anyio.fail_after(timeout):
-                return await self._inbox.take(self)
+                return await (inbox.take(self) if message_type is None else inbox.take_as(self, message_type))
         except TimeoutError:
             raise TimeoutError(f"no message within {timeout} seconds") from None
 
@@ -72,7 +96,7 @@ class ClientConnection(Connection):
         """Send a message; see `Connection.send`. Never blocks.
 
         Args:
-            message: what to send: a `str` as text, bytes as binary.
+            message: what to send: a `str` as text, bytes as binary, and any other object by the codec of `connect`.
             compress: False never compresses it, True always, None decides as `Deflate` says.
             timeout: seconds that awaiting the result may take; None sets no limit.
 
@@ -81,7 +105,7 @@ class ClientConnection(Connection):
             awaited.
 
         Raises:
-            TypeError: the message is neither text nor bytes.
+            TypeError: the connection has no codec, or its codec has no form for the object.
             TimeoutError: on awaiting, the server has not read enough in time. The message stays queued, so do not send
                 it again on this connection.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
@@ -89,17 +113,18 @@ class ClientConnection(Connection):
         sent = self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
         return sent if timeout is None else LazyAwaitable(lambda: _in_time(sent, timeout))
 
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
+    def __aiter__(self) -> AsyncIterator[MessageT]:
         """Iterate over the messages; the iteration ends when the connection ends with code 1000 or 1001.
 
         Raises:
             ConnectionClosed: the connection has ended with another code.
+            InvalidMessage: a message is of another type than the `message_type` of `connect`. You can iterate again.
         """
         return self
 
-    async def __anext__(self) -> str | bytes:
+    async def __anext__(self) -> MessageT:
         try:
-            return await self._inbox.take(self)
+            return await self._inbox.take(self)  # type: ignore[no-any-return]
         except ConnectionClosed as exc:
             if exc.code in NORMAL_ENDS:
                 raise StopAsyncIteration from None
@@ -114,7 +139,7 @@ async def _in_time(sent: LazyCoroutine[None], timeout: float) -> None:  # noqa: 
         raise TimeoutError(f"the server has not read enough within {timeout} seconds") from None
 
 
-class LoopConnection(ClientConnection):
+class LoopConnection(ClientConnection[MessageT]):
     """A connection of a `reconnecting` loop: a `ClientConnection` whose loss ends the body of the loop.
 
     `async for message in conn` ends without an exception whatever the close code is, because the loop decides what
@@ -133,13 +158,13 @@ class LoopConnection(ClientConnection):
         super().__init__(inbox, *args)
         self._was_left_open = False
 
-    async def __anext__(self) -> str | bytes:
+    async def __anext__(self) -> MessageT:
         try:
-            return await self._inbox.take(self)
+            return await self._inbox.take(self)  # type: ignore[no-any-return]
         except ConnectionClosed:
             raise StopAsyncIteration from None
 
-    async def __aenter__(self) -> LoopConnection:
+    async def __aenter__(self) -> Self:
         """Enter a block that a loss of this connection ends without an exception."""
         return self
 
@@ -183,6 +208,10 @@ class Inbox(MessageComponent):
         self._discarding = False
         self._ended = False
 
+    def connection_maker(self, kind: type[ClientConnection[Any]]) -> Callable[..., ClientConnection[Any]]:
+        """Return what makes the connection, a `kind`; it is called with the arguments of `Connection`."""
+        return functools.partial(kind, self)
+
     def on_message(self, conn: Connection, message: str | bytes) -> Any:
         if self._discarding:
             return None
@@ -201,7 +230,7 @@ class Inbox(MessageComponent):
             self._space = anyio.Event()
             await self._space.wait()
 
-    async def take(self, conn: Connection) -> str | bytes:
+    async def take(self, conn: Connection) -> Any:
         """Wait for the oldest message and remove it from the queue.
 
         Raises:
@@ -230,6 +259,26 @@ class Inbox(MessageComponent):
             self._resume()
         return message
 
+    async def take_as(self, conn: Connection, kind: Any) -> Any:
+        """Wait for the oldest message, remove it from the queue, and return it as an object of a type.
+
+        Raises:
+            ConfigurationError: the type cannot be read; no message is lost then.
+            InvalidMessage: the message is of another type.
+            ConnectionClosed: as `take` does.
+        """
+        decode = self.decoder(kind)
+        message = await Inbox.take(self, conn)
+        return message if decode is None else read_by(decode, message)
+
+    def decoder(self, kind: Any) -> Decoder | None:
+        """Return what reads messages of a type; None if they stay as they came.
+
+        Raises:
+            ConfigurationError: the type cannot be read.
+        """
+        return make_decoder(None, kind)
+
     def discard(self) -> None:
         """Drop the messages that wait, and all later ones."""
         self._discarding = True
@@ -240,6 +289,15 @@ class Inbox(MessageComponent):
         if self._space is not None:
             self._space.set()
             self._space = None
+
+
+def read_by(decode: Decoder, message: str | bytes) -> Any:
+    """Return the object that a message is, or raise InvalidMessage with the message."""
+    try:
+        return decode(message)
+    except InvalidMessage as exc:
+        exc.raw = message
+        raise
 
 
 def closed(conn: Connection) -> ConnectionClosed:

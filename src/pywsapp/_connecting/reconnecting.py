@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import anyio
+from typing_extensions import Self
 
 from pywsapp._clocks import monotonic_clock, wall_clock
 from pywsapp._connecting.arguments import ConnectArguments, Fields
 from pywsapp._connecting.background import BackgroundConnection
 from pywsapp._connecting.backoff import Backoff, ReconnectRules
-from pywsapp._connecting.inbox import LoopConnection
+from pywsapp._connecting.inbox import LoopConnection, MessageT
 from pywsapp._http_text import one_line
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
@@ -34,7 +35,7 @@ class Clock(NamedTuple):
     uniform: Callable[[float, float], float] = random.uniform
 
 
-class Reconnecting:
+class Reconnecting(Generic[MessageT]):
     """An asynchronous iterator over open connections; `pywsapp.reconnecting` creates it.
 
     Attributes:
@@ -49,16 +50,16 @@ class Reconnecting:
         self._make_fields = make_fields
         self._clock = clock
         self._rules = ReconnectRules(backoff, renews=make_fields is not None, uniform=clock.uniform)
-        self._current: BackgroundConnection[LoopConnection] | None = None
-        self._conn: LoopConnection | None = None
+        self._current: BackgroundConnection[LoopConnection[MessageT]] | None = None
+        self._conn: LoopConnection[MessageT] | None = None
         self._lost_at: float | None = None  # since when an outage lasts that was logged at INFO
         self._has_ended = False
         self._is_busy = False
 
-    def __aiter__(self) -> Reconnecting:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> LoopConnection:
+    async def __anext__(self) -> LoopConnection[MessageT]:
         """Connect, after a pause unless this is the first time.
 
         Raises:
@@ -91,17 +92,16 @@ class Reconnecting:
     async def aclose(self) -> None:
         """Close the connection with code 1000, and wait until it has ended; the iteration is over then."""
         self._has_ended = True
-        current, conn, self._current, self._conn = self._current, self._conn, None, None
-        if current is not None and conn is not None:
-            await conn.close()
-            await current.ended.wait()
+        current, self._current, self._conn = self._current, None, None
+        if current is not None:
+            await current.close(CloseCode.NORMAL)
 
     def __del__(self) -> None:
         # `break` and an exception of the body end the loop, and nothing else says so.
         if self._current is not None:
             self._current.leave(CloseCode.NORMAL)
 
-    async def _attempt(self) -> LoopConnection:
+    async def _attempt(self) -> LoopConnection[MessageT]:
         self.attempts += 1
         fields = None if self._make_fields is None else await self._make_fields()
         arguments = self._arguments.renewed(fields)
@@ -121,8 +121,7 @@ class Reconnecting:
         if current is None or conn is None:
             return 0
         is_left = conn.is_open or conn._was_left_open
-        await conn.close()
-        await current.ended.wait()
+        await current.close(CloseCode.NORMAL)
         now = self._clock.now()
         pause = self._rules.lost(None if is_left else conn.close_code, now)
         what = "the body of the loop left it" if is_left else _described(conn)

@@ -16,27 +16,33 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, overload
 from weakref import WeakSet
 
 import anyio
-from typing_extensions import Self
+from typing_extensions import Self, TypeVar
 
 from pywsapp._connecting.arguments import ConnectArguments
 from pywsapp._connecting.background import BackgroundConnection
-from pywsapp._connecting.inbox import NORMAL_ENDS, ClientConnection, closed
+from pywsapp._connecting.inbox import NORMAL_ENDS, ClientConnection, MessageT, closed
 from pywsapp._event_loop import loop_options
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.close_codes import CloseCode, check_close
+from pywsapp.connection import ResultT
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.http import Request
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+    from pywsapp.codecs.kinds import Encodable
 
 T = TypeVar("T")
 
 #: Seconds that the end of the interpreter waits for the server's close frame.
 _EXIT_SECONDS = 1.0
 
-_open: WeakSet[SyncConnection] = WeakSet()
+_open: WeakSet[SyncConnection[Any]] = WeakSet()
 
 
 class LoopThread:
@@ -95,11 +101,13 @@ async def _started(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return await work()  # in the thread of the loop, where the connection must be used
 
 
-class SyncConnection:
+class SyncConnection(Generic[MessageT]):
     """An open connection of a program without an event loop; `connect_sync` creates it.
 
     Use it as a context manager, or call `close`. Any thread can send and close; one thread receives at a time. Each
     method blocks, and Ctrl-C interrupts it; a connection cannot be used in a process that was forked afterwards.
+
+    For type checkers it is generic in the type of its messages, as `ClientConnection` is.
     """
 
     def __init__(self, arguments: ConnectArguments) -> None:
@@ -107,7 +115,7 @@ class SyncConnection:
         self._is_closed = True  # until it is open
         self._thread = LoopThread()
         try:
-            self._conn = self._thread.call(lambda: _opened(arguments))
+            self._background, self._conn = self._thread.call(lambda: _opened(arguments))
         except BaseException:
             self._thread.stop()
             raise
@@ -148,9 +156,15 @@ class SyncConnection:
         return self._conn.was_clean
 
     def send(
-        self, message: Sendable | PreparedMessage, *, compress: bool | None = None, timeout: float | None = None
+        self,
+        message: Sendable | PreparedMessage | Encodable,
+        *,
+        compress: bool | None = None,
+        timeout: float | None = None,
     ) -> None:
-        """Send a message: a `str` as text, bytes as binary. Blocks while `Options.high_water` bytes are queued.
+        """Send a message: a `str` as text, bytes as binary, and any other object by the codec of `connect_sync`.
+
+        Blocks while `Options.high_water` bytes are queued.
 
         Args:
             message: what to send.
@@ -159,7 +173,7 @@ class SyncConnection:
 
         Raises:
             ConnectionClosed: the connection has ended.
-            TypeError: the message is neither text nor bytes.
+            TypeError: the connection has no codec, or its codec has no form for the object.
             TimeoutError: the server has not read enough in time. The message stays queued.
         """
 
@@ -170,18 +184,52 @@ class SyncConnection:
 
         self._call(send)
 
-    def receive(self, timeout: float | None = None) -> str | bytes:
-        """Wait for the next message and return it: a `str` for text, `bytes` for binary.
+    @overload
+    def receive(self, *, timeout: float | None = None) -> MessageT: ...
+
+    @overload
+    def receive(self, message_type: TypeForm[T], *, timeout: float | None = None) -> T: ...
+
+    def receive(self, message_type: Any = None, *, timeout: float | None = None) -> Any:
+        """Wait for the next message and return it: a `str` for text, `bytes` for binary, or an object.
 
         Args:
+            message_type: the type of this message; see `ClientConnection.receive`.
             timeout: seconds to wait at most; None sets no limit.
 
         Raises:
             ConnectionClosed: the connection has ended, and no message is left.
             TimeoutError: no message came in time. None is lost, and you can call `receive` again.
-            ConfigurationError: another thread is waiting for a message.
+            InvalidMessage: the message is of another type. It is removed from the queue; the connection stays open.
+            ConfigurationError: another thread is waiting for a message, the type cannot be read, or the connection has
+                no codec that could.
         """
-        return self._call(lambda: self._conn.receive(timeout))
+        return self._call(lambda: self._conn.receive(message_type, timeout=timeout))
+
+    def call(
+        self,
+        method: str,
+        params: Any = None,
+        *,
+        timeout: float | None = 10,
+        result_type: TypeForm[ResultT] = Any,
+    ) -> ResultT:
+        """Call a procedure of the server, and return its result; see `Connection.call`.
+
+        Args:
+            method: the name of the procedure.
+            params: the parameters, a dict or a list; None for none.
+            timeout: seconds to wait at most; None sets no limit.
+            result_type: the type of the result, which is validated; by default any.
+
+        Raises:
+            CallError: the server answered with an error, or `Options.max_pending_calls` calls wait already.
+            CallTimeout: the server did not answer in time.
+            InvalidMessage: the result has another type.
+            ConnectionClosed: the connection has ended, or ended before the reply came.
+            ConfigurationError: the connection has no codec.
+        """
+        return self._call(lambda: self._conn.call(method, params, timeout=timeout, result_type=result_type))
 
     def ping(self, timeout: float | None = 20) -> float:
         """Send a ping, wait for the pong, and return the seconds in between.
@@ -205,10 +253,12 @@ class SyncConnection:
 
         Raises:
             ConnectionClosed: the connection has ended with another code.
+            InvalidMessage: a message is of another type than the `message_type` of `connect_sync`. You can iterate
+                again.
         """
         return self
 
-    def __next__(self) -> str | bytes:
+    def __next__(self) -> MessageT:
         try:
             return self.receive()
         except ConnectionClosed as exc:
@@ -229,7 +279,7 @@ class SyncConnection:
             ConfigurationError: the code must not be sent, or the reason is too long.
         """
         check_close(code, reason)
-        self._end(lambda: _closed(self._conn, code, reason))
+        self._end(lambda: self._background.close(code, reason))
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +291,7 @@ class SyncConnection:
         if exc is None or isinstance(exc, Exception):
             self.close(CloseCode.NORMAL if exc is None else CloseCode.INTERNAL_ERROR)
         else:
-            self._end(None)
+            self._end(self._background.abort)
 
     def __del__(self) -> None:
         if not self._is_closed and self._process == os.getpid():
@@ -261,29 +311,25 @@ class SyncConnection:
                 raise
             raise closed(self._conn) from None  # another thread has closed it meanwhile
 
-    def _end(self, work: Callable[[], Coroutine[Any, Any, None]] | None, seconds: float | None = None) -> None:
+    def _end(self, work: Callable[[], Coroutine[Any, Any, None]], seconds: float | None = None) -> None:
         if self._is_closed or self._process != os.getpid():
             return
         self._is_closed = True
         _open.discard(self)
         try:
-            if work is not None:
-                self._thread.call(work, seconds)
+            self._thread.call(work, seconds)
         finally:
             self._thread.stop(wait=seconds is None)
 
     def _exit(self) -> None:
         """Close the connection at the end of the interpreter, without waiting for long."""
         with suppress(Exception):
-            self._end(lambda: _closed(self._conn, CloseCode.GOING_AWAY, ""), _EXIT_SECONDS)
+            self._end(lambda: self._background.close(CloseCode.GOING_AWAY), _EXIT_SECONDS)
 
 
-async def _opened(arguments: ConnectArguments) -> ClientConnection:
-    return await BackgroundConnection(arguments, ClientConnection).open()
-
-
-async def _closed(conn: ClientConnection, code: int, reason: str) -> None:
-    await conn.close(code, reason)
+async def _opened(arguments: ConnectArguments) -> tuple[BackgroundConnection[Any], ClientConnection[Any]]:
+    background = BackgroundConnection(arguments, ClientConnection)
+    return background, await background.open()
 
 
 @atexit.register

@@ -39,8 +39,19 @@ def accepted_by(function: Callable[..., Any], label: str) -> Accepted:
         ConfigurationError: the annotation is no type that can be read.
     """
     annotation = annotation_of(function, 2, label)
-    if annotation is inspect.Parameter.empty:
-        return Accepted()
+    return Accepted() if annotation is inspect.Parameter.empty else accepted_types(annotation, label)
+
+
+def accepted_types(annotation: Any, label: str) -> Accepted:
+    """Return what an annotation accepts: a type or a union of types.
+
+    Args:
+        annotation: the annotation, evaluated.
+        label: what it belongs to, for messages.
+
+    Raises:
+        ConfigurationError: it is no type that can be read.
+    """
     members = members_of(annotation)
     if all(any(member is raw for raw in _RAW) for member in members):
         return Accepted()
@@ -48,8 +59,8 @@ def accepted_by(function: Callable[..., Any], label: str) -> Accepted:
     for member in types:
         if not is_message_type(member):
             raise ConfigurationError(
-                f"{label}: `message` is annotated with {name_of_kind(member)}, which is no type of messages. Use str, "
-                "bytes, dict, or msgspec Structs, dataclasses, TypedDicts, pydantic models or protobuf classes"
+                f"{label}: {name_of_kind(member)} is no type of messages. Use str, bytes, dict, or msgspec Structs, "
+                "dataclasses, TypedDicts, pydantic models or protobuf classes"
             )
     if len(types) > 1:
         _check_union(types, label)

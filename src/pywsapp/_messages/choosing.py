@@ -67,19 +67,27 @@ def check_can_read(component: Any, codecs: Sequence[Codec], subprotocols: Sequen
         ConfigurationError: no subprotocol names a codec, a codec cannot read one of the types, or a library is not
             installed.
     """
-    declared = getattr(component, "subprotocols", ()) if subprotocols is None else subprotocols
-    unnamed = [codec.name for codec in codecs if declared and codec.name not in declared]
-    if len(codecs) > 1 and unnamed:
-        raise ConfigurationError(
-            f"clients choose a codec by its name as the subprotocol: add {', '.join(map(repr, unnamed))} to the "
-            "subprotocols, or leave them out"
-        )
+    check_named(codecs, getattr(component, "subprotocols", ()) if subprotocols is None else subprotocols)
     while hasattr(component, "component"):
         component = component.component
     typed = getattr(component, "_typed", None)
     if isinstance(typed, TypedMessages):
         for codec in codecs or (default_codec(),):
             typed.reader(codec)
+
+
+def check_named(codecs: Sequence[Codec], subprotocols: Sequence[str]) -> None:
+    """Check that one of several codecs can be chosen by the subprotocols of a route, or of a client.
+
+    Raises:
+        ConfigurationError: no subprotocol names a codec.
+    """
+    unnamed = [codec.name for codec in codecs if subprotocols and codec.name not in subprotocols]
+    if len(codecs) > 1 and unnamed:
+        raise ConfigurationError(
+            f"the subprotocol names the codec of a connection: add {', '.join(map(repr, unnamed))} to the "
+            "subprotocols, or leave them out"
+        )
 
 
 def note_codecs(request: Request, codecs: tuple[Codec, ...]) -> None:
@@ -124,5 +132,9 @@ def conversation_of(
     typed = component._typed
     if typed is None and not codecs:
         return None
-    codec = next((one for one in codecs if one.name == subprotocol), codecs[0] if codecs else default_codec())
-    return Conversation(codec, typed, options)
+    return Conversation(chosen_codec(codecs, subprotocol), typed, options)
+
+
+def chosen_codec(codecs: tuple[Codec, ...], subprotocol: str | None) -> Codec:
+    """Return the codec that the subprotocol of a connection names: by default the first one, or JSON without one."""
+    return next((one for one in codecs if one.name == subprotocol), codecs[0] if codecs else default_codec())

@@ -34,16 +34,20 @@ class Conversation:
         codec: the codec of the connection.
         typed: what its component accepts; None if it takes text and bytes.
         options: the limits.
+        reads_replies: whether replies to calls are read; by default only those to a component with typed messages.
 
     Raises:
         ConfigurationError: the codec cannot read what the component accepts.
     """
 
-    __slots__ = ("_calls", "_count", "_options", "_read", "codec")
+    __slots__ = ("_calls", "_count", "_options", "_read", "_reads_replies", "codec")
 
-    def __init__(self, codec: Codec, typed: TypedMessages | None, options: Options) -> None:
+    def __init__(
+        self, codec: Codec, typed: TypedMessages | None, options: Options, *, reads_replies: bool = False
+    ) -> None:
         self.codec = codec
         self._read = None if typed is None else typed.reader(codec)
+        self._reads_replies = reads_replies or typed is not None
         self._options = options
         self._calls: Calls | None = None
         self._count = 0
@@ -83,7 +87,7 @@ class Conversation:
         Raises:
             ConfigurationError: no handler of typed messages reads the replies, or the codec cannot read them.
         """
-        if self._read is None:
+        if not self._reads_replies:
             raise ConfigurationError(
                 "conn.call needs a component with typed messages, which reads the replies: annotate `message` of "
                 "on_message with a type such as dict, or use @on or @rpc"
@@ -91,6 +95,10 @@ class Conversation:
         if self._calls is None:
             self._calls = Calls(self.codec, self._options.max_pending_calls)
         return self._calls
+
+    def takes_reply(self, message: str | bytes) -> bool:
+        """Return whether a message is the reply to a call; the call then gets it."""
+        return self._calls is not None and self._calls.take(message)
 
     def end_calls(self) -> None:
         """Fail the calls that wait, because no reply will be read."""

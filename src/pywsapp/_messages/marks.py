@@ -22,6 +22,9 @@ def on(tag: str) -> Callable[[HandlerT], HandlerT]:
     The tag is the field `type` of a message, or the tag field of its `msgspec.Struct`. The annotation of `message` says
     what the fields are; without one it is a dict. A component with such handlers has no `on_message`.
 
+    With Protocol Buffers, the tag is the name of a message field in a `oneof` of the class that `on_message` takes. The
+    handler gets this field if it is set. `on_message` gets all other messages.
+
     Raises:
         ConfigurationError: the tag is no text.
     """

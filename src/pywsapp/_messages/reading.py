@@ -12,7 +12,7 @@ from typing import Any, Union
 from pywsapp._http_text import one_line
 from pywsapp._messages.annotations import Accepted
 from pywsapp._messages.procedures import Procedure, read_call
-from pywsapp.codecs.base import Codec
+from pywsapp.codecs.base import Codec, Decoder
 from pywsapp.codecs.kinds import TAG_FIELD, has_field, is_dict, is_pydantic, is_struct, tag_of
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
 
@@ -31,26 +31,37 @@ def single_reader(codec: Codec, accepted: Accepted, handler: Handler, label: str
     Raises:
         ConfigurationError: the codec cannot read the types.
     """
-    types = accepted.types
-    read: Reader
-    if is_told_apart(types):
-        decode = codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
+    decode = accepted_decoder(codec, accepted, label)
+    return lambda message: (handler, decode(message))
 
-        def read_one(message: str | bytes) -> tuple[Handler, Any]:
-            return handler, decode(message)
 
-        read = read_one
-    else:
-        read = object_reader(codec, by_tag(types, handler))
+def accepted_decoder(codec: Codec, accepted: Accepted, label: str) -> Decoder:
+    """Return a function that reads messages of the accepted types.
+
+    Raises:
+        ConfigurationError: the codec cannot read the types.
+    """
+    decode = _decoder_of_types(codec, accepted.types)
     if not accepted.raw:
-        return read
+        return decode
     own = bytes if codec.is_binary else str
     if own in accepted.raw:
         raise ConfigurationError(
             f"{label}: the messages of the codec {codec.name!r} are {own.__name__}, so the other types leave none that "
             f"could come as {own.__name__}"
         )
-    return lambda message: read(message) if type(message) is own else (handler, message)
+    return lambda message: decode(message) if type(message) is own else message
+
+
+def _decoder_of_types(codec: Codec, types: tuple[Any, ...]) -> Decoder:
+    if is_told_apart(types):
+        return codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
+    read = object_reader(codec, by_tag(types, _no_handler))
+    return lambda message: read(message)[1]
+
+
+def _no_handler(component: Any, conn: Any, message: Any) -> None:
+    """Stand for a handler where messages are read only."""
 
 
 def tagged_reader(codec: Codec, tagged: Tagged) -> Reader:

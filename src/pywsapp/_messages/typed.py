@@ -12,6 +12,7 @@ from typing import Any
 
 from pywsapp._messages.annotations import Accepted, accepted_by
 from pywsapp._messages.marks import PROCEDURE_MARK, TAG_MARK
+from pywsapp._messages.oneofs import Oneof
 from pywsapp._messages.procedures import Procedure
 from pywsapp._messages.reading import (
     Handler,
@@ -26,7 +27,7 @@ from pywsapp._messages.reading import (
 )
 from pywsapp._signatures import check_takes
 from pywsapp.codecs.base import Codec
-from pywsapp.codecs.kinds import name_of_kind, tag_of
+from pywsapp.codecs.kinds import is_protobuf, name_of_kind, tag_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 
@@ -42,6 +43,7 @@ class TypedMessages:
         handler: `on_message` of the class; None if it has handlers by tag, or procedures only.
         tagged: the types of handlers by tag, with the handlers.
         procedures: the procedures by their names.
+        oneof: the handlers of the fields of the class that `on_message` accepts; None without such handlers.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class TypedMessages:
         handler: Handler | None,
         tagged: Tagged,
         procedures: dict[str, Procedure],
+        oneof: Oneof | None = None,
     ) -> None:
         self.label = label
         self.accepted = accepted
         self.tagged = tagged
         self.procedures = procedures
         self._handler = handler
+        self._oneof = oneof
         self._readers: dict[Codec, Reader] = {}
 
     @property
@@ -80,6 +84,8 @@ class TypedMessages:
         if not self.procedures:
             if handler is None:
                 return tagged_reader(codec, self.tagged)
+            if self._oneof is not None:
+                return self._oneof.reader(codec.decoder(types[0]), handler)
             return single_reader(codec, self.accepted, handler, self.label)
         if handler is None:
             return object_reader(codec, self.tagged, self.procedures)
@@ -100,6 +106,10 @@ def prepare(kind: type[MessageComponent]) -> None:
     original = getattr(function, _ON_MESSAGE_MARK, function)
     is_own = original is not None and original is not MessageComponent.on_message
     accepted = accepted_by(original, label) if is_own else Accepted()
+    oneof = None
+    if tags and is_own and not accepted.raw and any(map(is_protobuf, accepted.types)):
+        oneof = Oneof(accepted.types[0], {str(tag): handler for tag, (_, handler) in tags.items()}, kind.__name__)
+        tags = {}
     if tags and is_own:
         raise ConfigurationError(f"{kind.__name__} has both on_message and handlers with @on: leave one of the two out")
     if procedures and is_own and not accepted.types:
@@ -110,7 +120,7 @@ def prepare(kind: type[MessageComponent]) -> None:
         if isinstance(kind._typed, TypedMessages):
             kind._typed = None
         return
-    kind._typed = TypedMessages(label, accepted, original if is_own else None, tags, procedures)
+    kind._typed = TypedMessages(label, accepted, original if is_own else None, tags, procedures, oneof)
     if function is original or not is_own:
         kind.on_message = _reading(original if is_own else None)  # type: ignore[method-assign]
 

@@ -11,12 +11,18 @@ from pywsapp.codecs.json_codec import encode_with_standard_library
 from pywsapp.codecs.kinds import is_protobuf, name_of_kind
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
 
+_NEEDS_CLASS = (
+    "ProtobufCodec cannot read messages without a generated class: @on needs an on_message that takes a class with a "
+    "oneof, and @rpc and conn.call need another codec"
+)
+
 
 class ProtobufCodec(Codec):
     """Protocol Buffers as binary messages, under the subprotocol "protobuf"; needs the extra `protobuf`.
 
     A route has one generated class for the messages that it accepts. For several kinds of messages, that class has a
-    `oneof` of the others. A message that is not valid is answered with JSON, as a text message.
+    `oneof` of the others, and `@on` marks the handlers of its fields. An invalid message is answered with JSON, as a
+    text message.
 
     Raises:
         ConfigurationError: protobuf is not installed.
@@ -48,6 +54,8 @@ class ProtobufCodec(Codec):
 
     def decoder(self, kind: Any) -> Decoder:
         """Return a function that reads objects of a generated class; see `Codec.decoder`."""
+        if kind is Any:
+            raise ConfigurationError(_NEEDS_CLASS)
         if not is_protobuf(kind):
             raise ConfigurationError(
                 f"ProtobufCodec cannot read {name_of_kind(kind)}: annotate `message` with one generated class, "
@@ -58,4 +66,4 @@ class ProtobufCodec(Codec):
 
     def converter(self, kind: Any) -> Callable[[Any], Any]:
         """Raise ConfigurationError: handlers by tag and procedures need a codec that reads objects."""
-        raise ConfigurationError("ProtobufCodec cannot be used with @on or @rpc: choose another codec")
+        raise ConfigurationError(_NEEDS_CLASS)
