@@ -17,12 +17,13 @@ from pywsapp._protocol.handshake import RESERVED
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import agreed_options, agreed_subprotocol, make_lifecycle
+from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.frames import close_frame, message_frame
 from pywsapp.asgi.http import Receive
 from pywsapp.asgi.scope import Scope
 from pywsapp.asgi.takeover import HostOfOne, Takeover, takeover_of
-from pywsapp.asgi.transport import NO_PROTOCOL, AsgiTransport, Send
+from pywsapp.asgi.transport import AsgiTransport, Send
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response

@@ -6,10 +6,10 @@
 names the process that published it, so that this process does not deliver it twice; other publishers leave it out. `id`
 is optional: a process delivers a message with the same id on the same topic once, so it can be published again.
 
-There is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which processes
-talk to each other (presence). `object` is optional: if it is true, the text is the JSON of an object; if it is the name of
-a codec, the text or the bytes are an object in that codec. Connections with another codec get the object in theirs. Unknown
-fields are ignored.
+There is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
+processes talk to each other (presence). `object` is optional: if it is true, the text is the JSON of an object; if it
+is the name of a codec, the text or the bytes are an object in that codec. Connections with another codec get the object
+in theirs. Unknown fields are ignored.
 
 With a shared key, 64 hexadecimal digits and a space precede the object: the HMAC-SHA256 of its bytes. An envelope
 without a valid signature is then dropped. A signed envelope needs `from`, and `n`: a number that grows with each
