@@ -7,8 +7,9 @@
     interleave.py OLD NEW --scenarios echo16,echo64k --variant trio --tls
 
 OLD and NEW are the directories of the checkouts. Compile their extension modules first (`make compile`). Each checkout
-runs its own benchmarks/peers/pywsapp_server.py. Both servers run all the time, pinned to the same processor, and one of
-them at a time gets a load.
+runs its own benchmarks/peers/pywsapp_server.py, or uvicorn_server.py for the variants uvicorn-app (an App) and
+uvicorn-asgi (an ASGI application), both with the protocol of pywsapp. Both servers run all the time, pinned to the same
+processor, and one of them at a time gets a load.
 
 The figure of a run is the processor time of the server for each message, handshake or delivery. The output is OLD /
 NEW: above 1, the new checkout is faster. For `idle2000` the figure is the memory of a connection, and every run has a
@@ -44,6 +45,8 @@ VARIANTS = {
     "asyncio": ("--loop", "asyncio"),
     "trio": ("--loop", "trio"),
     "pure": ("--loop", "uvloop"),
+    "uvicorn-app": ("--ws", "pywsapp", "--application", "pywsapp"),
+    "uvicorn-asgi": ("--ws", "pywsapp"),
 }
 DEFAULT = ("echo16", "echo16x16", "bcast500", "connect", "idle2000")
 KNOWN = [name for name, scenario in scenarios.BY_NAME.items() if scenario.instance != scenarios.TLS]
@@ -60,7 +63,8 @@ def contestant(name: str, checkout: Path, variant: str) -> Contestant:
         variables["PYWSAPP_PURE"] = "1"
     else:
         check_extensions(checkout)
-    script = str(checkout / "benchmarks" / "peers" / "pywsapp_server.py")
+    program = "uvicorn_server.py" if variant.startswith("uvicorn") else "pywsapp_server.py"
+    script = str(checkout / "benchmarks" / "peers" / program)
     return Contestant(name, script, VARIANTS[variant], PYWSAPP, variables)
 
 

@@ -2,6 +2,7 @@
 
 Run:   python chat.py [PORT]
 Try:   python client.py ws://localhost:8080/chat   in two terminals; type in one, read in the other.
+Test:  python -m pytest test_chat.py
 """
 
 import sys
@@ -25,8 +26,11 @@ class Chat(MessageComponent):
         self.clients.discard(conn)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
-app.route("/chat", Chat())
+def make_app(port: int = 8080) -> App:
+    app = App("localhost", port)
+    app.route("/chat", Chat())
+    return app
+
 
 if __name__ == "__main__":
-    app.run()
+    make_app(int(sys.argv[1]) if len(sys.argv) > 1 else 8080).run()

@@ -32,6 +32,7 @@ from pywsapp.auth.user_keys import UserKey, UserKeys
 from pywsapp.brokers.base import MIB, Broker
 from pywsapp.brokers.envelope import Keys
 from pywsapp.brokers.urls import as_broker
+from pywsapp.codecs.base import Codec
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
@@ -141,13 +142,11 @@ class App:
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
     ) -> None:
-        self.options = Options() if options is None else options
+        self.options = options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
         guard = self._sessions.guard(authenticate)
-        self.router = Router(
-            http_host, server_options=self.options, authenticate=guard, authorize=authorize, codec=codec
-        )
-        self.topics = TopicRegistry(as_broker(broker), broker_key, self.options)
+        self.router = Router(http_host, server_options=options, authenticate=guard, authorize=authorize, codec=codec)
+        self.topics = TopicRegistry(as_broker(broker), broker_key, options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
         self._runner = Runner(self, self.router, self.topics, http_host)
@@ -531,6 +530,21 @@ class App:
         """
         self.topics.keep_history(HistoryRule(TopicPattern(pattern), size, seconds, wrap, max_bytes))
 
+    def topic_codec(self, pattern: str, codec: Codec) -> None:
+        """Carry the objects of topics in a codec instead of JSON: to other processes, and in histories.
+
+        An object is encoded once. Connections with that codec get these bytes as they are. Each process makes from them
+        what connections with another codec get, and JSON text for those without one.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`; the first pattern that matches a topic applies.
+            codec: such as `MessagePackCodec()`; `ProtobufCodec(MyClass)` for the objects of one generated class.
+
+        Raises:
+            ConfigurationError: the codec is none, or a topic that matches is in use already.
+        """
+        self.topics.use_codec(TopicPattern(pattern), codec)
+
     def on_broadcast(self, pattern: str) -> Callable[[ListenerT], ListenerT]:
         """Call a def or async def with each topic and message that is broadcast on matching topics; a decorator.
 
@@ -543,7 +557,6 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
         check_no_function(pattern, '@app.on_broadcast("room:*")')
 
         def decorator(listener: ListenerT) -> ListenerT:
@@ -565,7 +578,6 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
         check_no_function(pattern, '@app.on_presence("room:*")')
 
         def decorator(watcher: WatcherT) -> WatcherT:

@@ -11,7 +11,7 @@ import anyio.lowlevel
 from typing_extensions import TypeVar
 
 from pywsapp._http_text import one_line
-from pywsapp._messages.objects import prepared_object, send_object_to_all
+from pywsapp._messages.objects import prepared_here, send_object_to_all
 from pywsapp._outbox.awaitables import ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
@@ -394,7 +394,7 @@ def broadcast(
     try:
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
     except TypeError:
-        send_object_to_all(list(connections), prepared_object(message, compress), excluded)
+        send_object_to_all(list(connections), prepared_here(message, compress), excluded)
         return LazyAwaitable(anyio.lowlevel.checkpoint)
     send_prepared_to_all(list(connections), prepared, excluded)
     return LazyAwaitable(anyio.lowlevel.checkpoint)

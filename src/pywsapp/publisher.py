@@ -34,10 +34,12 @@ from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, Keys, encode_env
 from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.urls import broker_for
+from pywsapp.codecs.base import Codec
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown
 from pywsapp.topics.history.rules import HistoryRule, wrap_as_json
 from pywsapp.topics.names import TopicPattern, check_name
+from pywsapp.topics.topic_codecs import TopicCodecs
 
 #: Seconds that a call of `Publisher` blocks at most.
 _TIMEOUT_SECONDS = 5.0
@@ -72,6 +74,7 @@ class AsyncPublisher:
         self._origin = secrets.token_hex(8)
         self._message_numbers = count(1)
         self._histories: list[HistoryRule] = []
+        self._codecs = TopicCodecs()
         self._relay: Relay | None = None
         self._stack = AsyncExitStack()
 
@@ -89,6 +92,18 @@ class AsyncPublisher:
         if not self._broker.keeps_history:
             raise ConfigurationError(f"{self._broker.name} keeps no histories")
         self._histories.append(HistoryRule(TopicPattern(pattern), size, seconds, wrap_as_json))
+
+    def topic_codec(self, pattern: str, codec: Codec) -> None:
+        """Declare in which codec topics carry objects. Use the same arguments as for `App.topic_codec` in the servers.
+
+        Args:
+            pattern: a topic's name, or a pattern such as "room:*".
+            codec: such as `MessagePackCodec()`.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+        """
+        self._codecs.add(TopicPattern(pattern), codec)
 
     async def __aenter__(self) -> Self:
         relay = await self._open()
@@ -128,7 +143,8 @@ class AsyncPublisher:
             BrokerUnavailable: the broker has not accepted the message.
             OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
-            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
+            TypeError: the message is neither text, bytes, nor an object with a form in the topic's codec.
+            ValueError: a part of the object is out of the range of the topic's codec.
             ConfigurationError: the publisher is used outside of `async with`, or the id is invalid.
         """
         await self._publish(topic, message, message_id, math.inf)
@@ -142,7 +158,7 @@ class AsyncPublisher:
             message_id = f"{self._origin}-{next(self._message_numbers)}"
         check_name(topic)
         check_message_id(message_id)
-        content = content_to_publish(message)
+        content = content_to_publish(message, self._codecs.find(topic))
         acknowledgement: Acknowledgement | None = None
         late = f"{self._broker.name} has not answered within {seconds:g} seconds"
         try:
@@ -202,6 +218,7 @@ class Publisher:
         self._arguments: dict[str, Any] = {"broker": broker, "key": key}
         self._timeout = timeout
         self._histories: list[tuple[str, int, float]] = []
+        self._codecs: list[tuple[str, Codec]] = []
         self._lock = threading.Lock()
         self._thread: _PublisherThread | None = None
         AsyncPublisher(**self._arguments)  # raises for invalid arguments now, not at the first message
@@ -232,6 +249,22 @@ class Publisher:
             if self._thread is not None:
                 self._thread.publisher.history(pattern, size=size, seconds=seconds)
 
+    def topic_codec(self, pattern: str, codec: Codec) -> None:
+        """Declare in which codec topics carry objects. Use the same arguments as for `App.topic_codec` in the servers.
+
+        Args:
+            pattern: a topic's name, or a pattern such as "room:*".
+            codec: such as `MessagePackCodec()`.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+        """
+        AsyncPublisher(**self._arguments).topic_codec(pattern, codec)  # raises for invalid arguments
+        with self._lock:
+            self._codecs.append((pattern, codec))
+            if self._thread is not None:
+                self._thread.publisher.topic_codec(pattern, codec)
+
     def publish(self, topic: str, message: Sendable | Encodable, *, message_id: str | None = None) -> None:
         """Publish a message, and block until the broker has accepted it, for `timeout` seconds at most.
 
@@ -245,7 +278,8 @@ class Publisher:
             BrokerUnavailable: the broker has not accepted the message, and will not publish it later.
             OutcomeUnknown: the broker may have accepted it; publish it again with the `message_id` of this exception.
             TopicError: the name is invalid, or the message is larger than the broker allows.
-            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
+            TypeError: the message is neither text, bytes, nor an object with a form in the topic's codec.
+            ValueError: a part of the object is out of the range of the topic's codec.
             ConfigurationError: the id is invalid.
         """
         with self._lock:
@@ -258,6 +292,8 @@ class Publisher:
         publisher = AsyncPublisher(**self._arguments)
         for pattern, size, seconds in self._histories:
             publisher.history(pattern, size=size, seconds=seconds)
+        for pattern, codec in self._codecs:
+            publisher.topic_codec(pattern, codec)
         return _PublisherThread(publisher)
 
     def close(self) -> None:

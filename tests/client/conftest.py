@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 import trustme
+from support.tls_contexts import context_for_client, context_for_server
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +16,9 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-    return context
+    return context_for_server(authority, "localhost", "127.0.0.1")
 
 
 @pytest.fixture
 def client_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+    return context_for_client(authority)

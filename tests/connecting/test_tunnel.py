@@ -10,11 +10,14 @@ from typing import Any
 import anyio
 import pytest
 import trustme
+from anyio.abc import SocketAttribute, SocketStream
 from support.client_proxies import proxying
 from support.client_servers import Server, echoing, silent
 from support.serving import GUARD
+from support.tls_contexts import context_for_client, context_for_server
 
 from pywsapp import App, Deflate, HandshakeError, Options, ProxyError, connect
+from pywsapp._connecting.client_http_connection import ClientHttpConnection
 
 pytestmark = pytest.mark.anyio
 QUICK = Options(handshake_timeout=0.3)
@@ -27,16 +30,12 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "chat.test", "127.0.0.1").configure_cert(context)
-    return context
+    return context_for_server(authority, "localhost", "chat.test", "127.0.0.1")
 
 
 @pytest.fixture
 def client_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+    return context_for_client(authority)
 
 
 async def echo(app: App, scheme: str, host: str = "localhost", **arguments: Any) -> None:
@@ -240,3 +239,51 @@ async def test_connecting_by_a_proxy_can_be_cancelled_at_any_moment(
                         for _ in range(steps):
                             await anyio.lowlevel.checkpoint()
                         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("scheme", ["direct", "http", "socks5h"])
+async def test_nothing_is_left_of_a_connection_that_is_cancelled_as_it_is_made(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop calls `connection_made`, and no `connection_lost`, if the creation of the transport is cancelled then."""
+    made: list[ClientHttpConnection] = []
+    scope = anyio.CancelScope()
+    connection_made = ClientHttpConnection.connection_made
+
+    def cancel(http: ClientHttpConnection, transport: Any) -> None:
+        connection_made(http, transport)
+        made.append(http)
+        scope.cancel()
+
+    async with echoing() as app, proxying("http" if scheme == "http" else "socks") as proxy:
+        url = None if scheme == "direct" else f"{scheme}://127.0.0.1:{proxy.port}"
+        monkeypatch.setattr(ClientHttpConnection, "connection_made", cancel)
+        with scope:
+            async with connect(f"ws://127.0.0.1:{app.port}/", proxy=url, options=Options(on_close_timeout=0.05)):
+                pytest.fail("the block is entered")
+        assert scope.cancelled_caught
+        assert [http._runtime.connections for http in made] == [set()]
+
+
+async def test_a_client_that_is_cancelled_leaves_the_proxy() -> None:
+    scope, has_left = anyio.CancelScope(), anyio.Event()
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            scope.cancel()  # while the client waits for the answer
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+        has_left.set()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        with scope:
+            async with connect(
+                "ws://chat.test/", proxy=f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            ):
+                pytest.fail("the block is entered")
+        with anyio.fail_after(GUARD):
+            await has_left.wait()
+        tasks.cancel_scope.cancel()

@@ -18,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+pytest_plugins = ["pytester"]
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
@@ -113,6 +114,18 @@ def test_chat() -> None:
         assert received(ben) == "hello"
         ben.send("hello too")
         assert received(ana) == "hello too"
+
+
+@pytest.mark.once
+def test_the_tests_of_the_chat(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # of plugins that it does not use, which take a second
+    for name in ("chat.py", "test_chat.py"):
+        pytester.path.joinpath(name).write_text((EXAMPLES / name).read_text(encoding="utf-8"), encoding="utf-8")
+    pytester.makeini("[pytest]")
+    result = pytester.runpytest_subprocess(
+        "-p", "anyio", "-p", "pywsapp_pytest", "-p", "no:cacheprovider", "-W", "error"
+    )
+    result.assert_outcomes(passed=5)
 
 
 def test_rooms() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pywsapp import App, Connection, ConnectionClosed, EchoServer, HandshakeError, MessageComponent
+from pywsapp import App, Connection, ConnectionClosed, Deflate, EchoServer, HandshakeError, MessageComponent, Options
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing import SyncTestClient, VirtualClock
 
@@ -22,7 +22,7 @@ class Commands(MessageComponent):
 
 @pytest.fixture
 def app() -> App:
-    app = App()
+    app = App(options=Options(deflate=Deflate()))
     app.route("/echo", EchoServer())
     app.route("/commands", Commands())
     app.http("/page", lambda request: "page")
@@ -41,8 +41,13 @@ def test_messages_pages_and_refusals(app: App, loop: str) -> None:
             assert ws.receive_bytes() == b"\1"
             ws.assert_silent()
             ws.ping()
+            assert not ws.has_compression
             assert ws.is_open
         assert (ws.is_open, ws.close_code) == (False, 1000)
+        with client.connect("/echo", compression=True) as ws:
+            ws.send("hello" * 1000)
+            assert ws.receive() == "hello" * 1000
+            assert ws.has_compression
         assert client.assert_refused("/no", 404).status == 404
         with pytest.raises(HandshakeError), client.connect("/no"):
             pass
@@ -52,7 +57,7 @@ def test_messages_pages_and_refusals(app: App, loop: str) -> None:
             ws.assert_closed(4000, "bye")
             with pytest.raises(ConnectionClosed):
                 ws.receive()
-        assert client.call(app.stats).handshakes == 2
+        assert client.call(app.stats).handshakes == 3
 
 
 def test_exceptions_of_handlers(app: App) -> None:
@@ -90,5 +95,7 @@ def test_a_hook_that_fails(app: App) -> None:
 def test_mistakes_are_explained(app: App) -> None:
     with pytest.raises(ConfigurationError, match="write `with SyncTestClient"):
         SyncTestClient(app).get("/page")
+    with SyncTestClient(app) as client, pytest.raises(TypeError, match="no argument 'compress'"):
+        client.connect("/echo", compress=True).__enter__()  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="backend must be"):
         SyncTestClient(app, backend="curio")

@@ -16,6 +16,7 @@ from pywsapp import (
     App,
     Connection,
     ConnectionClosed,
+    Deflate,
     EchoServer,
     HandshakeError,
     MessageComponent,
@@ -27,6 +28,7 @@ from pywsapp import (
 from pywsapp.auth import public
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
 from pywsapp.testing import TestClient, until_idle
+from pywsapp.testing.pipe import PumpedTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +86,44 @@ async def test_echo_of_text_binary_and_json(app: App) -> None:
         assert await ws.receive_json() == {"a": [1, "é"]}
         await ws.assert_silent()
         await ws.ping()
+
+
+@pytest.mark.parametrize(
+    "compression", [False, True, Deflate(threshold=20_000)], ids=["off", "on", "above a threshold"]
+)
+async def test_compression(chat: Chat, compression: bool | Deflate, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    write = PumpedTransport.write
+
+    def record(transport: PumpedTransport, data: bytes) -> None:
+        sizes.append(len(data))
+        write(transport, data)
+
+    app = App(options=Options(deflate=Deflate()))
+    app.route("/chat", chat)
+    async with TestClient(app) as client, client.connect("/chat", compression=compression) as ws:
+        assert ws.has_compression is bool(compression)
+        monkeypatch.setattr(PumpedTransport, "write", record)
+        await ws.send("x" * 10_000)
+        assert await ws.receive() == "x" * 10_000
+        assert (sizes[0] < 500) is (compression is True)  # what the client sends
+        assert sizes[-1] < 500 or not compression  # what the App sends
+
+
+async def test_an_app_without_compression(app: App) -> None:
+    async with TestClient(app) as client, client.connect("/chat", compression=True) as ws:
+        assert not ws.has_compression
+        await ws.send("hello")
+        assert await ws.receive() == "hello"
+        assert "with permessage-deflate" not in str(ws.transcript)
+
+
+async def test_a_failure_says_that_the_connection_is_compressed(chat: Chat) -> None:
+    app = App(options=Options(deflate=Deflate()))
+    app.route("/chat", chat)
+    async with TestClient(app, timeout=0.05) as client, client.connect("/chat", compression=True) as ws:
+        with pytest.raises(AssertionError, match="opened with permessage-deflate"):
+            await ws.receive()
 
 
 async def test_refused_handshakes(app: App) -> None:

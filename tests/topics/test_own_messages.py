@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,9 +39,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The envelopes that were decoded."""
     found: list[bytes] = []
 
-    def decode(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Envelope:
+    def decode(data: bytes, *arguments: Any) -> Envelope:
         found.append(data)
-        return decode_envelope(data, topic, keys)
+        return decode_envelope(data, *arguments)
 
     monkeypatch.setattr(codec_module, "decode_envelope", decode)
     return found

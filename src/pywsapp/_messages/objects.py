@@ -1,20 +1,25 @@
-"""Objects for many connections: one JSON text, and the form of each other codec, which is made once.
+"""Objects for many connections: encoded once, and the form of each other codec, which is made once.
 
-A topic carries the JSON text of an object: to other processes, in a history, and to `on_broadcast`. Each process makes
-from it what connections with another codec get. So a client gets the same from whichever process has sent the object.
+A topic carries an object in one codec: to other processes, in a history, and to `on_broadcast`. That codec is JSON, or
+the one of `App.topic_codec`. Each process makes from it what connections with another codec get. So a client gets the
+same from whichever process has sent the object.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pywsapp._http_text import one_line
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage, Sendable, payload_of
 from pywsapp.codecs.base import Codec
+from pywsapp.codecs.cbor import CborCodec
 from pywsapp.codecs.json_codec import JsonCodec
+from pywsapp.codecs.kinds import is_protobuf
+from pywsapp.codecs.message_pack import MessagePackCodec
+from pywsapp.codecs.protobuf import ProtobufCodec
 from pywsapp.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
@@ -27,87 +32,197 @@ _NO_OBJECTS = (type(None), bool, int, float, complex, list, tuple, set, frozense
 
 
 class ObjectText(str):
-    """The JSON text of an object, as distinct from text that a program sends as it is."""
+    """The text of an object, as distinct from text that a program sends as it is.
 
-    __slots__ = ()
+    Attributes:
+        codec: the codec of the text; None for JSON.
+    """
+
+    codec: Codec | None = None
+
+
+class ObjectBytes(bytes):
+    """The bytes of an object in a binary codec, as distinct from bytes that a program sends as they are.
+
+    Attributes:
+        codec: the codec of the bytes.
+    """
+
+    codec: Codec | None = None
+
+
+ObjectContent = ObjectText | ObjectBytes
 
 
 class PreparedObject(PreparedMessage):
     """An object for many connections. Those without a codec get its JSON text.
 
     Args:
-        text: its JSON text.
+        content: the object in one codec.
         compress: as for `PreparedMessage`.
 
     Attributes:
-        text: its JSON text.
+        content: the object in one codec.
     """
 
-    __slots__ = ("_compress", "_forms", "text")
+    __slots__ = ("_compress", "_forms", "content")
 
-    def __init__(self, text: ObjectText, compress: bool | None = None) -> None:
-        super().__init__(text, compress=compress)
-        self.text = text
+    def __init__(self, content: ObjectContent, compress: bool | None = None) -> None:
+        super().__init__(content, compress=compress)
+        self.content = content
         self._compress = compress
-        self._forms: dict[Codec, PreparedMessage] = {}
+        self._forms: dict[Codec | None, PreparedMessage] = {}
 
-    def form_for(self, codec: Codec) -> PreparedMessage:
-        """Return the message for connections with a codec; made once for each codec."""
+    def form_for(self, codec: Codec | None) -> PreparedMessage:
+        """Return the message for connections with a codec, or without one; made once for each codec."""
         form = self._forms.get(codec)
         if form is None:
-            form = self._forms[codec] = self._make_form(codec)
+            form = self._forms[codec] = self._find_form(codec)
         return form
 
-    def _make_form(self, codec: Codec) -> PreparedMessage:
-        if isinstance(codec, JsonCodec):
+    def _find_form(self, codec: Codec | None) -> PreparedMessage:
+        if _have_one_format(codec, self.content.codec):
             return self
+        for other, form in self._forms.items():
+            if _have_one_format(codec, other):
+                return form
+        return self._make_form(codec)
+
+    def _make_form(self, codec: Codec | None) -> PreparedMessage:
+        wanted = default_topic_codec() if codec is None else codec
         try:
-            return PreparedMessage(codec.encode(topic_codec().decode(str(self.text))), compress=self._compress)
-        except (TypeError, ValueError, OverflowError, InvalidMessage) as exc:
+            return PreparedMessage(wanted.encode(object_in(self.content)), compress=self._compress)
+        except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
+            is_json = isinstance(wanted, JsonCodec)
             logger.debug(
-                "the codec %r has no form for an object, so clients get JSON: %s", codec.name, one_line(str(exc))
+                "the codec %r has no form for an object, so clients get %s: %s",
+                wanted.name,
+                "it as the topic carries it" if is_json else "JSON",
+                one_line(str(exc)),
             )
-            return self
+            return self if is_json else self.form_for(None)
+
+
+def _have_one_format(one: Codec | None, other: Codec | None) -> bool:
+    """Return whether the messages of two codecs are the same; None is JSON."""
+    if one is None or isinstance(one, JsonCodec):
+        return other is None or isinstance(other, JsonCodec)
+    return type(one) is type(other) and one.name == other.name
 
 
 @functools.cache
-def topic_codec() -> JsonCodec:
-    """Return the codec of topics."""
+def default_topic_codec() -> JsonCodec:
+    """Return the codec of topics without a codec of their own."""
     return JsonCodec()
 
 
-def prepared_object(value: Any, compress: bool | None = None) -> PreparedObject:
-    """Prepare an object for many connections.
+@functools.cache
+def codec_named(name: str) -> Codec | None:
+    """Return the codec that every process knows by its name; None if there is none.
 
     Raises:
-        TypeError: it is no message, or has no form in JSON.
+        ConfigurationError: its library is not installed.
+    """
+    kind = {"json": JsonCodec, "msgpack": MessagePackCodec, "cbor": CborCodec}.get(name)
+    return None if kind is None else kind()
+
+
+def object_content(message: str | bytes, codec: Codec) -> ObjectContent:
+    """Return what a codec made of an object, as the content of an envelope."""
+    content = ObjectText(message) if isinstance(message, str) else ObjectBytes(message)
+    if not isinstance(codec, JsonCodec):
+        content.codec = codec
+    return content
+
+
+def is_object_content(content: object) -> TypeGuard[ObjectContent]:
+    """Return whether the content of an envelope is an object."""
+    return type(content) is ObjectText or type(content) is ObjectBytes
+
+
+def object_in(content: ObjectContent) -> Any:
+    """Return the object that a content holds, as plain values.
+
+    Raises:
+        InvalidMessage: the content cannot be read.
+    """
+    codec = default_topic_codec() if content.codec is None else content.codec
+    return codec.decode(str(content) if isinstance(content, str) else bytes(content))
+
+
+def prepared_object(value: Any, compress: bool | None = None, codec: Codec | None = None) -> PreparedObject:
+    """Prepare an object for many connections.
+
+    Args:
+        value: the object.
+        compress: as for `PreparedMessage`.
+        codec: the codec in which the object travels to other processes; None for JSON.
+
+    Raises:
+        TypeError: it is no message, or has no form in the codec.
+        ValueError: a part of it is out of the range of the codec.
     """
     if isinstance(value, _NO_OBJECTS):
         raise TypeError(f"a message is a str or bytes, or an object such as a dict, not {type(value).__name__}")
-    return PreparedObject(ObjectText(topic_codec().encode(value)), compress)
+    if codec is not None:
+        return PreparedObject(object_content(codec.encode(value), codec), compress)
+    try:
+        return PreparedObject(ObjectText(default_topic_codec().encode(value)), compress)
+    except TypeError:
+        name = type(value).__name__
+        if not is_protobuf(type(value)):
+            raise
+        raise TypeError(
+            f"{name} is a class of Protocol Buffers, which other processes cannot read: "
+            f"broadcast it on a topic of app.topic_codec(pattern, ProtobufCodec({name}))"
+        ) from None
+
+
+def prepared_here(value: Any, compress: bool | None = None, codec: Codec | None = None) -> PreparedObject:
+    """Prepare an object for connections of this process only, so each object of a generated class can be sent.
+
+    Args:
+        value: the object.
+        compress: as for `PreparedMessage`.
+        codec: the codec that most of the connections have; None for JSON.
+
+    Raises:
+        TypeError: it is no message, or has no form in the codec.
+        ValueError: a part of it is out of the range of the codec.
+    """
+    if is_protobuf(type(value)):
+        codec = ProtobufCodec(type(value))
+    elif isinstance(codec, ProtobufCodec):
+        codec = None
+    return prepared_object(value, compress, codec)
 
 
 def prepared_content(content: Sendable) -> PreparedMessage:
-    """Prepare the content of an envelope, which can be the text of an object."""
-    return PreparedObject(content) if type(content) is ObjectText else PreparedMessage(content)
+    """Prepare the content of an envelope, which can be an object."""
+    return PreparedObject(content) if is_object_content(content) else PreparedMessage(content)
 
 
 def content_of(message: PreparedMessage) -> str | bytes:
     """Return the content of the envelope of a message."""
     if type(message) is PreparedObject:
-        return message.text
+        return message.content
     return message.payload.decode() if message.opcode == TEXT else message.payload
 
 
-def content_to_publish(message: Any) -> str | bytes:
+def content_to_publish(message: Any, codec: Codec | None = None) -> str | bytes:
     """Return the content of the envelope of a message that is sent on a broker only.
 
+    Args:
+        message: text, bytes or an object.
+        codec: the codec of the topic's objects; None for JSON.
+
     Raises:
-        TypeError: the message is neither text, bytes, nor an object with a form in JSON.
+        TypeError: the message is neither text, bytes, nor an object with a form in the codec.
+        ValueError: a part of the object is out of the range of the codec.
         ConfigurationError: the text has no UTF-8 form.
     """
     if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        return prepared_object(message).text
+        return prepared_object(message, codec=codec).content
     opcode, payload = payload_of(message)
     return payload.decode() if opcode == TEXT else payload
 
@@ -124,5 +239,12 @@ def send_object_to_all(
         connections[0]._outbox.check_thread("broadcast")
     for conn in connections:
         if conn not in exclude:
-            messages = conn._messages
-            conn._outbox.send_prepared(message if messages is None else message.form_for(messages.codec))
+            conn._outbox.send_prepared(form_of(message, conn))
+
+
+def form_of(message: PreparedObject, conn: Connection) -> PreparedMessage:
+    """Return the form of an object for a connection."""
+    messages = conn._messages
+    if messages is not None:
+        return message.form_for(messages.codec)
+    return message if message.content.codec is None else message.form_for(None)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -50,8 +50,14 @@ class AsgiApplication:
         self._checks_host = checks_host
         self._late: _LateStart | None = None  # for a site that does not pass its lifespan on
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one scope (ASGI 3.0)."""
+        server = self._runner.server
+        if scope["type"] == "websocket" and server is not None:
+            return serve_websocket(server, scope, receive, send)  # without a frame of its own, which costs 370 bytes
+        return self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._follow_lifespan(receive, send)
             return

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pywsapp._lifecycle.state_machine import StateMachine
 
 
+#: The queue of a connection that has none yet, or never, because an App takes it over. A deque takes 760 bytes.
+_NO_MESSAGES: deque[str | bytes] = deque()
+
+
 class Channel(MessageComponent):
     """The events that an application has not received.
 
@@ -32,11 +36,12 @@ class Channel(MessageComponent):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_events: int, max_size: int) -> None:
         self._loop = loop
-        self._events: deque[dict[str, Any] | str | bytes] = deque()  # a str or bytes is a message
+        self._first: dict[str, Any] | None = None  # the event before all messages
+        self._events = _NO_MESSAGES
         self._max_events = max_events
         self._max_size = max_size
         self._size = 0
-        self._receivers: deque[asyncio.Future[None]] = deque()
+        self._receivers: list[asyncio.Future[None]] = []
         self._space: asyncio.Event | None = None  # exists while the queue is full
         self._disconnect: dict[str, Any] | None = None
         self._answer: Callable[[], bool] | None = None
@@ -44,6 +49,7 @@ class Channel(MessageComponent):
 
     def serve(self, machine: StateMachine) -> None:
         """Have the peer's close frame answered when the application has handled all messages before it."""
+        self._events = deque()
         self._answer = machine.answer
         machine.is_behind = self._is_behind
 
@@ -52,10 +58,9 @@ class Channel(MessageComponent):
         """Whether no more messages are put into the queue."""
         return self._disconnect is not None
 
-    def put(self, event: dict[str, Any]) -> None:
-        """Append an event that is no message."""
-        self._events.append(event)
-        self._wake()
+    def begin(self, event: dict[str, Any]) -> None:
+        """Have `receive` return an event before all messages; call this before the first `receive`."""
+        self._first = event
 
     def end(self, code: int | None, reason: str) -> None:
         """Make `receive` return `websocket.disconnect` behind what is in the queue; only the first call counts."""
@@ -73,8 +78,10 @@ class Channel(MessageComponent):
 
     async def receive(self) -> dict[str, Any]:
         """Return the next event: the `receive` of ASGI."""
-        events = self._events
-        while not events:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        while not (events := self._events):
             if self._disconnect is not None:
                 return self._disconnect.copy()
             if self._owes_answer and self._answer is not None:
@@ -91,8 +98,6 @@ class Channel(MessageComponent):
                     self._receivers.remove(receiver)
                 raise
         event = events.popleft()
-        if type(event) is dict:
-            return event
         self._size -= len(event)
         if self._space is not None and len(events) <= self._max_events // 2 and self._size <= self._max_size // 2:
             self._make_space()
@@ -106,7 +111,7 @@ class Channel(MessageComponent):
 
     def _wake(self) -> None:
         while self._receivers:
-            receiver = self._receivers.popleft()
+            receiver = self._receivers.pop(0)
             if not receiver.done():
                 receiver.set_result(None)
                 return

@@ -32,25 +32,31 @@ class Exchange:
         scope: the scope of the request.
 
     Attributes:
+        scope: the scope.
         request: the request; None until `read_scope` has returned.
     """
 
     def __init__(self, server: Server, scope: Scope) -> None:
         self.server = server
         self.request: Request | None = None
-        self._scope = scope
-        self._cancel_scope = anyio.CancelScope()
+        self.scope = scope
+        self._cancel_scope: anyio.CancelScope | None = None  # while a decision is awaited
 
-    def read_scope(self) -> Request:
+    def read_scope(self, parsed: Request | None = None) -> Request:
         """Return the request of the scope.
+
+        Args:
+            parsed: the request that the server has parsed, with the header fields of the scope.
 
         Raises:
             Refuse: the request is malformed.
         """
         options = self.server.options
-        request = request_of(self._scope, max_header_size=options.max_header_size, max_headers=options.max_headers)
+        request = request_of(
+            self.scope, max_header_size=options.max_header_size, max_headers=options.max_headers, parsed=parsed
+        )
         request.app = self.server.app
-        note_site(request, self._scope)
+        note_site(request, self.scope)
         self.request = request
         return request
 
@@ -78,7 +84,7 @@ class Exchange:
         answer = ask()
         if not must_await(answer):
             return cast("AnswerT", answer)
-        with self._cancel_scope, anyio.move_on_after(self.server.options.handshake_timeout):
+        with anyio.move_on_after(self.server.options.handshake_timeout) as self._cancel_scope:
             return await cast("Awaitable[AnswerT]", answer)
         raise Refuse(503, [("Retry-After", "1")], "deciding took too long")
 
@@ -100,7 +106,8 @@ class Exchange:
 
     def abort(self) -> None:
         """Stop waiting for a decision: the App ends."""
-        self._cancel_scope.cancel()
+        if self._cancel_scope is not None:
+            self._cancel_scope.cancel()
 
     def tick(self, now: float) -> None:
         """Do nothing: the ASGI server has the time limits of requests."""

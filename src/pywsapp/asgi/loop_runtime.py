@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.flushing import TurnFlusher
@@ -55,6 +56,35 @@ class LoopRuntime(Runtime):
         task = self.loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+_runtimes: WeakKeyDictionary[Any, LoopRuntime] = WeakKeyDictionary()
+
+
+def runtime_of(server: Any, options: Options) -> LoopRuntime:
+    """Return the runtime of a server, which is made at its first connection.
+
+    Args:
+        server: what the connections of the server share.
+        options: the limits of the connections.
+    """
+    runtime = _runtimes.get(server)
+    if runtime is None:
+        runtime = _runtimes[server] = LoopRuntime(options)
+    return runtime
+
+
+def check_running_loop() -> None:
+    """Check the event loop, if one runs: uvicorn imports its protocol then.
+
+    Raises:
+        ConfigurationError: it is neither asyncio's nor uvloop's.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    check_loop(loop)
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:

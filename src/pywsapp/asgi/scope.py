@@ -23,28 +23,32 @@ _SAVED_BY_SITE = (
 _SECURE = ("https", "wss")
 
 
-def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Request:
+def request_of(scope: Scope, *, max_header_size: int, max_headers: int, parsed: Request | None = None) -> Request:
     """Return the request of a scope, parsed as strictly as one that comes over a socket.
 
     Its path is the one below `root_path`, its `state` has what the site's middleware has put into that of the scope.
+
+    Args:
+        scope: the scope.
+        max_header_size: bytes of its head.
+        max_headers: header fields that it may have.
+        parsed: the request that the server has parsed, with the header fields of the scope. It is used if its path and
+            query are those of the scope too.
 
     Raises:
         Refuse: the request is malformed, or its head is too large.
     """
     query = scope.get("query_string", b"")
     whole, below = _paths(scope)
-    target = quote(below, safe=_SAFE_IN_PATH).encode() + (b"?" + query if query else b"")
-    lines = [b"%s %s HTTP/1.1" % (scope.get("method", "GET").encode(), target)]
-    lines += [b"%s: %s" % (name, value) for name, value in scope["headers"]]
-    head = b"\r\n".join(lines)
-    if head.count(b"\r\n") != len(lines) - 1:
-        raise Refuse(400, body="a header field has a line break")
-    if len(head) > max_header_size:
-        raise Refuse(431, body="the head of the request is too large")
     client = scope.get("client")
     scheme = "https" if scope.get("scheme") in _SECURE else "http"
     address = client[0] if client else ""
-    request = parse_request(head, max_headers=max_headers, scheme=scheme, remote_address=address)
+    if parsed is not None and parsed.path == whole and parsed.query_string == query.decode("latin-1"):
+        _check_size(parsed, max_header_size, max_headers)
+        request = parsed
+        request.scheme, request.remote_address = scheme, address
+    else:
+        request = _parse(scope, below, query, scheme, address, max_header_size, max_headers)
     major, _, minor = scope.get("http_version", "1.1").partition(".")
     request.http_version = int(major), int(minor or "0")
     request.path = whole
@@ -56,6 +60,30 @@ def request_of(scope: Scope, *, max_header_size: int, max_headers: int) -> Reque
     inner = copy.copy(request)  # as below a mount of an App: signatures are of the path that the client has asked for
     inner.path = below
     return inner
+
+
+def _check_size(request: Request, max_header_size: int, max_headers: int) -> None:
+    """Check the limits of an App for a request that a server with other limits has parsed."""
+    fields = request.headers.multi_items()
+    size = len(request.path) + len(request.query_string) + sum(len(name) + len(value) + 4 for name, value in fields)
+    if size > max_header_size:
+        raise Refuse(431, body="the head of the request is too large")
+    if len(fields) > max_headers:
+        raise Refuse(431, body=f"more than {max_headers} header fields")
+
+
+def _parse(
+    scope: Scope, below: str, query: bytes, scheme: str, address: str, max_header_size: int, max_headers: int
+) -> Request:
+    target = quote(below, safe=_SAFE_IN_PATH).encode() + (b"?" + query if query else b"")
+    lines = [b"%s %s HTTP/1.1" % (scope.get("method", "GET").encode(), target)]
+    lines += [b"%s: %s" % (name, value) for name, value in scope["headers"]]
+    head = b"\r\n".join(lines)
+    if head.count(b"\r\n") != len(lines) - 1:
+        raise Refuse(400, body="a header field has a line break")
+    if len(head) > max_header_size:
+        raise Refuse(431, body="the head of the request is too large")
+    return parse_request(head, max_headers=max_headers, scheme=scheme, remote_address=address)
 
 
 def _paths(scope: Scope) -> tuple[str, str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pywsapp._transports.base import Transport
     from pywsapp.asgi.scope import Scope
     from pywsapp.connection import Connection
+    from pywsapp.http import Request
     from pywsapp.options import Deflate, Options
 
 #: The name of the extension in `scope["extensions"]`. Its value is a dict with one key, `takeover`.
@@ -37,6 +38,23 @@ class Takeover(Protocol):
     """The connection of one handshake, which an application can take over from the server."""
 
     transport: Transport
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the server has written the 101 response, and the connection is not taken over yet."""
+
+    def take_request(self, scope: Scope) -> Request | None:
+        """Return the request of the handshake, which the server has parsed already.
+
+        Its path, its scheme and the address of its client are those of the server. It is for one App, which may change
+        it.
+
+        Args:
+            scope: the scope that has reached the App.
+
+        Returns:
+            None if a middleware has changed the header fields, or the request was taken before.
+        """
 
     def agree_on_deflate(self, deflate: Deflate | None) -> DeflateParameters | None:
         """Return what the 101 response will say about permessage-deflate; call it before `websocket.accept` is sent.
@@ -83,16 +101,23 @@ class HostOfOne:
         on_ended: called with the connection after its last handler.
 
     Attributes:
-        ended: set when the connection has ended.
+        has_ended: whether the connection has ended.
     """
 
-    __slots__ = ("_on_ended", "_runtime", "ended", "flusher")
+    __slots__ = ("_ended", "_on_ended", "_runtime", "flusher", "has_ended")
 
     def __init__(self, runtime: Runtime, on_ended: Callable[[Connection], None]) -> None:
         self.flusher: Flusher = runtime.flusher
-        self.ended = anyio.Event()
+        self.has_ended = False
+        self._ended: anyio.Event | None = None  # exists while somebody waits
         self._runtime = runtime
         self._on_ended = on_ended
+
+    async def wait_ended(self) -> None:
+        """Wait until the connection has ended."""
+        if not self.has_ended:
+            self._ended = anyio.Event()
+            await self._ended.wait()
 
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task in the runtime."""
@@ -105,7 +130,9 @@ class HostOfOne:
     def discard(self, connection: Any) -> None:
         """Remove the connection from the runtime, and report its end."""
         self._runtime.discard(connection)
-        self.ended.set()
+        self.has_ended = True
+        if self._ended is not None:
+            self._ended.set()
         self._on_ended(connection.conn)
 
     def exceeded(self, limit: str, conn: Connection) -> None:

@@ -30,20 +30,6 @@ _NORMAL, _NO_CODE, _ABORTED = 1000, 1005, 1011
 logger = logging.getLogger("pywsapp")
 
 
-class _NoProtocol:
-    """The protocol of a transport whose connection is not accepted yet."""
-
-    def connection_made(self, transport: Any) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
-    def eof_received(self) -> bool | None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-
-NO_PROTOCOL: TransportProtocol = _NoProtocol()
-
-
 class AsgiTransport(QueueingTransport):
     """The transport of one WebSocket of an ASGI server. `send_messages` sends, and `received` is for what comes in.
 

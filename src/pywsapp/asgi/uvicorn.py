@@ -28,7 +28,6 @@ import asyncio
 import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
@@ -41,7 +40,7 @@ from pywsapp._transports.tls_lost import survive_loss
 from pywsapp.asgi.channel import Channel
 from pywsapp.asgi.denial import Denial, encode_denial, text_fields
 from pywsapp.asgi.handshake import read_handshake
-from pywsapp.asgi.loop_runtime import LoopRuntime, check_loop, settings_of
+from pywsapp.asgi.loop_runtime import check_running_loop, runtime_of, settings_of
 from pywsapp.asgi.takeover import EXTENSION, HostOfOne
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.exceptions import ConfigurationError, Refuse
@@ -69,10 +68,12 @@ if TYPE_CHECKING:
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp.asgi.scope import Scope
     from pywsapp.connection import Connection
+    from pywsapp.http import Request
 
 #: The versions of uvicorn whose protocols were read and tested; the extra `uvicorn` in pyproject.toml has them too.
 OLDEST, TOO_NEW = (0, 36), (1, 0)
 _RESTART = "service restart"
+_NO_SCOPE: Scope = {}
 uvicorn_logger = logging.getLogger("uvicorn.error")
 logger = logging.getLogger("pywsapp")
 
@@ -91,17 +92,8 @@ def check_version(version: str) -> None:
         )
 
 
-def _check_running_loop() -> None:
-    """Check the event loop, which runs already when uvicorn imports its protocol."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    check_loop(loop)
-
-
 check_version(uvicorn.__version__)
-_check_running_loop()
+check_running_loop()
 
 
 class _State(Enum):
@@ -110,9 +102,6 @@ class _State(Enum):
     OPEN = "open"
     ANSWERED = "answered"
     ENDED = "ended"
-
-
-_runtimes: WeakKeyDictionary[ServerState, LoopRuntime] = WeakKeyDictionary()
 
 
 class Protocol(asyncio.Protocol):
@@ -138,6 +127,7 @@ class Protocol(asyncio.Protocol):
         "_decided",
         "_deflate",
         "_denial",
+        "_fields",
         "_is_reading",
         "_is_stopping",
         "_is_taken",
@@ -168,7 +158,7 @@ class Protocol(asyncio.Protocol):
         self._state = _State.DECIDING
         self._server_state = server_state
         self._app_state = app_state
-        self._runtime = _runtime_of(server_state, self.options)
+        self._runtime = runtime_of(server_state, self.options)
         self._options = settings_of(
             self.options,
             config.ws_max_size,
@@ -180,7 +170,8 @@ class Protocol(asyncio.Protocol):
         queue = self._options.max_queue
         self._channel = Channel(self._runtime.loop, queue, self._options.max_message_size)
         self._request: Any = None
-        self._scope: Scope = {}
+        self._scope = _NO_SCOPE
+        self._fields: tuple[Any, ...] = ()  # of the header, for `take_request`
         self._trailing = bytearray()
         self._is_reading = True
         self._is_taken = False  # an App takes over, or is about to
@@ -261,7 +252,8 @@ class Protocol(asyncio.Protocol):
         scope["asgi"] = {"version": config.asgi_version, "spec_version": "2.4"}
         scope["state"] = self._app_state.copy()
         self._scope = scope
-        self._channel.put({"type": "websocket.connect"})
+        self._fields = tuple(scope["headers"])
+        self._channel.begin({"type": "websocket.connect"})
         # Not at once, since an eager task could accept before uvicorn makes this the protocol of the transport.
         self._runtime.loop.call_soon(self._start)
 
@@ -300,7 +292,7 @@ class Protocol(asyncio.Protocol):
 
     def _finish(self, code: int) -> None:
         """End what the application has left open."""
-        self._scope, self._task = {}, None  # which refer to this object
+        self._scope, self._task = _NO_SCOPE, None  # which refer to this object
         if self._state is _State.DECIDING:
             self._respond_refusal(Refuse(500, body="internal error"))
         elif self._state is _State.ACCEPTED:
@@ -403,8 +395,9 @@ class Protocol(asyncio.Protocol):
         self._wake_taker()
 
     def _log_answer(self, answer: str) -> None:
-        scope: Any = self._scope
-        self._log(scope, get_path_with_query_string(scope), answer)
+        if uvicorn_logger.isEnabledFor(logging.INFO):
+            scope: Any = self._scope
+            self._log(scope, get_path_with_query_string(scope), answer)
 
     @staticmethod
     def _log(scope: Any, target: str, answer: str) -> None:
@@ -421,6 +414,16 @@ class Protocol(asyncio.Protocol):
         agreed = agree_on_deflate(self._request, deflate)
         return None if agreed is None else agreed[1]
 
+    @property
+    def is_accepted(self) -> bool:
+        """See `Takeover.is_accepted`."""
+        return self._state is _State.ACCEPTED
+
+    def take_request(self, scope: Scope) -> Request | None:
+        """See `Takeover.take_request`."""
+        fields, self._fields = self._fields, ()
+        return self._request if fields and tuple(scope["headers"]) == fields else None
+
     async def accepted(self) -> None:
         """See `Takeover.accepted`."""
         if self._state is _State.DECIDING:  # a middleware sends what it gets in a task of its own
@@ -436,6 +439,7 @@ class Protocol(asyncio.Protocol):
         self._state = _State.OPEN
         self._lifecycle = lifecycle
         self._options = options
+        self._request, self._scope, self._fields = None, _NO_SCOPE, ()
         self.transport.set_write_buffer_limits(high=options.high_water)
         self.transport.set_protocol(lifecycle)
         if not self._is_reading:
@@ -462,10 +466,3 @@ class Protocol(asyncio.Protocol):
         decided, self._decided = self._decided, None
         if decided is not None and not decided.done():
             decided.set_result(None)
-
-
-def _runtime_of(server_state: ServerState, options: Options) -> LoopRuntime:
-    runtime = _runtimes.get(server_state)
-    if runtime is None:
-        runtime = _runtimes[server_state] = LoopRuntime(options)
-    return runtime

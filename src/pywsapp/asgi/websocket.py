@@ -17,12 +17,13 @@ from pywsapp._protocol.handshake import RESERVED
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import agreed_options, agreed_subprotocol, make_lifecycle
+from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.frames import close_frame, message_frame
 from pywsapp.asgi.http import Receive
 from pywsapp.asgi.scope import Scope
 from pywsapp.asgi.takeover import HostOfOne, Takeover, takeover_of
-from pywsapp.asgi.transport import NO_PROTOCOL, AsgiTransport, Send
+from pywsapp.asgi.transport import AsgiTransport, Send
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
@@ -42,38 +43,61 @@ class _ClientGoneError(Exception):
 
 async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a handshake as the component decides, and run the connection if it is accepted."""
-    event = await receive()
-    if event["type"] != "websocket.connect":
+    if (await receive())["type"] != "websocket.connect":
         return
+    opened = await _open(server, scope, send)
+    if opened is None:
+        return
+    lifecycle, carrier = opened
+    if isinstance(carrier, AsgiTransport):
+        await _run(carrier, receive)
+        return
+    # The App waits until a connection that was taken over has ended. What is not needed for that is freed.
+    try:
+        try:
+            await receive()  # `websocket.disconnect`, through the middleware of the site
+        except Exception as exc:
+            logger.debug("a middleware could not receive: %r", exc)
+        await carrier.wait_ended()
+    finally:
+        if not carrier.has_ended:  # the site ends this call before
+            lifecycle.abort()
+
+
+async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
+    """Answer a handshake as the component decides.
+
+    Returns:
+        the open connection, and its transport, or its host if the App has taken over the transport of the server; None
+        if it is refused.
+    """
     exchange = Exchange(server, scope)
     takeover = takeover_of(scope)
+    carrier: AsgiTransport | HostOfOne
     try:
         with exchange:
             request, answer, subprotocol = await _decide(exchange, server, takeover)
             accept = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": asgi_fields(answer.headers)}
+            trailing = b""
             if takeover is None:
-                lifecycle, transport = await _accept(server, request, answer, accept, send)
+                lifecycle, carrier = await _accept(server, request, answer, accept, send)
             else:
-                lifecycle, trailing, ended = await _take_over(takeover, server, request, answer, accept, send)
+                lifecycle, carrier, trailing = await _take_over(takeover, server, request, answer, accept, send)
     except _ClientGoneError as exc:
         logger.debug("a client was gone before its handshake was accepted: %r", exc.__cause__)
-        return
+        return None
     except Exception as exc:
         await _refuse(exchange.refusal(exc), scope, send)
-        return
+        return None
     server.counts.handshakes += 1
     server.connection_log.opened(lifecycle.conn.request)
-    if takeover is None:
-        lifecycle.open(b"")
-        await _run(transport, receive)
-    else:
-        lifecycle.open(trailing)
-        await _stay(lifecycle, receive, ended)
+    lifecycle.open(trailing)
+    return lifecycle, carrier
 
 
 async def _decide(exchange: Exchange, server: Server, takeover: Takeover | None) -> tuple[Request, Accept, str | None]:
     """Return a handshake that the component accepts, how, and the agreed subprotocol."""
-    request = exchange.read_scope()
+    request = exchange.read_scope(None if takeover is None else takeover.take_request(exchange.scope))
     if takeover is not None:
         note_certificate(request, takeover.transport)
     if server.admission is not None:
@@ -105,8 +129,8 @@ async def _accept(
 
 async def _take_over(
     takeover: Takeover, server: Server, request: Request, answer: Accept, accept: dict[str, Any], send: Send
-) -> tuple[Lifecycle, bytes, anyio.Event]:
-    """Accept a handshake, and take over the transport; return the lifecycle, what it must be opened with, and its end.
+) -> tuple[Lifecycle, HostOfOne, bytes]:
+    """Accept a handshake, and take over the transport; return the lifecycle, its host, and what it must be opened with.
 
     The lifecycle begins when the server has written the 101 response, which has what middleware of the site has added.
     """
@@ -117,13 +141,14 @@ async def _take_over(
     lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options, host)
     with _released_on_failure(server, request):
         await send(accept)
-        with anyio.fail_after(server.options.handshake_timeout):
-            await takeover.accepted()
+        if not takeover.is_accepted:
+            with anyio.fail_after(server.options.handshake_timeout):
+                await takeover.accepted()
         trailing = takeover.begin(lifecycle, options)
     server.runtime.connections.add(lifecycle)
     server.runtime.opened(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
-    return lifecycle, trailing, host.ended
+    return lifecycle, host, trailing
 
 
 @contextmanager
@@ -179,16 +204,3 @@ async def _read(transport: AsgiTransport, receive: Receive) -> None:
             return
         text = event.get("text")
         transport.received(message_frame(event["bytes"] if text is None else text))
-
-
-async def _stay(lifecycle: Lifecycle, receive: Receive, ended: anyio.Event) -> None:
-    """Wait until a connection that was taken over has ended; abort it if the site ends this call before."""
-    try:
-        try:
-            await receive()  # `websocket.disconnect`, through the middleware of the site
-        except Exception as exc:
-            logger.debug("a middleware could not receive: %r", exc)
-        await ended.wait()
-    finally:
-        if not ended.is_set():
-            lifecycle.abort()

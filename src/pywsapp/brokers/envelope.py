@@ -5,10 +5,11 @@
 `v` is the version; envelopes of other versions are dropped. `topic` must be the topic that the envelope came on. `from`
 names the process that published it, so that this process does not deliver it twice; other publishers leave it out. `id`
 is optional: a process delivers a message with the same id on the same topic once, so it can be published again.
-`object` is optional: if it is
-true, the text is the JSON of an object, and connections with another codec than JSON get the object in that codec.
-Then there is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
-processes talk to each other (presence). Unknown fields are ignored.
+
+There is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
+processes talk to each other (presence). `object` is optional: if it is true, the text is the JSON of an object; if it
+is the name of a codec, the text or the bytes are an object in that codec. Connections with another codec get the object
+in theirs. Unknown fields are ignored.
 
 With a shared key, 64 hexadecimal digits and a space precede the object: the HMAC-SHA256 of its bytes. An envelope
 without a valid signature is then dropped. A signed envelope needs `from`, and `n`: a number that grows with each
@@ -27,17 +28,20 @@ import json
 import reprlib
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
 from typing import Any
 
-from pywsapp._messages.objects import ObjectText
+from pywsapp._messages.objects import ObjectBytes, ObjectText, codec_named, object_content
 from pywsapp.brokers.message_ids import is_message_id
+from pywsapp.codecs.base import Codec
 from pywsapp.exceptions import ConfigurationError, PywsappError
 
 #: One key, or several of which the first one signs.
 Keys = str | bytes | Sequence[str | bytes]
+#: Returns the codec of a topic and a name.
+FindCodec = Callable[[str, str], Codec | None]
 
 VERSION = 1
 #: Numbers are below this, so that they are exact in languages whose numbers are doubles.
@@ -114,9 +118,11 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
         if isinstance(message, str):
             content = f'"text":{_quoted(message)}}}'
             if type(message) is ObjectText:
-                content = f'"object":true,{content}'
+                content = f'"object":{_codec_field(message)},{content}'
         else:
             content = f'"base64":"{b64encode(message or b"").decode()}"}}'
+            if type(message) is ObjectBytes:
+                content = f'"object":{_codec_field(message)},{content}'
         if envelope.id is not None:
             content = f'"id":{_quoted(envelope.id)},{content}'
         if envelope.number:
@@ -129,6 +135,10 @@ def envelope_start(topic: str, origin: str) -> bytes:
     """Return the bytes that the envelopes of a process on a topic begin with, after the signature."""
     sender = f'"from":{_quoted(origin)},' if origin else ""
     return f'{{"v":{VERSION},"topic":{_quoted(topic)},{sender}'.encode()
+
+
+def _codec_field(content: ObjectText | ObjectBytes) -> str:
+    return "true" if content.codec is None else _quoted(content.codec.name)
 
 
 def _encode_event(envelope: Envelope) -> bytes:
@@ -144,16 +154,21 @@ def _encode_event(envelope: Envelope) -> bytes:
         return json.dumps(fields).encode()
 
 
-def decode_envelope(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Envelope:
+def decode_envelope(
+    data: bytes, topic: str, keys: Sequence[bytes] = (), find_codec: FindCodec | None = None
+) -> Envelope:
     """Decode an envelope.
 
     Args:
         data: the bytes from the broker.
         topic: the topic that they came on.
         keys: the accepted keys; none if envelopes are not signed.
+        find_codec: returns the codec of a topic and a name, None if there is none; by default of a name alone.
 
     Raises:
-        EnvelopeError: this is not an envelope, it belongs to another topic, or its signature is wrong.
+        EnvelopeError: this is not an envelope, it belongs to another topic, its signature is wrong, or it has an object
+            in a codec that is not known.
+        ConfigurationError: the library of the codec is not installed.
     """
     if keys:
         signature, data = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
@@ -174,7 +189,7 @@ def decode_envelope(data: bytes, topic: str, keys: Sequence[bytes] = ()) -> Enve
         raise EnvelopeError(f"its `from` is not a text of at most {MAX_ORIGIN} characters")
     if "id" in fields and not is_message_id(fields["id"]):
         raise EnvelopeError("its `id` is not an id")
-    envelope = _with_content(fields, topic, origin)
+    envelope = _with_content(fields, topic, origin, find_codec)
     return _with_number(envelope, fields.get("n")) if keys else envelope
 
 
@@ -193,7 +208,7 @@ def has_utf8(text: str) -> bool:
     return True
 
 
-def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
+def _with_content(fields: dict[str, Any], topic: str, origin: str, find_codec: FindCodec | None) -> Envelope:
     found = [name for name in ("text", "base64", "event") if name in fields]
     if len(found) != 1:
         raise EnvelopeError("it does not have exactly one of text, base64 and event")
@@ -207,13 +222,28 @@ def _with_content(fields: dict[str, Any], topic: str, origin: str) -> Envelope:
     if found == ["text"]:
         if not has_utf8(content):
             raise EnvelopeError("its text has half of a surrogate pair and no UTF-8 form")
-        if fields.get("object") is True:
-            content = ObjectText(content)
-        return Envelope(topic, content, origin, id=fields.get("id"))
-    try:
-        return Envelope(topic, b64decode(content, validate=True), origin, id=fields.get("id"))
-    except ValueError as exc:
-        raise EnvelopeError(f"its base64 cannot be decoded: {exc}") from None
+    else:
+        try:
+            content = b64decode(content, validate=True)
+        except ValueError as exc:
+            raise EnvelopeError(f"its base64 cannot be decoded: {exc}") from None
+    if "object" in fields:
+        content = _with_codec(content, topic, fields["object"], find_codec)
+    return Envelope(topic, content, origin, id=fields.get("id"))
+
+
+def _with_codec(content: str | bytes, topic: str, name: Any, find_codec: FindCodec | None) -> str | bytes:
+    """Return a content as an object, if the field `object` says so."""
+    if name is True and isinstance(content, str):
+        return ObjectText(content)
+    if not isinstance(name, str):
+        return content
+    codec = codec_named(name) if find_codec is None else find_codec(topic, name)
+    if codec is None:
+        raise EnvelopeError(f"its object has the codec {reprlib.repr(name)}, which this topic does not have here")
+    if codec.is_binary != isinstance(content, bytes):
+        raise EnvelopeError(f"its object has the codec {name!r}, but is {'not ' * codec.is_binary}binary")
+    return object_content(content, codec)
 
 
 def _signature(key: bytes, data: bytes) -> bytes:

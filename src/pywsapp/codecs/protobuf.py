@@ -24,23 +24,32 @@ class ProtobufCodec(Codec):
     `oneof` of the others, and `@on` marks the handlers of its fields. An invalid message is answered with JSON, as a
     text message.
 
+    Args:
+        kind: the generated class of the objects of a topic, for `App.topic_codec`. A route needs none, because its
+            handler names the class.
+
     Raises:
-        ConfigurationError: protobuf is not installed.
+        ConfigurationError: `kind` is no generated class, or protobuf is not installed.
     """
 
     name = "protobuf"
     is_binary = True
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Any = None) -> None:
+        if kind is not None and not is_protobuf(kind):
+            raise ConfigurationError(f"ProtobufCodec takes a generated class, not {kind!r}")
         self._protobuf = import_extra("pywsapp.codecs.with_protobuf", "protobuf")
+        self.kind = kind
 
     def __repr__(self) -> str:
-        return "ProtobufCodec()"
+        return f"ProtobufCodec({'' if self.kind is None else name_of_kind(self.kind)})"
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of an object of a generated class; see `Codec.encode`."""
         if not is_protobuf(type(value)):
             raise TypeError(f"ProtobufCodec sends objects of generated classes, not {type(value).__name__}")
+        if self.kind is not None and not isinstance(value, self.kind):
+            raise TypeError(f"{self!r} sends objects of that class only, not {type(value).__name__}")
         data: bytes = self._protobuf.encode(value)
         return data
 
@@ -49,8 +58,14 @@ class ProtobufCodec(Codec):
         return encode_with_standard_library(error)
 
     def decode(self, message: str | bytes) -> Any:
-        """Raise InvalidMessage: bytes of Protocol Buffers have no meaning without a class."""
-        raise InvalidMessage("the type of the message is not known")
+        """Return the JSON mapping of an object of the codec's class; see `Codec.decode`.
+
+        Raises:
+            InvalidMessage: the bytes are no object of that class, or the codec has no class.
+        """
+        if self.kind is None:
+            raise InvalidMessage("the type of the message is not known")
+        return self._protobuf.mapping(self.decoder(self.kind)(message))
 
     def decoder(self, kind: Any) -> Decoder:
         """Return a function that reads objects of a generated class; see `Codec.decoder`."""

@@ -9,6 +9,8 @@ from pywsapp._extras import missing_extra
 from pywsapp.exceptions import InvalidMessage
 
 try:
+    from google.protobuf.json_format import Error as MappingError
+    from google.protobuf.json_format import MessageToDict
     from google.protobuf.message import DecodeError, EncodeError
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "protobuf") from exc
@@ -30,6 +32,19 @@ def decoder(kind: Any) -> Callable[[str | bytes], Any]:
 
     parse = kind.FromString
     return read
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return the JSON mapping of an object of a generated class, as plain values.
+
+    Raises:
+        InvalidMessage: the object has none, such as an Any of a class that is not known.
+    """
+    try:
+        found: dict[str, Any] = MessageToDict(value)
+    except (MappingError, TypeError, ValueError, RecursionError) as exc:
+        raise InvalidMessage(f"the message has no form in JSON: {exc}") from None
+    return found
 
 
 def encode(value: Any) -> bytes:

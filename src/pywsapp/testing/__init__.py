@@ -16,7 +16,7 @@ each.
 """
 
 from pywsapp.testing.broker import BROKER_CHECKS, check_broker
-from pywsapp.testing.client import TestClient
+from pywsapp.testing.client import HandshakeArguments, TestClient
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.codecs import CODEC_CHECKS, check_codec
 from pywsapp.testing.fake import FakeConnection
@@ -40,6 +40,7 @@ __all__ = (
     "AppServer",
     "FakeConnection",
     "FaultyProxy",
+    "HandshakeArguments",
     "SyncTestClient",
     "SyncTestWebSocket",
     "TestClient",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
 
 from pywsapp._protocol.client_handshake import ClientHandshake
 from pywsapp.exceptions import ConfigurationError, HandshakeError, HeaderItems
-from pywsapp.options import Options
+from pywsapp.options import Deflate, Options
 from pywsapp.testing.awaiting import HasAwaitables, awaited
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.cookies import Cookies
@@ -27,7 +28,7 @@ from pywsapp.testing.transcript import Transcript, failure_text
 from pywsapp.testing.websocket import Connecting, TestWebSocket
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from pywsapp.app import App
 
@@ -46,6 +47,28 @@ _OPTIONS = Options(
 )
 #: Seconds that the App may take until it is idle, where that is not what the test asks for.
 _SETTLE_SECONDS = 5.0
+
+
+class HandshakeArguments(TypedDict, total=False):
+    """The arguments of a handshake, for `TestClient.connect` and `assert_refused`."""
+
+    #: Further header fields.
+    headers: HeaderItems
+    #: What `authenticate` would return: it is not called. Without an `authenticate`, this is the user that the website
+    #: around the App has found.
+    user: Any
+    #: The subprotocols to offer, the preferred one first.
+    subprotocols: Sequence[str]
+    #: The Origin field; None sends none, like a program that is no browser.
+    origin: str | None
+    #: Cookies for this request only.
+    cookies: Mapping[str, str] | None
+    #: The IP address that the client comes from.
+    address: str
+    #: True offers permessage-deflate, as browsers do; a `Deflate` offers it with this configuration.
+    compression: bool | Deflate
+    #: Seconds after which waiting fails, instead of those of the client.
+    timeout: float | None
 
 
 class TestClient(HasAwaitables):
@@ -153,18 +176,7 @@ class TestClient(HasAwaitables):
 
     # -- WebSockets --------------------------------------------------------------------------------------------------
 
-    def connect(
-        self,
-        path: str,
-        *,
-        headers: HeaderItems = (),
-        user: Any = NOT_GIVEN,
-        subprotocols: Sequence[str] = (),
-        origin: str | None = None,
-        cookies: Mapping[str, str] | None = None,
-        address: str = CLIENT_ADDRESS,
-        timeout: float | None = None,
-    ) -> Connecting:
+    def connect(self, path: str, **handshake: Unpack[HandshakeArguments]) -> Connecting:
         """Open a WebSocket: `async with client.connect("/chat") as ws:` gives a `TestWebSocket`.
 
         Leaving the block closes the connection with code 1000, and returns when the App has handled that. If an
@@ -172,22 +184,20 @@ class TestClient(HasAwaitables):
 
         Args:
             path: the path, with a query if there is one.
-            headers: further header fields.
-            user: what `authenticate` would return: it is not called. Without an `authenticate`, this is the user that
-                the website around the App has found.
-            subprotocols: the subprotocols to offer, the preferred one first.
-            origin: the Origin field; None sends none, like a program that is no browser.
-            cookies: cookies for this request only.
-            address: the IP address that the client comes from.
-            timeout: seconds after which waiting fails, instead of those of the client.
+            handshake: the arguments of `HandshakeArguments`, by name.
 
         Raises:
+            TypeError: there is no such argument.
             HandshakeError: on entering, the App refused the handshake; its `status` is the HTTP status.
             Exception: on entering, a handler has raised it, so that the App refused the handshake with 500.
         """
 
+        unknown = sorted(set(handshake) - set(HandshakeArguments.__annotations__))
+        if unknown:
+            raise TypeError(f"connect() has no argument {unknown[0]!r}")
+
         async def open_one() -> TestWebSocket:
-            ws = await self._open(path, headers, user, subprotocols, origin, cookies, address, timeout)
+            ws = await self._open(path, **handshake)
             if isinstance(ws, TestWebSocket):
                 return ws
             error = self._take_error() if ws.status == 500 else None
@@ -198,29 +208,33 @@ class TestClient(HasAwaitables):
     async def _open(
         self,
         path: str,
-        headers: HeaderItems,
-        user: Any,
-        subprotocols: Sequence[str],
-        origin: str | None,
-        cookies: Mapping[str, str] | None,
-        address: str,
-        timeout: float | None,
+        *,
+        headers: HeaderItems = (),
+        user: Any = NOT_GIVEN,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        cookies: Mapping[str, str] | None = None,
+        address: str = CLIENT_ADDRESS,
+        compression: bool | Deflate = False,
+        timeout: float | None = None,
     ) -> TestWebSocket | TestResponse:
         """Do a handshake; return the connection, or the response of the App that refuses it."""
         fields = self._fields(path, headers, cookies)
         if origin is not None:
             fields.append(("Origin", origin))
+        deflate = compression if isinstance(compression, Deflate) else Deflate() if compression else None
         handshake = ClientHandshake(
             host=self._host,
             path=path,
             subprotocols=subprotocols,
             headers=fields,
             key=_KEY,
+            deflate=deflate,
             max_header_size=_OPTIONS.max_header_size,
             max_headers=_OPTIONS.max_headers,
         )
         transcript = Transcript(path)
-        peer = Peer(handshake, _OPTIONS, transcript)
+        peer = Peer(handshake, replace(_OPTIONS, deflate=deflate), transcript)
         seconds = self._timeout if timeout is None else timeout
         self._app_runs.connect(peer, address, user)
         with self._time_limit(seconds):
@@ -238,23 +252,14 @@ class TestClient(HasAwaitables):
 
     @awaited
     async def assert_refused(
-        self,
-        path: str,
-        status: int | None = None,
-        *,
-        headers: HeaderItems = (),
-        user: Any = NOT_GIVEN,
-        subprotocols: Sequence[str] = (),
-        origin: str | None = None,
-        cookies: Mapping[str, str] | None = None,
-        address: str = CLIENT_ADDRESS,
-        timeout: float | None = None,
+        self, path: str, status: int | None = None, **handshake: Unpack[HandshakeArguments]
     ) -> TestResponse:
-        """Check that the App refuses a handshake; the other arguments are those of `connect`.
+        """Check that the App refuses a handshake.
 
         Args:
             path: the path.
             status: the expected HTTP status; None for any.
+            handshake: as for `connect`.
 
         Returns:
             the response.
@@ -262,7 +267,7 @@ class TestClient(HasAwaitables):
         Raises:
             AssertionError: the App accepts the handshake, or refuses it with another status.
         """
-        found = await self._open(path, headers, user, subprotocols, origin, cookies, address, timeout)
+        found = await self._open(path, **handshake)
         if isinstance(found, TestWebSocket):
             found._peer.transport.abort()
             wanted = "refused" if status is None else f"refused with {status}"

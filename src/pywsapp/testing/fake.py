@@ -21,7 +21,7 @@ from pywsapp._protocol.opcodes import CLOSE, FIN, PING, PONG, TEXT
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._request_state import make_access
-from pywsapp._transports.base import TransportProtocol
+from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp._transports.socket import QueueingTransport
 from pywsapp.asgi.frames import FrameReader
 from pywsapp.close_codes import CloseCode
@@ -214,20 +214,6 @@ class _Host(Flusher):
     def user_changed(self, conn: Connection) -> None: ...
 
 
-class _NoProtocol:
-    """The protocol of a transport that has no events."""
-
-    def connection_made(self, transport: Any) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
-    def eof_received(self) -> bool | None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-
-_NO_PROTOCOL: TransportProtocol = _NoProtocol()
-
-
 class _Recorder(QueueingTransport):
     """A transport that keeps the messages of the frames that are written.
 
@@ -240,7 +226,7 @@ class _Recorder(QueueingTransport):
     __slots__ = ("_frames", "answers", "closed", "messages")
 
     def __init__(self) -> None:
-        super().__init__(_NO_PROTOCOL)
+        super().__init__(NO_PROTOCOL)
         self.messages: list[str | bytes] = []
         self.closed: tuple[int, str] | None = None
         self.answers: list[bytes] = []

@@ -134,7 +134,7 @@ class Peer:
             return
         if self.accepted is not None:
             self.answer.clear()
-            self._transcript.note("opened")
+            self._transcript.note("opened" if self.accepted.deflate is None else "opened with permessage-deflate")
             self._ws = WebSocket(client=True, options=self._options, deflate=self.accepted.deflate)
             if self.accepted.rest:
                 self._receive(self.accepted.rest)

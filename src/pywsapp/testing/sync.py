@@ -12,13 +12,13 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pywsapp._event_loop import loop_options
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
-from pywsapp.testing.client import TestClient
+from pywsapp.testing.client import HandshakeArguments, TestClient
 from pywsapp.testing.cookies import Cookies
 from pywsapp.testing.response import TestResponse
 from pywsapp.testing.websocket import TestWebSocket
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from pywsapp.app import App
     from pywsapp.http import Headers
@@ -90,19 +90,21 @@ class SyncTestClient:
         self.call(self._client.clock.advance, seconds)
 
     @contextmanager
-    def connect(self, path: str, **arguments: Any) -> Iterator[SyncTestWebSocket]:
+    def connect(self, path: str, **handshake: Unpack[HandshakeArguments]) -> Iterator[SyncTestWebSocket]:
         """Open a WebSocket: `with client.connect("/chat") as ws:`; the arguments are those of `TestClient.connect`."""
         if self._portal is None:
             raise ConfigurationError("the App does not run: write `with SyncTestClient(app) as client:`")
         connecting: AbstractContextManager[TestWebSocket] = self._portal.wrap_async_context_manager(
-            self._client.connect(path, **arguments)
+            self._client.connect(path, **handshake)
         )
         with connecting as ws:
             yield SyncTestWebSocket(self, ws)
 
-    def assert_refused(self, path: str, status: int | None = None, **arguments: Any) -> TestResponse:
+    def assert_refused(
+        self, path: str, status: int | None = None, **handshake: Unpack[HandshakeArguments]
+    ) -> TestResponse:
         """Check that the App refuses a handshake; see `TestClient.assert_refused`."""
-        return self._run(lambda: self._client.assert_refused(path, status, **arguments))
+        return self._run(lambda: self._client.assert_refused(path, status, **handshake))
 
     def request(self, method: str, path: str, **arguments: Any) -> TestResponse:
         """Send a plain HTTP request; see `TestClient.request`."""
@@ -142,6 +144,11 @@ class SyncTestWebSocket:
     def subprotocol(self) -> str | None:
         """The agreed subprotocol."""
         return self._ws.subprotocol
+
+    @property
+    def has_compression(self) -> bool:
+        """Whether permessage-deflate was agreed."""
+        return self._ws.has_compression
 
     @property
     def is_open(self) -> bool:

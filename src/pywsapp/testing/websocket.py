@@ -64,6 +64,12 @@ class TestWebSocket(HasAwaitables):
         return self._peer.accepted.subprotocol
 
     @property
+    def has_compression(self) -> bool:
+        """Whether permessage-deflate was agreed."""
+        assert self._peer.accepted is not None
+        return self._peer.accepted.deflate is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether the App has neither closed nor lost the connection, as far as the client has seen."""
         return self._peer.end is None

@@ -30,6 +30,7 @@ from pywsapp.brokers.envelope import (
 from pywsapp.exceptions import PywsappError
 from pywsapp.topics.names import MAX_NAME_BYTES
 from pywsapp.topics.replays import GrowingNumbers, ReplayGuard
+from pywsapp.topics.topic_codecs import TopicCodecs
 
 logger = logging.getLogger("pywsapp")
 
@@ -48,6 +49,7 @@ class EnvelopeCodec:
     Args:
         keys: the secret that signs envelopes, or several that are accepted, the one that signs first; None signs
             nothing.
+        codecs: the codecs of objects, by topic; None for JSON on all topics.
 
     Attributes:
         origin: the name of this process on the broker, random for each codec.
@@ -59,9 +61,10 @@ class EnvelopeCodec:
         ConfigurationError: the key is empty.
     """
 
-    def __init__(self, keys: Keys | None = None) -> None:
+    def __init__(self, keys: Keys | None = None, codecs: TopicCodecs | None = None) -> None:
         self.origin = secrets.token_hex(8)
         self.dropped = 0
+        self._find_codec = (TopicCodecs() if codecs is None else codecs).named
         self._keys: tuple[bytes, ...] = ()
         self._key: bytes | None = None  # the one that signs
         self._numbers = EnvelopeNumbers()
@@ -110,7 +113,7 @@ class EnvelopeCodec:
         remembered = self._remembered.get(data) if self._remembered else None
         if remembered is not None and self.is_own(topic, data):
             return Envelope(topic, remembered[0], self.origin, number=remembered[1])
-        return decode_envelope(data, topic, self._keys)
+        return decode_envelope(data, topic, self._keys, self._find_codec)
 
     def decode_kept(self, topic: str, data: bytes, seen: GrowingNumbers) -> Content | None:
         """Return the content of a message from a history; None if it is no valid one, which is counted and logged.

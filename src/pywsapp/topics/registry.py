@@ -27,6 +27,7 @@ from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.relay_stats import RelayStats
+from pywsapp.codecs.base import Codec
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
@@ -35,12 +36,13 @@ from pywsapp.topics.delivery import Subscribers, deliver, receivers_of_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
-from pywsapp.topics.names import RESERVED, check_name
+from pywsapp.topics.names import RESERVED, TopicPattern, check_name
 from pywsapp.topics.presence.events import ALIVE_TOPIC
 from pywsapp.topics.presence.service import PresenceService
 from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.topic_codecs import TopicCodecs
 from pywsapp.topics.users.events import USERS_TOPIC
 from pywsapp.topics.users.service import UserService
 
@@ -85,6 +87,7 @@ class TopicRegistry:
 
     Attributes:
         relay: the connection to the broker while the app runs.
+        codecs: the codecs in which topics carry objects.
         codec: encodes and decodes envelopes.
         listeners: the functions of `App.on_broadcast`.
         presence: the presence of topics.
@@ -99,7 +102,8 @@ class TopicRegistry:
         self.broker = broker
         self.relay: Relay | None = None
         options = Options() if options is None else options
-        self.codec = EnvelopeCodec(key)
+        self.codecs = TopicCodecs()
+        self.codec = EnvelopeCodec(key, self.codecs)
         self.listeners = TopicListeners("on_broadcast", "messages", "message")
         self.presence = PresenceService(self.codec, self.topic, options)
         self.history = HistoryService(self.codec, self._deliver_kept, options)
@@ -123,7 +127,7 @@ class TopicRegistry:
             raise ConfigurationError(f"write the name, {name.name!r}, not the topic; topic.add(conn) subscribes to it")
         if topic is None:
             name = check_name(name)
-            topic = self._topics[name] = Topic(name, self, self.history.rule(name))
+            topic = self._topics[name] = Topic(name, self, self.history.rule(name), self.codecs.find(name))
         return topic
 
     def active(self) -> list[Topic]:
@@ -163,9 +167,21 @@ class TopicRegistry:
         """
         if self.broker is not None and not self.broker.keeps_history:
             raise ConfigurationError(f"{self.broker.name} keeps no history; memory, workers and Redis do")
-        if any(rule.pattern.matches(name) for name in self._topics):
-            raise ConfigurationError("App.history must be called before its topics are used")
+        self._check_unused(rule.pattern, "App.history")
         self.history.rules.append(rule)
+
+    def use_codec(self, pattern: TopicPattern, codec: Codec) -> None:
+        """Carry the objects of the topics of a pattern in a codec.
+
+        Raises:
+            ConfigurationError: the codec is invalid, or a topic of the pattern is in use.
+        """
+        self._check_unused(pattern, "App.topic_codec")
+        self.codecs.add(pattern, codec)
+
+    def _check_unused(self, pattern: TopicPattern, method: str) -> None:
+        if any(pattern.matches(name) for name in self._topics):
+            raise ConfigurationError(f"{method} must be called before its topics are used")
 
     def use_broker(self, broker: Broker | None) -> None:
         """Replace the broker before the app runs.
@@ -190,10 +206,12 @@ class TopicRegistry:
             raise ConfigurationError(f"both Apps use the topic {both[0]!r} already; mount before using it")
         for rule in other.history.rules:
             self.keep_history(rule)
+        for pattern, codec in other.codecs:
+            self.use_codec(pattern, codec)
         self.listeners.include(other.listeners)
         self.presence.watchers.include(other.presence.watchers)
         for name, topic in other._topics.items():
-            topic._registry, topic.history = self, self.history.rule(name)
+            topic._registry, topic.history, topic.codec = self, self.history.rule(name), self.codecs.find(name)
             self._topics[name] = topic
 
     # -- what topics call --------------------------------------------------------------------------------------------

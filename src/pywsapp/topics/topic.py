@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pywsapp._messages.objects import prepared_object
+from pywsapp._messages.objects import PreparedObject, form_of, prepared_object
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Kept, Position
 from pywsapp.brokers.message_ids import check_message_id
+from pywsapp.codecs.base import Codec
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
@@ -42,13 +43,17 @@ class Topic:
     Attributes:
         name: its name, the same in all processes.
         history: how its messages are kept; None if they are not.
+        codec: the codec in which it carries objects; None for JSON.
     """
 
-    __slots__ = ("__weakref__", "_registry", "_subscribers", "history", "name")
+    __slots__ = ("__weakref__", "_registry", "_subscribers", "codec", "history", "name")
 
-    def __init__(self, name: str, registry: TopicRegistry, history: HistoryRule | None = None) -> None:
+    def __init__(
+        self, name: str, registry: TopicRegistry, history: HistoryRule | None = None, codec: Codec | None = None
+    ) -> None:
         self.name = name
         self.history = history
+        self.codec = codec
         self._registry = registry
         self._subscribers: Subscribers = {}
 
@@ -204,7 +209,7 @@ class Topic:
         complete, count = True, 0
         for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen):
             complete, count = complete and not is_lost, count + (not is_lost)
-            if message is not None and conn.send(message) is not ALREADY_DONE:
+            if message is not None and _send(conn, message) is not ALREADY_DONE:
                 return _Page(position, complete, count, is_whole=False)
         return _Page(kept.position if not has_more(kept) else position, complete, count, is_whole=True)
 
@@ -283,8 +288,8 @@ class Topic:
         the subscribers in this process.
 
         Args:
-            message: text, bytes, or an object. The topic carries the JSON of an object; connections with another codec
-                get it in that codec.
+            message: text, bytes, or an object. The topic carries an object as JSON, or in the codec of
+                `App.topic_codec`; connections with another codec get it in theirs.
             exclude: a connection or several that do not get it, usually the sender.
             eligible: only these get it, if they subscribe. They are connections of this process, so the message stays
                 in it. None means all subscribers; empty means none, where Ratchet means all.
@@ -301,7 +306,8 @@ class Topic:
             BrokerUnavailable: on awaiting, if the broker has not accepted it.
             OutcomeUnknown: on awaiting, if the broker may have accepted it; broadcast it again with the same id.
             TopicError: it is larger than the broker's limit.
-            TypeError: the message is neither text, bytes, nor an object with a form in JSON.
+            TypeError: the message is neither text, bytes, nor an object with a form in the topic's codec.
+            ValueError: a part of the object is out of the range of the topic's codec.
             ConfigurationError: the text has no UTF-8 form; the id is invalid; the caller runs in another thread; or
                 `exclude` or `eligible` is given for a topic with a history, which all subscribers see in full.
         """
@@ -309,7 +315,7 @@ class Topic:
         try:
             prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
         except TypeError:
-            prepared = prepared_object(message, compress)
+            prepared = prepared_object(message, compress, self.codec)
         left_out = frozenset((exclude,) if isinstance(exclude, Connection) else exclude)
         if self.history is not None and (eligible is not None or left_out):
             raise ConfigurationError(
@@ -322,5 +328,10 @@ class Topic:
             return self._registry.broadcast(self, prepared, left_out, message_id)
         for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
             if conn in self._subscribers and conn not in left_out:
-                conn.send(prepared)
+                _send(conn, prepared)
         return ALREADY_DONE
+
+
+def _send(conn: Connection, message: PreparedMessage) -> LazyCoroutine[None]:
+    """Send a message to one connection; an object in the codec of the connection."""
+    return conn.send(form_of(message, conn) if type(message) is PreparedObject else message)

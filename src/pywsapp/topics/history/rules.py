@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp._http_text import one_line
-from pywsapp._messages.objects import ObjectText, prepared_object, topic_codec
+from pywsapp._messages.objects import is_object_content, object_in, prepared_content, prepared_here
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import HISTORY_BYTES, Position
 from pywsapp.codecs.kinds import Encodable
@@ -31,8 +31,8 @@ class Publication(NamedTuple):
     Args:
         topic: the topic's name.
         position: its position in the history; a client sends it back to recover from there.
-        message: text or bytes, and the JSON text of an object; None if it says that the messages up to this position
-            are lost.
+        message: text or bytes, and an object as JSON text, or in the codec of `App.topic_codec`; None if it says that
+            the messages up to this position are lost.
     """
 
     topic: str
@@ -47,13 +47,13 @@ def wrap_as_json(publication: Publication) -> str | dict[str, object]:
     """
     fields: dict[str, object] = {"topic": publication.topic, "position": publication.position}
     message = publication.message
+    if is_object_content(message):
+        with suppress(InvalidMessage):  # another program can have published what the codec cannot read
+            return fields | {"message": object_in(message)}
     if message is None:
         fields["lost"] = True
     elif isinstance(message, str):
         fields["message"] = message
-        if type(message) is ObjectText:
-            with suppress(InvalidMessage):  # another program can have published what is no JSON
-                return fields | {"message": topic_codec().decode(str(message))}
     else:
         fields["base64"] = b64encode(message).decode()
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
@@ -97,7 +97,9 @@ class HistoryRule:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""
         try:
             wrapped = self.wrap(Publication(name, str(position), content))
-            return PreparedMessage(wrapped) if isinstance(wrapped, _RAW) else prepared_object(wrapped)
+            if isinstance(wrapped, _RAW):
+                return prepared_content(wrapped)
+            return prepared_here(wrapped, codec=content.codec if is_object_content(content) else None)
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
             return None
