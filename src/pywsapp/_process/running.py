@@ -89,6 +89,7 @@ class Runner:
         self._topics = topics
         self._proxies = Proxies()
         self._access_log = False
+        self._has_site = False
         self._server: Server | None = None
         self._is_hosted = False
         self._starting: anyio.CancelScope | None = None
@@ -153,8 +154,15 @@ class Runner:
             "access_log": self._access_log,
             "health(port=...)": self._listening.health,
             "broker": self._topics.broker,
+            "site()": self._has_site,
         }
         return [name for name, value in found.items() if value]
+
+    def use_site(self, start: Hook, stop: Hook) -> None:
+        """Start and stop a website with the App, which then needs its own server."""
+        self.add_hook(start, self.startup)
+        self.add_hook(stop, self.shutdown)
+        self._has_site = True
 
     def add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
         """Include a limit in `App.stats`, and close what it uses when the App ends."""
@@ -330,6 +338,10 @@ class Runner:
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
+        if self._has_site and is_hosted and not in_test:
+            raise ConfigurationError(
+                "an App with app.site() needs its own server, app.run(): on an ASGI server mount the App in the site"
+            )
         if self._stopping:  # `stop` came first, for instance since this task had to wait for its turn
             self._stopping = False
             logger.info("the App was stopped before it ran")
