@@ -25,7 +25,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket, is_raised_here
+from pywsapp._server.bind import ListeningSocket, raised_in
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls_reload import reloads_on_request
@@ -45,6 +45,8 @@ worker_context()  # early, since a worker can hang, or lose its supervisor, befo
 
 logger = logging.getLogger("pywsapp")
 
+#: Modules whose errors at start-up need no traceback: the address cannot be used, the website does not start.
+_SAY_EVERYTHING = ("pywsapp._server.bind", "pywsapp.asgi.site")
 #: The seconds that a process has to shut down, in addition to all timeouts.
 _SPARE_SECONDS = 2.0
 #: The seconds in which the broker accepts the last messages, and in which its connection is closed.
@@ -274,7 +276,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not is_raised_here(exc):
+            if raised_in(exc) not in _SAY_EVERYTHING:
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:

@@ -11,7 +11,7 @@ import contextvars
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
@@ -46,9 +46,14 @@ class Site(MessageComponent):
         keep_alive: seconds that a connection waits for its next request.
         shutdown_seconds: returns how long its tasks have after the drain.
 
+    Attributes:
+        http: which HTTP protocol of uvicorn it uses: "httptools", "h11", or "auto" for the faster one that is installed.
+
     Raises:
         ConfigurationError: it is no ASGI application.
     """
+
+    http: Literal["auto", "h11", "httptools"] = "auto"
 
     def __init__(
         self, application: Any, root_path: str, keep_alive: float, shutdown_seconds: Callable[[], float]
@@ -58,7 +63,7 @@ class Site(MessageComponent):
         self._keep_alive = keep_alive
         self._shutdown_seconds = shutdown_seconds
         self._config = uvicorn.Config(
-            application, ws="none", log_config=None, proxy_headers=False, server_header=False, root_path=root_path
+            application, http=self.http, ws="none", log_config=None, proxy_headers=False, root_path=root_path
         )
         self._config.load()
         self._handover = Handover(self._take)

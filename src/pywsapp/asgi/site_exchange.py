@@ -21,7 +21,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._server.keep_alive import await_request
+from pywsapp._server.keep_alive import KeptAliveConnection
 from pywsapp._server.response_progress import ResponseProgress
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SiteExchange(asyncio.Protocol):
         "_context",
         "_has_answered",
         "_http",
+        "_is_last",
         "_keep_alive",
         "_later",
         "_left",
@@ -62,8 +63,9 @@ class SiteExchange(asyncio.Protocol):
         self._keep_alive = keep_alive
         self._http = http
         self._context = context
-        self._left: int | None = None  # bytes of the body that have not come yet; None if the request is the last one
-        if all(name not in headers for name in _LAST):
+        self._is_last = any(name in headers for name in _LAST)
+        self._left: int | None = None  # bytes of the body that have not come yet; None if it is chunked
+        if "transfer-encoding" not in headers:
             self._left = int(headers.get("content-length", "0"))
         self._later = bytearray()  # what came behind the request
         self._has_answered = False
@@ -79,7 +81,7 @@ class SiteExchange(asyncio.Protocol):
         http.client = _client(taken)
         http.scheme = taken.request.scheme
         http.on_response_complete = self._answered
-        head = taken.head if self._left is not None else _closing(taken.head, taken.request.headers)
+        head = _closing(taken.head, taken.request.headers) if self._is_last else taken.head
         self._context.run(self._pass_on, head + b"\r\n\r\n")
         if taken.rest:
             self.data_received(taken.rest)
@@ -89,20 +91,19 @@ class SiteExchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass on a part of the body, and keep what comes behind it."""
         self._receiving.written += len(data)
-        left = self._left
-        if left is None:
-            self._pass_on(data)
-            return
-        if left:
-            self._left = max(0, left - len(data))
-            if not self._has_answered:
-                self._pass_on(data[:left])
-        if len(data) > left:
-            self._later += data[left:]
+        is_wanted = self._needs_body() and not self._has_answered
+        size = len(data)
+        if self._left is not None:
+            size = min(size, self._left)
+            self._left -= size
+        if size and is_wanted:
+            self._pass_on(data[:size])
+        if size < len(data) and not self._is_last:
+            self._later += data[size:]
             if len(self._later) > self._taken.server.options.max_header_size:
                 self._transport.pause_reading()
         if self._has_answered:
-            self._continue_soon()
+            self._continue()
 
     def eof_received(self) -> None:
         """Close the transport, as uvicorn does."""
@@ -116,7 +117,7 @@ class SiteExchange(asyncio.Protocol):
         self._sending.restart()
         self._http.resume_writing()
         if self._has_answered:
-            self._continue_soon()
+            self._continue()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the site that its client is lost."""
@@ -162,41 +163,47 @@ class SiteExchange(asyncio.Protocol):
         except Exception:  # uvicorn answers twice if a body is malformed
             logger.debug("reading a request for the site failed", exc_info=True)
             self._transport.abort()
+        cycle = self._http.cycle
+        if cycle is not None and self._transport.is_closing():  # uvicorn has refused the body
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _needs_body(self) -> bool:
         cycle = self._http.cycle
-        return bool(self._left) or (self._left is None and cycle is not None and cycle.more_body)
+        return self._left != 0 and cycle is not None and bool(cycle.more_body)
 
     def _answered(self) -> None:
         """Note the end of the response; uvicorn calls this, after it has closed a connection that it does not keep."""
         self._has_answered = True
+        self._http.cycle.transport = _Detached()
         if not self._transport.is_closing():
-            self._http.flow.resume_reading()  # the site may have left the rest of the body
-            self._continue_soon()
-
-    def _continue_soon(self) -> None:
-        # Not at once, since this can run in the task of the site.
-        asyncio.get_running_loop().call_soon(self._continue, context=self._context)
+            self._http.flow.resume_reading()  # the site can have left a part of the body
+            self._context.copy().run(self._continue)  # not in the context of the task of the site
 
     def _continue(self) -> None:
         """Give the transport back, when the client has sent the whole body and has taken enough of the response."""
         taken, transport = self._taken, self._transport
-        if self._left == 0 and not self._http.flow.write_paused and not transport.is_closing():
-            self._left = None
-            data = bytes(self._later)
-            if self._receiving.written:
-                # The site can have resumed reading, and asyncio would call the next protocol in the context of its task.
-                transport.pause_reading()
-                transport.resume_reading()
-            await_request(taken.server, transport, taken.header, data, self._keep_alive)
-            self._http.connections.discard(self._http)
-            self._end()
+        if self._left or self._is_last or self._http.flow.write_paused or transport.is_closing():
+            return
+        if self._receiving.written:  # the site can have resumed reading, and asyncio keeps the context of its task
+            transport.pause_reading()
+            transport.resume_reading()
+        KeptAliveConnection(taken.server).wait(transport, taken.header, bytes(self._later), self._keep_alive)
+        self._http.connections.discard(self._http)
+        self._end()
 
     def _end(self) -> None:
         server = self._taken.server
         if server.admission is not None:
             server.admission.release(self._taken.request)
         server.runtime.discard(self)
+
+
+class _Detached:
+    """In place of a transport that the task of the site must not close any more: it can serve the next request."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def _client(taken: HandedOver) -> tuple[str, int] | None:
