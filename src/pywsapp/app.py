@@ -25,7 +25,7 @@ from pywsapp._process.mounting import Mounting
 from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
-from pywsapp._signatures import check_no_function
+from pywsapp._signatures import check_no_function, registering
 from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
@@ -570,14 +570,7 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
-        check_no_function(pattern, '@app.on_broadcast("room:*")')
-
-        def decorator(listener: ListenerT) -> ListenerT:
-            self.topics.listen(pattern, listener)
-            return listener
-
-        return decorator
+        return registering(self.topics.listen, pattern, '@app.on_broadcast("room:*")')
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
         """Track the users in matching topics, and call a def or async def with each change; a decorator.
@@ -592,14 +585,7 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
-        check_no_function(pattern, '@app.on_presence("room:*")')
-
-        def decorator(watcher: WatcherT) -> WatcherT:
-            self.topics.watch_presence(pattern, watcher)
-            return watcher
-
-        return decorator
+        return registering(self.topics.watch_presence, pattern, '@app.on_presence("room:*")')
 
     # -- hooks and tasks ---------------------------------------------------------------------------------------------
 

@@ -76,7 +76,10 @@ async def test_fastapi_on_one_connection() -> None:
         for _ in range(3):
             status, body = await ask(peer, get("/tea?a=1"))
             assert (status, body) == (200, b'{"tea":"green","url":"http://localhost/tea?a=1"}')
-        assert await ask(peer, b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabcde") == (200, b"5")
+        assert await ask(peer, b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabcde") == (
+            200,
+            b"5",
+        )
         assert (await ask(peer, get("/nothing")))[0] == 404
     assert calls == ["before", "startup", *["background"] * 3, "after", "shutdown"]
 

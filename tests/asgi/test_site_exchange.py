@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from support.asgi_servers import until
 from support.plain_site import SITE_BACKENDS, PlainSite, read_body, respond, served
@@ -72,18 +73,16 @@ async def test_byte_by_byte(site: PlainSite) -> None:
 
 async def test_many_pipelined_requests_in_one_read(site: PlainSite) -> None:
     number = 200
-    async with served(site) as (_, peer):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(peer.send, get("/") * number)
-            assert await answers(peer, number) == [b"GET /"] * number
+    async with served(site) as (_, peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(peer.send, get("/") * number)
+        assert await answers(peer, number) == [b"GET /"] * number
     assert len(site.paths) == number
 
 
 async def test_a_body_that_the_site_does_not_read(site: PlainSite) -> None:
-    async with served(site) as (_, peer):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(peer.send, post("/left", b"x" * MIB) + get("/next"))
-            assert await answers(peer, 2) == [b"POST /left", b"GET /next"]
+    async with served(site) as (_, peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(peer.send, post("/left", b"x" * MIB) + get("/next"))
+        assert await answers(peer, 2) == [b"POST /left", b"GET /next"]
 
 
 CHUNKED = b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -244,7 +243,7 @@ async def test_a_client_that_does_not_take_the_response(site: PlainSite) -> None
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         nonlocal sent
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        while (await anyio.sleep(0)) is None and not ended.is_set():
+        while (await anyio.lowlevel.checkpoint()) is None and not ended.is_set():
             await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
             sent += 100_000
 

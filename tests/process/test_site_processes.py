@@ -32,7 +32,6 @@ app.run(workers=2)
 """
 
 
-
 def test_each_worker_runs_the_lifespan_and_answers() -> None:
     with Program(WORKERS) as program:
         client = http.client.HTTPConnection("127.0.0.1", program.port, GUARD)
@@ -89,7 +88,6 @@ app = App(port=0)
 app.site(lambda scope, receive, send: None)
 app.run(backend="trio")
 """
-
 
 
 FAILING = """

@@ -90,5 +90,3 @@ async def served(site: Any, app: App | None = None, **arguments: Any) -> AsyncIt
     app.site(site, **arguments)
     async with running(app), peer_of(app) as peer:
         yield app, peer
-
-

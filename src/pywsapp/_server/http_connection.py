@@ -294,9 +294,7 @@ class HttpConnection:
         assert self._request is not None
         assert self._pending is not None
         header, rest = self._pending.header, bytes(self._trailing)
-        handover.take(
-            HandedOver(self._server, self._request, self._transport, self._peername, header, head, rest)
-        )
+        handover.take(HandedOver(self._server, self._request, self._transport, self._peername, header, head, rest))
         self._enter(HttpState.TAKEN)
         self._server.runtime.discard(self)
 

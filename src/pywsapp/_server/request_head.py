@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pywsapp.http import Request
 
 
-def read_request(head: bytes, server: Server, transport: Transport, peername: Any, header: ProxyHeader | None) -> Request:
+def read_request(
+    head: bytes, server: Server, transport: Transport, peername: Any, header: ProxyHeader | None
+) -> Request:
     """Return the request of a head.
 
     Args:
