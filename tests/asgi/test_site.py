@@ -242,7 +242,7 @@ async def test_an_exception_after_the_response_does_not_close_the_connection(sit
         await answered.wait()
         raise ValueError("too late")
 
-    async with served(site) as (app, peer):
+    async with served(site) as (_, peer):
         assert await ask(peer, get("/late")) == (200, b"done")
         answered.set()
         for _ in range(3):

@@ -47,7 +47,7 @@ class Site(MessageComponent):
         shutdown_seconds: returns how long its tasks have after the drain.
 
     Attributes:
-        http: which HTTP protocol of uvicorn it uses: "httptools", "h11", or "auto" for the faster one that is installed.
+        http: the HTTP protocol of uvicorn: "h11", "httptools", or "auto" for the faster one that is installed.
 
     Raises:
         ConfigurationError: it is no ASGI application.

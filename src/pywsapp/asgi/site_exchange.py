@@ -2,16 +2,17 @@
 
 The own server reads every head, with all of its limits, and decides that the request is for the site. Then an exchange
 becomes the protocol of the transport. It passes the head and the bytes of the body to a new protocol of uvicorn, which
-calls the site and writes the response. After the response the transport goes back to the own server, which waits for the
-next request. So uvicorn never gets the head of a request that the own server has not routed to the site, and a client
-cannot hide one in a body: the exchange counts the bytes of `Content-Length`, and keeps what comes behind them.
+calls the site and writes the response. After the response the transport goes back to the own server, which waits for
+the next request. So uvicorn gets only heads that the own server has routed to the site. A client cannot hide another
+head in a body: the exchange counts the bytes of `Content-Length`, and keeps what comes behind them.
 
-What it cannot count makes the request the last one of its connection: a chunked body, `Expect`, after which a client can
-leave the body out, and `Upgrade`, which is ignored. The exchange adds `Connection: close` to these heads, and uvicorn
-closes the connection after the response.
+Some requests are the last one of their connection: those with a chunked body, whose end only uvicorn knows; with
+`Expect`, after which a client can leave the body out; and with `Upgrade`, which is ignored. The exchange adds
+`Connection: close` to these heads and drops what comes behind the request. uvicorn closes the connection after the
+response.
 
-The exchange measures slow clients, which uvicorn does not: over periods of `Options.ping_timeout` a client must send its
-body, and take a response that waits for it, with at least `Options.min_http_rate`.
+The exchange aborts slow clients, which uvicorn does not: over periods of `Options.ping_timeout` a client must send its
+body, and take a response that waits for it, with at least `Options.min_http_rate` bytes per second.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pywsapp._server.handover import HandedOver
     from pywsapp.http import Headers
 
-_LAST = ("transfer-encoding", "expect", "upgrade")
 logger = logging.getLogger("pywsapp.site")
 
 
@@ -63,10 +63,10 @@ class SiteExchange(asyncio.Protocol):
         self._keep_alive = keep_alive
         self._http = http
         self._context = context
-        self._is_last = any(name in headers for name in _LAST)
-        self._left: int | None = None  # bytes of the body that have not come yet; None if it is chunked
-        if "transfer-encoding" not in headers:
-            self._left = int(headers.get("content-length", "0"))
+        is_chunked = "transfer-encoding" in headers
+        self._is_last = is_chunked or "expect" in headers or "upgrade" in headers
+        #: Bytes of the body that have not come yet; None if it is chunked.
+        self._left = None if is_chunked else int(headers.get("content-length", "0"))
         self._later = bytearray()  # what came behind the request
         self._has_answered = False
         self._receiving = ResponseProgress()  # of the body, which it counts as the bytes that this side "takes"
@@ -193,6 +193,7 @@ class SiteExchange(asyncio.Protocol):
         self._end()
 
     def _end(self) -> None:
+        del self._http.on_response_complete  # which refers to this object
         server = self._taken.server
         if server.admission is not None:
             server.admission.release(self._taken.request)
