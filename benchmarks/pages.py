@@ -119,9 +119,8 @@ def main() -> None:
             server.terminate()
             server.join()
     for name in runs:
-        print(
-            f"{name:10} {statistics.median(rates[name]):8,.0f} requests/s {statistics.median(costs[name]) * 1e6:6.0f} µs"
-        )
+        rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
+        print(f"{name:10} {rate:8,.0f} requests/s {cost * 1e6:6.0f} µs")
     for what, found in (("requests/s", rates), ("processor time", costs)):
         ratios = sorted(mine / other for mine, other in zip(found["app.site"], found["uvicorn"], strict=True))
         print(f"{what}: {statistics.median(ratios):.2f} x uvicorn ({ratios[0]:.2f} to {ratios[-1]:.2f})")

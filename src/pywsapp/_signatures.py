@@ -58,9 +58,7 @@ def check_no_function(value: object, example: str) -> None:
         raise ConfigurationError(f"write {example} above {name_of(value)}: the decorator needs an argument")
 
 
-def registering(
-    register: Callable[[str, FunctionT], object], pattern: str, example: str
-) -> Callable[[FunctionT], FunctionT]:
+def registering(register: Callable[[str, Any], object], pattern: str, example: str) -> Callable[[FunctionT], FunctionT]:
     """Return a decorator that registers a function for a pattern, and returns the function.
 
     Args:

@@ -278,7 +278,7 @@ async def test_context_variables_of_a_request_end_with_it(site: PlainSite) -> No
 
     app = App("*", 0)
     app.http("/own", lambda request: user.get())
-    app.on_startup(lambda: before.set("startup") and None)
+    app.on_startup(lambda: before.set("startup"))
     async with served(site, app) as (_, peer):
         body = b"x" * 300_000  # so that the site makes the transport stop reading, and resume
         for _ in range(2):
