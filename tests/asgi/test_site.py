@@ -60,9 +60,12 @@ async def test_fastapi_on_one_connection() -> None:
 
     site = FastAPI(lifespan=lifespan)
 
+    async def later() -> None:
+        calls.append("background")
+
     @site.get("/tea")
     async def tea(request: Request, background: BackgroundTasks) -> dict[str, Any]:
-        background.add_task(calls.append, "background")
+        background.add_task(later)
         return {"tea": request.state.tea, "url": str(request.url)}
 
     @site.post("/size")
@@ -81,7 +84,8 @@ async def test_fastapi_on_one_connection() -> None:
             b"5",
         )
         assert (await ask(peer, get("/nothing")))[0] == 404
-    assert calls == ["before", "startup", *["background"] * 3, "after", "shutdown"]
+    assert calls.count("background") == 3
+    assert [call for call in calls if call != "background"] == ["before", "startup", "after", "shutdown"]
 
 
 # -- beside the routes -------------------------------------------------------------------------------------------------

@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", SITE_B
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["h11", "httptools"], autouse=True)
-def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Select the HTTP protocol of uvicorn."""
-    monkeypatch.setattr(Site, "http", request.param)
+@pytest.fixture(autouse=True)
+def parser(anyio_backend: tuple[str, dict[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Select the HTTP protocol of uvicorn: one on each event loop."""
+    monkeypatch.setattr(Site, "http", "httptools" if anyio_backend[1]["use_uvloop"] else "h11")
 
 
 @pytest.fixture
