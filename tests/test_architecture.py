@@ -72,6 +72,7 @@ ON_DEMAND = (
     "pywsapp._connecting.socks",
     "pywsapp._schema",
     "pywsapp._server.development_certificate",
+    "pywsapp.asgi.site",
     "pywsapp.asgi.uvicorn",
     "pywsapp.auth.django",
     "pywsapp.auth.jwks",

@@ -33,6 +33,7 @@ class Chat(MessageComponent):
         ("python_socks", "proxy", "from pywsapp import connect; connect('ws://localhost', proxy='socks5://localhost')"),
         ("isal", "isal", "from pywsapp.isal import compressor"),
         ("uvicorn", "uvicorn", "import pywsapp.asgi.uvicorn"),
+        ("uvicorn", "uvicorn", "from pywsapp import App; App().site(print)"),
         ("redis", "redis", "from pywsapp import App; App(broker='redis://localhost')"),
         ("redis", "redis", "from pywsapp import App; App(session_store='redis://localhost')"),
         ("redis", "redis", "from pywsapp.auth import TicketIssuer; TicketIssuer('redis://localhost')"),

@@ -25,7 +25,7 @@ from pywsapp._process.mounting import Mounting
 from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
-from pywsapp._signatures import check_no_function
+from pywsapp._signatures import check_no_function, registering
 from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
@@ -437,6 +437,33 @@ class App:
             new._join(self)
             self._mounted.append(new)
 
+    def site(
+        self, application: Any, *, http_host: str | None = None, root_path: str = "", keep_alive: float = 5
+    ) -> None:
+        """Serve a website on the same port: FastAPI, Django or another ASGI application, for what no route matches.
+
+        Its requests pass the limits of the App, its hosts and trusted proxies, and then the HTTP protocol of uvicorn
+        answers them. A connection stays open for further requests. The App runs the lifespan of the site: the startup
+        in the order of the startup hooks, and the shutdown in that of the shutdown hooks. `authenticate` of the App
+        does not guard the site. A WebSocket on a path without a route is refused with status 404. Needs the extra
+        `uvicorn`, and the App's own server on asyncio or uvloop.
+
+        Args:
+            application: the ASGI application. It gets plain requests and the lifespan.
+            http_host: the name that the site answers to, instead of the App's.
+            root_path: the `root_path` of the site, if a proxy removes a prefix of its paths.
+            keep_alive: seconds that a connection without a request stays open.
+
+        Raises:
+            ConfigurationError: it is no ASGI application, the App has a site or a mount for all paths already, or
+                uvicorn is not installed.
+        """
+        self._mounting.check_not_mounted()
+        module = import_extra("pywsapp.asgi.site", "uvicorn")
+        site = module.Site(application, root_path, keep_alive, lambda: self.options.drain_timeout)
+        self.router.mount("", site, http_host=http_host, authenticate=public)
+        self._runner.use_site(site.start, site.stop)
+
     def _join(self, outer: App) -> None:
         """Become a part of another App."""
         if self._runner.http_host == _DEFAULT_HOST:
@@ -557,13 +584,7 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-        check_no_function(pattern, '@app.on_broadcast("room:*")')
-
-        def decorator(listener: ListenerT) -> ListenerT:
-            self.topics.listen(pattern, listener)
-            return listener
-
-        return decorator
+        return registering(self.topics.listen, pattern, '@app.on_broadcast("room:*")')
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
         """Track the users in matching topics, and call a def or async def with each change; a decorator.
@@ -578,13 +599,7 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-        check_no_function(pattern, '@app.on_presence("room:*")')
-
-        def decorator(watcher: WatcherT) -> WatcherT:
-            self.topics.watch_presence(pattern, watcher)
-            return watcher
-
-        return decorator
+        return registering(self.topics.watch_presence, pattern, '@app.on_presence("room:*")')
 
     # -- hooks and tasks ---------------------------------------------------------------------------------------------
 

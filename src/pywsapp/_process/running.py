@@ -25,7 +25,7 @@ from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
-from pywsapp._server.bind import ListeningSocket, is_raised_here
+from pywsapp._server.bind import ListeningSocket, raised_in
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls_reload import reloads_on_request
@@ -45,6 +45,8 @@ worker_context()  # early, since a worker can hang, or lose its supervisor, befo
 
 logger = logging.getLogger("pywsapp")
 
+#: Modules whose errors at start-up need no traceback: the address cannot be used, the website does not start.
+_SAY_EVERYTHING = ("pywsapp._server.bind", "pywsapp.asgi.site")
 #: The seconds that a process has to shut down, in addition to all timeouts.
 _SPARE_SECONDS = 2.0
 #: The seconds in which the broker accepts the last messages, and in which its connection is closed.
@@ -89,6 +91,7 @@ class Runner:
         self._topics = topics
         self._proxies = Proxies()
         self._access_log = False
+        self._has_site = False
         self._server: Server | None = None
         self._is_hosted = False
         self._starting: anyio.CancelScope | None = None
@@ -153,8 +156,15 @@ class Runner:
             "access_log": self._access_log,
             "health(port=...)": self._listening.health,
             "broker": self._topics.broker,
+            "site()": self._has_site,
         }
         return [name for name, value in found.items() if value]
+
+    def use_site(self, start: Hook, stop: Hook) -> None:
+        """Start and stop a website with the App, which then needs its own server."""
+        self.add_hook(start, self.startup)
+        self.add_hook(stop, self.shutdown)
+        self._has_site = True
 
     def add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
         """Include a limit in `App.stats`, and close what it uses when the App ends."""
@@ -266,7 +276,7 @@ class Runner:
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
         except ConfigurationError as exc:
-            if not is_raised_here(exc):
+            if raised_in(exc) not in _SAY_EVERYTHING:
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
         if self._context is not None:
@@ -330,6 +340,10 @@ class Runner:
         """
         if self._server is not None:
             raise ConfigurationError("this App is running already")
+        if self._has_site and is_hosted and not in_test:
+            raise ConfigurationError(
+                "an App with app.site() needs its own server, app.run(): on an ASGI server mount the App in the site"
+            )
         if self._stopping:  # `stop` came first, for instance since this task had to wait for its turn
             self._stopping = False
             logger.info("the App was stopped before it ran")

@@ -115,6 +115,16 @@ class Admission:
         if place.address is not None:
             self._places[request] = place
 
+    def add(self, request: Request) -> None:
+        """Count the connection of a plain request for its address, until `release`.
+
+        Raises:
+            OverLimit: with 429 if its address has too many connections.
+        """
+        place = self._make_place(request)
+        if place.address is not None:
+            self._places[request] = place
+
     def admit(self, request: Request) -> Place:
         """Count a handshake that is accepted now; return its place, which needs the connection.
 

@@ -256,7 +256,7 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def is_raised_here(exc: BaseException) -> bool:
-    """Return whether this module has raised an exception."""
+def raised_in(exc: BaseException) -> str:
+    """Return the name of the module that has raised an exception."""
     *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
-    return frame.f_globals.get("__name__") == __name__
+    return str(frame.f_globals.get("__name__"))

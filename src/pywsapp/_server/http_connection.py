@@ -3,7 +3,7 @@
 An HTTP connection reads one request head of bounded size. It asks the component for a decision. If the component
 accepts a handshake, the connection writes the 101 response and passes its transport to a `Lifecycle`. Otherwise it
 writes a response and closes. There is no keep-alive, because plain HTTP only serves pages, health checks and a few
-files.
+files. Only the requests of a site (`App.site`) keep their connection: a `Handover` takes its transport over.
 
 States
 
@@ -18,6 +18,7 @@ States
                                           a time limit
     CLOSING    discarded                  the transport to send the rest   none
     UPGRADED   the lifecycle's            nothing                          none
+    TAKEN      the other protocol's       nothing                          none
 
 `connection_lost` and `abort` can come in every state and end the connection.
 
@@ -42,13 +43,14 @@ from pywsapp._http_text import one_line
 from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.handshake import check_upgrade, is_upgrade
-from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
+from pywsapp._protocol.http import HeadBuffer, encode_response
 from pywsapp._server.connection_log import request_line
+from pywsapp._server.handover import HandedOver, Handover
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
-from pywsapp._server.proxies import address_of_peer, has_address
+from pywsapp._server.proxies import has_address
+from pywsapp._server.request_head import is_over_tls, read_request, remote_address
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
-from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
@@ -172,7 +174,7 @@ class HttpConnection:
         return (
             not is_waiting
             and self._state in (HttpState.DECIDING, HttpState.STREAMING)
-            and not self._over_tls()  # the loops' TLS cannot close one direction only
+            and not is_over_tls(self._transport)  # the loops' TLS cannot close one direction only
             and not self._is_handshake
         )
 
@@ -266,18 +268,7 @@ class HttpConnection:
     def _handle_request(self, head: bytes) -> None:
         server, pending = self._server, self._pending
         assert pending is not None
-        header = pending.header
-        request = parse_request(
-            head,
-            max_headers=server.options.max_headers,
-            scheme="https" if self._over_tls() or (header is not None and header.secure) else "http",
-            remote_address=self._remote_address(),
-        )
-        request.app = server.app
-        if server.proxies:
-            server.proxies.apply_forwarded(request, self._peername, header)
-        self._request = request
-        note_certificate(request, self._transport)
+        self._request = request = read_request(head, server, self._transport, self._peername, pending.header)
         self._is_handshake = is_upgrade(request)
         if self._is_handshake or not server.is_probe(request):
             if self._is_handshake and server.admission is not None:
@@ -294,15 +285,18 @@ class HttpConnection:
         if must_await(answer):
             self._enter(HttpState.DECIDING)
             server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
+        elif isinstance(answer, Handover):
+            self._hand_over(answer, head)
         else:
             self._answer(cast("Accept | Response", answer))
 
-    def _over_tls(self) -> bool:
-        return self._transport.get_extra_info("ssl_object") is not None
-
-    def _remote_address(self) -> str:
-        header = self._pending.header if self._pending is not None else None
-        return (header is not None and header.address) or address_of_peer(self._peername)
+    def _hand_over(self, handover: Handover, head: bytes) -> None:
+        assert self._request is not None
+        assert self._pending is not None
+        header, rest = self._pending.header, bytes(self._trailing)
+        handover.take(HandedOver(self._server, self._request, self._transport, self._peername, header, head, rest))
+        self._enter(HttpState.TAKEN)
+        self._server.runtime.discard(self)
 
     async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
         decided: Accept | Response | None = None
@@ -379,7 +373,9 @@ class HttpConnection:
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""
-        return (self._request.remote_address if self._request is not None else self._remote_address()) or "local"
+        if self._request is not None:
+            return self._request.remote_address or "local"
+        return remote_address(self._peername, None if self._pending is None else self._pending.header) or "local"
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length

@@ -14,6 +14,7 @@ class HttpState(Enum):
     LINGERING = "the response is written, the rest of the request is discarded"
     CLOSING = "the response is written, the transport sends the rest and closes"
     UPGRADED = "the transport belongs to a Lifecycle"
+    TAKEN = "the transport belongs to another protocol"
 
     __hash__ = object.__hash__  # Enum's own is a Python function, and each request reads the table below
 
@@ -21,10 +22,11 @@ class HttpState(Enum):
 _ANSWERED = {HttpState.STREAMING, HttpState.LINGERING, HttpState.CLOSING}
 #: The states that can follow a state; the last column of that table.
 NEXT: dict[HttpState, set[HttpState]] = {
-    HttpState.READING: {HttpState.DECIDING, HttpState.UPGRADED, *_ANSWERED},
+    HttpState.READING: {HttpState.DECIDING, HttpState.UPGRADED, HttpState.TAKEN, *_ANSWERED},
     HttpState.DECIDING: {HttpState.UPGRADED, *_ANSWERED},
     HttpState.STREAMING: {HttpState.LINGERING, HttpState.CLOSING},
     HttpState.LINGERING: {HttpState.CLOSING},
     HttpState.CLOSING: set(),
     HttpState.UPGRADED: set(),
+    HttpState.TAKEN: set(),
 }

@@ -1,0 +1,53 @@
+"""From the head of a request on a connection to a `Request`, with what the connection and trusted proxies say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._protocol.http import parse_request
+from pywsapp._server.proxies import address_of_peer
+from pywsapp._server.tls import note_certificate
+
+if TYPE_CHECKING:
+    from pywsapp._protocol.proxy_protocol import ProxyHeader
+    from pywsapp._server.server import Server
+    from pywsapp._transports.base import Transport
+    from pywsapp.http import Request
+
+
+def read_request(
+    head: bytes, server: Server, transport: Transport, peername: Any, header: ProxyHeader | None
+) -> Request:
+    """Return the request of a head.
+
+    Args:
+        head: as a `HeadBuffer` returns it.
+        server: the server of the connection.
+        transport: its transport.
+        peername: the extra info of the transport of this name.
+        header: the PROXY header of the connection, or None.
+
+    Raises:
+        Refuse: the head is malformed, or has too many fields.
+    """
+    request = parse_request(
+        head,
+        max_headers=server.options.max_headers,
+        scheme="https" if is_over_tls(transport) or (header is not None and header.secure) else "http",
+        remote_address=remote_address(peername, header),
+    )
+    request.app = server.app
+    if server.proxies:
+        server.proxies.apply_forwarded(request, peername, header)
+    note_certificate(request, transport)
+    return request
+
+
+def is_over_tls(transport: Transport) -> bool:
+    """Return whether a transport encrypts."""
+    return transport.get_extra_info("ssl_object") is not None
+
+
+def remote_address(peername: Any, header: ProxyHeader | None) -> str:
+    """Return the address of the client of a connection, as its PROXY header or its socket states it."""
+    return (header is not None and header.address) or address_of_peer(peername)
