@@ -11,9 +11,9 @@ messages are published first and are delivered when they come back with a positi
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
@@ -40,7 +40,6 @@ from pywsapp.topics.occupancy.changes import REPORTED_TOPIC, REPORTERS_TOPIC, Ki
 from pywsapp.topics.occupancy.service import OccupancyService
 from pywsapp.topics.presence.events import ALIVE_TOPIC
 from pywsapp.topics.presence.service import PresenceService
-from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.events import USERS_TOPIC
