@@ -27,13 +27,13 @@ def keys_of(secrets: Secrets) -> tuple[bytes, ...]:
     Raises:
         ConfigurationError: a secret is too short or invalid, or there is none.
     """
-    found = (secrets,) if isinstance(secrets, (str, bytes)) else tuple(secrets)
+    found = tuple(secrets) if isinstance(secrets, (list, tuple)) else (secrets,)
     if not found:
         raise ConfigurationError("a webhook needs a secret")
     return tuple(_key_of(secret) for secret in found)
 
 
-def _key_of(secret: str | bytes) -> bytes:
+def _key_of(secret: object) -> bytes:
     if not isinstance(secret, (str, bytes)):
         raise ConfigurationError(f"the secret of a webhook is a str or bytes, not {type(secret).__name__}")
     key = secret.encode() if isinstance(secret, str) else secret
@@ -41,9 +41,7 @@ def _key_of(secret: str | bytes) -> bytes:
         try:
             key = b64decode(secret[len(_PREFIX) :], validate=True)
         except ValueError:
-            raise ConfigurationError(
-                "the secret of a webhook begins with whsec_, but is not base64 behind it"
-            ) from None
+            raise ConfigurationError("the secret of a webhook begins with whsec_, but no base64 follows") from None
     if len(key) < _MIN_KEY:
         raise ConfigurationError(f"the secret of a webhook needs at least {_MIN_KEY} bytes; use 32 random bytes")
     return key

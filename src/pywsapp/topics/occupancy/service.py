@@ -186,9 +186,9 @@ class OccupancyService:
         self._left_out += 1
         if self._left_out & (self._left_out - 1) == 0:  # at 1, 2, 4, 8, ...
             logger.warning(
-                "a user is not reported as online, because the key has more than %d characters: %.40r... (%d so far)",
+                "a user is not reported as online, because the key has more than %d characters: %r... (%d so far)",
                 MAX_KEY,
-                key,
+                key[:40],
                 self._left_out,
             )
 
