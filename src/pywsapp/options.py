@@ -26,6 +26,7 @@ SERVER_WIDE = (
     "max_histories",
     "max_history_bytes",
     "max_presence_bytes",
+    "absence_delay",
 )
 
 
@@ -172,6 +173,8 @@ class Options:
             CallError.
         max_call_queue: received messages that wait for a busy handler in addition to `max_queue`, and with twice the
             bytes, while a call waits for its reply. Behind more of them a reply is not read before the handler ends.
+        absence_delay: seconds that a topic must be without subscribers, or a user without connections, in all processes
+            before `App.on_vacated`, `App.on_user_offline` and webhooks report it.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -209,6 +212,7 @@ class Options:
     max_invalid_messages: int | None = 10
     max_pending_calls: int = 64
     max_call_queue: int = 256
+    absence_delay: float = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):

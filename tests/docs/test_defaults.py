@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from pywsapp import App, Backoff, Options, RateLimit
+from pywsapp import App, Backoff, Options, RateLimit, WebhookOptions
 from pywsapp._connecting.arguments import check_arguments
 from pywsapp._server.pending import MAX_PENDING
 from pywsapp._server.tls import server_context
@@ -34,9 +34,10 @@ CLASSES: dict[str, Callable[..., Any]] = {
     "SessionStore": SessionStore.__init__,
     "connect": check_arguments,
     "TicketIssuer": TicketIssuer.__init__,
+    "WebhookOptions": WebhookOptions,
 }
 MIB, KIB = 1024 * 1024, 1024
-SECONDS = ("_timeout", "_interval", "_delay", "seconds", "max_age", ".base", ".cap", "_after")
+SECONDS = ("timeout", "_interval", "_delay", "seconds", "max_age", ".base", ".cap", "_after")
 BYTES = ("_size", "_bytes", "_water", "_outbox")
 #: What the page says in place of a value that stands for something else.
 FACTS: dict[str, dict[Any, str]] = {
@@ -96,6 +97,7 @@ def test_the_page_has_the_defaults() -> None:
 def test_every_option_is_on_the_page() -> None:
     named = {name for name, _ in rows()}
     options = {f"Options.{field.name}" for field in dataclasses.fields(Options) if field.name not in LEFT_OUT}
+    options |= {f"WebhookOptions.{field.name}" for field in dataclasses.fields(WebhookOptions)}
     assert options - named == set()
     limits = {name for name in inspect.signature(App).parameters if name.startswith("max_")}
     assert {f"App.{name}" for name in limits} - named == set()

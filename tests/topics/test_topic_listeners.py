@@ -194,5 +194,5 @@ async def test_a_listener_is_not_too_slow_when_the_app_does_not_run(caplog: pyte
 def test_the_fewest_patterns_are_subscribed(patterns: list[str], fewest: list[str]) -> None:
     registry = TopicRegistry()
     for pattern in patterns:
-        registry.listen(pattern, print)
+        registry.listeners.add(pattern, print)
     assert registry.listeners.patterns == fewest

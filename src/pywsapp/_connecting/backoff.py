@@ -9,21 +9,17 @@ after one that was only opened: a server that accepts and drops would otherwise 
 from __future__ import annotations
 
 import math
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 
+from pywsapp._http_text import retry_after_seconds
 from pywsapp.close_codes import ComeBack, come_back
 from pywsapp.exceptions import ConfigurationError, HandshakeError
 
 #: Refusals after which the same request can succeed later (RFC 9110 section 15.5.9, RFC 8470, RFC 6585).
 _TEMPORARY = frozenset({408, 425, 429})
 _MAX_DOUBLINGS = 30
-_MAX_RETRY_AFTER = 40  # characters; a date has 29
-_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +152,4 @@ def retry_after(exc: HandshakeError, wall_clock: float) -> float:
         wall_clock: seconds since 1970.
     """
     value = "" if exc.headers is None else exc.headers.get("retry-after", "") or ""
-    if len(value) > _MAX_RETRY_AFTER:
-        return 0
-    if _SECONDS.fullmatch(value) is not None:
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-        if date.tzinfo is None:  # of a date that ends in -0000
-            date = date.replace(tzinfo=timezone.utc)
-        return max(0.0, (date - datetime.fromtimestamp(wall_clock, timezone.utc)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return 0
+    return retry_after_seconds(value, wall_clock)

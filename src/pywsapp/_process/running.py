@@ -289,7 +289,7 @@ class Runner:
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
         options: Options = self._app.options
-        hooks = len(self.shutdown) * options.drain_timeout
+        hooks = (len(self.shutdown) + 1) * options.drain_timeout  # the last changes of topics are reported before them
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
 
@@ -405,6 +405,8 @@ class Runner:
         )
 
     async def _run_shutdown_hooks(self) -> None:
+        with anyio.move_on_after(self._app.options.drain_timeout):
+            await self._topics.occupancy.finish()
         for hook in self.shutdown:
             with anyio.move_on_after(self._app.options.drain_timeout):
                 await run_logged(hook)

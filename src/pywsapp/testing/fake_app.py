@@ -23,7 +23,7 @@ class FakeApp:
     def __init__(self) -> None:
         self.published: list[tuple[str, str | bytes]] = []
         self._registry = _RecordingRegistry(self.published)
-        self._registry.watch_presence("*", lambda topic, diff: None)  # `Topic.track` needs it
+        self._registry.presence.watchers.add("*", lambda topic, diff: None)  # `Topic.track` needs it
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.

@@ -1,4 +1,4 @@
-"""Functions of the application that are called for the topics of a pattern: broadcast listeners, presence watchers.
+"""Functions of the application that are called for events: broadcast listeners, presence watchers and others.
 
 A def is called at once, while the message is delivered. An async def, or a def marked with `in_thread`, has a task of
 its own that calls it once for each message, in order. Up to `MAX_WAITING` calls wait for that task. When the queue is
@@ -11,12 +11,13 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
+from typing_extensions import Self
 
-from pywsapp._signatures import check_takes, name_of
+from pywsapp._signatures import check_no_function, check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
 
@@ -30,23 +31,27 @@ logger = logging.getLogger("pywsapp")
 #: Calls that wait for the task of one async function.
 MAX_WAITING = 10_000
 
-Function = Callable[["Topic", Any], Any]
-_Call = tuple["Topic", Any]
+Function = Callable[..., Any]
+FunctionT = TypeVar("FunctionT", bound=Function)
+_Call = tuple[Any, ...]
 
 
-class TopicListeners:
-    """The functions for one kind of event, for instance for broadcasts. Each service of the registry creates one.
+class Listeners:
+    """The functions for one kind of event, such as a user that goes offline. Services of the registry create them.
 
     Args:
         hook: the method of App that registers them, for messages.
         calls: what the calls carry, for logs: "messages".
-        event: the name of the second argument of a function, for messages.
+        arguments: the names of the arguments of a function, for messages.
+
+    Attributes:
+        hook: the method of App.
     """
 
-    def __init__(self, hook: str, calls: str, event: str) -> None:
-        self._hook = hook
+    def __init__(self, hook: str, calls: str, *arguments: str) -> None:
+        self.hook = hook
         self._calls = calls
-        self._event = event
+        self._arguments = arguments
         self._listeners: list[_Listener] = []
         self._running = False
 
@@ -54,43 +59,31 @@ class TopicListeners:
         return bool(self._listeners)
 
     @property
-    def patterns(self) -> list[str]:
-        """The smallest set of patterns that matches the same topics; no two of them match the same name."""
-        return [pattern.text for pattern in without_included(listener.pattern for listener in self._listeners)]
-
-    @property
     def skipped(self) -> int:
         """The number of calls that were skipped because the queue of an async function was full."""
         return sum(listener.skipped for listener in self._listeners)
 
-    def add(self, pattern: str, function: Function) -> None:
+    def register(self, function: Function) -> _Listener:
         """Register a function.
 
         Raises:
-            ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
-                already.
+            ConfigurationError: the function takes other arguments, or the app is running already.
         """
         if self._running:
-            raise ConfigurationError(f"App.{self._hook} must be called before the app runs")
-        check_takes(function, ("topic", self._event), name_of(function))
-        self._listeners.append(_Listener(TopicPattern(pattern), function, self._calls))
+            raise ConfigurationError(f"App.{self.hook} must be called before the app runs")
+        check_takes(function, self._arguments, name_of(function))
+        listener = _Listener(function, self._calls)
+        self._listeners.append(listener)
+        return listener
 
-    def include(self, other: TopicListeners) -> None:
+    def include(self, other: Self) -> None:
         """Register the functions of another app as well."""
         self._listeners += other._listeners
 
-    def covers(self, name: str) -> bool:
-        """Return whether a function is registered for a topic."""
-        for listener in self._listeners:  # noqa: SIM110 - faster than any(), mostly there is none
-            if listener.pattern.matches(name):
-                return True
-        return False
-
-    def call(self, topic: Topic, event: Any) -> None:
-        """Call the functions that are registered for a topic; their exceptions are logged."""
+    def call_all(self, *event: Any) -> None:
+        """Call all functions; their exceptions are logged."""
         for listener in self._listeners:
-            if listener.pattern.matches(topic.name):
-                listener.call((topic, event))
+            listener.call(event)
 
     def start(self, tasks: TaskGroup) -> None:
         """Start the tasks of async functions."""
@@ -100,6 +93,11 @@ class TopicListeners:
                 listener.queue = deque()
                 tasks.start_soon(listener.run)
 
+    async def until_idle(self) -> None:
+        """Wait until the calls of async functions have ended."""
+        for listener in self._listeners:
+            await listener.until_idle()
+
     def stop(self) -> None:
         """Accept no more calls of async functions; their tasks end with the task group."""
         self._running = False
@@ -107,17 +105,78 @@ class TopicListeners:
             listener.queue = None
 
 
-class _Listener:
-    """One function with its pattern, and the queue of its calls if it is async."""
+class TopicListeners(Listeners):
+    """The functions for one kind of event on topics, such as broadcasts, each for the topics of a pattern.
 
-    def __init__(self, pattern: TopicPattern, function: Function, calls: str) -> None:
-        self.pattern = pattern
+    Args:
+        hook: the method of App that registers them, for messages.
+        calls: what the calls carry, for logs: "messages".
+        arguments: the names of the arguments of a function behind the topic, for messages.
+    """
+
+    def __init__(self, hook: str, calls: str, *arguments: str) -> None:
+        super().__init__(hook, calls, "topic", *arguments)
+        self._by_pattern: list[tuple[TopicPattern, _Listener]] = []
+
+    @property
+    def patterns(self) -> list[str]:
+        """The smallest set of patterns that matches the same topics; no two of them match the same name."""
+        return [pattern.text for pattern in without_included(pattern for pattern, _ in self._by_pattern)]
+
+    def add(self, pattern: str, function: Function) -> None:
+        """Register a function for the topics of a pattern.
+
+        Raises:
+            ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
+                already.
+        """
+        parsed = TopicPattern(pattern)
+        self._by_pattern.append((parsed, self.register(function)))
+
+    def decorator(self, pattern: str) -> Callable[[FunctionT], FunctionT]:
+        """Return a decorator that registers a function for the topics of a pattern.
+
+        Raises:
+            ConfigurationError: the decorator is used without a pattern; the decorator raises it as `add` does.
+        """
+        check_no_function(pattern, f'@app.{self.hook}("room:*")')
+
+        def decorate(function: FunctionT) -> FunctionT:
+            self.add(pattern, function)
+            return function
+
+        return decorate
+
+    def include(self, other: Self) -> None:
+        """Register the functions of another app as well."""
+        super().include(other)
+        self._by_pattern += other._by_pattern
+
+    def covers(self, name: str) -> bool:
+        """Return whether a function is registered for a topic."""
+        for pattern, _ in self._by_pattern:  # noqa: SIM110 - faster than any(), mostly there is none
+            if pattern.matches(name):
+                return True
+        return False
+
+    def call(self, topic: Topic, *event: Any) -> None:
+        """Call the functions that are registered for a topic; their exceptions are logged."""
+        for pattern, listener in self._by_pattern:
+            if pattern.matches(topic.name):
+                listener.call((topic, *event))
+
+
+class _Listener:
+    """One function, and the queue of its calls if it is async."""
+
+    def __init__(self, function: Function, calls: str) -> None:
         self.is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.queue: deque[_Call] | None = None  # None while the app does not run
         self.skipped = 0
         self._function = function
         self._calls = calls
-        self._event: anyio.Event | None = None
+        self._event: anyio.Event | None = None  # while the task waits for a call
+        self._idle: anyio.Event | None = None  # while the end of all calls is awaited
 
     def call(self, call: _Call) -> None:
         if self.is_async:
@@ -127,6 +186,11 @@ class _Listener:
             self._function(*call)
         except Exception:
             self._log_failure()
+
+    async def until_idle(self) -> None:
+        if self.queue is not None and (self.queue or self._event is None):
+            self._idle = anyio.Event()
+            await self._idle.wait()
 
     def _enqueue(self, call: _Call) -> None:
         if self.queue is None:
@@ -145,6 +209,8 @@ class _Listener:
         assert queue is not None
         while True:
             if not queue:
+                if self._idle is not None:
+                    self._idle.set()
                 self._event = anyio.Event()
                 await self._event.wait()
                 self._event = None

@@ -11,9 +11,9 @@ messages are published first and are delivered when they come back with a positi
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
@@ -37,9 +37,10 @@ from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
 from pywsapp.topics.names import RESERVED, TopicPattern, check_name
+from pywsapp.topics.occupancy.changes import REPORTED_TOPIC, REPORTERS_TOPIC, Kind
+from pywsapp.topics.occupancy.service import OccupancyService
 from pywsapp.topics.presence.events import ALIVE_TOPIC
 from pywsapp.topics.presence.service import PresenceService
-from pywsapp.topics.presence.view import PresenceDiff
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.topic_codecs import TopicCodecs
@@ -54,6 +55,10 @@ logger = logging.getLogger("pywsapp")
 #: Seconds for which an app waits for its broker before it listens. It is less than a usual `worker_timeout`, so that no
 #: worker is killed because the broker does not answer.
 START_SECONDS = 3.0
+#: The topics of events between processes, which are no presence of a topic with subscribers.
+_RESERVED_TOPICS = frozenset(
+    {ALIVE_TOPIC, USERS_TOPIC, REPORTED_TOPIC, REPORTERS_TOPIC, *(kind.presence_topic for kind in Kind)}
+)
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
 
@@ -65,7 +70,8 @@ class TopicStats(NamedTuple):
         topics: topics that have subscribers in this process now.
         dropped: envelopes from the broker that could not be decoded.
         lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
-        skipped: calls of async listeners and presence watchers that were skipped because their queue was full.
+        skipped: calls of async functions of the App, such as those of `on_broadcast`, that were skipped because their
+            queue was full.
         broker: what the relay to the broker has done; None while the app does not run, or without a broker.
     """
 
@@ -93,6 +99,7 @@ class TopicRegistry:
         presence: the presence of topics.
         history: the histories of topics.
         users: the connections of each user.
+        occupancy: reports topics and users that come and go.
 
     Raises:
         ConfigurationError: the key is empty.
@@ -108,6 +115,7 @@ class TopicRegistry:
         self.presence = PresenceService(self.codec, self.topic, options)
         self.history = HistoryService(self.codec, self._deliver_kept, options)
         self.users = UserService(self.codec, self.check_thread, options)
+        self.occupancy = OccupancyService(self.codec, self.topic, self.presence, self.users, options)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -137,27 +145,11 @@ class TopicRegistry:
     @property
     def stats(self) -> TopicStats:
         """The numbers so far."""
-        skipped = self.listeners.skipped + self.presence.watchers.skipped
+        skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
         broker = None if self.relay is None else self.relay.stats
         return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker)
 
     # -- what the app registers --------------------------------------------------------------------------------------
-
-    def listen(self, pattern: str, listener: Callable[[Topic, Any], Any]) -> None:
-        """Call a function with every message on the topics of a pattern, from all processes.
-
-        Raises:
-            ConfigurationError: the pattern is invalid, or the app is running already.
-        """
-        self.listeners.add(pattern, listener)
-
-    def watch_presence(self, pattern: str, watcher: Callable[[Topic, PresenceDiff], Any]) -> None:
-        """Keep the presence of the topics of a pattern, and call a function with every change.
-
-        Raises:
-            ConfigurationError: the pattern is invalid, or the app is running already.
-        """
-        self.presence.watchers.add(pattern, watcher)
 
     def keep_history(self, rule: HistoryRule) -> None:
         """Keep a history of the topics of a rule.
@@ -210,6 +202,7 @@ class TopicRegistry:
             self.use_codec(pattern, codec)
         self.listeners.include(other.listeners)
         self.presence.watchers.include(other.presence.watchers)
+        self.occupancy.include(other.occupancy)
         for name, topic in other._topics.items():
             topic._registry, topic.history, topic.codec = self, self.history.rule(name), self.codecs.find(name)
             self._topics[name] = topic
@@ -239,6 +232,7 @@ class TopicRegistry:
             received = self._delivered(self.relay, topic)
         if self.presence.covers(name):
             self.presence.open(name, received)
+        self.occupancy.opened(name)
 
     def received(self, topic: Topic) -> LazyCoroutine[None]:
         """Return what waits until the broker delivers the messages of a topic and its presence is known."""
@@ -253,6 +247,7 @@ class TopicRegistry:
         """Have the broker stop to deliver the messages of a topic, which has no subscriber any more."""
         del self._subscribed[topic.name]
         self.presence.close(topic.name)
+        self.occupancy.closed(topic.name)
         self.history.unfollow(topic.name)
         if self.relay is not None and not self.listeners.covers(topic.name):
             self.relay.unsubscribe(topic.name)
@@ -312,7 +307,7 @@ class TopicRegistry:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
                 if name == USERS_TOPIC and self.users.is_for_others(data):
                     return
-                if name in (ALIVE_TOPIC, USERS_TOPIC) and not self.codec.is_own(name, data):
+                if name in _RESERVED_TOPICS and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
             topic = self.topic(name) if subscribed is None else subscribed[0]
@@ -345,7 +340,10 @@ class TopicRegistry:
             raise EnvelopeError("the topic is reserved, but this is the message of an application")
         if self.codec.is_signing:
             self._check_new(envelope)
-        (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
+        if envelope.topic == REPORTED_TOPIC:
+            self.occupancy.receive(envelope)
+        else:
+            (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
 
     def _check_new(self, envelope: Envelope) -> None:
         novelty = self.codec.guard.judge(envelope)
@@ -424,14 +422,17 @@ class TopicRegistry:
         self.history.start(self.relay, tasks)
         self.users.start(self.relay)
         self.presence.start(tasks, self.relay)
+        self.occupancy.prepare(self.relay)
         if self.relay is not None:
             tasks.start_soon(self.relay.run)
             with anyio.move_on_after(START_SECONDS):
                 await self.relay.attempted.wait()
         self.presence.start_ticking(tasks)
+        self.occupancy.start(tasks, self.active())
 
     async def _connected(self, connection: BrokerConnection) -> None:
         self.presence.connected()
+        self.occupancy.connected()
         self.history.connected()
 
     def drain(self, delay: float) -> None:
@@ -449,5 +450,6 @@ class TopicRegistry:
         self.relay = self._thread = self._tasks = None
         self.history.stop()
         self.users.stop()
+        self.occupancy.stop()
         self.presence.stop()
         self.listeners.stop()

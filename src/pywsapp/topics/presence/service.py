@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp.brokers.relay import Relay
-    from pywsapp.connection import Connection
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
@@ -33,7 +32,7 @@ _SETTLE_SECONDS = 0.3
 
 
 class PresenceService:
-    """Keeps the presence of the topics that have watchers. The topic registry creates it.
+    """Keeps the presence of topics: of those that have watchers, and of reserved ones. The topic registry creates it.
 
     Args:
         codec: encodes events.
@@ -54,6 +53,15 @@ class PresenceService:
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None
         self._settled: dict[str, anyio.Event] = {}
+        self._internal: dict[str, Callable[[PresenceDiff], None]] = {}
+
+    @property
+    def _is_used(self) -> bool:
+        return bool(self.watchers or self._internal)
+
+    def watch_internal(self, name: str, report: Callable[[PresenceDiff], None]) -> None:
+        """Keep the presence of a reserved topic, which the caller opens and closes, and report its changes."""
+        self._internal[name] = report
 
     def covers(self, name: str) -> bool:
         """Return whether a topic has presence, which needs a watcher."""
@@ -94,7 +102,16 @@ class PresenceService:
         self._view.close(name)
         self._settled.pop(name, None)
 
-    def track(self, name: str, conn: Connection, key: str, meta: Any) -> None:
+    def open_internal(self, name: str) -> None:
+        """Begin with a reserved topic, whose changes are reported from now on, also those of other processes."""
+        self._view.open(name, settled=True)
+        self._view.ask(name)
+
+    def elsewhere(self, name: str) -> set[str]:
+        """Return the keys of the users of a topic in other processes."""
+        return self._view.elsewhere(name)
+
+    def track(self, name: str, conn: Hashable, key: str, meta: Any) -> None:
         """Mark a subscriber as a user, see `Topic.track`.
 
         Raises:
@@ -123,7 +140,7 @@ class PresenceService:
 
     def process_ended(self, process: str) -> None:
         """Handle the end of another process of this machine, which the supervisor has noticed."""
-        if self.watchers:
+        if self._is_used:
             self._view.end(process)
             # The other workers of this machine learn it from the supervisor, those of other machines from this event.
             if self._relay is not None and not self._relay.broker.is_internal:
@@ -138,7 +155,11 @@ class PresenceService:
             self._relay.publish(name, self._codec.encode_event(name, event))
 
     def _report(self, name: str, diff: PresenceDiff) -> None:
-        self.watchers.call(self._topic(name), diff)
+        report = self._internal.get(name)
+        if report is None:
+            self.watchers.call(self._topic(name), diff)
+        else:
+            report(diff)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -146,17 +167,18 @@ class PresenceService:
         """Start with a broker, if there is one; the service has something to do if there are watchers."""
         self._tasks, self._relay = tasks, relay
         self.watchers.start(tasks)
-        if self.watchers and relay is not None:
-            relay.subscribe(ALIVE_TOPIC)
+        if self._is_used and relay is not None:
+            for name in (ALIVE_TOPIC, *self._internal):
+                relay.subscribe(name)
 
     def start_ticking(self, tasks: TaskGroup) -> None:
         """Send and report changes from now on; the relay has tried to connect by now."""
-        if self.watchers:
+        if self._is_used:
             tasks.start_soon(self._tick)
 
     def say_goodbye(self) -> None:
         """Send to the other processes that this one shuts down."""
-        if self.watchers:
+        if self._is_used:
             self._view.stop()
 
     def stop(self) -> None:
@@ -167,10 +189,14 @@ class PresenceService:
             settled.set()
         self._settled.clear()
 
+    def tick(self) -> None:
+        """Send and report what has changed."""
+        try:
+            self._view.tick(time.monotonic())
+        except Exception:
+            logger.exception("updating presence failed")
+
     async def _tick(self) -> None:
         while True:
-            try:
-                self._view.tick(time.monotonic())
-            except Exception:
-                logger.exception("updating presence failed")
+            self.tick()
             await anyio.sleep(_TICK_SECONDS)

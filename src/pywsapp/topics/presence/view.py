@@ -274,6 +274,11 @@ class PresenceView:
             keys.update(dict.fromkeys(users.entries))
         return {key: entry for key in keys if (entry := topic.present(key))}
 
+    def elsewhere(self, name: str) -> set[str]:
+        """Return the keys of the users of a topic in other processes."""
+        topic = self._topics.get(name)
+        return set() if topic is None else {key for users in topic.others.values() for key in users.entries}
+
     # -- other processes ---------------------------------------------------------------------------------------------
 
     def receive(self, name: str, process: str, event: Event, now: float) -> bool:

@@ -101,6 +101,8 @@ class UserService:
         self._index: dict[str, dict[Connection, None]] | None = None  # None until users are used
         # The disconnects of the last seconds, the oldest first.
         self._remembered: dict[str | bytes, _Remembered] = {}
+        self._on_first: Callable[[str], None] | None = None
+        self._on_last: Callable[[str], None] | None = None
         self._answers: dict[int, dict[str, int]] = {}  # to the questions of this process, by the processes that answer
         self._last_question = 0
 
@@ -116,6 +118,10 @@ class UserService:
         """
         self.keys, self._expects_users = keys, expects_users
 
+    def watch(self, on_first: Callable[[str], None], on_last: Callable[[str], None]) -> None:
+        """Call functions with the key of each user that gets a first connection in this process, or loses the last."""
+        self._on_first, self._on_last = on_first, on_last
+
     def use_connections(self, open_connections: Callable[[], Iterable[Connection]]) -> None:
         """Use a function that returns all open connections of this process."""
         self._open_connections = open_connections
@@ -123,6 +129,8 @@ class UserService:
     def start(self, relay: Relay | None) -> None:
         """Start with a broker, if there is one."""
         self._relay, self._is_running = relay, True
+        if self._on_first is not None:
+            self._index = {}
         if self._expects_users():
             self._subscribe()
 
@@ -183,7 +191,11 @@ class UserService:
         if key is None:
             return
         access.user_key = key
-        index.setdefault(key, {})[conn] = None
+        if key not in index:
+            index[key] = {}
+            if self._on_first is not None:
+                self._on_first(key)
+        index[key][conn] = None
         found = self._disconnected_since(access, key)
         if found is not None:
             conn.close(found.code, found.reason)
@@ -192,8 +204,8 @@ class UserService:
         key, access.user_key = access.user_key or "", None
         connections = index.get(key, {})
         connections.pop(conn, None)
-        if not connections:
-            index.pop(key, None)
+        if not connections and index.pop(key, None) is not None and self._on_last is not None:
+            self._on_last(key)
 
     def _key_of(self, access: Access) -> str | None:
         if access.user is None:

@@ -1,0 +1,64 @@
+"""Requests of webhooks over httpx, on asyncio and trio. It is imported on demand, because httpx belongs to an extra.
+
+The transport of httpx is used without its client: that would follow what environment variables and `.netrc` say, keep
+cookies, and log whole URLs.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+
+from pywsapp._extras import missing_extra
+from pywsapp._http_text import one_line
+from pywsapp.webhooks.delivery import Answer, Unreachable
+from pywsapp.webhooks.sender import Post
+
+try:
+    import httpx
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "webhooks") from exc
+
+#: Bytes of an answer that are read, so that its connection can be used again.
+_MAX_ANSWER = 16 * 1024
+
+
+@asynccontextmanager
+async def open_client(url: str, seconds: float) -> AsyncIterator[Post]:
+    """Return what sends a request to a URL and returns the answer, for the time of a block.
+
+    Args:
+        url: the URL.
+        seconds: for a whole request.
+    """
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+    context = ssl.create_default_context()  # the certificates of the system, and not those that httpx brings
+    async with httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False) as transport:
+
+        async def post(headers: Mapping[str, str], body: bytes) -> Answer:
+            request = httpx.Request("POST", url, headers=headers, content=body)
+            try:
+                with anyio.fail_after(seconds):
+                    return await _send(transport, request)
+            except TimeoutError:
+                raise Unreachable(f"no answer within {seconds:g} s") from None
+            except httpx.HTTPError as exc:
+                raise Unreachable(one_line(f"{type(exc).__name__} {exc}".rstrip())) from exc
+
+        yield post
+
+
+async def _send(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> Answer:
+    response = await transport.handle_async_request(request)
+    try:
+        size = 0
+        async for part in response.aiter_raw():
+            size += len(part)
+            if size > _MAX_ANSWER:
+                break
+        return Answer(response.status_code, response.headers.get("retry-after", ""))
+    finally:
+        await response.aclose()
