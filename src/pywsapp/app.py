@@ -339,6 +339,63 @@ class App:
         self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
+    def events(
+        self,
+        path: str,
+        topic: str,
+        allowed_origins: Iterable[str] | None = None,
+        http_host: str | None = None,
+        *,
+        event: str | None = None,
+        history: str | int = "all",
+        keepalive: float = 15,
+        retry: float = 3,
+        options: Options | None = None,
+        authenticate: Authenticate | None = None,
+        sessions: Sessions = None,
+        authorize: Authorize | None = None,
+    ) -> None:
+        """Stream a topic as server-sent events, for `EventSource` of browsers and other HTTP clients.
+
+        A topic with a history has positions as the ids of its events, so a browser that connects again gets what it has
+        missed. If some of that is not kept any more, it gets an event `lost` first. See
+        docs/howto/stream-with-server-sent-events.md.
+
+        Args:
+            path: a pattern, as for `route`.
+            topic: the name of the topic, in which `{id}` stands for a parameter of the path, and `{user}` or
+                `{user.id}` for the user, as in `TopicRules`.
+            allowed_origins: the pages of other origins that may read the stream, as for `route`.
+            http_host: as for `route`.
+            event: the name of the events with text; by default pages get them by `onmessage`.
+            history: what a client without a position gets of the messages that the topic keeps: "all", "new" for none,
+                or the number of the last messages.
+            keepalive: seconds between two comments, which keep proxies from ending the connection.
+            retry: seconds after which a browser connects again; each time at random between half and 1.5 times as many.
+            options: limits for these connections, as for `route`.
+            authenticate: as for `route`.
+            sessions: as for `route`.
+            authorize: decides whether a client may have the topic, as for `App`. If it is asked about a topic with a
+                value of the path in its name, it must return True.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or the route exists.
+        """
+        self.router.events(
+            path,
+            topic,
+            http_host=http_host,
+            options=options,
+            authenticate=authenticate,
+            authorize=authorize,
+            prepare=functools.partial(self._sessions.around_handler, sessions=sessions),
+            event=event,
+            history=history,
+            keepalive=keepalive,
+            retry=retry,
+            allowed_origins=allowed_origins,
+        )
+
     def static(
         self, path: str, directory: str | Path, *, authenticate: Authenticate | None = None, **options: Any
     ) -> None:

@@ -44,6 +44,7 @@ from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, Message
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options, check_not_server_wide
+from pywsapp.routing.events import EventStreams
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
@@ -198,6 +199,49 @@ class Router(MessageComponent):
             )
         )
 
+    def events(
+        self,
+        path: str,
+        topic: str,
+        *,
+        http_host: str | None = None,
+        options: Options | None = None,
+        authenticate: Authenticate | None = None,
+        authorize: Authorize | None = None,
+        prepare: Callable[[HttpHandler], HttpHandler] = lambda handler: handler,
+        **settings: Any,
+    ) -> None:
+        """Route requests for an event stream to a topic; see `App.events`.
+
+        Args:
+            path: a `PathPattern`.
+            topic: the name of the topic, with placeholders.
+            http_host: as in `route`.
+            options: as in `route`.
+            authenticate: as in `route`.
+            authorize: decides whether a client may have the topic, before that of the router.
+            prepare: returns the handler of the route for another one, with sessions for instance.
+            settings: `event`, `history`, `keepalive`, `retry` and `allowed_origins` of `App.events`.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or another route has the same shape and method.
+        """
+        if options is not None:
+            check_not_server_wide(options, self._server_options, "a route")
+        pattern = PathPattern(path)
+        streams = EventStreams(pattern.parameters, topic, options=options, **settings)
+        self._add(
+            Route(
+                kind=RouteKind.HTTP,
+                hosts=self._hosts(http_host),
+                pattern=pattern,
+                target=prepare(streams),
+                methods=("GET",),
+                authenticate=check_authenticate(authenticate, f"the route {path!r}"),
+                authorize=check_authorize(authorize, f"the route {path!r}"),
+            )
+        )
+
     def mount(
         self,
         path: str,
@@ -292,6 +336,8 @@ class Router(MessageComponent):
             Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
         set_guard(request, self.authenticate)
+        if self.authorize is not None:
+            note_authorize(request, self.authorize)
         websocket: tuple[Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()
         for route, params, rest in self._matching(request):
@@ -300,6 +346,8 @@ class Router(MessageComponent):
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
                     set_guard(request, route.authenticate)
+                    if route.authorize is not None:
+                        note_authorize(request, route.authorize)
                     routed = _routed(request, route, params, rest)
                     answer = ask_handler(route.target, routed)
                     return then(answer, partial(as_response, route.target))

@@ -96,8 +96,11 @@ class HistoryRule:
     def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""
         try:
-            wrapped = self.wrap(Publication(name, str(position), content))
-            return PreparedMessage(wrapped) if isinstance(wrapped, _RAW) else prepared_object(wrapped)
+            publication = Publication(name, str(position), content)
+            wrapped = self.wrap(publication)
+            message = PreparedMessage(wrapped) if isinstance(wrapped, _RAW) else prepared_object(wrapped)
+            message.publication = publication
+            return message
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
             return None
