@@ -19,6 +19,7 @@ from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 from pywsapp.testing.client import TestClient
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.codecs import CODEC_CHECKS, check_codec
+from pywsapp.testing.event_stream import TestEvent, TestEventStream
 from pywsapp.testing.fake import FakeConnection
 from pywsapp.testing.faults import FaultyProxy
 from pywsapp.testing.idle import until_idle
@@ -43,6 +44,8 @@ __all__ = (
     "SyncTestClient",
     "SyncTestWebSocket",
     "TestClient",
+    "TestEvent",
+    "TestEventStream",
     "TestResponse",
     "TestWebSocket",
     "VirtualClock",
