@@ -310,15 +310,16 @@ class TestClient(HasAwaitables):
         seconds = self._timeout if timeout is None else timeout
         self._app_runs.connect(peer, address, user)
         stream = TestEventStream(self, path, peer, seconds)
-        if not await stream._wait_until(lambda: peer.status == 200 or peer.ended.is_set(), None):
-            peer.transport.abort()
-            raise self._failure(f"no response to GET {path} within {seconds:g} seconds")
-        if peer.status != 200:
-            response = self._read_response(bytes(peer.received), path)
-            error = self._take_error() if response.status == 500 else None
-            raise error or HandshakeError(f"{path} was refused with {response.status}: {response.text.strip()}", response.status)
-        self.cookies.read(peer.headers.getlist("set-cookie"), path)
         try:
+            if not await stream._wait_until(lambda: peer.status == 200 or peer.ended.is_set(), None):
+                raise self._failure(f"no response to GET {path} within {seconds:g} seconds")
+            if peer.status != 200:
+                response = self._read_response(bytes(peer.received), path)
+                error = self._take_error() if response.status == 500 else None
+                raise error or HandshakeError(
+                    f"{path} was refused with {response.status}: {response.text.strip()}", response.status
+                )
+            self.cookies.read(peer.headers.getlist("set-cookie"), path)
             yield stream
         except BaseException:
             peer.transport.abort()

@@ -43,6 +43,8 @@ class TestEvent(NamedTuple):
     event: str
     id: str
 
+    __test__ = False  # pytest collects classes with this beginning of a name
+
     def json(self) -> Any:
         """Return the value of data that is JSON.
 
