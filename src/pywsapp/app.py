@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 import anyio
 from anyio.abc import TaskStatus
+from typing_extensions import Unpack
 
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
@@ -38,9 +39,11 @@ from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.events import EventSettings
 from pywsapp.routing.guards import has_guards
 from pywsapp.routing.health import add_health_checks
-from pywsapp.routing.router import HttpHandler, Router
+from pywsapp.routing.responses import HttpHandler
+from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
 from pywsapp.stats import Stats
@@ -339,22 +342,7 @@ class App:
         self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
-    def events(
-        self,
-        path: str,
-        topic: str,
-        allowed_origins: Iterable[str] | None = None,
-        http_host: str | None = None,
-        *,
-        event: str | None = None,
-        history: str | int = "all",
-        keepalive: float = 15,
-        retry: float = 3,
-        options: Options | None = None,
-        authenticate: Authenticate | None = None,
-        sessions: Sessions = None,
-        authorize: Authorize | None = None,
-    ) -> None:
+    def events(self, path: str, topic: str, *, sessions: Sessions = None, **settings: Unpack[EventSettings]) -> None:
         """Stream a topic as server-sent events, for `EventSource` of browsers and other HTTP clients.
 
         A topic with a history has positions as the ids of its events, so a browser that connects again gets what it has
@@ -365,36 +353,22 @@ class App:
             path: a pattern, as for `route`.
             topic: the name of the topic, in which `{id}` stands for a parameter of the path, and `{user}` or
                 `{user.id}` for the user, as in `TopicRules`.
-            allowed_origins: the pages of other origins that may read the stream, as for `route`.
-            http_host: as for `route`.
-            event: the name of the events with text; by default pages get them by `onmessage`.
-            history: what a client without a position gets of the messages that the topic keeps: "all", "new" for none,
-                or the number of the last messages.
-            keepalive: seconds between two comments, which keep proxies from ending the connection.
-            retry: seconds after which a browser connects again; each time at random between half and 1.5 times as many.
-            options: limits for these connections, as for `route`.
-            authenticate: as for `route`.
             sessions: as for `route`.
-            authorize: decides whether a client may have the topic, as for `App`. If it is asked about a topic with a
-                value of the path in its name, it must return True.
+            settings: further arguments, all of them by name. `allowed_origins`, `http_host`, `options` and
+                `authenticate` are those of `route`.
+                `event`: the name of the events with text; without it a page gets them by `onmessage`.
+                `history`: what a client without a position gets of the messages that the topic keeps: "all", which is
+                the default, "new" for none, or the number of the last messages.
+                `keepalive`: seconds between two comments, which keep proxies from ending the connection; 15.
+                `retry`: seconds after which a browser connects again, each time at random between half and 1.5 times
+                as many; 3.
+                `authorize`: decides whether a client may have the topic, as for `App`. If a value of the path is in the
+                name of the topic, it must return True.
 
         Raises:
             ConfigurationError: an argument is not valid, or the route exists.
         """
-        self.router.events(
-            path,
-            topic,
-            http_host=http_host,
-            options=options,
-            authenticate=authenticate,
-            authorize=authorize,
-            prepare=functools.partial(self._sessions.around_handler, sessions=sessions),
-            event=event,
-            history=history,
-            keepalive=keepalive,
-            retry=retry,
-            allowed_origins=allowed_origins,
-        )
+        self.router.events(path, topic, lambda handler: self._sessions.around_handler(handler, sessions), **settings)
 
     def static(
         self, path: str, directory: str | Path, *, authenticate: Authenticate | None = None, **options: Any
@@ -413,12 +387,7 @@ class App:
         self.mount(path, StaticFolder(directory, **options), authenticate=authenticate)
 
     def health(
-        self,
-        path: str = "/health",
-        *,
-        broker: bool = False,
-        port: int | None = None,
-        address: str = "127.0.0.1",
+        self, path: str = "/health", *, broker: bool = False, port: int | None = None, address: str = "127.0.0.1"
     ) -> None:
         """Answer health checks on a path, for every Host, also while the App has too many connections.
 
@@ -600,7 +569,6 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
         check_no_function(pattern, '@app.on_broadcast("room:*")')
 
         def decorator(listener: ListenerT) -> ListenerT:
@@ -622,7 +590,6 @@ class App:
         Raises:
             ConfigurationError: the pattern is not valid, or the App runs already.
         """
-
         check_no_function(pattern, '@app.on_presence("room:*")')
 
         def decorator(watcher: WatcherT) -> WatcherT:

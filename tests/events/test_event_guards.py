@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from pywsapp import (
@@ -151,7 +152,7 @@ async def test_authorize_is_asked_about_the_history_too(answers_later: bool) -> 
         return None if conn.user == "none" else action == "subscribe" or conn.user == "ana"
 
     async def decide_later(conn: Connection, action: str, topic: str) -> bool | None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return decide(conn, action, topic)
 
     app = App(authenticate=by_header, max_connections_per_address=5)

@@ -275,5 +275,5 @@ def test_a_route_twice() -> None:
     app.events("/{id}", topic="a")
     with pytest.raises(ConfigurationError, match="route twice"):
         app.http("/{other}", lambda request: None)
-    with pytest.raises(ConfigurationError, match="path.user"):
+    with pytest.raises(ConfigurationError, match=r"\{path\.user\}"):
         app.events("/u/{user}", topic="a:{user}")

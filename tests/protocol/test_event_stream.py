@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[TestEvent]:
     """Return the events of a stream that arrives in pieces."""
     parser = EventParser()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    pieces = [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    pieces = [data[start:stop] for start, stop in pairwise(edges)]
     return [event for piece in pieces for event in parser.receive(piece)]
 
 

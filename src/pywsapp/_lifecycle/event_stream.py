@@ -9,9 +9,9 @@ Two things happen before the head of the response is sent, since a refusal is a 
 the limits of connections, and `authorize` is asked. So the connection exists before it is open, and `close` only marks
 it then. `EventStreamLifecycle.ask` asks, and the server opens the stream.
 
-A topic without a history is then subscribed at once. A topic with one is recovered from the position of the client, in a
-task that ends when the client has what it has missed. A client that gets nothing then gets the position that it has
-reached, so that it misses nothing either if it comes back before the first message.
+A topic without a history is then subscribed at once. A topic with one is recovered from the position of the client, in
+a task that ends when the client has what it has missed. A client that has missed nothing gets the position alone. So it
+misses nothing either if it comes back before the first message.
 
 `authorize` decides as follows. If the client has chosen a part of the topic's name, by the path, it must allow the
 topic, as for `Connection.may`. Otherwise the program has named the topic, so it must not refuse it. Without an
@@ -145,9 +145,7 @@ class EventStreamLifecycle(Lifecycle):
         settings = response.settings
         options = without_frames(settings.options or options)
         self._stream = EventStream(settings.wire_format, options, settings.retry)
-        super().__init__(
-            _COMPONENT, request, self._stream, transport, options, host, None, EventStreamConnection
-        )
+        super().__init__(_COMPONENT, request, self._stream, transport, options, host, None, EventStreamConnection)
         self.response = response
         self.is_refused = False
         self._has_begun = False

@@ -45,14 +45,14 @@ from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamRes
 from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.handshake import check_upgrade, is_upgrade
-from pywsapp._protocol.http import HeadBuffer, encode_response, parse_request
+from pywsapp._protocol.http import HeadBuffer, encode_response
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
-from pywsapp._server.proxies import address_of_peer, has_address
+from pywsapp._server.proxies import has_address
+from pywsapp._server.requests import has_ended_with, is_over_tls, remote_address, request_of
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
 from pywsapp._server.streams import ask_for_stream, open_stream
-from pywsapp._server.tls import note_certificate
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
@@ -89,7 +89,6 @@ class HttpConnection:
         "_discarded",
         "_has_ended",
         "_head_buffer",
-        "_stays_open",
         "_lost",
         "_peername",
         "_pending",
@@ -98,6 +97,7 @@ class HttpConnection:
         "_request",
         "_server",
         "_state",
+        "_stays_open",
         "_trailing",
         "_transport",
         "_writable",
@@ -179,7 +179,7 @@ class HttpConnection:
         return (
             not is_waiting
             and self._state in (HttpState.DECIDING, HttpState.STREAMING)
-            and not self._over_tls()  # the loops' TLS cannot close one direction only
+            and not is_over_tls(self._transport)  # the loops' TLS cannot close one direction only
             and not self._stays_open
         )
 
@@ -273,18 +273,7 @@ class HttpConnection:
     def _handle_request(self, head: bytes) -> None:
         server, pending = self._server, self._pending
         assert pending is not None
-        header = pending.header
-        request = parse_request(
-            head,
-            max_headers=server.options.max_headers,
-            scheme="https" if self._over_tls() or (header is not None and header.secure) else "http",
-            remote_address=self._remote_address(),
-        )
-        request.app = server.app
-        if server.proxies:
-            server.proxies.apply_forwarded(request, self._peername, header)
-        self._request = request
-        note_certificate(request, self._transport)
+        request = self._request = request_of(head, server, self._transport, self._peername, pending.header)
         self._stays_open = is_upgrade(request)
         if self._stays_open or not server.is_probe(request):
             if self._stays_open and server.admission is not None:
@@ -307,13 +296,6 @@ class HttpConnection:
         if self._state is not HttpState.DECIDING:
             self._enter(HttpState.DECIDING)
         self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Answer]", answer)))
-
-    def _over_tls(self) -> bool:
-        return self._transport.get_extra_info("ssl_object") is not None
-
-    def _remote_address(self) -> str:
-        header = self._pending.header if self._pending is not None else None
-        return (header is not None and header.address) or address_of_peer(self._peername)
 
     async def _decide(self, answer: Awaitable[Answer]) -> None:
         decided: Answer | None = None
@@ -363,15 +345,13 @@ class HttpConnection:
             self._open_stream(self._request, answer)
         elif isinstance(answer, Accept) and self._stays_open:
             self._accept(self._request, answer)
-            self._upgraded(self._request)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
     def _accept(self, request: Request, answer: Accept) -> None:
         lifecycle = upgrade(self, self._server, request, answer, self._transport)
-        self._resume_reading()  # first, since from here on the connection pauses as it needs
-        _pack_headers(request.headers)
+        self._begin_upgraded(request)
         lifecycle.open(bytes(self._trailing))
 
     def _open_stream(self, request: Request, stream: EventStreamLifecycle) -> None:
@@ -379,13 +359,13 @@ class HttpConnection:
             self._close()
             return
         open_stream(self, self._server, stream, self._transport)
-        self._resume_reading()
-        _pack_headers(request.headers)
+        self._begin_upgraded(request)
         stream.follow()
-        self._upgraded(request)
 
-    def _upgraded(self, request: Request) -> None:
+    def _begin_upgraded(self, request: Request) -> None:
         self._enter(HttpState.UPGRADED)
+        self._resume_reading()  # first, since from here on the connection pauses as it needs
+        _pack_headers(request.headers)
         self._server.counts.handshakes += 1
         self._server.connection_log.opened(request)
 
@@ -408,7 +388,9 @@ class HttpConnection:
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""
-        return (self._request.remote_address if self._request is not None else self._remote_address()) or "local"
+        if self._request is not None:
+            return self._request.remote_address or "local"
+        return remote_address(self._peername, None if self._pending is None else self._pending.header) or "local"
 
     def _respond(self, response: Response) -> None:
         request, body, size = self._request, response.body, response.content_length
@@ -467,7 +449,8 @@ class HttpConnection:
 
     def _finish(self) -> None:
         """Close after a response, but not before the rest of the request has come."""
-        if self._has_whole_request() or self._reading_paused or self._has_ended:
+        is_whole = not self._discarded and has_ended_with(self._request, len(self._trailing))
+        if is_whole or self._reading_paused or self._has_ended:
             self._close()
         else:
             self._enter(HttpState.LINGERING)
@@ -475,14 +458,6 @@ class HttpConnection:
             self._progress.restart()
             if not self._transport.get_write_buffer_size():
                 self._count_as_pending()
-
-    def _has_whole_request(self) -> bool:
-        """Return whether the request has arrived to its last byte, and nothing after it (RFC 9112, section 6.3)."""
-        if self._request is None or self._discarded:
-            return False
-        headers = self._request.headers
-        size = int(headers.get("content-length", "0"))  # the parser has checked it
-        return "transfer-encoding" not in headers and len(self._trailing) == size
 
     def _close(self) -> None:
         if self._state is not HttpState.CLOSING:

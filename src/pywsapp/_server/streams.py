@@ -53,9 +53,7 @@ def _allowed(server: Server, stream: EventStreamLifecycle, asked: None) -> Event
     return stream
 
 
-def open_stream(
-    connection: HttpConnection, server: Server, stream: EventStreamLifecycle, transport: Transport
-) -> None:
+def open_stream(connection: HttpConnection, server: Server, stream: EventStreamLifecycle, transport: Transport) -> None:
     """Write the head of the response, and pass the transport to the stream, which is still to be followed.
 
     The end of the connection is the end of the response, as for all responses of this server: nothing can follow a

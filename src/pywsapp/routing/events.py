@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
+from pywsapp._access import Authenticate
+from pywsapp._authorize import Authorize
 from pywsapp._lifecycle.event_stream import EventStreamResponse, Start, StreamSettings
 from pywsapp._protocol.event_stream import BINARY, LOST, EventFormat
 from pywsapp.brokers.base import Position
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse, TopicError
+from pywsapp.http import Request
 from pywsapp.middleware.origin import OriginCheck, parse_origin
+from pywsapp.options import Options, check_not_server_wide
 from pywsapp.topics.template import TopicTemplate
-
-if TYPE_CHECKING:
-    from pywsapp.http import Request
-    from pywsapp.options import Options
 
 #: What the last message of a client is called by the browser and by others.
 _LAST_EVENT_ID, _SINCE = "last-event-id", "since"
@@ -35,7 +35,22 @@ _UNKNOWN = str(Position("unknown", 1))
 _RESERVED = (LOST, BINARY, "open", "error")
 #: Caches store nothing, proxies do not compress (which would delay events), and nginx does not buffer.
 _HEADERS = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"))
+_KEEPALIVE, _RETRY = 15, 3  # seconds
 _MAX_SECONDS = 86400
+
+
+class EventSettings(TypedDict, total=False):
+    """The settings of a route of event streams; `App.events` says what they mean."""
+
+    allowed_origins: Iterable[str] | None
+    http_host: str | None
+    event: str | None
+    history: str | int
+    keepalive: float
+    retry: float
+    options: Options | None
+    authenticate: Authenticate | None
+    authorize: Authorize | None
 
 
 class EventStreams:
@@ -44,36 +59,30 @@ class EventStreams:
     Args:
         path_parameters: the names of the parameters of the path.
         topic: the topic, a `TopicTemplate`.
-        event: see `App.events`, as for the other arguments.
-        history: what a client without a position gets.
-        keepalive: seconds between two comments.
-        retry: seconds after which a client connects again, on average.
-        allowed_origins: the pages of other origins that may read the stream.
-        options: the limits; None for those of the server.
+        settings: the settings of the route.
+        server_options: the options of the server.
 
     Raises:
         ConfigurationError: an argument is not valid.
     """
 
     def __init__(
-        self,
-        path_parameters: Iterable[str],
-        topic: str,
-        *,
-        event: str | None = None,
-        history: str | int = "all",
-        keepalive: float = 15,
-        retry: float = 3,
-        allowed_origins: Iterable[str] | None = None,
-        options: Options | None = None,
+        self, path_parameters: Iterable[str], topic: str, settings: EventSettings, server_options: Options
     ) -> None:
+        unknown = set(settings) - set(EventSettings.__annotations__)
+        if unknown:
+            raise TypeError(f"a route of event streams has no argument {min(unknown)!r}")
         self._topic = TopicTemplate(topic, path_parameters)
-        self._origins = OriginCheck(MessageComponent(), allowed_origins)
-        _check_event(event)
-        _check_seconds("keepalive", keepalive)
-        _check_seconds("retry", retry)
+        self._origins = OriginCheck(MessageComponent(), settings.get("allowed_origins"))
+        options = settings.get("options")
+        if options is not None:
+            check_not_server_wide(options, server_options, "a route")
         self._settings = StreamSettings(
-            wire_format=EventFormat(event), last=_last(history), keepalive=keepalive, retry=retry, options=options
+            wire_format=EventFormat(_checked_event(settings.get("event"))),
+            last=_last(settings.get("history", "all")),
+            keepalive=_checked_seconds("keepalive", settings.get("keepalive", _KEEPALIVE)),
+            retry=_checked_seconds("retry", settings.get("retry", _RETRY)),
+            options=options,
         )
 
     def __call__(self, request: Request) -> EventStreamResponse:
@@ -122,19 +131,22 @@ def _position(request: Request) -> str | None:
         raise Refuse(400, body=str(exc)) from None
 
 
-def _check_event(event: Any) -> None:
+def _checked_event(event: Any) -> str | None:
     if event is None:
-        return
+        return None
     if not isinstance(event, str) or not event or not event.isprintable():
         raise ConfigurationError(f"event is the name of the events, such as 'token', not {event!r}")
     if event in _RESERVED:
         raise ConfigurationError(f"event cannot be {event!r}, because such events mean something else")
+    return event
 
 
-def _check_seconds(name: str, value: Any) -> None:
+def _checked_seconds(name: str, value: Any) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 < value <= _MAX_SECONDS or math.isnan(value):
         raise ConfigurationError(f"{name} must be a number of seconds greater than 0, at most a day, not {value!r}")
+    seconds: float = value
+    return seconds
 
 
 def _last(history: Any) -> int | None:

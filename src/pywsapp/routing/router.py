@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+
+from typing_extensions import Unpack
 
 from pywsapp._access import (
     Authenticate,
@@ -44,13 +45,11 @@ from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, Message
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options, check_not_server_wide
-from pywsapp.routing.events import EventStreams
+from pywsapp.routing.events import EventSettings, EventStreams
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
+from pywsapp.routing.responses import HttpHandler, as_response, with_slash
 from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
-
-#: A def or async def that takes a request and returns a Response, str, bytes, dict, list or None.
-HttpHandler = Callable[[Request], Any]
 
 _READING = ("GET", "HEAD")
 
@@ -203,42 +202,31 @@ class Router(MessageComponent):
         self,
         path: str,
         topic: str,
-        *,
-        http_host: str | None = None,
-        options: Options | None = None,
-        authenticate: Authenticate | None = None,
-        authorize: Authorize | None = None,
         prepare: Callable[[HttpHandler], HttpHandler] = lambda handler: handler,
-        **settings: Any,
+        **settings: Unpack[EventSettings],
     ) -> None:
-        """Route requests for an event stream to a topic; see `App.events`.
+        """Stream a topic as server-sent events; see `App.events`, also for the settings.
 
         Args:
             path: a `PathPattern`.
             topic: the name of the topic, with placeholders.
-            http_host: as in `route`.
-            options: as in `route`.
-            authenticate: as in `route`.
-            authorize: decides whether a client may have the topic, before that of the router.
-            prepare: returns the handler of the route for another one, with sessions for instance.
-            settings: `event`, `history`, `keepalive`, `retry` and `allowed_origins` of `App.events`.
+            prepare: puts something around the handler of the route, sessions for instance.
+            settings: the other settings.
 
         Raises:
             ConfigurationError: an argument is not valid, or another route has the same shape and method.
         """
-        if options is not None:
-            check_not_server_wide(options, self._server_options, "a route")
         pattern = PathPattern(path)
-        streams = EventStreams(pattern.parameters, topic, options=options, **settings)
+        streams = EventStreams(pattern.parameters, topic, settings, self._server_options)
         self._add(
             Route(
                 kind=RouteKind.HTTP,
-                hosts=self._hosts(http_host),
+                hosts=self._hosts(settings.get("http_host")),
                 pattern=pattern,
                 target=prepare(streams),
                 methods=("GET",),
-                authenticate=check_authenticate(authenticate, f"the route {path!r}"),
-                authorize=check_authorize(authorize, f"the route {path!r}"),
+                authenticate=check_authenticate(settings.get("authenticate"), f"the route {path!r}"),
+                authorize=check_authorize(settings.get("authorize"), f"the route {path!r}"),
             )
         )
 
@@ -335,9 +323,7 @@ class Router(MessageComponent):
         Raises:
             Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
-        set_guard(request, self.authenticate)
-        if self.authorize is not None:
-            note_authorize(request, self.authorize)
+        _note_rules(request, self)
         websocket: tuple[Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()
         for route, params, rest in self._matching(request):
@@ -345,9 +331,7 @@ class Router(MessageComponent):
                 websocket = websocket or (route, params, rest)
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
-                    set_guard(request, route.authenticate)
-                    if route.authorize is not None:
-                        note_authorize(request, route.authorize)
+                    _note_rules(request, route)
                     routed = _routed(request, route, params, rest)
                     answer = ask_handler(route.target, routed)
                     return then(answer, partial(as_response, route.target))
@@ -407,15 +391,11 @@ class Router(MessageComponent):
         self._routes.sort(key=Route.sort_key)
 
 
-def with_slash(request: Request) -> Response:
-    """Return a redirect to the same path with a slash at the end, so that relative links of the page work.
-
-    The Location is relative (RFC 9110, section 10.2.2): a mount can have cut the path, and a path that begins with two
-    slashes would name another host.
-    """
-    location = quote(request.path.rpartition("/")[2], safe="", errors="replace") + "/"
-    query = f"?{request.query_string}" if request.query_string else ""
-    return Response(status=308, headers={"Location": location + query, "Cache-Control": "no-cache"})
+def _note_rules(request: Request, owner: Router | Route) -> None:
+    """Note the guard and the `authorize` of a plain request, which can be one for an event stream."""
+    set_guard(request, owner.authenticate)
+    if owner.authorize is not None:
+        note_authorize(request, owner.authorize)
 
 
 def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
@@ -447,23 +427,6 @@ def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer
         require_subprotocol=accept.require_subprotocol or route.require_subprotocol,
         options=route.options if accept.options is None else accept.options,
     )
-
-
-def as_response(handler: HttpHandler, value: Any) -> Response:
-    """Return the Response for what a handler of plain HTTP returned.
-
-    Raises:
-        TypeError: the handler returned something else.
-    """
-    if isinstance(value, Response):
-        return value
-    if isinstance(value, (str, bytes)):
-        return Response(value)
-    if isinstance(value, (dict, list)):
-        return Response.json(value)
-    if value is None:
-        return Response(status=204)
-    raise TypeError(f"{label_of(handler)} must return a Response, str, bytes, dict, list or None, not {value!r}")
 
 
 def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:

@@ -26,6 +26,7 @@ from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.names import check_name
 from pywsapp.topics.placeholders import COLON, Placeholder, parse_placeholder
 
+
 class _Any:
     def matches(self, part: str, conn: Connection) -> bool:
         return True

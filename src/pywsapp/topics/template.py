@@ -1,8 +1,8 @@
 """The name of a topic that depends on a request: `stream:{id}`, `user:{user}:news`.
 
 A template has the placeholders of `TopicRules`, and the parameters of its path by their names: `{id}` stands for
-`{path.id}`. A value becomes text of one part of the name, as it is. A value with a colon, or with something else that is not allowed
-in names, makes no name.
+`{path.id}`. A value becomes text of one part of the name, as it is. A value with a colon, or with something else that
+is not allowed in names, makes no name.
 """
 
 from __future__ import annotations

@@ -252,9 +252,7 @@ class HistoryService:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read_missed(
-        self, name: str, since: Position | None, max_bytes: int, last: int | None = None
-    ) -> Kept:
+    async def read_missed(self, name: str, since: Position | None, max_bytes: int, last: int | None = None) -> Kept:
         """Return the first messages that a history keeps after a position, for None those that it keeps at all.
 
         If they are all of them, they reach up to what has been delivered in this process when this returns.

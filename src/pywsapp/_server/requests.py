@@ -1,0 +1,58 @@
+"""A request as it has arrived at the server: from its head, its transport, and what proxies say about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._protocol.http import parse_request
+from pywsapp._server.proxies import address_of_peer
+from pywsapp._server.tls import note_certificate
+
+if TYPE_CHECKING:
+    from pywsapp._protocol.proxy_protocol import ProxyHeader
+    from pywsapp._server.server import Server
+    from pywsapp._transports.base import Transport
+    from pywsapp.http import Request
+
+
+def request_of(head: bytes, server: Server, transport: Transport, peername: Any, header: ProxyHeader | None) -> Request:
+    """Return the request of a head.
+
+    Args:
+        head: the head.
+        server: the server.
+        transport: the transport that it came by.
+        peername: the address of the peer, as `socket.getpeername` returns it.
+        header: the PROXY header of the connection; None without one.
+
+    Raises:
+        Refuse: the request is malformed.
+    """
+    request = parse_request(
+        head,
+        max_headers=server.options.max_headers,
+        scheme="https" if is_over_tls(transport) or (header is not None and header.secure) else "http",
+        remote_address=remote_address(peername, header),
+    )
+    request.app = server.app
+    if server.proxies:
+        server.proxies.apply_forwarded(request, peername, header)
+    note_certificate(request, transport)
+    return request
+
+
+def is_over_tls(transport: Transport) -> bool:
+    """Return whether a transport encrypts."""
+    return transport.get_extra_info("ssl_object") is not None
+
+
+def remote_address(peername: Any, header: ProxyHeader | None) -> str:
+    """Return the address of the client, which a PROXY header can name."""
+    return (header is not None and header.address) or address_of_peer(peername)
+
+
+def has_ended_with(request: Request | None, size: int) -> bool:
+    """Return whether a request ends with so many bytes after its head (RFC 9112, section 6.3)."""
+    if request is None or "transfer-encoding" in request.headers:
+        return False
+    return size == int(request.headers.get("content-length", "0"))  # the parser has checked it
