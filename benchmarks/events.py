@@ -3,10 +3,10 @@
     python benchmarks/events.py                  500 subscribers, 64 bytes, uvloop
     python benchmarks/events.py --loop asyncio --subscribers 2000 --history
 
-A server has all its subscribers of one kind, WebSockets or event streams, and broadcasts in batches, each in one turn of
-the event loop: a batch begins when the sockets have taken the one before. Another process reads and drops what arrives. The kinds take turns, so what else
-the machine does meets both. A figure is the median of all turns: deliveries in a second, and microseconds of the server's
-processor for one delivery, writing to the sockets included.
+A server has all its subscribers of one kind, WebSockets or event streams. It broadcasts in batches, each in one turn of
+the event loop. A batch begins when the sockets have taken the one before. Another process reads and drops what arrives.
+The kinds take turns, so what else the machine does meets both. A figure is the median of all turns: deliveries in a
+second, and microseconds of the server's processor for one delivery, writing to the sockets included.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import base64
 import multiprocessing
-import os
 import selectors
 import socket
 import statistics
@@ -23,6 +22,7 @@ import time
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 from pywsapp import App, MessageComponent
 from pywsapp._compiled import describe
@@ -32,7 +32,7 @@ KINDS = {"websocket": "/ws", "events": "/events"}
 
 
 class Figures(NamedTuple):
-    """One turn of one kind."""
+    """One turn of one kind: deliveries in a second, and microseconds of the processor for each."""
 
     rate: float
     micros: float
@@ -74,7 +74,7 @@ async def measure(app: App, kind: str, arguments: argparse.Namespace) -> Figures
     )
     reader.start()
     topic = app.topic("news")
-    while not ready.is_set() or len(topic) < arguments.subscribers:
+    while not ready.is_set() or len(topic) < arguments.subscribers:  # noqa: ASYNC110 - of another process
         await anyio.sleep(0.01)
     connections = list(topic)
     message = "x" * arguments.size
@@ -83,11 +83,11 @@ async def measure(app: App, kind: str, arguments: argparse.Namespace) -> Figures
         for _ in range(BATCH):
             topic.broadcast(message)
         while any(conn.buffered for conn in connections):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
     took, used = time.perf_counter() - began, time.process_time() - used
     done.set()
     await anyio.to_thread.run_sync(reader.join)
-    while len(topic):
+    while len(topic):  # noqa: ASYNC110 - nothing tells it
         await anyio.sleep(0.01)
     deliveries = arguments.subscribers * arguments.messages
     return Figures(deliveries / took, used / deliveries * 1e6)
@@ -111,8 +111,10 @@ async def main(arguments: argparse.Namespace) -> None:
     medians = {kind: Figures(*map(statistics.median, zip(*figures, strict=True))) for kind, figures in turns.items()}
     for kind, (rate, micros) in medians.items():
         print(f"{kind:>10} {rate:12,.0f} deliveries/s {micros:8.3f} µs of the processor for each")
-    pairs = zip(turns["events"], turns["websocket"], strict=True)
-    print(f"events / websocket: {statistics.median(one.rate / other.rate for one, other in pairs):.2f}")
+    for name in Figures._fields:
+        pairs = zip(turns["events"], turns["websocket"], strict=True)
+        ratio = statistics.median(getattr(one, name) / getattr(other, name) for one, other in pairs)
+        print(f"{name} of events / websocket: {ratio:.2f}")
 
 
 if __name__ == "__main__":
@@ -124,7 +126,6 @@ if __name__ == "__main__":
     parser.add_argument("--loop", choices=("uvloop", "asyncio", "trio"), default="uvloop")
     parser.add_argument("--history", action="store_true", help="the topic keeps a history")
     given = parser.parse_args()
-    os.nice(0)
     backend = "trio" if given.loop == "trio" else "asyncio"
     options = {} if backend == "trio" else {"use_uvloop": given.loop == "uvloop"}
     sys.exit(anyio.run(main, given, backend=backend, backend_options=options))

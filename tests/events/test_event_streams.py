@@ -9,7 +9,7 @@ import pytest
 
 from pywsapp import App, HandshakeError, Options, SlowConsumer, TopicRules
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.testing import TestClient, TestEvent, TestEventStream, VirtualClock, until_idle
+from pywsapp.testing import StreamEvent, TestClient, TestEventStream, VirtualClock, until_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +45,10 @@ async def test_messages_of_a_plain_topic(app: App) -> None:
         topic.broadcast("")
         app.topic("plain:2").broadcast("other")
         assert [await stream.receive() for _ in range(4)] == [
-            TestEvent("one\ntwo\nthree\nfour", "token", ""),
-            TestEvent('{"key":"ä\\n"}', "token", ""),
-            TestEvent("AP8=", "binary", ""),
-            TestEvent("", "token", ""),
+            StreamEvent("one\ntwo\nthree\nfour", "token", ""),
+            StreamEvent('{"key":"ä\\n"}', "token", ""),
+            StreamEvent("AP8=", "binary", ""),
+            StreamEvent("", "token", ""),
         ]
         await stream.assert_silent()
         assert stream.headers["content-type"] == "text/event-stream"

@@ -15,17 +15,17 @@ from pywsapp._protocol.event_stream import KEEPALIVE, MAX_INPUT, EventFormat, Ev
 from pywsapp._protocol.events import Ended
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.options import Options
-from pywsapp.testing.event_stream import EventParser, TestEvent
+from pywsapp.testing.event_stream import EventParser, StreamEvent
 from pywsapp.topics import Publication
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",))) | st.text("\r\n :d\0\ufeff", max_size=20)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text("\r\n :d\0\ufeff", max_size=20)
 
 
 def stream(event: str | None = None) -> EventStream:
     return EventStream(EventFormat(event), Options(), 2)
 
 
-def in_pieces(data: bytes, cuts: list[int]) -> list[TestEvent]:
+def in_pieces(data: bytes, cuts: list[int]) -> list[StreamEvent]:
     """Return the events of a stream that arrives in pieces."""
     parser = EventParser()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
@@ -41,7 +41,7 @@ def as_browsers_have_it(text: str) -> str:
 def test_any_text_arrives(messages: list[str], event: str | None, cuts: list[int]) -> None:
     one = stream(event)
     data = one.retry_line() + b"".join(one.encode(message) + KEEPALIVE for message in messages)
-    expected = [TestEvent(as_browsers_have_it(message), event or "message", "") for message in messages]
+    expected = [StreamEvent(as_browsers_have_it(message), event or "message", "") for message in messages]
     assert in_pieces(data, cuts) == expected
 
 
@@ -66,7 +66,7 @@ def test_lost_messages() -> None:
     prepared = PreparedMessage("what wrap has made")
     prepared.publication = Publication('room:"1"', "17-5f3c", None)
     (event,) = EventParser().receive(stream("token").encode(prepared))
-    assert event == TestEvent(event.data, "lost", "17-5f3c")
+    assert event == StreamEvent(event.data, "lost", "17-5f3c")
     assert json.loads(event.data) == {"topic": 'room:"1"', "position": "17-5f3c"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +10,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from support.event_client import EventClient
-from support.serving import GUARD
 from support.services import find_program
+from support.serving import GUARD
 from support.transports import SERVER_TLS
 from support.waiting import until_blocked
 
@@ -44,15 +43,15 @@ def app() -> App:
 
 async def until_left(app: App, name: str) -> None:
     """Wait until a topic has no subscriber."""
-    while len(app.topic(name)):
-        await anyio.sleep(0.001)  # noqa: ASYNC110 - nothing tells it
+    while len(app.topic(name)):  # noqa: ASYNC110 - nothing tells it
+        await anyio.sleep(0.001)
 
 
 async def test_curl_is_a_client(app: App) -> None:
     command = [find_program("curl", "curl"), "-sSN", "-H", "Last-Event-ID: 1-x"]
     async with running(app) as port:
         app.topic("kept").broadcast("one\ntwo")
-        async with await anyio.open_process([*command, f"http://localhost:{port}/kept"], stderr=subprocess.STDOUT) as curl:
+        async with await anyio.open_process([*command, f"http://localhost:{port}/kept"]) as curl:
             assert curl.stdout is not None
             received = b""
             while b"data: two\n\n" not in received:

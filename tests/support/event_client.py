@@ -7,11 +7,11 @@ from collections import deque
 
 import anyio
 
-from pywsapp.testing.event_stream import EventParser, TestEvent
+from pywsapp.testing.event_stream import EventParser, StreamEvent
 from support.serving import GUARD
 from support.wire import Peer
 
-__all__ = ["EventClient", "TestEvent"]
+__all__ = ["EventClient", "StreamEvent"]
 
 
 class EventClient(Peer):
@@ -26,7 +26,7 @@ class EventClient(Peer):
     def __init__(self, port: int) -> None:
         super().__init__(socket.create_connection(("127.0.0.1", port)))
         self.parser = EventParser()
-        self._events: deque[TestEvent] = deque()
+        self._events: deque[StreamEvent] = deque()
 
     async def open(self, path: str = "/", trailing: bytes = b"", **fields: str) -> dict[str, str]:
         """Send the request, and return the header fields of the response; `last_event_id="3-a"` adds a field."""
@@ -38,7 +38,7 @@ class EventClient(Peer):
             self.status, self.fields = await self.head()
         return self.fields
 
-    async def event(self) -> TestEvent | None:
+    async def event(self) -> StreamEvent | None:
         """Return the next event; None at the end of the stream."""
         with anyio.fail_after(GUARD):
             while not self._events:

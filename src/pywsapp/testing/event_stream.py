@@ -30,7 +30,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 _SHOWN = 200
 
 
-class TestEvent(NamedTuple):
+class StreamEvent(NamedTuple):
     """An event that a client has received.
 
     Attributes:
@@ -42,8 +42,6 @@ class TestEvent(NamedTuple):
     data: str
     event: str
     id: str
-
-    __test__ = False  # pytest collects classes with this beginning of a name
 
     def json(self) -> Any:
         """Return the value of data that is JSON.
@@ -71,7 +69,7 @@ class EventParser:
         self._id = self._event = ""
         self._data: list[str] = []
 
-    def receive(self, data: bytes) -> Iterator[TestEvent]:
+    def receive(self, data: bytes) -> Iterator[StreamEvent]:
         """Yield the events that are complete."""
         *lines, self._buffer = _LINE_END.split(self._buffer + data)
         for line in lines:
@@ -81,7 +79,7 @@ class EventParser:
             self.last_id, event, content = self._id, self._event or "message", self._data
             self._event, self._data = "", []
             if content:
-                yield TestEvent("\n".join(content), event, self.last_id)
+                yield StreamEvent("\n".join(content), event, self.last_id)
 
     def _read_field(self, line: str) -> None:
         name, _, value = line.partition(":")
@@ -116,7 +114,7 @@ class EventPeer(HttpPeer):
         self.status: int | None = None
         self.headers = Headers()
         self.parser = EventParser()
-        self.inbox: deque[TestEvent] = deque()
+        self.inbox: deque[StreamEvent] = deque()
         self._head = HeadBuffer(_MAX_HEAD)
         self._changed = anyio.Event()
 
@@ -191,7 +189,7 @@ class TestEventStream(HasAwaitables):
         return self._peer.parser.comments
 
     @awaited
-    async def receive(self, *, timeout: float | None = None) -> TestEvent:
+    async def receive(self, *, timeout: float | None = None) -> StreamEvent:
         """Wait for the next event.
 
         Args:
@@ -203,7 +201,7 @@ class TestEventStream(HasAwaitables):
         """
         return await self._receive(timeout)
 
-    async def _receive(self, timeout: float | None = None) -> TestEvent:
+    async def _receive(self, timeout: float | None = None) -> StreamEvent:
         inbox = self._peer.inbox
         if not await self._wait_until(lambda: bool(inbox) or not self.is_open, timeout):
             raise self._failure("no event came in time")
@@ -211,7 +209,7 @@ class TestEventStream(HasAwaitables):
             return inbox.popleft()
         raise ConnectionClosed(failure_text(f"{self.path} has ended", "", self._client.errors))
 
-    async def __aiter__(self) -> AsyncIterator[TestEvent]:
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
         """Iterate over the events until the App ends the stream."""
         while True:
             try:
