@@ -136,12 +136,14 @@ async def test_positions_of_a_history(log: pytest.LogCaptureFixture) -> None:
 
 #: Texts that are written as they are, and where they come from.
 TRUSTED = {
+    "_lifecycle/event_stream.py exc": "BrokerUnavailable, which shows what others say by repr",
     "_lifecycle/state_machine.py event.reason": "constants of the protocol",
     "_limits/shared_budget.py reason": "one_line, above",
     "_process/connection_counts.py exc": "the operating system",
     "_process/worker_process.py exc": "the operating system",
     "_server/accept.py exc": "by repr",
     "_server/server.py exc": "the operating system",
+    "_server/streams.py exc": "the operating system",
     "_server/tls_reload.py reason": "the operating system and OpenSSL, about files of the program",
     "auth/expiry.py reason": "constants",
     "brokers/local/router.py exc": "BusError, which shows content by repr",

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from pywsapp.exceptions import ConfigurationError
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 def check_takes(function: object, arguments: Sequence[str], label: str, shown: Sequence[str] | None = None) -> None:
@@ -56,23 +53,3 @@ def check_no_function(value: object, example: str) -> None:
     """
     if callable(value):
         raise ConfigurationError(f"write {example} above {name_of(value)}: the decorator needs an argument")
-
-
-def registering(register: Callable[[str, Any], object], pattern: str, example: str) -> Callable[[FunctionT], FunctionT]:
-    """Return a decorator that registers a function for a pattern, and returns the function.
-
-    Args:
-        register: takes the pattern and the function.
-        pattern: the pattern.
-        example: as for `check_no_function`.
-
-    Raises:
-        ConfigurationError: the pattern is a function or class.
-    """
-    check_no_function(pattern, example)
-
-    def decorator(function: FunctionT) -> FunctionT:
-        register(pattern, function)
-        return function
-
-    return decorator

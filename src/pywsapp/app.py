@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 import anyio
 from anyio.abc import TaskStatus
+from typing_extensions import Unpack
 
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
@@ -25,7 +26,7 @@ from pywsapp._process.mounting import Mounting
 from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
-from pywsapp._signatures import check_no_function, registering
+from pywsapp._signatures import check_no_function
 from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
@@ -39,9 +40,11 @@ from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options, TooMany
 from pywsapp.routing.endpoints import PublishEndpoint
+from pywsapp.routing.events import EventSettings
 from pywsapp.routing.guards import has_guards
 from pywsapp.routing.health import add_health_checks
-from pywsapp.routing.router import HttpHandler, Router
+from pywsapp.routing.responses import HttpHandler
+from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
 from pywsapp.stats import Stats
@@ -343,6 +346,34 @@ class App:
         self.router.http(path, answering, methods=methods, http_host=http_host, authenticate=authenticate)
         return handler
 
+    def events(self, path: str, topic: str, *, sessions: Sessions = None, **settings: Unpack[EventSettings]) -> None:
+        """Stream a topic as server-sent events, for `EventSource` of browsers and other HTTP clients.
+
+        A topic with a history has positions as the ids of its events, so a browser that connects again gets what it has
+        missed. If some of that is not kept any more, it gets an event `lost` first. See
+        docs/howto/stream-with-server-sent-events.md.
+
+        Args:
+            path: a pattern, as for `route`.
+            topic: the name of the topic, in which `{id}` stands for a parameter of the path, and `{user}` or
+                `{user.id}` for the user, as in `TopicRules`.
+            sessions: as for `route`.
+            settings: further arguments, all of them by name. `allowed_origins`, `http_host`, `options` and
+                `authenticate` are those of `route`.
+                `event`: the name of the events with text; without it a page gets them by `onmessage`.
+                `history`: what a client without a position gets of the messages that the topic keeps: "all", which is
+                the default, "new" for none, or the number of the last messages.
+                `keepalive`: seconds between two comments, which keep proxies from ending the connection; 15.
+                `retry`: seconds after which a browser connects again, each time at random between half and 1.5 times
+                as many; 3.
+                `authorize`: decides whether a client may have the topic, as for `App`. If a value of the path is in the
+                name of the topic, it must return True.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or the route exists.
+        """
+        self.router.events(path, topic, lambda handler: self._sessions.around_handler(handler, sessions), **settings)
+
     def static(
         self, path: str, directory: str | Path, *, authenticate: Authenticate | None = None, **options: Any
     ) -> None:
@@ -360,12 +391,7 @@ class App:
         self.mount(path, StaticFolder(directory, **options), authenticate=authenticate)
 
     def health(
-        self,
-        path: str = "/health",
-        *,
-        broker: bool = False,
-        port: int | None = None,
-        address: str = "127.0.0.1",
+        self, path: str = "/health", *, broker: bool = False, port: int | None = None, address: str = "127.0.0.1"
     ) -> None:
         """Answer health checks on a path, for every Host, also while the App has too many connections.
 

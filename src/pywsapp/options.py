@@ -6,8 +6,9 @@ its connections, and a route takes `Options` for its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from operator import attrgetter
 from typing import Protocol
@@ -238,6 +239,12 @@ def _check_number(name: str, value: object, *, whole: bool, zero: bool) -> None:
     if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
         least = "from 0 on" if zero else "greater than 0"
         raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number {least}, not {value!r}")
+
+
+@functools.lru_cache(100)
+def without_frames(options: Options) -> Options:
+    """Return options for a connection without pings and compression, which are frames and their form."""
+    return replace(options, ping_interval=None, deflate=None)
 
 
 _server_wide = attrgetter(*SERVER_WIDE)

@@ -23,7 +23,7 @@ class Stats:
         pending_connections: accepted connections without an admitted request, now.
         accepted_connections: sockets that were accepted.
         evicted_connections: pending connections that made place for others; see `App(max_pending=...)`.
-        handshakes: handshakes that were accepted.
+        handshakes: handshakes and event streams that were accepted.
         refused: handshakes and requests that were refused, by the HTTP status of the answer.
         limits: how often each limit of connections was exceeded, by the name of the option: the limits of `App`,
             "max_connection_age", "idle_timeout", "max_topics", "control_frames_per_second", "max_message_size",

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
-from support.balancers import CLIENT, BalancedServers, balanced
+from support.balancers import CLIENT, HOST, BalancedServers, balanced
 from support.serving import GUARD
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +58,33 @@ async def test_servers_share_the_clients_and_see_their_addresses(setup: Balanced
         assert [await other.message() for other in clients] == ["to all: hello"] * 4
     async with setup.client(Origin="https://evil.example", expected=403):
         pass
+
+
+async def receive_events(setup: BalancedServers, until: str, last_event_id: str = "") -> str:
+    """Return what an event stream sends up to a text."""
+    fields = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
+    received = ""
+    with anyio.fail_after(GUARD):
+        async with setup.connected() as stream:
+            await stream.send(f"GET /events HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n".encode())
+            while until not in received:
+                received += (await stream.receive()).decode()
+    return received
+
+
+@behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream")
+async def test_event_streams_are_not_buffered_and_resume_on_any_server(setup: BalancedServers) -> None:
+    async with setup.client() as client:
+        assert await client.echo("news: one") == 0
+        first = await receive_events(setup, "data: news: one\n\n")
+        assert "text/event-stream" in first
+        last = first.rpartition("id: ")[2].partition("\n")[0].strip()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):  # the balancer sends them to both servers
+                tasks.start_soon(receive_events, setup, "data: news: two\n\n", last)
+            assert await client.echo("news: two") == 0
+        again = await receive_events(setup, "data: news: two\n\n", last)
+        assert "news: one" not in again
 
 
 @behind("haproxy", "haproxy-tcp", "nginx")

@@ -16,8 +16,9 @@ from pywsapp.http import Request, Response
 from pywsapp.middleware.ip_filter import IpBlackList
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.options import Options
+from pywsapp.routing.responses import HttpHandler
 from pywsapp.routing.route import RouteInfo
-from pywsapp.routing.router import HttpHandler, Router
+from pywsapp.routing.router import Router
 
 
 class Chat(MessageComponent):

@@ -35,7 +35,8 @@ CLIENT = "127.0.0.5"
 #: Seconds for which a server that shuts down still accepts clients: three times what HAProxy needs to notice it.
 DRAIN_DELAY = 3
 
-# Messages that begin with "to all: " go through the Redis that both servers share; all messages are echoed.
+# Messages that begin with "to all: " go through the Redis that both servers share, and so do those that begin with
+# "news: ", for event streams; all messages are echoed.
 SOURCE = """
 import json
 
@@ -51,6 +52,8 @@ class Chat(MessageComponent):
     async def on_message(self, conn, message):
         if message.startswith("to all: "):
             await app.topic("all").broadcast(message, exclude=conn)
+        elif message.startswith("news: "):
+            await app.topic("news").broadcast(message)
         conn.send(message)
 
 
@@ -63,6 +66,8 @@ app = App(
     broker="{broker}",
 )
 app.route("/chat", Chat())
+app.history("news")
+app.events("/events", topic="news")
 app.health("/health")
 app.run({run})
 """
@@ -189,10 +194,15 @@ class BalancedServers:
         return text
 
     @asynccontextmanager
+    async def connected(self) -> AsyncIterator[TLSStream]:
+        """Connect over TLS."""
+        async with await anyio.connect_tcp("127.0.0.1", self.port, local_host=CLIENT) as stream:
+            yield await TLSStream.wrap(stream, hostname=HOST, ssl_context=self.tls, standard_compatible=False)
+
+    @asynccontextmanager
     async def client(self, *, expected: int = 101, **headers: str) -> AsyncIterator[ChatClient]:
         """Connect a client with wss, do its handshake and, after a 101, receive the server's first message."""
-        async with await anyio.connect_tcp("127.0.0.1", self.port, local_host=CLIENT) as stream:
-            tls = await TLSStream.wrap(stream, hostname=HOST, ssl_context=self.tls, standard_compatible=False)
+        async with self.connected() as tls:
             client = ChatClient(tls)
             fields = {"Origin": f"https://{HOST}", **headers}
             lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())

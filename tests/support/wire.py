@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.lowlevel
 from anyio.streams.tls import TLSStream
+from typing_extensions import Self
 
 from pywsapp import App, MessageComponent, Options, Response
 from pywsapp._limits.connection_limits import ConnectionLimits
@@ -47,7 +48,7 @@ class Peer:
         self.sock = sock
         self._buffer = bytearray()
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -16,6 +16,7 @@ from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.events import Ended
+from pywsapp._protocol.events import State as ProtocolState
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp._transports.large_write import writes_after_end
 from pywsapp.close_codes import CloseCode
@@ -123,6 +124,8 @@ class StateMachine:
             if frame:  # else the peer has closed, and its close frame is among the events being handled
                 self._note(int(code), reason)
                 self._queue_last(frame)
+                if self._ws.state is ProtocolState.CLOSED:  # an event stream, whose peer has no close frame
+                    self._finish(Ended(int(code), reason, by_peer=True, reply=b""), Event.PEER_CLOSES)
         return LazyAwaitable(self._wait_lost)
 
     def abort(self) -> None:

@@ -7,6 +7,8 @@ cdef class PreparedMessage:
     cdef public object compress
     cdef public int opcode
     cdef public bytes payload
+    cdef public object publication
 
     cpdef bytes plain_frame(self)
     cpdef bytes deflated_frame(self, int bits, config)
+    cpdef bytes frame_in(self, wire_format)

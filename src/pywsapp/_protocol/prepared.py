@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pywsapp._protocol.deflate import compress_shared, is_worth_compressing
 from pywsapp._protocol.frames import encode_frame
@@ -40,6 +40,13 @@ def not_utf8(exc: UnicodeEncodeError) -> ConfigurationError:
     return ConfigurationError(f"a text message must be encodable as UTF-8: {exc}")
 
 
+class WireFormat(Protocol):
+    """A form of messages other than WebSocket frames."""
+
+    def encode(self, message: PreparedMessage) -> bytes:
+        """Return the bytes of a message."""
+
+
 class PreparedMessage:
     """A message for many connections, encoded once for each wire format among them.
 
@@ -51,15 +58,19 @@ class PreparedMessage:
         message: text or bytes.
         compress: False never compresses the message, True always does, and None decides as `Deflate`
             says; only where permessage-deflate was negotiated.
+
+    Attributes:
+        publication: the `Publication` that the message was made from; None if its topic keeps no history.
     """
 
-    __slots__ = ("_frames", "_plain", "compress", "opcode", "payload")
+    __slots__ = ("_frames", "_plain", "compress", "opcode", "payload", "publication")
 
     def __init__(self, message: Sendable, *, compress: bool | None = None) -> None:
         self.opcode, self.payload = payload_of(message)
         self.compress = False if compress is None and not is_worth_compressing(self.payload) else compress
         self._plain: bytes | None = None
-        self._frames: dict[tuple[int, int, int], bytes] | None = None
+        self._frames: dict[tuple[int, int, int] | WireFormat, bytes] | None = None
+        self.publication: Any = None
 
     def plain_frame(self) -> bytes:
         """Return the uncompressed, unmasked frame."""
@@ -77,4 +88,13 @@ class PreparedMessage:
         if frame is None:
             payload = compress_shared(self.payload, bits, config)
             frame = self._frames[key] = encode_frame(FIN | RSV1 | self.opcode, payload)
+        return frame
+
+    def frame_in(self, wire_format: WireFormat) -> bytes:
+        """Return the message in another wire format."""
+        if self._frames is None:
+            self._frames = {}
+        frame = self._frames.get(wire_format)
+        if frame is None:
+            frame = self._frames[wire_format] = wire_format.encode(self)
         return frame

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pywsapp._http_text import one_line
+from pywsapp._lifecycle.event_stream import EventStreamConnection
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection
@@ -19,11 +20,12 @@ access_logger = logging.getLogger("pywsapp.access")
 class ConnectionLog:
     """Log the connections and requests of a server.
 
-    The access log has one INFO line for each finished request and each closed WebSocket, on the logger
+    The access log has one INFO line for each finished request, WebSocket and event stream, on the logger
     `pywsapp.access`. The path is logged without its query string, because query strings can hold secrets.
 
         192.0.2.1 GET /page 200
         192.0.2.1 GET /chat 101 closed with 1000 after 12.345 s
+        192.0.2.1 GET /stream 200 closed with 1006 after 12.345 s
 
     Args:
         access_log: whether to write the access log. The debug lines depend on the level of the logger `pywsapp`.
@@ -52,7 +54,8 @@ class ConnectionLog:
         )
         if self.has_access_log:
             peer, line = conn.remote_address or "local", request_line(conn.request)
-            access_logger.info("%s %s 101 closed with %s after %.3f s", peer, line, code, seconds)
+            status = 200 if isinstance(conn, EventStreamConnection) else 101
+            access_logger.info("%s %s %d closed with %s after %.3f s", peer, line, status, code, seconds)
 
     def responded(self, peer: str, line: str, status: int, *, complete: bool) -> None:
         """Log a response to the access log.

@@ -20,6 +20,8 @@ States
     UPGRADED   the lifecycle's            nothing                          none
     TAKEN      the other protocol's       nothing                          none
 
+An event stream is UPGRADED too: its `Lifecycle` has the transport from the head of the response on.
+
 `connection_lost` and `abort` can come in every state and end the connection.
 
 A connection is pending (`_server.pending`) while it is READING, while a component waits for the rest of the body, after
@@ -40,6 +42,7 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
+from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
 from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.handshake import check_upgrade, is_upgrade
@@ -49,8 +52,9 @@ from pywsapp._server.handover import HandedOver, Handover
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import has_address
-from pywsapp._server.request_head import is_over_tls, read_request, remote_address
+from pywsapp._server.request_head import has_ended_with, is_over_tls, read_request, remote_address
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.streams import ask_for_stream, open_stream
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
@@ -62,6 +66,8 @@ if TYPE_CHECKING:
     from pywsapp._transports.base import Transport
     from pywsapp.http import Request
 
+#: An accepted handshake, a response, or an event stream that may be opened.
+Answer = Accept | Response | EventStreamLifecycle
 logger = logging.getLogger("pywsapp")
 
 _LINGER_SECONDS = 2.0
@@ -85,7 +91,6 @@ class HttpConnection:
         "_discarded",
         "_has_ended",
         "_head_buffer",
-        "_is_handshake",
         "_lost",
         "_peername",
         "_pending",
@@ -94,6 +99,7 @@ class HttpConnection:
         "_request",
         "_server",
         "_state",
+        "_stays_open",
         "_trailing",
         "_transport",
         "_writable",
@@ -107,7 +113,7 @@ class HttpConnection:
         self._transport: Transport
         self._peername: Any = None  # as `socket.getpeername` returns it; asking the transport is a system call
         self._request: Request | None = None
-        self._is_handshake = False
+        self._stays_open = False  # whether it asks for a WebSocket or an event stream, which counts for its address
         self._has_ended = False  # the peer's stream
         self._trailing: bytes | bytearray = b""
         self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
@@ -167,7 +173,8 @@ class HttpConnection:
     def eof_received(self) -> bool:
         """Return whether the connection stays open after the peer's end of stream.
 
-        A plain request that is complete still gets its response. A WebSocket needs both directions.
+        A plain request that is complete still gets its response. A WebSocket needs both directions, and nothing else
+        than the end of this one tells that the client of an event stream has gone.
         """
         self._has_ended = True
         is_waiting = self._body_complete is not None and not self._body_complete.is_set()
@@ -175,7 +182,7 @@ class HttpConnection:
             not is_waiting
             and self._state in (HttpState.DECIDING, HttpState.STREAMING)
             and not is_over_tls(self._transport)  # the loops' TLS cannot close one direction only
-            and not self._is_handshake
+            and not self._stays_open
         )
 
     def pause_writing(self) -> None:
@@ -253,8 +260,8 @@ class HttpConnection:
         self._server.runtime.discard(self)  # now, because it must not count until its transport is lost
 
     def _count_no_longer(self) -> None:
-        """Stop to count against `max_connections_per_address`: the handshake is not accepted."""
-        if self._is_handshake and self._server.admission is not None and self._request is not None:
+        """Stop to count against `max_connections_per_address`: the handshake or the stream is not accepted."""
+        if self._stays_open and self._server.admission is not None and self._request is not None:
             self._server.admission.release(self._request)
 
     def _count_as_pending(self) -> None:
@@ -268,27 +275,32 @@ class HttpConnection:
     def _handle_request(self, head: bytes) -> None:
         server, pending = self._server, self._pending
         assert pending is not None
-        self._request = request = read_request(head, server, self._transport, self._peername, pending.header)
-        self._is_handshake = is_upgrade(request)
-        if self._is_handshake or not server.is_probe(request):
-            if self._is_handshake and server.admission is not None:
+        request = self._request = read_request(head, server, self._transport, self._peername, pending.header)
+        self._stays_open = is_upgrade(request)
+        if self._stays_open or not server.is_probe(request):
+            if self._stays_open and server.admission is not None:
                 server.admission.check(request)
             server.check_capacity()
             server.pending.remove(pending)
-        answer: Accept | Response | Awaitable[Accept | Response]
-        if self._is_handshake:
+        answer: Answer | Awaitable[Answer]
+        if self._stays_open:
             check_upgrade(request)
             answer = decide_handshake(server.component, request)
         else:
             _set_body(request, self._read_body)
             answer = decide_request(server.component, request)
-        if must_await(answer):
-            self._enter(HttpState.DECIDING)
-            server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Any]", answer)))
-        elif isinstance(answer, Handover):
+        if isinstance(answer, Handover):
             self._hand_over(answer, head)
         else:
-            self._answer(cast("Accept | Response", answer))
+            self._answer_or_wait(answer)
+
+    def _answer_or_wait(self, answer: Answer | Awaitable[Answer]) -> None:
+        if not must_await(answer):
+            self._answer(cast("Answer", answer))
+            return
+        if self._state is not HttpState.DECIDING:
+            self._enter(HttpState.DECIDING)
+        self._server.runtime.start_soon(functools.partial(self._decide, cast("Awaitable[Answer]", answer)))
 
     def _hand_over(self, handover: Handover, head: bytes) -> None:
         assert self._request is not None
@@ -298,8 +310,8 @@ class HttpConnection:
         self._enter(HttpState.TAKEN)
         self._server.runtime.discard(self)
 
-    async def _decide(self, answer: Awaitable[Accept | Response]) -> None:
-        decided: Accept | Response | None = None
+    async def _decide(self, answer: Awaitable[Answer]) -> None:
+        decided: Answer | None = None
         try:
             with anyio.move_on_after(self._server.options.handshake_timeout) as self._cancel_scope:
                 if self._lost:
@@ -310,7 +322,7 @@ class HttpConnection:
             if not self._lost and self._state is HttpState.DECIDING:
                 if isinstance(decided, Accept):
                     self._server.check_not_draining()
-                self._answer(cast("Accept | Response", decided))
+                self._answer(cast("Answer", decided))
         except Exception as exc:
             self._refuse(exc)
 
@@ -335,24 +347,40 @@ class HttpConnection:
             self._server.pending.remove(self._pending)
         return bytes(memoryview(self._trailing)[:size])
 
-    def _answer(self, answer: Accept | Response) -> None:
+    def _answer(self, answer: Answer) -> None:
         assert self._request is not None
-        if isinstance(answer, Response):
+        if isinstance(answer, EventStreamResponse):
+            self._stays_open = True
+            self._answer_or_wait(ask_for_stream(self._server, self._request, answer, self._transport))
+        elif isinstance(answer, Response):
             self._respond(answer)
-        elif isinstance(answer, Accept) and self._is_handshake:
+        elif isinstance(answer, EventStreamLifecycle):
+            self._open_stream(self._request, answer)
+        elif isinstance(answer, Accept) and self._stays_open:
             self._accept(self._request, answer)
-            self._enter(HttpState.UPGRADED)
-            self._server.counts.handshakes += 1
-            self._server.connection_log.opened(self._request)
         else:
             name = type(self._server.component).__name__
             raise TypeError(f"{name}.on_request must return a Response, not {answer!r}")
 
     def _accept(self, request: Request, answer: Accept) -> None:
         lifecycle = upgrade(self, self._server, request, answer, self._transport)
+        self._begin_upgraded(request)
+        lifecycle.open(bytes(self._trailing))
+
+    def _open_stream(self, request: Request, stream: EventStreamLifecycle) -> None:
+        if self._has_ended:
+            self._close()
+            return
+        open_stream(self, self._server, stream, self._transport)
+        self._begin_upgraded(request)
+        stream.follow()
+
+    def _begin_upgraded(self, request: Request) -> None:
+        self._enter(HttpState.UPGRADED)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        lifecycle.open(bytes(self._trailing))
+        self._server.counts.handshakes += 1
+        self._server.connection_log.opened(request)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------
 
@@ -434,7 +462,8 @@ class HttpConnection:
 
     def _finish(self) -> None:
         """Close after a response, but not before the rest of the request has come."""
-        if self._has_whole_request() or self._reading_paused or self._has_ended:
+        is_whole = not self._discarded and has_ended_with(self._request, len(self._trailing))
+        if is_whole or self._reading_paused or self._has_ended:
             self._close()
         else:
             self._enter(HttpState.LINGERING)
@@ -442,14 +471,6 @@ class HttpConnection:
             self._progress.restart()
             if not self._transport.get_write_buffer_size():
                 self._count_as_pending()
-
-    def _has_whole_request(self) -> bool:
-        """Return whether the request has arrived to its last byte, and nothing after it (RFC 9112, section 6.3)."""
-        if self._request is None or self._discarded:
-            return False
-        headers = self._request.headers
-        size = int(headers.get("content-length", "0"))  # the parser has checked it
-        return "transfer-encoding" not in headers and len(self._trailing) == size
 
     def _close(self) -> None:
         if self._state is not HttpState.CLOSING:

@@ -51,3 +51,10 @@ def is_over_tls(transport: Transport) -> bool:
 def remote_address(peername: Any, header: ProxyHeader | None) -> str:
     """Return the address of the client of a connection, as its PROXY header or its socket states it."""
     return (header is not None and header.address) or address_of_peer(peername)
+
+
+def has_ended_with(request: Request | None, size: int) -> bool:
+    """Return whether a request ends with so many bytes after its head (RFC 9112, section 6.3)."""
+    if request is None or "transfer-encoding" in request.headers:
+        return False
+    return size == int(request.headers.get("content-length", "0"))  # the parser has checked it

@@ -99,7 +99,7 @@ class Server:
         handshake_grace: seconds that a drain waits for the handshakes of accepted connections. They are not refused
             while another process already accepts on the same sockets.
         app: becomes `Request.app`; the server does not use it.
-        access_log: whether to write one INFO line for each finished request and each closed WebSocket to the logger
+        access_log: whether to write one INFO line for each finished request, WebSocket and event stream to the logger
             `pywsapp.access`.
         is_probe: returns whether a plain request is answered although the server has too many connections or drains.
         has_watchdog: whether a thread reports handlers that block the event loop.

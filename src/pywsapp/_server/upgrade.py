@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._messages.choosing import connection_maker, offered_subprotocols
@@ -12,6 +12,8 @@ from pywsapp._protocol.websocket import WebSocket
 from pywsapp.options import check_not_server_wide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pywsapp._lifecycle.host import Host
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp._server.http_connection import HttpConnection
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pywsapp.http import Request
     from pywsapp.options import Options
 
+LifecycleT = TypeVar("LifecycleT", bound=Lifecycle)
 logger = logging.getLogger("pywsapp")
 
 
@@ -44,8 +47,16 @@ def upgrade(
     subprotocol = agreed_subprotocol(request, answer)
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
     lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options)
-    runtime = server.runtime
     transport.write(response)
+    take_place(connection, server, lifecycle, transport, options)
+    return lifecycle
+
+
+def take_place(
+    connection: HttpConnection, server: Server, lifecycle: Lifecycle, transport: Transport, options: Options
+) -> None:
+    """Have a lifecycle take the place of an HTTP connection in the runtime and at the transport."""
+    runtime = server.runtime
     if options.high_water != server.options.high_water:
         transport.set_write_buffer_limits(high=options.high_water)
     transport.set_protocol(lifecycle)
@@ -53,7 +64,6 @@ def upgrade(
     runtime.connections.discard(connection)
     runtime.opened(lifecycle.conn)
     logger.debug("%r opened", lifecycle.conn)
-    return lifecycle
 
 
 def agreed_options(server: Server, answer: Accept) -> Options:
@@ -106,17 +116,31 @@ def make_lifecycle(
     Raises:
         Refuse: a limit of connections is reached.
     """
-    assert answer.component is not None
+    component = answer.component
+    assert component is not None
+    ws = WebSocket(client=False, options=options, deflate=deflate)
+
+    def make() -> Lifecycle:
+        make_connection = connection_maker(component, request, subprotocol, options)
+        return Lifecycle(
+            component, request, ws, transport, options, host or server.runtime, subprotocol, make_connection
+        )
+
+    return admitted(server, request, make)
+
+
+def admitted(server: Server, request: Request, make: Callable[[], LifecycleT]) -> LifecycleT:
+    """Return the lifecycle that a function makes; it counts as a connection from now on.
+
+    Raises:
+        Refuse: a limit of connections is reached.
+    """
     runtime, admission = server.runtime, server.admission
     if runtime.users is not None:
         runtime.users.check(request)
-    ws = WebSocket(client=False, options=options, deflate=deflate)
     place = None if admission is None else admission.admit(request)
     try:
-        make_connection = connection_maker(answer.component, request, subprotocol, options)
-        lifecycle = Lifecycle(
-            answer.component, request, ws, transport, options, host or runtime, subprotocol, make_connection
-        )
+        lifecycle = make()
     except BaseException:  # an attribute of the component raises
         if admission is not None:
             admission.release(request)

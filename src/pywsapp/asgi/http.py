@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._lifecycle.event_stream import EventStreamResponse
 from pywsapp._lifecycle.requests import decide_request
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.connection_log import request_line
 from pywsapp._server.response_progress import close_body
+from pywsapp.asgi.event_stream import HostedStream, ask_for_hosted_stream
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.scope import Scope
 from pywsapp.asgi.transport import Send
@@ -28,13 +30,21 @@ async def serve_request(server: Server, scope: Scope, receive: Receive, send: Se
     """Answer a plain request."""
     exchange = Exchange(server, scope)
     with exchange:
+        stream: HostedStream | None = None
         try:
             response = await _respond(exchange, server, receive)
             fields = _checked(response)
+            if isinstance(response, EventStreamResponse):
+                stream = await ask_for_hosted_stream(exchange, response, send)
         except Exception as exc:
             response = Response.refusal(exchange.refusal(exc))
             fields = _checked(response)
-        await _send(exchange, response, fields, send, head_only=scope["method"] == "HEAD")
+        if stream is None:
+            await _send(exchange, response, fields, send, head_only=scope["method"] == "HEAD")
+        elif not await stream.open(fields, send):
+            stream = None
+    if stream is not None:
+        await stream.run(receive)
 
 
 async def _respond(exchange: Exchange, server: Server, receive: Receive) -> Response:
@@ -81,7 +91,7 @@ def _checked(response: Response) -> list[tuple[bytes, bytes]]:
         raise TypeError(f"on_request must return a Response, not {response!r}")
     encode_fields(response.headers)  # raises where a field could start another line
     fields = [(name, value) for name, value in response.headers if name.lower() not in ("connection", "content-length")]
-    if response.status not in _BODYLESS:
+    if response.status not in _BODYLESS and not isinstance(response, EventStreamResponse):
         fields.append(("Content-Length", str(response.content_length)))
     return asgi_fields(fields)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,7 +25,7 @@ from pywsapp.asgi.transport import AsgiTransport, Send
 from pywsapp.component import Accept
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request, Response
-from pywsapp.options import Options
+from pywsapp.options import without_frames
 
 if TYPE_CHECKING:
     from pywsapp._server.server import Server
@@ -116,7 +114,7 @@ async def _accept(
 ) -> tuple[Lifecycle, AsgiTransport]:
     """Accept a handshake, for a connection whose messages are those of ASGI."""
     transport = AsgiTransport(NO_PROTOCOL, send)
-    options = hosted(agreed_options(server, answer))
+    options = without_frames(agreed_options(server, answer))  # the ASGI server has both
     lifecycle = make_lifecycle(server, request, answer, transport, accept["subprotocol"], None, options)
     with _released_on_failure(server, request):
         await send(accept)
@@ -162,12 +160,6 @@ def _released_on_failure(server: Server, request: Request) -> Iterator[None]:
         if isinstance(exc, Exception):
             raise _ClientGoneError from exc
         raise
-
-
-@functools.lru_cache(100)
-def hosted(options: Options) -> Options:
-    """Return options without what the ASGI server does itself: pings and compression."""
-    return replace(options, ping_interval=None, deflate=None)
 
 
 async def _refuse(refuse: Refuse, scope: Scope, send: Send) -> None:

@@ -108,6 +108,8 @@ class HandshakeMiddleware(MessageComponent):
 
     def _request_inside(self, request: Request, checked: None = None) -> Response | Awaitable[Response]:
         set_guard(request, self.authenticate)
+        if self.authorize is not None:  # of the event streams inside, whose connections no middleware takes part in
+            note_authorize(request, self.authorize)
         return ask_request(make_component(self.component), request)
 
 

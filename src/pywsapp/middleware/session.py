@@ -17,7 +17,7 @@ from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse, SessionEnded, SessionUnavailable
 from pywsapp.http import Request, Response, _has_session, _set_session
 from pywsapp.middleware.base import Application, HandshakeMiddleware
-from pywsapp.routing.router import HttpHandler, as_response
+from pywsapp.routing.responses import HttpHandler, as_response
 from pywsapp.sessions.base import SessionStore
 from pywsapp.sessions.service import SessionService
 from pywsapp.sessions.urls import as_session_store

@@ -80,6 +80,11 @@ class PathPattern:
     def __repr__(self) -> str:
         return f"PathPattern({self.text!r})"
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters."""
+        return tuple(self._converters)
+
     def match(self, path: str) -> dict[str, Any] | None:
         """Return the converted parameters of a decoded path, or None if the path does not match."""
         found = self._whole.fullmatch(path)

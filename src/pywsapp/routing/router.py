@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+
+from typing_extensions import Unpack
 
 from pywsapp._access import (
     Authenticate,
@@ -44,12 +45,11 @@ from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, Message
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options, check_not_server_wide
+from pywsapp.routing.events import EventSettings, EventStreams
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
+from pywsapp.routing.responses import HttpHandler, as_response, with_slash
 from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
-
-#: A def or async def that takes a request and returns a Response, str, bytes, dict, list or None.
-HttpHandler = Callable[[Request], Any]
 
 _READING = ("GET", "HEAD")
 
@@ -198,6 +198,38 @@ class Router(MessageComponent):
             )
         )
 
+    def events(
+        self,
+        path: str,
+        topic: str,
+        prepare: Callable[[HttpHandler], HttpHandler] = lambda handler: handler,
+        **settings: Unpack[EventSettings],
+    ) -> None:
+        """Stream a topic as server-sent events; see `App.events`, also for the settings.
+
+        Args:
+            path: a `PathPattern`.
+            topic: the name of the topic, with placeholders.
+            prepare: puts something around the handler of the route, sessions for instance.
+            settings: the other settings.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or another route has the same shape and method.
+        """
+        pattern = PathPattern(path)
+        streams = EventStreams(pattern.parameters, topic, settings, self._server_options)
+        self._add(
+            Route(
+                kind=RouteKind.HTTP,
+                hosts=self._hosts(settings.get("http_host")),
+                pattern=pattern,
+                target=prepare(streams),
+                methods=("GET",),
+                authenticate=check_authenticate(settings.get("authenticate"), f"the route {path!r}"),
+                authorize=check_authorize(settings.get("authorize"), f"the route {path!r}"),
+            )
+        )
+
     def mount(
         self,
         path: str,
@@ -291,7 +323,7 @@ class Router(MessageComponent):
         Raises:
             Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
-        set_guard(request, self.authenticate)
+        _note_rules(request, self)
         websocket: tuple[Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()
         for route, params, rest in self._matching(request):
@@ -299,7 +331,7 @@ class Router(MessageComponent):
                 websocket = websocket or (route, params, rest)
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
-                    set_guard(request, route.authenticate)
+                    _note_rules(request, route)
                     routed = _routed(request, route, params, rest)
                     answer = ask_handler(route.target, routed)
                     return then(answer, partial(as_response, route.target))
@@ -359,15 +391,11 @@ class Router(MessageComponent):
         self._routes.sort(key=Route.sort_key)
 
 
-def with_slash(request: Request) -> Response:
-    """Return a redirect to the same path with a slash at the end, so that relative links of the page work.
-
-    The Location is relative (RFC 9110, section 10.2.2): a mount can have cut the path, and a path that begins with two
-    slashes would name another host.
-    """
-    location = quote(request.path.rpartition("/")[2], safe="", errors="replace") + "/"
-    query = f"?{request.query_string}" if request.query_string else ""
-    return Response(status=308, headers={"Location": location + query, "Cache-Control": "no-cache"})
+def _note_rules(request: Request, owner: Router | Route) -> None:
+    """Note the guard and the `authorize` of a plain request, which can be one for an event stream."""
+    set_guard(request, owner.authenticate)
+    if owner.authorize is not None:
+        note_authorize(request, owner.authorize)
 
 
 def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
@@ -399,23 +427,6 @@ def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer
         require_subprotocol=accept.require_subprotocol or route.require_subprotocol,
         options=route.options if accept.options is None else accept.options,
     )
-
-
-def as_response(handler: HttpHandler, value: Any) -> Response:
-    """Return the Response for what a handler of plain HTTP returned.
-
-    Raises:
-        TypeError: the handler returned something else.
-    """
-    if isinstance(value, Response):
-        return value
-    if isinstance(value, (str, bytes)):
-        return Response(value)
-    if isinstance(value, (dict, list)):
-        return Response.json(value)
-    if value is None:
-        return Response(status=204)
-    raise TypeError(f"{label_of(handler)} must return a Response, str, bytes, dict, list or None, not {value!r}")
 
 
 def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:

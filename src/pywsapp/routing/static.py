@@ -30,7 +30,7 @@ import anyio.to_thread
 from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
-from pywsapp.routing.router import with_slash
+from pywsapp.routing.responses import with_slash
 
 _PIECE = 64 * 1024  # bytes; a smaller file is read at once
 _MAX_THREADS = 16

@@ -19,6 +19,7 @@ from pywsapp.testing.broker import BROKER_CHECKS, check_broker
 from pywsapp.testing.client import HandshakeArguments, TestClient
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.codecs import CODEC_CHECKS, check_codec
+from pywsapp.testing.event_stream import StreamEvent, TestEventStream
 from pywsapp.testing.fake import FakeConnection
 from pywsapp.testing.faults import FaultyProxy
 from pywsapp.testing.idle import until_idle
@@ -41,9 +42,11 @@ __all__ = (
     "FakeConnection",
     "FaultyProxy",
     "HandshakeArguments",
+    "StreamEvent",
     "SyncTestClient",
     "SyncTestWebSocket",
     "TestClient",
+    "TestEventStream",
     "TestResponse",
     "TestWebSocket",
     "VirtualClock",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -17,6 +17,7 @@ from pywsapp.options import Deflate, Options
 from pywsapp.testing.awaiting import HasAwaitables, awaited
 from pywsapp.testing.clock import VirtualClock
 from pywsapp.testing.cookies import Cookies
+from pywsapp.testing.event_stream import EventPeer, TestEventStream
 from pywsapp.testing.failures import AppErrors, attach
 from pywsapp.testing.given_user import NOT_GIVEN
 from pywsapp.testing.idle import until_idle
@@ -276,6 +277,59 @@ class TestClient(HasAwaitables):
             body = found.text.strip()
             raise self._failure(f"the handshake of {path} was refused with {found.status} ({body}), not {status}")
         return found
+
+    # -- event streams -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def events(
+        self,
+        path: str,
+        *,
+        last_event_id: str | None = None,
+        headers: HeaderItems = (),
+        user: Any = NOT_GIVEN,
+        origin: str | None = None,
+        cookies: Mapping[str, str] | None = None,
+        address: str = CLIENT_ADDRESS,
+        timeout: float | None = None,
+    ) -> AsyncIterator[TestEventStream]:
+        """Open an event stream: `async with client.events("/stream/1") as stream:` gives a `TestEventStream`.
+
+        Args:
+            path: the path, with a query if there is one.
+            last_event_id: the id of the last event that the client has, as a browser sends it when it connects again.
+            headers: further header fields.
+            user: as for `connect`.
+            origin: the Origin field, which browsers send for pages of other origins.
+            cookies: cookies for this request only.
+            address: the IP address that the client comes from.
+            timeout: seconds after which waiting fails, instead of those of the client.
+
+        Raises:
+            HandshakeError: on entering, the App refused the request; its `status` is the HTTP status.
+        """
+        fields = [("Accept", "text/event-stream"), *self._fields(path, headers, cookies)]
+        fields += [] if last_event_id is None else [("Last-Event-ID", last_event_id)]
+        fields += [] if origin is None else [("Origin", origin)]
+        peer = EventPeer(encode_request("GET", path, self._host, fields, b""))
+        seconds = self._timeout if timeout is None else timeout
+        self._app_runs.connect(peer, address, user)
+        stream = TestEventStream(self, path, peer, seconds)
+        try:
+            if not await stream._wait_until(lambda: peer.status == 200 or peer.ended.is_set(), None):
+                raise self._failure(f"no response to GET {path} within {seconds:g} seconds")
+            if peer.status != 200:
+                response = self._read_response(bytes(peer.received), path)
+                error = self._take_error() if response.status == 500 else None
+                raise error or HandshakeError(
+                    f"{path} was refused with {response.status}: {response.text.strip()}", response.status
+                )
+            self.cookies.read(peer.headers.getlist("set-cookie"), path)
+            yield stream
+        except BaseException:
+            peer.transport.abort()
+            raise
+        await stream._end()
 
     # -- plain HTTP --------------------------------------------------------------------------------------------------
 

@@ -17,59 +17,14 @@ that is missing, empty, or not a str, an int or a UUID matches nothing either. A
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-from uuid import UUID
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from pywsapp._topic_actions import TopicAction
-from pywsapp.auth.user_keys import key_of_user
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.names import check_name
-
-_SOURCES = ("user", "path", "state")
-#: A part of a rule: text without braces, or one placeholder with text around it.
-_PART = re.compile(r"(?P<before>[^{}]*)\{(?P<source>[a-z]+)(?P<names>(?:\.\w+|\[[^\[\]{}]+\])*)\}(?P<after>[^{}]*)")
-_NAME = re.compile(r"\.(\w+)|\[([^\[\]]+)\]")
-#: A colon between two parts, which is none inside of a placeholder, as in `{user[cognito:username]}`.
-_COLON = re.compile(r":(?![^{}]*\})")
-
-
-class _Placeholder(NamedTuple):
-    """A part of a rule with the value of a connection in it."""
-
-    before: str
-    source: str
-    names: tuple[str, ...]
-    after: str
-
-    def matches(self, part: str, conn: Connection) -> bool:
-        value = self._value(conn)
-        return value is not None and part == f"{self.before}{value}{self.after}"
-
-    def _value(self, conn: Connection) -> str | None:
-        value: Any
-        if self.source == "user":
-            if not self.names:
-                return key_of_user(conn.request)
-            value = conn.user
-        else:
-            value = conn.request.path_params if self.source == "path" else conn.state
-        for name in self.names:
-            if value is None:
-                return None
-            value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-        return _as_text(value)
-
-
-def _as_text(value: object) -> str | None:
-    """Return the text of a value that can be a part of a name; None for any other value."""
-    if isinstance(value, str):
-        return str.__str__(value) or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int.__repr__(value)
-    return str(value) if isinstance(value, UUID) else None
+from pywsapp.topics.placeholders import COLON, Placeholder, parse_placeholder
 
 
 class _Any:
@@ -84,8 +39,16 @@ class _Text(NamedTuple):
         return part == self.text
 
 
+class _Value(NamedTuple):
+    placeholder: Placeholder
+
+    def matches(self, part: str, conn: Connection) -> bool:
+        text = self.placeholder.text_for(conn.request)
+        return text is not None and part == text
+
+
 _ANY = _Any()
-_Part = _Placeholder | _Any | _Text
+_Part = _Value | _Any | _Text
 
 
 class _Rule:
@@ -104,7 +67,7 @@ class _Rule:
         if not isinstance(text, str):
             raise ConfigurationError(f"a rule is a str such as 'room:*', not {text!r}")
         self.text = text
-        self._parts = [_parse_part(part, text) for part in _COLON.split(text)]
+        self._parts = [_parse_part(part, text) for part in COLON.split(text)]
         sample = ":".join("x" if part is _ANY else _sample(part) for part in self._parts)
         try:
             check_name(sample)
@@ -127,7 +90,7 @@ class _Rule:
 def _sample(part: _Part) -> str:
     if isinstance(part, _Text):
         return part.text
-    return f"{part.before}x{part.after}" if isinstance(part, _Placeholder) else "x"
+    return part.placeholder.sample if isinstance(part, _Value) else "x"
 
 
 def _parse_part(part: str, rule: str) -> _Part:
@@ -137,19 +100,7 @@ def _parse_part(part: str, rule: str) -> _Part:
         raise ConfigurationError(f"the rule {rule!r} has a * beside other text; a * stands alone between colons")
     if "{" not in part and "}" not in part:
         return _Text(part)
-    found = _PART.fullmatch(part)
-    if found is None or found["source"] not in _SOURCES:
-        raise ConfigurationError(
-            f"the rule {rule!r} has an invalid part {part!r}: write {{user}}, {{user.id}}, {{user[id]}}, {{path.room}} "
-            "or {state.team}, one between two colons"
-        )
-    names = tuple(dotted or item for dotted, item in _NAME.findall(found["names"]))
-    if not names and found["source"] != "user":
-        raise ConfigurationError(f"the rule {rule!r} has no name in {part!r}: write {{{found['source']}.name}}")
-    for name in names:
-        if name.startswith("_"):
-            raise ConfigurationError(f"the rule {rule!r} has the name {name!r}, which begins with an underscore")
-    return _Placeholder(found["before"], found["source"], names, found["after"])
+    return _Value(parse_placeholder(part, f"the rule {rule!r}"))
 
 
 class TopicRules:

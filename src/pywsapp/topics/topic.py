@@ -142,7 +142,7 @@ class Topic:
 
     # -- recovering --------------------------------------------------------------------------------------------------
 
-    async def recover(self, conn: Connection, since: str | None) -> Recovery:
+    async def recover(self, conn: Connection, since: str | None, *, last: int | None = None) -> Recovery:
         """Subscribe a connection to a topic with a history, and send it the messages that it has missed.
 
         `authorize` is asked for "subscribe" and "history", and `on_subscribe` is called. The connection then gets, in
@@ -154,6 +154,7 @@ class Topic:
             conn: the connection, which must not subscribe yet.
             since: the position of the last message that the client has; None if it has none, which sends all that is
                 kept.
+            last: send no more than the last so many messages to a client without a position; 0 for none.
 
         Returns:
             the position that the client has reached, and whether it got all messages since then.
@@ -177,12 +178,12 @@ class Topic:
             raise TopicError("the connection is closed, or subscribed meanwhile")
         try:
             await self._add(conn, RECOVERING)
-            return await self._send_missed(conn, position)
+            return await self._send_missed(conn, position, last)
         except BaseException:
             self.remove(conn)
             raise
 
-    async def _send_missed(self, conn: Connection, position: Position | None) -> Recovery:
+    async def _send_missed(self, conn: Connection, position: Position | None, last: int | None) -> Recovery:
         """Send what comes after a position as fast as the client reads, until the client has all of it.
 
         The history is read in pages. What does not fit into the outbox is read again when there is room.
@@ -191,7 +192,7 @@ class Topic:
         complete, count = True, 0
         while True:
             await outbox._wait_drained()
-            kept = await self._registry.history.read_missed(self.name, position, outbox.high_water)
+            kept = await self._registry.history.read_missed(self.name, position, outbox.high_water, last)
             if self._subscribers.get(conn) is not RECOVERING or not conn.is_open:
                 return Recovery(str(position or kept.position), complete=False, messages=count)
             # Other messages can have filled the outbox meanwhile. The page is then dropped, and read again later.

@@ -96,10 +96,14 @@ class HistoryRule:
     def prepare(self, name: str, position: Position, content: str | bytes | None) -> PreparedMessage | None:
         """Return what clients get of a message, None if the application's `wrap` fails; the failure is logged."""
         try:
-            wrapped = self.wrap(Publication(name, str(position), content))
+            publication = Publication(name, str(position), content)
+            wrapped = self.wrap(publication)
             if isinstance(wrapped, _RAW):
-                return prepared_content(wrapped)
-            return prepared_here(wrapped, codec=content.codec if is_object_content(content) else None)
+                message = prepared_content(wrapped)
+            else:
+                message = prepared_here(wrapped, codec=content.codec if is_object_content(content) else None)
+            message.publication = publication
+            return message
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
             return None

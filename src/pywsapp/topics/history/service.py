@@ -252,7 +252,7 @@ class HistoryService:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read_missed(self, name: str, since: Position | None, max_bytes: int) -> Kept:
+    async def read_missed(self, name: str, since: Position | None, max_bytes: int, last: int | None = None) -> Kept:
         """Return the first messages that a history keeps after a position, for None those that it keeps at all.
 
         If they are all of them, they reach up to what has been delivered in this process when this returns.
@@ -261,13 +261,15 @@ class HistoryService:
             name: the topic's name.
             since: the position.
             max_bytes: the message that reaches this number of bytes is the last one.
+            last: without a position, begin with the last so many messages; None for all.
 
         Raises:
             BrokerUnavailable: the history cannot be read.
         """
         if since is not None:
             return await self._read_current(name, since, max_bytes)
-        start = (await self._read(name, None)).position._replace(offset=0)
+        epoch, offset = (await self._read(name, None)).position
+        start = Position(epoch, 0 if last is None else max(0, offset - last))
         return (await self._read_current(name, start, max_bytes))._replace(complete=True)
 
     def prepare_missed(self, name: str, kept: Kept, seen: GrowingNumbers) -> Iterator[Missed]:

@@ -1,0 +1,198 @@
+"""Event streams of an ASGI server: the bytes that a lifecycle writes become parts of the body of the response."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from pywsapp._server.streams import ask_for_stream
+from pywsapp._transports.socket import QueueingTransport
+from pywsapp.asgi.transport import NO_PROTOCOL, Send
+
+if TYPE_CHECKING:
+    from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
+    from pywsapp._server.server import Server
+    from pywsapp._transports.base import TransportProtocol
+    from pywsapp.asgi.exchange import Exchange
+
+logger = logging.getLogger("pywsapp")
+
+
+class EventStreamTransport(QueueingTransport):
+    """The transport of one event stream of an ASGI server; `send_parts` sends.
+
+    Args:
+        protocol: the receiver of the events.
+        send: the `send` of the server.
+    """
+
+    __slots__ = ("_is_lost", "_outgoing", "_queued", "_send", "_wake")
+
+    def __init__(self, protocol: TransportProtocol, send: Send) -> None:
+        super().__init__(protocol)
+        self._send = send
+        self._outgoing: list[bytes] = []
+        self._queued = 0  # bytes, those that are being sent included
+        self._wake: anyio.Event | None = None  # of `send_parts`
+        self._is_lost = False
+
+    # -- as a Transport ----------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue a part of the body."""
+        if self._closing:
+            return
+        self._outgoing.append(bytes(data))
+        self._queued += len(data)
+        if not self._writing_paused:
+            self._report_pressure()
+        self._wake_up()
+
+    def close(self) -> None:
+        """End the response when everything is sent."""
+        self._closing = True
+        self._wake_up()
+
+    def abort(self) -> None:
+        """End the response at once."""
+        self._closing = True
+        self._outgoing.clear()
+        self._queued = 0
+        self._wake_up()
+
+    def pause_reading(self) -> None:
+        """Do nothing: the client sends nothing."""
+
+    def resume_reading(self) -> None:
+        """Do nothing: the client sends nothing."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that the server has not taken yet."""
+        return self._queued
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the default: nothing is known of the server's socket."""
+        return default
+
+    # -- for the tasks of the stream ---------------------------------------------------------------------------------
+
+    def lose(self) -> None:
+        """Report the end to the protocol, once."""
+        if not self._is_lost:
+            self._is_lost = self._closing = True
+            self._outgoing.clear()
+            self._queued = 0
+            self._wake_up()
+            self._report_loss(None)
+
+    async def send_parts(self) -> None:
+        """Send what is written, until the transport is closed; then report the loss."""
+        while not self._is_lost:
+            if self._outgoing:
+                part = b"".join(self._outgoing)
+                self._outgoing.clear()
+                await self._send_part(part, more=True)
+                self._queued = max(0, self._queued - len(part))
+                if self._writing_paused and not self._is_lost:
+                    self._report_pressure()
+            elif self._closing:
+                await self._send_part(b"", more=False)
+                self.lose()
+            else:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+
+    async def _send_part(self, part: bytes, *, more: bool) -> None:
+        try:
+            await self._send({"type": "http.response.body", "body": part, "more_body": more})
+        except Exception as exc:  # each server has exceptions of its own for a client that is gone
+            logger.debug("an ASGI server did not take a part of an event stream: %r", exc)
+            self.lose()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+
+class HostedStream:
+    """An event stream of an ASGI server, which is allowed and not open yet.
+
+    Args:
+        server: the server of the App.
+        stream: the stream.
+        transport: its transport.
+    """
+
+    def __init__(self, server: Server, stream: EventStreamLifecycle, transport: EventStreamTransport) -> None:
+        self._server = server
+        self._stream = stream
+        self._transport = transport
+
+    async def open(self, fields: list[tuple[bytes, bytes]], send: Send) -> bool:
+        """Send the head of the response; return whether the client is still there.
+
+        Args:
+            fields: the header fields.
+            send: the `send` of the server.
+        """
+        server, stream, transport = self._server, self._stream, self._transport
+        try:
+            await send({"type": "http.response.start", "status": stream.response.status, "headers": fields})
+        except BaseException as exc:
+            if server.admission is not None:
+                server.admission.release(stream.conn.request)
+            if not isinstance(exc, Exception):
+                raise
+            logger.debug("a client was gone before its event stream began: %r", exc)
+            return False
+        transport.set_protocol(stream)
+        transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
+        server.runtime.connections.add(stream)
+        server.runtime.opened(stream.conn)
+        server.counts.handshakes += 1
+        server.connection_log.opened(stream.conn.request)
+        return True
+
+    async def run(self, receive: Callable[[], Awaitable[Any]]) -> None:
+        """Send events until the stream has ended."""
+        transport = self._transport
+        try:
+            transport.write(self._stream.begin())
+            self._stream.follow()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_wait_for_end, transport, receive)
+                await transport.send_parts()
+                tasks.cancel_scope.cancel()
+        finally:
+            transport.lose()
+
+
+async def ask_for_hosted_stream(exchange: Exchange, response: EventStreamResponse, send: Send) -> HostedStream:
+    """Return the stream of an answered request, when `authorize` allows it.
+
+    Raises:
+        Refuse: a limit of connections is reached, or `authorize` does not allow it.
+    """
+    server, request = exchange.server, exchange.request
+    assert request is not None
+    transport = EventStreamTransport(NO_PROTOCOL, send)
+    try:
+        asked = ask_for_stream(server, request, response, transport)
+        stream = await exchange.decide(lambda: asked)
+    except BaseException:
+        if server.admission is not None:
+            server.admission.release(request)
+        raise
+    return HostedStream(server, stream, transport)
+
+
+async def _wait_for_end(transport: EventStreamTransport, receive: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception as exc:
+        logger.debug("an ASGI server could not receive: %r", exc)
+    transport.lose()
