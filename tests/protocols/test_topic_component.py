@@ -104,7 +104,7 @@ class Recording(Open, Recorder):
         self.record("unsubscribe", topic.name)
 
     @in_thread
-    def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:  # type: ignore[override]
+    def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:
         if message == "fail":
             raise RuntimeError("fail")
         if message == "expired":

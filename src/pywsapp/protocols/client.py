@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
     from pywsapp.connection import Connection
     from pywsapp.protocols.topic_component import TopicComponent
+    from pywsapp.topics.codec import Content
     from pywsapp.topics.topic import Topic
 
 #: The value of a field that the client has not sent, where None is a value.
@@ -295,7 +296,7 @@ class TopicClient:
             message = await message
         if message is None:
             return ALREADY_DONE
-        prepared = message if isinstance(message, PreparedMessage) else prepared_content(content_for(message))
+        prepared = message if isinstance(message, PreparedMessage) else prepared_content(_content(message, data))
         try:
             return topic.broadcast(prepared, message_id=None if key is None else self._message_id(key))
         except TopicError as exc:
@@ -399,6 +400,16 @@ class Subscription:
         self._ended.set()
         if self._client._unfinished.get(self.topic.name) is self._ended:
             del self._client._unfinished[self.topic.name]
+
+
+def _content(message: Any, data: Any) -> Content:
+    """Return the content of a message that `on_publish` has returned for the data of a client."""
+    try:
+        return content_for(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        if message is not data:
+            raise
+        raise RequestError("invalid_message", f"`data` has no form in JSON: {exc}") from None
 
 
 def _position(topic: Topic, since: str | None) -> Position | None:

@@ -39,7 +39,11 @@ class _Passing:
     """
 
     def __init__(self, session: Session) -> None:
-        self.take = session.receive_early
+        self._session = session
+
+    def take(self, message: str | bytes) -> bool:
+        """Return whether a message does not wait; it is then handled."""
+        return self._session.receive_early(message)
 
     def wake_one(self) -> None:
         """Do nothing: no task waits for what passes."""

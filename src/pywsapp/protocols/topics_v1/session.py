@@ -30,7 +30,7 @@ from pywsapp.close_codes import CloseCode, ComeBack, come_back, cut_reason
 from pywsapp.exceptions import InvalidCredentials, InvalidMessage, Refuse
 from pywsapp.protocols.client import ABSENT, RequestError, Subscription, TopicClient, as_request_error
 from pywsapp.protocols.conversation import Dialect, ProtocolConversation, Session
-from pywsapp.protocols.topics_v1.form import TopicsV1Form
+from pywsapp.protocols.topics_v1.form import TopicsV1Form, encoded
 from pywsapp.protocols.topics_v1.messages import InvalidRequest, Request, read_request
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class TopicsV1Session(Session):
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _send(self, fields: _Fields) -> None:
-        self._conn._outbox.send(self._codec.encode(fields), None)
+        self._conn._outbox.send(encoded(self._codec, fields), None)
 
     def _reply(self, request_id: int | None, fields: _Fields) -> None:
         if request_id is not None:
