@@ -189,9 +189,7 @@ def processor_seconds(pid: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subscribers", type=int, default=500)
-    parser.add_argument(
-        "--size", type=int, default=64, help="characters of a text in a message (default: %(default)s)"
-    )
+    parser.add_argument("--size", type=int, default=64, help="characters of a text in a message (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement (default: %(default)s)")
     options = parser.parse_args()

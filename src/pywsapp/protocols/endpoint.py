@@ -95,6 +95,7 @@ class TopicEndpoint(MessageComponent):
     def on_close(self, conn: Connection) -> Any:
         """Call the hook of the component, if its `on_open` was called."""
         self.session.end()
+        make_access(conn.request).alarm = None  # it refers to the connection
         self.inner._waiting.discard(conn)
         return self.inner.on_close(conn) if self.client.is_connected else None
 
