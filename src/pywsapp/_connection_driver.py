@@ -8,7 +8,8 @@ from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._topic_actions import TopicAction
 
 if TYPE_CHECKING:
-    from pywsapp._messages.calls import Calls
+    from collections.abc import Callable, Coroutine
+
     from pywsapp.topics.topic import Topic
 
 
@@ -36,6 +37,14 @@ class Subscriptions(Protocol):
     def authorization(self) -> Authorization | None:
         """What `authorize` allows the connection; None if it has no `authorize`."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection subscribes to `Options.max_topics` topics already."""
+
+    @property
+    def start_soon(self) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
+        """What starts a task for the connection, which must end when the connection has ended."""
+
     def add(self, topic: Topic) -> None:
         """Note that the connection subscribes to a topic.
 
@@ -45,6 +54,19 @@ class Subscriptions(Protocol):
 
     def remove(self, topic: Topic) -> None:
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
+
+
+class Replies(Protocol):
+    """What handles some messages before others that wait: the calls of a connection, which get their replies."""
+
+    def take(self, message: str | bytes) -> bool:
+        """Return whether a message does not wait; it is then handled."""
+
+    def wake_one(self) -> None:
+        """Have a task that waits for such a message read on."""
+
+    def end(self) -> None:
+        """Note that no message will come any more."""
 
 
 class Driver(Protocol):
@@ -89,7 +111,7 @@ class Driver(Protocol):
             limit: the name of the limit in `App.stats().limits`.
         """
 
-    def wait_for_replies(self, calls: Calls, *, more: bool) -> None:
+    def wait_for_replies(self, calls: Replies, *, more: bool) -> None:
         """Pass replies to calls that wait; while they do, let `more` messages wait for the handler."""
 
     def read_replies(self) -> None:

@@ -176,6 +176,8 @@ class Options:
             bytes, while a call waits for its reply. Behind more of them a reply is not read before the handler ends.
         absence_delay: seconds that a topic must be without subscribers, or a user without connections, in all processes
             before `App.on_vacated`, `App.on_user_offline` and webhooks report it.
+        max_pending_requests: requests of one client of a `TopicComponent` that wait for the broker, or until the client
+            has read what it missed. Further requests wait like messages for a busy handler.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -214,6 +216,7 @@ class Options:
     max_pending_calls: int = 64
     max_call_queue: int = 256
     absence_delay: float = 1
+    max_pending_requests: int = 64
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._messages.conversation import Conversation
+from pywsapp._messages.conversation import Conversation, OwnConversation
 from pywsapp._messages.typed import TypedMessages
 from pywsapp._messages.typed_connection import TypedConnection
 from pywsapp._protocol.http import TOKEN
@@ -90,6 +90,20 @@ def check_named(codecs: Sequence[Codec], subprotocols: Sequence[str]) -> None:
         )
 
 
+def check_has_no_protocol(component: Any, label: str) -> None:
+    """Check that a component for which a route has codecs or subprotocols does not choose them itself.
+
+    Raises:
+        ConfigurationError: it does, or the component inside of this middleware.
+    """
+    while hasattr(component, "component"):
+        component = component.component
+    if getattr(component, "_has_protocol", False):
+        raise ConfigurationError(
+            f"{label}: clients choose a protocol of the component; leave codec and subprotocols out"
+        )
+
+
 def note_codecs(request: Request, codecs: tuple[Codec, ...]) -> None:
     """Note the codecs of a route that is inside of those that were noted before."""
     make_access(request).codecs = codecs
@@ -132,6 +146,8 @@ def conversation_of(
     typed = component._typed
     if typed is None and not codecs:
         return None
+    if isinstance(typed, OwnConversation):
+        return typed.conversation(subprotocol, options)
     return Conversation(chosen_codec(codecs, subprotocol), typed, options)
 
 

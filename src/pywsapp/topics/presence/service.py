@@ -11,6 +11,7 @@ import anyio
 
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.connection import send_prepared_to_all
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pywsapp.brokers.relay import Relay
+    from pywsapp.connection import Connection
+    from pywsapp.topics.delivery import DeliveryForm
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
@@ -54,6 +57,7 @@ class PresenceService:
         self._tasks: TaskGroup | None = None
         self._settled: dict[str, anyio.Event] = {}
         self._internal: dict[str, Callable[[PresenceDiff], None]] = {}
+        self._viewers: dict[str, dict[Connection, DeliveryForm]] = {}
 
     @property
     def _is_used(self) -> bool:
@@ -123,6 +127,22 @@ class PresenceService:
         """Return the users of a topic by their keys."""
         return self._view.present(name)
 
+    def show(self, name: str, conn: Connection, form: DeliveryForm) -> dict[str, Present]:
+        """Return the users of a topic by their keys, and send a subscriber the changes from now on, in its form."""
+        present = self._view.present(name)
+        self._viewers.setdefault(name, {})[conn] = form
+        return present
+
+    def is_shown(self, name: str, conn: Connection) -> bool:
+        """Return whether a connection gets the changes."""
+        return conn in self._viewers.get(name, ())
+
+    def hide(self, name: str, conn: Connection) -> None:
+        """Send a connection no changes any more; nothing if it gets none."""
+        viewers = self._viewers.get(name)
+        if viewers is not None and viewers.pop(conn, None) is not None and not viewers:
+            del self._viewers[name]
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> None:
@@ -158,8 +178,19 @@ class PresenceService:
         report = self._internal.get(name)
         if report is None:
             self.watchers.call(self._topic(name), diff)
+            self._send_to_viewers(name, diff)
         else:
             report(diff)
+
+    def _send_to_viewers(self, name: str, diff: PresenceDiff) -> None:
+        viewers = self._viewers.get(name, {})
+        for form in dict.fromkeys(viewers.values()):
+            try:
+                message = form.prepare_presence(name, diff)
+            except Exception:  # the program has tracked a user with a meta that has no form in the codec
+                logger.exception("the presence of %r could not be sent", name)
+                continue
+            send_prepared_to_all([conn for conn, one in viewers.items() if one is form], message, frozenset())
 
     # -- running -----------------------------------------------------------------------------------------------------
 
