@@ -55,7 +55,7 @@ LAYERS: list[set[str]] = [
         "pywsapp.topics",
     },
     {"pywsapp._lifecycle"},
-    {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.routing"},
+    {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.protocols", "pywsapp.routing"},
     {"pywsapp._server"},
     {"pywsapp._connecting", "pywsapp._process"},
     {"pywsapp._schema", "pywsapp.asgi"},

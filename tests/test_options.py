@@ -35,6 +35,7 @@ WHOLE = [
     "max_invalid_messages",
     "max_pending_calls",
     "max_call_queue",
+    "max_pending_requests",
 ]
 OPTIONAL = [
     "max_frame_size",

@@ -21,6 +21,7 @@ Components and connections
     CloseCode            why a connection was closed: the codes of RFC 6455
 
 Topics
+    TopicComponent       the base class of a component whose clients subscribe, publish and call
     Topic                sends to all subscribers, in all processes: app.topic(name)
     Publication          a message that a topic keeps, with its position
     Recovery             what a client has missed and got: await topic.recover(conn, since)
@@ -141,6 +142,7 @@ from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.rate_limit import Exceeded, RateLimit
 from pywsapp.middleware.session import SessionMiddleware
 from pywsapp.options import Deflate, Options, SlowConsumer, TooMany
+from pywsapp.protocols.topic_component import TopicComponent
 from pywsapp.publisher import AsyncPublisher, Publisher
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
@@ -214,6 +216,7 @@ __all__ = (
     "Tls",
     "TooMany",
     "Topic",
+    "TopicComponent",
     "TopicError",
     "TopicRules",
     "UserConnections",

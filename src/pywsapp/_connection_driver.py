@@ -8,6 +8,8 @@ from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._topic_actions import TopicAction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from pywsapp._messages.calls import Calls
     from pywsapp.topics.topic import Topic
 
@@ -35,6 +37,14 @@ class Subscriptions(Protocol):
     @property
     def authorization(self) -> Authorization | None:
         """What `authorize` allows the connection; None if it has no `authorize`."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection subscribes to `Options.max_topics` topics already."""
+
+    @property
+    def start_soon(self) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
+        """What starts a task for the connection, which must end when the connection has ended."""
 
     def add(self, topic: Topic) -> None:
         """Note that the connection subscribes to a topic.

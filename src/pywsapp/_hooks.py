@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakSet
 
@@ -136,15 +136,18 @@ def check_named(component: MessageComponent) -> None:
 
 
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
-    for name, arguments in HOOKS.items():
+    for name, arguments in (HOOKS | kind._more_hooks).items():
         _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
-    for name, arguments in OPTIONAL_HOOKS.items():
+    for name, arguments in (OPTIONAL_HOOKS | kind._more_optional_hooks).items():
         _check_optional(getattr(owner, name, None), f"{kind.__name__}.{name}", arguments, before)
     if isinstance(kind.subprotocols, (str, list, tuple)):  # and not a property, whose value can change
         checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
     if kind not in _checked:
         _check_names(kind)
-        prepare(kind)
+        if kind._find_handlers is None:
+            prepare(kind)
+        else:
+            kind._find_handlers(kind)
         _checked.add(kind)
 
 
@@ -170,15 +173,21 @@ def _check_names(kind: type[MessageComponent]) -> None:
     Methods that a mixin (a base class that is no component) declares, or that are marked with `handler`, are not
     checked. A method that a base class declares is no surprise to the reader, so only its spelling is checked.
     """
+    hooks, optional = HOOKS | kind._more_hooks, OPTIONAL_HOOKS | kind._more_optional_hooks
     for name in dir(kind):
-        if not name.startswith(("on", "a", "A")) or name in HOOKS or not callable(getattr(kind, name, None)):
+        if (
+            not name.startswith(("on", "a", "A"))
+            or name in hooks
+            or name in optional
+            or not callable(getattr(kind, name, None))
+        ):
             continue
         declaring = [base for base in kind.__mro__ if name in vars(base)]
         if not all(issubclass(base, MessageComponent) for base in declaring):
             continue
         if any(_is_marked(vars(base)[name]) for base in declaring):
             continue
-        meant = _hook_meant_by(name)
+        meant = _hook_meant_by(name, hooks)
         if meant is not None:
             raise ConfigurationError(
                 f"{declaring[0].__name__}.{name} is never called: did you mean {meant}? "
@@ -190,7 +199,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
                 "if you call it yourself",
                 kind.__name__,
                 name,
-                ", ".join(HOOKS),
+                ", ".join(hooks),
             )
 
 
@@ -199,11 +208,9 @@ def _is_marked(member: object) -> bool:
     return any(hasattr(member, mark) or hasattr(function, mark) for mark in (HANDLER_MARK, TAG_MARK, PROCEDURE_MARK))
 
 
-def _hook_meant_by(name: str) -> str | None:
+def _hook_meant_by(name: str, hooks: Iterable[str]) -> str | None:
     """Return the hook that a misspelt name, such as `on_mesage` or `onMessage`, stands for; None if there is none."""
-    if name in OPTIONAL_HOOKS:
-        return None
-    plain = {hook.replace("_", ""): hook for hook in HOOKS}
+    plain = {hook.replace("_", ""): hook for hook in hooks}
     plain |= dict.fromkeys(("onauthenticate", "onauthentication", "authenticate"), "authenticate")
     plain |= dict.fromkeys(("onauthorize", "onauthorise", "onauthorization", "authorize", "authorise"), "authorize")
     if name.replace("_", "").lower() in plain:
@@ -211,7 +218,7 @@ def _hook_meant_by(name: str) -> str | None:
     if not name.startswith("on_"):
         near = difflib.get_close_matches(name, OPTIONAL_HOOKS, 1, _NEARLY_OPTIONAL)
         return near[0] if near else None
-    near = difflib.get_close_matches(name[3:], [hook[3:] for hook in HOOKS], 1, _NEARLY)
+    near = difflib.get_close_matches(name[3:], [hook[3:] for hook in hooks], 1, _NEARLY)
     return f"on_{near[0]}" if near else None
 
 
@@ -225,13 +232,13 @@ def as_accept(answer: HandshakeAnswer, component: MessageComponent) -> Accept:
         TypeError: `on_handshake` returned something else than None, a str or an Accept.
     """
     if answer is None:
-        return Accept(component=component)
+        return Accept(component=component._for_connection())
     if isinstance(answer, str):
-        return Accept(component=component, subprotocol=answer)
+        return Accept(component=component._for_connection(), subprotocol=answer)
     if isinstance(answer, Accept):
         if answer.component is not None:
             return answer
-        return dataclasses.replace(answer, component=component)
+        return dataclasses.replace(answer, component=component._for_connection())
     raise TypeError(
         f"{type(component).__name__}.on_handshake must return None, a subprotocol or an Accept, not {answer!r}; "
         "raise Refuse(403) to refuse a handshake"

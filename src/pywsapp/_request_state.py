@@ -27,10 +27,12 @@ class Access:
         asked_at: when the check of the credentials began, in seconds of the monotonic clock; 0 without a check.
         user_key: the key under which `app.users` knows the connection; None if it does not know it.
         codecs: the codecs of the route, of which the subprotocol chooses one; `pywsapp._messages.choosing` notes them.
+        alarm: a time in seconds since 1970, and a function that is called then, once; see `pywsapp.auth.expiry`.
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
     """
 
     __slots__ = (
+        "alarm",
         "asked_at",
         "authorizers",
         "certificate",
@@ -55,6 +57,7 @@ class Access:
         self.certificate: dict[str, Any] | None = None
         self.session: Session | None = None
         self.asked_at = 0.0
+        self.alarm: tuple[float, Callable[[], None]] | None = None
         self.user_key: str | None = None
         self.codecs: tuple[Codec, ...] = ()
         self.authorizers: tuple[Callable[..., Any], ...] = ()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
@@ -22,6 +23,7 @@ from pywsapp.options import Options
 from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
+    from pywsapp._messages.conversation import OwnConversation
     from pywsapp._messages.typed import TypedMessages
 
 P = ParamSpec("P")
@@ -61,7 +63,12 @@ class MessageComponent:
     authenticate: Callable[..., Any] | None = None
     authorize: Callable[..., Any] | None = None
     #: What its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.
-    _typed: TypedMessages | None = None
+    _typed: TypedMessages | OwnConversation | None = None
+    #: The hooks of a subclass of this library beyond those of `pywsapp._hooks`, and its optional ones; with arguments.
+    _more_hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    _more_optional_hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    #: What finds the typed handlers of a class, if it is not `pywsapp._messages.typed.prepare`.
+    _find_handlers: Callable[[type[MessageComponent]], None] | None = None
     #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.
     _passes_on = False
 
@@ -138,6 +145,10 @@ class MessageComponent:
             Refuse: the server answers with that status.
         """
         raise Refuse(426, UPGRADE_HEADERS, "this is a WebSocket; connect with a WebSocket client")
+
+    def _for_connection(self) -> MessageComponent:
+        """Return the component whose hooks are called for a connection that this one has accepted."""
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

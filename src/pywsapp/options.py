@@ -172,6 +172,8 @@ class Options:
             CallError.
         max_call_queue: received messages that wait for a busy handler in addition to `max_queue`, and with twice the
             bytes, while a call waits for its reply. Behind more of them a reply is not read before the handler ends.
+        max_pending_requests: requests of one client of a `TopicComponent` that wait for the broker, or until the client
+            has read what it missed. Further requests wait like messages for a busy handler.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.
@@ -209,6 +211,7 @@ class Options:
     max_invalid_messages: int | None = 10
     max_pending_calls: int = 64
     max_call_queue: int = 256
+    max_pending_requests: int = 64
 
     def __post_init__(self) -> None:
         for field in fields(self):

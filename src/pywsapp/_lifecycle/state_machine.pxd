@@ -10,6 +10,7 @@ cdef class StateMachine:
     cdef bint _reads_to_end
     cdef object _unanswered
     cdef WebSocket _ws
+    cdef public object before_close
     cdef public Connection conn
     cdef public object is_behind
     cdef public bint is_discarding

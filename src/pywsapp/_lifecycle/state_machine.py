@@ -43,6 +43,8 @@ class StateMachine:
         options: the limits.
 
     Attributes:
+        before_close: called once before this side closes the connection, with the code and the reason; it can still
+            send. None without it.
         conn: what the component sees; the lifecycle sets it.
         outbox: the frames that wait to be sent.
         pause_causes: why reading is paused, as bits; 0 if it is not.
@@ -60,6 +62,7 @@ class StateMachine:
         "_reads_to_end",
         "_unanswered",
         "_ws",
+        "before_close",
         "conn",
         "is_behind",
         "is_discarding",
@@ -73,6 +76,7 @@ class StateMachine:
         self.conn: Connection
         self.outbox = Outbox(self, ws, transport, flusher, options)
         self.pause_causes = 0
+        self.before_close: Callable[[int, str], None] | None = None
         self.state = State.OPEN
         self.is_behind: Callable[[], bool] | None = None
         self.is_discarding = False
@@ -115,6 +119,9 @@ class StateMachine:
     def close(self, code: int, reason: str) -> LazyCoroutine[None]:
         """Close the connection; see `Connection.close`."""
         self.is_discarding = True
+        if self.before_close is not None and self.state is State.OPEN:
+            before_close, self.before_close = self.before_close, None
+            before_close(code, reason)  # sending can close the connection, if its peer reads too slowly
         if self._unanswered is not None:
             self.answer()
         elif self.state is State.OPEN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._authorize import Authorize, authorizers_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pywsapp._lifecycle.lifecycle import Lifecycle
     from pywsapp.topics.topic import Topic
 
+#: Starts a task that ends with the host of its connection.
+StartSoon = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 #: The name of the limit.
 MAX_TOPICS = "max_topics"
 logger = logging.getLogger("pywsapp")
@@ -34,18 +36,23 @@ class Subscriptions:
         lifecycle: awaits what async hooks return, and reports exceptions.
         component: its hooks are called.
         max_topics: how many topics there may be.
+        start_soon: starts a task.
 
     Attributes:
+        start_soon: starts a task.
         topics: the topics, in the order of subscribing, each with what `TopicAuthorization` notes of it.
         hooks: what async `on_unsubscribe` calls returned, in their order; the handler task awaits it.
         authorization: what `authorize` allows the connection; None if it has no `authorize`.
     """
 
-    __slots__ = ("_component", "_lifecycle", "_max_topics", "_pending", "hooks", "topics")
+    __slots__ = ("_component", "_lifecycle", "_max_topics", "_pending", "hooks", "start_soon", "topics")
 
     authorization: TopicAuthorization | None = None
 
-    def __init__(self, lifecycle: Lifecycle, component: MessageComponent, max_topics: int) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, component: MessageComponent, max_topics: int, start_soon: StartSoon
+    ) -> None:
+        self.start_soon = start_soon
         self.topics: dict[Topic, Any] = {}
         self.hooks: deque[Awaitable[Any]] = deque()
         self._lifecycle = lifecycle
@@ -53,8 +60,13 @@ class Subscriptions:
         self._max_topics = max_topics
         self._pending = 0  # topics whose async `authorize` or `on_subscribe` is awaited
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many topics as there may be."""
+        return len(self.topics) + self._pending >= self._max_topics
+
     def _check(self) -> None:
-        if len(self.topics) + self._pending >= self._max_topics:
+        if self.is_full:
             self._lifecycle.exceeded(MAX_TOPICS)
             raise TopicError(f"a connection subscribes to at most {self._max_topics} topics")
 
@@ -150,7 +162,7 @@ class AuthorizedSubscriptions(Subscriptions):
         authorizers: tuple[Authorize, ...],
         host: Host,
     ) -> None:
-        super().__init__(lifecycle, component, max_topics)
+        super().__init__(lifecycle, component, max_topics, host.start_soon)
         self.authorization = TopicAuthorization(
             lifecycle.conn,
             authorizers,
@@ -185,5 +197,5 @@ def make_subscriptions(
     """Return the subscriptions of a connection, which has none yet."""
     authorizers = authorizers_of(component, lifecycle.conn.request)
     if not authorizers:
-        return Subscriptions(lifecycle, component, max_topics)
+        return Subscriptions(lifecycle, component, max_topics, host.start_soon)
     return AuthorizedSubscriptions(lifecycle, component, max_topics, authorizers, host)

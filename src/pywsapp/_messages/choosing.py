@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._messages.conversation import Conversation
+from pywsapp._messages.conversation import Conversation, OwnConversation
 from pywsapp._messages.typed import TypedMessages
 from pywsapp._messages.typed_connection import TypedConnection
 from pywsapp._protocol.http import TOKEN
@@ -124,5 +124,7 @@ def conversation_of(
     typed = component._typed
     if typed is None and not codecs:
         return None
+    if isinstance(typed, OwnConversation):
+        return typed.conversation(subprotocol, options)
     codec = next((one for one in codecs if one.name == subprotocol), codecs[0] if codecs else default_codec())
     return Conversation(codec, typed, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
     from pywsapp.connection import Connection
     from pywsapp.options import Options
+    from pywsapp.topics.delivery import DeliveryForm
 
 logger = logging.getLogger("pywsapp")
 
@@ -25,6 +27,14 @@ INVALID_MESSAGES = "invalid_messages"
 _RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
 #: Characters of the text and the path of an error that the peer gets, and the log; libraries repeat tags of the peer.
 _MAX_TEXT = 500
+
+
+class OwnConversation(ABC):
+    """What makes the conversations of a component that speaks a protocol with codecs of its own."""
+
+    @abstractmethod
+    def conversation(self, subprotocol: str | None, options: Options) -> Conversation:
+        """Return the conversation of a connection."""
 
 
 class Conversation:
@@ -40,6 +50,9 @@ class Conversation:
     """
 
     __slots__ = ("_calls", "_count", "_options", "_read", "codec")
+
+    #: The delivery form of topics; None for the usual one.
+    form: DeliveryForm | None = None
 
     def __init__(self, codec: Codec, typed: TypedMessages | None, options: Options) -> None:
         self.codec = codec

@@ -21,6 +21,8 @@ MAX_ID = 100
 _MAX_SHOWN = 60
 #: What reads the parameters of a call.
 ReadParams = Callable[[Any, "str | int | None"], tuple[Any, Any]]
+#: What makes the arguments of a procedure from the parameters of a call and its id; it raises `InvalidMessage`.
+ReadArguments = Callable[..., dict[str, Any]]
 
 
 class Procedure:
@@ -57,10 +59,15 @@ class Procedure:
 
     def reader(self, codec: Codec) -> ReadParams:
         """Return a function that reads the parameters of a call in one codec."""
+        read = self.arguments_reader(codec)
+        return lambda params, call_id: (self.run, (call_id, read(params, call_id)))
+
+    def arguments_reader(self, codec: Codec) -> ReadArguments:
+        """Return a function that makes the arguments of the method from the parameters of a call in one codec."""
         convert = codec.converter(self.arguments)
         names = tuple(self.parameters)
 
-        def read(params: Any, call_id: str | int | None) -> tuple[Any, Any]:
+        def read(params: Any, call_id: str | int | None = None) -> dict[str, Any]:
             if isinstance(params, list):
                 if len(params) > len(names):
                     reason = f"there are {len(params)} parameters, not {len(names)}"
@@ -71,7 +78,7 @@ class Procedure:
             except InvalidMessage as exc:
                 path = f"$.params{exc.path[1:]}"
                 raise InvalidMessage(exc.reason, path, "invalid_params", call_id) from None
-            return self.run, (call_id, {name: getattr(read, name) for name in names if name in params})
+            return {name: getattr(read, name) for name in names if name in params}
 
         return read
 

@@ -95,7 +95,7 @@ def prepare(kind: type[MessageComponent]) -> None:
         ConfigurationError: the handlers contradict each other, or an annotation is no type that can be read.
     """
     label = f"{kind.__name__}.on_message"
-    tags, procedures = _marked(kind)
+    tags, procedures = marked_methods(kind)
     function: Any = kind.on_message
     original = getattr(function, _ON_MESSAGE_MARK, function)
     is_own = original is not None and original is not MessageComponent.on_message
@@ -129,8 +129,12 @@ def _reading(handler: Handler | None) -> Any:
     return on_message if handler is None else functools.wraps(handler)(on_message)
 
 
-def _marked(kind: type[MessageComponent]) -> tuple[Tagged, dict[str, Procedure]]:
-    """Return the handlers by tag and the procedures of a class."""
+def marked_methods(kind: type[MessageComponent]) -> tuple[Tagged, dict[str, Procedure]]:
+    """Return the handlers by tag and the procedures of a class.
+
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
     tags: dict[str, Any] = {}
     names: dict[str, str] = {}
     for base in reversed(kind.__mro__):

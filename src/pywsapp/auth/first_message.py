@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from pywsapp._access import check_has_no_guard
 from pywsapp._http_text import one_line
 from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
-from pywsapp.auth.identity import ANONYMOUS, Authenticated, as_identity, refresh
-from pywsapp.auth.tokens import MAX_TOKEN, BaseTokenAuthenticator
+from pywsapp.auth.identity import ANONYMOUS, Authenticated, refresh
+from pywsapp.auth.tokens import MAX_TOKEN, BaseTokenAuthenticator, Verify, verified
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.connection import Connection
@@ -65,7 +65,7 @@ class FirstMessage(ComponentMiddleware):
     def __init__(
         self,
         component: MessageComponent | ComponentFactory,
-        verify: BaseTokenAuthenticator | Callable[[str], Any],
+        verify: Verify,
         *,
         seconds: float = 10,
         max_size: int = MAX_TOKEN,
@@ -117,12 +117,7 @@ class FirstMessage(ComponentMiddleware):
             if not isinstance(message, str):
                 raise InvalidCredentials("the first message must be a token, as text")
             asked_at = time.monotonic()
-            verify = self._verify
-            if isinstance(verify, BaseTokenAuthenticator):
-                found = verify.check(message, conn.request)
-            else:
-                found = verify(message)
-            identity = as_identity(await found if isinstance(found, Awaitable) else found)
+            identity = await verified(self._verify, message, conn.request)
             if not conn.is_open:
                 return
             refresh(conn.request, identity, asked_at)

@@ -276,6 +276,21 @@ class TokenAuthenticator(BaseTokenAuthenticator):
         return as_identity(await found, self._invalid())
 
 
+#: What checks a token that came over a connection: an authenticator, or a def or async def that takes it.
+Verify = BaseTokenAuthenticator | Callable[[str], Any]
+
+
+async def verified(verify: Verify, token: str, request: Request) -> Authenticated:
+    """Return the user of a token that came over the connection of a request.
+
+    Raises:
+        InvalidCredentials: the token is not valid.
+        Refuse: the token cannot be checked now.
+    """
+    found = verify.check(token, request) if isinstance(verify, BaseTokenAuthenticator) else verify(token)
+    return as_identity(await found if isinstance(found, Awaitable) else found)
+
+
 class FirstOf:
     """The type of what `first_of` returns."""
 

@@ -31,7 +31,7 @@ from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.delivery import Subscribers, deliver, receivers_of_kept
+from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, in_groups, receivers_of_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
@@ -354,8 +354,13 @@ class TopicRegistry:
 
     def _deliver(self, name: str, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
         subscribed = self._subscribed.get(name)
-        if subscribed is not None:
-            deliver(subscribed[1], message, exclude)
+        if subscribed is None:
+            return
+        topic, subscribers = subscribed
+        if topic._groups:
+            deliver_in_forms(name, topic._groups, message, exclude)
+        else:
+            deliver(subscribers, message, exclude)
 
     def _deliver_kept(self, name: str, position: Position, content: Content | None) -> None:
         subscribed = self._subscribed.get(name)
@@ -363,13 +368,15 @@ class TopicRegistry:
             return
         topic, subscribers = subscribed
         assert topic.history is not None
-        receivers = receivers_of_kept(subscribers, position)
-        message = topic.history.prepare(name, position, content) if receivers else None
-        if type(message) is PreparedObject:
-            send_object_to_all(receivers, message)
-        elif message is not None:
-            for conn in receivers:
-                conn._outbox.send_prepared(message)
+        for form, members in in_groups(topic._groups, subscribers).items():
+            receivers = receivers_of_kept(members, position)
+            prepare = topic.history.prepare if form is None else form.prepare
+            message = prepare(name, position, content) if receivers else None
+            if type(message) is PreparedObject:
+                send_object_to_all(receivers, message)
+            elif message is not None:
+                for conn in receivers:
+                    conn._outbox.send_prepared(message)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
-from pywsapp.topics.delivery import RECOVERING, Subscribers
+from pywsapp.topics.delivery import RECOVERING, Groups, Subscribers, form_of, grouped, ungrouped
 from pywsapp.topics.history.recovery import Recovery, has_more
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
@@ -44,13 +44,14 @@ class Topic:
         history: how its messages are kept; None if they are not.
     """
 
-    __slots__ = ("__weakref__", "_registry", "_subscribers", "history", "name")
+    __slots__ = ("__weakref__", "_groups", "_registry", "_subscribers", "history", "name")
 
     def __init__(self, name: str, registry: TopicRegistry, history: HistoryRule | None = None) -> None:
         self.name = name
         self.history = history
         self._registry = registry
         self._subscribers: Subscribers = {}
+        self._groups: Groups = {}  # by their delivery forms, if one of them has such a form
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} with {len(self)} subscribers here>"
@@ -108,6 +109,8 @@ class Topic:
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
+        if self._groups:
+            self._groups = ungrouped(self._groups, conn)
         self._registry.presence.untrack(self.name, conn)
         if not self._subscribers:
             self._registry.stop_receiving(self)
@@ -131,6 +134,7 @@ class Topic:
             conn._driver.subscriptions().add(self)
         is_first = not self._subscribers
         self._subscribers[conn] = sent
+        self._groups = grouped(self._groups, self._subscribers, conn, form_of(conn))
         if is_first:
             self._registry.start_receiving(self, self._subscribers)
         return self._registry.received(self)
@@ -202,7 +206,7 @@ class Topic:
     def _send_page(self, conn: Connection, kept: Kept, seen: GrowingNumbers) -> _Page:
         """Send messages of the history until the outbox has enough."""
         complete, count = True, 0
-        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen):
+        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen, form_of(conn)):
             complete, count = complete and not is_lost, count + (not is_lost)
             if message is not None and conn.send(message) is not ALREADY_DONE:
                 return _Page(position, complete, count, is_whole=False)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pywsapp.brokers.base import BrokerConnection
     from pywsapp.brokers.relay import Relay
+    from pywsapp.topics.delivery import DeliveryForm
 
 logger = logging.getLogger("pywsapp")
 
@@ -270,24 +271,35 @@ class HistoryService:
         start = (await self._read(name, None)).position._replace(offset=0)
         return (await self._read_current(name, start, max_bytes))._replace(complete=True)
 
-    def prepare_missed(self, name: str, kept: Kept, seen: GrowingNumbers) -> Iterator[Missed]:
+    def position(self, name: str) -> Position | None:
+        """Return the position up to which the subscribers here have everything; None if it is not known."""
+        if self._relay is None:
+            return self._memory.read(name, None).position
+        follower = self._followers.get(name)
+        return None if follower is None else follower.position
+
+    def prepare_missed(
+        self, name: str, kept: Kept, seen: GrowingNumbers, form: DeliveryForm | None = None
+    ) -> Iterator[Missed]:
         """Yield what a client gets of messages that were read, each prepared when it is its turn.
 
         Args:
             name: the topic's name.
             kept: what was read.
             seen: the numbers of the messages that the client got of it before.
+            form: the delivery form of the client; None for what `wrap` makes.
         """
         rule = self.rule(name)
         assert rule is not None
+        prepare = rule.prepare if form is None else form.prepare
         epoch, last = kept.position
         if not kept.complete:
             at = Position(epoch, kept.messages[0][0] - 1 if kept.messages else last)
-            yield Missed(at, rule.prepare(name, at, None), is_lost=True)
+            yield Missed(at, prepare(name, at, None), is_lost=True)
         for offset, data in kept.messages:
             at = Position(epoch, offset)
             content = self._codec.decode_kept(name, data, seen)
-            yield Missed(at, rule.prepare(name, at, content), is_lost=content is None)
+            yield Missed(at, prepare(name, at, content), is_lost=content is None)
 
     async def _read_current(self, name: str, since: Position | None, max_bytes: int) -> Kept:
         """Read a topic's history, if it is not longer up to what has been delivered here when this returns."""

@@ -11,6 +11,7 @@ import anyio
 
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.connection import send_prepared_to_all
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from pywsapp.brokers.relay import Relay
     from pywsapp.connection import Connection
+    from pywsapp.topics.delivery import DeliveryForm
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
@@ -54,6 +56,7 @@ class PresenceService:
         self._relay: Relay | None = None
         self._tasks: TaskGroup | None = None
         self._settled: dict[str, anyio.Event] = {}
+        self._viewers: dict[str, dict[Connection, DeliveryForm]] = {}
 
     def covers(self, name: str) -> bool:
         """Return whether a topic has presence, which needs a watcher."""
@@ -106,6 +109,18 @@ class PresenceService:
         """Return the users of a topic by their keys."""
         return self._view.present(name)
 
+    def show(self, name: str, conn: Connection, form: DeliveryForm) -> dict[str, Present]:
+        """Return the users of a topic by their keys, and send a subscriber the changes from now on, in its form."""
+        present = self._view.present(name)
+        self._viewers.setdefault(name, {})[conn] = form
+        return present
+
+    def hide(self, name: str, conn: Connection) -> None:
+        """Send a connection no changes any more; nothing if it gets none."""
+        viewers = self._viewers.get(name)
+        if viewers is not None and viewers.pop(conn, None) is not None and not viewers:
+            del self._viewers[name]
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> None:
@@ -139,6 +154,10 @@ class PresenceService:
 
     def _report(self, name: str, diff: PresenceDiff) -> None:
         self.watchers.call(self._topic(name), diff)
+        viewers = self._viewers.get(name, {})
+        for form in dict.fromkeys(viewers.values()):
+            message = form.prepare_presence(name, diff)
+            send_prepared_to_all([conn for conn, one in viewers.items() if one is form], message, frozenset())
 
     # -- running -----------------------------------------------------------------------------------------------------
 

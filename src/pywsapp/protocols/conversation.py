@@ -1,0 +1,119 @@
+"""The port between a `TopicComponent` and the protocols that its clients speak.
+
+A protocol reads the messages of a client, asks its `TopicClient` for what the client wants, and writes the replies.
+Messages of topics do not pass the protocol: each is prepared once for all clients, in the protocol's delivery form.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._messages.conversation import Conversation
+from pywsapp._messages.objects import ObjectText, content_of, topic_codec
+from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp.topics.delivery import DeliveryForm
+
+if TYPE_CHECKING:
+    from pywsapp.codecs.base import Codec
+    from pywsapp.options import Options
+    from pywsapp.protocols.client import TopicClient
+    from pywsapp.topics.codec import Content
+    from pywsapp.topics.topic import Topic
+
+
+class FormedMessage(PreparedMessage):
+    """A message in a delivery form, as distinct from one that an application sends."""
+
+    __slots__ = ()
+
+
+class ProtocolForm(DeliveryForm):
+    """The delivery form of a protocol, which has one for messages of no topic too."""
+
+    @abstractmethod
+    def prepare_direct(self, content: Content) -> FormedMessage:
+        """Return what a client gets of a message that was sent to this client alone."""
+
+
+class ProtocolConversation(Conversation):
+    """The messages of one connection of a protocol. `conn.send` sends in the form of the protocol.
+
+    Args:
+        codec: the codec of the connection.
+        options: the limits.
+        form: the form in which the client gets messages.
+    """
+
+    __slots__ = ("form", "options")
+
+    form: ProtocolForm
+
+    def __init__(self, codec: Codec, options: Options, form: ProtocolForm) -> None:
+        super().__init__(codec, None, options)
+        self.options = options
+        self.form = form
+
+    def encoded(self, message: Any) -> Any:
+        """Return what the outbox sends for a message.
+
+        Raises:
+            TypeError: the message has no form in JSON.
+        """
+        return message if type(message) is FormedMessage else self.form.prepare_direct(content_for(message))
+
+
+class Session(ABC):
+    """What one client of a protocol says and gets. The endpoint of the connection creates it."""
+
+    @abstractmethod
+    def receive(self, message: str | bytes) -> Awaitable[None] | None:
+        """Handle a message of the client; return what must be awaited before the next one."""
+
+    @abstractmethod
+    def receive_early(self, message: str | bytes) -> bool:
+        """Handle a message that need not wait until earlier ones are handled; return whether it is one."""
+
+    @abstractmethod
+    def unsubscribed(self, topic: Topic) -> None:
+        """Tell the client that the server has ended a subscription."""
+
+    @abstractmethod
+    def expiring(self, seconds: int) -> None:
+        """Ask the client for new credentials, because those of the connection expire."""
+
+    @abstractmethod
+    def closing(self, code: int, reason: str) -> None:
+        """Tell the client what to do after the end of the connection, which this side is about to close."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Drop what waits: the connection has ended."""
+
+
+class Dialect(ABC):
+    """A protocol with one codec, which a subprotocol names. All its connections share one object."""
+
+    @abstractmethod
+    def conversation(self, options: Options) -> ProtocolConversation:
+        """Return the messages of a new connection."""
+
+    @abstractmethod
+    def session(self, client: TopicClient, conversation: ProtocolConversation) -> Session:
+        """Return the session of a new connection."""
+
+
+def content_for(message: Any) -> Content:
+    """Return the content of a message of an application: text, bytes, or the JSON of any other value.
+
+    Raises:
+        TypeError: it has no form in JSON.
+    """
+    if isinstance(message, PreparedMessage):
+        return content_of(message)
+    if isinstance(message, str):
+        return message
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(message)
+    return ObjectText(topic_codec().encode(message))

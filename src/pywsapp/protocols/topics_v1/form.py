@@ -1,0 +1,56 @@
+"""What clients of `pywsapp.topics.v1` get of the messages of topics, in one codec."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+from pywsapp._messages.objects import ObjectText, topic_codec
+from pywsapp.exceptions import InvalidMessage
+from pywsapp.protocols.conversation import FormedMessage, ProtocolForm
+
+if TYPE_CHECKING:
+    from pywsapp.brokers.base import Position
+    from pywsapp.codecs.base import Codec
+    from pywsapp.topics.codec import Content
+    from pywsapp.topics.presence.view import PresenceDiff
+
+
+class TopicsV1Form(ProtocolForm):
+    """The delivery form of clients with one codec.
+
+    Args:
+        codec: the codec.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def prepare(self, name: str, position: Position | None, content: Content | None) -> FormedMessage | None:
+        """Return what the clients get of a message of a topic; None if the codec has no form for it."""
+        fields: dict[str, Any] = {"type": "message" if content is not None else "lost", "topic": name}
+        if position is not None:
+            fields["position"] = str(position)
+        return self._formed(fields, content)
+
+    def prepare_direct(self, content: Content) -> FormedMessage:
+        """Return what a client gets of a message that was sent to this client alone."""
+        return self._formed({"type": "message"}, content)
+
+    def prepare_presence(self, name: str, diff: PresenceDiff) -> FormedMessage:
+        """Return what the clients get of changes of presence in a topic."""
+        changed = {key: after for key, (_, after) in diff.changed.items()}
+        fields = {"type": "presence", "topic": name, "joined": diff.joined, "left": list(diff.left), "changed": changed}
+        return FormedMessage(self._codec.encode(fields))
+
+    def _formed(self, fields: dict[str, Any], content: Content | None) -> FormedMessage:
+        if type(content) is ObjectText:
+            try:
+                fields["data"] = topic_codec().decode(str(content))
+            except InvalidMessage:  # another program can have published what is no JSON
+                fields["data"] = str(content)
+        elif isinstance(content, str) or (content is not None and self._codec.is_binary):
+            fields["data"] = content
+        elif content is not None:
+            fields["base64"] = b64encode(content).decode()
+        return FormedMessage(self._codec.encode(fields))
