@@ -22,7 +22,7 @@ async function connected() {
 
 const WRONG = [
   "", "nonsense", "{", "[]", "null", "1", '"text"', "true", "{}", '{"type":1}', '{"type":"unheard-of"}',
-  '{"type":["message"],"topic":"a","data":1}', '{"type":"message"}', '{"type":"message","topic":"a"}',
+  '{"type":["message"],"topic":"a","data":1}', '{"type":"message"}', '{"type":"message","base64":{}}', '{"type":"message","topic":"a"}',
   '{"type":"message","topic":1,"data":1}', '{"type":"message","topic":"a","position":1,"data":1}',
   '{"type":"message","topic":"a","base64":1}', '{"type":"message","topic":"a","base64":"%"}',
   '{"type":"presence","topic":"a","joined":[]}', '{"type":"presence","topic":"a","joined":"ana"}',

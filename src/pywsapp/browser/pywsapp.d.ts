@@ -30,6 +30,8 @@ export type State = "connecting" | "open" | "waiting" | "closed";
 export interface ClientEvents {
   /** The state has changed. */
   state: (state: State) => void;
+  /** The server has sent a message to this client alone. */
+  message: (message: { readonly data: unknown }) => void;
   /** The client is closed for good, but not by `close`, or something failed that no promise and no listener reports. */
   error: (error: PywsappError) => void;
 }
@@ -58,7 +60,7 @@ export interface Client {
 
   /** Publish a message once, also if the connection breaks meanwhile.
    *
-   * @param data any value that JSON can have, or a Uint8Array or ArrayBuffer
+   * @param data any value that JSON can have except null, or a Uint8Array or ArrayBuffer
    * @returns a promise that is fulfilled when the server has accepted the message
    * @throws PywsappError: `queue_full`, `timeout` (it may have been published), `closed`, or a code of the server
    */

@@ -13,10 +13,9 @@ const TICK = 5_000; // how often the clock is looked at, at least
 const JUMP = 10_000; // a timer that is later than this has slept with the computer or the page
 const STABLE = 10_000; // a connection of this age was no failed attempt
 const MAX_TIMER = 2 ** 31 - 1; // the longest pause of setTimeout
-const IN_FLIGHT = 16; // messages that wait for a reply at the same time
 const FINAL = [1002, 1003, 1007, 1008, 1009, 1010];
 const REFUSALS = [401, 403, 404, 410];
-const REPEATED = ["unavailable", "outcome_unknown", "too_many_requests", "rate_limited"];
+const REPEATED = ["unavailable", "outcome_unknown", "rate_limited"];
 
 export class PywsappError extends Error {
   /**
@@ -69,6 +68,7 @@ class Connection extends Emitter {
   /** @type {string | null} */ user = null;
 
   #url; #options;
+  #session = randomText(); // with it the server knows the keys of messages again after a reconnect
   /** @type {WebSocket | null} */ #socket = null;
   #attempt = {}; // another object for each attempt to connect
   #refused = 0; // handshakes in a row that did not succeed
@@ -130,12 +130,10 @@ class Connection extends Emitter {
 
   /** @param {string} topic @param {unknown} data @param {RequestOptions} [options] */
   async publish(topic, data, options) {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    const key = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
     const isBytes = data instanceof Uint8Array || data instanceof ArrayBuffer;
     const text = isBytes && Array.from(new Uint8Array(data), (byte) => String.fromCharCode(byte)).join("");
-    const content = isBytes ? { base64: btoa(text || "") } : { data: data ?? null };
-    await this.#ask({ type: "publish", topic, key, ...content }, options);
+    const content = isBytes ? { base64: btoa(text || "") } : { data };
+    await this.#ask({ type: "publish", topic, key: randomText(), ...content }, options);
   }
 
   /** @param {string} method @param {object} [params] @param {RequestOptions} [options] @returns {Promise<any>} */
@@ -166,7 +164,6 @@ class Connection extends Emitter {
         clearTimeout(timer);
         if (this.#queue.delete(waiting)) this.#queueBytes -= size;
         settle(value);
-        this.#flush();
       };
       const waiting = { type, text, isSent: false, resolve: settling(resolve), reject: settling(reject) };
       const late = () => waiting.reject(new PywsappError("timeout", `there was no reply in ${timeout} ms`));
@@ -177,12 +174,10 @@ class Connection extends Emitter {
     });
   }
 
-  /** Send what waits, in order, but not too much at the same time. */
+  /** Send what waits, in order. */
   #flush() {
     if (this.state !== "open" || this.#isPaused) return;
-    let inFlight = 0;
     for (const waiting of this.#queue) {
-      if (++inFlight > IN_FLIGHT) return;
       if (waiting.isSent) continue;
       waiting.isSent = true;
       this.#request(waiting.text, (reply, error) => {
@@ -287,7 +282,8 @@ class Connection extends Emitter {
     else if (type === "disconnect") {
       check(reconnect === false || (typeof reconnect === "number" && reconnect >= 0));
       this.#order = fields;
-    } else {
+    } else if (type === "message" && topic === undefined) this._emit("message", { data: dataOf(fields) });
+    else {
       check(["message", "lost", "presence", "unsubscribed"].includes(type) && typeof topic === "string");
       const room = this.#leaving.has(topic) ? undefined : this.#rooms.get(topic);
       if (type === "unsubscribed") this.#rooms.delete(topic);
@@ -331,7 +327,7 @@ class Connection extends Emitter {
     }
     socket.onopen = () => {
       this.#refused = 0;
-      this.#request({ type: "connect", ...(token === null ? {} : { token }) }, (reply, error) => {
+      this.#request({ type: "connect", session: this.#session, ...(token === null ? {} : { token }) }, (reply, error) => {
         if (!error) this.#connected(reply);
         else if (error.code === "unauthenticated") this.#ended(4401, error.message);
         else if (REPEATED.includes(error.code) || error.code === "internal_error")
@@ -364,14 +360,14 @@ class Connection extends Emitter {
     const failure = (/** @type {string} */ code) => new PywsappError(
       code, String(order?.reason || text || `the connection has ended with code ${closeCode}`), { closeCode });
     const lost = failure("connection_lost");
-    if (order && seconds !== false) this.#wait((seconds + Math.random() * Math.max(1, seconds / 2)) * 1000, lost, true);
-    else if (order || FINAL.includes(closeCode) || (closeCode >= 3000 && closeCode < 4000))
+    if (seconds === false || FINAL.includes(closeCode) || (closeCode >= 3000 && closeCode < 4000))
       this.#finish(failure("disconnected"));
     else if (closeCode === 4401 && this.#hasNewToken) this.#finish(failure("unauthenticated"));
     else if (closeCode === 4401) {
       this.#hasNewToken = true;
       this.#wait(0, lost);
-    } else if (closeCode === 1012) this.#wait(Math.random() * 5_000, lost, true);
+    } else if (order) this.#wait((seconds + Math.random() * 5) * 1000, lost, true);
+    else if (closeCode === 1012) this.#wait(Math.random() * 5_000, lost, true);
     else if (closeCode === 1013) this.#wait(5_000 + this.#backoff(), lost, true);
     else {
       this.#wait(this.#backoff(), lost);
@@ -617,15 +613,11 @@ class Room extends Emitter {
   }
 
   /** @param {Fields} fields */
-  _receive({ type, topic, position = null, data, base64, joined = {}, left = [], changed = {}, code, message }) {
+  _receive(fields) {
+    const { type, topic, position = null, joined = {}, left = [], changed = {}, code, message } = fields;
     this.position = position ?? this.position;
-    if (type === "message") {
-      if (data === undefined) {
-        check(typeof base64 === "string");
-        data = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-      }
-      this._emit("message", { topic, data, position });
-    } else if (type === "lost") this._emit("lost", position);
+    if (type === "message") this._emit("message", { topic, data: dataOf(fields), position });
+    else if (type === "lost") this._emit("lost", position);
     else if (type === "unsubscribed") this._end(type, new PywsappError(String(code), String(message)));
     else {
       const change = { joined: entries(joined), left, changed: entries(changed) };
@@ -677,4 +669,17 @@ function errorOf({ type, code, message, retry_after: seconds }) {
 function entries(object) {
   check(isObject(object));
   return new Map(Object.entries(object));
+}
+
+/** @param {Fields} message @returns {unknown} */
+function dataOf({ data, base64 }) {
+  if (data !== undefined) return data;
+  check(typeof base64 === "string");
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+/** Return 32 random characters. */
+function randomText() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
