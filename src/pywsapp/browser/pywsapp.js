@@ -327,7 +327,8 @@ class Connection extends Emitter {
     }
     socket.onopen = () => {
       this.#refused = 0;
-      this.#request({ type: "connect", session: this.#session, ...(token === null ? {} : { token }) }, (reply, error) => {
+      const connect = { type: "connect", session: this.#session, ...(token === null ? {} : { token }) };
+      this.#request(connect, (reply, error) => {
         if (!error) this.#connected(reply);
         else if (error.code === "unauthenticated") this.#ended(4401, error.message);
         else if (REPEATED.includes(error.code) || error.code === "internal_error")
@@ -336,6 +337,7 @@ class Connection extends Emitter {
       });
     };
     socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onerror = () => this.#refused && this.#ended(1006, ""); // Node.js 20 sends no other event then
     socket.onclose = ({ code, reason }) => this.#ended(code, reason);
   }
 
@@ -405,7 +407,8 @@ class Connection extends Emitter {
     this.#schedule(pause);
     this.#set("waiting", reason);
     for (const waiting of [...this.#queue]) {
-      if (waiting.isSent && waiting.type === "call") waiting.reject(new PywsappError("connection_lost", reason.message));
+      if (waiting.isSent && waiting.type === "call")
+        waiting.reject(new PywsappError("connection_lost", reason.message));
       waiting.isSent = false;
     }
   }
@@ -434,7 +437,7 @@ class Connection extends Emitter {
     this.#leaving.clear();
     for (const room of this.#rooms.values()) room._disconnected();
     if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
     socket.close(code);
   }
 
