@@ -371,12 +371,7 @@ class App:
         add_browser_client(self.router, path)
 
     def health(
-        self,
-        path: str = "/health",
-        *,
-        broker: bool = False,
-        port: int | None = None,
-        address: str = "127.0.0.1",
+        self, path: str = "/health", *, broker: bool = False, port: int | None = None, address: str = "127.0.0.1"
     ) -> None:
         """Answer health checks on a path, for every Host, also while the App has too many connections.
 

@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.node_packages import node_packages, node_program
+from support.services import free_port
 
 import pywsapp
 
@@ -57,7 +59,7 @@ WRONG = [
     "connect();",
     'connect("/live", { tokens: async () => "token" });',
     'client.state = "closed";',
-    'client.on("message", () => {});',
+    'client.on("lost", () => {});',
     'client.subscribe("a", { since: 1 });',
     'client.subscribe<string>("a", ({ data }) => data.toFixed());',
     "client.publish({});",
@@ -66,9 +68,9 @@ WRONG = [
 ]
 
 
-def run(*command: str | Path, cwd: Path) -> None:
+def run(*command: str | Path, cwd: Path, **variables: str) -> None:
     """Run a program of Node.js; its output shows why it fails."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NODE_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NODE_")} | variables
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -76,6 +78,12 @@ def run(*command: str | Path, cwd: Path) -> None:
 @pytest.mark.parametrize("name", ["connecting", "topics", "hostile"])
 def test_in_memory(name: str) -> None:
     run(node_program(), "--test", TESTS / f"{name}.test.mjs", cwd=TESTS)
+
+
+def test_beside_a_server() -> None:
+    path = os.pathsep.join(sys.path)
+    variables = {"TEST_PORT": str(free_port()), "TEST_PYTHON": sys.executable, "PYTHONPATH": path}
+    run(node_program(), "--experimental-websocket", TESTS / "live.test.mjs", cwd=TESTS, **variables)
 
 
 @pytest.fixture
