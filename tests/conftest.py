@@ -157,6 +157,7 @@ ONE_BUILD: dict[str, set[str]] = {
     "limits": set(),
     "middleware": {"test_base.py", "test_rate_limit.py", "test_rate_limit_control_frames.py"},
     "process": set(),
+    "protocols": set(),
     "ratchet": {"test_ratchet_io_connection.py", "test_ratchet_message_buffer.py", "test_ratchet_ws_server.py"},
     "routing": set(),
     "server": {"test_runtime.py", "test_server.py", "test_tls_buffer.py", "test_watchdog.py"},

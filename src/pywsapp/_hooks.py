@@ -187,7 +187,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
             continue
         if any(_is_marked(vars(base)[name]) for base in declaring):
             continue
-        meant = _hook_meant_by(name, hooks)
+        meant = _hook_meant_by(name, hooks, optional)
         if meant is not None:
             raise ConfigurationError(
                 f"{declaring[0].__name__}.{name} is never called: did you mean {meant}? "
@@ -208,7 +208,7 @@ def _is_marked(member: object) -> bool:
     return any(hasattr(member, mark) or hasattr(function, mark) for mark in (HANDLER_MARK, TAG_MARK, PROCEDURE_MARK))
 
 
-def _hook_meant_by(name: str, hooks: Iterable[str]) -> str | None:
+def _hook_meant_by(name: str, hooks: Iterable[str], optional: Iterable[str]) -> str | None:
     """Return the hook that a misspelt name, such as `on_mesage` or `onMessage`, stands for; None if there is none."""
     plain = {hook.replace("_", ""): hook for hook in hooks}
     plain |= dict.fromkeys(("onauthenticate", "onauthentication", "authenticate"), "authenticate")
@@ -216,7 +216,7 @@ def _hook_meant_by(name: str, hooks: Iterable[str]) -> str | None:
     if name.replace("_", "").lower() in plain:
         return plain[name.replace("_", "").lower()]
     if not name.startswith("on_"):
-        near = difflib.get_close_matches(name, OPTIONAL_HOOKS, 1, _NEARLY_OPTIONAL)
+        near = difflib.get_close_matches(name, optional, 1, _NEARLY_OPTIONAL)
         return near[0] if near else None
     near = difflib.get_close_matches(name[3:], [hook[3:] for hook in hooks], 1, _NEARLY)
     return f"on_{near[0]}" if near else None

@@ -303,7 +303,7 @@ class TopicAuthorization:
             return
         logger.debug("%r: %s", self._conn, NotAuthorized(action, topic.name))
         try:
-            if action == "presence":
+            if action == "presence" and not topic._registry.presence.is_shown(topic.name, self._conn):
                 del uses[action]
                 topic.untrack(self._conn)
             else:

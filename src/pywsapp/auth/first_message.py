@@ -31,6 +31,9 @@ from pywsapp.middleware.base import ComponentMiddleware
 
 logger = logging.getLogger("pywsapp")
 
+#: Connections whose clients are not known yet, in one process.
+MAX_WAITING = 10_000
+
 
 class _Later:
     """The guard of the handshake: the user comes later."""
@@ -40,6 +43,35 @@ class _Later:
 
     def __repr__(self) -> str:
         return "FirstMessage"
+
+
+class WaitingClients:
+    """Connections in this process whose clients are not known yet. If there are too many, the oldest one is dropped.
+
+    Args:
+        limit: how many there can be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[Connection, None] = {}  # the oldest connection is first
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, conn: Connection) -> None:
+        """Add a connection."""
+        self._waiting[conn] = None
+        if len(self._waiting) > self._limit:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            if oldest._driver is not None:
+                oldest._driver.exceeded("max_waiting")
+            oldest.abort()
+
+    def discard(self, conn: Connection) -> None:
+        """Remove a connection, whose client is known or which has ended."""
+        self._waiting.pop(conn, None)
 
 
 class FirstMessage(ComponentMiddleware):
@@ -69,7 +101,7 @@ class FirstMessage(ComponentMiddleware):
         *,
         seconds: float = 10,
         max_size: int = MAX_TOKEN,
-        max_waiting: int = 10_000,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         super().__init__(component)
         check_has_no_guard(component, "FirstMessage")
@@ -85,8 +117,7 @@ class FirstMessage(ComponentMiddleware):
         if type(max_waiting) is not int or max_waiting < 1:
             raise ConfigurationError(f"max_waiting must be a whole number from 1 on, not {max_waiting!r}")
         self._seconds = seconds
-        self._max_waiting = max_waiting
-        self._waiting: dict[Connection, None] = {}  # of all copies; the oldest connection is first
+        self._waiting = WaitingClients(max_waiting)  # of all copies
         self._max_size = max_size
         self._is_open = False  # of the copy for a connection: whether on_open of the component inside was called
 
@@ -100,13 +131,7 @@ class FirstMessage(ComponentMiddleware):
         if conn._driver is not None:
             conn._driver.limit_messages(self._max_size)
             conn._driver.user_changed()
-        self._waiting[conn] = None
-        if len(self._waiting) > self._max_waiting:
-            oldest = next(iter(self._waiting))
-            del self._waiting[oldest]
-            if oldest._driver is not None:
-                oldest._driver.exceeded("max_waiting")
-            oldest.abort()
+        self._waiting.add(conn)
 
     def on_message(self, conn: Connection, message: Any) -> Any:
         """Call the hook of the component inside, or take the first message for a token."""
@@ -131,7 +156,7 @@ class FirstMessage(ComponentMiddleware):
             code = CloseCode.UNAUTHENTICATED if is_invalid else CloseCode.TRY_AGAIN_LATER
             conn.close(code, cut_reason(str(exc.body or "")))
             return
-        self._waiting.pop(conn, None)
+        self._waiting.discard(conn)
         if conn._driver is not None:
             conn._driver.limit_messages(None)
         self._is_open = True
@@ -141,7 +166,7 @@ class FirstMessage(ComponentMiddleware):
 
     def on_close(self, conn: Connection) -> Any:
         """Call the hook of the component inside, if its `on_open` was called."""
-        self._waiting.pop(conn, None)
+        self._waiting.discard(conn)
         return self.inner.on_close(conn) if self._is_open else None
 
     def on_error(self, conn: Connection, exc: Exception) -> Any:

@@ -142,6 +142,7 @@ class TopicClient:
             conn._driver.user_changed()
         if not conn.is_open:  # its user has too many connections, or was disconnected meanwhile
             raise RequestError("unauthenticated", "the connection is closed")
+        self.component._waiting.discard(conn)
         if session is not None:
             self._scope = f"session:{session}"
         self.is_connected = True
@@ -200,14 +201,8 @@ class TopicClient:
             await unfinished.wait()
         if conn in topic:
             raise RequestError("already_subscribed", f"the connection subscribes to {name!r} already")
-        recovers, position = since is not ABSENT, None
-        if recovers and topic.history is None:
-            raise RequestError("no_history", f"{name!r} keeps no history")
-        if recovers and since is not None:
-            try:
-                position = Position.parse(since)
-            except TopicError as exc:
-                raise RequestError("invalid_position", str(exc)) from None
+        recovers = since is not ABSENT
+        position = _position(topic, since) if recovers else None
         await self._may("subscribe", name)
         if recovers:
             await self._may("history", name)
@@ -215,12 +210,14 @@ class TopicClient:
             await self._may_be_present(topic)
         await self._ask(topic, recovers=recovers)
         subscription = Subscription(self, topic, position, recovers=recovers, presence=presence)
-        if meta is not ABSENT:
-            try:
+        try:
+            if meta is not ABSENT:
                 await self._track(topic, meta)
-            except BaseException:
-                subscription.undo()
-                raise
+            if presence:
+                await self._note_presence(topic)
+        except BaseException:
+            subscription.undo()
+            raise
         return subscription
 
     async def _ask(self, topic: Topic, *, recovers: bool) -> None:
@@ -267,6 +264,13 @@ class TopicClient:
         if not topic._registry.presence.covers(topic.name):
             raise RequestError("no_presence", f"{topic.name!r} has no presence")
         await self._may("presence", topic.name)
+
+    async def _note_presence(self, topic: Topic) -> None:
+        """Have the subscription end when the client may not see the presence of a topic any more."""
+        authorization = None if self.conn._driver is None else self.conn._driver.subscriptions().authorization
+        asked = None if authorization is None else authorization.ask_presence(topic)
+        if asked is not None:
+            await asked
 
     async def _track(self, topic: Topic, meta: Any) -> None:
         try:
@@ -395,6 +399,16 @@ class Subscription:
         self._ended.set()
         if self._client._unfinished.get(self.topic.name) is self._ended:
             del self._client._unfinished[self.topic.name]
+
+
+def _position(topic: Topic, since: str | None) -> Position | None:
+    """Return the position of the last message that a client has of a topic; None if it has none."""
+    if topic.history is None:
+        raise RequestError("no_history", f"{topic.name!r} keeps no history")
+    try:
+        return None if since is None else Position.parse(since)
+    except TopicError as exc:
+        raise RequestError("invalid_position", str(exc)) from None
 
 
 def seconds_until(expires_at: float | None) -> int | None:

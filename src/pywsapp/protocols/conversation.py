@@ -29,14 +29,6 @@ class FormedMessage(PreparedMessage):
     __slots__ = ()
 
 
-class ProtocolForm(DeliveryForm):
-    """The delivery form of a protocol, which has one for messages of no topic too."""
-
-    @abstractmethod
-    def prepare_direct(self, content: Content) -> FormedMessage:
-        """Return what a client gets of a message that was sent to this client alone."""
-
-
 class ProtocolConversation(Conversation):
     """The messages of one connection of a protocol. `conn.send` sends in the form of the protocol.
 
@@ -48,9 +40,9 @@ class ProtocolConversation(Conversation):
 
     __slots__ = ("form", "options")
 
-    form: ProtocolForm
+    form: DeliveryForm
 
-    def __init__(self, codec: Codec, options: Options, form: ProtocolForm) -> None:
+    def __init__(self, codec: Codec, options: Options, form: DeliveryForm) -> None:
         super().__init__(codec, None, options)
         self.options = options
         self.form = form

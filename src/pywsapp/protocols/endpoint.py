@@ -78,6 +78,7 @@ class TopicEndpoint(MessageComponent):
         driver.user_changed()
         if self.inner.authenticate_token is not None:
             driver.limit_messages(MAX_FIRST_BYTES)
+            self.inner._waiting.add(conn)
 
     def _too_late(self, conn: Connection) -> None:
         if not self.client.is_connected:
@@ -90,6 +91,7 @@ class TopicEndpoint(MessageComponent):
     def on_close(self, conn: Connection) -> Any:
         """Call the hook of the component, if its `on_open` was called."""
         self.session.end()
+        self.inner._waiting.discard(conn)
         return self.inner.on_close(conn) if self.client.is_connected else None
 
     def on_subscribe(self, conn: Connection, topic: Topic) -> Any:

@@ -11,6 +11,7 @@ from pywsapp._http_text import one_line
 from pywsapp._messages.procedures import Procedure, ReadArguments
 from pywsapp._messages.typed import marked_methods
 from pywsapp._request_state import access_of
+from pywsapp.auth.first_message import MAX_WAITING, WaitingClients
 from pywsapp.component import HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import CallError, ConfigurationError, InvalidCredentials, Refuse
 from pywsapp.protocols.dialects import DIALECTS, codecs_of_dialects
@@ -75,6 +76,7 @@ def find_handlers(kind: type[MessageComponent]) -> None:
     if tags:
         raise ConfigurationError(f"{kind.__name__} has a method with @on, which is never called: use @rpc or on_call")
     kind._procedures = Procedures(procedures)
+    kind._waiting = WaitingClients(MAX_WAITING)
 
 
 class TopicComponent(MessageComponent):
@@ -98,6 +100,8 @@ class TopicComponent(MessageComponent):
     subprotocols = tuple(DIALECTS)
     authenticate_token: Callable[[str], Any] | None = None
     _procedures = Procedures({})
+    #: The clients that have to send a token; their connections are those of all components of the class.
+    _waiting = WaitingClients(MAX_WAITING)
     _more_hooks = MappingProxyType(
         {"on_publish": ("conn", "topic", "message"), "on_call": ("conn", "method", "params")}
     )

@@ -39,6 +39,10 @@ class DeliveryForm(ABC):
         """
 
     @abstractmethod
+    def prepare_direct(self, content: Content) -> PreparedMessage:
+        """Return what a client gets of a message that was sent to its connection or its user, not on a topic."""
+
+    @abstractmethod
     def prepare_presence(self, name: str, diff: PresenceDiff) -> PreparedMessage:
         """Return what the clients get of changes of presence in a topic."""
 
@@ -116,3 +120,17 @@ def in_groups(groups: Groups, subscribers: Subscribers) -> Mapping[DeliveryForm 
     if not groups:
         return {None: subscribers}
     return {form: {conn: subscribers[conn] for conn in members} for form, members in groups.items()}
+
+
+def send_direct(
+    connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
+) -> None:
+    """Send a message that is not one of a topic to connections, some excluded, each in its form."""
+    groups: Groups = {}
+    for conn in connections:
+        groups.setdefault(form_of(conn), {})[conn] = None
+    for form, members in groups.items():
+        if form is None:
+            deliver(dict.fromkeys(members), message, exclude)
+        else:
+            send_prepared_to_all(list(members), form.prepare_direct(content_of(message)), exclude)

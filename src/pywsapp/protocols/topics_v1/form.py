@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._messages.objects import ObjectText, topic_codec
 from pywsapp.exceptions import InvalidMessage
-from pywsapp.protocols.conversation import FormedMessage, ProtocolForm
+from pywsapp.protocols.conversation import FormedMessage
+from pywsapp.topics.delivery import DeliveryForm
 
 if TYPE_CHECKING:
     from pywsapp.brokers.base import Position
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pywsapp.topics.presence.view import PresenceDiff
 
 
-class TopicsV1Form(ProtocolForm):
+class TopicsV1Form(DeliveryForm):
     """The delivery form of clients with one codec.
 
     Args:
@@ -34,7 +35,7 @@ class TopicsV1Form(ProtocolForm):
         return self._formed(fields, content)
 
     def prepare_direct(self, content: Content) -> FormedMessage:
-        """Return what a client gets of a message that was sent to this client alone."""
+        """Return what a client gets of a message that was sent to its connection or its user, not on a topic."""
         return self._formed({"type": "message"}, content)
 
     def prepare_presence(self, name: str, diff: PresenceDiff) -> FormedMessage:

@@ -146,7 +146,7 @@ def read_request(value: Any) -> Request:
     """
     if type(value) is not dict:
         raise InvalidRequest("invalid_message", "a message is an object")
-    number = value.get("id")
+    number = value.get("id", ABSENT)
     is_id = type(number) is int and 0 < number <= MAX_ID
     request_id: int | None = number if is_id else None  # type: ignore[assignment]
     kind = value.get("type")
@@ -155,7 +155,7 @@ def read_request(value: Any) -> Request:
     fields = _FIELDS.get(kind)
     if fields is None:
         raise InvalidRequest("unknown_type", f"there is no type {kind[:_MAX_SHOWN]!r}", request_id)
-    if not is_id and (number is not None or kind not in _WITHOUT_ID):
+    if not is_id and (number is not ABSENT or kind not in _WITHOUT_ID):
         raise InvalidRequest("invalid_message", f"`id` must be an integer from 1 to {MAX_ID}")
     found: dict[str, Any] = {}
     for name, (check, is_required) in fields.items():

@@ -115,6 +115,10 @@ class PresenceService:
         self._viewers.setdefault(name, {})[conn] = form
         return present
 
+    def is_shown(self, name: str, conn: Connection) -> bool:
+        """Return whether a connection gets the changes."""
+        return conn in self._viewers.get(name, ())
+
     def hide(self, name: str, conn: Connection) -> None:
         """Send a connection no changes any more; nothing if it gets none."""
         viewers = self._viewers.get(name)

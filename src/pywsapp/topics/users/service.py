@@ -30,16 +30,17 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
-from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
+from pywsapp._messages.objects import content_of, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._request_state import Access, access_of
 from pywsapp.auth.user_keys import UserKeys
 from pywsapp.brokers.envelope import Envelope
-from pywsapp.connection import Connection, send_prepared_to_all
+from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
+from pywsapp.topics.delivery import send_direct
 from pywsapp.topics.users.events import (
     SEND_START,
     USERS_TOPIC,
@@ -239,7 +240,7 @@ class UserService:
         """See `UserConnections.send`."""
         self._check_running("app.users[user].send")
         acknowledgement = self._publish(Send(key, content_of(message)))
-        _send_to_all(self._find(key), message, exclude)
+        send_direct(self._find(key), message, exclude)
         return acknowledgement
 
     def disconnect(self, disconnect: Disconnect, exclude: frozenset[Connection]) -> LazyCoroutine[None]:
@@ -331,7 +332,7 @@ class UserService:
         if isinstance(parsed, Send):
             connections = self._find(parsed.key)
             if connections:
-                _send_to_all(connections, prepared_content(parsed.content))
+                send_direct(connections, prepared_content(parsed.content))
         elif isinstance(parsed, Disconnect):
             self._close(parsed)
         elif isinstance(parsed, Reauthorize):
@@ -349,12 +350,3 @@ class UserService:
 def _short(key: str) -> str | bytes:
     """Return what is remembered of the key of a user: an event of another process can have a key of any length."""
     return key if len(key) <= _MAX_KEPT else hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _send_to_all(
-    connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
-) -> None:
-    if type(message) is PreparedObject:
-        send_object_to_all(connections, message, exclude)
-    else:
-        send_prepared_to_all(connections, message, exclude)

@@ -1,0 +1,68 @@
+"""Checking values against a JSON Schema: as much of it as the schemas of this repository use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+_KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
+    "const": lambda value, const: value == const and type(value) is type(const),
+    "enum": lambda value, members: value in members,
+    "minimum": lambda value, least: not _TYPES["number"](value) or value >= least,
+    "exclusiveMinimum": lambda value, least: not _TYPES["number"](value) or value > least,
+    "maximum": lambda value, most: not _TYPES["number"](value) or value <= most,
+    "minLength": lambda value, least: not isinstance(value, str) or len(value) >= least,
+    "maxLength": lambda value, most: not isinstance(value, str) or len(value) <= most,
+    "pattern": lambda value, pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
+    "required": lambda value, names: not isinstance(value, dict) or set(names) <= set(value),
+}
+_ANNOTATIONS = {"$schema", "$defs", "title", "description"}
+
+
+class Schema:
+    """A schema with its definitions.
+
+    Args:
+        document: the whole document.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._definitions = document["$defs"]
+
+    def accepts(self, name: str, value: Any) -> bool:
+        """Return whether a value is one of a definition."""
+        return self._accepts(self._definitions[name], value)
+
+    def _accepts(self, schema: dict[str, Any], value: Any) -> bool:
+        return all(self._holds(keyword, given, value) for keyword, given in schema.items())
+
+    def _holds(self, keyword: str, given: Any, value: Any) -> bool:
+        if keyword in _ANNOTATIONS:
+            return True
+        if keyword in _KEYWORDS:
+            return _KEYWORDS[keyword](value, given)
+        if keyword == "type":
+            return any(_TYPES[kind](value) for kind in ([given] if isinstance(given, str) else given))
+        if keyword == "$ref":
+            return self.accepts(given.removeprefix("#/$defs/"), value)
+        if keyword == "properties":
+            return not isinstance(value, dict) or all(
+                self._accepts(one, value[name]) for name, one in given.items() if name in value
+            )
+        if keyword == "items":
+            return not isinstance(value, list) or all(self._accepts(given, one) for one in value)
+        if keyword == "anyOf":
+            return any(self._accepts(one, value) for one in given)
+        if keyword == "oneOf":
+            return sum(self._accepts(one, value) for one in given) == 1
+        raise NotImplementedError(keyword)
