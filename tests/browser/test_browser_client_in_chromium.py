@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 
 pytest.register_assert_rewrite("support.browser")
 
-from support.browser import ARGUMENTS, Page, find_chromium  # noqa: E402 - not before the line above
+from support.browser import ARGUMENTS, Page, expect, find_chromium  # noqa: E402 - not before the line above
 from support.program import Program  # noqa: E402
+from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
 SITE = Path(__file__).parent.parent / "support" / "topic_site.py"
+GUIDE = Path(__file__).parent.parent.parent / "docs" / "howto" / "use-topics-in-a-browser.md"
 MESSAGES = 1_000
 DISCONNECTS = 20
 #: Connects, and subscribes to a topic; what comes is in `heard`, the states of the client in `states`.
@@ -196,3 +199,31 @@ def test_an_expired_token_is_replaced(site: Site) -> None:
     until(page, "client.state === 'open' && asked > 1")
     assert page.evaluate("client.call('hello')") == "ana"
     assert page.evaluate("client.user") == "ana"
+
+
+def test_the_program_of_the_guide(browser: Any, tmp_path: Path) -> None:
+    text = GUIDE.read_text(encoding="utf-8").partition("\n```python\n")[2].partition("\n```\n")[0]
+    (tmp_path / "rooms.py").write_text(text.replace("8080", str(free_port())), encoding="utf-8")
+    context = browser.new_context()
+    with Program([str(tmp_path / "rooms.py")]) as program:
+        url = f"http://localhost:{program.port}"
+        pages = [context.new_page(), context.new_page()]
+        for page in pages:
+            page.goto(url)
+            expect(page.locator("#state")).to_have_text("open")
+        write(pages[0], "hello")
+        for page in pages:
+            expect(page.locator("li")).to_have_text(["hello"])
+        program.send(signal.SIGTERM)
+        assert program.end() == 0
+    write(pages[0], "meanwhile")
+    with Program([str(tmp_path / "rooms.py")]):
+        for page in pages:
+            expect(page.locator("li")).to_have_text(["hello", "meanwhile"])
+    context.close()
+
+
+def write(page: Page, text: str) -> None:
+    page.locator("#text").fill(text)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#text")).to_have_value("")

@@ -186,7 +186,17 @@ def test_wheel_has_exactly_the_package_and_its_extension_modules(wheel: Path, pu
     assert "pywsapp/py.typed" in expected
     assert {"pywsapp/browser/pywsapp.js", "pywsapp/browser/pywsapp.d.ts", "pywsapp/browser/package.json"} <= expected
     assert any(name.startswith("pywsapp/_demo/") and name.endswith(".html") for name in expected)
-    assert {Path(name).suffix for name in expected} <= {".py", ".pyx", ".pxd", ".html", ".css", ".typed", ".js", ".ts", ".json"}
+    assert {Path(name).suffix for name in expected} <= {
+        ".py",
+        ".pyx",
+        ".pxd",
+        ".html",
+        ".css",
+        ".typed",
+        ".js",
+        ".ts",
+        ".json",
+    }
 
 
 def test_wheel_tags(wheel: Path, pure_wheel: Path) -> None:

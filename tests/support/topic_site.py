@@ -1,9 +1,9 @@
 """An App for the tests of the browser client, in a process of its own; requests to `/command` tell it what to do.
 
-    python topic_site.py [port]
-    POST /command?drop=1006            break all connections; other codes close them
-    POST /command?say=room:tea&count=3 broadcast the next three numbers
-    POST /command?end=room:tea         end all subscriptions to a topic
+python topic_site.py [port]
+POST /command?drop=1006            break all connections; other codes close them
+POST /command?say=room:tea&count=3 broadcast the next three numbers
+POST /command?end=room:tea         end all subscriptions to a topic
 """
 
 from __future__ import annotations
