@@ -34,7 +34,8 @@ import { useClient, useClientState, useTopic } from "./pywsapp-react.js";
 const client: Client = connect("/live", { token: async () => "token", maxQueue: 10 });
 const states: State[] = [];
 const remove: () => void = client.on("state", (state) => states.push(state));
-const room = client.subscribe<string>("room:tea", { since: null, presence: true }, ({ data }) => console.log(data.length));
+const options = { since: null, presence: true };
+const room = client.subscribe<string>("room:tea", options, ({ data }) => console.log(data.length));
 room.on("presence", ({ joined, left }) => console.log([...joined.keys(), ...left]));
 room.on("lost", (position) => console.log(position?.length, room.present.size));
 client.subscribe("room:milk", (message: Message) => console.log(message.position));
@@ -121,8 +122,9 @@ def test_types(with_packages: Path) -> None:
     for number, (text, suffix) in enumerate(documented):
         (directory / f"documented{number}.{suffix}").write_text(text)
     files = sorted(path.name for path in directory.iterdir() if path.suffix in (".js", ".ts", ".tsx"))
-    options = "--jsx preserve --strict --noEmit --allowJs --checkJs --target es2022 --module esnext --moduleResolution bundler "
-    options += "--lib es2022,dom,dom.iterable --exactOptionalPropertyTypes --noImplicitReturns --noUnusedLocals"
+    options = "--jsx preserve --strict --noEmit --allowJs --checkJs --target es2022 --module esnext"
+    options += " --moduleResolution bundler --lib es2022,dom,dom.iterable"
+    options += " --exactOptionalPropertyTypes --noImplicitReturns --noUnusedLocals"
     run(with_packages / "node_modules" / ".bin" / "tsc", *options.split(), *files, cwd=directory)
 
 

@@ -1,7 +1,7 @@
 """The browser client over plain HTTP: the JavaScript files of the package, and their types.
 
-The files are those of the directory `browser`, which is also an npm package. They contain nothing secret, so they need no
-user, and a page before a login can load them. Other origins get no permission to read them (CORS).
+The files are those of the directory `browser`, which is also an npm package. They contain nothing secret, so they need
+no user, and a page before a login can load them. Other origins get no permission to read them (CORS).
 """
 
 from __future__ import annotations
