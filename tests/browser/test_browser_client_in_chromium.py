@@ -26,11 +26,12 @@ MESSAGES = 1_000
 DISCONNECTS = 20
 #: Connects, and subscribes to a topic; what comes is in `heard`, the states of the client in `states`.
 OPEN = """async ([topic, options]) => {
-    const {since = null, ...more} = options;
+    const {since = null, shared = false, ...more} = options;
     window.heard = [];
     window.lost = 0;
     window.states = [];
-    window.client = connect("/live", {firstDelay: 20, maxDelay: 100, ...more});
+    const make = shared ? connectShared : connect;
+    window.client = make("/live", {firstDelay: 20, maxDelay: 100, ...more});
     client.on("state", (state) => states.push(state));
     window.room = client.subscribe(topic, {since}, ({data}) => {
         heard.push(data);
@@ -199,6 +200,107 @@ def test_an_expired_token_is_replaced(site: Site) -> None:
     until(page, "client.state === 'open' && asked > 1")
     assert page.evaluate("client.call('hello')") == "ana"
     assert page.evaluate("client.user") == "ana"
+
+
+# -- one connection for all tabs ---------------------------------------------------------------------------------------
+
+
+def connections(site: Site) -> int:
+    with urllib.request.urlopen(f"{site.url}/connections") as answer:
+        return int(answer.read())
+
+
+def test_tabs_share_a_connection(site: Site) -> None:
+    topic, before = next(topics), connections(site)
+    first = site.page(topic, shared=True)
+    site.command(f"say={topic}&count=3")
+    said = heard(first, 3)
+    second = site.page(topic, shared=True)
+    assert connections(site) == before + 1
+    assert heard(second, 3) == said
+    position = first.evaluate("room.position")
+    third = site.page(topic, shared=True, since=position)
+    third.evaluate("client.publish(room.topic, 'hello')")
+    assert [heard(page, count) for page, count in ((first, 4), (second, 4), (third, 1))] == [
+        [*said, "hello"],
+        [*said, "hello"],
+        ["hello"],
+    ]
+    third.evaluate("client.publish(room.topic, new Uint8Array([1, 255]))")
+    until(first, "heard.length === 5")
+    assert first.evaluate("[...heard[4]]") == [1, 255]
+    assert third.evaluate("client.call('add', {a: 1, b: 2})") == 3
+    error = third.evaluate("client.call('subtract').catch((error) => [error.name, error.code])")
+    assert error == ["PywsappError", "unknown_method"]
+    first.close()
+    second.evaluate("client.publish(room.topic, 'again')")
+    for page in second, third:
+        until(page, "heard.at(-1) === 'again'")
+    assert connections(site) == before + 1
+    for page in second, third:
+        page.close()
+
+
+def test_tabs_that_share_a_connection_miss_and_repeat_nothing(site: Site) -> None:
+    topic, count = next(topics), 200
+    pages = [site.page(topic, shared=True) for _ in range(3)]
+    pages[0].evaluate(WRITE, [topic, count, 4])
+    for number in range(2, 6):
+        until(pages[0], "window.proceed != null")
+        site.command("drop=1006")
+        pages[0].evaluate("const go = proceed; window.proceed = null; go()")
+        for page in pages:
+            until(page, f"states.filter((state) => state === 'open').length === {number}")
+    until(pages[0], f"accepted === {count}")
+    for page in pages:
+        assert heard(page, count) == list(range(count))
+
+
+def test_presence_of_tabs_that_share_a_connection(site: Site) -> None:
+    topic = next(topics)
+    page, other = site.page(topic, shared=True), site.page(topic, shared=True)
+    watch = """(topic) => new Promise((resolve) => {
+        window.watched = client.subscribe(topic, {presence: true, track: "here"});
+        watched.on("subscribed", () => resolve([...watched.present]));
+    })"""
+    present = page.evaluate(watch, f"{topic}:present")
+    assert [meta for _, meta in present] == ["here"]
+    assert other.evaluate(watch, f"{topic}:present") == present
+    guest = site.page(topic)
+    guest.evaluate(watch, f"{topic}:present")
+    for one in page, other, guest:
+        until(one, "watched.present.size === 2")
+    other.evaluate("watched.unsubscribe()")
+    page.evaluate("watched.track('still here')")
+    until(guest, "[...watched.present.values()].includes('still here')")
+    page.evaluate("watched.unsubscribe()")
+    until(guest, "watched.present.size === 1")
+
+
+def test_a_tab_gives_the_token_and_all_learn_that_it_is_refused(site: Site) -> None:
+    pages = [site.context.new_page() for _ in range(2)]
+    for page in pages:
+        page.goto(site.url)
+        page.wait_for_function("window.connectShared")
+        page.evaluate(
+            """() => {
+                window.valid = true;
+                const token = () => valid ? `ana.${Math.floor(Date.now() / 1000) + 60}` : "ana.1";
+                window.client = connectShared("/private", {token, firstDelay: 20});
+                window.opened = 0;
+                client.on("state", (state) => { opened += state === "open"; });
+            }"""
+        )
+        until(page, "client.state === 'open'")
+        assert page.evaluate("client.user") == "ana"
+    pages[1].close()
+    page = pages[0]
+    site.command("drop=1006")
+    until(page, "opened === 2")
+    page.evaluate("window.valid = false")
+    site.command("drop=4401")
+    until(page, "client.state === 'closed'")
+    assert page.evaluate("client.reason.code") == "unauthenticated"
 
 
 def test_the_program_of_the_guide(browser: Any, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pywsapp import App, CallError, Connection, Options, Request, Response, Topi
 from pywsapp.auth import Authenticated
 
 ABORT = 1006
-PAGE = '<!doctype html><title>topics</title><script type="module">import * as pywsapp from "/pywsapp.js"; '
-PAGE += "Object.assign(window, pywsapp);</script>"
+PAGE = '<!doctype html><title>topics</title><script type="module">import * as one from "/pywsapp.js"; '
+PAGE += 'import * as shared from "/pywsapp-shared.js"; Object.assign(window, one, shared);</script>'
 
 connections: set[Connection] = set()
 numbers = itertools.count(1)
@@ -88,6 +88,7 @@ app.route("/private", Private())
 app.route("/guarded", Rooms(), authenticate=refuse)
 app.route_client()
 app.http("/", lambda request: Response.html(PAGE))
+app.http("/connections", lambda request: str(len(connections)))
 app.http("/command", command, methods=["POST"])
 app.history("room:*", size=2_000, seconds=300)
 app.on_presence("room:*")(lambda topic, change: None)

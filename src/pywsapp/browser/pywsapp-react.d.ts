@@ -1,6 +1,7 @@
 /** Hooks of React for the browser client of pywsapp. */
 
-import type { Client, ConnectOptions, Message, PywsappError, State, SubscribeOptions, Subscription } from "./pywsapp.js";
+import type { Client, ConnectOptions, Message, PywsappError, State } from "./pywsapp.js";
+import type { SubscribeOptions, Subscription } from "./pywsapp.js";
 
 /** Connect while the component is mounted.
  *

@@ -8,7 +8,7 @@
 export function connect(url: string | URL, options?: ConnectOptions): Client;
 
 export interface ConnectOptions {
-  /** Returns the token of the user, or null for none. The client calls it before each connection, and before a token expires. */
+  /** Returns the token of the user, or null for none; called before each connection, and before the user expires. */
   token?: () => string | null | undefined | Promise<string | null | undefined>;
   /** The time for one attempt to connect, with the token and the handshake. Default: 10,000. */
   connectTimeout?: number;
@@ -22,6 +22,8 @@ export interface ConnectOptions {
   maxQueue?: number;
   /** How many bytes of them may wait. Default: 1,048,576. */
   maxQueueBytes?: number;
+  /** What to use in place of the global `WebSocket`, such as that of the package `ws` in Node.js before 22. */
+  WebSocket?: new (url: URL, protocol: string) => any;
 }
 
 /** `"waiting"`: until the next attempt. `"closed"`: for good. */
@@ -64,12 +66,12 @@ export interface Client {
    * @returns a promise that is fulfilled when the server has accepted the message
    * @throws PywsappError: `queue_full`, `timeout` (it may have been published), `closed`, or a code of the server
    */
-  publish(topic: string, data: unknown, options?: RequestOptions): Promise<void>;
+  publish(topic: string, data: unknown, options?: PublishOptions): Promise<void>;
 
   /** Call a procedure of the server.
    *
    * @returns a promise with its result
-   * @throws PywsappError: `connection_lost` and `timeout` (it may have run), `queue_full`, `closed`, or a code of the server
+   * @throws PywsappError: `connection_lost` or `timeout` (it may have run), `queue_full`, `closed`, a code of the server
    */
   call<R = unknown>(method: string, params?: object, options?: RequestOptions): Promise<R>;
 
@@ -85,8 +87,13 @@ export interface RequestOptions {
   timeout?: number;
 }
 
+export interface PublishOptions extends RequestOptions {
+  /** Names the message: 1 to 32 letters, digits and `. : - _`. A key that was used before publishes nothing more. */
+  key?: string;
+}
+
 export interface SubscribeOptions {
-  /** What to get first: null for everything that is kept, a position for what comes after it. Default: new messages only. */
+  /** What to get first: everything that is kept (null), or what follows a position. Default: new messages only. */
   since?: string | null;
   /** Keep `present` up to date. Default: false. */
   presence?: boolean;
@@ -117,7 +124,7 @@ export interface PresenceChange {
 
 export interface SubscriptionEvents<T = unknown> {
   message: (message: Message<T>) => void;
-  /** The server has accepted the subscription, for the first time or after a reconnect. `complete`: nothing is missing. */
+  /** The server has accepted the subscription, also after each reconnect. `complete`: nothing is missing. */
   subscribed: (complete: boolean) => void;
   /** Messages up to this position are no longer kept: load the state from elsewhere. null: nothing is known of them. */
   lost: (position: string | null) => void;

@@ -4,7 +4,8 @@
  * One timer drives a client. `#deadline` is a time of day, and `#tick` compares it with the clock every few seconds, so
  * that nothing is late after the computer has slept.
  *
- * @import {Client, ConnectOptions, Message, RequestOptions, State, SubscribeOptions, Subscription} from "./pywsapp.d.ts"
+ * @import {Client, ConnectOptions, Message, PublishOptions, RequestOptions} from "./pywsapp.d.ts"
+ * @import {State, SubscribeOptions, Subscription} from "./pywsapp.d.ts"
  * @typedef {Record<string, any>} Fields
  */
 
@@ -69,7 +70,7 @@ class Connection extends Emitter {
 
   #url; #options;
   #session = randomText(); // with it the server knows the keys of messages again after a reconnect
-  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {any} */ #socket = null;
   #attempt = {}; // another object for each attempt to connect
   #refused = 0; // handshakes in a row that did not succeed
   #lost = 0; // attempts and short connections that ended in a row
@@ -128,12 +129,12 @@ class Connection extends Emitter {
     return room;
   }
 
-  /** @param {string} topic @param {unknown} data @param {RequestOptions} [options] */
-  async publish(topic, data, options) {
+  /** @param {string} topic @param {unknown} data @param {PublishOptions} [options] */
+  async publish(topic, data, { key = randomText(), ...options } = {}) {
     const isBytes = data instanceof Uint8Array || data instanceof ArrayBuffer;
     const text = isBytes && Array.from(new Uint8Array(data), (byte) => String.fromCharCode(byte)).join("");
     const content = isBytes ? { base64: btoa(text || "") } : { data };
-    await this.#ask({ type: "publish", topic, key: randomText(), ...content }, options);
+    await this.#ask({ type: "publish", topic, key, ...content }, options);
   }
 
   /** @param {string} method @param {object} [params] @param {RequestOptions} [options] @returns {Promise<any>} */
@@ -321,6 +322,7 @@ class Connection extends Emitter {
     if (token === undefined) return this.#wait(this.#backoff(), new PywsappError("token_failed", "there is no token"));
     let socket;
     try {
+      const { WebSocket = globalThis.WebSocket } = this.#options;
       socket = this.#socket = new WebSocket(this.#url, PROTOCOL);
     } catch (error) { // a page with https opens no ws, for instance
       return this.#finish(new PywsappError("refused", String(error)));
@@ -336,9 +338,9 @@ class Connection extends Emitter {
         else this.#finish(error);
       });
     };
-    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onmessage = (/** @type {Fields} */ { data }) => this.#receive(data);
     socket.onerror = () => this.#refused && this.#ended(1006, ""); // Node.js 20 sends no other event then
-    socket.onclose = ({ code, reason }) => this.#ended(code, reason);
+    socket.onclose = (/** @type {Fields} */ { code, reason }) => this.#ended(code, reason);
   }
 
   /** @param {Fields} reply the one to `connect` */
