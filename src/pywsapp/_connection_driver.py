@@ -10,7 +10,6 @@ from pywsapp._topic_actions import TopicAction
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from pywsapp._messages.calls import Calls
     from pywsapp.topics.topic import Topic
 
 
@@ -57,6 +56,19 @@ class Subscriptions(Protocol):
         """Note that the connection no longer subscribes to a topic, and call `on_unsubscribe` of the component."""
 
 
+class Replies(Protocol):
+    """What handles some messages before others that wait: the calls of a connection, which get their replies."""
+
+    def take(self, message: str | bytes) -> bool:
+        """Return whether a message does not wait; it is then handled."""
+
+    def wake_one(self) -> None:
+        """Have a task that waits for such a message read on."""
+
+    def end(self) -> None:
+        """Note that no message will come any more."""
+
+
 class Driver(Protocol):
     """The driver of a connection: its lifecycle, until the connection has ended."""
 
@@ -99,7 +111,7 @@ class Driver(Protocol):
             limit: the name of the limit in `App.stats().limits`.
         """
 
-    def wait_for_replies(self, calls: Calls, *, more: bool) -> None:
+    def wait_for_replies(self, calls: Replies, *, more: bool) -> None:
         """Pass replies to calls that wait; while they do, let `more` messages wait for the handler."""
 
     def read_replies(self) -> None:

@@ -136,9 +136,9 @@ def check_named(component: MessageComponent) -> None:
 
 
 def _check_hooks(owner: object, kind: type[MessageComponent], before: tuple[str, ...]) -> None:
-    for name, arguments in (HOOKS | kind._more_hooks).items():
+    for name, arguments in {**HOOKS, **kind._more_hooks}.items():
         _check_hook(getattr(owner, name), f"{kind.__name__}.{name}", arguments, before)
-    for name, arguments in (OPTIONAL_HOOKS | kind._more_optional_hooks).items():
+    for name, arguments in {**OPTIONAL_HOOKS, **kind._more_optional_hooks}.items():
         _check_optional(getattr(owner, name, None), f"{kind.__name__}.{name}", arguments, before)
     if isinstance(kind.subprotocols, (str, list, tuple)):  # and not a property, whose value can change
         checked_subprotocols(kind.subprotocols, f"{kind.__name__}.subprotocols")
@@ -173,7 +173,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
     Methods that a mixin (a base class that is no component) declares, or that are marked with `handler`, are not
     checked. A method that a base class declares is no surprise to the reader, so only its spelling is checked.
     """
-    hooks, optional = HOOKS | kind._more_hooks, OPTIONAL_HOOKS | kind._more_optional_hooks
+    hooks, optional = {**HOOKS, **kind._more_hooks}, {**OPTIONAL_HOOKS, **kind._more_optional_hooks}
     for name in dir(kind):
         if (
             not name.startswith(("on", "a", "A"))

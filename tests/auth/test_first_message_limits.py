@@ -50,7 +50,9 @@ async def test_the_oldest_connection_without_a_token_makes_room(caplog: pytest.L
         tasks.cancel_scope.cancel()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert warnings[0].startswith("dropped a connection without a token above max_waiting of FirstMessage: <Connection")
+    assert warnings[0].startswith(
+        "dropped a connection without a token, because too many connections wait for one: <Connection"
+    )
 
 
 @pytest.mark.parametrize("ends", ["wrong", "lost"])

@@ -157,6 +157,28 @@ def test_topics() -> None:
         assert closed.value.rcvd.code == 4000
 
 
+def test_live_rooms() -> None:
+    def ask(client: ClientConnection, **request: object) -> dict[str, object]:
+        client.send(json.dumps(request))
+        while (reply := json.loads(received(client))).get("id") != request["id"]:
+            events.append(reply)
+        return dict(reply)
+
+    events: list[dict[str, object]] = []
+    with running("live_rooms.py") as rooms:
+        assert "pywsapp.topics.v1" in rooms.get("/")
+        with rooms.open("/live?name=Ana") as ana, rooms.open("/live?name=Ben") as ben:
+            for client in (ana, ben):
+                assert ask(client, id=1, type="connect")["type"] == "ok"
+            reply = ask(ana, id=2, type="subscribe", topic="room:1", since=None, presence=True, track={})
+            assert reply["present"] == {"Ana": {}}
+            assert ask(ben, id=2, type="publish", topic="room:1", data="hello")["type"] == "ok"
+            assert ask(ben, id=3, type="publish", topic="room:1", data="")["code"] == "too_long"
+            assert ask(ben, id=4, type="call", method="members", params=["1"])["result"] == ["Ana"]
+            assert ask(ana, id=5, type="untrack", topic="room:1")["type"] == "ok"
+            assert [event.get("data") for event in events] == [{"from": "Ben", "text": "hello"}]
+
+
 def test_authenticated() -> None:
     with running("authenticated.py") as site:
         with pytest.raises(HTTPError, match="401"):

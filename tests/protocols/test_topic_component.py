@@ -26,6 +26,7 @@ from pywsapp import (
     on,
     rpc,
 )
+from pywsapp.codecs import JsonCodec
 from pywsapp.testing import FakeConnection, TestClient
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +62,18 @@ def component_with(**attributes: Any) -> type[TopicComponent]:
 def test_mistakes_are_found_when_the_component_is_routed(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         App().route("/", component_with(**attributes)())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"codec": JsonCodec()}, {"subprotocols": ["chat"]}], ids=["codec", "subprotocols"]
+)
+@pytest.mark.parametrize(
+    "component", [Open(), Open, RateLimit(Open(), messages_per_second=1)], ids=["object", "class", "middleware"]
+)
+def test_a_route_does_not_choose_the_codec(component: Any, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="leave codec and subprotocols out"):
+        App().route("/", component, **settings)
+    App(codec=JsonCodec()).route("/", component)
 
 
 def test_on_publish_is_no_hook_of_other_components(caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +117,7 @@ class Recording(Open, Recorder):
         self.record("unsubscribe", topic.name)
 
     @in_thread
-    def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:  # type: ignore[override]
+    def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:
         if message == "fail":
             raise RuntimeError("fail")
         if message == "expired":

@@ -49,6 +49,7 @@ async def test_the_way_of_a_message(subprotocol: str) -> None:
         assert await a.ask("subscribe", topic="t") == {"type": "ok", "topic": "t"}
         assert await b.ask("publish", topic="t", data={"n": [1, None]}) == {"type": "ok"}
         assert await a.next() == {"type": "message", "topic": "t", "data": {"n": [1, None]}}
+        value: Any
         for value in ("text", 5, 1.5, True, [1, "2"], {}):
             assert await b.ask("publish", topic="t", data=value) == {"type": "ok"}
             assert await a.next() == {"type": "message", "topic": "t", "data": value}

@@ -65,13 +65,29 @@ async def test_deep_data_is_published_or_refused(depth: int) -> None:
     async with talking(Open()) as peer:
         await peer.ask("subscribe", topic="t")
         peer.ws.send(f'{{"id":9,"type":"publish","topic":"t","data":{"[" * depth}1{"]" * depth}}}')
-        types = set()
+        types: set[str] = set()
         while not types & {"ok", "error"}:
             found = json.loads(await peer.ws.receive())
             types.add(found["type"])
         assert types in ({"message", "ok"}, {"error"})
         assert depth > 100 or types == {"message", "ok"}
         assert (await peer.ask("publish", topic="t", data=1))["type"] == "ok"
+
+
+async def test_values_that_a_codec_does_not_have() -> None:
+    async with TestClient(app_of(Open())) as client, peer_of(client) as text, peer_of(client, MSGPACK) as binary:
+        for peer in (text, binary):
+            await peer.ask("subscribe", topic="room:1", presence=True)
+        huge = 10**400
+        assert await text.ask("publish", topic="room:1", data=[huge]) == {"type": "ok"}
+        assert (text.got.pop()["data"], (await binary.next())["data"]) == ([huge], [str(huge)])
+        assert await binary.fails("publish", topic="room:1", data={None: 1}) == "invalid_message"
+        assert await binary.ask("publish", topic="room:1", data=[b"x", float("nan")]) == {"type": "ok"}
+        assert (await text.next())["data"] == ["eA==", None]
+        await binary.next()
+        assert await binary.fails("track", topic="room:1", meta=b"x") == "invalid_message"
+        assert await text.ask("track", topic="room:1", meta=[huge]) == {"type": "ok"}
+        assert list((await binary.next())["joined"].values()) == [[str(huge)]]
 
 
 async def test_ids_are_in_use_until_the_reply() -> None:
@@ -111,7 +127,7 @@ async def test_a_subscription_that_ends_while_it_recovers() -> None:
         first = peer.send("subscribe", topic="room:1", since=None)
         second = peer.send("unsubscribe", topic="room:1")
         third = peer.send("subscribe", topic="room:1", since=None)
-        replies = {}
+        replies: dict[int, str] = {}
         received: list[str] = []
         while len(replies) < 3:
             found = await peer.receive()

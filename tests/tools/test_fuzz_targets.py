@@ -53,7 +53,7 @@ def test_there_is_a_target_for_every_parser() -> None:
         *("address_file", "bus_frames", "client_url", "codec", "cookies", "deflate", "envelope", "extensions"),
         *("flask_session", "forwarded", "frames", "jwt", "messages", "origin", "path_pattern", "php_session"),
         *("proxy_header", "request_head", "response_head", "session_cookie", "signed_url", "static_path"),
-        *("tagged_json", "ticket", "topic_name"),
+        *("tagged_json", "ticket", "topic_name", "topics_v1"),
     ]
     assert [f"fuzz_{parser}" for parser in parsers] == NAMES
 

@@ -70,7 +70,7 @@ from pywsapp.http import Request
 from pywsapp.options import Options
 
 if TYPE_CHECKING:
-    from pywsapp._messages.calls import Calls
+    from pywsapp._connection_driver import Replies
     from pywsapp._transports.base import Transport
     from pywsapp.topics.topic import Topic
 
@@ -144,7 +144,7 @@ class Lifecycle:
         self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
-        self._calls: Calls | None = None
+        self._calls: Replies | None = None
 
     # -- events of the transport -------------------------------------------------------------------------------------
 
@@ -450,7 +450,7 @@ class Lifecycle:
         if self._queue is not None:
             self._queue.use_limits(self._max_queue, self._max_inflated)
 
-    def wait_for_replies(self, calls: Calls, *, more: bool) -> None:
+    def wait_for_replies(self, calls: Replies, *, more: bool) -> None:
         """Pass replies to the calls that wait; while they do, let `more` messages wait for the handler."""
         if self._calls is None:
             self._calls = calls

@@ -82,6 +82,20 @@ def check_can_read(component: Any, codecs: Sequence[Codec], subprotocols: Sequen
             typed.reader(codec)
 
 
+def check_has_no_protocol(component: Any, label: str) -> None:
+    """Check that a component for which a route has codecs or subprotocols does not choose them itself.
+
+    Raises:
+        ConfigurationError: it does, or the component inside of this middleware.
+    """
+    while hasattr(component, "component"):
+        component = component.component
+    if getattr(component, "_has_protocol", False):
+        raise ConfigurationError(
+            f"{label}: clients choose a protocol of the component; leave codec and subprotocols out"
+        )
+
+
 def note_codecs(request: Request, codecs: tuple[Codec, ...]) -> None:
     """Note the codecs of a route that is inside of those that were noted before."""
     make_access(request).codecs = codecs

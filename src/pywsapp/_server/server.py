@@ -69,7 +69,7 @@ _REPORTS = {
     "max_handshakes_per_second": ("refused a handshake above max_handshakes_per_second of the App", logging.WARNING),
     "max_connections_per_address": ("refused a handshake above max_connections_per_address", logging.WARNING),
     "max_connections_per_user": ("a user has reached max_connections_per_user", logging.WARNING),
-    "max_waiting": ("dropped a connection without a token above max_waiting of FirstMessage", logging.WARNING),
+    "max_waiting": ("dropped a connection without a token, because too many connections wait for one", logging.WARNING),
     MAX_TOPICS: ("refused a topic above Options.max_topics", logging.WARNING),
     MAX_CONNECTION_AGE: ("closed a connection that has reached Options.max_connection_age", logging.INFO),
     IDLE_TIMEOUT: ("closed a connection after Options.idle_timeout", logging.INFO),

@@ -17,6 +17,7 @@ from pywsapp.http import Request, Response
 from pywsapp.topics.topic import Topic
 
 if TYPE_CHECKING:
+    from pywsapp._messages.conversation import OwnConversation
     from pywsapp._messages.typed import TypedMessages
 
 
@@ -126,7 +127,7 @@ class ComponentMiddleware(HandshakeMiddleware):
     _ends_with_handshake = False
 
     @property
-    def _typed(self) -> TypedMessages | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride] # that of the component inside
+    def _typed(self) -> TypedMessages | OwnConversation | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride] # that of the component inside
         return self.inner._typed if hasattr(self, "inner") else None
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:

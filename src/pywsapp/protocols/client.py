@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
     from pywsapp.connection import Connection
     from pywsapp.protocols.topic_component import TopicComponent
+    from pywsapp.topics.codec import Content
     from pywsapp.topics.topic import Topic
 
 #: The value of a field that the client has not sent, where None is a value.
@@ -209,7 +210,8 @@ class TopicClient:
         if presence or meta is not ABSENT:
             await self._may_be_present(topic)
         await self._ask(topic, recovers=recovers)
-        subscription = Subscription(self, topic, position, recovers=recovers, presence=presence)
+        received = topic._add(conn, RECOVERING if recovers else None)
+        subscription = Subscription(self, topic, received, since=position, recovers=recovers, presence=presence)
         try:
             if meta is not ABSENT:
                 await self._track(topic, meta)
@@ -295,7 +297,7 @@ class TopicClient:
             message = await message
         if message is None:
             return ALREADY_DONE
-        prepared = message if isinstance(message, PreparedMessage) else prepared_content(content_for(message))
+        prepared = message if isinstance(message, PreparedMessage) else prepared_content(_content(message, data))
         try:
             return topic.broadcast(prepared, message_id=None if key is None else self._message_id(key))
         except TopicError as exc:
@@ -341,19 +343,35 @@ class TopicClient:
 
 
 class Subscription:
-    """A subscription that has begun; the client gets the messages of the topic already."""
+    """A subscription that has begun: the client is a subscriber of the topic. `TopicClient.subscribe` creates it.
 
-    __slots__ = ("_client", "_ended", "_position", "_presence", "_received", "_recovers", "topic")
+    Args:
+        client: the client.
+        topic: the topic.
+        received: awaited until the broker delivers the messages of the topic.
+        since: the position after which the client gets what it has missed; None for everything that is kept.
+        recovers: whether it gets what it has missed.
+        presence: whether it gets the users in the topic, and the changes.
+    """
+
+    __slots__ = ("_client", "_ended", "_presence", "_received", "_recovers", "_since", "topic")
 
     def __init__(
-        self, client: TopicClient, topic: Topic, position: Position | None, *, recovers: bool, presence: bool
+        self,
+        client: TopicClient,
+        topic: Topic,
+        received: Awaitable[None],
+        *,
+        since: Position | None,
+        recovers: bool,
+        presence: bool,
     ) -> None:
         self.topic = topic
         self._client = client
-        self._position = position
+        self._received = received
+        self._since = since
         self._recovers = recovers
         self._presence = presence
-        self._received = topic._add(client.conn, RECOVERING if recovers else None)
         self._ended = client._unfinished[topic.name] = anyio.Event()
 
     @property
@@ -371,7 +389,7 @@ class Subscription:
         try:
             await self._received
             if self._recovers:
-                recovery = await topic._send_missed(conn, self._position)
+                recovery = await topic._send_missed(conn, self._since)
         except BaseException:
             self.undo()
             raise
@@ -399,6 +417,16 @@ class Subscription:
         self._ended.set()
         if self._client._unfinished.get(self.topic.name) is self._ended:
             del self._client._unfinished[self.topic.name]
+
+
+def _content(message: Any, data: Any) -> Content:
+    """Return the content of a message that `on_publish` has returned for the data of a client."""
+    try:
+        return content_for(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        if message is not data:
+            raise
+        raise RequestError("invalid_message", f"`data` has no form in JSON: {exc}") from None
 
 
 def _position(topic: Topic, since: str | None) -> Position | None:

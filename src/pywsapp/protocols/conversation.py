@@ -40,7 +40,7 @@ class ProtocolConversation(Conversation):
 
     __slots__ = ("form", "options")
 
-    form: DeliveryForm
+    form: DeliveryForm  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced
 
     def __init__(self, codec: Codec, options: Options, form: DeliveryForm) -> None:
         super().__init__(codec, None, options)

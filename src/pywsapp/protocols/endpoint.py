@@ -39,7 +39,11 @@ class _Passing:
     """
 
     def __init__(self, session: Session) -> None:
-        self.take = session.receive_early
+        self._session = session
+
+    def take(self, message: str | bytes) -> bool:
+        """Return whether a message does not wait; it is then handled."""
+        return self._session.receive_early(message)
 
     def wake_one(self) -> None:
         """Do nothing: no task waits for what passes."""
@@ -91,6 +95,7 @@ class TopicEndpoint(MessageComponent):
     def on_close(self, conn: Connection) -> Any:
         """Call the hook of the component, if its `on_open` was called."""
         self.session.end()
+        make_access(conn.request).alarm = None  # it refers to the connection
         self.inner._waiting.discard(conn)
         return self.inner.on_close(conn) if self.client.is_connected else None
 

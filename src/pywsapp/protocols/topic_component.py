@@ -99,6 +99,7 @@ class TopicComponent(MessageComponent):
 
     subprotocols = tuple(DIALECTS)
     authenticate_token: Callable[[str], Any] | None = None
+    _has_protocol = True
     _procedures = Procedures({})
     #: The clients that have to send a token; their connections are those of all components of the class.
     _waiting = WaitingClients(MAX_WAITING)

@@ -37,7 +37,7 @@ from pywsapp._access import (
 )
 from pywsapp._authorize import Authorize, check_authorize, note_authorize
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
-from pywsapp._messages.choosing import Codecs, check_can_read, checked_codecs, note_codecs
+from pywsapp._messages.choosing import Codecs, check_can_read, check_has_no_protocol, checked_codecs, note_codecs
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
@@ -144,6 +144,8 @@ class Router(MessageComponent):
         if options is not None:
             check_not_server_wide(options, self._server_options, "a route")
         target = check_component(component)
+        if codecs or subprotocols is not None:
+            check_has_no_protocol(target, f"the route {path!r}")
         check_can_read(target, codecs or self._codecs, subprotocols)
         self._add(
             Route(

@@ -27,8 +27,8 @@ class TopicsV1Form(DeliveryForm):
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
 
-    def prepare(self, name: str, position: Position | None, content: Content | None) -> FormedMessage | None:
-        """Return what the clients get of a message of a topic; None if the codec has no form for it."""
+    def prepare(self, name: str, position: Position | None, content: Content | None) -> FormedMessage:
+        """Return what the clients get of a message of a topic."""
         fields: dict[str, Any] = {"type": "message" if content is not None else "lost", "topic": name}
         if position is not None:
             fields["position"] = str(position)
@@ -42,7 +42,7 @@ class TopicsV1Form(DeliveryForm):
         """Return what the clients get of changes of presence in a topic."""
         changed = {key: after for key, (_, after) in diff.changed.items()}
         fields = {"type": "presence", "topic": name, "joined": diff.joined, "left": list(diff.left), "changed": changed}
-        return FormedMessage(self._codec.encode(fields))
+        return FormedMessage(encoded(self._codec, fields))
 
     def _formed(self, fields: dict[str, Any], content: Content | None) -> FormedMessage:
         if type(content) is ObjectText:
@@ -54,4 +54,25 @@ class TopicsV1Form(DeliveryForm):
             fields["data"] = content
         elif content is not None:
             fields["base64"] = b64encode(content).decode()
-        return FormedMessage(self._codec.encode(fields))
+        return FormedMessage(encoded(self._codec, fields))
+
+
+def encoded(codec: Codec, fields: dict[str, Any]) -> str | bytes:
+    """Return a message in a codec. MessagePack has integers of 64 bits, so a larger one becomes text there.
+
+    Raises:
+        TypeError: a part of the message has no form in the codec.
+        ValueError: a part of the message is out of range.
+    """
+    try:
+        return codec.encode(fields)
+    except OverflowError:
+        return codec.encode(_with_small_integers(fields))
+
+
+def _with_small_integers(value: Any) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _with_small_integers(one) for key, one in value.items()}
+    return [_with_small_integers(one) for one in value] if isinstance(value, list) else value

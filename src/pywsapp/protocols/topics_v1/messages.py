@@ -78,7 +78,7 @@ def _topic(value: Any) -> str:
 
 
 def _position(value: Any) -> str | None:
-    return None if value is None else _text(MAX_POSITION)(value)  # type: ignore[no-any-return]
+    return None if value is None else _text(MAX_POSITION)(value)
 
 
 def _flag(value: Any) -> bool:
@@ -148,7 +148,7 @@ def read_request(value: Any) -> Request:
         raise InvalidRequest("invalid_message", "a message is an object")
     number = value.get("id", ABSENT)
     is_id = type(number) is int and 0 < number <= MAX_ID
-    request_id: int | None = number if is_id else None  # type: ignore[assignment]
+    request_id: int | None = number if is_id else None
     kind = value.get("type")
     if not isinstance(kind, str):
         raise InvalidRequest("invalid_message", "`type` must be a text", request_id)

@@ -30,7 +30,7 @@ from pywsapp.close_codes import CloseCode, ComeBack, come_back, cut_reason
 from pywsapp.exceptions import InvalidCredentials, InvalidMessage, Refuse
 from pywsapp.protocols.client import ABSENT, RequestError, Subscription, TopicClient, as_request_error
 from pywsapp.protocols.conversation import Dialect, ProtocolConversation, Session
-from pywsapp.protocols.topics_v1.form import TopicsV1Form
+from pywsapp.protocols.topics_v1.form import TopicsV1Form, encoded
 from pywsapp.protocols.topics_v1.messages import InvalidRequest, Request, read_request
 
 if TYPE_CHECKING:
@@ -199,9 +199,7 @@ class TopicsV1Session(Session):
             return await self._finish_subscribing(subscription)
         assert request.id is not None
         self._in_use.add(request.id)
-        driver.subscriptions().start_soon(
-            functools.partial(self._answer_later, request.id, self._finish_subscribing(subscription))
-        )
+        driver.subscriptions().start_soon(functools.partial(self._finish_later, request.id, subscription))
         return None
 
     async def _finish_subscribing(self, subscription: Subscription) -> _Fields:
@@ -209,10 +207,10 @@ class TopicsV1Session(Session):
         optional = _given(position=found.position, complete=found.complete, present=found.present)
         return {"topic": subscription.topic.name} | optional
 
-    async def _answer_later(self, request_id: int, answer: Coroutine[Any, Any, _Fields]) -> None:
-        """Answer a request in a task of its own; an exception does not leave it."""
+    async def _finish_later(self, request_id: int, subscription: Subscription) -> None:
+        """Answer a client that subscribes, in a task of its own; an exception does not leave it."""
         try:
-            self._reply(request_id, await answer)
+            self._reply(request_id, await self._finish_subscribing(subscription))
         except BaseException as exc:
             raise_if_cancelled(exc)
             await self._fail_and_report(request_id, exc)
@@ -265,7 +263,7 @@ class TopicsV1Session(Session):
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _send(self, fields: _Fields) -> None:
-        self._conn._outbox.send(self._codec.encode(fields), None)
+        self._conn._outbox.send(encoded(self._codec, fields), None)
 
     def _reply(self, request_id: int | None, fields: _Fields) -> None:
         if request_id is not None:

@@ -160,7 +160,11 @@ class PresenceService:
         self.watchers.call(self._topic(name), diff)
         viewers = self._viewers.get(name, {})
         for form in dict.fromkeys(viewers.values()):
-            message = form.prepare_presence(name, diff)
+            try:
+                message = form.prepare_presence(name, diff)
+            except Exception:  # the program has tracked a user with a meta that has no form in the codec
+                logger.exception("the presence of %r could not be sent", name)
+                continue
             send_prepared_to_all([conn for conn, one in viewers.items() if one is form], message, frozenset())
 
     # -- running -----------------------------------------------------------------------------------------------------
