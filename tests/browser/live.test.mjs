@@ -1,15 +1,16 @@
 /** The client beside a real server, over the network. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { after, afterEach, before, test as untimed } from "node:test";
 
 import { connect } from "../../src/pywsapp/browser/pywsapp.js";
 import { once, Server } from "./server.mjs";
 
-const FAST = { firstDelay: 20, maxDelay: 200, pongTimeout: 500 };
+const FAST = { firstDelay: 20, maxDelay: 200 };
 const MESSAGES = 1_000;
 const DISCONNECTS = 20;
 
+const test = (name, body) => untimed(name, { timeout: 30_000 }, body);
 const server = new Server();
 const clients = [];
 
@@ -116,7 +117,7 @@ test("tokens are refreshed in place, and replaced when they have expired", async
 });
 
 test("a server that freezes is noticed, and found again", async () => {
-  const made = await client({ connectTimeout: 1_000 });
+  const made = await client({ connectTimeout: 1_000, pongTimeout: 500 });
   await subscribed(made, "room:frozen");
   const lost = once(made, "state");
   await server.signal("SIGSTOP");
@@ -132,7 +133,7 @@ test("a server that restarts is waited for, and the client says that the history
   const [room] = await subscribed(made, "room:tea", { since: null });
   const waiting = once(made, "state"), lost = once(room, "lost"), again = once(room, "subscribed");
   await server.signal("SIGTERM");
-  assert.deepEqual([(await waiting)[0], made.reason.closeCode], ["waiting", 1012]);
+  assert.deepEqual([(await waiting)[0], made.reason.closeCode, made.reason.message], ["waiting", 1012, "service restart"]);
   const published = made.publish("room:tea", "meanwhile");
   await server.start();
   made.reconnect();
