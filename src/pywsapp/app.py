@@ -39,6 +39,7 @@ from pywsapp.exceptions import ConfigurationError
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import AppSessions, Sessions
 from pywsapp.options import Options, TooMany
+from pywsapp.routing.browser_client import add_browser_client
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.events import EventSettings
 from pywsapp.routing.guards import has_guards
@@ -389,6 +390,20 @@ class App:
             ConfigurationError: there is no such folder, or the mount exists.
         """
         self.mount(path, StaticFolder(directory, **options), authenticate=authenticate)
+
+    def route_client(self, path: str = "/pywsapp.js") -> None:
+        """Serve the browser client of topics, for `import { connect } from "/pywsapp.js"` in a page.
+
+        `pywsapp-shared.js`, `pywsapp-react.js` and the types are served beside it. Browsers ask each time whether a file
+        has changed. The files need no user, also if the App has a guard.
+
+        Args:
+            path: the path of `pywsapp.js`, which ends with this name.
+
+        Raises:
+            ConfigurationError: the path is not valid, or a route exists.
+        """
+        add_browser_client(self.router, path)
 
     def health(
         self, path: str = "/health", *, broker: bool = False, port: int | None = None, address: str = "127.0.0.1"

@@ -184,8 +184,19 @@ def test_wheel_has_exactly_the_package_and_its_extension_modules(wheel: Path, pu
         f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
     }
     assert "pywsapp/py.typed" in expected
+    assert {"pywsapp/browser/pywsapp.js", "pywsapp/browser/pywsapp.d.ts", "pywsapp/browser/package.json"} <= expected
     assert any(name.startswith("pywsapp/_demo/") and name.endswith(".html") for name in expected)
-    assert {Path(name).suffix for name in expected} <= {".py", ".pyx", ".pxd", ".html", ".typed"}
+    assert {Path(name).suffix for name in expected} <= {
+        ".py",
+        ".pyx",
+        ".pxd",
+        ".html",
+        ".css",
+        ".typed",
+        ".js",
+        ".ts",
+        ".json",
+    }
 
 
 def test_wheel_tags(wheel: Path, pure_wheel: Path) -> None:

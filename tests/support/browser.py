@@ -148,14 +148,20 @@ class ChatUsers:
             context.close()
 
 
-# Not for the whole test run: while Playwright runs, asyncio finds a running loop in this thread.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def find_chromium() -> str:
+    """Return the path of the browser; skip the test without it."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         if os.environ.get("CI"):
             pytest.fail(MISSING)
         pytest.skip(MISSING)
+    return program
+
+
+# Not for the whole test run: while Playwright runs, asyncio finds a running loop in this thread.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser

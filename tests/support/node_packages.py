@@ -14,14 +14,28 @@ import pytest
 #: The directory, outside of the project directory.
 DIRECTORY = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pywsapp-node-schema"
 #: The packages with their versions. Files with tests that need them run in one process, which installs them.
-PACKAGES = {"@asyncapi/parser": "3.6.6", "typescript": "7.0.2"}
+PACKAGES = {
+    "@asyncapi/parser": "3.6.6",
+    "@types/react": "19.3.3",
+    "react": "19.3.1",
+    "react-test-renderer": "19.3.1",
+    "typescript": "7.0.2",
+}
+
+
+def node_program() -> str:
+    """Return the path of Node.js; skip the test without it."""
+    program = shutil.which("node")
+    if program is None:
+        _missing("this test needs Node.js: apt-get install nodejs npm")
+    return program
 
 
 def node_packages() -> tuple[str, Path]:
     """Return the path of Node.js and the directory `node_modules` with the packages; skip the test without npm."""
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None or npm is None:
-        _missing("@asyncapi/parser and tsc need Node.js: apt-get install nodejs npm")
+    program, npm = node_program(), shutil.which("npm")
+    if npm is None:
+        _missing("this test needs packages of npm: apt-get install nodejs npm")
     modules = DIRECTORY / "node_modules"
     wanted = [f"{name}@{version}" for name, version in PACKAGES.items() if _version(modules / name) != version]
     if wanted:

@@ -170,11 +170,16 @@ def _plain_names(path: str) -> list[str]:
     return names
 
 
+def is_one_of(tag: str, request: Request) -> bool:
+    """Return whether a client has the version of a file with this tag (If-None-Match; RFC 9110, section 13.1.2)."""
+    field = ",".join(request.headers.getlist("if-none-match"))
+    return field.strip() == "*" or tag in _ENTITY_TAG.findall(field)
+
+
 def _is_unchanged(request: Request, tag: str, modified: int) -> bool:
     """Return the result of If-None-Match, or else of If-Modified-Since (RFC 9110, section 13.2.2)."""
     if "if-none-match" in request.headers:
-        field = ",".join(request.headers.getlist("if-none-match"))
-        return field.strip() == "*" or tag in _ENTITY_TAG.findall(field)
+        return is_one_of(tag, request)
     try:
         since = parsedate_to_datetime(request.headers.get("if-modified-since", "")[:_MAX_DATE])
         return modified <= since.replace(tzinfo=since.tzinfo or timezone.utc).timestamp()

@@ -1,0 +1,48 @@
+/** The App of tests/support/topic_site.py in a process of its own, for tests that start, stop and freeze it. */
+
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const PROGRAM = fileURLToPath(new URL("../support/topic_site.py", import.meta.url));
+const PORT = process.env.TEST_PORT;
+
+export class Server {
+  url = `ws://localhost:${PORT}`;
+  #process;
+
+  async start() {
+    this.#process = spawn(process.env.TEST_PYTHON, ["-u", PROGRAM, PORT], { stdio: ["ignore", "inherit", "pipe"] });
+    this.#process.stderr.setEncoding("utf-8");
+    let output = "";
+    await new Promise((resolve, reject) => {
+      this.#process.stderr.on("data", (text) => {
+        output += text;
+        if (/ on \w+: http/.test(output)) resolve();
+      });
+      this.#process.on("exit", () => reject(new Error(`the server has ended:\n${output}`)));
+    });
+  }
+
+  /** Send a signal; wait for the end of the process, unless the signal freezes it. */
+  async signal(name) {
+    const ended = new Promise((resolve) => this.#process.removeAllListeners("exit").on("exit", resolve));
+    this.#process.kill(name);
+    if (!["SIGSTOP", "SIGCONT"].includes(name)) await ended;
+  }
+
+  async command(query) {
+    const answer = await fetch(`http://localhost:${PORT}/command?${query}`, { method: "POST" });
+    if (answer.status !== 200) throw new Error(await answer.text());
+  }
+}
+
+/** Wait until an event has values that a function accepts; return them. */
+export function once(emitter, event, accepts = () => true) {
+  return new Promise((resolve) => {
+    const remove = emitter.on(event, (...values) => {
+      if (!accepts(...values)) return;
+      remove();
+      resolve(values);
+    });
+  });
+}
