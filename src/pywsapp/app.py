@@ -59,7 +59,8 @@ from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import Users
 from pywsapp.webhooks.options import WebhookOptions
 from pywsapp.webhooks.sender import Webhook
-from pywsapp.webhooks.target import Secrets, sender_of
+from pywsapp.webhooks.signature import Secrets
+from pywsapp.webhooks.target import sender_of
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)
@@ -394,8 +395,8 @@ class App:
     def route_client(self, path: str = "/pywsapp.js") -> None:
         """Serve the browser client of topics, for `import { connect } from "/pywsapp.js"` in a page.
 
-        `pywsapp-shared.js`, `pywsapp-react.js` and the types are served beside it. Browsers ask each time whether a file
-        has changed. The files need no user, also if the App has a guard.
+        `pywsapp-shared.js`, `pywsapp-react.js` and the types are served beside it. Browsers ask each time whether a
+        file has changed. The files need no user, also if the App has a guard.
 
         Args:
             path: the path of `pywsapp.js`, which ends with this name.

@@ -239,10 +239,10 @@ def send_object_to_all(
         connections[0]._outbox.check_thread("broadcast")
     for conn in connections:
         if conn not in exclude:
-            conn._outbox.send_prepared(form_of(message, conn))
+            conn._outbox.send_prepared(object_for(message, conn))
 
 
-def form_of(message: PreparedObject, conn: Connection) -> PreparedMessage:
+def object_for(message: PreparedObject, conn: Connection) -> PreparedMessage:
     """Return the form of an object for a connection."""
     messages = conn._messages
     if messages is not None:

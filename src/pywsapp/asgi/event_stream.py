@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._server.streams import ask_for_stream
+from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp._transports.socket import QueueingTransport
-from pywsapp.asgi.transport import NO_PROTOCOL, Send
+from pywsapp.asgi.transport import Send
 
 if TYPE_CHECKING:
     from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse

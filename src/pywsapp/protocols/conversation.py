@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._messages.conversation import Conversation
-from pywsapp._messages.objects import ObjectText, content_of, topic_codec
+from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.topics.delivery import DeliveryForm
 
@@ -108,4 +108,4 @@ def content_for(message: Any) -> Content:
         return message
     if isinstance(message, (bytes, bytearray, memoryview)):
         return bytes(message)
-    return ObjectText(topic_codec().encode(message))
+    return ObjectText(default_topic_codec().encode(message))

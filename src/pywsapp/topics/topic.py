@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pywsapp._messages.objects import PreparedObject, form_of, prepared_object
+from pywsapp._messages.objects import PreparedObject, prepared_object
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import Kept, Position
@@ -187,7 +187,7 @@ class Topic:
             self.remove(conn)
             raise
 
-    async def _send_missed(self, conn: Connection, position: Position | None, last: int | None) -> Recovery:
+    async def _send_missed(self, conn: Connection, position: Position | None, last: int | None = None) -> Recovery:
         """Send what comes after a position as fast as the client reads, until the client has all of it.
 
         The history is read in pages. What does not fit into the outbox is read again when there is room.
@@ -339,4 +339,6 @@ class Topic:
 
 def _send(conn: Connection, message: PreparedMessage) -> LazyCoroutine[None]:
     """Send a message to one connection; an object in the codec of the connection."""
-    return conn.send(form_of(message, conn) if type(message) is PreparedObject else message)
+    if type(message) is PreparedObject and conn._messages is None:
+        message = message.form_for(None)
+    return conn.send(message)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
-from pywsapp._messages.objects import ObjectText, topic_codec
+from pywsapp._http_text import one_line
+from pywsapp._messages.objects import is_object_content, object_in
 from pywsapp.exceptions import InvalidMessage
 from pywsapp.protocols.conversation import FormedMessage
 from pywsapp.topics.delivery import DeliveryForm
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
     from pywsapp.topics.codec import Content
     from pywsapp.topics.presence.view import PresenceDiff
+
+logger = logging.getLogger("pywsapp")
 
 
 class TopicsV1Form(DeliveryForm):
@@ -45,12 +49,14 @@ class TopicsV1Form(DeliveryForm):
         return FormedMessage(encoded(self._codec, fields))
 
     def _formed(self, fields: dict[str, Any], content: Content | None) -> FormedMessage:
-        if type(content) is ObjectText:
+        if is_object_content(content):
             try:
-                fields["data"] = topic_codec().decode(str(content))
-            except InvalidMessage:  # another program can have published what is no JSON
-                fields["data"] = str(content)
-        elif isinstance(content, str) or (content is not None and self._codec.is_binary):
+                return FormedMessage(encoded(self._codec, fields | {"data": object_in(content)}))
+            except (TypeError, ValueError, RecursionError, InvalidMessage) as exc:
+                # Another program can have published anything, and other codecs have values that JSON has not.
+                logger.debug("clients get an object as %r carries it: %s", fields.get("topic"), one_line(str(exc)))
+                content = str(content) if isinstance(content, str) else bytes(content)
+        if isinstance(content, str) or (content is not None and self._codec.is_binary):
             fields["data"] = content
         elif content is not None:
             fields["base64"] = b64encode(content).decode()
