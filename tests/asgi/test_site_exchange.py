@@ -23,6 +23,7 @@ from pywsapp.asgi.site import Site
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", SITE_BACKENDS)]
 MIB = 1024 * 1024
+IMPATIENT = Options(ping_timeout=0.1, min_http_rate=None, handshake_timeout=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,14 @@ async def test_a_chunked_body_is_the_last_one(site: PlainSite, behind: bytes) ->
         assert (status, fields["connection"]) == (200, "close")
         assert await peer.read_to_end() == b"6"
     assert site.paths == ["/first", "/size"]
+
+
+async def test_a_malformed_chunk(site: PlainSite, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(site) as (_, peer):
+        await peer.send(CHUNKED.replace(b"/size", b"/page") + b"zz\r\n")
+        assert (await peer.head())[0] == 400
+        await until_closed(peer)
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
 
 
 async def test_expect(site: PlainSite) -> None:
@@ -193,28 +202,33 @@ def accepted_paths(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("before", [b"", f"GET /first HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()], ids=["new", "kept"])
-async def test_the_site_gets_no_hidden_request(
-    site: PlainSite, before: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    @site.at("/open")
-    async def read(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive()).get("more_body"):
+async def test_the_site_gets_no_hidden_request(before: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    paths: dict[int, list[str]] = {}  # by the port of the client
+
+    async def recording(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        paths.setdefault(scope["client"][1], []).append(scope["path"])
+        while scope["path"] == "/open" and (await receive()).get("more_body"):
             pass
         await respond(send, b"read")
 
-    expected = {name: accepted_paths(before + data) for name, data in VECTORS.items()}
     found: dict[str, list[str]] = {}
-    app = App("*", 0, options=Options(max_header_size=4096))
-    async with served(site, app):
-        for name, data in VECTORS.items():
-            site.paths.clear()
-            async with peer_of(app) as peer:
-                await peer.send(before + data)
-                peer.end()
-                await until_closed(peer)
-            found[name] = list(site.paths)
-    assert {name: paths for name, paths in found.items() if paths != expected[name][: len(paths)]} == {}
-    assert any(found.values())
+
+    async def try_one(name: str) -> None:
+        async with peer_of(app) as peer:
+            port = peer.sock.getsockname()[1]
+            await peer.send(before + VECTORS[name])
+            await until_closed(peer)
+            found[name] = paths.get(port, [])
+
+    app = App("*", 0, options=IMPATIENT)
+    async with served(recording, app, keep_alive=0.1), anyio.create_task_group() as tasks:
+        for name in VECTORS:
+            tasks.start_soon(try_one, name)
+    expected = {name: accepted_paths(before + data) for name, data in VECTORS.items()}
+    assert {name: got for name, got in found.items() if got != expected[name][: len(got)]} == {}
+    assert found["head pipelined"] == expected["head pipelined"]  # which hides nothing
     assert "Traceback" not in caplog.text
 
 
@@ -224,8 +238,6 @@ async def until_closed(peer: Peer) -> None:
 
 
 # -- slow clients ------------------------------------------------------------------------------------------------------
-
-IMPATIENT = Options(ping_timeout=0.1, min_http_rate=None, handshake_timeout=0.1)
 
 
 def impatient() -> App:
@@ -251,6 +263,25 @@ async def test_a_client_that_does_not_take_the_response(site: PlainSite) -> None
         await until(lambda: app.stats().open_connections == 0)
         ended.set()
     assert sent < 32 * MIB  # what the kernel keeps, and one turn of `send` after the loss
+
+
+async def test_a_client_that_takes_a_long_response_steadily(site: PlainSite) -> None:
+    size = 32 * MIB
+
+    @site.at("/long")
+    async def long(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        for _ in range(size // 65536):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with served(site, impatient()) as (_, peer):
+        await peer.send(get("/long"))
+        await peer.head()
+        for _ in range(32):  # each pause is short, and all of them are longer than `ping_timeout`
+            await peer.exactly(MIB)
+            await anyio.sleep(0.01)
+        assert site.paths == ["/long"]
 
 
 async def test_pipelined_requests_of_a_client_that_does_not_read(site: PlainSite) -> None:
@@ -285,11 +316,13 @@ async def test_a_slow_site_is_no_slow_client(site: PlainSite) -> None:
 
 
 async def test_an_idle_connection_closes_without_a_word(site: PlainSite) -> None:
-    async with served(site, impatient(), keep_alive=0.05) as (app, peer):
+    options = Options(ping_timeout=0.1)  # so that the server looks often
+    async with served(site, App("*", 0, options=options), keep_alive=0.05) as (app, peer):
         await peer.send(get("/"))
         assert await answers(peer, 1) == [b"GET /"]
         assert (app.stats().open_connections, app.stats().pending_connections) == (0, 1)
-        assert await peer.receive() == b""
+        with anyio.fail_after(5):
+            assert await peer.receive() == b""
 
 
 async def test_the_head_of_the_next_request_has_its_own_time(site: PlainSite) -> None:

@@ -342,7 +342,7 @@ class Server:
         connections = list(self.runtime.connections)
         open_connections = [connection for connection in connections if isinstance(connection, Lifecycle)]
         for connection in connections:
-            if not isinstance(connection, Lifecycle):
+            if isinstance(connection, HttpConnection):
                 end_one(connection.stop)
         if open_connections:
             logger.info("draining %d connections", len(open_connections))

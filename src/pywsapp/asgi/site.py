@@ -7,7 +7,6 @@ The router asks the site for what no route matches. Its answer takes the connect
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import logging
 from collections.abc import Callable
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from pywsapp.asgi.transport import Send
 
 check_version(uvicorn.__version__)
-#: Seconds in which a cancelled task of the site must end.
-_CANCEL_SECONDS = 1.0
 logger = logging.getLogger("pywsapp.site")
 
 
@@ -44,7 +41,7 @@ class Site(MessageComponent):
         application: the ASGI application.
         root_path: the `root_path` of its scopes.
         keep_alive: seconds that a connection waits for its next request.
-        shutdown_seconds: returns how long its tasks have after the drain.
+        shutdown_seconds: returns the seconds that a shutdown hook has.
 
     Attributes:
         http: the HTTP protocol of uvicorn: "h11", "httptools", or "auto" for the faster one that is installed.
@@ -67,7 +64,6 @@ class Site(MessageComponent):
         )
         self._config.load()
         self._handover = Handover(self._take)
-        self._context = contextvars.Context()
         self._lifespan: _Lifespan | None = None
         self._state = ServerState()
 
@@ -85,8 +81,6 @@ class Site(MessageComponent):
         if self._lifespan is None:
             raise RuntimeError("the site does not run")
         server, config = taken.server, self._config
-        if server.admission is not None:
-            server.admission.add(taken.request)
         self._state.default_headers = [(b"date", server.date().encode())]
         make: Any = config.http_protocol_class
         http = make(config=config, server_state=self._state, app_state=self._lifespan.state)
@@ -94,7 +88,9 @@ class Site(MessageComponent):
         http.access_log = False
         if server.connection_log.has_access_log:
             http.app = functools.partial(_answer_logged, http.app, server.connection_log, taken.request)
-        SiteExchange(taken, http, self._keep_alive, self._context.copy()).begin()
+        if server.admission is not None:
+            server.admission.add(taken.request)
+        SiteExchange(taken, http, self._keep_alive).begin()
 
     # -- as hooks of the App -----------------------------------------------------------------------------------------
 
@@ -106,7 +102,6 @@ class Site(MessageComponent):
         """
         if not on_asyncio():
             raise ConfigurationError("app.site needs asyncio or uvloop: uvicorn, which serves the site, has no trio")
-        self._context = contextvars.copy_context()
         lifespan = _Lifespan(self._config)
         await lifespan.startup()
         if lifespan.should_exit:
@@ -114,17 +109,21 @@ class Site(MessageComponent):
         self._lifespan = lifespan
 
     async def stop(self) -> None:
-        """Wait for the tasks of the site, cancel those that do not end, and run the shutdown of the site."""
+        """Wait for the tasks of the site, cancel those that do not end, and run the shutdown of the site.
+
+        The App cancels a hook after its time. Half of it is for the tasks, and a quarter for those that are cancelled.
+        """
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is None:  # the start of the App has failed
             return
         if tasks := self._state.tasks:
-            _, late = await asyncio.wait(set(tasks), timeout=self._shutdown_seconds() / 2)
+            seconds = self._shutdown_seconds()
+            _, late = await asyncio.wait(set(tasks), timeout=seconds / 2)
             for task in late:
                 task.cancel()
             if late:
                 logger.warning("%d tasks of the site did not end in time and are cancelled", len(late))
-                await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+                await asyncio.wait(late, timeout=seconds / 4)
         await lifespan.shutdown()
 
 

@@ -39,7 +39,6 @@ class SiteExchange(asyncio.Protocol):
         taken: the connection.
         http: a new HTTP protocol of uvicorn.
         keep_alive: seconds that the connection waits for a next request.
-        context: the context variables of what this connection runs: those of the current task can be another client's.
     """
 
     __slots__ = (
@@ -56,13 +55,13 @@ class SiteExchange(asyncio.Protocol):
         "_transport",
     )
 
-    def __init__(self, taken: HandedOver, http: Any, keep_alive: float, context: contextvars.Context) -> None:
+    def __init__(self, taken: HandedOver, http: Any, keep_alive: float) -> None:
         headers = taken.request.headers
         self._taken = taken
         self._transport = taken.transport
         self._keep_alive = keep_alive
         self._http = http
-        self._context = context
+        self._context = contextvars.copy_context()  # that of the transport's callbacks
         is_chunked = "transfer-encoding" in headers
         self._is_last = is_chunked or "expect" in headers or "upgrade" in headers
         #: Bytes of the body that have not come yet; None if it is chunked.
@@ -82,7 +81,7 @@ class SiteExchange(asyncio.Protocol):
         http.scheme = taken.request.scheme
         http.on_response_complete = self._answered
         head = _closing(taken.head, taken.request.headers) if self._is_last else taken.head
-        self._context.run(self._pass_on, head + b"\r\n\r\n")
+        self._pass_on(head + b"\r\n\r\n")
         if taken.rest:
             self.data_received(taken.rest)
 
@@ -98,7 +97,7 @@ class SiteExchange(asyncio.Protocol):
             self._left -= size
         if size and is_wanted:
             self._pass_on(data[:size])
-        if size < len(data) and not self._is_last:
+        if size < len(data):
             self._later += data[size:]
             if len(self._later) > self._taken.server.options.max_header_size:
                 self._transport.pause_reading()
@@ -147,13 +146,6 @@ class SiteExchange(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once."""
         self._transport.abort()
-
-    def stop(self) -> None:
-        """Close the connection after the response; the server calls this when it drains."""
-        if self._has_answered:
-            self._transport.close()
-        else:
-            self._http.shutdown()
 
     # -- the request -------------------------------------------------------------------------------------------------
 
