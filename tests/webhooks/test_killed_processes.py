@@ -1,0 +1,109 @@
+"""What a killed process had is reported once by the others: over Redis, and between the workers of a machine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import textwrap
+from collections.abc import Iterator
+
+import anyio
+import anyio.to_thread
+import pytest
+from support.cluster import Rooms
+from support.outages import until
+from support.program import BlockingClient, Program
+from support.receiver import SECRET, Receiver
+from support.services import Redis
+
+from pywsapp import App, Options
+from pywsapp.testing import TestClient
+from pywsapp.topics.presence import view as presence
+
+pytestmark = pytest.mark.once
+QUICK = Options(absence_delay=0.2)
+
+PROGRAM = """
+import os
+from pywsapp import App, MessageComponent, Options
+from pywsapp.topics.presence import view
+
+view.HEARTBEAT_SECONDS = 0.2
+app = App("*", {port}, broker={broker!r}, options=Options(absence_delay=0.2))
+app.webhook({url!r}, secret={secret!r}, topics=["room:*"])
+
+@app.route("/{{room}}")
+class Rooms(MessageComponent):
+    async def on_open(self, conn):
+        await conn.subscribe(conn.request.path_params["room"])
+        conn.send(str(os.getpid()))
+
+app.run({arguments})
+"""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as made:
+        yield made
+
+
+def program(receiver: Receiver, arguments: str, broker: str | None = None) -> Program:
+    values = {"url": receiver.url, "secret": SECRET, "arguments": arguments, "broker": broker, "port": 0}
+    return Program(textwrap.dedent(PROGRAM).format(**values))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_process_that_is_killed_over_redis(
+    redis: Redis, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(presence, "HEARTBEAT_SECONDS", 0.2)
+    broker = f"{redis.url}?prefix=killed"
+    app = App("*", 0, broker=broker, options=QUICK)
+    app.route("/{room}", Rooms())
+    app.webhook(receiver.url, secret=SECRET, topics=["room:*"])
+    with (
+        program(receiver, 'backend="trio"', broker) as killed,
+        await anyio.to_thread.run_sync(lambda: BlockingClient(killed.port, path="/room:1")),
+    ):
+        await until(lambda: receiver.names == ["topic_occupied room:1"])
+        async with TestClient(app) as client, client.connect("/room:2"):
+            await until(lambda: len(receiver.names) == 2)
+            killed.send(signal.SIGKILL)
+            await until(lambda: len(receiver.names) == 3)
+    assert receiver.names == [
+        "topic_occupied room:1",
+        "topic_occupied room:2",
+        "topic_vacated room:1",
+        "topic_vacated room:2",
+    ]
+
+
+def test_a_worker_that_is_killed(receiver: Receiver) -> None:
+    with program(receiver, "workers=2") as workers:
+        port = workers.port
+        workers.until("2 workers")
+        clients: dict[int, list[BlockingClient]] = {}
+        for number in range(40):
+            client = BlockingClient(port, path=f"/room:{number}")
+            clients.setdefault(int(client.frame()[1]), []).append(client)
+            if len(clients) == 2:
+                break
+        else:
+            pytest.fail("all clients have the same worker")
+        first, _ = clients
+        anyio.run(until, lambda: len(receiver.names) == number + 1)
+        os.kill(first, signal.SIGKILL)
+        lost = len(clients[first])
+        anyio.run(until, lambda: len(receiver.names) == number + 1 + lost)
+        assert sum(name.startswith("topic_vacated") for name in receiver.names) == lost
+        assert len(set(receiver.names)) == len(receiver.names)
+        for client in itertools.chain(*clients.values()):
+            client.sock.close()
+        anyio.run(until, lambda: len(receiver.names) == 2 * (number + 1))
+        workers.send(signal.SIGTERM)
+        assert workers.end() == 0
+        assert len(set(receiver.names)) == len(receiver.names) == 2 * (number + 1)
