@@ -15,7 +15,7 @@ with instrumented():
 TOPIC = "room:42"
 KEY = b"a key"
 REGISTRY = TopicRegistry()
-REGISTRY.listen(TOPIC, lambda topic, message: None)
+REGISTRY.listeners.add(TOPIC, lambda topic, message: None)
 
 
 def read(data: bytes, key: bytes | None = None) -> Envelope | None:

@@ -54,7 +54,8 @@ from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import Users
 from pywsapp.webhooks.options import WebhookOptions
 from pywsapp.webhooks.sender import Webhook
-from pywsapp.webhooks.target import Secrets, sender_of
+from pywsapp.webhooks.signature import Secrets
+from pywsapp.webhooks.target import sender_of
 
 ComponentT = TypeVar("ComponentT", bound="MessageComponent | ComponentFactory")
 HandlerT = TypeVar("HandlerT", bound=HttpHandler)

@@ -203,21 +203,22 @@ async def test_a_shutdown_sends_what_waits_without_long_pauses(receiver: Receive
 
 
 @one_loop
-async def test_an_exception_of_the_client_ends_nothing(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_the_client_ends_nothing(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sending(receiver) as sender:
         is_first = iter([True])
-        answer_of, attempt = sender._attempt, sender._attempt
+        attempt = sender._attempt
 
         async def fail_once(*arguments: Any) -> Any:
             if next(is_first, False):
                 raise RuntimeError("a fault")
-            return await answer_of(*arguments)
+            return await attempt(*arguments)
 
-        sender._attempt = fail_once  # type: ignore[method-assign]
+        monkeypatch.setattr(sender, "_attempt", fail_once)
         sender.add(change(1))
         await until(lambda: sender.stats.dropped == 1)
         sender.add(change(2))
         await until(lambda: sender.stats.delivered == 1)
-        sender._attempt = attempt  # type: ignore[method-assign]
     assert receiver.names == names(2)
     assert "RuntimeError: a fault" in caplog.text

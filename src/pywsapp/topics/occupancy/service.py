@@ -267,7 +267,7 @@ class OccupancyService:
             reports.add(change)
         if kind is Kind.TOPIC:
             listeners = self.occupied if change.is_present else self.vacated
-            listeners.call(self._topic(name))
+            listeners.call_without_event(self._topic(name))
         else:
             (self.online if change.is_present else self.offline).call_all(name)
 
