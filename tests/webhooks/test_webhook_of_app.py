@@ -130,7 +130,7 @@ async def test_an_app_without_functions_subscribes_and_tracks_nothing() -> None:
     async with two_nodes(make_app) as (a, _), a.connect("/room:1/ana"):
         relay = a.app.topics.relay
         assert relay is not None
-        assert relay._wanted == {"room:1", "$pywsapp:users"}
+        await until(lambda: relay._wanted == {"room:1", "$pywsapp:users"})
         assert a.app.topics.presence._view._topics == {}
         assert a.app.topics.occupancy._view is None
         assert a.app.topics.users._index is None

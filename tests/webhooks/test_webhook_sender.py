@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+import trustme
 from support.outages import until
 from support.receiver import KEY, SECRET, Receiver
 
@@ -118,6 +121,22 @@ async def test_a_refused_request_is_dropped(receiver: Receiver, status: int, cap
         await until(lambda: sender.stats.delivered == 1)
     assert receiver.names == names(2)
     assert f"dropped events, because the receiver refused them with status {status} (1 so far)" in caplog.text
+
+
+@one_loop
+@pytest.mark.parametrize("is_trusted", [False, True], ids=["unknown authority", "known authority"])
+async def test_certificates_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_trusted: bool) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    if is_trusted:
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with Receiver(context) as receiver:
+        async with sending(receiver, flush_seconds=0.1) as sender:
+            sender.add(change(1))
+            await until(lambda: sender.stats.delivered or sender.stats.failed_attempts > 1)
+        assert receiver.names == (names(1) if is_trusted else [])
 
 
 @one_loop
