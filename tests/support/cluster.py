@@ -59,7 +59,7 @@ class Rooms(MessageComponent):
 
 
 def by_path(request: Request) -> str:
-    return request.path_params["user"]
+    return str(request.path_params["user"])
 
 
 class Node:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,13 +51,17 @@ class Received:
 class Receiver:
     """The site, as a context manager.
 
+    Args:
+        context: makes it https.
+
     Attributes:
         answers: the status and the header fields of the next answers; after them 204.
         before_answer: called before each answer.
         requests: the requests, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.before_answer: Callable[[], object] = bool
         self.requests: list[Received] = []
@@ -65,7 +70,8 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}/hooks?token=hidden"
+        scheme = "http" if self._context is None else "https"
+        return f"{scheme}://localhost:{self.port}/hooks?token=hidden"
 
     @property
     def names(self) -> list[str]:
@@ -103,6 +109,8 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        if self._context is not None:
+            self._server.socket = self._context.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

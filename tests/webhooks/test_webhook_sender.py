@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+import trustme
 from support.outages import until
 from support.receiver import KEY, SECRET, Receiver
 
@@ -121,6 +124,22 @@ async def test_a_refused_request_is_dropped(receiver: Receiver, status: int, cap
 
 
 @one_loop
+@pytest.mark.parametrize("is_trusted", [False, True], ids=["unknown authority", "known authority"])
+async def test_certificates_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_trusted: bool) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    if is_trusted:
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with Receiver(context) as receiver:
+        async with sending(receiver, flush_seconds=0.1) as sender:
+            sender.add(change(1))
+            await until(lambda: sender.stats.delivered or sender.stats.failed_attempts > 1)
+        assert receiver.names == (names(1) if is_trusted else [])
+
+
+@one_loop
 async def test_status_410_ends_the_webhook(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     receiver.answers = [(410, {})]
     async with sending(receiver, max_batch=1) as sender:
@@ -203,21 +222,22 @@ async def test_a_shutdown_sends_what_waits_without_long_pauses(receiver: Receive
 
 
 @one_loop
-async def test_an_exception_of_the_client_ends_nothing(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_the_client_ends_nothing(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sending(receiver) as sender:
         is_first = iter([True])
-        answer_of, attempt = sender._attempt, sender._attempt
+        attempt = sender._attempt
 
         async def fail_once(*arguments: Any) -> Any:
             if next(is_first, False):
                 raise RuntimeError("a fault")
-            return await answer_of(*arguments)
+            return await attempt(*arguments)
 
-        sender._attempt = fail_once  # type: ignore[method-assign]
+        monkeypatch.setattr(sender, "_attempt", fail_once)
         sender.add(change(1))
         await until(lambda: sender.stats.dropped == 1)
         sender.add(change(2))
         await until(lambda: sender.stats.delivered == 1)
-        sender._attempt = attempt  # type: ignore[method-assign]
     assert receiver.names == names(2)
     assert "RuntimeError: a fault" in caplog.text

@@ -287,9 +287,9 @@ class Runner:
             sys.exit()  # the code after `run` is for the supervisor only
 
     def _shutdown_seconds(self) -> float:
-        """Return the seconds that a shutdown takes at most: the drain, the last messages, and every shutdown hook."""
+        """Return the seconds that a shutdown takes at most: the drain, the last reports, messages and hooks."""
         options: Options = self._app.options
-        hooks = (len(self.shutdown) + 1) * options.drain_timeout  # the last changes of topics are reported before them
+        hooks = (len(self.shutdown) + self._topics.occupancy.is_used) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
 

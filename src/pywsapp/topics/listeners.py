@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
-from typing_extensions import Self
 
 from pywsapp._signatures import check_no_function, check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
@@ -63,20 +62,19 @@ class Listeners:
         """The number of calls that were skipped because the queue of an async function was full."""
         return sum(listener.skipped for listener in self._listeners)
 
-    def register(self, function: Function) -> _Listener:
-        """Register a function.
+    def register(self, function: Function, pattern: str = "*") -> None:
+        """Register a function; only `TopicListeners` have patterns.
 
         Raises:
-            ConfigurationError: the function takes other arguments, or the app is running already.
+            ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
+                already.
         """
         if self._running:
             raise ConfigurationError(f"App.{self.hook} must be called before the app runs")
         check_takes(function, self._arguments, name_of(function))
-        listener = _Listener(function, self._calls)
-        self._listeners.append(listener)
-        return listener
+        self._listeners.append(_Listener(TopicPattern(pattern), function, self._calls))
 
-    def include(self, other: Self) -> None:
+    def include(self, other: Listeners) -> None:
         """Register the functions of another app as well."""
         self._listeners += other._listeners
 
@@ -116,12 +114,11 @@ class TopicListeners(Listeners):
 
     def __init__(self, hook: str, calls: str, *arguments: str) -> None:
         super().__init__(hook, calls, "topic", *arguments)
-        self._by_pattern: list[tuple[TopicPattern, _Listener]] = []
 
     @property
     def patterns(self) -> list[str]:
         """The smallest set of patterns that matches the same topics; no two of them match the same name."""
-        return [pattern.text for pattern in without_included(pattern for pattern, _ in self._by_pattern)]
+        return [pattern.text for pattern in without_included(listener.pattern for listener in self._listeners)]
 
     def add(self, pattern: str, function: Function) -> None:
         """Register a function for the topics of a pattern.
@@ -130,8 +127,7 @@ class TopicListeners(Listeners):
             ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
                 already.
         """
-        parsed = TopicPattern(pattern)
-        self._by_pattern.append((parsed, self.register(function)))
+        self.register(function, pattern)
 
     def decorator(self, pattern: str) -> Callable[[FunctionT], FunctionT]:
         """Return a decorator that registers a function for the topics of a pattern.
@@ -147,29 +143,31 @@ class TopicListeners(Listeners):
 
         return decorate
 
-    def include(self, other: Self) -> None:
-        """Register the functions of another app as well."""
-        super().include(other)
-        self._by_pattern += other._by_pattern
-
     def covers(self, name: str) -> bool:
         """Return whether a function is registered for a topic."""
-        for pattern, _ in self._by_pattern:  # noqa: SIM110 - faster than any(), mostly there is none
-            if pattern.matches(name):
+        for listener in self._listeners:  # noqa: SIM110 - faster than any(), mostly there is none
+            if listener.pattern.matches(name):
                 return True
         return False
 
-    def call(self, topic: Topic, *event: Any) -> None:
+    def call(self, topic: Topic, event: Any) -> None:
         """Call the functions that are registered for a topic; their exceptions are logged."""
-        for pattern, listener in self._by_pattern:
-            if pattern.matches(topic.name):
-                listener.call((topic, *event))
+        for listener in self._listeners:
+            if listener.pattern.matches(topic.name):
+                listener.call((topic, event))
+
+    def call_without_event(self, topic: Topic) -> None:
+        """Call the functions that are registered for a topic, and take nothing else."""
+        for listener in self._listeners:
+            if listener.pattern.matches(topic.name):
+                listener.call((topic,))
 
 
 class _Listener:
-    """One function, and the queue of its calls if it is async."""
+    """One function with its pattern, and the queue of its calls if it is async."""
 
-    def __init__(self, function: Function, calls: str) -> None:
+    def __init__(self, pattern: TopicPattern, function: Function, calls: str) -> None:
+        self.pattern = pattern
         self.is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.queue: deque[_Call] | None = None  # None while the app does not run
         self.skipped = 0

@@ -37,6 +37,11 @@ def check_name(name: object) -> str:
     return str.__str__(name)
 
 
+def is_name(name: str) -> bool:
+    """Return whether a text is a valid topic name."""
+    return _fault(name) is None
+
+
 def _fault(name: str) -> str | None:
     # The length is checked first, since the other checks take time in proportion to it.
     if not 0 < len(name) <= MAX_NAME_BYTES or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:

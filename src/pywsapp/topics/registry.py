@@ -457,6 +457,6 @@ class TopicRegistry:
         self.relay = self._thread = self._tasks = None
         self.history.stop()
         self.users.stop()
-        self.occupancy.stop()
         self.presence.stop()
+        self.occupancy.stop()  # afterwards, because it closes topics of presence, and there is nothing left to send
         self.listeners.stop()

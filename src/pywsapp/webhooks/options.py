@@ -34,7 +34,7 @@ class WebhookOptions:
         max_waiting_bytes: bytes of these events as JSON.
         when_full: which event is dropped at `max_waiting` and `max_waiting_bytes`; see `WhenFull`.
         flush_seconds: seconds in which the events that wait can still be sent when the App shuts down. Afterwards they
-            are dropped.
+            are dropped. `Options.drain_timeout` limits it too.
 
     Raises:
         ConfigurationError: a value is out of range or of another type.

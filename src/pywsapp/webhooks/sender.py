@@ -157,11 +157,13 @@ class WebhookSender:
     async def flush(self) -> None:
         """Wait until the queue is empty, for `WebhookOptions.flush_seconds` at most; drop what is left then."""
         self._hurry.set()
-        with anyio.move_on_after(self._options.flush_seconds):
-            while self._queue:
-                self._idle = anyio.Event()
-                await self._idle.wait()
-        self._drop(self._queue.clear(), "the app has stopped")
+        try:
+            with anyio.move_on_after(self._options.flush_seconds):
+                while self._queue:
+                    self._idle = anyio.Event()
+                    await self._idle.wait()
+        finally:  # also when the app does not wait so long
+            self._drop(self._queue.clear(), "the app has stopped")
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

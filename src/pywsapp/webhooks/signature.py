@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from hashlib import sha256
 
 from pywsapp.exceptions import ConfigurationError
 
@@ -57,4 +56,4 @@ def sign(keys: Sequence[bytes], message_id: str, timestamp: int, body: bytes) ->
         body: the body of the request.
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
-    return " ".join(f"v1,{b64encode(hmac.digest(key, signed, sha256)).decode()}" for key in keys)
+    return " ".join(f"v1,{b64encode(hmac.digest(key, signed, 'sha256')).decode()}" for key in keys)

@@ -15,6 +15,7 @@ from pywsapp.brokers.envelope import Envelope
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import Listeners, TopicListeners
+from pywsapp.topics.names import is_name
 from pywsapp.topics.occupancy.changes import (
     REPORTED_TOPIC,
     REPORTERS_TOPIC,
@@ -105,6 +106,11 @@ class OccupancyService:
         self._relay: Relay | None = None
         self._is_finished = False
         self._left_out = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether topics or users are followed."""
+        return bool(self._kinds)
 
     @property
     def skipped(self) -> int:
@@ -218,7 +224,8 @@ class OccupancyService:
             for name in diff.left:
                 self._view.note(Subject(kind, name), is_present=False, now=now)
             for name in diff.joined:
-                self._view.note(Subject(kind, name), is_present=True, now=now)
+                if kind is Kind.USER or is_name(name):
+                    self._view.note(Subject(kind, name), is_present=True, now=now)
 
     def _note_reporters(self, diff: PresenceDiff) -> None:
         if self._view is not None:
@@ -267,7 +274,7 @@ class OccupancyService:
             reports.add(change)
         if kind is Kind.TOPIC:
             listeners = self.occupied if change.is_present else self.vacated
-            listeners.call(self._topic(name))
+            listeners.call_without_event(self._topic(name))
         else:
             (self.online if change.is_present else self.offline).call_all(name)
 
