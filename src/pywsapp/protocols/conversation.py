@@ -40,12 +40,12 @@ class ProtocolConversation(Conversation):
 
     __slots__ = ("form", "options")
 
-    form: DeliveryForm  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced
+    form: DeliveryForm
 
     def __init__(self, codec: Codec, options: Options, form: DeliveryForm) -> None:
         super().__init__(codec, None, options)
         self.options = options
-        self.form = form
+        self.form = form  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced
 
     def encoded(self, message: Any) -> Any:
         """Return what the outbox sends for a message.
