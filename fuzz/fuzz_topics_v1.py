@@ -15,8 +15,9 @@ with instrumented():
     from pywsapp.brokers.base import Position
     from pywsapp.codecs import Codec, JsonCodec, MessagePackCodec
     from pywsapp.exceptions import InvalidMessage
-    from pywsapp.protocols.client import ABSENT, RequestError, as_request_error
+    from pywsapp.protocols.client import ABSENT
     from pywsapp.protocols.conversation import content_for
+    from pywsapp.protocols.errors import RequestError, as_request_error
     from pywsapp.protocols.topics_v1.form import TopicsV1Form
     from pywsapp.protocols.topics_v1.messages import MAX_ID, read_request
 

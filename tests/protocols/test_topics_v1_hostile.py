@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.topics_peer import MSGPACK, SCHEMA, Open, app_of, peer_of, talking
 
 from pywsapp import Connection, Options, Topic
-from pywsapp.protocols.client import RequestError
+from pywsapp.protocols.errors import RequestError
 from pywsapp.protocols.topics_v1.messages import read_request
 from pywsapp.testing import TestClient
 

@@ -23,19 +23,11 @@ from pywsapp.auth.identity import refresh
 from pywsapp.auth.tokens import verified
 from pywsapp.auth.user_keys import key_of_user
 from pywsapp.brokers.base import Position
-from pywsapp.exceptions import (
-    BrokerUnavailable,
-    CallError,
-    ConfigurationError,
-    InvalidCredentials,
-    InvalidMessage,
-    OutcomeUnknown,
-    Refuse,
-    TopicError,
-)
+from pywsapp.exceptions import ConfigurationError, InvalidCredentials, TopicError
 from pywsapp.protocols.conversation import content_for
-from pywsapp.topics.delivery import RECOVERING, form_of
-from pywsapp.topics.history.recovery import Recovery
+from pywsapp.protocols.errors import RequestError
+from pywsapp.protocols.subscription import Subscription
+from pywsapp.topics.delivery import RECOVERING
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -48,22 +40,6 @@ if TYPE_CHECKING:
 ABSENT: Any = object()
 #: Seconds before the expiry of a user at which the client is asked for a new token.
 EXPIRING_SECONDS = 30
-#: Seconds after which a client can repeat a request that the broker did not accept.
-RETRY_SECONDS = 1
-
-
-class RequestError(CallError):
-    """A request of a client failed.
-
-    Args:
-        code: one of the codes of docs/reference/topics-protocol.md.
-        message: a text for developers.
-        retry_after: seconds after which the client can repeat the request; None if that does not help.
-    """
-
-    def __init__(self, code: str, message: str = "", retry_after: int | None = None) -> None:
-        super().__init__(code, message)
-        self.retry_after = retry_after
 
 
 class Connected(NamedTuple):
@@ -78,20 +54,6 @@ class Connected(NamedTuple):
     client: str
     user: str | None
     expires_in: int | None
-
-
-class Subscribed(NamedTuple):
-    """The answer to a client that has subscribed.
-
-    Args:
-        position: the client has all messages up to here; None if the topic keeps no history.
-        complete: whether it has all messages since the position that it named; None if it named none.
-        present: the users in the topic with their metas; None if it did not ask for them.
-    """
-
-    position: str | None
-    complete: bool | None
-    present: dict[str, Any] | None
 
 
 class TopicClient:
@@ -342,83 +304,6 @@ class TopicClient:
             raise RequestError("not_allowed", f"{action} is not allowed for {name!r}")
 
 
-class Subscription:
-    """A subscription that has begun: the client is a subscriber of the topic. `TopicClient.subscribe` creates it.
-
-    Args:
-        client: the client.
-        topic: the topic.
-        received: awaited until the broker delivers the messages of the topic.
-        since: the position after which the client gets what it has missed; None for everything that is kept.
-        recovers: whether it gets what it has missed.
-        presence: whether it gets the users in the topic, and the changes.
-    """
-
-    __slots__ = ("_client", "_ended", "_presence", "_received", "_recovers", "_since", "topic")
-
-    def __init__(
-        self,
-        client: TopicClient,
-        topic: Topic,
-        received: Awaitable[None],
-        *,
-        since: Position | None,
-        recovers: bool,
-        presence: bool,
-    ) -> None:
-        self.topic = topic
-        self._client = client
-        self._received = received
-        self._since = since
-        self._recovers = recovers
-        self._presence = presence
-        self._ended = client._unfinished[topic.name] = anyio.Event()
-
-    @property
-    def must_wait(self) -> bool:
-        """Whether `finish` takes time."""
-        return self._recovers or self._received is not ALREADY_DONE
-
-    async def finish(self) -> Subscribed:
-        """Wait until the client has what it missed, and all further messages come.
-
-        Nothing is awaited after the users in the topic have been read, so that the client gets all later changes.
-        """
-        topic, conn = self.topic, self._client.conn
-        recovery: Recovery | None = None
-        try:
-            await self._received
-            if self._recovers:
-                recovery = await topic._send_missed(conn, self._since)
-        except BaseException:
-            self.undo()
-            raise
-        finally:
-            self._end()
-        if conn not in topic:
-            raise RequestError("not_subscribed", "the subscription ended before it was complete")
-        present = None
-        form = form_of(conn)
-        if self._presence and form is not None:
-            shown = topic._registry.presence.show(topic.name, conn, form)
-            present = {key: entry.meta for key, entry in shown.items()}
-        if recovery is not None:
-            return Subscribed(recovery.position, recovery.complete, present)
-        position = None if topic.history is None else topic._registry.history.position(topic.name)
-        return Subscribed(None if position is None else str(position), None, present)
-
-    def undo(self) -> None:
-        """End the subscription, because the request has failed."""
-        self._end()
-        if self._client.conn in self.topic:
-            self._client.unsubscribe(self.topic.name)
-
-    def _end(self) -> None:
-        self._ended.set()
-        if self._client._unfinished.get(self.topic.name) is self._ended:
-            del self._client._unfinished[self.topic.name]
-
-
 def _content(message: Any, data: Any) -> Content:
     """Return the content of a message that `on_publish` has returned for the data of a client."""
     try:
@@ -442,24 +327,3 @@ def _position(topic: Topic, since: str | None) -> Position | None:
 def seconds_until(expires_at: float | None) -> int | None:
     """Return the whole seconds until a time of day; None for never."""
     return None if expires_at is None else max(0, int(expires_at - time.time()))
-
-
-def as_request_error(exc: Exception) -> RequestError | None:
-    """Return the error that a client gets for an exception; None if the exception is a fault of the server."""
-    if isinstance(exc, RequestError):
-        return exc
-    if isinstance(exc, CallError):
-        return RequestError(exc.code, exc.message)
-    if isinstance(exc, InvalidMessage):
-        return RequestError(exc.code, str(exc))
-    if isinstance(exc, TopicError):
-        return RequestError("not_allowed", str(exc))
-    if isinstance(exc, OutcomeUnknown):
-        return RequestError("outcome_unknown", "publish the message again with the same key", RETRY_SECONDS)
-    if isinstance(exc, BrokerUnavailable):
-        return RequestError("unavailable", "the broker cannot be reached", RETRY_SECONDS)
-    if isinstance(exc, InvalidCredentials):
-        return RequestError("unauthenticated", str(exc.body))
-    if isinstance(exc, Refuse):
-        return RequestError("unavailable", str(exc.body or ""), RETRY_SECONDS)
-    return None

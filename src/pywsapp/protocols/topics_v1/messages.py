@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pywsapp.auth.tokens import MAX_TOKEN
-from pywsapp.protocols.client import ABSENT, RequestError
+from pywsapp.protocols.client import ABSENT
+from pywsapp.protocols.errors import RequestError
 
 #: The largest id: that of the integers which JavaScript can count.
 MAX_ID = 2**53 - 1
