@@ -24,10 +24,11 @@ from pywsapp.auth.tokens import verified
 from pywsapp.auth.user_keys import key_of_user
 from pywsapp.brokers.base import Position
 from pywsapp.exceptions import ConfigurationError, InvalidCredentials, TopicError
-from pywsapp.protocols.conversation import content_for
+from pywsapp.protocols.conversation import ProtocolConversation, content_for
 from pywsapp.protocols.errors import RequestError
 from pywsapp.protocols.subscription import Subscription
-from pywsapp.topics.delivery import RECOVERING
+from pywsapp.protocols.views import Filter, Filtered, Newest
+from pywsapp.topics.delivery import RECOVERING, DeliveryForm, form_of
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -149,7 +150,14 @@ class TopicClient:
     # -- subscribing -------------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, name: str, since: str | None = ABSENT, *, presence: bool = False, meta: Any = ABSENT
+        self,
+        name: str,
+        since: str | None = ABSENT,
+        *,
+        presence: bool = False,
+        meta: Any = ABSENT,
+        fields: dict[str, list[Any]] | None = None,
+        last: str | bool = False,
     ) -> Subscription:
         """Subscribe the client to a topic; `Subscription.finish` then waits until it has what it asked for.
 
@@ -158,6 +166,9 @@ class TopicClient:
             since: the position after which the client gets what it has missed; None for everything that is kept.
             presence: whether it gets the users in the topic, and the changes.
             meta: what others see of the user, who becomes present.
+            fields: the client gets only messages that are objects with one of these values in each of these fields.
+            last: while the client reads slowly, it gets only the newest message of the topic for True, or for each
+                value of a field.
         """
         conn, topic = self.conn, self.topic(name)
         if (unfinished := self._unfinished.get(name)) is not None and conn not in topic:
@@ -166,13 +177,14 @@ class TopicClient:
             raise RequestError("already_subscribed", f"the connection subscribes to {name!r} already")
         recovers = since is not ABSENT
         position = _position(topic, since) if recovers else None
+        form = self._form(fields, last)
         await self._may("subscribe", name)
         if recovers:
             await self._may("history", name)
         if presence or meta is not ABSENT:
             await self._may_be_present(topic)
         await self._ask(topic, recovers=recovers)
-        received = topic._add(conn, RECOVERING if recovers else None)
+        received = topic._add(conn, RECOVERING if recovers else None, form)
         subscription = Subscription(self, topic, received, since=position, recovers=recovers, presence=presence)
         try:
             if meta is not ABSENT:
@@ -183,6 +195,15 @@ class TopicClient:
             subscription.undo()
             raise
         return subscription
+
+    def _form(self, fields: dict[str, list[Any]] | None, last: str | bool) -> DeliveryForm | None:
+        """Return how a subscription gets messages."""
+        form = form_of(self.conn)
+        if form is not None and fields is not None:
+            form = Filtered(form, Filter(fields, self.component.filter_fields))
+        if form is not None and last is not False:
+            form = Newest(form, None if last is True else last)
+        return form
 
     async def _ask(self, topic: Topic, *, recovers: bool) -> None:
         """Call the hooks that decide about a subscription."""
@@ -210,6 +231,8 @@ class TopicClient:
     def left(self, topic: Topic) -> bool:
         """Handle the end of a subscription; return whether the server has ended it."""
         topic._registry.presence.hide(topic.name, self.conn)
+        if isinstance(self.conn._messages, ProtocolConversation):
+            self.conn._messages.forget(topic.name)
         return self.is_connected and topic is not self._leaving and self.conn.is_open
 
     # -- presence ----------------------------------------------------------------------------------------------------

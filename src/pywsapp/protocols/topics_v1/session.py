@@ -196,6 +196,8 @@ class TopicsV1Session(Session):
             fields.get("since", ABSENT),
             presence=fields.get("presence", False),
             meta=fields.get("track", ABSENT),
+            fields=fields.get("filter"),
+            last=fields.get("last", False),
         )
         if not subscription.must_wait or driver is None:
             return await self._finish_subscribing(subscription)
