@@ -359,8 +359,8 @@ class App:
     def route_client(self, path: str = "/pywsapp.js") -> None:
         """Serve the browser client of topics, for `import { connect } from "/pywsapp.js"` in a page.
 
-        `pywsapp-shared.js`, `pywsapp-react.js` and the types are served beside it. Browsers ask each time whether a file
-        has changed. The files need no user, also if the App has a guard.
+        `pywsapp-shared.js`, `pywsapp-react.js` and the types are served beside it. Browsers ask each time whether a
+        file has changed. The files need no user, also if the App has a guard.
 
         Args:
             path: the path of `pywsapp.js`, which ends with this name.
