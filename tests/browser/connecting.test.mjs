@@ -33,7 +33,7 @@ async function connected(options) {
 }
 
 /** Return how long it takes until the next attempt, with the longest pauses. */
-async function pause(limit = 120_000) {
+async function pause(limit = 40_000) {
   const { length } = sockets;
   for (let passed = 0; passed <= limit; passed += 100) {
     if (sockets.length > length) return passed;

@@ -103,7 +103,7 @@ test("guards, unknown paths and close codes", async () => {
 
 test("tokens are refreshed in place, and replaced when they have expired", async () => {
   let asked = 0;
-  const seconds = [2, 60];
+  const seconds = [4, 60];
   const made = await client({ path: "/private", token: () => `ana.${Math.floor(Date.now() / 1000) + seconds[Math.min(asked++, 1)]}` });
   assert.equal(made.user, "ana");
   const states = [];

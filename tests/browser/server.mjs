@@ -25,6 +25,7 @@ export class Server {
 
   /** Send a signal; wait for the end of the process, unless the signal freezes it. */
   async signal(name) {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
     const ended = new Promise((resolve) => this.#process.removeAllListeners("exit").on("exit", resolve));
     this.#process.kill(name);
     if (!["SIGSTOP", "SIGCONT"].includes(name)) await ended;

@@ -22,6 +22,7 @@ CLIENT = ROOT / "src" / "pywsapp" / "browser"
 REFERENCE = ROOT / "docs" / "reference" / "browser-client.md"
 GUIDE = ROOT / "docs" / "howto" / "use-topics-in-a-browser.md"
 TESTS = Path(__file__).parent
+SECONDS = 100  # for one program of Node.js
 MAX_SIZE = 8 * 1024  # bytes of pywsapp.js, compressed
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]  # the compiler takes a second of one processor
@@ -73,7 +74,10 @@ WRONG = [
 def run(*command: str | Path, cwd: Path, **variables: str) -> None:
     """Run a program of Node.js; its output shows why it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NODE_")} | variables
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as exc:
+        pytest.fail(f"it did not end: {exc.stdout!r}")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -105,9 +109,7 @@ def test_hooks_of_react(with_packages: Path) -> None:
 def programs(page: Path, language: str) -> list[str]:
     """Return the programs of a page in a language, with the client beside them."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-    return [
-        text.replace('"/pywsapp.js"', '"./pywsapp.js"').replace("pywsapp/react", "./pywsapp-react.js") for text in found
-    ]
+    return [text.replace('"/pywsapp', '"./pywsapp').replace("pywsapp/react", "./pywsapp-react.js") for text in found]
 
 
 def test_types(with_packages: Path) -> None:

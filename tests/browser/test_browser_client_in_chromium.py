@@ -192,7 +192,7 @@ def test_an_expired_token_is_replaced(site: Site) -> None:
         """() => {
             window.asked = 0;
             window.states = [];
-            const token = async () => `ana.${Math.floor(Date.now() / 1000) + (asked++ ? 60 : 1)}`;
+            const token = async () => `ana.${Math.floor(Date.now() / 1000) + (asked++ ? 60 : 4)}`;
             window.client = connect("/private", {token});
             client.on("state", (state) => states.push(state));
         }"""

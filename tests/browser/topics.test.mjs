@@ -190,6 +190,10 @@ test("the server ends a subscription", async () => {
   const events = record(room, "unsubscribed");
   server.receive({ type: "unsubscribed", topic: "a", code: "not_allowed", message: "you have left" });
   assert.deepEqual([events[0][1].code, events[0][1].message, room.state], ["not_allowed", "you have left", "ended"]);
+  const errors = record(client, "error");
+  client.subscribe("b");
+  server.receive({ type: "unsubscribed", topic: "b", code: "not_allowed", message: "without a listener" });
+  assert.equal(errors[0][1].message, "without a listener");
   const next = await reconnected(server);
   assert.deepEqual(next.types(), ["connect"]);
 });

@@ -6,7 +6,7 @@
  * protocol. So a tab recovers from its last position as it does from a server. When the connection of the worker ends,
  * the worker ends those of its tabs.
  *
- * @import {Client, ConnectOptions, Message, Subscription} from "./pywsapp.d.ts"
+ * @import {Client, ConnectOptions, Subscription} from "./pywsapp.d.ts"
  * @typedef {Record<string, any>} Fields
  */
 

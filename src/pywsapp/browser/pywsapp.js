@@ -1,8 +1,7 @@
 /**
  * The browser client of pywsapp. `pywsapp.d.ts` documents it, docs/reference/topics-protocol.md the protocol.
  *
- * One timer drives a client. `#deadline` is a time of day, and `#tick` compares it with the clock every few seconds, so
- * that nothing is late after the computer has slept.
+ * One timer drives a client. Every few seconds `#tick` compares `#deadline` with the clock, so a sleep is noticed.
  *
  * @import {Client, ConnectOptions, Message, PublishOptions, RequestOptions} from "./pywsapp.d.ts"
  * @import {State, SubscribeOptions, Subscription} from "./pywsapp.d.ts"
@@ -11,8 +10,8 @@
 
 const PROTOCOL = "pywsapp.topics.v1";
 const TICK = 5_000; // how often the clock is looked at, at least
-const JUMP = 10_000; // a timer that is later than this has slept with the computer or the page
-const STABLE = 10_000; // a connection of this age was no failed attempt
+const JUMP = 10_000; // a timer that is later than this has slept
+const STABLE = 10_000; // a connection of this age was no failure
 const MAX_TIMER = 2 ** 31 - 1; // the longest pause of setTimeout
 const FINAL = [1002, 1003, 1007, 1008, 1009, 1010];
 const REFUSALS = [401, 403, 404, 410];
@@ -158,7 +157,7 @@ class Connection extends Emitter {
     if (this.state === "closed") throw this.#closed();
     const { type } = fields, text = JSON.stringify(fields), size = new TextEncoder().encode(text).length;
     if (this.#queue.size >= this.#options.maxQueue || this.#queueBytes + size > this.#options.maxQueueBytes)
-      throw new PywsappError("queue_full", `${this.#queue.size} messages with ${this.#queueBytes} bytes wait already`);
+      throw new PywsappError("queue_full", `${this.#queue.size} messages wait already`);
     return new Promise((resolve, reject) => {
       /** @type {any} */ let timer;
       const settling = (/** @type {(value: any) => void} */ settle) => (/** @type {any} */ value) => {
@@ -193,14 +192,9 @@ class Connection extends Emitter {
     }
   }
 
-  /**
-   * Repeat something when the server wants it, if the connection is still the same then.
-   *
-   * @param {PywsappError} error @param {() => void} repeat
-   */
+  /** @param {PywsappError} error @param {() => void} repeat called when the server wants it, on the same connection */
   #later({ retryAfter = 1_000 }, repeat) {
-    const attempt = this.#attempt;
-    const pause = Math.min(retryAfter, MAX_TIMER / 2) * (1 + Math.random() / 2);
+    const attempt = this.#attempt, pause = Math.min(retryAfter, MAX_TIMER / 2) * (1 + Math.random() / 2);
     setTimeout(() => this.#attempt === attempt && repeat(), pause);
   }
 
@@ -222,11 +216,14 @@ class Connection extends Emitter {
       if (!error) room._joined(reply);
       else if (REPEATED.includes(error.code)) this.#later(error, () => isCurrent() && this.#join(room));
       else if (room._forget(error)) isCurrent() && this.#join(room);
-      else {
-        this.#rooms.delete(topic);
-        room._end("error", error) || this.#fail(error);
-      }
+      else this.#remove(room, "error", error);
     });
+  }
+
+  /** @param {Room} room @param {string} event @param {PywsappError} error why the server has ended it */
+  #remove(room, event, error) {
+    this.#rooms.delete(room.topic);
+    room._end(event, error) || this.#fail(error);
   }
 
   /** @param {Room} room */
@@ -287,8 +284,9 @@ class Connection extends Emitter {
     else {
       check(["message", "lost", "presence", "unsubscribed"].includes(type) && typeof topic === "string");
       const room = this.#leaving.has(topic) ? undefined : this.#rooms.get(topic);
-      if (type === "unsubscribed") this.#rooms.delete(topic);
-      room?._receive(fields);
+      if (room && type === "unsubscribed")
+        this.#remove(room, type, new PywsappError(String(fields.code), String(fields.message)));
+      else room?._receive(fields);
     }
   }
 
@@ -379,7 +377,7 @@ class Connection extends Emitter {
     }
   }
 
-  /** Ask by HTTP why handshakes fail, because browsers tell no more than that they do. */
+  /** Ask by HTTP why handshakes fail, which a WebSocket does not tell. */
   async #lookForRefusal() {
     let status = 0;
     try {
@@ -488,7 +486,7 @@ class Connection extends Emitter {
     else this.#ping();
   }
 
-  /** Connect now, or look whether the connection is usable: the network, the page or the computer was away. */
+  /** Connect now, or check the connection: the network, the page or the computer was away. */
   #wake() {
     const now = Date.now();
     if (this.state === "waiting" && now >= this.#earliest) this.#open();
@@ -619,11 +617,10 @@ class Room extends Emitter {
 
   /** @param {Fields} fields */
   _receive(fields) {
-    const { type, topic, position = null, joined = {}, left = [], changed = {}, code, message } = fields;
+    const { type, topic, position = null, joined = {}, left = [], changed = {} } = fields;
     this.position = position ?? this.position;
     if (type === "message") this._emit("message", { topic, data: dataOf(fields), position });
     else if (type === "lost") this._emit("lost", position);
-    else if (type === "unsubscribed") this._end(type, new PywsappError(String(code), String(message)));
     else {
       const change = { joined: entries(joined), left, changed: entries(changed) };
       check(Array.isArray(left) && left.every((key) => typeof key === "string"));
@@ -633,7 +630,7 @@ class Room extends Emitter {
     }
   }
 
-  /** @param {Map<string, unknown>} now all who are present; what has changed meanwhile must be found */
+  /** @param {Map<string, unknown>} now all who are present */
   #setPresent(now) {
     const before = this.present, [joined, changed] = [new Map(), new Map()];
     for (const [key, meta] of now) {
