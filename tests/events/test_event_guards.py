@@ -17,6 +17,7 @@ from pywsapp import (
     HandshakeError,
     HandshakeMiddleware,
     IpBlackList,
+    Options,
     Refuse,
     Request,
     Response,
@@ -26,7 +27,12 @@ from pywsapp import (
 from pywsapp.auth import Authenticated, public
 from pywsapp.testing import TestClient, VirtualClock, until_idle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # in memory, nothing here depends on the event loop
 
 
 def by_header(request: Request) -> str | None:
@@ -194,6 +200,53 @@ async def test_a_permission_that_is_taken_away_ends_the_stream() -> None:
         assert await refusal(client, "/rooms/1", headers=as_user("ana")) == 403
 
 
+async def test_a_permission_that_is_taken_away_while_authorize_takes_its_time() -> None:
+    allowed, asked, released = True, anyio.Event(), anyio.Event()
+
+    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+        answer = allowed
+        asked.set()
+        await released.wait()
+        return answer
+
+    app = App(authenticate=by_header, authorize=authorize)
+    app.events("/{id}", topic="news:{id}")
+    async with TestClient(app) as client, anyio.create_task_group() as tasks:
+
+        async def follow() -> None:
+            async with client.events("/1", headers=as_user("ana")) as stream:
+                await stream.assert_ended()
+
+        tasks.start_soon(follow)
+        await asked.wait()
+        allowed = False
+        await app.users["ana"].reauthorize()
+        released.set()
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_permission_that_is_taken_away_during_the_recovery(later: bool) -> None:
+    app = App(authenticate=by_header, authorize=lambda conn, action, topic: conn.user not in banned)
+    banned: set[str] = set()
+    app.history("news", size=100)
+    app.events("/", topic="news", options=Options(high_water=1000))
+    for _ in range(20):
+        app.topic("news").broadcast("x" * 1000)
+    async with TestClient(app) as client, client.events("/", headers=as_user("ana")) as stream:
+        stream.pause_reading()
+        await until_idle()
+        assert len(app.topic("news")) == 1
+        if later:
+            stream.resume_reading()
+            await until_idle()
+        banned.add("ana")
+        app.users["ana"].reauthorize()
+        await until_idle()
+        stream.resume_reading()
+        await stream.assert_ended()
+        assert len(stream._peer.inbox) < 20 or later
+
+
 async def test_a_client_that_goes_while_authorize_takes_its_time() -> None:
     started, released = anyio.Event(), anyio.Event()
 
@@ -205,10 +258,20 @@ async def test_a_client_that_goes_while_authorize_takes_its_time() -> None:
     app = App(max_connections_per_address=1)
     app.events("/", topic="news", authorize=authorize)
     async with TestClient(app) as client:
-        with anyio.move_on_after(0.01):
-            async with client.events("/"):
-                pass
-        assert started.is_set()
+        async with anyio.create_task_group() as tasks:
+
+            async def follow() -> None:
+                async with client.events("/"):
+                    pass
+
+            tasks.start_soon(follow)
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        await until_idle()
+        assert app.stats().open_connections == 0
+        released.set()
+        async with client.events("/"):  # the one before does not count any more
+            pass
 
 
 # -- middleware, sessions, origins -------------------------------------------------------------------------------------

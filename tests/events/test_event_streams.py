@@ -11,7 +11,7 @@ from pywsapp import App, HandshakeError, Options, SlowConsumer, TopicRules
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing import StreamEvent, TestClient, TestEventStream, VirtualClock, until_idle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ Theory
 
 Two things happen before the head of the response is sent, since a refusal is a response too: the stream counts against
 the limits of connections, and `authorize` is asked. So the connection exists before it is open, and `close` only marks
-it then. `EventStreamLifecycle.ask` asks, and the server opens the stream.
+it then. `EventStreamLifecycle.ask` asks, and the server opens the stream. `reauthorize` of a user reaches open
+connections only, so `authorize` is asked once more when the stream is open.
 
 A topic without a history is then subscribed at once. A topic with one is recovered from the position of the client, in
 a task that ends when the client has what it has missed. A client that has missed nothing gets the position alone. So it
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pywsapp.http import Request
     from pywsapp.topics.topic import Topic
 
+_NOT_ALLOWED = "not authorized any more"
 logger = logging.getLogger("pywsapp")
 
 
@@ -112,7 +114,9 @@ class _NoComponent(MessageComponent):
 
     def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
         """End a stream that has lost its topic, because `authorize` does not allow it any more."""
-        conn.close(CloseCode.POLICY_VIOLATION, "not authorized any more")
+        driver: Any = conn._driver
+        if driver is not None and driver.is_following:
+            conn.close(CloseCode.POLICY_VIOLATION, _NOT_ALLOWED)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
         """Log an exception of `authorize`, which refuses the topic."""
@@ -135,9 +139,10 @@ class EventStreamLifecycle(Lifecycle):
     Attributes:
         response: the answer to its request.
         is_refused: whether the connection was closed before it was open.
+        is_following: whether it has its topic, and has got what it has missed.
     """
 
-    __slots__ = ("_has_begun", "_keepalive_due", "_start_soon", "_stream", "is_refused", "response")
+    __slots__ = ("_has_begun", "_keepalive_due", "_start_soon", "_stream", "is_following", "is_refused", "response")
 
     def __init__(
         self, response: EventStreamResponse, request: Request, transport: Transport, options: Options, host: Host
@@ -147,7 +152,7 @@ class EventStreamLifecycle(Lifecycle):
         self._stream = EventStream(settings.wire_format, options, settings.retry)
         super().__init__(_COMPONENT, request, self._stream, transport, options, host, None, EventStreamConnection)
         self.response = response
-        self.is_refused = False
+        self.is_refused = self.is_following = False
         self._has_begun = False
         self._keepalive_due: float | None = None
         self._start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = host.start_soon
@@ -196,19 +201,21 @@ class EventStreamLifecycle(Lifecycle):
         topic = self.response.start.topic
         if topic.history is None and self.subscriptions().authorization is None:
             topic.add(self.conn)
+            self.is_following = True
         else:
             self._start_soon(self._subscribe)
 
     async def _subscribe(self) -> None:
-        conn, (topic, since, _) = self.conn, self.response.start
+        conn, topic = self.conn, self.response.start.topic
         try:
-            if topic.history is None:
-                await topic.add(conn)
-                return
-            recovery = await topic.recover(conn, since, last=self.response.settings.last)
-            if not recovery.messages and conn.is_open:
-                self.machine.outbox.add_last(id_only(recovery.position))
-        except TopicError as exc:
+            if self.subscriptions().authorization is not None:
+                conn.reauthorize()  # a permission can have been taken away before `reauthorize` reached the connection
+                await self._ask()
+            await (topic.add(conn) if topic.history is None else self._recover())
+            self.is_following = True
+            if conn.is_open and conn not in topic:
+                conn.close(CloseCode.POLICY_VIOLATION, _NOT_ALLOWED)
+        except (TopicError, Refuse) as exc:
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
         except BrokerUnavailable as exc:
             logger.info("%r cannot recover, and is closed: %s", conn, exc)
@@ -216,6 +223,12 @@ class EventStreamLifecycle(Lifecycle):
         except Exception:
             logger.exception("an event stream failed for %r", conn)
             conn.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _recover(self) -> None:
+        topic, since, _ = self.response.start
+        recovery = await topic.recover(self.conn, since, last=self.response.settings.last)
+        if not recovery.messages and self.conn.is_open:
+            self.machine.outbox.add_last(id_only(recovery.position))
 
     def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """Raise ConfigurationError: no client answers."""

@@ -132,37 +132,33 @@ class HostedStream:
         self._stream = stream
         self._transport = transport
 
-    async def open(self, fields: list[tuple[bytes, bytes]], send: Send) -> bool:
-        """Send the head of the response; return whether the client is still there.
-
-        Args:
-            fields: the header fields.
-            send: the `send` of the server.
-        """
+    def open(self) -> None:
+        """Begin the stream: what it sends waits until the head of the response is sent."""
         server, stream, transport = self._server, self._stream, self._transport
-        try:
-            await send({"type": "http.response.start", "status": stream.response.status, "headers": fields})
-        except BaseException as exc:
-            if server.admission is not None:
-                server.admission.release(stream.conn.request)
-            if not isinstance(exc, Exception):
-                raise
-            logger.debug("a client was gone before its event stream began: %r", exc)
-            return False
         transport.set_protocol(stream)
         transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
         server.counts.handshakes += 1
         server.connection_log.opened(stream.conn.request)
-        return True
+        transport.write(stream.begin())
+        stream.follow()
 
-    async def run(self, receive: Callable[[], Awaitable[Any]]) -> None:
-        """Send events until the stream has ended."""
+    async def run(self, fields: list[tuple[bytes, bytes]], receive: Callable[[], Awaitable[Any]], send: Send) -> None:
+        """Send the head of the response and the events, until the stream has ended.
+
+        Args:
+            fields: the header fields.
+            receive: the `receive` of the server.
+            send: the `send` of the server.
+        """
         transport = self._transport
         try:
-            transport.write(self._stream.begin())
-            self._stream.follow()
+            try:
+                await send({"type": "http.response.start", "status": self._stream.response.status, "headers": fields})
+            except Exception as exc:  # each server has exceptions of its own for a client that is gone
+                logger.debug("a client was gone before its event stream began: %r", exc)
+                return
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_wait_for_end, transport, receive)
                 await transport.send_parts()

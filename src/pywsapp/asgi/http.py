@@ -41,10 +41,10 @@ async def serve_request(server: Server, scope: Scope, receive: Receive, send: Se
             fields = _checked(response)
         if stream is None:
             await _send(exchange, response, fields, send, head_only=scope["method"] == "HEAD")
-        elif not await stream.open(fields, send):
-            stream = None
+        else:
+            stream.open()
     if stream is not None:
-        await stream.run(receive)
+        await stream.run(fields, receive, send)
 
 
 async def _respond(exchange: Exchange, server: Server, receive: Receive) -> Response:
