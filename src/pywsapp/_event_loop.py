@@ -41,6 +41,19 @@ def known_to_anyio() -> Iterator[None]:
         sniffio.current_async_library_cvar.reset(token)
 
 
+def note_asyncio() -> None:
+    """Have anyio recognise asyncio in the current context from now on; see `known_to_anyio`. On trio, do nothing.
+
+    Call this before a task is started by a callback, which can have the context of another program: that of a transport
+    of uvicorn, or of a task that has broadcast a message.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None or sniffio.current_async_library_cvar.get() is not None:
+        return
+    if getattr(sniffio.thread_local, "name", None) is None and asyncio._get_running_loop() is not None:
+        sniffio.current_async_library_cvar.set("asyncio")
+
+
 def check_no_loop() -> None:
     """Raise if an event loop runs in this thread.
 

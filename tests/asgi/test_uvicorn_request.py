@@ -11,7 +11,7 @@ import pytest
 from support.asgi_servers import chat, exchange, site_server
 
 from pywsapp import App, Connection, HandshakeError, MessageComponent, Options
-from pywsapp.asgi import scope as scope_module
+from pywsapp._protocol.http import parse_request
 from pywsapp.asgi.exchange import Exchange
 from pywsapp.asgi.uvicorn import Protocol
 
@@ -35,13 +35,12 @@ class Told(MessageComponent):
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The heads that an App has parsed itself."""
     found: list[bytes] = []
-    parse = scope_module.parse_request
 
     def note(head: bytes, **arguments: Any) -> Any:
         found.append(head)
-        return parse(head, **arguments)
+        return parse_request(head, **arguments)
 
-    monkeypatch.setattr(scope_module, "parse_request", note)
+    monkeypatch.setattr("pywsapp.asgi.scope.parse_request", note)
     return found
 
 

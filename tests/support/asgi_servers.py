@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 
 import anyio
@@ -18,6 +19,8 @@ from uvicorn.server import ServerState
 from pywsapp import ClientConnection, connect
 from support.serving import GUARD
 from support.wire import HttpResponse, Peer
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -38,7 +41,7 @@ async def hosted(application: Any, **settings: Any) -> AsyncIterator[int]:
 @asynccontextmanager
 async def _uvicorn(application: Any, sock: socket.socket, settings: dict[str, Any]) -> AsyncIterator[None]:
     server = uvicorn.Server(uvicorn.Config(application, log_config=None, **settings))
-    task = asyncio.create_task(server._serve([sock]))  # `serve` would install signal handlers
+    task = unknown_to_anyio(server._serve([sock]))  # `serve` would install signal handlers
     try:
         while not server.started:
             assert not task.done(), "uvicorn did not start"
@@ -48,6 +51,11 @@ async def _uvicorn(application: Any, sock: socket.socket, settings: dict[str, An
         server.should_exit = True
         with anyio.fail_after(GUARD, shield=True):
             await task
+
+
+def unknown_to_anyio(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task in the context that uvicorn has, whose callbacks do not tell anyio which event loop runs."""
+    return Context().run(asyncio.create_task, coroutine)
 
 
 @asynccontextmanager
@@ -66,9 +74,6 @@ async def _hypercorn(application: Any, sock: socket.socket, settings: dict[str, 
             yield
         finally:
             ended.set()
-
-
-T = TypeVar("T")
 
 
 async def until(condition: Callable[[], T]) -> T:
@@ -110,7 +115,7 @@ async def site_server(application: Any, **settings: Any) -> AsyncIterator[SiteSe
     config = uvicorn.Config(application, log_config=None, **settings)
     config.load()
     lifespan = config.lifespan_class(config)
-    await lifespan.startup()
+    await unknown_to_anyio(lifespan.startup())
     assert not lifespan.should_exit
     site = SiteServer(0, ServerState())
     site.state.default_headers = config.encoded_headers
@@ -120,7 +125,8 @@ async def site_server(application: Any, **settings: Any) -> AsyncIterator[SiteSe
         made: asyncio.Protocol = protocol(config=config, server_state=site.state, app_state=lifespan.state)
         return made
 
-    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0, ssl=config.ssl)
+    loop = asyncio.get_running_loop()
+    server = await unknown_to_anyio(loop.create_server(make_protocol, "127.0.0.1", 0, ssl=config.ssl))
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site

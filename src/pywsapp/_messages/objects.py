@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pywsapp._http_text import one_line
@@ -29,6 +30,10 @@ logger = logging.getLogger("pywsapp")
 
 #: Values that are no objects: a program that broadcasts one has made a mistake.
 _NO_OBJECTS = (type(None), bool, int, float, complex, list, tuple, set, frozenset)
+
+
+#: The codecs that need no class of an application.
+_CODECS: dict[str, Callable[[], Codec]] = {"json": JsonCodec, "msgpack": MessagePackCodec, "cbor": CborCodec}
 
 
 class ObjectText(str):
@@ -116,15 +121,19 @@ def default_topic_codec() -> JsonCodec:
     return JsonCodec()
 
 
-@functools.cache
 def codec_named(name: str) -> Codec | None:
-    """Return the codec that every process knows by its name; None if there is none.
+    """Return the codec that every process knows by its name, which comes from another program; None if there is none.
 
     Raises:
         ConfigurationError: its library is not installed.
     """
-    kind = {"json": JsonCodec, "msgpack": MessagePackCodec, "cbor": CborCodec}.get(name)
-    return None if kind is None else kind()
+    kind = _CODECS.get(name)
+    return None if kind is None else _make_codec(kind)
+
+
+@functools.cache
+def _make_codec(kind: Callable[[], Codec]) -> Codec:
+    return kind()
 
 
 def object_content(message: str | bytes, codec: Codec) -> ObjectContent:
@@ -237,14 +246,11 @@ def send_object_to_all(
     """
     if connections:
         connections[0]._outbox.check_thread("broadcast")
+    is_json = message.content.codec is None
     for conn in connections:
         if conn not in exclude:
-            conn._outbox.send_prepared(object_for(message, conn))
-
-
-def object_for(message: PreparedObject, conn: Connection) -> PreparedMessage:
-    """Return the form of an object for a connection."""
-    messages = conn._messages
-    if messages is not None:
-        return message.form_for(messages.codec)
-    return message if message.content.codec is None else message.form_for(None)
+            messages = conn._messages
+            if messages is not None:
+                conn._outbox.send_prepared(message.form_for(messages.codec))
+            else:
+                conn._outbox.send_prepared(message if is_json else message.form_for(None))

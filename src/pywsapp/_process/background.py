@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from pywsapp._event_loop import note_asyncio
 from pywsapp._signatures import check_no_function, check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
 
@@ -46,6 +47,7 @@ class Background:
                 "await it in a shutdown hook, or start it before"
             )
         if self._tasks is not None:
+            note_asyncio()
             self._tasks.start_soon(run_logged, task, *arguments)
         elif self._waiting is not None:
             self._waiting.append((task, arguments))  # a startup hook adds it, and will add it again next time

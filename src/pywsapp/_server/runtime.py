@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
-from pywsapp._event_loop import known_to_anyio, on_asyncio
+from pywsapp._event_loop import known_to_anyio, note_asyncio, on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.report import LimitReport
@@ -133,6 +133,7 @@ class Runtime:
     def start_soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task for a handler; it can outlive `body` by `Options.on_close_timeout`."""
         assert self._handlers is not None
+        note_asyncio()
         self._handlers.start_soon(work)
 
     def discard(self, connection: Any) -> None:

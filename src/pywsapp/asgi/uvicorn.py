@@ -29,6 +29,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._event_loop import note_asyncio
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
@@ -194,6 +195,7 @@ class Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle the head of the handshake, which comes first and whole, or keep what comes behind it."""
         if self._request is None and self._state is _State.DECIDING:
+            note_asyncio()  # in the context in which the lifecycle gets its bytes, and may start a handler task
             try:
                 self._read_head(data)
             except Exception as exc:

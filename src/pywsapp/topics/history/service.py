@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._clocks import monotonic_clock
+from pywsapp._event_loop import note_asyncio
 from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Keep, Kept, Position
@@ -161,6 +162,7 @@ class HistoryService:
             functools.partial(self._report_lost, name),
             self._start_soon,
         )
+        note_asyncio()
         self._tasks.start_soon(self._begin, name, follower, ready, subscribe)
 
     def followed(self, name: str) -> LazyCoroutine[None]:
@@ -177,6 +179,7 @@ class HistoryService:
 
     def _start_soon(self, task: Callable[[], Any]) -> None:
         if self._tasks is not None:
+            note_asyncio()
             self._tasks.start_soon(task)
 
     async def _begin(self, name: str, follower: Follower, ready: anyio.Event, subscribe: bool) -> None:

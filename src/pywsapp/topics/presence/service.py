@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pywsapp._event_loop import note_asyncio
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.connection import send_prepared_to_all
@@ -84,6 +85,7 @@ class PresenceService:
         self._view.open(name, settled=self._relay is None)
         if self._relay is not None and self._tasks is not None:
             settled = self._settled[name] = anyio.Event()
+            note_asyncio()
             self._tasks.start_soon(self._settle, name, received, settled)
 
     def settled(self, name: str) -> LazyCoroutine[None] | None:
