@@ -57,16 +57,18 @@ class ConnectionLog:
             status = 200 if isinstance(conn, EventStreamConnection) else 101
             access_logger.info("%s %s %d closed with %s after %.3f s", peer, line, status, code, seconds)
 
-    def responded(self, peer: str, line: str, status: int, *, complete: bool) -> None:
-        """Log a response to the access log.
+    def responded(self, peer: str, request: Request | None, status: int, *, complete: bool = True) -> None:
+        """Log a response to the access log, if there is one.
 
         Args:
             peer: the client's address.
-            line: what `request_line` returned.
+            request: the request; None if it was not valid.
             status: the HTTP status.
             complete: whether the whole body was sent.
         """
-        access_logger.info("%s %s %d%s", peer, line, status, "" if complete else " incomplete")
+        if self.has_access_log:
+            end = "" if complete else " incomplete"
+            access_logger.info("%s %s %d%s", peer, request_line(request), status, end)
 
 
 def request_line(request: Request | None) -> str:

@@ -52,7 +52,7 @@ from pywsapp._server.handover import HandedOver, Handover
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import has_address
-from pywsapp._server.request_head import has_ended_with, is_over_tls, read_request, remote_address
+from pywsapp._server.request_head import body_size, has_ended_with, is_over_tls, read_request, remote_address
 from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
 from pywsapp._server.streams import ask_for_stream, open_stream
 from pywsapp._server.upgrade import upgrade
@@ -328,13 +328,7 @@ class HttpConnection:
 
     async def _read_body(self, max_size: int) -> bytes:
         assert self._request is not None
-        headers = self._request.headers
-        if "transfer-encoding" in headers:
-            raise Refuse(411, body="a body needs a Content-Length")
-        size = int(headers.get("content-length", "0"))
-        if size > max_size:
-            raise Refuse(413, body=f"the body is longer than {max_size} bytes")
-        self._body_size = size
+        self._body_size = size = body_size(self._request, max_size)
         self._resume_reading()
         if len(self._trailing) < size:
             if self._has_ended:
@@ -418,11 +412,10 @@ class HttpConnection:
         date = self._server.date()
         data = encode_response(response.status, response.headers, content, content_length=size, date=date)
         self._resume_reading()
-        self._progress = progress = ResponseProgress()
-        progress.written = len(data)
+        self._progress = ResponseProgress(len(data))
         self._transport.write(data)
         if head_only or stream is None:
-            self._log_response(response.status)
+            self._server.connection_log.responded(self._peer(), request, response.status)
             self._finish()
         else:
             self._enter(HttpState.STREAMING)
@@ -449,16 +442,11 @@ class HttpConnection:
             logger.exception("sending the body of the response to %s failed", request_line(self._request))
         finally:
             await close_body(body)
-        self._log_response(status, complete=sent == size)
+        self._server.connection_log.responded(self._peer(), self._request, status, complete=sent == size)
         if sent == size:
             self._finish()
         else:
             self._transport.abort()  # without its last bytes, so the peer notices that the body is not complete
-
-    def _log_response(self, status: int, *, complete: bool = True) -> None:
-        log = self._server.connection_log
-        if log.has_access_log:
-            log.responded(self._peer(), request_line(self._request), status, complete=complete)
 
     def _finish(self) -> None:
         """Close after a response, but not before the rest of the request has come."""

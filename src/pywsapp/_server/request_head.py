@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._protocol.http import parse_request
 from pywsapp._server.proxies import address_of_peer
 from pywsapp._server.tls import note_certificate
+from pywsapp.exceptions import Refuse
 
 if TYPE_CHECKING:
     from pywsapp._protocol.proxy_protocol import ProxyHeader
@@ -51,6 +52,20 @@ def is_over_tls(transport: Transport) -> bool:
 def remote_address(peername: Any, header: ProxyHeader | None) -> str:
     """Return the address of the client of a connection, as its PROXY header or its socket states it."""
     return (header is not None and header.address) or address_of_peer(peername)
+
+
+def body_size(request: Request, max_size: int) -> int:
+    """Return the bytes of the body of a request.
+
+    Raises:
+        Refuse: the request does not state them, or they are more than `max_size`.
+    """
+    if "transfer-encoding" in request.headers:
+        raise Refuse(411, body="a body needs a Content-Length")
+    size = int(request.headers.get("content-length", "0"))  # the parser has checked it
+    if size > max_size:
+        raise Refuse(413, body=f"the body is longer than {max_size} bytes")
+    return size
 
 
 def has_ended_with(request: Request | None, size: int) -> bool:

@@ -18,14 +18,17 @@ _ACLOSE_SECONDS = 2.0
 class ResponseProgress:
     """How many bytes of a response the peer has taken, and since when it is measured.
 
+    Args:
+        written: bytes of the response that were passed to the transport already.
+
     Attributes:
         written: bytes of the response that were passed to the transport.
     """
 
     __slots__ = ("_since", "_taken", "written")
 
-    def __init__(self) -> None:
-        self.written = 0
+    def __init__(self, written: int = 0) -> None:
+        self.written = written
         self._taken = 0
         self._since: float | None = None
 

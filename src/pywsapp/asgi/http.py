@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._lifecycle.event_stream import EventStreamResponse
 from pywsapp._lifecycle.requests import decide_request
 from pywsapp._protocol.http import encode_fields
-from pywsapp._server.connection_log import request_line
 from pywsapp._server.response_progress import close_body
 from pywsapp.asgi.event_stream import HostedStream, ask_for_hosted_stream
 from pywsapp.asgi.exchange import Exchange, asgi_fields
@@ -114,6 +113,4 @@ async def _send(
         finally:
             await close_body(body)
         await send({"type": "http.response.body", "body": b""})
-    log = exchange.server.connection_log
-    if log.has_access_log:
-        log.responded(exchange.peer, request_line(exchange.request), response.status, complete=True)
+    exchange.server.connection_log.responded(exchange.peer, exchange.request, response.status)

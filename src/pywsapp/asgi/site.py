@@ -17,7 +17,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from pywsapp._event_loop import on_asyncio
-from pywsapp._server.connection_log import ConnectionLog, request_line
+from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.handover import HandedOver, Handover
 from pywsapp.asgi.site_exchange import SiteExchange
 from pywsapp.asgi.uvicorn import check_version
@@ -159,10 +159,10 @@ async def _answer_logged(
         is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await send(message)
         if is_complete:
-            log.responded(request.remote_address or "local", request_line(request), status, complete=True)
+            log.responded(request.remote_address or "local", request, status)
 
     try:
         await application(scope, receive, note_and_send)
     finally:
         if not is_complete:
-            log.responded(request.remote_address or "local", request_line(request), status, complete=False)
+            log.responded(request.remote_address or "local", request, status, complete=False)

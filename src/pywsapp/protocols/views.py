@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
-from pywsapp._messages.objects import ObjectText, topic_codec
+from pywsapp._messages.objects import is_object_content, object_in
 from pywsapp.exceptions import InvalidMessage
 from pywsapp.protocols.errors import RequestError
 from pywsapp.topics.delivery import DeliveryForm
@@ -42,12 +42,12 @@ _last_read: tuple[Content, dict[str, Any] | None] | None = None
 def object_of(content: Content) -> dict[str, Any] | None:
     """Return the object that a message is; None if it is something else."""
     global _last_read
-    if type(content) is not ObjectText:
+    if not is_object_content(content):
         return None
     if _last_read is None or _last_read[0] is not content:
         try:
-            value = topic_codec().decode(str(content))
-        except InvalidMessage:  # another program can have published what is no JSON
+            value = object_in(content)
+        except InvalidMessage:  # another program can have published anything
             value = None
         _last_read = content, value if isinstance(value, dict) else None
     return _last_read[1]

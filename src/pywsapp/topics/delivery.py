@@ -18,6 +18,7 @@ from pywsapp.connection import Connection, send_prepared_to_all
 from pywsapp.topics.codec import Content
 
 if TYPE_CHECKING:
+    from pywsapp.topics.history.rules import HistoryRule
     from pywsapp.topics.presence.view import PresenceDiff
 
 #: The connections that subscribe to a topic, in the order of subscribing; each with the position up to which its
@@ -163,6 +164,36 @@ def deliver_in_forms(
             deliver(dict.fromkeys(members), message, exclude)
         elif (formed := form.prepare_once(name, None, content)) is not None:
             form.send_to_all(list(members), formed, name, content, exclude)
+
+
+def deliver_kept(
+    name: str,
+    rule: HistoryRule,
+    groups: Groups | None,
+    subscribers: Subscribers,
+    position: Position,
+    content: Content | None,
+) -> None:
+    """Send a message of a topic with a history to all subscribers that do not have it, each in its form.
+
+    Args:
+        name: the topic's name.
+        rule: makes the usual form.
+        groups: the subscribers by their forms; None if all have the usual one.
+        subscribers: the subscribers.
+        position: the position of the message.
+        content: the message; None if it says that the messages up to the position are lost.
+    """
+    for form, members in [(None, subscribers)] if groups is None else groups.with_positions(subscribers):
+        receivers = receivers_of_kept(members, position)
+        if receivers and form is None:
+            message = rule.prepare(name, position, content)
+            if message is not None:
+                deliver(dict.fromkeys(receivers), message)
+        elif receivers and form is not None:
+            message = form.prepare_once(name, position, content)
+            if message is not None:
+                form.send_to_all(receivers, message, name, content)
 
 
 def send_direct(

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from pywsapp._messages.objects import PreparedObject, content_of, prepared_content, send_object_to_all
+from pywsapp._messages.objects import content_of, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
 from pywsapp._protocol.prepared import PreparedMessage
@@ -32,7 +32,7 @@ from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, receivers_of_kept
+from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, deliver_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
@@ -384,27 +384,7 @@ class TopicRegistry:
             return
         topic, subscribers = subscribed
         assert topic.history is not None
-        if topic._groups is None:
-            self._deliver_prepared(topic.history, name, position, content, subscribers)
-            return
-        for form, members in topic._groups.with_positions(subscribers):
-            if form is None:
-                self._deliver_prepared(topic.history, name, position, content, members)
-            elif receivers := receivers_of_kept(members, position):
-                message = form.prepare_once(name, position, content)
-                if message is not None:
-                    form.send_to_all(receivers, message, name, content)
-
-    def _deliver_prepared(
-        self, rule: HistoryRule, name: str, position: Position, content: Content | None, subscribers: Subscribers
-    ) -> None:
-        receivers = receivers_of_kept(subscribers, position)
-        message = rule.prepare(name, position, content) if receivers else None
-        if type(message) is PreparedObject:
-            send_object_to_all(receivers, message)
-        elif message is not None:
-            for conn in receivers:
-                conn._outbox.send_prepared(message)
+        deliver_kept(name, topic.history, topic._groups, subscribers, position, content)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
