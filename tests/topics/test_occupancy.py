@@ -7,7 +7,7 @@ from support.cluster import START, Node, cluster
 
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.testing import TestClient, VirtualClock
-from pywsapp.topics.occupancy.changes import REPORTED_TOPIC
+from pywsapp.topics.occupancy.changes import REPORTED_TOPIC, Kind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 #: For tests of what several processes do, which does not depend on the event loop.
@@ -128,6 +128,26 @@ async def test_a_change_whose_report_was_lost_is_forgotten() -> None:
         assert await made.reports_of(25) == ["occupied room:1"]
         await made.stop(a)
         assert await made.reports_of(5) == []
+
+
+@one_loop
+async def test_a_process_that_starts_learns_what_was_reported_before() -> None:
+    async with cluster(1) as (made, stack):
+        old = made.nodes[0]
+        async with old.client.connect("/room:1"):
+            await made.clock.advance(1)
+            new = Node(made.broker, made.clock)
+            made.nodes.append(new)
+            assert new.line is not None
+            new.line.is_dropping = lambda topic: topic == Kind.TOPIC.presence_topic  # the answers come too late
+            await stack.enter_async_context(new.client)
+            await made.clock.advance(START)
+            new.line.is_dropping = lambda topic: False
+            await stack.enter_async_context(old.client.connect("/room:2"))
+            assert await made.reports_of(1) == ["occupied room:1", "occupied room:2"]
+            old.cut()
+            assert await made.reports_of(18) == ["vacated room:1", "vacated room:2"]
+            assert old.reports == []
 
 
 @one_loop

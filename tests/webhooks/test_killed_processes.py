@@ -82,7 +82,7 @@ async def test_a_process_that_is_killed_over_redis(
     ):
         await until(lambda: receiver.names == ["topic_occupied room:1"])
         async with TestClient(app) as client, client.connect("/room:2"):
-            await until(lambda: len(receiver.names) == 2 and is_reported(app, "room:2"))
+            await until(lambda: len(receiver.names) == 2 and is_reported(app, "room:1") and is_reported(app, "room:2"))
             killed.send(signal.SIGKILL)
             await until(lambda: "topic_vacated room:1" in receiver.names)
     assert receiver.names == [

@@ -66,7 +66,7 @@ async def test_a_mounted_app_brings_its_functions_and_webhooks(receiver: Receive
     inner.on_user_offline(calls.append)
     outer.mount("/inner", inner)
     async with TestClient(outer) as client, client.connect("/inner/room:1/ana"):
-        await until(lambda: receiver.names == ["user_online ana"])
+        await until(lambda: receiver.names == ["user_online ana"] and calls == ["room:1"])
     assert calls == ["room:1", "ana"]
 
 

@@ -254,6 +254,7 @@ class OccupancyService:
             try:
                 now, is_connected = time.monotonic(), self._relay is None or self._relay.connection is not None
                 if view.tick(now, time.time(), is_connected=is_connected):
+                    self._publish(view.take_for_newcomers())
                     await self._report_due(view, now)
             except Exception:
                 logger.exception("reporting topics and users failed")
@@ -263,10 +264,13 @@ class OccupancyService:
         while changes := view.take(now, _BATCH):
             for change in changes:
                 self._report(change)
-            if self._relay is not None:
-                for event in events_of(changes):
-                    self._relay.publish(REPORTED_TOPIC, self._codec.encode_event(REPORTED_TOPIC, event))
+            self._publish(changes)
             await anyio.lowlevel.checkpoint()
+
+    def _publish(self, changes: Iterable[Change]) -> None:
+        if self._relay is not None:
+            for event in events_of(changes):
+                self._relay.publish(REPORTED_TOPIC, self._codec.encode_event(REPORTED_TOPIC, event))
 
     def _report(self, change: Change) -> None:
         kind, name = change.subject

@@ -8,10 +8,11 @@ It is the process with the smallest number. A process takes a number when it beg
 the oldest process is the reporter.
 
 A change is reported when what is present differs from what was reported. What has gone must stay away for the delay, so
-a page that is loaded again reports nothing. The reporter publishes what it has reported. The others remember it, and
-with it the changes that are not reported yet. When the reporter ends, the next one reports these. So a change is lost
-neither with a process that is killed, nor in the time until its end is noticed. It is reported twice if the reporter is
-killed between the report and the publication, or if the publication is lost.
+a page that is loaded again reports nothing. The reporter publishes what it has reported, and all of it again when
+another process takes a number. The others remember it, and with it the changes that are not reported yet. When the
+reporter ends, the next one reports these. So a change is lost neither with a process that is killed, nor in the time
+until its end is noticed. It is reported twice if the reporter is killed between the report and the publication, or if
+the publication is lost.
 
 While the broker is unavailable a process knows nothing of the others, and reports nothing. After it has connected, it
 waits until the others are connected too, and announce what they have. A process that was not connected for a while, or
@@ -84,6 +85,7 @@ class OccupancyView:
         self._is_registered = is_alone
         self._ready_at = now if is_alone else now + START_SECONDS  # infinite while there is no connection
         self._last_tick = now
+        self._has_newcomers = False  # that do not know what was reported before
 
     # -- what is present, and what others have reported --------------------------------------------------------------
 
@@ -109,6 +111,7 @@ class OccupancyView:
             self._reporters.pop(process, None)
         else:
             self._reporters[process] = number
+            self._has_newcomers = self._has_newcomers or process != self._process
 
     def _compare(self, subject: Subject, now: float) -> None:
         is_present = subject in self._present
@@ -174,6 +177,16 @@ class OccupancyView:
 
     def _forget(self, now: float) -> None:
         self.take(now - FORGET_SECONDS, _FORGET_LIMIT)
+
+    def take_for_newcomers(self) -> list[Change]:
+        """Return everything that was reported if another process has taken a number since the last call.
+
+        The reporter publishes it again, since the other process may have missed it.
+        """
+        if not self._has_newcomers:
+            return []
+        self._has_newcomers = False
+        return [Change(subject, is_present=True) for subject in self._reported]
 
     def take(self, now: float, limit: int) -> list[Change]:
         """Return the changes that are due, and count them as reported; the reporter reports them now.
