@@ -147,7 +147,7 @@ async def test_what_waits_is_dropped_when_the_client_unsubscribes() -> None:
         at_once(app, "t", 10)
         at_once(app, "u", 3)
         app.topic("t").remove(conn)
-        messages: list[Any] = []
+        messages: list[dict[str, Any]] = []
         with anyio.fail_after(GUARD):
             while len(messages) < 4:
                 messages.append(await peer.next())
