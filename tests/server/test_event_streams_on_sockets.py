@@ -15,7 +15,7 @@ from support.serving import GUARD
 from support.transports import SERVER_TLS
 from support.waiting import until_blocked
 
-from pywsapp import App, Connection, Options
+from pywsapp import App, Connection, Options, Request
 from pywsapp._server.streams import limit_silence
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
@@ -77,15 +77,22 @@ async def test_a_client_that_leaves_is_noticed_at_once(app: App, leave: str) -> 
         assert app.stats().open_connections == 0
 
 
-async def test_a_client_that_leaves_before_the_stream_begins(app: App) -> None:
+@pytest.mark.parametrize("during", ["authenticate", "authorize"])
+async def test_a_client_that_leaves_before_the_stream_begins(app: App, during: str) -> None:
     asked, released = anyio.Event(), anyio.Event()
 
-    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+    async def ask() -> str:
         asked.set()
         await released.wait()
-        return True
+        return "ana"
 
-    app.events("/asks", topic="plain", authorize=authorize)
+    async def authenticate(request: Request) -> str:
+        return await ask() if during == "authenticate" else "ana"
+
+    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+        return during == "authenticate" or bool(await ask())
+
+    app.events("/asks", topic="plain", authenticate=authenticate, authorize=authorize)
     async with running(app) as port, EventClient(port) as client:
         await client.send(b"GET /asks HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.end()
