@@ -41,6 +41,8 @@ JSON, MSGPACK = "pywsapp.topics.v1", "pywsapp.topics.v1.msgpack"
 KINDS: dict[str, list[str | None]] = {"plain": [None], "json": [JSON], "msgpack": [MSGPACK], "mixed": [None, JSON]}
 #: Messages that are broadcast before all subscribers must have them.
 WINDOW = 16
+#: Seconds without a byte after which a message has come as a whole, and after which something is wrong.
+QUIET_SECONDS, STUCK_SECONDS = 0.5, 10
 
 
 # -- the server --------------------------------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ class Control(MessageComponent):
 
 def serve() -> None:
     """Run the server, and print its port."""
-    app = App("localhost", 0, options=Options(max_outbox=64 * 1024 * 1024))
+    app = App("localhost", 0, options=Options(max_outbox=64 * 1024 * 1024, ping_interval=None))
     app.route("/plain", Plain())
     app.route("/live", Live())
     app.route("/control", Control())
@@ -117,7 +119,17 @@ def subscribe(sock: socket.socket, topic: str, subprotocol: str) -> None:
         is_text = subprotocol == JSON
         payload = json.dumps(value).encode() if is_text else msgspec.msgpack.encode(value)
         sock.sendall(frame(payload, TEXT if is_text else BINARY))
-        sock.recv(65536)
+        head = receive(sock, 2)
+        size = head[1] if head[1] < 126 else int.from_bytes(receive(sock, 2), "big")
+        receive(sock, size)
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Return so many bytes of a socket."""
+    data = b""
+    while len(data) < size:
+        data += sock.recv(size - len(data))
+    return data
 
 
 class Group:
@@ -143,21 +155,15 @@ class Group:
             self.sockets.append(sock)
             sock.setblocking(False)
             self._selector.register(sock, selectors.EVENT_READ)
-        time.sleep(0.3)
-        self._drop()
-        self._size: dict[socket.socket, int] = {}
-
-    def _drop(self) -> None:
-        while ready := self._selector.select(0.05):
-            for key, _ in ready:
-                key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
+        self._size: dict[socket.socket, int] = dict.fromkeys(self.sockets, 0)
 
     def measure_sizes(self, size: int) -> None:
         """Find out how many bytes each subscriber gets of a message."""
         self._tell(1, size)
-        time.sleep(0.5)
-        for sock in self.sockets:
-            self._size[sock] = len(sock.recv(1 << 20))
+        while ready := self._selector.select(QUIET_SECONDS if all(self._size.values()) else None):
+            for key, _ in ready:
+                sock: Any = key.fileobj
+                self._size[sock] += len(sock.recv(1 << 20))
 
     def _tell(self, count: int, size: int) -> None:
         self._control.sendall(frame(f"{self.name} {count} {size}".encode()))
@@ -171,7 +177,10 @@ class Group:
             missing = {sock: WINDOW * self._size[sock] for sock in self.sockets}
             left = len(missing)
             while left:
-                for key, _ in self._selector.select():
+                ready = self._selector.select(STUCK_SECONDS)
+                if not ready:
+                    raise SystemExit(f"{left} subscribers of {self.name} miss messages")
+                for key, _ in ready:
                     sock: Any = key.fileobj
                     missing[sock] -= len(sock.recv(1 << 20))
                     left -= missing[sock] == 0

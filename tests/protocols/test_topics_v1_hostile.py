@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.topics_peer import MSGPACK, SCHEMA, Open, app_of, peer_of, talking
 
 from pywsapp import Connection, Options, Topic
-from pywsapp.protocols.client import RequestError
+from pywsapp.protocols.errors import RequestError
 from pywsapp.protocols.topics_v1.messages import read_request
 from pywsapp.testing import TestClient
 
@@ -149,6 +149,8 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "since": ([None, "17-ab"], [5, True, {}]),
     "presence": ([True, False], [1, "true", None]),
     "track": ([None, 1, {}], []),
+    "filter": ([{"a": [1, "x", None]}, {"a": [0.5], "b": [True]}], [None, {}, {"a": []}, {"a": [[]]}, {"a": 1}, []]),
+    "last": ([True, "a"], [False, "", None, 1, "x" * 101]),
     "meta": ([None, "x"], []),
     "data": ([0, "", False, []], [None]),
     "base64": (["", "AA==", "AAA=", "AAAA"], ["A", "AA=", "A A=", "AA==A", None, 5]),
@@ -160,7 +162,7 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
 }
 KINDS = {
     "connect": ["token", "session"],
-    "subscribe": ["topic", "since", "presence", "track"],
+    "subscribe": ["topic", "since", "presence", "track", "filter", "last"],
     "unsubscribe": ["topic"],
     "track": ["topic", "meta"],
     "untrack": ["topic"],

@@ -9,7 +9,7 @@ import pytest
 from support.topics_peer import Open, app_of, peer_of
 
 from pywsapp import App, Connection, InvalidCredentials, Refuse
-from pywsapp.auth import Authenticated, TokenAuthenticator
+from pywsapp.auth import Authenticated, TokenAuthenticator, public
 from pywsapp.testing import TestClient, VirtualClock
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +74,18 @@ async def test_a_user_of_the_handshake_needs_no_token() -> None:
     async with TestClient(app) as client, peer_of(client, connects=False) as peer:
         assert await peer.fails("connect", token="user-ana") == "invalid_message", "this component takes no token"
         await peer.ws.assert_closed(1008)
+
+
+async def test_a_token_can_replace_the_user_of_the_handshake() -> None:
+    app = App("localhost", 8080, authenticate=lambda request: request.cookies.get("user") or public(request))
+    app.route("/live", Tokens())
+    async with TestClient(app) as client:
+        async with peer_of(client, connects=False, cookies={"user": "ana"}) as peer:
+            assert (await peer.connect())["user"] == "ana"
+        async with peer_of(client, connects=False, cookies={"user": "ana"}) as peer:
+            assert (await peer.connect(token="user-ben"))["user"] == "ben"
+        async with peer_of(client, connects=False) as peer:
+            assert await peer.fails("connect") == "unauthenticated"
 
 
 async def test_a_large_message_before_the_token_closes_the_connection() -> None:

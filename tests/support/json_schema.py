@@ -24,9 +24,24 @@ _KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
     "minLength": lambda value, least: not isinstance(value, str) or len(value) >= least,
     "maxLength": lambda value, most: not isinstance(value, str) or len(value) <= most,
     "pattern": lambda value, pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
+    "minItems": lambda value, least: not isinstance(value, list) or len(value) >= least,
+    "maxItems": lambda value, most: not isinstance(value, list) or len(value) <= most,
+    "minProperties": lambda value, least: not isinstance(value, dict) or len(value) >= least,
+    "maxProperties": lambda value, most: not isinstance(value, dict) or len(value) <= most,
     "required": lambda value, names: not isinstance(value, dict) or set(names) <= set(value),
 }
+#: The parts of a value that other schemas are about: each with its schema.
+_PARTS: dict[str, Callable[[Any, Any], list[tuple[Any, Any]]]] = {
+    "properties": lambda given, value: [(one, value[name]) for name, one in given.items() if name in _fields(value)],
+    "propertyNames": lambda given, value: [(given, name) for name in _fields(value)],
+    "additionalProperties": lambda given, value: [(given, one) for one in _fields(value).values()],
+    "items": lambda given, value: [(given, one) for one in value] if isinstance(value, list) else [],
+}
 _ANNOTATIONS = {"$schema", "$defs", "title", "description"}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class Schema:
@@ -55,12 +70,8 @@ class Schema:
             return any(_TYPES[kind](value) for kind in ([given] if isinstance(given, str) else given))
         if keyword == "$ref":
             return self.accepts(given.removeprefix("#/$defs/"), value)
-        if keyword == "properties":
-            return not isinstance(value, dict) or all(
-                self._accepts(one, value[name]) for name, one in given.items() if name in value
-            )
-        if keyword == "items":
-            return not isinstance(value, list) or all(self._accepts(given, one) for one in value)
+        if keyword in _PARTS:
+            return all(self._accepts(schema, part) for schema, part in _PARTS[keyword](given, value))
         if keyword == "anyOf":
             return any(self._accepts(one, value) for one in given)
         if keyword == "oneOf":

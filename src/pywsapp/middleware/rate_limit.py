@@ -139,7 +139,7 @@ class RateLimit(ComponentMiddleware):
         """Find the budget of the connection, and call the hook of the component inside."""
         self._use_budget(conn)
         if self._limit.rates.control_frames is not None and conn._driver is not None:
-            driver = cast("Lifecycle", conn._driver)
+            driver = cast("Lifecycle", cast("object", conn._driver))
             driver.machine.limit_control_frames(partial(self._take_control_frame, conn))
         return self.inner.on_open(conn)
 

@@ -23,19 +23,12 @@ from pywsapp.auth.identity import refresh
 from pywsapp.auth.tokens import verified
 from pywsapp.auth.user_keys import key_of_user
 from pywsapp.brokers.base import Position
-from pywsapp.exceptions import (
-    BrokerUnavailable,
-    CallError,
-    ConfigurationError,
-    InvalidCredentials,
-    InvalidMessage,
-    OutcomeUnknown,
-    Refuse,
-    TopicError,
-)
-from pywsapp.protocols.conversation import content_for
-from pywsapp.topics.delivery import RECOVERING, form_of
-from pywsapp.topics.history.recovery import Recovery
+from pywsapp.exceptions import ConfigurationError, InvalidCredentials, TopicError
+from pywsapp.protocols.conversation import ProtocolConversation, content_for
+from pywsapp.protocols.errors import RequestError
+from pywsapp.protocols.subscription import Subscription
+from pywsapp.protocols.views import Filter, Filtered, Newest
+from pywsapp.topics.delivery import RECOVERING, DeliveryForm, form_of
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -48,22 +41,6 @@ if TYPE_CHECKING:
 ABSENT: Any = object()
 #: Seconds before the expiry of a user at which the client is asked for a new token.
 EXPIRING_SECONDS = 30
-#: Seconds after which a client can repeat a request that the broker did not accept.
-RETRY_SECONDS = 1
-
-
-class RequestError(CallError):
-    """A request of a client failed.
-
-    Args:
-        code: one of the codes of docs/reference/topics-protocol.md.
-        message: a text for developers.
-        retry_after: seconds after which the client can repeat the request; None if that does not help.
-    """
-
-    def __init__(self, code: str, message: str = "", retry_after: int | None = None) -> None:
-        super().__init__(code, message)
-        self.retry_after = retry_after
 
 
 class Connected(NamedTuple):
@@ -78,20 +55,6 @@ class Connected(NamedTuple):
     client: str
     user: str | None
     expires_in: int | None
-
-
-class Subscribed(NamedTuple):
-    """The answer to a client that has subscribed.
-
-    Args:
-        position: the client has all messages up to here; None if the topic keeps no history.
-        complete: whether it has all messages since the position that it named; None if it named none.
-        present: the users in the topic with their metas; None if it did not ask for them.
-    """
-
-    position: str | None
-    complete: bool | None
-    present: dict[str, Any] | None
 
 
 class TopicClient:
@@ -187,7 +150,14 @@ class TopicClient:
     # -- subscribing -------------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, name: str, since: str | None = ABSENT, *, presence: bool = False, meta: Any = ABSENT
+        self,
+        name: str,
+        since: str | None = ABSENT,
+        *,
+        presence: bool = False,
+        meta: Any = ABSENT,
+        fields: dict[str, list[Any]] | None = None,
+        last: str | bool = False,
     ) -> Subscription:
         """Subscribe the client to a topic; `Subscription.finish` then waits until it has what it asked for.
 
@@ -196,6 +166,9 @@ class TopicClient:
             since: the position after which the client gets what it has missed; None for everything that is kept.
             presence: whether it gets the users in the topic, and the changes.
             meta: what others see of the user, who becomes present.
+            fields: the client gets only messages that are objects with one of these values in each of these fields.
+            last: while the client reads slowly, it gets only the newest message of the topic for True, or for each
+                value of a field.
         """
         conn, topic = self.conn, self.topic(name)
         if (unfinished := self._unfinished.get(name)) is not None and conn not in topic:
@@ -204,13 +177,14 @@ class TopicClient:
             raise RequestError("already_subscribed", f"the connection subscribes to {name!r} already")
         recovers = since is not ABSENT
         position = _position(topic, since) if recovers else None
+        form = self._form(fields, last)
         await self._may("subscribe", name)
         if recovers:
             await self._may("history", name)
         if presence or meta is not ABSENT:
             await self._may_be_present(topic)
         await self._ask(topic, recovers=recovers)
-        received = topic._add(conn, RECOVERING if recovers else None)
+        received = topic._add(conn, RECOVERING if recovers else None, form)
         subscription = Subscription(self, topic, received, since=position, recovers=recovers, presence=presence)
         try:
             if meta is not ABSENT:
@@ -221,6 +195,15 @@ class TopicClient:
             subscription.undo()
             raise
         return subscription
+
+    def _form(self, fields: dict[str, list[Any]] | None, last: str | bool) -> DeliveryForm | None:
+        """Return how a subscription gets messages."""
+        form = form_of(self.conn)
+        if form is not None and fields is not None:
+            form = Filtered(form, Filter(fields, self.component.filter_fields))
+        if form is not None and last is not False:
+            form = Newest(form, None if last is True else last)
+        return form
 
     async def _ask(self, topic: Topic, *, recovers: bool) -> None:
         """Call the hooks that decide about a subscription."""
@@ -248,6 +231,8 @@ class TopicClient:
     def left(self, topic: Topic) -> bool:
         """Handle the end of a subscription; return whether the server has ended it."""
         topic._registry.presence.hide(topic.name, self.conn)
+        if isinstance(self.conn._messages, ProtocolConversation):
+            self.conn._messages.forget(topic.name)
         return self.is_connected and topic is not self._leaving and self.conn.is_open
 
     # -- presence ----------------------------------------------------------------------------------------------------
@@ -342,83 +327,6 @@ class TopicClient:
             raise RequestError("not_allowed", f"{action} is not allowed for {name!r}")
 
 
-class Subscription:
-    """A subscription that has begun: the client is a subscriber of the topic. `TopicClient.subscribe` creates it.
-
-    Args:
-        client: the client.
-        topic: the topic.
-        received: awaited until the broker delivers the messages of the topic.
-        since: the position after which the client gets what it has missed; None for everything that is kept.
-        recovers: whether it gets what it has missed.
-        presence: whether it gets the users in the topic, and the changes.
-    """
-
-    __slots__ = ("_client", "_ended", "_presence", "_received", "_recovers", "_since", "topic")
-
-    def __init__(
-        self,
-        client: TopicClient,
-        topic: Topic,
-        received: Awaitable[None],
-        *,
-        since: Position | None,
-        recovers: bool,
-        presence: bool,
-    ) -> None:
-        self.topic = topic
-        self._client = client
-        self._received = received
-        self._since = since
-        self._recovers = recovers
-        self._presence = presence
-        self._ended = client._unfinished[topic.name] = anyio.Event()
-
-    @property
-    def must_wait(self) -> bool:
-        """Whether `finish` takes time."""
-        return self._recovers or self._received is not ALREADY_DONE
-
-    async def finish(self) -> Subscribed:
-        """Wait until the client has what it missed, and all further messages come.
-
-        Nothing is awaited after the users in the topic have been read, so that the client gets all later changes.
-        """
-        topic, conn = self.topic, self._client.conn
-        recovery: Recovery | None = None
-        try:
-            await self._received
-            if self._recovers:
-                recovery = await topic._send_missed(conn, self._since)
-        except BaseException:
-            self.undo()
-            raise
-        finally:
-            self._end()
-        if conn not in topic:
-            raise RequestError("not_subscribed", "the subscription ended before it was complete")
-        present = None
-        form = form_of(conn)
-        if self._presence and form is not None:
-            shown = topic._registry.presence.show(topic.name, conn, form)
-            present = {key: entry.meta for key, entry in shown.items()}
-        if recovery is not None:
-            return Subscribed(recovery.position, recovery.complete, present)
-        position = None if topic.history is None else topic._registry.history.position(topic.name)
-        return Subscribed(None if position is None else str(position), None, present)
-
-    def undo(self) -> None:
-        """End the subscription, because the request has failed."""
-        self._end()
-        if self._client.conn in self.topic:
-            self._client.unsubscribe(self.topic.name)
-
-    def _end(self) -> None:
-        self._ended.set()
-        if self._client._unfinished.get(self.topic.name) is self._ended:
-            del self._client._unfinished[self.topic.name]
-
-
 def _content(message: Any, data: Any) -> Content:
     """Return the content of a message that `on_publish` has returned for the data of a client."""
     try:
@@ -442,24 +350,3 @@ def _position(topic: Topic, since: str | None) -> Position | None:
 def seconds_until(expires_at: float | None) -> int | None:
     """Return the whole seconds until a time of day; None for never."""
     return None if expires_at is None else max(0, int(expires_at - time.time()))
-
-
-def as_request_error(exc: Exception) -> RequestError | None:
-    """Return the error that a client gets for an exception; None if the exception is a fault of the server."""
-    if isinstance(exc, RequestError):
-        return exc
-    if isinstance(exc, CallError):
-        return RequestError(exc.code, exc.message)
-    if isinstance(exc, InvalidMessage):
-        return RequestError(exc.code, str(exc))
-    if isinstance(exc, TopicError):
-        return RequestError("not_allowed", str(exc))
-    if isinstance(exc, OutcomeUnknown):
-        return RequestError("outcome_unknown", "publish the message again with the same key", RETRY_SECONDS)
-    if isinstance(exc, BrokerUnavailable):
-        return RequestError("unavailable", "the broker cannot be reached", RETRY_SECONDS)
-    if isinstance(exc, InvalidCredentials):
-        return RequestError("unauthenticated", str(exc.body))
-    if isinstance(exc, Refuse):
-        return RequestError("unavailable", str(exc.body or ""), RETRY_SECONDS)
-    return None

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._messages.conversation import Conversation
 from pywsapp._messages.objects import ObjectText, content_of, topic_codec
 from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp.protocols.views import Backlog
 from pywsapp.topics.delivery import DeliveryForm
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
+    from pywsapp.connection import Connection
     from pywsapp.options import Options
     from pywsapp.protocols.client import TopicClient
     from pywsapp.topics.codec import Content
@@ -38,14 +40,26 @@ class ProtocolConversation(Conversation):
         form: the form in which the client gets messages.
     """
 
-    __slots__ = ("form", "options")
+    __slots__ = ("_backlog", "form", "options")
 
-    form: DeliveryForm  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced
+    form: DeliveryForm
 
     def __init__(self, codec: Codec, options: Options, form: DeliveryForm) -> None:
         super().__init__(codec, None, options)
         self.options = options
-        self.form = form
+        self._backlog: Backlog | None = None
+        self.form = form  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced
+
+    def backlog_of(self, conn: Connection) -> Backlog:
+        """Return the messages that wait for the connection, which reads slowly."""
+        if self._backlog is None:
+            self._backlog = Backlog(conn, self.options.max_outbox)
+        return self._backlog
+
+    def forget(self, name: str) -> None:
+        """Drop the messages of a topic that wait for the connection."""
+        if self._backlog is not None:
+            self._backlog.forget(name)
 
     def encoded(self, message: Any) -> Any:
         """Return what the outbox sends for a message.

@@ -80,7 +80,7 @@ class TopicEndpoint(MessageComponent):
         driver.wait_for_replies(_Passing(self.session), more=False)
         driver.machine.before_close = self.session.closing
         driver.user_changed()
-        if self.inner.authenticate_token is not None:
+        if self.inner.authenticate_token is not None and conn.user is None:
             driver.limit_messages(MAX_FIRST_BYTES)
             self.inner._waiting.add(conn)
 

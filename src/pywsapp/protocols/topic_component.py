@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,9 @@ def find_handlers(kind: type[MessageComponent]) -> None:
     for name, instead in _NEVER_CALLED.items():
         if getattr(kind, name) is not getattr(TopicComponent, name):
             raise ConfigurationError(f"{kind.__name__}.{name} is never called: {instead}")
+    fields = kind.filter_fields
+    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
+        raise ConfigurationError(f'{kind.__name__}.filter_fields is a list of texts such as ["room"], not {fields!r}')
     if tags:
         raise ConfigurationError(f"{kind.__name__} has a method with @on, which is never called: use @rpc or on_call")
     kind._procedures = Procedures(procedures)
@@ -95,9 +98,12 @@ class TopicComponent(MessageComponent):
         authenticate_token: an optional hook, a method `authenticate_token(self, token)` that returns the user of a
             token, or an authenticator such as `TokenAuthenticator`. With it, a client whose handshake has no user sends
             a token in its first message, and can replace it before it expires.
+        filter_fields: the fields of messages by which clients can filter a topic. A client that may subscribe can
+            learn from a filter only what it could read in all messages.
     """
 
     subprotocols = tuple(DIALECTS)
+    filter_fields: Sequence[str] = ()
     authenticate_token: Callable[[str], Any] | None = None
     _has_protocol = True
     _procedures = Procedures({})

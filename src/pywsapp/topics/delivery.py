@@ -8,7 +8,7 @@ subscribers by their forms; any other topic has no groups, and delivers as if th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pywsapp._messages.objects import PreparedObject, content_of, send_object_to_all
@@ -26,7 +26,13 @@ Subscribers = dict[Connection, Position | None]
 
 
 class DeliveryForm(ABC):
-    """How the clients of one protocol and codec get the messages of topics. All these clients share one object."""
+    """How the clients of one protocol and codec get the messages of topics. All these clients share one object.
+
+    A subscription can have a form of its own, for instance one that leaves messages out. Equal forms are one group.
+    """
+
+    #: The last message, with what it was made from: the same message is prepared for several groups.
+    _last: tuple[str, Position | None, Content | None, PreparedMessage | None] | None = None
 
     @abstractmethod
     def prepare(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
@@ -46,9 +52,79 @@ class DeliveryForm(ABC):
     def prepare_presence(self, name: str, diff: PresenceDiff) -> PreparedMessage:
         """Return what the clients get of changes of presence in a topic."""
 
+    def prepare_once(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
+        """Return what `prepare` returns, and the same object again for the same message."""
+        last = self._last
+        if last is not None and last[2] is content and last[0] == name and last[1] == position:
+            return last[3]
+        message = self.prepare(name, position, content)
+        self._last = name, position, content, message
+        return message
 
-#: The subscribers of a topic by their forms; None has those without one.
-Groups = dict[DeliveryForm | None, dict[Connection, None]]
+    def send_to_all(
+        self,
+        connections: list[Connection],
+        message: PreparedMessage,
+        name: str,
+        content: Content | None,
+        exclude: frozenset[Connection] = frozenset(),
+    ) -> None:
+        """Send a message to the connections of a group, some excluded.
+
+        Args:
+            connections: the connections.
+            message: what they get, which `prepare` has returned.
+            name: the topic's name.
+            content: what the message was made from.
+            exclude: those that do not get it.
+        """
+        send_prepared_to_all(connections, message, exclude)
+
+
+class Groups:
+    """The subscribers of a topic by their forms, of which one is not the usual one.
+
+    Args:
+        subscribers: the subscribers so far, which have the usual form.
+
+    Attributes:
+        by_form: the subscribers of each form; None is the usual one.
+    """
+
+    __slots__ = ("_forms", "by_form")
+
+    def __init__(self, subscribers: Iterable[Connection]) -> None:
+        self.by_form: dict[DeliveryForm | None, dict[Connection, None]] = {None: dict.fromkeys(subscribers)}
+        self._forms: dict[Connection, DeliveryForm] = {}
+
+    def add(self, conn: Connection, form: DeliveryForm | None) -> None:
+        """Add a subscriber."""
+        self.by_form.setdefault(form, {})[conn] = None
+        if form is not None:
+            self._forms[conn] = form
+
+    def remove(self, conn: Connection) -> None:
+        """Remove a subscriber."""
+        form = self._forms.pop(conn, None)
+        members = self.by_form[form]
+        del members[conn]
+        if form is not None and not members:
+            del self.by_form[form]
+
+    def form_of(self, conn: Connection) -> DeliveryForm | None:
+        """Return the form of a subscriber; None for the usual one."""
+        return self._forms.get(conn)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a subscriber has another form than the usual one."""
+        return bool(self._forms)
+
+    def with_positions(self, subscribers: Subscribers) -> Iterator[tuple[DeliveryForm | None, Subscribers]]:
+        """Yield each form and its subscribers with their positions."""
+        for form, members in list(self.by_form.items()):
+            yield form, {conn: subscribers[conn] for conn in members}
+
 
 #: The position of a connection whose recovery is not finished: the recovery sends to it, the topic does not.
 RECOVERING = Position("recovering", 0)
@@ -72,61 +148,28 @@ def receivers_of_kept(subscribers: Subscribers, position: Position) -> list[Conn
 
 
 def form_of(conn: Connection) -> DeliveryForm | None:
-    """Return the form of a connection; None for the usual one."""
+    """Return the form of a connection, which its subscriptions have unless they name another; None for the usual."""
     messages = conn._messages
     return None if messages is None else messages.form
-
-
-def grouped(groups: Groups, subscribers: Subscribers, conn: Connection, form: DeliveryForm | None) -> Groups:
-    """Return the groups of a topic's subscribers with one more connection; the groups are empty before the first form.
-
-    Args:
-        groups: the groups before; changed if there are any.
-        subscribers: all subscribers, with the new one.
-        conn: the new subscriber.
-        form: its form.
-    """
-    if not groups:
-        if form is None:
-            return groups
-        return {None: {one: None for one in subscribers if one is not conn}, form: {conn: None}}
-    groups.setdefault(form, {})[conn] = None
-    return groups
-
-
-def ungrouped(groups: Groups, conn: Connection) -> Groups:
-    """Return the groups of a topic's subscribers without a connection; empty if none of them has a form."""
-    form = form_of(conn)
-    del groups[form][conn]
-    if form is None or groups[form]:
-        return groups
-    del groups[form]
-    return groups if len(groups) > 1 else {}
 
 
 def deliver_in_forms(
     name: str, groups: Groups, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
 ) -> None:
     """Send a message of a topic without a history to all subscribers in their forms, except the excluded ones."""
-    for form, members in list(groups.items()):
+    content = content_of(message)
+    for form, members in list(groups.by_form.items()):
         if form is None:
             deliver(dict.fromkeys(members), message, exclude)
-        elif (formed := form.prepare(name, None, content_of(message))) is not None:
-            send_prepared_to_all(list(members), formed, exclude)
-
-
-def in_groups(groups: Groups, subscribers: Subscribers) -> Mapping[DeliveryForm | None, Subscribers]:
-    """Return the subscribers of each form with their positions."""
-    if not groups:
-        return {None: subscribers}
-    return {form: {conn: subscribers[conn] for conn in members} for form, members in groups.items()}
+        elif (formed := form.prepare_once(name, None, content)) is not None:
+            form.send_to_all(list(members), formed, name, content, exclude)
 
 
 def send_direct(
     connections: list[Connection], message: PreparedMessage, exclude: frozenset[Connection] = frozenset()
 ) -> None:
     """Send a message that is not one of a topic to connections, some excluded, each in its form."""
-    groups: Groups = {}
+    groups: dict[DeliveryForm | None, dict[Connection, None]] = {}
     for conn in connections:
         groups.setdefault(form_of(conn), {})[conn] = None
     for form, members in groups.items():

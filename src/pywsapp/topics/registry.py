@@ -31,7 +31,7 @@ from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
-from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, in_groups, receivers_of_kept
+from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, receivers_of_kept
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
@@ -357,7 +357,7 @@ class TopicRegistry:
         if subscribed is None:
             return
         topic, subscribers = subscribed
-        if topic._groups:
+        if topic._groups is not None:
             deliver_in_forms(name, topic._groups, message, exclude)
         else:
             deliver(subscribers, message, exclude)
@@ -368,15 +368,27 @@ class TopicRegistry:
             return
         topic, subscribers = subscribed
         assert topic.history is not None
-        for form, members in in_groups(topic._groups, subscribers).items():
-            receivers = receivers_of_kept(members, position)
-            prepare = topic.history.prepare if form is None else form.prepare
-            message = prepare(name, position, content) if receivers else None
-            if type(message) is PreparedObject:
-                send_object_to_all(receivers, message)
-            elif message is not None:
-                for conn in receivers:
-                    conn._outbox.send_prepared(message)
+        if topic._groups is None:
+            self._deliver_prepared(topic.history, name, position, content, subscribers)
+            return
+        for form, members in topic._groups.with_positions(subscribers):
+            if form is None:
+                self._deliver_prepared(topic.history, name, position, content, members)
+            elif receivers := receivers_of_kept(members, position):
+                message = form.prepare_once(name, position, content)
+                if message is not None:
+                    form.send_to_all(receivers, message, name, content)
+
+    def _deliver_prepared(
+        self, rule: HistoryRule, name: str, position: Position, content: Content | None, subscribers: Subscribers
+    ) -> None:
+        receivers = receivers_of_kept(subscribers, position)
+        message = rule.prepare(name, position, content) if receivers else None
+        if type(message) is PreparedObject:
+            send_object_to_all(receivers, message)
+        elif message is not None:
+            for conn in receivers:
+                conn._outbox.send_prepared(message)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pywsapp.brokers.message_ids import check_message_id
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
-from pywsapp.topics.delivery import RECOVERING, Groups, Subscribers, form_of, grouped, ungrouped
+from pywsapp.topics.delivery import RECOVERING, DeliveryForm, Groups, Subscribers, form_of
 from pywsapp.topics.history.recovery import Recovery, has_more
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
@@ -51,7 +51,7 @@ class Topic:
         self.history = history
         self._registry = registry
         self._subscribers: Subscribers = {}
-        self._groups: Groups = {}  # by their delivery forms, if one of them has such a form
+        self._groups: Groups | None = None  # by their delivery forms, if one of them has such a form
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} with {len(self)} subscribers here>"
@@ -109,8 +109,10 @@ class Topic:
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
-        if self._groups:
-            self._groups = ungrouped(self._groups, conn)
+        if self._groups is not None:
+            self._groups.remove(conn)
+            if not self._groups.is_needed:
+                self._groups = None
         self._registry.presence.untrack(self.name, conn)
         if not self._subscribers:
             self._registry.stop_receiving(self)
@@ -129,12 +131,25 @@ class Topic:
             return ALREADY_DONE
         return self._add(conn)
 
-    def _add(self, conn: Connection, sent: Position | None = None) -> LazyCoroutine[None]:
+    def _add(
+        self, conn: Connection, sent: Position | None = None, form: DeliveryForm | None = None
+    ) -> LazyCoroutine[None]:
+        """Subscribe a connection.
+
+        Args:
+            conn: the connection.
+            sent: the position up to which its recovery has sent it the history; None without a recovery.
+            form: how it gets messages; None is the form of the connection.
+        """
         if conn._driver is not None:
             conn._driver.subscriptions().add(self)
         is_first = not self._subscribers
+        form = form or form_of(conn)
+        if self._groups is None and form is not None:
+            self._groups = Groups(self._subscribers)
+        if self._groups is not None:
+            self._groups.add(conn, form)
         self._subscribers[conn] = sent
-        self._groups = grouped(self._groups, self._subscribers, conn, form_of(conn))
         if is_first:
             self._registry.start_receiving(self, self._subscribers)
         return self._registry.received(self)
@@ -206,7 +221,8 @@ class Topic:
     def _send_page(self, conn: Connection, kept: Kept, seen: GrowingNumbers) -> _Page:
         """Send messages of the history until the outbox has enough."""
         complete, count = True, 0
-        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen, form_of(conn)):
+        form = None if self._groups is None else self._groups.form_of(conn)
+        for position, message, is_lost in self._registry.history.prepare_missed(self.name, kept, seen, form):
             complete, count = complete and not is_lost, count + (not is_lost)
             if message is not None and conn.send(message) is not ALREADY_DONE:
                 return _Page(position, complete, count, is_whole=False)

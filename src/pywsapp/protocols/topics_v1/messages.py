@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pywsapp.auth.tokens import MAX_TOKEN
-from pywsapp.protocols.client import ABSENT, RequestError
+from pywsapp.protocols.client import ABSENT
+from pywsapp.protocols.errors import RequestError
+from pywsapp.protocols.views import MAX_FIELDS, MAX_NAME, MAX_TEXT, MAX_VALUES
 
 #: The largest id: that of the integers which JavaScript can count.
 MAX_ID = 2**53 - 1
@@ -20,6 +22,9 @@ MAX_POSITION = 100
 _MAX_SHOWN = 60
 _KEY = re.compile(r"[0-9A-Za-z._:-]{1,32}")
 _SESSION = re.compile(r"[0-9A-Za-z._~-]{16,64}")
+
+#: Values of a filter, beside text.
+_SCALARS = (int, float, bool, type(None))
 
 #: Returns the value of a field for the request; raises ValueError with what is wrong.
 _Check = Callable[[Any], Any]
@@ -110,6 +115,32 @@ def _params(value: Any) -> Any:
     return value
 
 
+def _filter(value: Any) -> dict[str, list[Any]]:
+    is_small = isinstance(value, dict) and 0 < len(value) <= MAX_FIELDS
+    if not is_small or not all(map(_is_filtered, value.items())):
+        raise ValueError(
+            f"an object of 1 to {MAX_FIELDS} fields, each with 1 to {MAX_VALUES} texts, numbers, booleans or null"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _is_filtered(item: tuple[Any, Any]) -> bool:
+    name, values = item
+    return (
+        isinstance(name, str)
+        and len(name) <= MAX_NAME
+        and isinstance(values, list)
+        and 0 < len(values) <= MAX_VALUES
+        and all(isinstance(one, _SCALARS) or (isinstance(one, str) and len(one) <= MAX_TEXT) for one in values)
+    )
+
+
+def _last(value: Any) -> str | bool:
+    if value is True or (isinstance(value, str) and 0 < len(value) <= MAX_NAME):
+        return value
+    raise ValueError(f"true, or the name of a field of at most {MAX_NAME} characters")
+
+
 #: The fields of each type, each with its check and whether it is required.
 _FIELDS: dict[str, dict[str, tuple[_Check, bool]]] = {
     "connect": {
@@ -121,6 +152,8 @@ _FIELDS: dict[str, dict[str, tuple[_Check, bool]]] = {
         "since": (_position, False),
         "presence": (_flag, False),
         "track": (_anything, False),
+        "filter": (_filter, False),
+        "last": (_last, False),
     },
     "unsubscribe": {"topic": (_topic, True)},
     "track": {"topic": (_topic, True), "meta": (_anything, True)},

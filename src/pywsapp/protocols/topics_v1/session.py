@@ -28,8 +28,10 @@ from pywsapp._messages.conversation import INVALID_MESSAGES
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp.close_codes import CloseCode, ComeBack, come_back, cut_reason
 from pywsapp.exceptions import InvalidCredentials, InvalidMessage, Refuse
-from pywsapp.protocols.client import ABSENT, RequestError, Subscription, TopicClient, as_request_error
+from pywsapp.protocols.client import ABSENT, TopicClient
 from pywsapp.protocols.conversation import Dialect, ProtocolConversation, Session
+from pywsapp.protocols.errors import RequestError, as_request_error
+from pywsapp.protocols.subscription import Subscription
 from pywsapp.protocols.topics_v1.form import TopicsV1Form, encoded
 from pywsapp.protocols.topics_v1.messages import InvalidRequest, Request, read_request
 
@@ -194,6 +196,8 @@ class TopicsV1Session(Session):
             fields.get("since", ABSENT),
             presence=fields.get("presence", False),
             meta=fields.get("track", ABSENT),
+            fields=fields.get("filter"),
+            last=fields.get("last", False),
         )
         if not subscription.must_wait or driver is None:
             return await self._finish_subscribing(subscription)
