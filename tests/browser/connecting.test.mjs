@@ -171,6 +171,16 @@ test("each attempt has a new token", async () => {
   assert.deepEqual(fields, { id: 2, type: "connect", token: "t2" });
 });
 
+test("a client that is closed while it waits for a token connects no more", async () => {
+  let give;
+  const made = client({ token: () => new Promise((resolve) => (give = resolve)) });
+  await settle();
+  made.close();
+  give("t");
+  await settle();
+  assert.deepEqual(sockets, []);
+});
+
 test("without a token `connect` has none", async () => {
   const [, server] = await connected({ token: () => null });
   assert.deepEqual(Object.keys(server.sent[0]).sort(), ["id", "session", "type"]);
@@ -341,6 +351,14 @@ for (const hours of [1, -1]) {
     assert.deepEqual(server.types(), ["connect", "ping"]);
     await pass(5_600);
     assert.deepEqual([made.state, made.reason.code, sockets.length], ["connecting", "connection_lost", 2]);
+  });
+
+  test(`when the clock has moved by ${hours} h, an attempt to connect ends`, async () => {
+    const made = client({ firstDelay: 60_000, maxDelay: 60_000 });
+    await pass(1_000);
+    jump(hours * 3_600_000);
+    await pass(5_000);
+    assert.deepEqual([made.state, sockets[0].closed], ["waiting", 1000]);
   });
 
   test(`when the clock has moved by ${hours} h, a long pause ends`, async () => {

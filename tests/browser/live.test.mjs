@@ -66,6 +66,17 @@ test("a topic can be left and subscribed again at once", async () => {
   assert.deepEqual(heard, ["once"]);
 });
 
+test("filters, and the newest message for each value of a field", async () => {
+  const made = await client(), heard = [];
+  const options = { filter: { kind: ["tea", 1] }, last: "kind" };
+  await subscribed(made, "room:kinds", options, ({ data }) => heard.push(data));
+  for (const kind of ["tea", "milk", 1, true]) await made.publish("room:kinds", { kind });
+  await made.call("add", { a: 1, b: 1 });
+  assert.deepEqual(heard, [{ kind: "tea" }, { kind: 1 }]);
+  const [error] = await once(made.subscribe("room:others", { filter: { price: [1] } }), "error");
+  assert.equal(error.code, "filter_not_allowed");
+});
+
 test("a refused subscription, and one that the server ends", async () => {
   const made = await client();
   const [error] = await once(made.subscribe("closed:tea"), "error");

@@ -228,6 +228,7 @@ test("after a reconnect presence has what changed meanwhile", async () => {
   const [[, change]] = events;
   assert.deepEqual([...change.joined], [["dee", 4]]);
   assert.deepEqual(change.left, ["cy"]);
+  assert.deepEqual([...room.present], [["ana", { x: 1 }], ["ben", 20], ["dee", 4]]);
   assert.deepEqual([...change.changed], [["ben", 20]]);
 });
 
@@ -363,6 +364,15 @@ test("what waits has limits in number and bytes", async () => {
   (await socket()).accept();
   await pass(1_000);
   client.publish("a", 4).catch(() => {});
+});
+
+test("what was answered waits no longer", async () => {
+  const [client, server] = await connected({ maxQueueBytes: 500 });
+  for (let number = 0; number < 10; number++) {
+    const published = client.publish("a", "x".repeat(200));
+    server.reply();
+    await published;
+  }
 });
 
 test("publish ends after its timeout, and a late reply does nothing", async () => {

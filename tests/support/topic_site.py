@@ -27,6 +27,8 @@ numbers = itertools.count(1)
 class Rooms(TopicComponent):
     """Topics for everyone who knows their names, except those that begin with `closed:`."""
 
+    filter_fields = ("kind",)
+
     def authorize(self, conn: Connection, action: str, topic: str) -> bool:
         return not topic.startswith("closed:")
 
