@@ -107,6 +107,10 @@ async def test_equal_filters_are_one_group() -> None:
         assert groups is not None
         assert [len(members) for members in groups.by_form.values()] == [0, 2]
         await a.ask("unsubscribe", topic="t")
+        await a.ask("subscribe", topic="t", filter={"kind": ["c"]})
+        assert [len(members) for members in groups.by_form.values()] == [0, 1, 1]
+        await a.ask("unsubscribe", topic="t")
+        assert [len(members) for members in groups.by_form.values()] == [0, 1]
         await b.ask("unsubscribe", topic="t")
         assert client.app.topic("t")._groups is None
 
@@ -136,6 +140,15 @@ async def test_a_slow_client_gets_the_newest_messages(name: str, last: Any, expe
         assert await numbers(other, name) == list(range(10))
         at_once(app, name, 2)
         assert [(await peer.next())["data"]["n"] for _ in range(2)] == [0, 1], "it gets all of them again"
+
+
+async def test_a_newer_message_waits_behind_older_ones_of_others() -> None:
+    app = app_of(Open(), options=SLOW)
+    async with TestClient(app) as client, peer_of(client) as peer:
+        await peer.ask("subscribe", topic="t", last="key")
+        for n, key in enumerate("--aba"):
+            app.topic("t").broadcast({"n": n, "key": key, "text": "x" * 600})
+        assert [(await peer.next())["data"]["n"] for _ in range(4)] == [0, 1, 3, 4]
 
 
 async def test_what_waits_is_dropped_when_the_client_unsubscribes() -> None:

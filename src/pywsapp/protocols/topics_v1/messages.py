@@ -98,7 +98,7 @@ def _anything(value: Any) -> Any:
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise ValueError("not null")
+        raise ValueError("a value other than null")
     return value
 
 
