@@ -110,7 +110,10 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         if self._context is not None:
-            self._server.socket = self._context.wrap_socket(self._server.socket, server_side=True)
+            # The thread of a connection does the handshake: a client that sends nothing must not block `stop`.
+            self._server.socket = self._context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server.daemon_threads = True
         self._server.block_on_close = False
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

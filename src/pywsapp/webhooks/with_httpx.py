@@ -46,9 +46,17 @@ async def open_client(url: str, seconds: float) -> AsyncIterator[Post]:
             except TimeoutError:
                 raise Unreachable(f"no answer within {seconds:g} s") from None
             except httpx.HTTPError as exc:
-                raise Unreachable(one_line(f"{type(exc).__name__} {exc}".rstrip())) from exc
+                raise Unreachable(one_line(f"{type(exc).__name__} {_text_of(exc)}".rstrip())) from exc
 
         yield post
+
+
+def _text_of(exc: BaseException) -> str:
+    """Return the text of an exception; on trio only its cause has one."""
+    found: BaseException | None = exc
+    while found is not None and not str(found):
+        found = found.__cause__ or found.__context__
+    return "" if found is None else str(found)
 
 
 async def _send(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> Answer:
