@@ -109,7 +109,7 @@ test("an attempt has a time limit, which includes the token", async () => {
   assert.ok(sockets.slice(length).every(({ url }) => url === sockets[0].url));
 });
 
-for (const code of [1002, 1003, 1007, 1008, 1009, 1010, 3000, 3999]) {
+for (const code of [1002, 1003, 1007, 1008, 1009, 1010, 3500, 3999]) {
   test(`close code ${code} is for good`, async () => {
     const [made, server] = await connected();
     server.end(code, "why");
@@ -120,7 +120,7 @@ for (const code of [1002, 1003, 1007, 1008, 1009, 1010, 3000, 3999]) {
   });
 }
 
-for (const [code, expected] of [[1000, 500], [1001, 500], [1006, 500], [1011, 500], [4000, 500], [1012, 5000], [1013, 5500]]) {
+for (const [code, expected] of [[1000, 500], [1001, 500], [1006, 500], [1011, 500], [3000, 500], [3499, 500], [4000, 500], [1012, 5000], [1013, 5500]]) {
   test(`after close code ${code} there is an attempt within ${expected} ms`, async () => {
     const [, server] = await connected();
     server.end(code);

@@ -362,7 +362,7 @@ class Connection extends Emitter {
     const failure = (/** @type {string} */ code) => new PywsappError(
       code, String(order?.reason || text || `the connection has ended with code ${closeCode}`), { closeCode });
     const lost = failure("connection_lost");
-    if (seconds === false || FINAL.includes(closeCode) || (closeCode >= 3000 && closeCode < 4000))
+    if (seconds === false || FINAL.includes(closeCode) || (closeCode >= 3500 && closeCode < 4000))
       this.#finish(failure("disconnected"));
     else if (closeCode === 4401 && this.#hasNewToken) this.#finish(failure("unauthenticated"));
     else if (closeCode === 4401) {
