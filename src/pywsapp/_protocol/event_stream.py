@@ -122,7 +122,7 @@ class EventStream(WebSocket):
             ConfigurationError: the text has no UTF-8 form.
         """
         if isinstance(message, PreparedMessage):
-            return message.frame_in(self._format)
+            return message._frame_in(self._format)
         return self._format.event(*payload_of(message))
 
     def encode_large(self, message: bytes, compress: bool | None = None) -> bytes:

@@ -11,4 +11,4 @@ cdef class PreparedMessage:
 
     cpdef bytes plain_frame(self)
     cpdef bytes deflated_frame(self, int bits, config)
-    cpdef bytes frame_in(self, wire_format)
+    cpdef bytes _frame_in(self, wire_format)

@@ -90,7 +90,7 @@ class PreparedMessage:
             frame = self._frames[key] = encode_frame(FIN | RSV1 | self.opcode, payload)
         return frame
 
-    def frame_in(self, wire_format: WireFormat) -> bytes:
+    def _frame_in(self, wire_format: WireFormat) -> bytes:
         """Return the message in another wire format."""
         if self._frames is None:
             self._frames = {}
