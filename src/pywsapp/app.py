@@ -351,8 +351,8 @@ class App:
     def events(self, path: str, topic: str, *, sessions: Sessions = None, **settings: Unpack[EventSettings]) -> None:
         """Stream a topic as server-sent events, for `EventSource` of browsers and other HTTP clients.
 
-        A topic with a history has positions as the ids of its events, so a browser that connects again gets what it has
-        missed. If some of that is not kept any more, it gets an event `lost` first. See
+        The events of a topic with a history have positions as ids, so a browser that connects again gets what it has
+        missed. If some of these messages are not kept any more, it gets an event `lost` first. See
         docs/howto/stream-with-server-sent-events.md.
 
         Args:
@@ -502,7 +502,7 @@ class App:
             keep_alive: seconds that a connection without a request stays open.
 
         Raises:
-            ConfigurationError: it is no ASGI application, the App has a site or a mount for all paths already, or
+            ConfigurationError: the site is no ASGI application, the App has a site or a mount for all paths already, or
                 uvicorn is not installed.
         """
         self._mounting.check_not_mounted()
@@ -607,15 +607,15 @@ class App:
     def topic_codec(self, pattern: str, codec: Codec) -> None:
         """Carry the objects of topics in a codec instead of JSON: to other processes, and in histories.
 
-        An object is encoded once. Connections with that codec get these bytes as they are. Each process makes from them
-        what connections with another codec get, and JSON text for those without one.
+        The App encodes an object once. Connections with that codec get these bytes as they are. Each process decodes
+        them once for each other codec of its connections; connections without a codec get JSON text.
 
         Args:
             pattern: a pattern of topics, as for `on_broadcast`; the first pattern that matches a topic applies.
             codec: such as `MessagePackCodec()`; `ProtobufCodec(MyClass)` for the objects of one generated class.
 
         Raises:
-            ConfigurationError: the codec is none, or a topic that matches is in use already.
+            ConfigurationError: `codec` is no codec, or a topic that matches is in use already.
         """
         self.topics.use_codec(TopicPattern(pattern), codec)
 
@@ -713,11 +713,11 @@ class App:
 
         Args:
             url: an https URL; http for localhost only.
-            secret: "whsec_" and 24 to 64 bytes as base64, or another secret of at least 16 bytes. Of several in a list,
-                each signs.
+            secret: "whsec_" and 24 to 64 bytes as base64, or another secret of at least 16 bytes. With several secrets
+                in a list, a request has a signature of each.
             events: the types of events, by default all: "topic_occupied" and "topic_vacated", as for `on_occupied` and
                 `on_vacated`, and "user_online" and "user_offline".
-            topics: the patterns of the topics with events.
+            topics: the patterns of the topics whose events are sent.
             allow_http: accept an http URL of another host; this is logged.
             options: the limits of the webhook.
 

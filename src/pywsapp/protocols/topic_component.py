@@ -85,13 +85,13 @@ def find_handlers(kind: type[MessageComponent]) -> None:
 class TopicComponent(MessageComponent):
     """The base of a component whose clients subscribe to topics, publish and call: `app.route("/live", Rooms())`.
 
-    Clients speak the protocol `pywsapp.topics.v1`, for which there is a library for browsers. The subprotocol of the
-    handshake names it; a client that offers none speaks it in JSON. A client gets nothing that `authorize` does not
-    allow by returning True: subscribing, publishing, presence and history are asked as `conn.may` asks.
+    Clients speak the protocol `pywsapp.topics.v1`; `App.route_client` serves a client for browsers. The subprotocol of
+    the handshake names the protocol and its codec; a client that offers no subprotocol speaks JSON. A client gets only
+    what `authorize` allows by returning True, as for `Connection.may`: subscribing, publishing, presence and history.
 
     All hooks are optional and can be `def`, `async def` or marked with `in_thread`. A method marked with `rpc` is a
-    procedure that clients call. `on_open` is called when a client has connected, and knows the user of a token in its
-    first message. A hook refuses a request by raising `CallError`, `TopicError` or `NotAuthorized`, whose text the
+    procedure that clients call. `on_open` is called when a client has connected by its first message, so `conn.user` is
+    known. A hook refuses a request by raising `CallError`, `TopicError` or `NotAuthorized`, whose text the
     client gets. `on_error` gets any other exception, and the client the code `internal_error`.
 
     Attributes:

@@ -293,7 +293,7 @@ class TestClient(HasAwaitables):
         address: str = CLIENT_ADDRESS,
         timeout: float | None = None,
     ) -> AsyncIterator[TestEventStream]:
-        """Open an event stream: `async with client.events("/stream/1") as stream:` gives a `TestEventStream`.
+        """Open an event stream: `async with client.events("/stream/1") as stream:`.
 
         Args:
             path: the path, with a query if there is one.
