@@ -10,19 +10,17 @@ import anyio
 
 from pywsapp._server.streams import ask_for_stream
 from pywsapp._transports.base import NO_PROTOCOL
-from pywsapp._transports.socket import QueueingTransport
-from pywsapp.asgi.transport import Send
+from pywsapp.asgi.transport import Send, SendTransport
 
 if TYPE_CHECKING:
     from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
     from pywsapp._server.server import Server
-    from pywsapp._transports.base import TransportProtocol
     from pywsapp.asgi.exchange import Exchange
 
 logger = logging.getLogger("pywsapp")
 
 
-class EventStreamTransport(QueueingTransport):
+class EventStreamTransport(SendTransport[bytes]):
     """The transport of one event stream of an ASGI server; `send_parts` sends.
 
     Args:
@@ -30,15 +28,7 @@ class EventStreamTransport(QueueingTransport):
         send: the `send` of the server.
     """
 
-    __slots__ = ("_is_lost", "_outgoing", "_queued", "_send", "_wake")
-
-    def __init__(self, protocol: TransportProtocol, send: Send) -> None:
-        super().__init__(protocol)
-        self._send = send
-        self._outgoing: list[bytes] = []
-        self._queued = 0  # bytes, those that are being sent included
-        self._wake: anyio.Event | None = None  # of `send_parts`
-        self._is_lost = False
+    __slots__ = ()
 
     # -- as a Transport ----------------------------------------------------------------------------------------------
 
@@ -52,42 +42,13 @@ class EventStreamTransport(QueueingTransport):
             self._report_pressure()
         self._wake_up()
 
-    def close(self) -> None:
-        """End the response when everything is sent."""
-        self._closing = True
-        self._wake_up()
-
-    def abort(self) -> None:
-        """End the response at once."""
-        self._closing = True
-        self._outgoing.clear()
-        self._queued = 0
-        self._wake_up()
-
     def pause_reading(self) -> None:
         """Do nothing: the client sends nothing."""
 
     def resume_reading(self) -> None:
         """Do nothing: the client sends nothing."""
 
-    def get_write_buffer_size(self) -> int:
-        """Return the bytes that the server has not taken yet."""
-        return self._queued
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the default: nothing is known of the server's socket."""
-        return default
-
-    # -- for the tasks of the stream ---------------------------------------------------------------------------------
-
-    def lose(self) -> None:
-        """Report the end to the protocol, once."""
-        if not self._is_lost:
-            self._is_lost = self._closing = True
-            self._outgoing.clear()
-            self._queued = 0
-            self._wake_up()
-            self._report_loss(None)
+    # -- for the task of the stream ----------------------------------------------------------------------------------
 
     async def send_parts(self) -> None:
         """Send what is written, until the transport is closed; then report the loss."""
@@ -112,10 +73,6 @@ class EventStreamTransport(QueueingTransport):
         except Exception as exc:  # each server has exceptions of its own for a client that is gone
             logger.debug("an ASGI server did not take a part of an event stream: %r", exc)
             self.lose()
-
-    def _wake_up(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
 
 
 class HostedStream:

@@ -1,4 +1,4 @@
-"""A `Transport` over the `send` of an ASGI server: frames go in, messages for the server come out.
+"""Transports over the `send` of an ASGI server. `AsgiTransport` is that of WebSockets: frames become messages.
 
     websocket.send     for a data frame; the task of the connection awaits the server's `send` for each
     websocket.close    for a close frame. The server does the closing handshake, so its peer's close frame is taken as
@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -30,7 +30,64 @@ _NORMAL, _NO_CODE, _ABORTED = 1000, 1005, 1011
 logger = logging.getLogger("pywsapp")
 
 
-class AsgiTransport(QueueingTransport):
+PartT = TypeVar("PartT")
+
+
+class SendTransport(QueueingTransport, Generic[PartT]):
+    """A transport whose parts a task passes to the `send` of an ASGI server.
+
+    Args:
+        protocol: the receiver of the events.
+        send: the `send` of the server.
+    """
+
+    __slots__ = ("_is_lost", "_outgoing", "_queued", "_send", "_wake")
+
+    def __init__(self, protocol: TransportProtocol, send: Send) -> None:
+        super().__init__(protocol)
+        self._send = send
+        self._outgoing: deque[PartT] = deque()
+        self._queued = 0  # bytes, those that are being sent included
+        self._wake: anyio.Event | None = None  # of the task that sends
+        self._is_lost = False
+
+    def close(self) -> None:
+        """End the connection when everything is sent."""
+        self._closing = True
+        self._wake_up()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._closing = True
+        self._drop_parts()
+        self._wake_up()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that the server has not taken yet."""
+        return self._queued
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the default: nothing is known of the server's socket."""
+        return default
+
+    def lose(self) -> None:
+        """Report the end to the protocol, once."""
+        if not self._is_lost:
+            self._is_lost = self._closing = True
+            self._drop_parts()
+            self._wake_up()
+            self._report_loss(None)
+
+    def _drop_parts(self) -> None:
+        self._outgoing.clear()
+        self._queued = 0
+
+    def _wake_up(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+
+class AsgiTransport(SendTransport[WrittenFrame]):
     """The transport of one WebSocket of an ASGI server. `send_messages` sends, and `received` is for what comes in.
 
     Args:
@@ -38,18 +95,13 @@ class AsgiTransport(QueueingTransport):
         send: the `send` of the server.
     """
 
-    __slots__ = ("_frames", "_has_closed", "_is_lost", "_outgoing", "_queued", "_reads", "_send", "_wake")
+    __slots__ = ("_frames", "_has_closed", "_reads")
 
     def __init__(self, protocol: TransportProtocol, send: Send) -> None:
-        super().__init__(protocol)
-        self._send = send
+        super().__init__(protocol, send)
         self._frames = FrameReader()
-        self._outgoing: deque[WrittenFrame] = deque()
-        self._queued = 0  # bytes
-        self._wake: anyio.Event | None = None  # of `send_messages`
         self._reads: anyio.Event | None = None  # exists while reading is paused
         self._has_closed = False
-        self._is_lost = False
 
     # -- as a Transport ----------------------------------------------------------------------------------------------
 
@@ -70,18 +122,6 @@ class AsgiTransport(QueueingTransport):
             self._report_pressure()
         self._wake_up()
 
-    def close(self) -> None:
-        """End the connection when everything is sent."""
-        self._closing = True
-        self._wake_up()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        self._closing = True
-        self._outgoing.clear()
-        self._queued = 0
-        self._wake_up()
-
     def pause_reading(self) -> None:
         """Have `wait_readable` wait."""
         if self._reads is None:
@@ -92,14 +132,6 @@ class AsgiTransport(QueueingTransport):
         if self._reads is not None:
             self._reads.set()
             self._reads = None
-
-    def get_write_buffer_size(self) -> int:
-        """Return the bytes of the messages that the server has not taken yet."""
-        return self._queued
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the default: nothing is known of the server's socket."""
-        return default
 
     # -- for the tasks of the connection -----------------------------------------------------------------------------
 
@@ -123,14 +155,9 @@ class AsgiTransport(QueueingTransport):
             self.received(frame)
 
     def lose(self) -> None:
-        """Report the end to the protocol, once."""
-        if not self._is_lost:
-            self._is_lost = self._closing = True
-            self._outgoing.clear()
-            self._queued = 0
-            self.resume_reading()
-            self._wake_up()
-            self._report_loss(None)
+        """Report the end to the protocol, once, and have `wait_readable` return."""
+        self.resume_reading()
+        super().lose()
 
     async def send_messages(self) -> None:
         """Send what is written, until the transport is closed; then report the loss."""
@@ -187,7 +214,3 @@ class AsgiTransport(QueueingTransport):
                 raise
             # Daphne lets an application send no other code.
             await self._send({"type": "websocket.close", "code": _NORMAL, "reason": reason})
-
-    def _wake_up(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
