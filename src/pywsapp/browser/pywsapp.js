@@ -15,7 +15,7 @@ const STABLE = 10_000; // a connection of this age was no failure
 const MAX_TIMER = 2 ** 31 - 1; // the longest pause of setTimeout
 const FINAL = [1002, 1003, 1007, 1008, 1009, 1010];
 const REFUSALS = [401, 403, 404, 410];
-const REPEATED = ["unavailable", "outcome_unknown", "rate_limited"];
+const REPEATED = ["unavailable", "outcome_unknown"];
 
 export class PywsappError extends Error {
   /**
