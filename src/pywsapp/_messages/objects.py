@@ -96,7 +96,9 @@ class PreparedObject(PreparedMessage):
     def _make_form(self, codec: Codec | None) -> PreparedMessage:
         wanted = default_topic_codec() if codec is None else codec
         try:
-            return PreparedMessage(wanted.encode(object_in(self.content)), compress=self._compress)
+            form = PreparedMessage(wanted.encode(object_in(self.content)), compress=self._compress)
+            form.publication = self.publication
+            return form
         except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
             is_json = isinstance(wanted, JsonCodec)
             logger.debug(
