@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pywsapp import App, HandshakeError, Options, SlowConsumer, TopicRules
+from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing import StreamEvent, TestClient, TestEventStream, VirtualClock, until_idle
 
@@ -59,6 +60,21 @@ async def test_messages_of_a_plain_topic(app: App) -> None:
         assert app.stats().open_connections == 1
         assert app.stats().handshakes == 1
     assert len(topic) == 0
+
+
+@pytest.mark.parametrize("codec", [MessagePackCodec(), CborCodec(), JsonCodec()], ids=["msgpack", "cbor", "json"])
+async def test_objects_of_a_topic_with_a_codec(app: App, codec: Codec) -> None:
+    app.topic_codec("kept:*", codec)
+    app.topic_codec("plain:*", codec)
+    async with TestClient(app) as client, client.events("/kept/1") as kept, client.events("/plain/1") as plain:
+        app.topic("kept:1").broadcast({"key": "ä"})
+        app.topic("plain:1").broadcast({"key": "ä"})
+        assert await plain.receive() == StreamEvent('{"key":"ä"}', "token", "")
+        event = await kept.receive()
+        assert event == StreamEvent('{"key":"ä"}', "message", kept.last_event_id)
+        assert event.id.startswith("1-")
+        async with client.events("/kept/1") as late:
+            assert await late.receive() == event
 
 
 async def test_a_client_resumes_where_it_was(app: App) -> None:

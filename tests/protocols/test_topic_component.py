@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import anyio
 import pytest
+from google.protobuf.source_context_pb2 import SourceContext
 from support.serving import GUARD, Recorder
 from support.topics_peer import JSON, MSGPACK, Open, TopicsPeer, app_of, peer_of, talking
 
@@ -26,10 +28,12 @@ from pywsapp import (
     on,
     rpc,
 )
-from pywsapp.codecs import JsonCodec
+from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
 from pywsapp.testing import FakeConnection, TestClient
 
 pytestmark = pytest.mark.anyio
+FILE = SourceContext(file_name="a.proto")
+DAY = datetime.datetime(2026, 11, 30, tzinfo=datetime.timezone.utc)
 
 
 @pytest.fixture
@@ -367,3 +371,33 @@ async def test_plain_subscribers_get_what_they_got_before() -> None:
         await peer.ask("unsubscribe", topic="t")
         app.topic("t").broadcast("text")
         assert await ws.receive() == "text"
+
+
+class Dating(Open):
+    def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:
+        return FILE if message == "file" else {"day": DAY} if message == "day" else message
+
+
+@pytest.mark.parametrize("name", ["t", "room:1"])
+@pytest.mark.parametrize(
+    ("codec", "sent", "seen", "carried"),
+    [
+        (ProtobufCodec(SourceContext), "file", {"fileName": "a.proto"}, "protobuf"),
+        (ProtobufCodec(SourceContext), {"a": 1}, {"a": 1}, None),
+        (CborCodec(), "day", {"day": "2026-11-30T00:00:00Z"}, "cbor"),
+        (MessagePackCodec(), [5], [5], "msgpack"),
+        (MessagePackCodec(), "text", "text", None),
+    ],
+    ids=range(5),
+)
+async def test_a_client_publishes_on_a_topic_with_a_codec(
+    name: str, codec: Codec, sent: Any, seen: Any, carried: str | None
+) -> None:
+    app, codecs = app_of(Dating()), []
+    app.topic_codec(name, codec)
+    app.on_broadcast(name)(lambda topic, message: codecs.append(getattr(message, "codec", None)))
+    async with TestClient(app) as client, peer_of(client) as peer:
+        await peer.ask("subscribe", topic=name)
+        assert (await peer.ask("publish", topic=name, data=sent))["type"] == "ok"
+        assert (await peer.next())["data"] == seen
+    assert [None if found is None else found.name for found in codecs] == [carried]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import gc
+import json
+import weakref
 from typing import Any
 
 import anyio
@@ -10,10 +14,14 @@ from support.serving import GUARD
 from support.topics_peer import MSGPACK, Open, TopicsPeer, app_of, peer_of, talking
 
 from pywsapp import App, ConfigurationError, Options
-from pywsapp.protocols.views import MAX_WAITING
+from pywsapp._messages.objects import ObjectText
+from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec
+from pywsapp.protocols.topics_v1.form import TopicsV1Form
+from pywsapp.protocols.views import MAX_WAITING, Filter, Filtered
 from pywsapp.testing import TestClient
 
 pytestmark = pytest.mark.anyio
+DAY = datetime.datetime(2026, 11, 30, tzinfo=datetime.timezone.utc)
 
 
 @pytest.fixture
@@ -83,6 +91,98 @@ async def test_a_recovery_leaves_out_what_does_not_match() -> None:
         peer.got.clear()
         reply = await peer.ask("subscribe", topic="room:1", since=f"1-{epoch}", filter={"kind": ["a"]})
         assert peer.got[0] == {"type": "lost", "topic": "room:1", "position": f"2-{epoch}"}
+
+
+@pytest.mark.parametrize("codec", [CborCodec(), MessagePackCodec()], ids=["cbor", "msgpack"])
+@pytest.mark.parametrize("value", [b"a", DAY, {1: 1, "b": 2}, {(1, 2): 3}], ids=["bytes", "date", "keys", "tuple"])
+async def test_values_that_json_does_not_have(codec: Codec, value: Any) -> None:
+    app = app_of(Filterable())
+    app.topic_codec("t", codec)
+    async with TestClient(app) as client, peer_of(client) as peer, peer_of(client) as newest, peer_of(client) as other:
+        await peer.ask("subscribe", topic="t", filter={"kind": [json.loads(JsonCodec().encode(DAY)), "a"]})
+        await newest.ask("subscribe", topic="t", last="kind")
+        await other.ask("subscribe", topic="t")
+        app.topic("t").broadcast({"n": 0, "kind": value})
+        app.topic("t").broadcast({"n": 1, "kind": "a"})
+        assert await numbers(peer, "t") == ([0, 1] if value is DAY else [1])
+        for everything in (newest, other):
+            await everything.ask("unsubscribe", topic="t")
+            assert len(everything.got) == 2
+
+
+class Odd(Codec):
+    """A codec of an application that reads what other codecs cannot write, or nothing at all."""
+
+    name = "odd"
+
+    def __init__(self, decoded: Any) -> None:
+        self._decoded = decoded
+
+    def encode(self, value: Any) -> str:
+        return JsonCodec().encode(value)
+
+    def decode(self, message: str | bytes) -> Any:
+        if self._decoded is None:
+            raise KeyError(message)
+        return self._decoded
+
+
+@pytest.mark.parametrize("decoded", [None, {"kind": {2**70}}], ids=["nothing", "number"])
+async def test_objects_of_an_odd_codec(decoded: Any) -> None:
+    app = app_of(Filterable())
+    app.topic_codec("t", Odd(decoded))
+    async with TestClient(app) as client, peer_of(client, MSGPACK) as peer, peer_of(client, MSGPACK) as other:
+        await peer.ask("subscribe", topic="t", filter={"kind": ["a"]})
+        await other.ask("subscribe", topic="t")
+        app.topic("t").broadcast({"kind": "a"})
+        assert (await other.next())["data"] == '{"kind":"a"}'
+        assert await numbers(peer, "t") == []
+
+
+@pytest.mark.parametrize("name", ["t", "room:1"])
+async def test_a_form_that_fails_takes_nothing_from_others(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Filter, content: Any) -> bool:
+        raise KeyError(content)
+
+    monkeypatch.setattr(Filter, "matches", fail)
+    app = app_of(Filterable())
+    client = TestClient(app, raise_handler_errors=False)
+    async with client, peer_of(client) as peer, peer_of(client) as other:
+        await peer.ask("subscribe", topic=name, filter={"kind": ["a"]})
+        await other.ask("subscribe", topic=name)
+        app.topic(name).broadcast("text")
+        assert (await other.next())["data"] == "text"
+        assert await numbers(peer, name) == []
+        reply = await peer.ask("subscribe", topic="room:1", since=None, filter={"kind": ["a"]})
+        assert reply["type"] == "ok"
+    assert "has no form for some of its subscribers" in caplog.text
+
+
+def test_views_keep_no_message() -> None:
+    form = TopicsV1Form(JsonCodec())
+    views = [Filtered(form, Filter({"kind": [kind]}, ["kind"])) for kind in "ab"]
+    content = ObjectText('{"kind":"a"}')
+    assert [view.prepare_once("t", None, content) is None for view in views] == [False, True]
+    kept = weakref.ref(content)
+    del content
+    views[0].prepare_once("u", None, ObjectText('{"kind":"a"}'))
+    gc.collect()
+    assert kept() is None
+
+
+async def test_a_broadcast_to_some_subscribers() -> None:
+    app = app_of(Filterable())
+    async with TestClient(app) as client, peer_of(client) as peer, peer_of(client, MSGPACK) as other:
+        await peer.ask("subscribe", topic="t", filter={"kind": ["a"]})
+        await other.ask("subscribe", topic="t")
+        for kind in "ba":
+            app.topic("t").broadcast({"kind": kind}, eligible=list(app.topic("t")))
+        app.topic("t").broadcast({"kind": "a"}, eligible=list(app.topic("t")), exclude=list(app.topic("t")))
+        for one, kinds in ((peer, "a"), (other, "ba")):
+            await one.ask("unsubscribe", topic="t")
+            assert one.got == [{"type": "message", "topic": "t", "data": {"kind": kind}} for kind in kinds]
 
 
 async def test_a_filter_that_the_component_does_not_allow() -> None:

@@ -203,6 +203,28 @@ async def test_an_object_in_an_unknown_codec_is_dropped(
     assert reason in caplog.text
 
 
+async def test_one_object_in_a_codec_that_is_not_installed_does_not_lock_a_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def not_installed(name: str) -> Codec:
+        raise ConfigurationError(f"the codec {name!r} is not installed")
+
+    broker = MemoryBroker()
+    old, new = rooms_with(CborCodec(), broker), CodecRooms(broker)
+    for rooms in (old, new):
+        rooms.app.history("room")
+    async with AsyncExitStack() as stack:
+        await old.clients(stack, "json")
+        await old.app.topic("room").broadcast(JOINED)
+        await old.app.topic("room").broadcast("text")
+        monkeypatch.setattr("pywsapp.topics.topic_codecs.codec_named", not_installed)
+        (client,) = await new.clients(stack, "json")
+        new.app.topic("room").remove(new.room.conns[0])
+        recovery = await new.app.topic("room").recover(new.room.conns[0], None)
+        assert (recovery.complete, recovery.messages) == (False, 1)
+        assert [message.get("message") for message in await take(client.client, 2)] == [None, "text"]
+
+
 async def test_bytes_that_only_claim_to_be_an_object_are_delivered_as_they_are() -> None:
     rooms = rooms_with(MessagePackCodec(), MemoryBroker())
     rooms.app.history("kept")

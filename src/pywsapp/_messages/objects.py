@@ -96,7 +96,9 @@ class PreparedObject(PreparedMessage):
     def _make_form(self, codec: Codec | None) -> PreparedMessage:
         wanted = default_topic_codec() if codec is None else codec
         try:
-            return PreparedMessage(wanted.encode(object_in(self.content)), compress=self._compress)
+            form = PreparedMessage(wanted.encode(object_in(self.content)), compress=self._compress)
+            form.publication = self.publication
+            return form
         except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
             is_json = isinstance(wanted, JsonCodec)
             logger.debug(
@@ -156,7 +158,12 @@ def object_in(content: ObjectContent) -> Any:
         InvalidMessage: the content cannot be read.
     """
     codec = default_topic_codec() if content.codec is None else content.codec
-    return codec.decode(str(content) if isinstance(content, str) else bytes(content))
+    try:
+        return codec.decode(str(content) if isinstance(content, str) else bytes(content))
+    except InvalidMessage:
+        raise
+    except Exception as exc:  # of a codec of the application; the delivery to other connections goes on
+        raise InvalidMessage(f"the codec {codec.name!r} failed: {exc!r}") from exc
 
 
 def prepared_object(value: Any, compress: bool | None = None, codec: Codec | None = None) -> PreparedObject:

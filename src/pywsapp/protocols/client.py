@@ -282,7 +282,8 @@ class TopicClient:
             message = await message
         if message is None:
             return ALREADY_DONE
-        prepared = message if isinstance(message, PreparedMessage) else prepared_content(_content(message, data))
+        is_prepared = isinstance(message, PreparedMessage)
+        prepared = message if is_prepared else prepared_content(_content(message, data, topic.codec))
         try:
             return topic.broadcast(prepared, message_id=None if key is None else self._message_id(key))
         except TopicError as exc:
@@ -327,10 +328,10 @@ class TopicClient:
             raise RequestError("not_allowed", f"{action} is not allowed for {name!r}")
 
 
-def _content(message: Any, data: Any) -> Content:
-    """Return the content of a message that `on_publish` has returned for the data of a client."""
+def _content(message: Any, data: Any, codec: Codec | None) -> Content:
+    """Return the content of a message that `on_publish` has returned for the data of a client, in a topic's codec."""
     try:
-        return content_for(message)
+        return content_for(message, codec)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         if message is not data:
             raise

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._messages.conversation import Conversation
-from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec
+from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec, object_content
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.protocols.views import Backlog
 from pywsapp.topics.delivery import DeliveryForm
@@ -110,8 +111,12 @@ class Dialect(ABC):
         """Return the session of a new connection."""
 
 
-def content_for(message: Any) -> Content:
-    """Return the content of a message of an application: text, bytes, or the JSON of any other value.
+def content_for(message: Any, codec: Codec | None = None) -> Content:
+    """Return the content of a message of an application: text, bytes, or any other value in a codec.
+
+    Args:
+        message: the message.
+        codec: the codec of a topic; JSON takes its place for a value without a form in it, and for None.
 
     Raises:
         TypeError: it has no form in JSON.
@@ -122,4 +127,7 @@ def content_for(message: Any) -> Content:
         return message
     if isinstance(message, (bytes, bytearray, memoryview)):
         return bytes(message)
+    if codec is not None:
+        with suppress(TypeError, ValueError, OverflowError, RecursionError):
+            return object_content(codec.encode(message), codec)
     return ObjectText(default_topic_codec().encode(message))

@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
-from pywsapp._messages.objects import is_object_content, object_in
+from pywsapp._messages.objects import default_topic_codec, is_object_content, object_in
 from pywsapp.exceptions import InvalidMessage
 from pywsapp.protocols.errors import RequestError
 from pywsapp.topics.delivery import DeliveryForm
@@ -54,8 +54,17 @@ def object_of(content: Content) -> dict[str, Any] | None:
 
 
 def _comparable(value: Any) -> Any:
-    """Return what is equal for equal values of JSON only: True is not 1, although Python says so."""
-    return (type(value) is bool, value) if isinstance(value, _SCALARS) else json.dumps(value, sort_keys=True)
+    """Return what is equal for equal values of JSON only: True is not 1, although Python says so.
+
+    Dates and bytes of other codecs are compared as JSON has them. None stands for all values without a form in JSON.
+    """
+    if isinstance(value, _SCALARS):
+        return type(value) is bool, value
+    try:
+        plain = json.loads(default_topic_codec().encode(value))
+        return (False, plain) if isinstance(plain, str) else json.dumps(plain, sort_keys=True)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 class Filter:
@@ -111,6 +120,13 @@ class View(DeliveryForm):
     def prepare(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
         """Return what the clients get of a message."""
         return self.inner.prepare_once(name, position, content)
+
+    def prepare_once(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
+        """Return what `prepare` returns; None if it fails.
+
+        A view is asked once for each message, so it keeps none: clients can make many views.
+        """
+        return self._prepared(name, position, content)
 
     def prepare_direct(self, content: Content) -> PreparedMessage:
         """Return what a client gets of a message that is none of a topic."""

@@ -27,7 +27,7 @@ from pywsapp.brokers.envelope import (
     envelope_start,
     keys_of,
 )
-from pywsapp.exceptions import PywsappError
+from pywsapp.exceptions import ConfigurationError, PywsappError
 from pywsapp.topics.names import MAX_NAME_BYTES
 from pywsapp.topics.replays import GrowingNumbers, ReplayGuard
 from pywsapp.topics.topic_codecs import TopicCodecs
@@ -130,7 +130,7 @@ class EnvelopeCodec:
             last = seen.add(envelope.origin, envelope.number) if self.is_signing else None
             if last is not None and last >= envelope.number:
                 raise EnvelopeError("it is in a history twice")
-        except EnvelopeError as exc:
+        except (EnvelopeError, ConfigurationError) as exc:  # the latter: the library of its codec is not installed
             self.drop(topic, exc)
             return None
         return envelope.message

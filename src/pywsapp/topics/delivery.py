@@ -7,6 +7,7 @@ subscribers by their forms; any other topic has no groups, and delivers as if th
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from pywsapp.topics.codec import Content
 if TYPE_CHECKING:
     from pywsapp.topics.history.rules import HistoryRule
     from pywsapp.topics.presence.view import PresenceDiff
+
+logger = logging.getLogger("pywsapp")
 
 #: The connections that subscribe to a topic, in the order of subscribing; each with the position up to which its
 #: recovery has sent it the topic's history, None if it has not recovered.
@@ -54,13 +57,21 @@ class DeliveryForm(ABC):
         """Return what the clients get of changes of presence in a topic."""
 
     def prepare_once(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
-        """Return what `prepare` returns, and the same object again for the same message."""
+        """Return what `prepare` returns, and the same object again for the same message; None if it fails."""
         last = self._last
         if last is not None and last[2] is content and last[0] == name and last[1] == position:
             return last[3]
-        message = self.prepare(name, position, content)
+        message = self._prepared(name, position, content)
         self._last = name, position, content, message
         return message
+
+    def _prepared(self, name: str, position: Position | None, content: Content | None) -> PreparedMessage | None:
+        """Return what `prepare` returns, None if it fails: the other subscribers and the sender are not affected."""
+        try:
+            return self.prepare(name, position, content)
+        except Exception:
+            logger.exception("a message on %r has no form for some of its subscribers", name)
+            return None
 
     def send_to_all(
         self,

@@ -14,7 +14,7 @@ from pywsapp.codecs.base import Codec
 from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
-from pywsapp.topics.delivery import RECOVERING, DeliveryForm, Groups, Subscribers, form_of
+from pywsapp.topics.delivery import RECOVERING, DeliveryForm, Groups, Subscribers, deliver_in_forms, form_of
 from pywsapp.topics.history.recovery import Recovery, has_more
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
@@ -347,10 +347,22 @@ class Topic:
             if message_id is not None:
                 check_message_id(message_id)
             return self._registry.broadcast(self, prepared, left_out, message_id)
-        for conn in dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible):
-            if conn in self._subscribers and conn not in left_out:
-                _send(conn, prepared)
+        found = dict.fromkeys((eligible,) if isinstance(eligible, Connection) else eligible)
+        self._send_to_some([conn for conn in found if conn in self._subscribers and conn not in left_out], prepared)
         return ALREADY_DONE
+
+    def _send_to_some(self, connections: list[Connection], message: PreparedMessage) -> None:
+        """Send a message of a topic without a history to some of its subscribers, each in its form."""
+        groups = None
+        if self._groups is not None:
+            groups = Groups(())
+            for conn in connections:
+                groups.add(conn, self._groups.form_of(conn))
+        if groups is not None and groups.is_needed:
+            deliver_in_forms(self.name, groups, message)
+            return
+        for conn in connections:
+            _send(conn, message)
 
 
 def _send(conn: Connection, message: PreparedMessage) -> LazyCoroutine[None]:

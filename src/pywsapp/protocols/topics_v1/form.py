@@ -52,7 +52,7 @@ class TopicsV1Form(DeliveryForm):
         if is_object_content(content):
             try:
                 return FormedMessage(encoded(self._codec, fields | {"data": object_in(content)}))
-            except (TypeError, ValueError, RecursionError, InvalidMessage) as exc:
+            except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
                 # Another program can have published anything, and other codecs have values that JSON has not.
                 logger.debug("clients get an object as %r carries it: %s", fields.get("topic"), one_line(str(exc)))
                 content = str(content) if isinstance(content, str) else bytes(content)

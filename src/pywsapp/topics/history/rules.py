@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp._http_text import one_line
-from pywsapp._messages.objects import is_object_content, object_in, prepared_content, prepared_here
+from pywsapp._messages.objects import (
+    ObjectContent,
+    PreparedObject,
+    content_of,
+    is_object_content,
+    object_in,
+    prepared_content,
+    prepared_here,
+)
 from pywsapp._protocol.prepared import PreparedMessage, Sendable
 from pywsapp.brokers.base import HISTORY_BYTES, Position
 from pywsapp.codecs.kinds import Encodable
@@ -38,6 +46,28 @@ class Publication(NamedTuple):
     topic: str
     position: str
     message: str | bytes | None
+
+
+class _InJson:
+    """A publication as event streams send it: the object, which is in the codec of its topic, becomes JSON when needed.
+
+    Args:
+        topic: as for `Publication`.
+        position: as for `Publication`.
+        content: the object.
+    """
+
+    __slots__ = ("_content", "position", "topic")
+
+    def __init__(self, topic: str, position: str, content: ObjectContent) -> None:
+        self.topic = topic
+        self.position = position
+        self._content = content
+
+    @property
+    def message(self) -> str | bytes:
+        """The JSON text of the object; the object as it is if it has none."""
+        return content_of(PreparedObject(self._content).form_for(None))
 
 
 def wrap_as_json(publication: Publication) -> str | dict[str, object]:
@@ -102,7 +132,8 @@ class HistoryRule:
                 message = prepared_content(wrapped)
             else:
                 message = prepared_here(wrapped, codec=content.codec if is_object_content(content) else None)
-            message.publication = publication
+            has_codec = is_object_content(content) and content.codec is not None
+            message.publication = _InJson(name, publication.position, content) if has_codec else publication
             return message
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)

@@ -296,7 +296,7 @@ class HistoryService:
         """
         rule = self.rule(name)
         assert rule is not None
-        prepare = rule.prepare if form is None else form.prepare
+        prepare = rule.prepare if form is None else form.prepare_once
         epoch, last = kept.position
         if not kept.complete:
             at = Position(epoch, kept.messages[0][0] - 1 if kept.messages else last)
