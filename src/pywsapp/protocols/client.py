@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from pywsapp._messages.objects import prepared_content
+from pywsapp._messages.objects import ObjectBytes, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._request_state import access_of, make_access
@@ -331,7 +331,10 @@ class TopicClient:
 def _content(message: Any, data: Any, codec: Codec | None) -> Content:
     """Return the content of a message that `on_publish` has returned for the data of a client, in a topic's codec."""
     try:
-        return content_for(message, codec)
+        content = content_for(message, codec)
+        if message is data and type(content) is ObjectBytes:  # JSON has no bytes as keys, for instance
+            content_for(data)
+        return content
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         if message is not data:
             raise
