@@ -7,6 +7,7 @@ Each request is checked here: its names, what `authorize` allows, the limits. A 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -261,9 +262,12 @@ class TopicClient:
 
     async def _track(self, topic: Topic, meta: Any) -> None:
         try:
+            meta = json.loads(json.dumps(meta, allow_nan=False))  # each viewer can read it, as after a broker
             await topic.track(self.conn, self.user_key() or self.id, meta)
         except TopicError as exc:
             raise RequestError("invalid_message", str(exc)) from None
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise RequestError("invalid_message", f"the meta of a user must be serialisable as JSON: {exc}") from None
 
     # -- publishing and calling --------------------------------------------------------------------------------------
 
