@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, Protocol
@@ -357,6 +357,12 @@ class Connection(Generic[StateT]):
         return app.topic(name)
 
 
+#: Sends a message to connections, some excluded.
+SendToAll = Callable[["list[Connection]", Any, "frozenset[Connection]"], None]
+#: The function of `broadcast` when connections can have a delivery form; None if none ever had one.
+_send_in_forms: SendToAll | None = None
+
+
 async def _no_pong() -> float:
     raise ConnectionClosed("the connection ended before the pong came")
 
@@ -394,10 +400,19 @@ def broadcast(
     try:
         prepared = message if isinstance(message, PreparedMessage) else PreparedMessage(message, compress=compress)  # type: ignore[arg-type]
     except TypeError:
-        send_object_to_all(list(connections), prepared_here(message, compress), excluded)
+        (_send_in_forms or send_object_to_all)(list(connections), prepared_here(message, compress), excluded)
         return LazyAwaitable(anyio.lowlevel.checkpoint)
-    send_prepared_to_all(list(connections), prepared, excluded)
+    if _send_in_forms is None:
+        send_prepared_to_all(list(connections), prepared, excluded)
+    else:
+        _send_in_forms(list(connections), prepared, excluded)
     return LazyAwaitable(anyio.lowlevel.checkpoint)
+
+
+def use_forms(send: SendToAll) -> None:
+    """Have `broadcast` use a function from now on, because connections of this process can have a delivery form."""
+    global _send_in_forms
+    _send_in_forms = send
 
 
 def send_prepared_to_all(

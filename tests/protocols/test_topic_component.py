@@ -401,3 +401,14 @@ async def test_a_client_publishes_on_a_topic_with_a_codec(
         assert (await peer.ask("publish", topic=name, data=sent))["type"] == "ok"
         assert (await peer.next())["data"] == seen
     assert [None if found is None else found.name for found in codecs] == [carried]
+
+
+@pytest.mark.parametrize("codec", [None, MessagePackCodec()], ids=["json", "msgpack"])
+async def test_a_client_cannot_publish_what_others_cannot_read(codec: Codec | None) -> None:
+    app = app_of(Open())
+    if codec is not None:
+        app.topic_codec("t", codec)
+    async with TestClient(app) as client, peer_of(client, MSGPACK) as peer:
+        await peer.ask("subscribe", topic="t")
+        assert await peer.fails("publish", topic="t", data={None: 1}) == "invalid_message"
+        assert (await peer.ask("publish", topic="t", data={"a": b"x"}))["type"] == "ok"

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
 import pytest
+from google.protobuf.source_context_pb2 import SourceContext
 from support.serving import GUARD
 from support.topics_peer import JSON, MSGPACK, Open, app_of, peer_of, talking
 
-from pywsapp import App, CallError, Connection, NotAuthorized, Options, Topic, TopicComponent, rpc
+from pywsapp import (
+    App,
+    CallError,
+    Connection,
+    MessageComponent,
+    NotAuthorized,
+    Options,
+    PreparedMessage,
+    Topic,
+    TopicComponent,
+    broadcast,
+    rpc,
+)
 from pywsapp.testing import TestClient, two_nodes
 
 pytestmark = pytest.mark.anyio
@@ -286,3 +300,28 @@ async def test_two_nodes_share_topics_history_and_presence() -> None:
         async with peer_of(two) as c:
             await c.ask("subscribe", topic="room:1", since=a.got[0]["position"])
             assert [message["data"] for message in c.got] == [1, 2]
+
+
+class Subscribing(MessageComponent):
+    def on_open(self, conn: Connection) -> None:
+        conn.subscribe("t")
+
+
+@pytest.mark.parametrize(
+    "message", [{"a": 1}, "text", PreparedMessage("text"), SourceContext(file_name="a")], ids=range(4)
+)
+async def test_a_broadcast_to_connections_is_a_message_of_the_protocol(message: Any) -> None:
+    app = app_of(Open())
+    app.route("/plain", Subscribing())
+    async with TestClient(app) as client, peer_of(client) as peer, peer_of(client, MSGPACK) as other:
+        await peer.ask("subscribe", topic="t")
+        await other.ask("subscribe", topic="t")
+        async with client.connect("/plain") as plain:
+            broadcast(app.topic("t"), message)
+            data = "text" if isinstance(message, (str, PreparedMessage)) else message
+            data = {"fileName": "a"} if isinstance(data, SourceContext) else data
+            received = await plain.receive()
+            assert received == data or json.loads(received) == data
+        for one in (peer, other):
+            await one.ask("unsubscribe", topic="t")
+            assert one.got == [{"type": "message", "data": data}]

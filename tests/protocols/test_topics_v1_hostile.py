@@ -228,3 +228,25 @@ def check_request(value: dict[str, Any]) -> None:
         assert not SCHEMA.accepts("client", value)
     else:
         assert SCHEMA.accepts("client", value)
+
+
+@pytest.mark.parametrize("meta", [{None: 1}, {True: 2, 1.5: {3: 4}}], ids=["none", "numbers"])
+async def test_no_meta_hides_other_users(meta: Any) -> None:
+    async with TestClient(app_of(Open())) as client, peer_of(client) as viewer, peer_of(client, MSGPACK) as hostile:
+        await viewer.ask("subscribe", topic="room:1", presence=True)
+        await hostile.ask("subscribe", topic="room:1", track=meta)
+        async with peer_of(client) as user:
+            await user.ask("subscribe", topic="room:1", track="user")
+            joined: dict[str, Any] = {}
+            while "user" not in joined.values():
+                joined |= (await viewer.next())["joined"]
+            assert json.loads(json.dumps(meta)) in joined.values()
+        async with peer_of(client) as newcomer:
+            reply = await newcomer.ask("subscribe", topic="room:1", presence=True)
+            assert json.loads(json.dumps(meta)) in reply["present"].values()
+
+
+@pytest.mark.parametrize("meta", [float("nan"), b"bytes", {(1, 2): 3}], ids=["nan", "bytes", "tuple"])
+async def test_a_meta_without_a_form_in_json(meta: Any) -> None:
+    async with TestClient(app_of(Open())) as client, peer_of(client, MSGPACK) as peer:
+        assert await peer.fails("subscribe", topic="room:1", track=meta) == "invalid_message"

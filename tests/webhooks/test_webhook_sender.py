@@ -241,3 +241,25 @@ async def test_an_exception_of_the_client_ends_nothing(
         await until(lambda: sender.stats.delivered == 1)
     assert receiver.names == names(2)
     assert "RuntimeError: a fault" in caplog.text
+
+
+@one_loop
+async def test_a_client_that_cannot_be_opened_does_not_block_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    attempts = 0
+
+    def fail(url: str, seconds: float) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 10:
+            raise SystemExit("the event loop is blocked")
+        raise RuntimeError("no client")
+
+    made = sender_of("https://site.example/hooks", SECRET, EVENT_TYPES, ["*"], None, allow_http=False)
+    sender = WebhookSender(made.target, WebhookOptions(), fail)
+    sender.add(change(1))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.run)
+        await until(lambda: sender.stats.dropped == 1)
+        tasks.cancel_scope.cancel()
+    assert attempts == 1
+    assert "no client" in caplog.text

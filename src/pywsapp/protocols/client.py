@@ -7,6 +7,7 @@ Each request is checked here: its names, what `authorize` allows, the limits. A 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from pywsapp._messages.objects import prepared_content
+from pywsapp._messages.objects import ObjectBytes, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._request_state import access_of, make_access
@@ -261,9 +262,12 @@ class TopicClient:
 
     async def _track(self, topic: Topic, meta: Any) -> None:
         try:
+            meta = json.loads(json.dumps(meta, allow_nan=False))  # each viewer can read it, as after a broker
             await topic.track(self.conn, self.user_key() or self.id, meta)
         except TopicError as exc:
             raise RequestError("invalid_message", str(exc)) from None
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise RequestError("invalid_message", f"the meta of a user must be serialisable as JSON: {exc}") from None
 
     # -- publishing and calling --------------------------------------------------------------------------------------
 
@@ -331,7 +335,10 @@ class TopicClient:
 def _content(message: Any, data: Any, codec: Codec | None) -> Content:
     """Return the content of a message that `on_publish` has returned for the data of a client, in a topic's codec."""
     try:
-        return content_for(message, codec)
+        content = content_for(message, codec)
+        if message is data and type(content) is ObjectBytes:  # JSON has no bytes as keys, for instance
+            content_for(data)
+        return content
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         if message is not data:
             raise

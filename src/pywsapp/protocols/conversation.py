@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._messages.conversation import Conversation
 from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec, object_content
 from pywsapp._protocol.prepared import PreparedMessage
+from pywsapp.connection import use_forms
 from pywsapp.protocols.views import Backlog
-from pywsapp.topics.delivery import DeliveryForm
+from pywsapp.topics.delivery import DeliveryForm, send_direct
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -47,6 +48,7 @@ class ProtocolConversation(Conversation):
 
     def __init__(self, codec: Codec, options: Options, form: DeliveryForm) -> None:
         super().__init__(codec, None, options)
+        use_forms(send_direct)
         self.options = options
         self._backlog: Backlog | None = None
         self.form = form  # pyright: ignore[reportIncompatibleVariableOverride] # it is never replaced

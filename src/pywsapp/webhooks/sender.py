@@ -27,6 +27,8 @@ logger = logging.getLogger("pywsapp")
 
 #: Seconds of a pause, at most, while the App shuts down.
 _HURRIED_SECONDS = 0.5
+#: Seconds after an unexpected exception: one that comes again at once would keep the event loop busy for ever.
+_FAULT_SECONDS = 1.0
 
 #: Sends a request with header fields and a body; raises Unreachable.
 Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
@@ -153,6 +155,7 @@ class WebhookSender:
                 logger.exception("webhook %s failed", self.target.shown)
                 self._drop(len(self._queue.take()), "of an unexpected exception")
                 self._queue.release()
+                await self._sleep(_FAULT_SECONDS)
 
     async def flush(self) -> None:
         """Wait until the queue is empty, for `WebhookOptions.flush_seconds` at most; drop what is left then."""
