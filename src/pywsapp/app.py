@@ -485,7 +485,7 @@ class App:
             self._mounted.append(new)
 
     def site(
-        self, application: Any, *, http_host: str | None = None, root_path: str = "", keep_alive: float = 5
+        self, application: Any, *, http_host: str | None = None, root_path: str = "", idle_timeout: float = 5
     ) -> None:
         """Serve a website on the same port: FastAPI, Django or another ASGI application, for what no route matches.
 
@@ -499,7 +499,7 @@ class App:
             application: the ASGI application. It gets plain requests and the lifespan.
             http_host: the name that the site answers to, instead of the App's.
             root_path: the `root_path` of the site, if a proxy removes a prefix of its paths.
-            keep_alive: seconds that a connection without a request stays open.
+            idle_timeout: seconds that a connection without a request stays open.
 
         Raises:
             ConfigurationError: the site is no ASGI application, the App has a site or a mount for all paths already, or
@@ -507,7 +507,7 @@ class App:
         """
         self._mounting.check_not_mounted()
         module = import_extra("pywsapp.asgi.site", "uvicorn")
-        site = module.Site(application, root_path, keep_alive, lambda: self.options.drain_timeout)
+        site = module.Site(application, root_path, idle_timeout, lambda: self.options.drain_timeout)
         self.router.mount("", site, http_host=http_host, authenticate=public)
         self._runner.use_site(site.start, site.stop)
 

@@ -223,7 +223,7 @@ async def test_the_site_gets_no_hidden_request(before: bytes, caplog: pytest.Log
             found[name] = paths.get(port, [])
 
     app = App("*", 0, options=IMPATIENT)
-    async with served(recording, app, keep_alive=0.1), anyio.create_task_group() as tasks:
+    async with served(recording, app, idle_timeout=0.1), anyio.create_task_group() as tasks:
         for name in VECTORS:
             tasks.start_soon(try_one, name)
     expected = {name: accepted_paths(before + data) for name, data in VECTORS.items()}
@@ -317,7 +317,7 @@ async def test_a_slow_site_is_no_slow_client(site: PlainSite) -> None:
 
 async def test_an_idle_connection_closes_without_a_word(site: PlainSite) -> None:
     options = Options(ping_timeout=0.1)  # so that the server looks often
-    async with served(site, App("*", 0, options=options), keep_alive=0.05) as (app, peer):
+    async with served(site, App("*", 0, options=options), idle_timeout=0.05) as (app, peer):
         await peer.send(get("/"))
         assert await answers(peer, 1) == [b"GET /"]
         assert (app.stats().open_connections, app.stats().pending_connections) == (0, 1)
@@ -327,7 +327,7 @@ async def test_an_idle_connection_closes_without_a_word(site: PlainSite) -> None
 
 async def test_the_head_of_the_next_request_has_its_own_time(site: PlainSite) -> None:
     app = App("*", 0, options=Options(handshake_timeout=0.3))
-    async with served(site, app, keep_alive=0.05) as (_, peer):
+    async with served(site, app, idle_timeout=0.05) as (_, peer):
         await peer.send(get("/") + get("/")[:10])
         assert await answers(peer, 1) == [b"GET /"]
         assert (await peer.response()).status == 408

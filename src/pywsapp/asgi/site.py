@@ -40,7 +40,7 @@ class Site(MessageComponent):
     Args:
         application: the ASGI application.
         root_path: the `root_path` of its scopes.
-        keep_alive: seconds that a connection waits for its next request.
+        idle_timeout: seconds that a connection waits for its next request.
         shutdown_seconds: returns the seconds that a shutdown hook has.
 
     Attributes:
@@ -53,11 +53,11 @@ class Site(MessageComponent):
     http: Literal["auto", "h11", "httptools"] = "auto"
 
     def __init__(
-        self, application: Any, root_path: str, keep_alive: float, shutdown_seconds: Callable[[], float]
+        self, application: Any, root_path: str, idle_timeout: float, shutdown_seconds: Callable[[], float]
     ) -> None:
         if not callable(application):
             raise ConfigurationError(f"app.site takes an ASGI application, not {application!r}")
-        self._keep_alive = keep_alive
+        self._idle_timeout = idle_timeout
         self._shutdown_seconds = shutdown_seconds
         self._config = uvicorn.Config(
             application, http=self.http, ws="none", log_config=None, proxy_headers=False, root_path=root_path
@@ -90,7 +90,7 @@ class Site(MessageComponent):
             http.app = functools.partial(_answer_logged, http.app, server.connection_log, taken.request)
         if server.admission is not None:
             server.admission.add(taken.request)
-        SiteExchange(taken, http, self._keep_alive).begin()
+        SiteExchange(taken, http, self._idle_timeout).begin()
 
     # -- as hooks of the App -----------------------------------------------------------------------------------------
 

@@ -38,15 +38,15 @@ class SiteExchange(asyncio.Protocol):
     Args:
         taken: the connection.
         http: a new HTTP protocol of uvicorn.
-        keep_alive: seconds that the connection waits for a next request.
+        idle_timeout: seconds that the connection waits for a next request.
     """
 
     __slots__ = (
         "_context",
         "_has_answered",
         "_http",
+        "_idle_timeout",
         "_is_last",
-        "_keep_alive",
         "_later",
         "_left",
         "_receiving",
@@ -55,11 +55,11 @@ class SiteExchange(asyncio.Protocol):
         "_transport",
     )
 
-    def __init__(self, taken: HandedOver, http: Any, keep_alive: float) -> None:
+    def __init__(self, taken: HandedOver, http: Any, idle_timeout: float) -> None:
         headers = taken.request.headers
         self._taken = taken
         self._transport = taken.transport
-        self._keep_alive = keep_alive
+        self._idle_timeout = idle_timeout
         self._http = http
         self._context = contextvars.copy_context()  # that of the transport's callbacks
         is_chunked = "transfer-encoding" in headers
@@ -180,7 +180,7 @@ class SiteExchange(asyncio.Protocol):
         if self._receiving.written:  # the site can have resumed reading, and asyncio keeps the context of its task
             transport.pause_reading()
             transport.resume_reading()
-        KeptAliveConnection(taken.server).wait(transport, taken.header, bytes(self._later), self._keep_alive)
+        KeptAliveConnection(taken.server).wait(transport, taken.header, bytes(self._later), self._idle_timeout)
         self._http.connections.discard(self._http)
         self._end()
 

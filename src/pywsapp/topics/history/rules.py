@@ -132,8 +132,10 @@ class HistoryRule:
                 message = prepared_content(wrapped)
             else:
                 message = prepared_here(wrapped, codec=content.codec if is_object_content(content) else None)
-            has_codec = is_object_content(content) and content.codec is not None
-            message.publication = _InJson(name, publication.position, content) if has_codec else publication
+            if is_object_content(content) and content.codec is not None:
+                message.publication = _InJson(name, publication.position, content)
+            else:
+                message.publication = publication
             return message
         except Exception:
             logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
