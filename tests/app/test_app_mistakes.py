@@ -192,7 +192,7 @@ def test_server_wide_options_are_those_that_only_the_server_reads() -> None:
     source = Path(pywsapp.__file__).parent
     by_route = "".join(
         path.read_text()
-        for folder in ("_lifecycle", "_messages", "_outbox", "_protocol")
+        for folder in ("_lifecycle", "_messages", "_outbox", "_protocol", "protocols/topics_v1")
         for path in [*(source / folder).glob("*.py"), source / "connection.py"]
     )
     server = (source / "_server" / "http_connection.py").read_text()

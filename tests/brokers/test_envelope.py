@@ -14,20 +14,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pywsapp.brokers.base import Position
-from pywsapp.brokers.envelope import Envelope, EnvelopeError, EnvelopeNumbers, decode_envelope, encode_envelope, keys_of
+from pywsapp.brokers.envelope import (
+    MAX_ORIGIN,
+    Envelope,
+    EnvelopeError,
+    EnvelopeNumbers,
+    decode_envelope,
+    encode_envelope,
+    keys_of,
+)
 from pywsapp.exceptions import ConfigurationError, TopicError
 
 KEY = b"a shared key"
 TOPIC = "room:42"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+ORIGINS = st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_ORIGIN)
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
     max_leaves=10,
 )
 ENVELOPES = st.one_of(
-    st.builds(Envelope, TEXTS, st.one_of(TEXTS, st.binary()), TEXTS),
-    st.builds(Envelope, TEXTS, st.none(), TEXTS, st.dictionaries(st.text(), JSON)),
+    st.builds(Envelope, TEXTS, st.one_of(TEXTS, st.binary()), ORIGINS),
+    st.builds(Envelope, TEXTS, st.none(), ORIGINS, st.dictionaries(st.text(), JSON)),
 )
 
 

@@ -168,4 +168,4 @@ def test_the_source_uses_only_the_loggers_on_the_page() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
     # "" is the root logger, which shows whether logging is set up; `name` is the logger of a client library.
-    assert used == {'"pywsapp"', '"pywsapp.access"', '"uvicorn.error"', "", "name"}
+    assert used == {'"pywsapp"', '"pywsapp.access"', '"pywsapp.site"', '"uvicorn.error"', "", "name"}
