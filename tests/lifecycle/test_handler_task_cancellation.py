@@ -25,6 +25,7 @@ from support.handler_tasks import (
 from support.serving import GUARD, Recorder
 
 from pywsapp._event_loop import on_asyncio
+from pywsapp._lifecycle import handler_task
 from pywsapp.component import in_thread
 from pywsapp.connection import Connection
 
@@ -471,9 +472,15 @@ async def test_a_task_that_is_uncancelled_is_not_interrupted(origin: str) -> Non
     assert await run_messages(origin, "act", act=act) == ALL_DONE
 
 
+@pytest.mark.parametrize("is_turn_over", [False, True])
 @pytest.mark.parametrize("then", ["ends", "is not caught"])
 @on_asyncio_loops
-async def test_an_unhandled_cancellation_ends_the_connection(origin: str, then: str) -> None:
+async def test_an_unhandled_cancellation_ends_the_connection(
+    origin: str, then: str, is_turn_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_turn_over:  # the handler task then pauses after each handler
+        monkeypatch.setattr(handler_task, "TURN_SECONDS", 0)
+
     async def act(conn: Connection) -> None:
         task().cancel()
         if then == "is not caught":

@@ -171,6 +171,7 @@ class HandlerTask:
         """Await what was handed over, then call handlers for what is queued, until nothing is left."""
         lifecycle = self._lifecycle
         turn_ends = monotonic() + TURN_SECONDS
+        is_pausing = False  # a cancellation that comes in a pause is no exception of a handler, as in `_sleep`
         result: Any
         result, self._pending = self._pending, None
         while True:
@@ -183,7 +184,9 @@ class HandlerTask:
                     lifecycle.check_returned(result)
                     result = None
                 if monotonic() >= turn_ends:
+                    is_pausing = True
                     await anyio.lowlevel.checkpoint()
+                    is_pausing = False
                     turn_ends = monotonic() + TURN_SECONDS
                 if lifecycle.has_call():
                     result = lifecycle.next_call()
@@ -192,8 +195,12 @@ class HandlerTask:
                 else:
                     return
             except BaseException as exc:
-                raise_if_cancelled(exc)
-                result = lifecycle.report(exc)
+                if not is_pausing:
+                    raise_if_cancelled(exc)
+                    result = lifecycle.report(exc)
+                elif not _is_uncancelled(exc):
+                    raise
+                is_pausing = False
 
     async def _limited(self, awaitable: Awaitable[Any]) -> Any:
         """Await a handler for `Options.handler_timeout` at most, and until the transport is lost.
