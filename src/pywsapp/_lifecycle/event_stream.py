@@ -160,7 +160,7 @@ class EventStreamLifecycle(Lifecycle):
     # -- before it is open -------------------------------------------------------------------------------------------
 
     def ask(self) -> Awaitable[None] | None:
-        """Ask whether the connection may have its topic; return what must be awaited, or None.
+        """Call `authorize` for the topic of the connection; return what must be awaited, or None.
 
         Raises:
             Refuse: it may not; with 403. Awaiting the result raises it too.

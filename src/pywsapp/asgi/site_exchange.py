@@ -119,7 +119,7 @@ class SiteExchange(asyncio.Protocol):
             self._continue()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the site that its client is lost."""
+        """Report the loss of the client to the site."""
         self._http.connection_lost(exc)
         self._transport.close()  # without it, TLS transports of Python 3.10 warn that they were not closed
         self._end()
@@ -173,7 +173,7 @@ class SiteExchange(asyncio.Protocol):
             self._context.copy().run(self._continue)  # not in the context of the task of the site
 
     def _continue(self) -> None:
-        """Give the transport back, when the client has sent the whole body and has taken enough of the response."""
+        """Return the transport to the server when the client has sent its body and taken enough of the response."""
         taken, transport = self._taken, self._transport
         if self._left or self._is_last or self._http.flow.write_paused or transport.is_closing():
             return

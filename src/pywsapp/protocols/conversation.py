@@ -86,15 +86,15 @@ class Session(ABC):
 
     @abstractmethod
     def unsubscribed(self, topic: Topic) -> None:
-        """Tell the client that the server has ended a subscription."""
+        """Send that the server has ended a subscription."""
 
     @abstractmethod
     def expiring(self, seconds: int) -> None:
-        """Ask the client for new credentials, because those of the connection expire."""
+        """Request new credentials from the client, because those of the connection expire."""
 
     @abstractmethod
     def closing(self, code: int, reason: str) -> None:
-        """Tell the client what to do after the end of the connection, which this side is about to close."""
+        """Send what the client does after the end of the connection, which this side is about to close."""
 
     @abstractmethod
     def end(self) -> None:

@@ -43,7 +43,7 @@ class EventQueue:
         return len(self) >= options.max_waiting or self._size + len(event) > options.max_waiting_bytes
 
     def take(self) -> list[bytes]:
-        """Take the events of the next request, until `release`."""
+        """Reserve the events of the next request until `release`, and return them."""
         size = 0
         while self._waiting and len(self._taken) < self._options.max_batch and size < _BATCH_BYTES:
             event = self._waiting.popleft()

@@ -302,7 +302,7 @@ class TopicsV1Session(Session):
                 await reported
 
     def unsubscribed(self, topic: Topic) -> None:
-        """Tell the client that the server has ended a subscription."""
+        """Send that the server has ended a subscription."""
         self._send(
             {
                 "type": "unsubscribed",
@@ -313,7 +313,7 @@ class TopicsV1Session(Session):
         )
 
     def expiring(self, seconds: int) -> None:
-        """Ask the client for a new token."""
+        """Request a new token from the client."""
         self._send({"type": "expiring", "expires_in": seconds})
 
     def closing(self, code: int, reason: str) -> None:

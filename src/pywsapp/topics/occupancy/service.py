@@ -56,7 +56,7 @@ class Reports(Protocol):
         """Return whether changes of a topic, or of all users, are wanted; for a topic without a name, of any topic."""
 
     def add(self, change: Change) -> None:
-        """Take a change. Does not block."""
+        """Queue a change. Never blocks."""
 
     async def run(self) -> None:
         """Work until cancelled."""
