@@ -304,6 +304,22 @@ async def test_a_body_that_does_not_come(site: PlainSite, data: bytes) -> None:
     assert site.paths == ["/size"]
 
 
+async def test_a_body_without_end_after_an_early_answer(site: PlainSite) -> None:
+    @site.at("/early")
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"no")
+
+    async with served(site) as (_, peer):
+        await peer.send(b"POST /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        assert await answers(peer, 1) == [b"no"]
+        sent = 0
+        with anyio.fail_after(GUARD), suppress(OSError):
+            while sent < 100 * MIB:
+                await peer.send(b"x" * MIB)
+                sent += MIB
+        assert 8 * MIB < sent < 50 * MIB
+
+
 async def test_a_slow_site_is_no_slow_client(site: PlainSite) -> None:
     @site.at("/slow")
     async def slow(scope: Any, receive: Any, send: Any) -> None:

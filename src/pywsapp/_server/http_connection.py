@@ -53,7 +53,7 @@ from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import has_address
 from pywsapp._server.request_head import body_size, has_ended_with, is_over_tls, read_request, remote_address
-from pywsapp._server.response_progress import ResponseProgress, close_body, in_pieces
+from pywsapp._server.response_progress import LINGER_BYTES, ResponseProgress, close_body, in_pieces
 from pywsapp._server.streams import ask_for_stream, open_stream
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
@@ -71,7 +71,6 @@ Answer = Accept | Response | EventStreamLifecycle
 logger = logging.getLogger("pywsapp")
 
 _LINGER_SECONDS = 2.0
-_LINGER_BYTES = 8 * 1024 * 1024
 
 
 class HttpConnection:
@@ -164,7 +163,7 @@ class HttpConnection:
                 self._body_complete.set()
         else:
             self._discarded += len(data)
-            if self._discarded > _LINGER_BYTES:
+            if self._discarded > LINGER_BYTES:
                 if self._state is HttpState.STREAMING:
                     self._pause_reading()
                 else:

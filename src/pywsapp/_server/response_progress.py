@@ -12,6 +12,8 @@ from pywsapp._transports.large_write import PIECE
 
 logger = logging.getLogger("pywsapp")
 
+#: Bytes of a request that are discarded after its response; then the connection is closed.
+LINGER_BYTES = 8 * 1024 * 1024
 _ACLOSE_SECONDS = 2.0
 
 

@@ -23,7 +23,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._server.keep_alive import KeptAliveConnection
-from pywsapp._server.response_progress import ResponseProgress
+from pywsapp._server.response_progress import LINGER_BYTES, ResponseProgress
 
 if TYPE_CHECKING:
     from pywsapp._server.handover import HandedOver
@@ -43,6 +43,7 @@ class SiteExchange(asyncio.Protocol):
 
     __slots__ = (
         "_context",
+        "_discarded",
         "_has_answered",
         "_http",
         "_idle_timeout",
@@ -68,6 +69,7 @@ class SiteExchange(asyncio.Protocol):
         self._left = None if is_chunked else int(headers.get("content-length", "0"))
         self._later = bytearray()  # what came behind the request
         self._has_answered = False
+        self._discarded = 0  # bytes of the body that came after the answer
         self._receiving = ResponseProgress()  # of the body, which it counts as the bytes that this side "takes"
         self._sending = ResponseProgress()
 
@@ -102,6 +104,9 @@ class SiteExchange(asyncio.Protocol):
             if len(self._later) > self._taken.server.options.max_header_size:
                 self._transport.pause_reading()
         if self._has_answered:
+            self._discarded += size
+            if self._discarded > LINGER_BYTES:  # the site has answered before it had the body
+                self._transport.close()
             self._continue()
 
     def eof_received(self) -> None:
