@@ -1,4 +1,4 @@
-"""The example of a streamed answer: a browser reloads the page while the answer comes."""
+"""The examples of streamed answers: a browser reloads the page while the answer comes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from support.program import Program  # noqa: E402
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "streamed_answer.py"
-ANSWER = "".join(f"word {number} about tea\n" for number in range(1, 51))
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
-def test_an_answer_survives_reloads(browser: Any) -> None:
-    with Program([str(EXAMPLE), "0"]) as program:
+@pytest.mark.parametrize(
+    ("example", "words", "about_an_unknown_answer"),
+    [("streamed_answer.py", 50, "name"), ("token_events.py", 40, "no such answer")],
+)
+def test_an_answer_survives_reloads(browser: Any, example: str, words: int, about_an_unknown_answer: str) -> None:
+    answer = "".join(f"word {number} about tea\n" for number in range(1, words + 1))
+    with Program([str(EXAMPLES / example), "0"]) as program:
         url = f"http://localhost:{program.port}"
         context = browser.new_context()
         try:
@@ -30,17 +34,17 @@ def test_an_answer_survives_reloads(browser: Any) -> None:
             page.locator("[name=question]").fill("tea")
             page.get_by_role("button", name="Ask").click()
             expect(page.locator("#answer")).to_contain_text("word 2 about tea")
-            for words in "word 4 ", "word 8 ":
+            for text in "word 4 ", "word 8 ":
                 page.reload()
-                expect(page.locator("#answer")).to_contain_text(words)
+                expect(page.locator("#answer")).to_contain_text(text)
             other.goto(page.url)
             context.set_offline(True)
             context.set_offline(False)
             for window in page, other:
                 expect(window.locator("#state")).to_have_text("done", timeout=20_000)
-                assert window.locator("#answer").text_content() == ANSWER
+                assert window.locator("#answer").text_content() == answer
             page.goto(url + "/#*")
             page.reload()
-            expect(page.locator("#state")).to_have_text(re.compile("name"))
+            expect(page.locator("#state")).to_have_text(re.compile(about_an_unknown_answer))
         finally:
             context.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ from support.services import Redis, free_port  # noqa: E402
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "token_events.py"
-ANSWER = "".join(f"word {number} about tea\n" for number in range(1, 41))
 SOURCE = """
 from pywsapp import App, Response
 
@@ -42,30 +39,6 @@ async def say(request):
 
 app.run()
 """
-
-
-def test_the_tokens_of_the_example_survive_reloads(browser: Any) -> None:
-    with Program([str(EXAMPLE), "0"]) as program:
-        url = f"http://localhost:{program.port}"
-        context = browser.new_context()
-        try:
-            page, other = context.new_page(), context.new_page()
-            page.goto(url)
-            page.locator("[name=question]").fill("tea")
-            page.get_by_role("button", name="Ask").click()
-            expect(page.locator("#answer")).to_contain_text("word 2 about tea")
-            page.reload()
-            expect(page.locator("#answer")).to_contain_text("word 5 about tea")
-            other.goto(page.url)
-            context.set_offline(True)
-            context.set_offline(False)
-            for window in page, other:
-                expect(window.locator("#state")).to_have_text("done", timeout=20_000)
-                assert window.locator("#answer").text_content() == ANSWER
-            page.goto(url + "/#*")
-            expect(page.locator("#state")).to_have_text(re.compile("no such answer"))
-        finally:
-            context.close()
 
 
 def test_a_browser_resumes_after_a_restart_of_the_server(browser: Any, redis: Redis) -> None:
