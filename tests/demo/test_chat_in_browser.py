@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,31 @@ def test_a_room_can_be_opened_by_name(users: ChatUsers) -> None:
     ana.get_by_label("Open another room").press("Enter")
     expect(ana.locator("#notice")).to_contain_text("A room's name has")
     expect(ana.locator("#room-name")).to_have_text("garden")
+
+
+def test_a_room_that_is_opened_before_the_history_has_come(users: ChatUsers) -> None:
+    page = users.page()
+    held: list[tuple[Any, str]] = []
+
+    def hold_ready(socket: Any) -> None:
+        server = socket.connect_to_server()
+        server.on_message(
+            lambda message: (
+                held.append((socket, message)) if '"ready"' in message and not held else socket.send(message)
+            )
+        )
+
+    page.route_web_socket(re.compile("/chat$"), hold_ready)
+    page.goto(users.server.url)
+    page.get_by_label("Name", exact=True).fill("Ana")
+    page.get_by_role("button", name="Enter").click()
+    expect(page.locator("#status")).to_have_text("Connected")
+    page.get_by_label("Open another room").fill("Garden")
+    page.get_by_label("Open another room").press("Enter")
+    expect(page).to_have_url(re.compile("#Garden$"))
+    [(socket, message)] = held
+    socket.send(message)
+    expect(page.locator("#room-name")).to_have_text("garden")
 
 
 def test_a_bad_address_leads_to_the_lobby(users: ChatUsers) -> None:
