@@ -17,6 +17,7 @@ import pytest
 import trustme
 from support.outages import until
 from support.receiver import KEY, SECRET, Receiver
+from support.waiting import until_blocked
 
 from pywsapp import WebhookOptions
 from pywsapp.topics.occupancy.changes import EVENT_TYPES, Change, Kind, Subject
@@ -209,6 +210,21 @@ async def test_the_bytes_of_a_backlog_are_bounded(receiver: Receiver) -> None:
         assert sender._queue._size <= 1000
     assert sender.stats[:3] == (0, 100, 0)
     assert sender._queue._size == 0
+
+
+@one_loop
+@pytest.mark.parametrize("policy", list(WhenFull))
+async def test_an_event_that_never_fits_is_dropped_alone(receiver: Receiver, policy: WhenFull) -> None:
+    too_long = Change(Subject(Kind.TOPIC, "room:" + 500 * "x"), is_present=True)
+    async with sending(receiver, max_waiting_bytes=400, when_full=policy) as sender:
+        await until_blocked()  # the task waits for an event
+        sender.add(too_long)
+        await until_blocked()
+        sender.add(change(1))
+        sender.add(too_long)
+        await until(lambda: sender.stats.delivered == 1)
+        assert sender.stats.dropped == 2
+    assert [request.names for request in receiver.requests] == [names(1)]
 
 
 async def test_a_shutdown_sends_what_waits_without_long_pauses(receiver: Receiver) -> None:

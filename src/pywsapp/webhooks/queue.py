@@ -27,7 +27,9 @@ class EventQueue:
         return len(self._waiting) + len(self._taken)
 
     def add(self, event: bytes) -> int:
-        """Add an event; return how many events were dropped."""
+        """Add an event; return how many events were dropped. One that never fits is dropped alone."""
+        if len(event) > self._options.max_waiting_bytes:
+            return 1
         dropped = 0
         while self._is_full(event):
             dropped += 1

@@ -172,7 +172,7 @@ class WebhookSender:
 
     async def _send_all(self, post: Post) -> None:
         while True:
-            if not self._queue:
+            while not self._queue:  # an event that is dropped at once wakes the task too
                 if self._idle is not None:
                     self._idle.set()
                 self._work = anyio.Event()
