@@ -89,6 +89,22 @@ async def test_refusals(app: App) -> None:
             client.disconnect()
 
 
+async def test_a_user_who_is_disconnected_while_authorize_takes_its_time() -> None:
+    app = App(authenticate=lambda request: "ana")
+    asked: list[str] = []
+
+    async def authorize(conn: Connection, action: str, topic: str) -> bool:
+        asked.append(topic)
+        if len(asked) == 1:  # it is asked again when the stream is open
+            await app.users["ana"].disconnect()
+        return True
+
+    app.events("/", topic="news", authorize=authorize)
+    async with hosted(app) as port, EventClient(port) as client:
+        await client.open()
+        assert await client.event() is None
+
+
 async def test_the_app_ends_streams_when_it_drains() -> None:
     app = App()
     app.events("/", topic="news")

@@ -25,7 +25,9 @@ from pywsapp import (
     TopicRules,
 )
 from pywsapp.auth import Authenticated, public
+from pywsapp.brokers.base import Position
 from pywsapp.testing import TestClient, VirtualClock, until_idle
+from pywsapp.topics.history.memory_store import MemoryHistory
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
@@ -245,6 +247,26 @@ async def test_a_permission_that_is_taken_away_during_the_recovery(later: bool) 
         stream.resume_reading()
         await stream.assert_ended()
         assert len(stream._peer.inbox) < 20 or later
+
+
+async def test_a_client_whose_recovery_is_refused_gets_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(authenticate=by_header, authorize=lambda conn, action, topic: conn.user not in banned)
+    banned: set[str] = set()
+    app.history("news", size=100)
+    app.events("/", topic="news")
+    app.topic("news").broadcast("x")
+    read = MemoryHistory.read
+
+    def read_and_ban(history: MemoryHistory, topic: str, since: Position | None, *size: int) -> Any:
+        if since is not None:
+            banned.add("ana")
+            app.users["ana"].reauthorize()
+        return read(history, topic, since, *size)
+
+    monkeypatch.setattr(MemoryHistory, "read", read_and_ban)
+    async with TestClient(app) as client, client.events("/", headers=as_user("ana")) as stream:
+        await stream.assert_ended()
+        assert stream.last_event_id == ""
 
 
 async def test_a_client_that_goes_while_authorize_takes_its_time() -> None:

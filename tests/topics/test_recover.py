@@ -327,6 +327,29 @@ async def test_a_connection_that_ends_while_recovering_is_not_subscribed(
             assert "recovered" in (await take(second))[0], "nothing was sent"
 
 
+async def test_a_recovery_that_ends_before_its_first_message_names_the_position_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms = Recovering(size=2)
+    async with running(rooms) as clients:
+        _, conn = await rooms.connect(clients, None)
+        for message in ("a", "b", "c"):
+            await rooms.topic().broadcast(message)
+        read = MemoryHistory.read
+
+        def read_and_leave(history: MemoryHistory, topic: str, since: Position | None, *size: int) -> Any:
+            if since is not None:
+                rooms.topic().remove(conn)
+            return read(history, topic, since, *size)
+
+        monkeypatch.setattr(MemoryHistory, "read", read_and_leave)
+        recovery = await rooms.topic().recover(conn, None)
+        monkeypatch.undo()
+        assert (recovery.messages, recovery.complete) == (0, False)
+        again = await rooms.topic().recover(conn, recovery.position)
+        assert (again.messages, again.complete) == (2, True)
+
+
 async def test_the_number_of_histories_that_are_read_at_once_is_bounded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

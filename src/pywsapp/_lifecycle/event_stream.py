@@ -227,7 +227,7 @@ class EventStreamLifecycle(Lifecycle):
     async def _recover(self) -> None:
         topic, since, _ = self.response.start
         recovery = await topic.recover(self.conn, since, last=self.response.settings.last)
-        if not recovery.messages and self.conn.is_open:
+        if not recovery.messages and self.conn in topic:
             self.machine.outbox.add_last(id_only(recovery.position))
 
     def ping(self, payload: bytes | None) -> LazyCoroutine[float]:

@@ -94,11 +94,11 @@ class HostedStream:
         server, stream, transport = self._server, self._stream, self._transport
         transport.set_protocol(stream)
         transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
+        transport.write(stream.begin())  # first: `opened` closes a stream whose user was disconnected meanwhile
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
         server.counts.handshakes += 1
         server.connection_log.opened(stream.conn.request)
-        transport.write(stream.begin())
         stream.follow()
 
     async def run(self, fields: list[tuple[bytes, bytes]], receive: Callable[[], Awaitable[Any]], send: Send) -> None:

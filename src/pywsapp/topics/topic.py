@@ -15,7 +15,7 @@ from pywsapp.codecs.kinds import Encodable
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.delivery import RECOVERING, DeliveryForm, Groups, Subscribers, deliver_in_forms, form_of
-from pywsapp.topics.history.recovery import Recovery, has_more
+from pywsapp.topics.history.recovery import Recovery, has_more, position_before
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.presence.view import Present
 from pywsapp.topics.replays import GrowingNumbers
@@ -213,7 +213,7 @@ class Topic:
             await outbox._wait_drained()
             kept = await self._registry.history.read_missed(self.name, position, outbox.high_water, last)
             if self._subscribers.get(conn) is not RECOVERING or not conn.is_open:
-                return Recovery(str(position or kept.position), complete=False, messages=count)
+                return Recovery(str(position or position_before(kept)), complete=False, messages=count)
             # Other messages can have filled the outbox meanwhile. The page is then dropped, and read again later.
             if outbox.is_writable and outbox.size <= outbox.high_water:
                 page = self._send_page(conn, kept, seen)

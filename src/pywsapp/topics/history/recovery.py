@@ -244,3 +244,8 @@ class Follower:
 def has_more(kept: Kept) -> bool:
     """Return whether the history has messages after those that were read."""
     return bool(kept.messages) and kept.messages[-1][0] < kept.position.offset
+
+
+def position_before(kept: Kept) -> Position:
+    """Return the position before the first message that was read."""
+    return kept.position._replace(offset=kept.messages[0][0] - 1) if kept.messages else kept.position

@@ -26,7 +26,7 @@ from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.history.claims import claim
 from pywsapp.topics.history.memory_store import MemoryHistory, keep_expiring
-from pywsapp.topics.history.recovery import Follower, Missed, has_more
+from pywsapp.topics.history.recovery import Follower, Missed, has_more, position_before
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.replays import GrowingNumbers
 
@@ -297,9 +297,9 @@ class HistoryService:
         rule = self.rule(name)
         assert rule is not None
         prepare = rule.prepare if form is None else form.prepare_once
-        epoch, last = kept.position
+        epoch = kept.position.epoch
         if not kept.complete:
-            at = Position(epoch, kept.messages[0][0] - 1 if kept.messages else last)
+            at = position_before(kept)
             yield Missed(at, prepare(name, at, None), is_lost=True)
         for offset, data in kept.messages:
             at = Position(epoch, offset)
