@@ -30,7 +30,7 @@ class Chat(MessageComponent):
         ("itsdangerous", "sessions", "from pywsapp.sessions.flask import FlaskSessionStore"),
         ("itsdangerous", "sessions", "from pywsapp.sessions.starlette import StarletteSessionStore"),
         ("msgspec", "sessions", "from pywsapp.sessions.flask_session import FlaskRedisStore"),
-        ("python_socks", "proxy", "from pywsapp import connect; connect('ws://localhost', proxy='socks5://localhost')"),
+        ("python-socks", "proxy", "from pywsapp import connect; connect('ws://localhost', proxy='socks5://localhost')"),
         ("isal", "isal", "from pywsapp.isal import compressor"),
         ("uvicorn", "uvicorn", "import pywsapp.asgi.uvicorn"),
         ("uvicorn", "uvicorn", "from pywsapp import App; App().site(print)"),
@@ -44,10 +44,12 @@ class Chat(MessageComponent):
         ("msgspec", "msgspec", "from pywsapp import App; App().asyncapi()"),
         ("cbor2", "cbor", "from pywsapp.codecs import CborCodec; CborCodec()"),
         ("orjson", "orjson", "from pywsapp.codecs import JsonCodec; JsonCodec('orjson')"),
+        ("protobuf", "protobuf", "from pywsapp.codecs import ProtobufCodec; ProtobufCodec()"),
     ],
 )
 def test_the_message_names_the_extra(library: str, extra: str, code: str) -> None:
-    hidden = f"import sys; sys.modules[{library!r}] = None\n{code}"
+    module = {"protobuf": "google", "python-socks": "python_socks"}.get(library, library)
+    hidden = f"import sys; sys.modules[{module!r}] = None\n{code}"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert done.stderr.endswith(f"Error: {library} is not installed: pip install 'pywsapp[{extra}]'\n")

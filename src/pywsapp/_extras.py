@@ -7,6 +7,9 @@ from typing import Any
 
 from pywsapp.exceptions import ConfigurationError
 
+#: The distributions whose top-level modules have another name.
+_DISTRIBUTIONS = {"google": "protobuf", "python_socks": "python-socks"}
+
 
 def import_extra(module: str, extra: str) -> Any:
     """Import a module of pywsapp that needs an extra, and return it.
@@ -35,5 +38,6 @@ def missing_extra(exc: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
 
 
 def _hint(exc: ModuleNotFoundError, extra: str) -> str:
-    library = str(exc.name).partition(".")[0]
+    module = str(exc.name).partition(".")[0]
+    library = _DISTRIBUTIONS.get(module, module)
     return f"{library} is not installed: pip install 'pywsapp[{extra}]'"

@@ -60,6 +60,29 @@ def test_messages_pages_and_refusals(app: App, loop: str) -> None:
         assert client.call(app.stats).handshakes == 3
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_event_streams(app: App, loop: str) -> None:
+    app.history("news")
+    app.events("/news", topic="news")
+    topic = app.topic("news")
+    with SyncTestClient(app, **LOOPS[loop]) as client:
+        with client.events("/news") as stream:
+            client.call(topic.broadcast, "one")
+            assert stream.receive().data == "one"
+            stream.assert_silent()
+            assert stream.is_open
+            assert (stream.headers["content-type"], stream.comments) == ("text/event-stream", 0)
+            assert stream.retry is not None
+        client.call(topic.broadcast, "two")
+        with client.events("/news", last_event_id=stream.last_event_id) as stream:
+            assert next(iter(stream)).data == "two"
+            client.call(lambda: [conn.close() for conn in topic])
+            assert list(stream) == []
+            stream.assert_ended()
+        with pytest.raises(HandshakeError), client.events("/no"):
+            pass
+
+
 def test_exceptions_of_handlers(app: App) -> None:
     with SyncTestClient(app) as client, client.connect("/commands") as ws:
         ws.send("fail")

@@ -28,7 +28,7 @@ from pywsapp.testing.nodes import two_nodes
 from pywsapp.testing.response import TestResponse
 from pywsapp.testing.server import AppServer
 from pywsapp.testing.sessions import SESSION_STORE_CHECKS, check_session_store
-from pywsapp.testing.sync import SyncTestClient, SyncTestWebSocket
+from pywsapp.testing.sync import SyncTestClient, SyncTestEventStream, SyncTestWebSocket
 from pywsapp.testing.tickets import TICKET_STORE_CHECKS, check_ticket_store
 from pywsapp.testing.websocket import TestWebSocket
 
@@ -44,6 +44,7 @@ __all__ = (
     "HandshakeArguments",
     "StreamEvent",
     "SyncTestClient",
+    "SyncTestEventStream",
     "SyncTestWebSocket",
     "TestClient",
     "TestEventStream",

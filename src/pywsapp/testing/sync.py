@@ -14,6 +14,7 @@ from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 from pywsapp.testing.client import HandshakeArguments, TestClient
 from pywsapp.testing.cookies import Cookies
+from pywsapp.testing.event_stream import StreamEvent, TestEventStream
 from pywsapp.testing.response import TestResponse
 from pywsapp.testing.websocket import TestWebSocket
 
@@ -81,9 +82,7 @@ class SyncTestClient:
         Raises:
             ConfigurationError: the App does not run.
         """
-        if self._portal is None:
-            raise ConfigurationError("the App does not run: write `with SyncTestClient(app) as client:`")
-        return self._portal.call(function, *arguments)
+        return self._running_portal.call(function, *arguments)
 
     def advance(self, seconds: float) -> None:
         """Let the time of a virtual clock pass; see `VirtualClock.advance`."""
@@ -92,13 +91,20 @@ class SyncTestClient:
     @contextmanager
     def connect(self, path: str, **handshake: Unpack[HandshakeArguments]) -> Iterator[SyncTestWebSocket]:
         """Open a WebSocket: `with client.connect("/chat") as ws:`; the arguments are those of `TestClient.connect`."""
-        if self._portal is None:
-            raise ConfigurationError("the App does not run: write `with SyncTestClient(app) as client:`")
-        connecting: AbstractContextManager[TestWebSocket] = self._portal.wrap_async_context_manager(
+        connecting: AbstractContextManager[TestWebSocket] = self._running_portal.wrap_async_context_manager(
             self._client.connect(path, **handshake)
         )
         with connecting as ws:
             yield SyncTestWebSocket(self, ws)
+
+    @contextmanager
+    def events(self, path: str, **arguments: Any) -> Iterator[SyncTestEventStream]:
+        """Open an event stream: `with client.events("/news") as stream:`; see `TestClient.events`."""
+        opening: AbstractContextManager[TestEventStream] = self._running_portal.wrap_async_context_manager(
+            self._client.events(path, **arguments)
+        )
+        with opening as stream:
+            yield SyncTestEventStream(self, stream)
 
     def assert_refused(
         self, path: str, status: int | None = None, **handshake: Unpack[HandshakeArguments]
@@ -121,6 +127,12 @@ class SyncTestClient:
     def _run(self, method: Callable[[], Awaitable[T]]) -> T:
         result: T = self.call(method)
         return result
+
+    @property
+    def _running_portal(self) -> BlockingPortal:
+        if self._portal is None:
+            raise ConfigurationError("the App does not run: write `with SyncTestClient(app) as client:`")
+        return self._portal
 
 
 class SyncTestWebSocket:
@@ -216,6 +228,68 @@ class SyncTestWebSocket:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection, and wait until the App has handled that."""
         self._run(lambda: self._ws.close(code, reason))
+
+    def _run(self, method: Callable[[], Awaitable[T]]) -> T:
+        return self._client._run(method)
+
+
+class SyncTestEventStream:
+    """One event stream of a `SyncTestClient`; the methods are those of `TestEventStream`, without `await`."""
+
+    __test__ = False  # pytest collects classes with this beginning of a name
+
+    def __init__(self, client: SyncTestClient, stream: TestEventStream) -> None:
+        self._client = client
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        return repr(self._stream)
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the response."""
+        return self._stream.headers
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the App has not ended the stream, as far as the client has seen."""
+        return self._stream.is_open
+
+    @property
+    def last_event_id(self) -> str:
+        """The last id that the stream has named."""
+        return self._stream.last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The milliseconds after which a browser would connect again; None if the stream has not said it."""
+        return self._stream.retry
+
+    @property
+    def comments(self) -> int:
+        """The number of comments so far, which the App sends as keepalives."""
+        return self._stream.comments
+
+    def receive(self, *, timeout: float | None = None) -> StreamEvent:
+        """Wait for the next event."""
+        return self._run(lambda: self._stream.receive(timeout=timeout))
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        """Iterate over the events until the App ends the stream."""
+        while True:
+            try:
+                event = self.receive()
+            except ConnectionClosed:
+                return
+            yield event
+
+    def assert_ended(self, *, timeout: float | None = None) -> None:
+        """Wait until the App has ended the stream."""
+        self._run(lambda: self._stream.assert_ended(timeout=timeout))
+
+    def assert_silent(self, seconds: float = 0) -> None:
+        """Check that no event arrives and that the stream stays open."""
+        self._run(lambda: self._stream.assert_silent(seconds))
 
     def _run(self, method: Callable[[], Awaitable[T]]) -> T:
         return self._client._run(method)
