@@ -224,6 +224,7 @@ TOGETHER = {
     "test_own_messages_of_brokers.py": "rabbit",
     "test_publishing.py": "rabbit",
     "test_rabbitmq.py": "rabbit",
+    "test_webhooks_of_brokers.py": "rabbit",
     "test_typescript.py": "packages of npm",
     "test_wsload.py": "wsload",
     "test_wsload_command_line.py": "wsload",
