@@ -7,8 +7,9 @@ cookies, and log whole URLs.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -39,10 +40,16 @@ async def open_client(url: str, seconds: float) -> AsyncIterator[Post]:
     async with httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False) as transport:
 
         async def post(headers: Mapping[str, str], body: bytes) -> Answer:
-            request = httpx.Request("POST", url, headers=headers, content=body)
+            opened: list[Any] = []  # the network stream, if the request opens one
+
+            async def note(event: str, info: Mapping[str, Any]) -> None:
+                if event == "connection.connect_tcp.complete":
+                    opened.append(info["return_value"])
+
+            request = httpx.Request("POST", url, headers=headers, content=body, extensions={"trace": note})
             try:
                 with anyio.fail_after(seconds):
-                    return await _send(transport, request)
+                    return await _send(transport, request, opened)
             except TimeoutError:
                 raise Unreachable(f"no answer within {seconds:g} s") from None
             except httpx.HTTPError as exc:
@@ -59,8 +66,15 @@ def _text_of(exc: BaseException) -> str:
     return "" if found is None else str(found)
 
 
-async def _send(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> Answer:
-    response = await transport.handle_async_request(request)
+async def _send(transport: httpx.AsyncHTTPTransport, request: httpx.Request, opened: Sequence[Any]) -> Answer:
+    try:
+        response = await transport.handle_async_request(request)
+    except BaseException:
+        # httpcore leaves the network stream open if the handshake of TLS is cancelled.
+        with anyio.CancelScope(shield=True):
+            for stream in opened:
+                await stream.aclose()
+        raise
     try:
         size = 0
         async for part in response.aiter_raw():
