@@ -62,9 +62,10 @@ async def test_the_receiver_in_php() -> None:
         assert "topic_occupied room:été" in site.output
         assert "user_offline ana" in site.output
         assert (await deliver(site, "another secret of 16 bytes")).stats.dropped == 2
-        for headers in ({}, {"webhook-timestamp": "soon"}, {"webhook-signature": "v1"}):
-            response = httpx.post(f"http://127.0.0.1:{site.port}/", headers=headers, content=b"{}")
-            assert (response.status_code, response.content) == (401, b"")
+        async with httpx.AsyncClient() as client:
+            for headers in ({}, {"webhook-timestamp": "soon"}, {"webhook-signature": "v1"}):
+                response = await client.post(f"http://127.0.0.1:{site.port}/", headers=headers, content=b"{}")
+                assert (response.status_code, response.content) == (401, b"")
         with make_site(secret=""):  # it answers with 500
             pass
         for word in ("Warning", "Notice", "Deprecated", "Fatal"):
