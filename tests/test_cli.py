@@ -69,6 +69,7 @@ def test_demo(backend: str) -> None:
             assert b"<title>" in page.read()
         with BlockingClient(program.port, path="/chat") as client:
             program.send(signal.SIGINT)
+            assert b'"type":"disconnect"' in client.frame()[1]
             assert client.receive_close() == 1012
         assert program.end() == 0
     assert "Traceback" not in program.output

@@ -111,24 +111,25 @@ def test_a_room_that_is_opened_before_the_history_has_come(users: ChatUsers) -> 
     page = users.page()
     held: list[tuple[Any, str]] = []
 
-    def hold_ready(socket: Any) -> None:
+    def hold_history(socket: Any) -> None:
         server = socket.connect_to_server()
         server.on_message(
             lambda message: (
-                held.append((socket, message)) if '"ready"' in message and not held else socket.send(message)
+                held.append((socket, message)) if '"room:lobby"' in message and not held else socket.send(message)
             )
         )
 
-    page.route_web_socket(re.compile("/chat$"), hold_ready)
+    page.route_web_socket(re.compile("/chat$"), hold_history)
     page.goto(users.server.url)
     page.get_by_label("Name", exact=True).fill("Ana")
     page.get_by_role("button", name="Enter").click()
-    expect(page.locator("#status")).to_have_text("Connected")
+    expect(page.locator("#room-name")).to_have_text("lobby")
     page.get_by_label("Open another room").fill("Garden")
     page.get_by_label("Open another room").press("Enter")
-    expect(page).to_have_url(re.compile("#Garden$"))
+    expect(page).to_have_url(re.compile("#garden$"))
     [(socket, message)] = held
     socket.send(message)
+    expect(page.locator("#status")).to_have_text("Connected")
     expect(page.locator("#room-name")).to_have_text("garden")
 
 
@@ -154,7 +155,7 @@ def test_the_page_comes_back_by_itself_when_the_server_does(users: ChatUsers, se
     say(ana, "before")
     wait_for(ben, "before")
     server.kill()
-    expect(ana.locator("#status")).to_contain_text("Reconnecting in")
+    expect(ana.locator("#status")).to_have_text("Reconnecting…")
     ana.locator("#text").fill("written without a connection")
     ana.locator("#text").press("Enter")
     expect(ana.locator("#text")).to_have_value("written without a connection")
@@ -170,10 +171,21 @@ def test_the_page_comes_back_by_itself_when_the_server_does(users: ChatUsers, se
 
 
 def test_a_break_shows_no_message_twice_and_loses_none(users: ChatUsers) -> None:
-    ana, ben = users.enter("Ana"), users.enter("Ben")
+    """The server does not notice the break, so the old connection of Ben is open all the time."""
+    ana, ben = users.enter("Ana"), users.page()
+    sockets: list[Any] = []
+
+    def connect(socket: Any) -> None:
+        sockets.append(socket)
+        socket.connect_to_server()
+        socket.on_close(lambda code, reason: None)  # without this the server would be told
+
+    ben.route_web_socket(re.compile("/chat$"), connect)
+    users.enter("Ben", page=ben)
     say(ana, "first")
     wait_for(ben, "first")
     ben.context.set_offline(True)
+    sockets[0].close(code=4999)
     expect(ben.locator("#offline")).to_be_visible()
     say(ana, "second")
     wait_for(ana, "second")
@@ -182,6 +194,7 @@ def test_a_break_shows_no_message_twice_and_loses_none(users: ChatUsers) -> None
     assert bubbles(ben) == ["first", "second"]
     expect(ben.locator("#my-name")).to_have_text("Ben")
     expect(ana.locator("#people bdi")).to_have_text(["Ana", "Ben"])
+    expect(ana.locator(".line")).to_have_text(["Ben joined"])
 
 
 def test_a_reloaded_page_knows_who_it_is(users: ChatUsers) -> None:

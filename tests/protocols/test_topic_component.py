@@ -29,7 +29,7 @@ from pywsapp import (
     rpc,
 )
 from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
-from pywsapp.testing import FakeConnection, TestClient
+from pywsapp.testing import FakeConnection, TestClient, two_nodes
 
 pytestmark = pytest.mark.anyio
 FILE = SourceContext(file_name="a.proto")
@@ -58,6 +58,7 @@ def component_with(**attributes: Any) -> type[TopicComponent]:
         ({"on_calls": lambda self, conn, method, params: None}, "did you mean on_call"),
         ({"authenticate_tokens": lambda self, token: None}, "did you mean authenticate_token"),
         ({"on_publish": lambda self, conn, topic: None}, "Rooms.on_publish"),
+        ({"on_track": lambda self, conn, meta: None}, "Rooms.on_track"),
         ({"on_call": "x"}, "Rooms.on_call must be a method"),
         ({"authenticate_token": lambda self: None}, "Rooms.authenticate_token"),
         ({"join": on("join")(lambda self, conn, message: None)}, "Rooms has a method with @on"),
@@ -412,3 +413,36 @@ async def test_a_client_cannot_publish_what_others_cannot_read(codec: Codec | No
         await peer.ask("subscribe", topic="t")
         assert await peer.fails("publish", topic="t", data={None: 1}) == "invalid_message"
         assert (await peer.ask("publish", topic="t", data={"a": b"x"}))["type"] == "ok"
+
+
+class Naming(Open):
+    """Everyone present in a topic has a name of its own."""
+
+    async def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
+        if meta == "refuse":
+            raise CallError("bad_name", "choose another name")
+        if meta == "huge":
+            return "x" * 5000
+        return f"{meta} {len(topic.present())}"
+
+
+async def test_on_track_decides_what_others_see() -> None:
+    async with talking(Naming()) as peer:
+        error = await peer.ask("subscribe", topic="room:1", track="refuse")
+        assert error == {"type": "error", "code": "bad_name", "message": "choose another name"}
+        assert await peer.fails("unsubscribe", topic="room:1") == "not_subscribed"
+        reply = await peer.ask("subscribe", topic="room:1", presence=True, track="ana")
+        assert list(reply["present"].values()) == ["ana 0"]
+        await peer.ask("track", topic="room:1", meta="ben")
+        assert list((await peer.next())["changed"].values()) == ["ben 1"]
+        assert await peer.fails("track", topic="room:1", meta="refuse") == "bad_name"
+        assert await peer.fails("track", topic="room:1", meta="huge") == "invalid_message"
+        await peer.ask("unsubscribe", topic="room:1")
+        assert list((await peer.ask("subscribe", topic="room:1", presence=True))["present"]) == []
+
+
+async def test_on_track_knows_the_users_of_other_processes() -> None:
+    async with two_nodes(lambda: app_of(Naming())) as (one, two), peer_of(one) as a, peer_of(two) as b:
+        await a.ask("subscribe", topic="room:1", track="ana")
+        present = (await b.ask("subscribe", topic="room:1", presence=True, track="ben"))["present"]
+        assert sorted(present.values()) == ["ana 0", "ben 1"]

@@ -42,8 +42,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-#: The message of Chromium in the console while a page tries to connect to a server that is down.
-REFUSED = re.compile(r"WebSocket connection to '.*' failed")
+#: The messages of Chromium in the console while a page tries to connect to a server that is down.
+REFUSED = re.compile(r"WebSocket connection to '.*' failed|net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED)")
 
 
 class Server:
@@ -125,9 +125,9 @@ class ChatUsers:
         page.on("websocket", lambda socket: self.requests.append(socket.url))
         return page
 
-    def enter(self, name: str, room: str = "", **settings: Any) -> Page:
-        """Open the chat as a new user, and wait until the page is connected."""
-        page = self.page(**settings)
+    def enter(self, name: str, room: str = "", page: Page | None = None, **settings: Any) -> Page:
+        """Open the chat as a new user, in a new page or a given one, and wait until the page is connected."""
+        page = page or self.page(**settings)
         page.goto(self.server.url + (f"#{room}" if room else ""))
         page.get_by_label("Name", exact=True).fill(name)
         page.get_by_role("button", name="Enter").click()

@@ -189,6 +189,8 @@ class TopicClient:
         subscription = Subscription(self, topic, received, since=position, recovers=recovers, presence=presence)
         try:
             if meta is not ABSENT:
+                if self.component._has_on_track:
+                    await topic._registry.received(topic)  # the hook can look at the users of other processes
                 await self._track(topic, meta)
             if presence:
                 await self._note_presence(topic)
@@ -263,11 +265,16 @@ class TopicClient:
     async def _track(self, topic: Topic, meta: Any) -> None:
         try:
             meta = json.loads(json.dumps(meta, allow_nan=False))  # each viewer can read it, as after a broker
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise RequestError("invalid_message", f"the meta of a user must be serialisable as JSON: {exc}") from None
+        if self.component._has_on_track:
+            meta = self.component.on_track(self.conn, topic, meta)
+            if isinstance(meta, Awaitable):
+                meta = await meta
+        try:
             await topic.track(self.conn, self.user_key() or self.id, meta)
         except TopicError as exc:
             raise RequestError("invalid_message", str(exc)) from None
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise RequestError("invalid_message", f"the meta of a user must be serialisable as JSON: {exc}") from None
 
     # -- publishing and calling --------------------------------------------------------------------------------------
 

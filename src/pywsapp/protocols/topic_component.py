@@ -80,6 +80,7 @@ def find_handlers(kind: type[MessageComponent]) -> None:
         raise ConfigurationError(f"{kind.__name__} has a method with @on, which is never called: use @rpc or on_call")
     kind._procedures = Procedures(procedures)
     kind._waiting = WaitingClients(MAX_WAITING)
+    kind._has_on_track = kind.on_track is not TopicComponent.on_track
 
 
 class TopicComponent(MessageComponent):
@@ -106,11 +107,16 @@ class TopicComponent(MessageComponent):
     filter_fields: Sequence[str] = ()
     authenticate_token: Callable[[str], Any] | None = None
     _has_protocol = True
+    _has_on_track = False
     _procedures = Procedures({})
     #: The clients that have to send a token; their connections are those of all components of the class.
     _waiting = WaitingClients(MAX_WAITING)
     _more_hooks = MappingProxyType(
-        {"on_publish": ("conn", "topic", "message"), "on_call": ("conn", "method", "params")}
+        {
+            "on_publish": ("conn", "topic", "message"),
+            "on_track": ("conn", "topic", "meta"),
+            "on_call": ("conn", "method", "params"),
+        }
     )
     _more_optional_hooks = MappingProxyType({"authenticate_token": ("token",)})
     _find_handlers = staticmethod(find_handlers)
@@ -140,6 +146,25 @@ class TopicComponent(MessageComponent):
             CallError: the client gets the code and the text.
         """
         return message
+
+    def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
+        """Handle the value with which a client wants to be present in a topic, after `authorize` has allowed it.
+
+        It is called when the client becomes present and when it changes the value, also after each reconnect. The
+        client subscribes to the topic already, and `topic.present()` has the users of all processes.
+
+        Args:
+            conn: the connection.
+            topic: the topic.
+            meta: any value of JSON.
+
+        Returns:
+            what others see of the user: any value of JSON, at most 4 KiB. By default the meta.
+
+        Raises:
+            CallError: the client gets the code and the text. A client that wanted to subscribe does not subscribe then.
+        """
+        return meta
 
     def on_call(self, conn: Connection, method: str, params: dict[str, Any] | list[Any]) -> Any:
         """Handle a call of a method that no procedure of the component has; return the result.

@@ -1,0 +1,138 @@
+"""The examples with pages, in Chromium: two people, reloads, and restarts of the server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("support.browser")
+
+from support.browser import Page, expect  # noqa: E402 - not before the line above
+from support.program import Program  # noqa: E402
+from support.services import free_port  # noqa: E402
+
+pytest_plugins = ["support.browser"]
+pytestmark = pytest.mark.once
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+DESKTOP, PHONE = {"width": 1180, "height": 760}, {"width": 360, "height": 720}
+
+
+class Pages:
+    """Pages of an example.
+
+    Args:
+        browser: opens them.
+        url: the address of the example.
+    """
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.url = url
+        self._browser = browser
+        self._contexts: list[Any] = []
+
+    def open(self, *, phone: bool = False, dark: bool = False, path: str = "/") -> Page:
+        """Open a page in a window of its own."""
+        settings = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if phone else {}
+        context = self._browser.new_context(
+            viewport=PHONE if phone else DESKTOP,
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            **settings,
+        )
+        self._contexts.append(context)
+        page: Page = context.new_page()
+        page.goto(self.url + path)
+        return page
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@contextmanager
+def pages_of(browser: Any, example: str, *arguments: str, port: int = 0) -> Iterator[Pages]:
+    with Program([str(EXAMPLES / example), str(port), *arguments]) as program:
+        pages = Pages(browser, f"http://localhost:{program.port}")
+        try:
+            yield pages
+        finally:
+            pages.close()
+
+
+#: Returns the elements that are partly beside the window.
+OUTSIDE = """() => [...document.querySelectorAll("body *")].filter((element) => {
+    const {left, right, width} = element.getBoundingClientRect();
+    return width && (left < -1 || right > innerWidth + 1);
+}).map((element) => element.outerHTML.slice(0, 80))"""
+
+
+def take(page: Page, pictures: Path, name: str) -> None:
+    """Take a screenshot, and check that nothing is beside the window."""
+    page.screenshot(path=pictures / f"{name}.png")
+    assert page.evaluate(OUTSIDE) == []
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def draw(page: Page, shape: Callable[[float], tuple[float, float]], *, lift: bool = True) -> None:
+    """Draw a line; a shape returns a place of the board, in parts of its size, for each number from 0 to 1."""
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    for number in range(25):
+        x, y = shape(number / 24)
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if number == 0:
+            page.mouse.down()
+    if lift:
+        page.mouse.up()
+
+
+def circle(x: float, y: float, radius: float) -> Callable[[float], tuple[float, float]]:
+    """Return a circle that begins and ends on the right."""
+    return lambda part: (x + radius * math.cos(math.tau * part), y + radius * math.sin(math.tau * part))
+
+
+def waves(y: float) -> Callable[[float], tuple[float, float]]:
+    """Return waves from the left to the right."""
+    return lambda part: (0.1 + 0.8 * part, y - 0.04 * math.sin(2.5 * math.tau * part))
+
+
+def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
+    """Wait until there is a line, or none, at a place of the board."""
+    page.wait_for_function(
+        """([x, y, drawn]) => {
+            const canvas = document.querySelector("canvas");
+            const {data} = canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1);
+            return (data[3] > 0) === drawn;
+        }""",
+        arg=[x, y, drawn],
+    )
+
+
+def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
+    with pages_of(browser, "drawing.py") as pages:
+        ana, ben = pages.open(), pages.open(phone=True, dark=True)
+        expect(ana.locator("#here")).to_have_text("2 here")
+        ana.get_by_role("radio", name="blue").check()
+        draw(ana, waves(0.7), lift=False)
+        until_drawn(ben, 0.9, 0.7)
+        expect(ben.locator(".pointer")).to_have_count(1)
+        ana.mouse.up()
+        ben.get_by_role("radio", name="orange").check()
+        draw(ben, circle(0.7, 0.3, 0.1))
+        until_drawn(ana, 0.8, 0.3)
+        ben.reload()
+        for x, y in (0.9, 0.7), (0.8, 0.3):
+            until_drawn(ben, x, y)
+        take(ana, pictures, "drawing")
+        take(ben, pictures, "drawing-phone-dark")
+        ana.get_by_role("button", name="Clear").click()
+        for page in ana, ben:
+            until_drawn(page, 0.9, 0.7, drawn=False)
