@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import count
@@ -49,6 +48,8 @@ _REPEATED = frozenset({"unavailable", "outcome_unknown"})
 BROKEN_PROTOCOL = 4002
 #: Seconds before a request is repeated, if the server does not say it.
 _REPEAT_AFTER = 1.0
+#: Seconds after which it is repeated at the latest.
+_MAX_REPEAT_AFTER = 300.0
 
 
 class TopicsDriver:
@@ -260,7 +261,7 @@ class TopicsDriver:
     async def _expect_connected(self, conn: LoopConnection[str | bytes]) -> None:
         """Abort a connection whose server does not answer `connect` in time."""
         seconds = self._arguments.options.handshake_timeout
-        await self._clock.sleep(seconds)
+        await anyio.sleep(seconds)
         if self.state != "open":
             self._end_reason = ConnectionClosed(f"the server did not answer `connect` within {seconds:g} seconds")
             conn.abort()
@@ -379,12 +380,17 @@ class TopicsDriver:
             request.fail(error)
         elif not request.is_over:  # its key makes repeating safe
             request.is_sent = False
-            self._send_pause = _repeat_after(error)
+            self._send_pause = self._repeat_after(error)
             self._requests.repeat(request)
 
     async def _later(self, error: CallError, action: Callable[[], object]) -> None:
-        await self._clock.sleep(_repeat_after(error))
+        await self._clock.sleep(self._repeat_after(error))
         action()
+
+    def _repeat_after(self, error: CallError) -> float:
+        """Return the seconds after which to repeat a request that failed, with a random part."""
+        seconds = _REPEAT_AFTER if error.retry_after is None else min(error.retry_after, _MAX_REPEAT_AFTER)
+        return seconds * self._clock.uniform(1, 1.5)
 
     # -- subscriptions -----------------------------------------------------------------------------------------------
 
@@ -536,12 +542,6 @@ class TopicsDriver:
         error = error_of(fields)
         if error is not None:
             logger.warning("%s refuses a new token: %s", self._arguments.target, one_line(str(error)))
-
-
-def _repeat_after(error: CallError) -> float:
-    """Return the seconds after which to repeat a request that failed, with a random part."""
-    seconds = _REPEAT_AFTER if error.retry_after is None else min(error.retry_after, 300)
-    return seconds * random.uniform(1, 1.5)
 
 
 def _order_in(fields: Fields) -> tuple[Order, ConnectionClosed]:
