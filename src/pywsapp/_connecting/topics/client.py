@@ -90,18 +90,12 @@ class TopicsClient:
         """The key of the user; None for none."""
         return self._driver.user
 
-    async def states(self) -> AsyncIterator[State]:
+    def states(self) -> AsyncIterator[State]:
         """Iterate over the state: the current one, and each later one, until "closed".
 
         A slow loop misses states that did not last.
         """
-        driver, seen = self._driver, None
-        while seen != "closed":
-            if driver.state == seen:
-                await driver.changed.wait()
-            else:
-                seen = driver.state
-                yield seen
+        return _States(self._driver)
 
     def subscribe(
         self,
@@ -267,13 +261,42 @@ async def _subscribed(driver: TopicsDriver, subscription: TopicSubscription[T]) 
 async def _direct(driver: TopicsDriver, queue: MessageQueue[Any]) -> AsyncIterator[AsyncIterator[Any]]:
     driver.direct.add(queue)
     try:
-        yield _received(queue)
+        yield _DirectMessages(queue)
     finally:
         driver.direct.discard(queue)
         queue.end(None)
 
 
-async def _received(queue: MessageQueue[Any]) -> AsyncIterator[Any]:
-    with queue.receiving():
-        while await queue.wait():
-            yield queue.items.popleft()
+class _States:
+    """An iterator over the states of a client."""
+
+    def __init__(self, driver: TopicsDriver) -> None:
+        self._driver = driver
+        self._seen: State | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> State:
+        if self._seen == "closed":
+            raise StopAsyncIteration
+        while self._driver.state == self._seen:
+            await self._driver.changed.wait()
+        self._seen = self._driver.state
+        return self._seen
+
+
+class _DirectMessages:
+    """An iterator over what the server sends to one client alone."""
+
+    def __init__(self, queue: MessageQueue[Any]) -> None:
+        self._queue = queue
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        with self._queue.receiving():
+            if await self._queue.wait():
+                return self._queue.items.popleft()
+        raise StopAsyncIteration

@@ -278,7 +278,8 @@ class TopicsDriver:
         self._requests.disconnected(ConnectionClosed("the connection ended before the reply came", code, reason))
         for subscription in self._subscriptions.values():
             subscription._disconnected()
-        self._set("waiting", self._rules.reason)
+        if not self._is_closing and self._failure is None:
+            self._set("waiting", self._rules.reason)
 
     def _leave_connection(self, order: Order, reason: Exception) -> None:
         """Leave a connection that the server does not accept."""
@@ -407,7 +408,7 @@ class TopicsDriver:
         if topic in self._subscriptions:
             raise ConfigurationError(f"this client has a subscription to {topic!r} already; share it in the program")
         self._subscriptions[topic] = subscription
-        if self.state == "open":
+        if self.state == "open" and self._conn is not None:
             self._join(subscription)
 
     def leave(self, subscription: TopicSubscription[Any], failure: Exception | None = None) -> None:

@@ -82,8 +82,12 @@ class MessageQueue(Generic[T]):
         while not self.items:
             if self.has_ended:
                 await anyio.lowlevel.checkpoint()  # a loop that ignores the exception must not block other tasks
-                if self.failure is not None:
-                    raise self.failure.with_traceback(None)
+                self.raise_failure()
                 return False
             await self._bell.wait()
         return True
+
+    def raise_failure(self) -> None:
+        """Raise the failure that has ended the queue, if there is one."""
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)

@@ -153,29 +153,18 @@ class TopicSubscription(Generic[DataT]):
             raise ConnectionClosed(f"the subscription to {self._topic!r} is over")
         return message
 
-    async def presence_changes(self) -> AsyncIterator[PresenceDiff]:
+    def presence_changes(self) -> AsyncIterator[PresenceDiff]:
         """Iterate over the changes of `present`: `async for change in subscription.presence_changes():`.
 
-        The first one has everyone who is present then. A slow loop gets several changes as one.
+        The first one has everyone who is present then. A slow loop gets several changes as one. The loop ends with the
+        subscription, in the same way as one over its messages.
 
         Raises:
             ConfigurationError: the subscription is one without `presence=True`.
-            Exception: the subscription has ended; as for `receive`.
         """
         if not self._fields.get("presence"):
             raise ConfigurationError("presence_changes() needs subscribe(topic, presence=True)")
-        seen: dict[str, Any] = {}
-        while True:
-            diff = _difference(seen, self._present)
-            seen = dict(self._present)
-            if diff is not None:
-                yield diff
-            elif self._queue.has_ended:
-                if self._queue.failure is not None:
-                    raise self._queue.failure.with_traceback(None)
-                return
-            else:
-                await self._bell.wait()
+        return _PresenceChanges(self._present, self._bell, self._queue)
 
     async def track(self, meta: Any) -> None:
         """Be present in the topic, now and after each reconnect.
@@ -321,6 +310,28 @@ class TopicSubscription(Generic[DataT]):
             except InvalidMessage as exc:
                 raise InvalidMessage(exc.reason, f"$.data{exc.path[1:]}") from None
         return message
+
+
+class _PresenceChanges:
+    """An iterator over the changes of the users in a topic."""
+
+    def __init__(self, present: Mapping[str, Any], bell: Bell, queue: MessageQueue[Any]) -> None:
+        self._present = present
+        self._bell = bell
+        self._queue = queue
+        self._seen: dict[str, Any] = {}
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PresenceDiff:
+        while (diff := _difference(self._seen, self._present)) is None:
+            if self._queue.has_ended:
+                self._queue.raise_failure()
+                raise StopAsyncIteration
+            await self._bell.wait()
+        self._seen = dict(self._present)
+        return diff
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> PresenceDiff | None:
