@@ -54,6 +54,10 @@ Client
     connect_sync         the same without an event loop: with connect_sync(url) as conn
     SyncConnection       what it gives
     run_client           runs a component as the client of a server
+    connect_topics       uses topics of a server: async with connect_topics(url) as topics
+    TopicsClient         what it gives: subscribe, publish, call; it connects again by itself
+    TopicSubscription    what topics.subscribe gives: messages, position, who is present
+    TopicMessage         a message of it: data and position
 
 Middleware
     HandshakeMiddleware  the base class of a check before a connection is accepted
@@ -91,6 +95,8 @@ Exceptions
     CallError            a call failed: await conn.call(...)
     CallTimeout          a call was not answered in time
     HandshakeError       a server refused this client
+    MessagesLost         messages of a topic are missing; the subscription goes on
+    QueueFull            too much waits in a client of topics
     ProxyError           a proxy did not connect this client to a server
     BrokerUnavailable    a broker did not accept a message
     OutcomeUnknown       a broker may have accepted a message all the same
@@ -114,8 +120,12 @@ from pywsapp.client import (
     LoopConnection,
     Reconnecting,
     SyncConnection,
+    TopicMessage,
+    TopicsClient,
+    TopicSubscription,
     connect,
     connect_sync,
+    connect_topics,
     reconnecting,
     run_client,
 )
@@ -131,10 +141,12 @@ from pywsapp.exceptions import (
     HandshakeError,
     InvalidCredentials,
     InvalidMessage,
+    MessagesLost,
     NotAuthorized,
     OutcomeUnknown,
     ProxyError,
     PywsappError,
+    QueueFull,
     Refuse,
     SessionEnded,
     SessionError,
@@ -192,6 +204,7 @@ __all__ = (
     "IpFilter",
     "LoopConnection",
     "MessageComponent",
+    "MessagesLost",
     "NotAuthorized",
     "Options",
     "OriginCheck",
@@ -204,6 +217,7 @@ __all__ = (
     "Publisher",
     "PywsappError",
     "QueryParams",
+    "QueueFull",
     "RateLimit",
     "Reconnecting",
     "Recovery",
@@ -226,7 +240,10 @@ __all__ = (
     "Topic",
     "TopicComponent",
     "TopicError",
+    "TopicMessage",
     "TopicRules",
+    "TopicSubscription",
+    "TopicsClient",
     "UserConnections",
     "Users",
     "Webhook",
@@ -237,6 +254,7 @@ __all__ = (
     "broadcast",
     "connect",
     "connect_sync",
+    "connect_topics",
     "in_thread",
     "on",
     "reconnecting",

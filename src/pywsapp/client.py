@@ -1,10 +1,11 @@
 """The client role: `connect` opens a connection to receive from, `reconnecting` opens one after the other.
 
-`run_client` runs a component on a connection.
+`run_client` runs a component on a connection. `connect_topics` uses the topics of a server.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,20 +17,28 @@ import anyio
 from typing_extensions import TypedDict, TypeVar, Unpack
 
 from pywsapp._connecting.arguments import ConnectArguments, FilePath, check_arguments, header_fields
-from pywsapp._connecting.backoff import Backoff
+from pywsapp._connecting.backoff import Backoff, ReconnectRules
 from pywsapp._connecting.dialing import Dialing
 from pywsapp._connecting.inbox import ClientConnection, LoopConnection, MessageT
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
 from pywsapp._connecting.sync import SyncConnection
+from pywsapp._connecting.topics.client import TopicsClient
+from pywsapp._connecting.topics.driver import GetToken, TopicsDriver
+from pywsapp._connecting.topics.requests import RequestQueue
+from pywsapp._connecting.topics.rules import TopicsRules
+from pywsapp._connecting.topics.subscription import TopicMessage, TopicSubscription
 from pywsapp._connecting.typed_inbox import dial_to_receive
 from pywsapp._hooks import check_component, make_component
 from pywsapp._messages.choosing import Codecs, check_can_read, maker_for
 from pywsapp.close_codes import CloseCode
+from pywsapp.codecs.base import Codec
+from pywsapp.codecs.json_codec import JsonCodec
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, HeaderItems
 from pywsapp.http import Request
 from pywsapp.options import Options
+from pywsapp.protocols.dialects import TOPICS_V1, TOPICS_V1_MSGPACK
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -43,8 +52,12 @@ __all__ = [
     "LoopConnection",
     "Reconnecting",
     "SyncConnection",
+    "TopicMessage",
+    "TopicSubscription",
+    "TopicsClient",
     "connect",
     "connect_sync",
+    "connect_topics",
     "reconnecting",
     "run_client",
 ]
@@ -52,6 +65,10 @@ __all__ = [
 
 #: The type of the messages of the connection that a function returns, for type checkers.
 ReceivedT = TypeVar("ReceivedT", default=str | bytes)
+
+
+#: Header fields of all attempts, or what makes those of each attempt.
+MadeHeaders = HeaderItems | Callable[[], HeaderItems | Awaitable[HeaderItems]]
 
 
 class ConnectKeywords(TypedDict, total=False):
@@ -219,7 +236,7 @@ async def _opened(arguments: ConnectArguments) -> AsyncIterator[ClientConnection
 def reconnecting(
     url: str,
     *,
-    headers: HeaderItems | Callable[[], HeaderItems | Awaitable[HeaderItems]] = (),
+    headers: MadeHeaders = (),
     backoff: Backoff | None = None,
     codec: Codecs | None = None,
     message_type: TypeForm[ReceivedT] = str | bytes,  # type: ignore[assignment] # the default of the type variable
@@ -258,15 +275,25 @@ def reconnecting(
         OSError: in the loop, the server cannot be reached, and a limit of `Backoff` is exceeded.
         ConnectionClosed: in the loop, a connection has ended with a code after which no client comes back.
     """
-    backoff = Backoff() if backoff is None else backoff
+    headers, make_fields = _fields_of(headers, arguments)
+    checked = check_arguments(url, headers=headers, codec=codec, message_type=message_type, **arguments)
+    clock = Clock()
+    rules = ReconnectRules(_checked_backoff(backoff, Backoff()), renews=make_fields is not None, uniform=clock.uniform)
+    return Reconnecting(checked, make_fields, rules, clock)
+
+
+def _checked_backoff(backoff: Backoff | None, default: Backoff) -> Backoff:
+    backoff = default if backoff is None else backoff
     if not isinstance(backoff, Backoff):
         raise ConfigurationError(f"backoff must be a Backoff, not {backoff!r}")
-    make_fields = None
-    if callable(headers):
-        make_fields = _fields_maker(headers, arguments.get("cookies"), arguments.get("origin"))
-        headers = ()
-    checked = check_arguments(url, headers=headers, codec=codec, message_type=message_type, **arguments)
-    return Reconnecting(checked, make_fields, backoff, Clock())
+    return backoff
+
+
+def _fields_of(headers: MadeHeaders, arguments: ConnectKeywords) -> tuple[HeaderItems, MakeFields | None]:
+    """Return the fields of all attempts, and what makes those of each attempt."""
+    if not callable(headers):
+        return headers, None
+    return (), _fields_maker(headers, arguments.get("cookies"), arguments.get("origin"))
 
 
 def _fields_maker(
@@ -279,6 +306,91 @@ def _fields_maker(
         return header_fields(await made if inspect.isawaitable(made) else made, cookies, origin)
 
     return make_fields
+
+
+# -- topics ------------------------------------------------------------------------------------------------------------
+
+#: The pauses that the protocol names.
+_TOPICS_BACKOFF = Backoff(base=0.5, cap=30)
+_DIALECTS = {"json": TOPICS_V1, "msgpack": TOPICS_V1_MSGPACK}
+#: Bytes that a connection can have queued beside the requests of the program.
+_MORE_BYTES = 65_536
+
+
+def connect_topics(
+    url: str,
+    *,
+    token: str | Callable[[], str | Awaitable[str | None] | None] | None = None,
+    headers: MadeHeaders = (),
+    backoff: Backoff | None = None,
+    codec: Codec | None = None,
+    max_queue: int = 1000,
+    max_queue_bytes: int = 1024 * 1024,
+    **arguments: Unpack[ConnectKeywords],
+) -> TopicsClient:
+    """Connect to a route with a `TopicComponent`: `async with connect_topics(url) as topics:` gives a `TopicsClient`.
+
+    The client speaks `pywsapp.topics.v1`. It connects again after each loss until the end of the block, or until the
+    server wants it no more. Then what waits raises an exception, and so does what is tried later. After each reconnect
+    it subscribes again and gets what it has missed. Works on asyncio, uvloop and trio.
+
+    Args:
+        url: "ws://..." or "wss://...".
+        token: the token of the user, or a function that returns it, or None for none. The function is called for each
+            attempt to connect, and when the token expires. It can be async. An OSError of it counts as a failed
+            attempt; other exceptions of it end the client.
+        headers: further header fields of the request, or a function that returns those of each attempt, as for
+            `reconnecting`.
+        backoff: the pauses between attempts, and when to give up. By default the first pause is 0.5 seconds at most,
+            and the longest one 30 seconds.
+        codec: `JsonCodec()`, which is the default, or `MessagePackCodec()`.
+        max_queue: how many messages to publish and calls may wait, for a connection or their replies.
+        max_queue_bytes: bytes of them that may wait.
+        arguments: the other keyword arguments of `connect`, without `subprotocols`.
+
+    Raises:
+        ConfigurationError: the URL or an argument is invalid. `connect_topics` itself raises this.
+        HandshakeError: on entering, the server refused the handshake in a way that a repetition does not change.
+        OSError: on entering, the server cannot be reached, and a limit of `backoff` is exceeded.
+        ConnectionClosed: on entering, the server does not want this client.
+        CallError: on entering, the server does not accept the token.
+    """
+    codec = JsonCodec() if codec is None else codec
+    subprotocol = _DIALECTS.get(codec.name) if isinstance(codec, Codec) else None
+    if subprotocol is None:
+        raise ConfigurationError(f"codec must be JsonCodec() or MessagePackCodec(), not {codec!r}")
+    if "subprotocols" in arguments:
+        raise ConfigurationError("connect_topics has a subprotocol of its own; `codec` chooses it")
+    if token is not None and not isinstance(token, str) and not callable(token):
+        raise ConfigurationError(f"token must be a str or a function, not {token!r}")
+    for name, value in (("max_queue", max_queue), ("max_queue_bytes", max_queue_bytes)):
+        if type(value) is not int or value < 1:
+            raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}")
+    fixed, make_fields = _fields_of(headers, arguments)
+    checked = check_arguments(url, headers=fixed, subprotocols=(subprotocol,), **arguments)
+    options = checked.options
+    most = max(options.max_outbox, max_queue_bytes + _MORE_BYTES)
+    checked = checked._replace(options=dataclasses.replace(options, max_outbox=most))
+    backoff = _checked_backoff(backoff, _TOPICS_BACKOFF)
+
+    def make_driver() -> TopicsDriver:
+        clock = Clock()
+        rules = TopicsRules(backoff, renews=callable(token) or make_fields is not None, uniform=clock.uniform)
+        queue = RequestQueue(max_queue, max_queue_bytes)
+        return TopicsDriver(checked, codec, _token_getter(token), make_fields, rules, queue, clock)
+
+    return TopicsClient(make_driver, codec)
+
+
+def _token_getter(token: str | Callable[[], str | Awaitable[str | None] | None] | None) -> GetToken:
+    async def get_token() -> str | None:
+        made: Any = token() if callable(token) else token
+        found = await made if inspect.isawaitable(made) else made
+        if found is not None and not isinstance(found, str):
+            raise ConfigurationError(f"the token function must return a str or None, not {type(found).__name__}")
+        return found
+
+    return get_token
 
 
 # -- without an event loop ---------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ PywsappError
  +-- InvalidMessage        a message of the peer is not what its handler accepts
  +-- CallError             the peer answered a call with an error, or a procedure answers with one
  +-- CallTimeout           the peer did not answer a call in time (also a TimeoutError)
+ +-- MessagesLost          client role: messages of a topic are missing, because its history does not have them any more
+ +-- QueueFull             client role: too many messages or requests of topics wait
  +-- ProtocolError         the peer violated the protocol or a limit; carries the close code for it
 """
 
@@ -225,19 +227,46 @@ class InvalidMessage(PywsappError):
 class CallError(PywsappError):
     """A call failed: `conn.call` raises it for an answer with an error, and a procedure raises it to answer with one.
 
+    A client of topics raises it for every request that the server answers with an error.
+
     Args:
         code: names the error for programs, such as "not_found".
         message: a text for developers.
+
+    Attributes:
+        retry_after: seconds after which the server wants the request to be repeated; None if it does not say it.
     """
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
         self.message = message
+        self.retry_after: float | None = None
 
 
 class CallTimeout(PywsappError, TimeoutError):
     """The peer did not answer a call in time."""
+
+
+class MessagesLost(PywsappError):
+    """Client role: messages of a topic are missing here, because its history does not have them any more.
+
+    The subscription goes on: load the state from elsewhere, and receive again.
+
+    Attributes:
+        topic: the name of the topic.
+        position: the position up to which messages are missing; None if the server no longer knows the client's one.
+    """
+
+    def __init__(self, topic: str, position: str | None) -> None:
+        until = "" if position is None else f" up to the position {position}"
+        super().__init__(f"messages of {topic!r}{until} are missing: load the state from elsewhere, then receive again")
+        self.topic = topic
+        self.position = position
+
+
+class QueueFull(PywsappError):
+    """Client role: too many messages of a topic wait for the program, or too many requests for the server."""
 
 
 class ProtocolError(PywsappError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from support.client_servers import Server, echoing, silent
+from support.fake_time import FakeTime
 from support.serving import GUARD
 from support.waiting import until_blocked
 from support.wire import running
@@ -30,7 +31,6 @@ from pywsapp import (
     Refuse,
     reconnecting,
 )
-from pywsapp._connecting.reconnecting import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -64,32 +64,6 @@ class Remote(Server):
             conn.abort()
         else:
             conn.send(message)
-
-
-class FakeTime:
-    """A clock on which each pause passes at once. Pauses are as long as they can be.
-
-    Attributes:
-        pauses: the seconds of the pauses.
-        during: called in each pause.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-        self.during: Callable[[], Awaitable[None]] | None = None
-
-    async def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-        if self.during is not None:
-            await self.during()
-        await anyio.lowlevel.checkpoint()
-
-    def use(self, loop: Reconnecting) -> Reconnecting:
-        loop._clock = Clock(lambda: self.now, lambda: 0.0, self.sleep, lambda low, high: high)
-        loop._rules._uniform = loop._clock.uniform
-        return loop
 
 
 @asynccontextmanager

@@ -92,16 +92,20 @@ class ReconnectRules:
             code: the close code; None if the body of the loop left it open.
             now: seconds of a monotonic clock.
         """
+        self._count_end(now)
+        wanted = ComeBack.LATER if code is None else come_back(code)
+        if wanted is ComeBack.NEVER or (wanted is ComeBack.WITH_CREDENTIALS and not self._renew()):
+            return None
+        return self._pause(now, 0)
+
+    def _count_end(self, now: float) -> None:
+        """Count the end of a connection as a failure, unless it was stable."""
         opened_at = now if self._opened_at is None else self._opened_at
         self.is_first = self._down_since is None
         if now - opened_at >= self._backoff.stable_after:
             self.is_first, self._failures, self._has_renewed, self._down_since = True, 0, False, None
         else:
             self._failures += 1
-        wanted = ComeBack.LATER if code is None else come_back(code)
-        if wanted is ComeBack.NEVER or (wanted is ComeBack.WITH_CREDENTIALS and not self._renew()):
-            return None
-        return self._pause(now, 0)
 
     def failed(self, exc: Exception, now: float, wall_clock: float) -> float | None:
         """Return the seconds to wait after a failed attempt; None if the loop must end.
@@ -131,13 +135,21 @@ class ReconnectRules:
         self._has_renewed = True
         return True
 
-    def _pause(self, now: float, least: float) -> float | None:
+    def _pause(self, now: float, least: float, bound: float | None = None) -> float | None:
+        """Return a pause of at least `least` seconds; None if a limit is exceeded.
+
+        Args:
+            now: seconds of a monotonic clock.
+            least: seconds.
+            bound: seconds of the random time on top at most; None is the bound that doubles.
+        """
         backoff = self._backoff
         if self._down_since is None:
             self._down_since = now
         if backoff.max_attempts is not None and self._failures >= backoff.max_attempts:
             return None
-        bound = min(backoff.cap, backoff.base * 2.0 ** min(self._failures, _MAX_DOUBLINGS))
+        if bound is None:
+            bound = min(backoff.cap, backoff.base * 2.0 ** min(self._failures, _MAX_DOUBLINGS))
         pause = least + self._uniform(0, bound)
         if backoff.max_time is not None and now + pause - self._down_since > backoff.max_time:
             return None

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pywsapp._clocks import monotonic_clock, wall_clock
 from pywsapp._connecting.arguments import ConnectArguments, Fields
 from pywsapp._connecting.background import BackgroundConnection
-from pywsapp._connecting.backoff import Backoff, ReconnectRules
+from pywsapp._connecting.backoff import ReconnectRules
 from pywsapp._connecting.inbox import LoopConnection, MessageT
 from pywsapp._http_text import one_line
 from pywsapp.close_codes import CloseCode
@@ -38,18 +38,24 @@ class Clock(NamedTuple):
 class Reconnecting(Generic[MessageT]):
     """An asynchronous iterator over open connections; `pywsapp.reconnecting` creates it.
 
+    Args:
+        arguments: where to connect to, and how.
+        make_fields: returns the header fields of each attempt; None for those of the arguments.
+        rules: when to connect again.
+        clock: time and chance.
+
     Attributes:
         attempts: how often the loop has tried to connect.
     """
 
     def __init__(
-        self, arguments: ConnectArguments, make_fields: MakeFields | None, backoff: Backoff, clock: Clock
+        self, arguments: ConnectArguments, make_fields: MakeFields | None, rules: ReconnectRules, clock: Clock
     ) -> None:
         self.attempts = 0
         self._arguments = arguments
         self._make_fields = make_fields
         self._clock = clock
-        self._rules = ReconnectRules(backoff, renews=make_fields is not None, uniform=clock.uniform)
+        self._rules = rules
         self._current: BackgroundConnection[LoopConnection[MessageT]] | None = None
         self._conn: LoopConnection[MessageT] | None = None
         self._lost_at: float | None = None  # since when an outage lasts that was logged at INFO

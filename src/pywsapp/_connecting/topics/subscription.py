@@ -1,0 +1,344 @@
+"""A subscription of a client of topics: its messages, its position, and the users who are present."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic
+
+import anyio
+from typing_extensions import Self, TypeVar
+
+from pywsapp._connecting.topics.bell import Bell
+from pywsapp._connecting.topics.message_queue import MessageQueue
+from pywsapp._connecting.topics.messages import Fields, data_of, keys_of, users_of
+from pywsapp.exceptions import CallError, ConfigurationError, ConnectionClosed, InvalidMessage, MessagesLost, QueueFull
+from pywsapp.topics.presence.view import PresenceDiff
+
+if TYPE_CHECKING:
+    from pywsapp._connecting.topics.driver import TopicsDriver
+
+#: The type of the data of the messages, for type checkers.
+DataT = TypeVar("DataT", default=Any)
+
+#: Called with the position up to which messages are lost.
+OnLost = Callable[[str | None], Awaitable[object] | object]
+Convert = Callable[[Any], Any]
+
+
+class TopicMessage(Generic[DataT]):
+    """A message of a topic.
+
+    Attributes:
+        topic: the name of the topic.
+        data: what was published; `bytes` for bytes.
+        position: its place in the history; None for a topic without one.
+    """
+
+    __slots__ = ("data", "position", "topic")
+
+    def __init__(self, topic: str, data: DataT, position: str | None) -> None:
+        self.topic = topic
+        self.data = data
+        self.position = position
+
+    def __repr__(self) -> str:
+        return f"TopicMessage(topic={self.topic!r}, data={self.data!r}, position={self.position!r})"
+
+
+class _Lost:
+    """The place in the queue where messages are missing."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: str | None) -> None:
+        self.position = position
+
+
+class TopicSubscription(Generic[DataT]):
+    """A subscription to one topic, which `TopicsClient.subscribe` creates.
+
+    `async for message in subscription` gets its messages, over all connections. The loop ends when the subscription is
+    over. One task receives at a time.
+
+    Args:
+        driver: the driver of the client.
+        topic: the name of the topic.
+        fields: the fields of the request: `since`, `presence`, `track`, `filter`, `last`.
+        limit: how many messages may wait.
+        convert: makes the data of a message an object; None leaves it as it is.
+        on_lost: called in place of raising MessagesLost.
+    """
+
+    def __init__(
+        self,
+        driver: TopicsDriver,
+        topic: str,
+        fields: Fields,
+        *,
+        limit: int,
+        convert: Convert | None,
+        on_lost: OnLost | None,
+    ) -> None:
+        self._driver = driver
+        self._topic = topic
+        self._fields = fields
+        self._convert = convert
+        self._on_lost = on_lost
+        self._queue: MessageQueue[TopicMessage[Any] | _Lost] = MessageQueue(limit)
+        self._received: str | None = None  # the position up to which everything has arrived
+        self._taken: str | None = fields.get("since")  # and up to which the program has taken it
+        self._present: dict[str, Any] = {}
+        self._bell = Bell()  # rings when the state or the users change
+        self._is_subscribed = False
+        self._is_sent = False  # on the current connection
+
+    # -- for the program ---------------------------------------------------------------------------------------------
+
+    @property
+    def topic(self) -> str:
+        """The name of the topic."""
+        return self._topic
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the server has accepted the subscription on the current connection."""
+        return self._is_subscribed
+
+    @property
+    def position(self) -> str | None:
+        """The position up to which the program has received everything; None for a topic without a history.
+
+        It is the position of the last message that was taken from the queue, so a program can keep it, and go on with
+        `subscribe(topic, since=position)` after a restart.
+        """
+        return self._taken if self._queue.items or self._received is None else self._received
+
+    @property
+    def present(self) -> Mapping[str, Any]:
+        """The users in the topic: what they track, by their keys. It shows the latest known state."""
+        return MappingProxyType(self._present)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TopicMessage[DataT]:
+        message = await self._take()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def receive(self, *, timeout: float | None = None) -> TopicMessage[DataT]:  # noqa: ASYNC109 - of one message
+        """Wait for the next message, and return it. Cancelling it loses no message.
+
+        Args:
+            timeout: seconds to wait at most; None sets no limit.
+
+        Raises:
+            MessagesLost: messages are missing before the next one. You can receive again.
+            TimeoutError: no message came in time. You can receive again.
+            InvalidMessage: the data is not of the `message_type`. You can receive again.
+            QueueFull: the program has received too slowly, and the subscription has ended.
+            CallError: the server has ended the subscription.
+            ConnectionClosed: the subscription or the client is over.
+            ConfigurationError: another task is waiting.
+        """
+        try:
+            with anyio.fail_after(timeout):
+                message = await self._take()
+        except TimeoutError:
+            raise TimeoutError(f"no message within {timeout} seconds") from None
+        if message is None:
+            raise ConnectionClosed(f"the subscription to {self._topic!r} is over")
+        return message
+
+    def presence_changes(self) -> AsyncIterator[PresenceDiff]:
+        """Iterate over the changes of `present`: `async for change in subscription.presence_changes():`.
+
+        The first one has everyone who is present then. A slow loop gets several changes as one. The loop ends with the
+        subscription, in the same way as one over its messages.
+
+        Raises:
+            ConfigurationError: the subscription is one without `presence=True`.
+        """
+        if not self._fields.get("presence"):
+            raise ConfigurationError("presence_changes() needs subscribe(topic, presence=True)")
+        return _PresenceChanges(self._present, self._bell, self._queue)
+
+    async def track(self, meta: Any) -> None:
+        """Be present in the topic, now and after each reconnect.
+
+        Args:
+            meta: what others see of the user: a value of JSON of 4 KiB at most.
+
+        Raises:
+            CallError: the server refuses it.
+            ConnectionClosed: the client is closed.
+            TypeError: the codec has no form for it.
+        """
+        fields = self._driver.copied({"type": "track", "topic": self._topic, "meta": meta})
+        before, self._fields = self._fields, {**self._fields, "track": fields["meta"]}
+        try:
+            await self._driver.change_presence(self, fields)
+        except CallError:
+            self._fields = before  # or the next connection could not subscribe
+            raise
+
+    async def untrack(self) -> None:
+        """Be present no longer.
+
+        Raises:
+            CallError: the server refuses it.
+        """
+        self._fields.pop("track", None)
+        await self._driver.change_presence(self, {"type": "untrack", "topic": self._topic})
+
+    def __repr__(self) -> str:
+        return f"<TopicSubscription {self._topic!r} at {self.position}>"
+
+    # -- for the driver ----------------------------------------------------------------------------------------------
+
+    async def _wait_subscribed(self) -> None:
+        """Wait until the server has accepted the subscription once.
+
+        Raises:
+            Exception: it has ended before.
+        """
+        while not self._is_subscribed:
+            if self._queue.has_ended:
+                raise self._queue.failure or ConnectionClosed("the client is closed")
+            await self._bell.wait()
+
+    def _request(self) -> Fields:
+        """Return the fields of the request for the current connection."""
+        self._is_sent = True
+        fields = {"type": "subscribe", "topic": self._topic, **self._fields}
+        if self._received is not None:
+            fields["since"] = self._received
+        return fields
+
+    def _accepted(self, fields: Fields) -> None:
+        """Note that the server has accepted the subscription."""
+        self._advance(fields.get("position"))
+        self._is_subscribed = True
+        if "present" in fields:
+            self._present.clear()
+            self._present.update(users_of(fields, "present"))
+        self._bell.ring()
+
+    def _disconnected(self) -> None:
+        self._is_subscribed = self._is_sent = False
+
+    def _forget_position(self) -> bool:
+        """Forget a position that the server refuses; return whether there was one."""
+        if self._received is None:
+            return False
+        self._received = None
+        self._fields.pop("since", None)
+        self._put(_Lost(None))
+        return True
+
+    def _receive(self, fields: Fields) -> None:
+        """Handle a message of the server for this topic."""
+        kind, position = fields["type"], fields.get("position")
+        if kind == "message":
+            self._put(TopicMessage(self._topic, data_of(fields), position))
+        elif kind == "lost":
+            self._put(_Lost(position))
+        else:
+            joined, changed = users_of(fields, "joined"), users_of(fields, "changed")
+            for key in keys_of(fields, "left"):
+                self._present.pop(key, None)
+            self._present |= joined
+            self._present |= changed
+            self._bell.ring()
+
+    def _advance(self, position: str | None) -> None:
+        if position is not None:
+            if not self._queue.items:
+                self._taken = position
+            self._received = position
+
+    def _put(self, item: TopicMessage[Any] | _Lost) -> None:
+        if self._queue.is_full:
+            self._driver.leave(self, QueueFull(f"too many messages of {self._topic!r} wait: the program is too slow"))
+            return
+        if not self._queue.items and self._received is not None:
+            self._taken = self._received
+        self._queue.append(item)
+        if item.position is not None:
+            self._received = item.position
+
+    def _end(self, failure: Exception | None) -> None:
+        """End the subscription; what waits can still be received."""
+        self._queue.end(failure)
+        self._is_subscribed = self._is_sent = False
+        self._bell.ring()
+
+    async def _take(self) -> TopicMessage[DataT] | None:
+        """Wait for the next message, and remove it from the queue; return None if the subscription is over.
+
+        Raises:
+            Exception: see `receive`.
+        """
+        with self._queue.receiving():
+            while await self._queue.wait():
+                # Nothing is awaited between the message and its removal, or a cancellation would lose it.
+                item = self._queue.items[0]
+                if isinstance(item, TopicMessage):
+                    self._remove(item)
+                    return self._converted(item)
+                if self._on_lost is None:
+                    self._remove(item)
+                    raise MessagesLost(self._topic, item.position)
+                called = self._on_lost(item.position)
+                if inspect.isawaitable(called):
+                    await called
+                self._remove(item)
+        return None
+
+    def _remove(self, item: TopicMessage[Any] | _Lost) -> None:
+        self._queue.items.popleft()
+        if item.position is not None or isinstance(item, _Lost):
+            self._taken = item.position
+
+    def _converted(self, message: TopicMessage[Any]) -> TopicMessage[DataT]:
+        if self._convert is not None:
+            try:
+                message.data = self._convert(message.data)
+            except InvalidMessage as exc:
+                raise InvalidMessage(exc.reason, f"$.data{exc.path[1:]}") from None
+        return message
+
+
+class _PresenceChanges:
+    """An iterator over the changes of the users in a topic."""
+
+    def __init__(self, present: Mapping[str, Any], bell: Bell, queue: MessageQueue[Any]) -> None:
+        self._present = present
+        self._bell = bell
+        self._queue = queue
+        self._seen: dict[str, Any] = {}
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PresenceDiff:
+        while (diff := _difference(self._seen, self._present)) is None:
+            if self._queue.has_ended:
+                self._queue.raise_failure()
+                raise StopAsyncIteration
+            await self._bell.wait()
+        self._seen = dict(self._present)
+        return diff
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> PresenceDiff | None:
+    """Return what has changed; None for nothing."""
+    diff = PresenceDiff(
+        joined={key: meta for key, meta in now.items() if key not in before},
+        left={key: meta for key, meta in before.items() if key not in now},
+        changed={key: (before[key], meta) for key, meta in now.items() if key in before and before[key] != meta},
+    )
+    return diff if diff.joined or diff.left or diff.changed else None
