@@ -196,7 +196,9 @@ def ask_request(component: MessageComponent, request: Request) -> Response | Awa
     if component._passes_on:
         return component.on_request(request)
     set_guard(request, component.authenticate)
-    return after_guard(request, lambda: component.on_request(request))
+    access = access_of(request)
+    answer = component.on_request if access is None or access.answer is None else access.answer
+    return after_guard(request, lambda: answer(request))
 
 
 def ask_handler(handler: Callable[[Request], Any], request: Request) -> Any:

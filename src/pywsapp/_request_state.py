@@ -29,16 +29,20 @@ class Access:
         codecs: the codecs of the route, of which the subprotocol chooses one; `pywsapp._messages.choosing` notes them.
         alarm: a time in seconds since 1970, and a function that is called then, once; see `pywsapp.auth.expiry`.
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
+        has_fallback: whether the route of the request has a fallback for networks that block WebSockets.
+        answer: answers a plain request in place of the component that it reaches, after the guard; None if nothing does.
     """
 
     __slots__ = (
         "alarm",
+        "answer",
         "asked_at",
         "authorizers",
         "certificate",
         "codecs",
         "expires_at",
         "guard",
+        "has_fallback",
         "passed",
         "session",
         "subject",
@@ -61,6 +65,8 @@ class Access:
         self.user_key: str | None = None
         self.codecs: tuple[Codec, ...] = ()
         self.authorizers: tuple[Callable[..., Any], ...] = ()
+        self.has_fallback = False
+        self.answer: Callable[[Request], Any] | None = None
 
 
 class State(SimpleNamespace):

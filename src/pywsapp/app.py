@@ -42,7 +42,7 @@ from pywsapp.options import Options, TooMany
 from pywsapp.routing.browser_client import add_browser_client
 from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.events import EventSettings
-from pywsapp.routing.guards import has_guards
+from pywsapp.routing.guards import has_fallback, has_guards
 from pywsapp.routing.health import add_health_checks
 from pywsapp.routing.responses import HttpHandler
 from pywsapp.routing.router import Router
@@ -159,6 +159,7 @@ class App:
         self.topics = TopicRegistry(as_broker(broker), broker_key, options)
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
+        self.topics.fallback.use_app(lambda: has_fallback(self.router))
         self._runner = Runner(self, self.router, self.topics, http_host)
         limits = ConnectionLimits(
             max_connections=max_connections,
@@ -194,6 +195,7 @@ class App:
         sessions: Sessions = None,
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
+        fallback: bool = False,
     ) -> Callable[[ComponentT], ComponentT]: ...
 
     @overload
@@ -212,6 +214,7 @@ class App:
         sessions: Sessions = None,
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
+        fallback: bool = False,
     ) -> ComponentT: ...
 
     def route(
@@ -229,6 +232,7 @@ class App:
         sessions: Sessions = None,
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
+        fallback: bool = False,
     ) -> Any:
         """Route WebSockets on a path to a component (Ratchet's App::route, with its order of arguments).
 
@@ -250,6 +254,8 @@ class App:
                 as for `App`.
             codec: the codec of the connections of this route, such as `JsonCodec()`. Of several in a list, a client
                 chooses one by its name as the subprotocol; the first one is for clients that choose none.
+            fallback: whether the clients of a `TopicComponent` that cannot open WebSockets, because a proxy blocks
+                them, fall back to an event stream and POST requests.
 
         Returns:
             the component.
@@ -272,6 +278,7 @@ class App:
                 sessions=sessions,
                 authorize=authorize,
                 codec=codec,
+                fallback=fallback,
             )
         if isinstance(getattr(component, "application", None), App):
             raise ConfigurationError("middleware around an App is mounted, not routed: write app.mount(path, ...)")
@@ -285,6 +292,7 @@ class App:
             authenticate=authenticate,
             authorize=authorize,
             codec=codec,
+            fallback=fallback,
         )
         return component
 

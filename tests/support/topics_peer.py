@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pywsapp import App, Connection, TopicComponent
-from pywsapp.testing import TestClient, TestWebSocket
+from pywsapp.testing import TestClient
 from support.json_schema import Schema
 
 SCHEMA_FILE = Path(__file__).parent.parent.parent / "docs" / "reference" / "topics-v1.schema.json"
@@ -31,13 +31,13 @@ class TopicsPeer:
     """One client.
 
     Args:
-        ws: its connection.
+        ws: its connection, a `TestWebSocket` or a `FallbackSocket`.
 
     Attributes:
         got: the messages that came while a reply was awaited, without the replies.
     """
 
-    def __init__(self, ws: TestWebSocket) -> None:
+    def __init__(self, ws: Any) -> None:
         self.ws = ws
         self.got: list[dict[str, Any]] = []
         self._ids = count(1)
@@ -90,10 +90,16 @@ class TopicsPeer:
         return found
 
 
-def app_of(component: TopicComponent, **settings: Any) -> App:
-    """Return an App with the component at /live, and histories and presence for the topics `room:*`."""
+def app_of(component: TopicComponent, route: dict[str, Any] | None = None, **settings: Any) -> App:
+    """Return an App with the component at /live, and histories and presence for the topics `room:*`.
+
+    Args:
+        component: the component.
+        route: further arguments of its route.
+        settings: those of the App.
+    """
     app = App("localhost", 8080, **settings)
-    app.route("/live", component)
+    app.route("/live", component, **route or {})
     app.history("room:*", size=5, seconds=300)
     app.on_presence("room:*")(lambda topic, diff: None)
     return app

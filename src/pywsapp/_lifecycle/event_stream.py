@@ -22,17 +22,17 @@ topic, as for `Connection.may`. Otherwise the program has named the topic, so it
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._lifecycle.stream import StreamLifecycle
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
-from pywsapp._protocol.event_stream import KEEPALIVE, EventFormat, EventStream, id_only
+from pywsapp._protocol.event_stream import EventFormat, EventStream, id_only
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, NotAuthorized, Refuse, TopicError
+from pywsapp.exceptions import BrokerUnavailable, NotAuthorized, Refuse, TopicError
 from pywsapp.http import Response
 from pywsapp.options import Options, without_frames
 
@@ -126,7 +126,7 @@ class _NoComponent(MessageComponent):
 _COMPONENT = _NoComponent()
 
 
-class EventStreamLifecycle(Lifecycle):
+class EventStreamLifecycle(StreamLifecycle):
     """One event stream.
 
     Args:
@@ -142,7 +142,7 @@ class EventStreamLifecycle(Lifecycle):
         is_following: whether it has its topic, and has got what it has missed.
     """
 
-    __slots__ = ("_has_begun", "_keepalive_due", "_start_soon", "_stream", "is_following", "is_refused", "response")
+    __slots__ = ("_has_begun", "_stream", "is_following", "is_refused", "response")
 
     def __init__(
         self, response: EventStreamResponse, request: Request, transport: Transport, options: Options, host: Host
@@ -150,12 +150,21 @@ class EventStreamLifecycle(Lifecycle):
         settings = response.settings
         options = without_frames(settings.options or options)
         self._stream = EventStream(settings.wire_format, options, settings.retry)
-        super().__init__(_COMPONENT, request, self._stream, transport, options, host, None, EventStreamConnection)
+        super().__init__(
+            _COMPONENT,
+            request,
+            self._stream,
+            transport,
+            options,
+            host,
+            settings.keepalive,
+            None,
+            EventStreamConnection,
+        )
         self.response = response
+        self.fields = response.headers
         self.is_refused = self.is_following = False
         self._has_begun = False
-        self._keepalive_due: float | None = None
-        self._start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = host.start_soon
 
     # -- before it is open -------------------------------------------------------------------------------------------
 
@@ -229,20 +238,3 @@ class EventStreamLifecycle(Lifecycle):
         recovery = await topic.recover(self.conn, since, last=self.response.settings.last)
         if not recovery.messages and self.conn in topic:
             self.machine.outbox.add_last(id_only(recovery.position))
-
-    def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
-        """Raise ConfigurationError: no client answers."""
-        raise ConfigurationError("conn.ping is not possible on an event stream")
-
-    def tick(self, now: float) -> None:
-        """Send a comment if it is due, and end what takes too long; called about every second.
-
-        Args:
-            now: seconds of a monotonic clock.
-        """
-        super().tick(now)
-        outbox = self.machine.outbox
-        if self._keepalive_due is None or now >= self._keepalive_due:
-            if self._keepalive_due is not None and outbox.is_open and outbox.is_writable and outbox.is_empty():
-                outbox.transport.write(KEEPALIVE)
-            self._keepalive_due = now + self.response.settings.keepalive

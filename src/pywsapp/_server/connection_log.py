@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamConnection
+from pywsapp._protocol.fallback import protocol_asked_for
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection
@@ -54,7 +55,8 @@ class ConnectionLog:
         )
         if self.has_access_log:
             peer, line = conn.remote_address or "local", request_line(conn.request)
-            status = 200 if isinstance(conn, EventStreamConnection) else 101
+            is_stream = isinstance(conn, EventStreamConnection) or protocol_asked_for(conn.request) is not None
+            status = 200 if is_stream else 101
             access_logger.info("%s %s %d closed with %s after %.3f s", peer, line, status, code, seconds)
 
     def responded(self, peer: str, request: Request | None, status: int, *, complete: bool = True) -> None:

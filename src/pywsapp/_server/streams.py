@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING
 
 from pywsapp._hooks import then
 from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
+from pywsapp._lifecycle.fallback import FallbackLifecycle
+from pywsapp._lifecycle.requests import decide_handshake
+from pywsapp._messages.choosing import connection_maker
 from pywsapp._protocol.http import encode_response
-from pywsapp._server.upgrade import admitted, take_place
+from pywsapp._request_state import access_of
+from pywsapp._server.upgrade import admitted, agreed_options, agreed_subprotocol, take_place
+from pywsapp.auth.user_keys import key_of_user
 from pywsapp.exceptions import Refuse
+from pywsapp.options import without_frames
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.stream import StreamLifecycle
     from pywsapp._server.http_connection import HttpConnection
     from pywsapp._server.server import Server
     from pywsapp._transports.base import Transport
+    from pywsapp.component import Accept
     from pywsapp.http import Request
 
+#: Caches store nothing, proxies do not compress (which would delay events), and nginx does not buffer.
+_FALLBACK_FIELDS = (
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-store, no-transform"),
+    ("X-Accel-Buffering", "no"),
+)
 #: An option of Linux: milliseconds for which sent bytes can stay without an acknowledgement.
 _USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 logger = logging.getLogger("pywsapp")
@@ -53,7 +67,63 @@ def _allowed(server: Server, stream: EventStreamLifecycle, asked: None) -> Event
     return stream
 
 
-def open_stream(connection: HttpConnection, server: Server, stream: EventStreamLifecycle, transport: Transport) -> None:
+def ask_for_fallback(
+    server: Server, request: Request, protocol: str, transport: Transport
+) -> FallbackLifecycle | Awaitable[FallbackLifecycle]:
+    """Return the stream of a fallback connection, which is not open yet, when the component accepts it.
+
+    The request is a handshake for components and middleware: what decides about a WebSocket decides about it.
+
+    Args:
+        server: the server.
+        request: the GET request.
+        protocol: the subprotocol that the client offers.
+        transport: the transport.
+
+    Raises:
+        Refuse: the component refuses, the route has no fallback, or a limit of connections is reached. Awaiting the
+            result raises it too.
+    """
+    request.subprotocols = (protocol,)
+    answer = decide_handshake(server.component, request)
+    return then(answer, partial(_fallback_stream, server, request, transport))
+
+
+def _fallback_stream(server: Server, request: Request, transport: Transport, answer: Accept) -> FallbackLifecycle:
+    """Return the stream of a fallback connection that a component has accepted, which is not open yet.
+
+    It counts as a connection from now on, as for `ask_for_stream`.
+
+    Raises:
+        Refuse: the route has no fallback, a limit of connections is reached, or the server drains.
+        ConfigurationError: the answer of the component is not valid, or the user of the request has no key.
+    """
+    access = access_of(request)
+    if access is None or not access.has_fallback or request.app is None:
+        raise Refuse(406, body="this route has no fallback: the server must set fallback=True")
+    server.check_not_draining()
+    component, options = answer.component, without_frames(agreed_options(server, answer))
+    assert component is not None
+    subprotocol, user = agreed_subprotocol(request, answer), key_of_user(request)
+
+    def make() -> FallbackLifecycle:
+        return FallbackLifecycle(
+            component,
+            request,
+            transport,
+            options,
+            server.runtime,
+            subprotocol,
+            connection_maker(component, request, subprotocol, options),
+            request.app.topics.fallback,
+            user,
+            (*_FALLBACK_FIELDS, *answer.headers),
+        )
+
+    return admitted(server, request, make)
+
+
+def open_stream(connection: HttpConnection, server: Server, stream: StreamLifecycle, transport: Transport) -> None:
     """Write the head of the response, and pass the transport to the stream, which is still to be followed.
 
     The end of the connection is the end of the response, as for all responses of this server: nothing can follow a
@@ -65,11 +135,10 @@ def open_stream(connection: HttpConnection, server: Server, stream: EventStreamL
         stream: the stream.
         transport: the transport.
     """
-    response = stream.response
-    head = encode_response(response.status, response.headers, None, content_length=None, date=server.date())
+    head = encode_response(200, stream.fields, None, content_length=None, date=server.date())
     transport.write(head + stream.begin())
-    limit_silence(transport, stream.response.settings.keepalive + server.options.ping_timeout)
-    take_place(connection, server, stream, transport, response.settings.options or server.options)
+    limit_silence(transport, stream.keepalive + server.options.ping_timeout)
+    take_place(connection, server, stream, transport, stream.high_water)
 
 
 def limit_silence(transport: Transport, seconds: float) -> None:

@@ -48,17 +48,17 @@ def upgrade(
     response, deflate = accept(request, subprotocol=subprotocol, deflate=options.deflate, headers=answer.headers)
     lifecycle = make_lifecycle(server, request, answer, transport, subprotocol, deflate, options)
     transport.write(response)
-    take_place(connection, server, lifecycle, transport, options)
+    take_place(connection, server, lifecycle, transport, options.high_water)
     return lifecycle
 
 
 def take_place(
-    connection: HttpConnection, server: Server, lifecycle: Lifecycle, transport: Transport, options: Options
+    connection: HttpConnection, server: Server, lifecycle: Lifecycle, transport: Transport, high_water: int
 ) -> None:
     """Have a lifecycle take the place of an HTTP connection in the runtime and at the transport."""
     runtime = server.runtime
-    if options.high_water != server.options.high_water:
-        transport.set_write_buffer_limits(high=options.high_water)
+    if high_water != server.options.high_water:
+        transport.set_write_buffer_limits(high=high_water)
     transport.set_protocol(lifecycle)
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)

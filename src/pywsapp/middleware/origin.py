@@ -12,21 +12,35 @@ field. A missing port counts as the default port of the origin's own scheme, so 
 The scheme is compared in one direction only. Over TLS the page must be https, because a page that was loaded over plain
 HTTP can have been changed on its way. Over plain TCP the page may be either: when a proxy ends TLS, the page is https
 and the request that reaches this server is not, and nothing in the request that can be trusted tells which it was.
+
+The requests of a fallback (`pywsapp.routing.fallback`) are checked as handshakes are. A page of another origin that is
+allowed can read the answers, with the cookies of the user, since it could open a WebSocket with them. A browser sends
+no Origin field with a GET request to the origin of the page, and with one whose answer the page does not read; the
+field Sec-Fetch-Site distinguishes them.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Iterable, MutableSequence
-from typing import NamedTuple, overload
+from collections.abc import Awaitable, Callable, Iterable, MutableSequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, TypeVar, overload
 
-from pywsapp.component import ComponentFactory, MessageComponent
+from pywsapp._access import set_guard
+from pywsapp._hooks import must_await, then
+from pywsapp._protocol.fallback import protocol_asked_for
+from pywsapp._request_state import access_of
+from pywsapp.auth.identity import public
+from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.middleware.base import Application, HandshakeMiddleware
+from pywsapp.routing.fallback import is_for_stream, preflight
 from pywsapp.routing.host_pattern import HostPattern, is_loopback
 
+AnswerT = TypeVar("AnswerT", Accept, Response)
 _FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would match "k"
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The serialization of an origin (RFC 6454, section 6.2): no user, no path, no blanks.
@@ -188,7 +202,8 @@ class OriginCheck(HandshakeMiddleware):
         """Refuse a handshake with status 403 if its origin is not allowed."""
         sent = request.headers.getlist("origin")
         if not sent:
-            if self.require_origin:
+            site = None if protocol_asked_for(request) is None else request.headers.get("sec-fetch-site")
+            if self.require_origin if site is None else site != "same-origin" and "*" not in self.allowed_origins:
                 raise Refuse(403, body="an Origin field is required here")
             return None
         if self._allows(sent, request):
@@ -201,9 +216,23 @@ class OriginCheck(HandshakeMiddleware):
         )
         raise Refuse(403, body="this origin is not allowed here")
 
+    def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
+        """Check a handshake, and return what the component inside decides."""
+        if protocol_asked_for(request) is None:
+            return super().on_handshake(request)
+        ask: Callable[[], Accept | Awaitable[Accept]] = partial(self._ask_inside, request)
+        return then(self.run_check(request), lambda _: _for_page(request, ask, _add_to_accept))
+
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
-        """Return the answer of the component inside to a plain HTTP request, which is not checked."""
-        return self._request_inside(request)
+        """Return the answer of the component inside to a plain HTTP request, which is checked for a fallback only."""
+        access = access_of(request)
+        if access is None or not access.has_fallback or not is_for_stream(request):
+            return self._request_inside(request)
+        ask: Callable[[], Response | Awaitable[Response]] = partial(self._request_inside, request)
+        if request.method == "OPTIONS":
+            set_guard(request, public)  # a browser sends no credentials with it
+            ask = preflight
+        return then(self.run_check(request), lambda _: _for_page(request, ask, _add_to_response))
 
     def _allows(self, sent: list[str], request: Request) -> bool:
         allowed = self.allowed_origins
@@ -223,3 +252,29 @@ def _same_origin(origin: Origin, request: Request) -> bool:
     port = _DEFAULT_PORTS[origin.scheme] if request.port is None else request.port
     same_host = origin.host == request.host or (is_loopback(origin.host) and is_loopback(request.host))
     return same_host and origin.port == port
+
+
+async def _for_page(
+    request: Request,
+    ask: Callable[[], AnswerT | Awaitable[AnswerT]],
+    add: Callable[[AnswerT, list[tuple[str, str]]], AnswerT],
+) -> AnswerT:
+    """Return an answer, or refuse, with what lets the page of another origin read it."""
+    origin = request.headers.get("origin")
+    fields = [("Vary", "Origin")]
+    if origin is not None:
+        fields += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
+    try:
+        answer = ask()
+        return add(await answer if must_await(answer) else answer, fields)
+    except Refuse as refuse:
+        raise Refuse(refuse.status, (*refuse.headers, *fields), refuse.body) from refuse
+
+
+def _add_to_accept(accept: Accept, fields: list[tuple[str, str]]) -> Accept:
+    return replace(accept, headers=(*accept.headers, *fields))
+
+
+def _add_to_response(response: Response, fields: list[tuple[str, str]]) -> Response:
+    response.headers = (*response.headers, *fields)
+    return response

@@ -1,4 +1,4 @@
-"""Which routes have a guard, and which accept pages of every site, so that open routes are noticed at the start."""
+"""Which routes have a guard or a fallback, and which accept pages of every site, so that open routes are noticed at the start."""
 
 from __future__ import annotations
 
@@ -88,6 +88,15 @@ def has_guards(component: object) -> bool:
     """Return whether a router has a route that needs a user."""
     found = guards_of(component) if isinstance(component, Router) else ()
     return any(_needs_user(guard) for _, guard in found)
+
+
+def has_fallback(component: object) -> bool:
+    """Return whether a route of a router has a fallback for networks that block WebSockets."""
+    while hasattr(component, "component"):  # middleware
+        component = component.component
+    if not isinstance(component, Router):
+        return False
+    return any(route.has_fallback or has_fallback(route.target) for route in component.routes_with_targets())
 
 
 def _listed(names: list[str]) -> str:

@@ -56,6 +56,7 @@ class Route:
     authenticate: Authenticate | None = None
     authorize: Authorize | None = None
     codecs: tuple[Codec, ...] = ()
+    has_fallback: bool = False
 
     def match(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Return the path's parameters and, for a mount, the path below it; None if the path does not match."""

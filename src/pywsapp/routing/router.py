@@ -46,6 +46,7 @@ from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options, check_not_server_wide
 from pywsapp.routing.events import EventSettings, EventStreams
+from pywsapp.routing.fallback import check_has_fallback, is_for_stream, note_fallback
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.responses import HttpHandler, as_response, with_slash
@@ -118,6 +119,7 @@ class Router(MessageComponent):
         authenticate: Authenticate | None = None,
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
+        fallback: bool = False,
     ) -> None:
         """Route WebSocket handshakes to a component.
 
@@ -133,10 +135,13 @@ class Router(MessageComponent):
             authorize: decides which topics its connections may use, after the component and before the router.
             codec: the codec of its connections, such as `JsonCodec()`. Of several in a list, a client chooses one by
                 its name as the subprotocol; the first one is for clients that choose none.
+            fallback: whether clients of a `TopicComponent` that cannot open WebSockets fall back to an event stream and
+                POST requests. Only `App.route` lets pages of other origins do so.
 
         Raises:
             ConfigurationError: an argument is not valid, another route has the same shape, the component has an
-                `authenticate` of its own as well, or the codec cannot read the messages that the component accepts.
+                `authenticate` of its own as well, the codec cannot read the messages that the component accepts, or
+                `fallback` is set for a component that is no `TopicComponent`.
         """
         codecs = checked_codecs(codec)
         if authenticate is not None:
@@ -147,6 +152,8 @@ class Router(MessageComponent):
         if codecs or subprotocols is not None:
             check_has_no_protocol(target, f"the route {path!r}")
         check_can_read(target, codecs or self._codecs, subprotocols)
+        if fallback:
+            check_has_fallback(target, f"the route {path!r}")
         self._add(
             Route(
                 kind=RouteKind.WEBSOCKET,
@@ -159,6 +166,7 @@ class Router(MessageComponent):
                 authenticate=check_authenticate(authenticate, f"the route {path!r}"),
                 authorize=check_authorize(authorize, f"the route {path!r}"),
                 codecs=codecs,
+                has_fallback=fallback,
             )
         )
 
@@ -310,6 +318,8 @@ class Router(MessageComponent):
                     note_authorize(request, route.authorize)
                 if route.codecs:
                     note_codecs(request, route.codecs)
+                if route.has_fallback:
+                    note_fallback(request, route.options or self._server_options)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
@@ -343,7 +353,12 @@ class Router(MessageComponent):
             else:
                 break
         if websocket is not None:
-            if request.method in _READING:
+            if websocket[0].has_fallback and is_for_stream(request):
+                note_fallback(request, websocket[0].options or self._server_options)
+                reads = True
+            else:
+                reads = request.method in _READING
+            if reads:
                 set_guard(request, websocket[0].authenticate)
                 return ask_request(make_component(websocket[0].target), _routed(request, *websocket))
             allowed = (*_READING, *allowed)

@@ -308,7 +308,8 @@ class TestClient(HasAwaitables):
         Raises:
             HandshakeError: on entering, the App refused the request; its `status` is the HTTP status.
         """
-        fields = [("Accept", "text/event-stream"), *self._fields(path, headers, cookies)]
+        fields = self._fields(path, headers, cookies)
+        fields += [] if any(name.lower() == "accept" for name, _ in fields) else [("Accept", "text/event-stream")]
         fields += [] if last_event_id is None else [("Last-Event-ID", last_event_id)]
         fields += [] if origin is None else [("Origin", origin)]
         peer = EventPeer(encode_request("GET", path, self._host, fields, b""))

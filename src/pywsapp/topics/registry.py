@@ -33,6 +33,7 @@ from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.topics.codec import Content, EnvelopeCodec
 from pywsapp.topics.delivery import Subscribers, deliver, deliver_in_forms, deliver_kept
+from pywsapp.topics.fallback.service import FallbackService
 from pywsapp.topics.history.rules import HistoryRule
 from pywsapp.topics.history.service import HistoryService
 from pywsapp.topics.listeners import TopicListeners
@@ -100,6 +101,7 @@ class TopicRegistry:
         history: the histories of topics.
         users: the connections of each user.
         occupancy: reports topics and users that come and go.
+        fallback: the fallback connections, and the batches for them.
 
     Raises:
         ConfigurationError: the key is empty.
@@ -116,6 +118,7 @@ class TopicRegistry:
         self.history = HistoryService(self.codec, self._deliver_kept, options)
         self.users = UserService(self.codec, self.check_thread, options)
         self.occupancy = OccupancyService(self.codec, self.topic, self.presence, self.users, options)
+        self.fallback = FallbackService(self.codec)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -307,7 +310,8 @@ class TopicRegistry:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
                 if name == USERS_TOPIC and self.users.is_for_others(data):
                     return
-                if name in _RESERVED_TOPICS and not self.codec.is_own(name, data):
+                is_event = name in _RESERVED_TOPICS or name == self.fallback.topic
+                if is_event and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
             topic = self.topic(name) if subscribed is None else subscribed[0]
@@ -342,6 +346,8 @@ class TopicRegistry:
             self._check_new(envelope)
         if envelope.topic == REPORTED_TOPIC:
             self.occupancy.receive(envelope)
+        elif envelope.topic == self.fallback.topic:
+            self.fallback.receive(envelope)
         else:
             (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
 
@@ -420,6 +426,7 @@ class TopicRegistry:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
         self.history.start(self.relay, tasks)
         self.users.start(self.relay)
+        self.fallback.start(self.relay)
         self.presence.start(tasks, self.relay)
         self.occupancy.prepare(self.relay)
         if self.relay is not None:
@@ -449,6 +456,7 @@ class TopicRegistry:
         self.relay = self._thread = self._tasks = None
         self.history.stop()
         self.users.stop()
+        self.fallback.stop()
         self.presence.stop()
         self.occupancy.stop()  # afterwards, because it closes topics of presence, and there is nothing left to send
         self.listeners.stop()

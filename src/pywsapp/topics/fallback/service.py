@@ -1,0 +1,200 @@
+"""The fallback connections of one process, and the batches for those of other processes.
+
+Any process can get the POST request with a batch, since no load balancer knows which process has the stream. The id of
+a stream names its process. So each process listens on a reserved topic of its own, and a batch for another process is
+published there. The process that has the stream answers on the topic of the process that asks, which waits for
+`ANSWER_SECONDS` at most. If the answer is lost, the client sends the batch again, perhaps to a third process. The
+number of the batch tells the process with the stream that it has it already.
+
+The broker carries a hash of the id and not the id itself, which is a secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from enum import Enum
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.topics.codec import EnvelopeCodec
+from pywsapp.topics.fallback.batch import Batch, InvalidBatch, batch_of
+from pywsapp.topics.names import RESERVED
+
+if TYPE_CHECKING:
+    from pywsapp.brokers.relay import Relay
+
+#: Seconds for which a process waits for the answer of the process that has a stream.
+ANSWER_SECONDS = 5.0
+#: Batches of one process that wait for the answers of others.
+MAX_ASKED = 10_000
+_MAX_QUESTION = 2**53
+_PREFIX = f"{RESERVED}fallback:"
+_SECRET_BYTES = 24
+_PROCESS = re.compile(r"[0-9a-f]{16}")
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+class Outcome(Enum):
+    """What has become of a batch."""
+
+    ACCEPTED = "accepted"  #: the connection has its messages, now or since an earlier request
+    GONE = "gone"  #: there is no such stream, or it is one of another user
+    FULL = "full"  #: messages of the client still wait, so it must send the batch again later
+    MISSING = "missing"  #: a batch before this one has not come
+    UNKNOWN = "unknown"  #: the process with the stream has not answered in time
+    BUSY = "busy"  #: this process waits for too many answers
+
+
+class Holder(Protocol):
+    """A fallback connection, as the service sees it."""
+
+    def take(self, user: str | None, batch: Batch) -> Outcome:
+        """Handle a batch, if it comes from the user of the connection.
+
+        Args:
+            user: the key of the user that the guard of the route has found; None without one.
+            batch: the batch.
+        """
+
+
+class _Question:
+    """A batch that waits for the answer of another process."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.outcome = Outcome.UNKNOWN
+        self.answered = anyio.Event()
+
+
+class FallbackService:
+    """Finds the connection of a batch. The topic registry creates the service.
+
+    Args:
+        codec: encodes events; its `origin` names this process.
+
+    Attributes:
+        topic: the topic of this process.
+    """
+
+    def __init__(self, codec: EnvelopeCodec) -> None:
+        self.topic = _PREFIX + codec.origin
+        self._codec = codec
+        self._relay: Relay | None = None
+        self._is_expected: Callable[[], bool] = bool
+        self._holders: dict[str, Holder] = {}
+        self._asked: dict[int, _Question] = {}
+        self._numbers = count(1)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def use_app(self, is_expected: Callable[[], bool]) -> None:
+        """Use a function that returns whether a route has the fallback; it is called when the App starts."""
+        self._is_expected = is_expected
+
+    def start(self, relay: Relay | None) -> None:
+        """Start with a broker, if there is one."""
+        self._relay = relay
+        if relay is not None and self._is_expected():
+            relay.subscribe(self.topic)
+
+    def stop(self) -> None:
+        """Stop: all connections have ended."""
+        self._relay = None
+        self._holders.clear()
+
+    # -- the connections of this process -----------------------------------------------------------------------------
+
+    def add(self, holder: Holder) -> str:
+        """Add a connection; return the id of its stream, which only its client may learn."""
+        stream = f"{self._codec.origin}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        self._holders[_key(stream)] = holder
+        return stream
+
+    def discard(self, stream: str) -> None:
+        """Remove a connection that has ended; nothing if it is not known."""
+        self._holders.pop(_key(stream), None)
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def deliver(self, stream: str, user: str | None, batch: Batch) -> Outcome:
+        """Hand a batch to the connection of a stream, in this process or another one.
+
+        Args:
+            stream: the id that the client has sent.
+            user: the key of the user of the request; None without one.
+            batch: the batch.
+        """
+        process, key = stream.partition(".")[0], _key(stream)
+        if process == self._codec.origin:
+            return self._take(key, user, batch)
+        if self._relay is None or not _PROCESS.fullmatch(process):
+            return Outcome.GONE
+        if len(self._asked) >= MAX_ASKED:
+            return Outcome.BUSY
+        number, question = next(self._numbers), _Question(process)
+        self._asked[number] = question
+        try:
+            event = {"fallback": "batch", "number": number, "stream": key, "user": user, "batch": batch.fields()}
+            self._publish(process, event)
+            with anyio.move_on_after(ANSWER_SECONDS):
+                await question.answered.wait()
+        finally:
+            del self._asked[number]
+        return question.outcome
+
+    def _take(self, key: str, user: str | None, batch: Batch) -> Outcome:
+        holder = self._holders.get(key)
+        return Outcome.GONE if holder is None else holder.take(user, batch)
+
+    def _publish(self, process: str, event: dict[str, Any]) -> None:
+        if self._relay is not None:
+            topic = _PREFIX + process
+            self._relay.publish(topic, self._codec.encode_event(topic, event))
+
+    def receive(self, envelope: Envelope) -> None:
+        """Handle an event of another process.
+
+        Raises:
+            EnvelopeError: the event is invalid.
+        """
+        event = envelope.event or {}
+        kind, number = event.get("fallback"), event.get("number")
+        if type(number) is not int or not 0 < number <= _MAX_QUESTION or not _PROCESS.fullmatch(envelope.origin):
+            raise EnvelopeError("its event has no valid number, or its process no valid name")
+        if kind == "batch":
+            outcome = self._take(*_parsed(event))
+            self._publish(envelope.origin, {"fallback": "answer", "number": number, "outcome": outcome.value})
+        elif kind == "answer":
+            question = self._asked.get(number)
+            if question is not None and question.process == envelope.origin:
+                question.outcome = _outcome(event.get("outcome"))
+                question.answered.set()
+        else:
+            raise EnvelopeError("its event is not one that processes send about fallback connections")
+
+
+def _key(stream: str) -> str:
+    return hashlib.blake2b(stream.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _parsed(event: dict[str, Any]) -> tuple[str, str | None, Batch]:
+    key, user = event.get("stream"), event.get("user")
+    if not isinstance(key, str) or not _KEY.fullmatch(key) or not (user is None or isinstance(user, str)):
+        raise EnvelopeError("the stream or the user of its event is invalid")
+    try:
+        return key, user, batch_of(event.get("batch"))
+    except InvalidBatch as exc:
+        raise EnvelopeError(f"the batch of its event is invalid: {exc}") from None
+
+
+def _outcome(value: Any) -> Outcome:
+    try:
+        return Outcome(value)
+    except ValueError:
+        raise EnvelopeError("the outcome of its event is not known") from None
