@@ -53,7 +53,7 @@ def test_a_mistake_is_one_line_with_what_was_meant(
 BROKEN = {
     "in the module": "def fail():\n    raise ValueError('no')\nfail()\n",
     "in a library": "import json\njson.loads('{')\n",
-    "with a cause": "try:\n    import missing_module_of_test\nexcept ImportError as exc:\n    raise ValueError('no') from exc\n",
+    "with a cause": "try:\n    import no_library\nexcept ImportError as exc:\n    raise ValueError('no') from exc\n",
     "in a factory": "def app():\n    raise ValueError('no')\n",
 }
 
