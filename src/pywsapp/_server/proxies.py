@@ -60,6 +60,11 @@ class Proxies:
             else:
                 self._networks.add(entry)
 
+    @property
+    def networks(self) -> list[str]:
+        """The trusted addresses and networks, in their canonical spelling."""
+        return list(self._networks)
+
     def __bool__(self) -> bool:
         return self._unix or len(self._networks) > 0
 

@@ -1,0 +1,50 @@
+"""The command line: `pywsapp COMMAND`, one module for each command.
+
+`pywsapp --help` and the completion of shells import neither the server nor the App: a command imports what it needs
+when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pywsapp.cli import check, connect, demo, documents, publish, routes, run
+from pywsapp.cli.failures import ProgramFailed
+from pywsapp.cli.parser import Parser, Version
+
+#: The commands in the order of the help.
+_COMMANDS = (run, check, routes, connect, demo, publish, documents)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: the arguments, instead of those of the process.
+    """
+    parser = make_parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        status: Any = chosen.act(chosen)
+    except ProgramFailed as exc:
+        sys.stderr.write(str(exc))
+        return 1
+    except Exception as exc:
+        from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, TopicError
+
+        if not isinstance(exc, (ConfigurationError, TopicError, BrokerUnavailable)):
+            raise
+        parser.exit(1, f"pywsapp: {exc}\n")
+    return status or 0
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(prog="pywsapp", description="Real-time WebSocket applications in Python.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and the build, and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in _COMMANDS:
+        module.add_to(commands)
+    return parser

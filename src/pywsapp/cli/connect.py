@@ -1,0 +1,147 @@
+"""`pywsapp connect`: talk to a WebSocket server from the terminal, or from a pipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pywsapp.cli.numbers import bytes_number, positive, seconds
+from pywsapp.cli.parser import Parser, add_command
+from pywsapp.cli.tables import safe
+
+if TYPE_CHECKING:
+    from pywsapp.client import ConnectKeywords, SyncConnection
+    from pywsapp.exceptions import HandshakeError
+
+_TOKEN = "PYWSAPP_TOKEN"
+_EPILOG = (
+    "In a terminal, /help lists the commands. In a pipe, each line of the input is sent as a message, and each message "
+    "is written as a line, a binary one as base64. The status is 0 after a normal end, 1 otherwise. "
+    f"The environment variable {_TOKEN} is --token, which other users of the machine cannot read."
+)
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    command = add_command(commands, "connect", _act, help="talk to a WebSocket server", epilog=_EPILOG)
+    add_client_options(command)
+    command.add_argument("--json", action="store_true", help="show JSON with line breaks")
+    command.add_argument("--no-history", action="store_true", help="neither read nor write the history of lines")
+    command.add_argument(
+        "--wait", type=seconds, default=1.0, metavar="SECONDS", help="after the end of a pipe: how long to receive (1)"
+    )
+
+
+def add_client_options(command: Parser) -> None:
+    """Add the URL, and how to connect."""
+    command.add_argument("url", metavar="URL", help="ws://..., wss://..., or localhost:8080/chat")
+    command.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
+    command.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="offer a subprotocol")
+    command.add_argument("--origin", help="the page that connects: https://app.example")
+    command.add_argument("--token", help=f"send Authorization: Bearer TOKEN [{_TOKEN}]")
+    command.add_argument(
+        "--ca-file", metavar="FILE", help="trust these authorities, a PEM file, in place of the system's"
+    )
+    command.add_argument("--insecure", action="store_true", help="do not check the certificate of the server")
+    command.add_argument("--compress", action="store_true", help="offer compression (permessage-deflate)")
+    command.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="to connect (10)")
+    command.add_argument(
+        "--max-message-size",
+        type=bytes_number,
+        default=16 << 20,
+        metavar="BYTES",
+        help="that a message can have (16m)",
+    )
+
+
+def url_of(chosen: argparse.Namespace) -> str:
+    """Return the URL with its scheme: ws for a name without one, and for http."""
+    text: str = chosen.url
+    if "://" not in text:
+        return f"ws://{text}"
+    scheme, _, rest = text.partition("://")
+    return f"{ {'http': 'ws', 'https': 'wss'}.get(scheme.lower(), scheme) }://{rest}"
+
+
+def keywords_of(chosen: argparse.Namespace) -> ConnectKeywords:
+    """Return the arguments of `connect` that the options select, without the header fields."""
+    from pywsapp.options import Deflate, Options
+
+    context = None
+    if chosen.insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return {
+        "subprotocols": chosen.subprotocol,
+        "origin": chosen.origin,
+        "tls": context,
+        "ca_file": chosen.ca_file,
+        "options": Options(
+            handshake_timeout=chosen.timeout,
+            max_message_size=chosen.max_message_size,
+            deflate=Deflate() if chosen.compress else None,
+        ),
+    }
+
+
+def headers_of(chosen: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the header fields that the options select."""
+    fields = []
+    for text in chosen.header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            chosen.parser.error(f"argument --header: must be 'NAME: VALUE', not {text!r}")
+        fields.append((name.strip(), value.strip()))
+    token = chosen.token or os.environ.get(_TOKEN)
+    if token:
+        fields.append(("Authorization", f"Bearer {token}"))
+    return fields
+
+
+def why_not(url: str, exc: Exception) -> str:
+    """Return why a connection was not opened, with the answer of the server if there is one."""
+    from pywsapp.exceptions import HandshakeError
+
+    if not isinstance(exc, HandshakeError):
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        return f"pywsapp: cannot connect to {safe(url)}: {safe(reason)}\n"
+    return f"pywsapp: {safe(str(exc))}\n{_answer(exc)}"
+
+
+def _answer(exc: HandshakeError) -> str:
+    if exc.status is None:
+        return ""
+    lines = [f"status: {exc.status}"]
+    if exc.headers is not None:
+        names = ("location", "retry-after", "www-authenticate")
+        lines += [f"{name}: {exc.headers.get(name)}" for name in names if exc.headers.get(name)]
+    if exc.body:
+        lines.append(exc.body.decode("utf-8", "replace").rstrip())
+    return "".join(f"    {safe(line)}\n" for text in lines for line in text.splitlines())
+
+
+def _act(chosen: argparse.Namespace) -> int:
+    from pywsapp.client import connect_sync
+    from pywsapp.exceptions import HandshakeError
+
+    url, headers = url_of(chosen), headers_of(chosen)
+    try:
+        conn = connect_sync(url, headers=headers, **keywords_of(chosen))
+    except (HandshakeError, OSError) as exc:
+        sys.stderr.write(why_not(url, exc))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return _talk(conn, url, chosen)
+
+
+def _talk(conn: SyncConnection, url: str, chosen: argparse.Namespace) -> int:
+    from pywsapp.cli import conversation, piping
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return piping.pipe(conn, chosen.wait)
+    return conversation.talk(conn, url, pretty=chosen.json, has_history=not chosen.no_history)

@@ -1,0 +1,211 @@
+"""The options of `run` and `demo`, each with an environment variable, and what both do with them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pywsapp.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from pywsapp import App, Tls, TooMany
+
+#: Has no option of the command line, because other users of the machine can read the command lines of its processes.
+BROKER_KEY = "PYWSAPP_BROKER_KEY"
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text!r}")
+    return int(text)
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def _too_many(text: str) -> TooMany:
+    from pywsapp.options import TooMany
+
+    try:
+        return TooMany(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be refuse or close_oldest, not {text!r}") from None
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {text!r}")
+        return text
+
+    return convert
+
+
+def _switch(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise argparse.ArgumentTypeError(f"must be 1 or 0, not {text!r}")
+    return lowered in ("1", "true", "yes", "on")
+
+
+class _Option(NamedTuple):
+    """An option of `run` and `demo`, which an environment variable can set too."""
+
+    flags: tuple[str, ...]
+    convert: Callable[[str], Any]
+    metavar: str
+    help: str
+
+    @property
+    def name(self) -> str:
+        return self.flags[0].removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return f"PYWSAPP_{self.name.upper()}"
+
+
+_OPTIONS = (
+    _Option(("--address", "--host"), str, "ADDRESS", "listen on this address; 0.0.0.0 or :: is all interfaces"),
+    _Option(("--port",), _integer, "PORT", "listen on this port; 0 is a free one"),
+    _Option(("--unix-path",), str, "PATH", "listen on a Unix socket instead"),
+    _Option(("--fd",), _integer, "NUMBER", "listen on an inherited socket instead"),
+    _Option(("--http-host",), _list, "NAME", "the name that clients write in the URL, several with commas, * for any"),
+    _Option(("--tls-cert",), str, "FILE", "serve https and wss with this certificate, a PEM file"),
+    _Option(("--tls-key",), str, "FILE", "the key of the certificate, if it is in another file"),
+    _Option(("--trusted-proxies",), _list, "ADDRESSES", "addresses and networks of proxies to trust, with commas"),
+    _Option(("--broker",), str, "URL", "the broker that connects servers: redis://..., amqp://..., nats://..."),
+    _Option(("--workers",), workers, "NUMBER", "processes that share the port, or auto (default: 1)"),
+    _Option(("--backend",), _one_of("asyncio", "trio"), "NAME", "the event loop, asyncio or trio (default: asyncio)"),
+    _Option(("--log-level",), _one_of(*_LOG_LEVELS), "LEVEL", f"{', '.join(_LOG_LEVELS)} (default: info)"),
+    _Option(("--access-log",), _switch, "", "log a line for each request and each connection"),
+    _Option(("--worker-timeout",), _number, "SECONDS", "replace a worker that hangs for so long; inf for no limit"),
+    _Option(("--worker-max-age",), _number, "SECONDS", "replace a worker after this time"),
+    _Option(("--worker-max-connections",), _integer, "NUMBER", "replace a worker that has accepted so many"),
+    _Option(("--worker-max-memory",), _integer, "BYTES", "replace a worker that uses so much memory"),
+    _Option(("--max-pending",), _integer, "NUMBER", "accept so many connections without a complete request"),
+    _Option(("--health-port",), _integer, "PORT", "answer health checks on this port too"),
+    _Option(("--max-connections",), _integer, "NUMBER", "refuse more connections than this, of all workers together"),
+    _Option(("--max-connections-per-address",), _integer, "NUMBER", "refuse more connections of one IP address"),
+    _Option(("--max-connections-per-user",), _integer, "NUMBER", "refuse more connections of one user"),
+    _Option(("--max-handshakes-per-second",), _number, "NUMBER", "refuse more handshakes in a second, on average"),
+    _Option(("--on-too-many",), _too_many, "CHOICE", "refuse, or close_oldest, above --max-connections-per-user"),
+    _Option(("--max-connection-age",), _number, "SECONDS", "close a connection after this time, more or less"),
+    _Option(("--idle-timeout",), _number, "SECONDS", "close a connection after so long without a message"),
+    _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
+    _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
+)
+#: Options of `App.run` for workers.
+_WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
+#: Options for limits, which are arguments of `App.configure`.
+_LIMITS = (
+    "max_pending",
+    "max_connections",
+    "max_connections_per_address",
+    "max_connections_per_user",
+    "max_handshakes_per_second",
+    "on_too_many",
+    "max_connection_age",
+    "idle_timeout",
+)
+#: Options that name a socket; those of different groups exclude each other.
+_SOCKETS = (("address", "port"), ("unix_path",), ("fd",))
+EPILOG = (
+    "An option overrides the environment variable that is named with it, and the variable overrides the value in the "
+    f"program. The variable {BROKER_KEY} has the secret that signs the messages of the broker."
+)
+
+
+def add_options(command: Parser) -> None:
+    """Add the options to a command."""
+    for option in _OPTIONS:
+        text = f"{option.help} [{option.variable}]"
+        if option.convert is _switch:
+            command.add_argument(*option.flags, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            command.add_argument(*option.flags, type=option.convert, metavar=option.metavar, help=text)
+
+
+def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Set the options that are not on the command line from the environment."""
+    given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
+    excluded = {name for names in _SOCKETS for name in names if given and names not in given}
+    for option in _OPTIONS:
+        text = os.environ.get(option.variable)
+        if not text or getattr(chosen, option.name) is not None or option.name in excluded:
+            continue
+        try:
+            setattr(chosen, option.name, option.convert(text))
+        except argparse.ArgumentTypeError as exc:
+            parser.error(f"environment variable {option.variable}: {exc}")
+
+
+def run_app(app: App, chosen: argparse.Namespace) -> None:
+    """Run an App with the options of the command line and the environment; blocks."""
+    import logging
+
+    if chosen.log_level is not None:
+        logging.getLogger("pywsapp").setLevel(chosen.log_level.upper())
+    configure(app, chosen)
+    settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
+    app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
+
+
+def configure(app: App, chosen: argparse.Namespace) -> None:
+    """Replace the settings of an App by those of the options."""
+    app.rebind(
+        chosen.address,
+        chosen.port,
+        unix_path=chosen.unix_path,
+        fd=chosen.fd,
+        tls=_tls(chosen),
+    )
+    app.configure(
+        http_host=chosen.http_host,
+        broker=chosen.broker,
+        broker_key=broker_key(),
+        trusted_proxies=chosen.trusted_proxies,
+        access_log=chosen.access_log,
+        health_port=chosen.health_port,
+        session_store=chosen.session_store,
+        **{name: getattr(chosen, name) for name in _LIMITS},
+    )
+
+
+def broker_key() -> list[str] | None:
+    """Return the keys of the broker that the environment has."""
+    return os.environ.get(BROKER_KEY, "").splitlines() or None
+
+
+def _tls(chosen: argparse.Namespace) -> Tls | None:
+    """Return the TLS that the options select, or None."""
+    from pywsapp._server.tls_settings import Tls
+    from pywsapp.exceptions import ConfigurationError
+
+    if chosen.tls_self_signed and chosen.tls_cert is not None:
+        raise ConfigurationError("choose one of --tls-self-signed and --tls-cert")
+    if chosen.tls_key is not None and chosen.tls_cert is None:
+        raise ConfigurationError("--tls-key needs --tls-cert, the certificate of the key")
+    if chosen.tls_self_signed:
+        return Tls.self_signed()
+    return None if chosen.tls_cert is None else Tls(chosen.tls_cert, chosen.tls_key)

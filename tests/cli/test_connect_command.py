@@ -1,0 +1,263 @@
+"""`pywsapp connect`: in a pipe, in a terminal, and what it says when it cannot connect or the server closes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.serving import GUARD
+
+from pywsapp.cli import conversation, main, make_parser
+from pywsapp.cli.close_texts import close_text
+from pywsapp.cli.connect import keywords_of
+from pywsapp.cli.tables import safe
+
+pytestmark = pytest.mark.once
+Pipe = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def pipe(server: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Pipe:
+    """Run `pywsapp connect` with lines as its input; return the status, the output and the errors."""
+
+    def run(lines: str, *arguments: str, path: str = "/") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(1), "w"))
+        status = main(["connect", f"{server}{path}", *arguments])
+        sys.stdout.close()
+        written = capfdbinary.readouterr()
+        return status, written.out.decode(), written.err.decode()
+
+    return run
+
+
+def test_each_line_is_a_message(pipe: Pipe) -> None:
+    assert pipe("hello\nwörld\n\n/ping\nbye\n", "--wait", "inf") == (0, "hello\nwörld\n\n/ping\n", "")
+
+
+def test_the_end_of_the_server_ends_the_pipe(pipe: Pipe) -> None:
+    status, output, errors = pipe("hello\nend\n", "--wait", "inf")
+    assert (status, output) == (1, "hello\n")
+    assert errors == (
+        "pywsapp: closed with 4401 UNAUTHENTICATED (the \\x1b[2J end): the credentials are missing or have expired; "
+        "clients come back with new credentials\n"
+    )
+
+
+def test_a_pipe_gets_messages_as_they_are(pipe: Pipe) -> None:
+    assert pipe("escape\nbye\n", "--wait", "inf")[1] == "\x1b[2J \u202e \n\n"
+
+
+def test_options_of_the_handshake(pipe: Pipe, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYWSAPP_TOKEN", "secret")
+    origin = server.replace("ws:", "http:")
+    options = ["--header", "X-A: 1", "--header", "X-B:2", "--origin", origin, "--subprotocol", "echo.v1"]
+    status, output, _ = pipe("bye\n", *options, "--compress", "--wait", "inf", path="/?show=1")
+    fields = json.loads(output)
+    assert status == 0
+    assert (fields["x-a"], fields["x-b"], fields["authorization"]) == ("1", "2", "Bearer secret")
+    assert (fields["origin"], fields["sec-websocket-protocol"]) == (origin, "echo.v1")
+    assert "permessage-deflate" in fields["sec-websocket-extensions"]
+
+
+def test_a_url_without_a_scheme(pipe: Pipe, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    for url in (server.removeprefix("ws://"), server.replace("ws:", "http:")):
+        assert main(["connect", url, "--wait", "0"]) == 0
+
+
+def test_insecure_does_not_check_the_certificate() -> None:
+    chosen = make_parser().parse_args(["connect", "wss://a", "--insecure"])
+    context = keywords_of(chosen)["tls"]
+    assert context is not None
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+    assert keywords_of(make_parser().parse_args(["connect", "wss://a"]))["tls"] is None
+
+
+def test_a_refusal_has_its_status_and_content(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", f"{server}/private"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("pywsapp: the server answered 401 Unauthorized")
+    assert "\n    status: 401\n" in errors
+    assert errors.endswith("    the credentials are missing or not valid\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "what"),
+    [
+        (["ws://127.0.0.1:1"], 1, "pywsapp: cannot connect to ws://127.0.0.1:1: "),
+        (["ftp://a"], 1, "pywsapp: a WebSocket URL looks like"),
+        (["ws://a", "--header", "nothing"], 2, "argument --header: must be 'NAME: VALUE', not 'nothing'"),
+        (["ws://a", "--timeout", "0"], 2, "argument --timeout: must be a number greater than 0, not '0'"),
+        (["ws://a", "--max-message-size", "big"], 2, "must be a number of bytes such as 500, 16k or 1m, not 'big'"),
+    ],
+)
+def test_mistakes(arguments: list[str], status: int, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        found: object = main(["connect", *arguments])
+    except SystemExit as exc:
+        found = exc.code
+    assert found == status
+    assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "expected"),
+    [
+        (1000, "", "closed with 1000 NORMAL: the work is done; clients do not come back"),
+        (1012, "", "closed with 1012 SERVICE_RESTART: the server restarts; clients come back later"),
+        (4000, "a\nb", "closed with 4000 (a\\nb): a code of the application; clients come back later"),
+        (3999, "", "closed with 3999: a code of a library; clients do not come back"),
+        (
+            1006,
+            "",
+            "closed with 1006 ABNORMAL_CLOSURE: the connection was lost without a close frame; clients come back later",
+        ),
+    ],
+)
+def test_close_codes_in_words(code: int, reason: str, expected: str) -> None:
+    assert close_text(code, reason) == expected
+
+
+def test_text_that_would_control_a_terminal_is_escaped() -> None:
+    assert safe("a\x1b]0;title\x07\u202e\ud800\u009b\tä") == "a\\x1b]0;title\\x07\\u202e\\ud800\\x9b\\tä"
+    assert safe("a\nb", keep="\n") == "a\nb"
+
+
+# -- in a terminal -----------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """`pywsapp connect` in a pseudo-terminal."""
+
+    def __init__(self, arguments: list[str], state: Path) -> None:
+        pty = pytest.importorskip("pty")
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pywsapp", "connect", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "XDG_STATE_HOME": str(state)},
+        )
+        os.close(slave)
+        self.output = ""
+
+    def type(self, text: str) -> None:
+        """Type text; \\n is the Return key."""
+        os.write(self._master, text.encode())
+
+    def until(self, pattern: str) -> None:
+        """Wait until the output since the last call matches a pattern, and drop it."""
+        deadline = time.monotonic() + GUARD
+        while (found := re.search(pattern, self.output)) is None:
+            assert time.monotonic() < deadline, f"{pattern!r} is not in {self.output!r}"
+            try:
+                self.output += os.read(self._master, 65536).decode()
+            except OSError:  # the process has ended
+                found = re.search(pattern, self.output)
+                assert found is not None, f"{pattern!r} is not in {self.output!r}"
+                break
+        self.output = self.output[found.end() :]
+
+    def end(self) -> int:
+        """Wait for the end of the process; return its status."""
+        return self.process.wait(GUARD)
+
+    def close(self) -> None:
+        """End the process if it runs."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Start `pywsapp connect` in a terminal."""
+    started: list[Terminal] = []
+
+    def start(*arguments: str) -> Terminal:
+        started.append(Terminal(list(arguments), tmp_path))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_commands_of_the_terminal(terminal: Callable[..., Terminal], server: str, tmp_path: Path) -> None:
+    shell = terminal(server, "--subprotocol", "echo.v1")
+    shell.until(r"connected to ws://localhost:\d+, subprotocol echo.v1; /help lists commands")
+    shell.type("hello\n")
+    shell.until("< hello")
+    shell.type("/ping\n")
+    shell.until(r"pong after [\d.]+ ms")
+    shell.type("/binary 00ff\n")
+    shell.until("< binary 00ff")
+    shell.type(f"/binary base64:{base64.b64encode(b'abc').decode()}\n")
+    shell.until("< binary 616263")
+    shell.type("/binary xyz\n")
+    shell.until("write /binary 00ff")
+    shell.type("/jsno\n")
+    shell.until("there is no command /jsno; did you mean /json")
+    shell.type("/json\n")
+    shell.until("with line breaks")
+    shell.type('{"a":[1]}\n')
+    shell.until(r'< \{\s+"a": \[\s+1\s+\]\s+\}')
+    shell.type("//slash\n")
+    shell.until("< /slash")
+    shell.type("escape\n")
+    shell.until(r"< \\x1b\[2J \\u202e")
+    shell.type("/close 99\n")
+    shell.until("close code 99 may not be sent")
+    shell.type("/close 4000 the end\n")
+    shell.until("closed with 4000")
+    assert shell.end() == 0
+    history = tmp_path / "pywsapp" / "connect_history"
+    assert "//slash" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_a_message_does_not_destroy_the_line_that_is_edited(
+    terminal: Callable[..., Terminal], server: str, pipe: Pipe
+) -> None:
+    shell = terminal(server)
+    shell.type("later\n")
+    shell.until("connected")
+    shell.type("/ping\n")  # the server has handled the line before when the pong comes
+    shell.until("pong after")
+    shell.type("hel")
+    shell.until("hel")
+    pipe("now\n", "--wait", "0")
+    shell.until("< now: later\r\n> hel")
+    shell.type("lo\n")
+    shell.until("< hello")
+    shell.type("\x04")
+    shell.until("closed with 1000 NORMAL")
+    assert shell.end() == 0
+
+
+def test_the_end_of_the_server_ends_the_terminal(terminal: Callable[..., Terminal], server: str) -> None:
+    shell = terminal(server)
+    shell.until("connected")
+    shell.type("end\n")
+    shell.until(r"closed with 4401 UNAUTHENTICATED \(the \\x1b\[2J end\)")
+    assert shell.end() == 1
+
+
+def test_long_messages_are_cut() -> None:
+    show = conversation.Conversation(None, pretty=True)._shown  # type: ignore[arg-type] # it is not used here
+    assert show("x" * 20_000).endswith("x... (20,000 characters)")
+    assert show(b"x" * 20_000).endswith("78... (20,000 bytes)")
+    assert show("[" * 100_000).startswith("< [[[[")
