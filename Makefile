@@ -13,7 +13,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all conformance attack faults soak bench fuzz sanitize coverage mutate lint types format \
+.PHONY: help demo test docs test-all conformance attack faults soak bench fuzz sanitize coverage mutate lint types format \
 	lock audit compile clean services
 
 help: ## Print this list
@@ -24,6 +24,9 @@ demo: $(VENV)/demo.stamp ## Start the demo and print its URL
 
 test: lint types services compile ## Check style and types, run all tests on both builds (ARGS='-k http' for a part)
 	@sh scripts/test.sh $(BIN)/python $(ARGS)
+
+docs: $(VENV)/dev.stamp ## Build the documentation site in build/docs; it needs no network
+	@$(BIN)/python scripts/docs.py $(ARGS)
 
 test-all: $(VENV)/dev.stamp ## Run the tests on every CPython 3.10-3.13 here, and with the oldest dependencies
 	$(BIN)/python scripts/test_all.py $(ARGS)

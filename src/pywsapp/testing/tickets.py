@@ -22,6 +22,7 @@ MakeStore = Callable[[], TicketStore]
 Check = Callable[[MakeStore], Awaitable[None]]
 
 #: Every check by its name, in the order of `check_ticket_store`.
+#: Every check by its name, in the order of `check_ticket_store`.
 TICKET_STORE_CHECKS: dict[str, Check] = {}
 
 
