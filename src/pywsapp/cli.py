@@ -19,6 +19,7 @@ from pywsapp._demo.chat import make_app
 from pywsapp._extras import import_extra
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._process.importing import importing
+from pywsapp._process.logging import LOG_FORMATS, configure_logging
 from pywsapp._server.tls_settings import Tls
 from pywsapp._version import __version__
 from pywsapp.app import App
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(chosen.output, _document(chosen))
         else:
             _complete(chosen, parser)
+            if chosen.log_config is not None:
+                configure_logging(chosen.log_config)  # before the program is imported, which can log
             if chosen.command == "demo":
                 app = make_app(broker=chosen.broker)
                 chosen.broker = None
@@ -78,7 +81,7 @@ def _run(app: App, chosen: argparse.Namespace) -> None:
         session_store=chosen.session_store,
         **{name: getattr(chosen, name) for name in _LIMITS},
     )
-    settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
+    settings = {name: value for name in _RUN_OPTIONS if (value := getattr(chosen, name)) is not None}
     app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
 
 
@@ -279,10 +282,12 @@ _OPTIONS = (
     _Option(("--max-connection-age",), _number, "SECONDS", "close a connection after this time, more or less"),
     _Option(("--idle-timeout",), _number, "SECONDS", "close a connection after so long without a message"),
     _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
+    _Option(("--log-format",), _one_of(*LOG_FORMATS), "FORMAT", "text or json, one object a line (default: text)"),
+    _Option(("--log-config",), str, "FILE", "set up logging as this file says, for dictConfig: .json, .toml, .ini"),
     _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )
-#: Options of `App.run` for workers.
-_WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
+#: Options that are arguments of `App.run`.
+_RUN_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory", "log_format")
 #: Options for limits, which are arguments of `App.configure`.
 _LIMITS = (
     "max_pending",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pywsapp._hooks import then
 from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.http import encode_response
 from pywsapp._server.upgrade import admitted, take_place
 from pywsapp.exceptions import Refuse
@@ -83,4 +84,6 @@ def limit_silence(transport: Transport, seconds: float) -> None:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(1000 * seconds))
     except OSError as exc:  # the peer is gone already
-        logger.debug("a socket takes no time limit: %s", exc)
+        logger.debug(
+            "a socket takes no time limit: %s", exc, extra=log_fields("connection.no_time_limit", error=str(exc))
+        )

@@ -21,6 +21,7 @@ import re
 from collections.abc import Awaitable, Iterable, MutableSequence
 from typing import NamedTuple, overload
 
+from pywsapp._log_fields import log_fields
 from pywsapp.component import ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
@@ -198,6 +199,12 @@ class OriginCheck(HandshakeMiddleware):
             "allowed_origins of app.route",
             ", ".join(sent)[:_MAX_LOGGED],
             ", ".join(self.allowed_origins) or f"pages of host {request.host!r}, port {request.port} only",
+            extra=log_fields(
+                "request.origin_refused",
+                remote_address=request.remote_address or "local",
+                path=request.path,
+                origin=", ".join(sent),
+            ),
         )
         raise Refuse(403, body="this origin is not allowed here")
 
