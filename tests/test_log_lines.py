@@ -148,7 +148,7 @@ TRUSTED = {
     "auth/expiry.py reason": "constants",
     "brokers/local/router.py exc": "BusError, which shows content by repr",
     "brokers/outage.py reason": "one_line, above",
-    "brokers/relay.py reason": "constants",
+    "brokers/drop_log.py reason": "constants",
     "middleware/address_file.py exc": "ConfigurationError, which shows lines of the file by repr",
     "sessions/outage.py reason": "one_line, in _reason",
     "topics/history/service.py reason": "constants",

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakSet
 
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.marks import PROCEDURE_MARK, TAG_MARK
 from pywsapp._messages.typed import prepare
 from pywsapp._protocol.http import TOKEN
@@ -200,6 +201,7 @@ def _check_names(kind: type[MessageComponent]) -> None:
                 kind.__name__,
                 name,
                 ", ".join(hooks),
+                extra=log_fields("component.unknown_hook", component=kind.__name__, handler=name),
             )
 
 

@@ -873,6 +873,7 @@ class App:
         worker_max_age: float | None = None,
         worker_max_connections: float | None = None,
         worker_max_memory: float | None = None,
+        log_format: str = "text",
     ) -> None:
         """Run the App until SIGINT or SIGTERM; blocks.
 
@@ -895,6 +896,8 @@ class App:
                 each worker has a random share between 80 and 100 %, so that not all are replaced at the same time.
             worker_max_connections: connections that a worker accepts until it is replaced.
             worker_max_memory: bytes of memory at which a worker is replaced.
+            log_format: "text", or "json" for one object a line (`pywsapp.logs.JsonFormatter`); for programs that have
+                not set up logging.
 
         Raises:
             ConfigurationError: an event loop runs already, a library is missing, the App cannot listen, or workers are
@@ -905,7 +908,7 @@ class App:
         if type(workers) is int and workers > 1:
             self._sessions.check_shared()
         limits = WorkerLimits(worker_timeout, worker_max_age, worker_max_connections, worker_max_memory)
-        self._runner.run(backend, uvloop, workers, limits)
+        self._runner.run(backend, uvloop, workers, limits, log_format)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the App inside an anyio program (asyncio or trio) until `stop`, or until cancelled.

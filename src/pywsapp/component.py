@@ -14,6 +14,7 @@ import anyio.to_thread
 from typing_extensions import ParamSpec
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.handshake import UPGRADE_HEADERS
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.connection import Connection
@@ -120,14 +121,30 @@ class MessageComponent:
         if isinstance(exc, InvalidMessage) and conn._messages is not None:
             return conn._messages.invalid(self, conn, exc)
         if isinstance(exc, TopicError):
-            logger.info("%r asked for a topic that it cannot have: %s", conn, one_line(str(exc)))
+            logger.info(
+                "%r asked for a topic that it cannot have: %s",
+                conn,
+                one_line(str(exc)),
+                extra=log_fields("topic.invalid", conn, error=str(exc)),
+            )
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
             return None
         if isinstance(exc, InvalidCredentials):
-            logger.info("%r sent credentials that are not valid: %s", conn, one_line(str(exc.body)))
+            logger.info(
+                "%r sent credentials that are not valid: %s",
+                conn,
+                one_line(str(exc.body)),
+                extra=log_fields("auth.refused", conn, reason=str(exc.body)),
+            )
             conn.close(CloseCode.UNAUTHENTICATED, cut_reason(str(exc.body)))
             return None
-        logger.error("%s failed for %r", type(self).__name__, conn, exc_info=exc)
+        logger.error(
+            "%s failed for %r",
+            type(self).__name__,
+            conn,
+            exc_info=exc,
+            extra=log_fields("handler.failed", conn, component=type(self).__name__, error=type(exc).__name__),
+        )
         conn.close(CloseCode.INTERNAL_ERROR, "internal error")
         return None
 

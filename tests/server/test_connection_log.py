@@ -48,7 +48,7 @@ async def test_access_log_of_a_response(access: pytest.LogCaptureFixture) -> Non
         await peer.response()
         peer.disconnect()
         await until_empty(server)
-    assert logged(access) == ["127.0.0.1 GET /page 200"]
+    assert logged(access) == ["127.0.0.1 GET /page 200 in 0.000 s"]
     assert {record.levelno for record in access.records if record.name == "pywsapp.access"} == {logging.INFO}
 
 
@@ -78,10 +78,10 @@ async def test_access_log_of_a_lost_websocket(access: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        pytest.param(handshake("/chat"), "127.0.0.1 GET /chat 403", id="handshake"),
-        pytest.param(get("/page"), "127.0.0.1 GET /page 403", id="request"),
+        pytest.param(handshake("/chat"), "127.0.0.1 GET /chat 403 in 0.000 s", id="handshake"),
+        pytest.param(get("/page"), "127.0.0.1 GET /page 403 in 0.000 s", id="request"),
         pytest.param(b"nonsense\r\n\r\n", "127.0.0.1 no valid request 400", id="malformed"),
-        pytest.param(get("/%0d%0aFAKE"), "127.0.0.1 GET /\\r\\nFAKE 403", id="forged"),
+        pytest.param(get("/%0d%0aFAKE"), "127.0.0.1 GET /\\r\\nFAKE 403 in 0.000 s", id="forged"),
     ],
 )
 async def test_access_log_of_a_refusal(request_: bytes, expected: str, access: pytest.LogCaptureFixture) -> None:
@@ -113,7 +113,7 @@ async def test_access_log_of_a_streamed_body_comes_at_its_end(
         assert logged(access) == []
         go_on.set()
         await until_empty(server)
-    assert logged(access) == [f"127.0.0.1 GET /stream 200{suffix}"]
+    assert logged(access) == [f"127.0.0.1 GET /stream 200{suffix} in 0.000 s"]
 
 
 async def test_access_log_is_off_by_default(access: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ from pywsapp._connecting.arguments import ConnectArguments
 from pywsapp._connecting.inbox import ClientConnection
 from pywsapp._connecting.typed_inbox import dial_to_receive
 from pywsapp._event_loop import on_asyncio
+from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
@@ -79,7 +80,9 @@ class BackgroundConnection(Generic[ConnectionT]):
                 await self._http.run()
         except Exception as exc:
             if self._http.conn is not None:
-                logger.exception("a client connection failed")  # a defect of the library
+                logger.exception(
+                    "a client connection failed", extra=log_fields("client.failed")
+                )  # a defect of the library
             self._failure = exc
         finally:
             if self._failure is None:

@@ -16,6 +16,7 @@ from pywsapp._connecting.background import BackgroundConnection
 from pywsapp._connecting.backoff import ReconnectRules
 from pywsapp._connecting.inbox import LoopConnection, MessageT
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed, HandshakeError
@@ -116,7 +117,12 @@ class Reconnecting(Generic[MessageT]):
         self._rules.opened(self._clock.now())
         if self._lost_at is not None:
             seconds = self._clock.now() - self._lost_at
-            logger.info("connected to %s again after %.1f s", arguments.target, seconds)
+            logger.info(
+                "connected to %s again after %.1f s",
+                arguments.target,
+                seconds,
+                extra=log_fields("client.reconnected", url=str(arguments.target), duration_seconds=seconds),
+            )
             self._lost_at = None
         return conn
 
@@ -132,7 +138,9 @@ class Reconnecting(Generic[MessageT]):
         pause = self._rules.lost(None if is_left else conn.close_code, now)
         what = "the body of the loop left it" if is_left else _described(conn)
         if pause is not None:
-            self._report(now, pause, "the connection to %s has ended (%s); connecting again in %.1f s", what)
+            self._report(
+                "client.lost", now, pause, "the connection to %s has ended (%s); connecting again in %.1f s", what
+            )
             return pause
         if conn.close_code == CloseCode.NORMAL and not is_left:
             raise StopAsyncIteration
@@ -150,15 +158,22 @@ class Reconnecting(Generic[MessageT]):
         if pause is None:
             raise exc
         what = f"{type(exc).__name__}: {one_line(str(exc))}"
-        self._report(now, pause, "connecting to %s failed (%s); trying again in %.1f s", what)
+        self._report("client.not_connected", now, pause, "connecting to %s failed (%s); trying again in %.1f s", what)
         return pause
 
-    def _report(self, now: float, pause: float, text: str, what: str) -> None:
+    def _report(self, event: str, now: float, pause: float, text: str, what: str) -> None:
         """Log the first failure of an outage at INFO, and the others at DEBUG."""
         level = logging.INFO if self._rules.is_first else logging.DEBUG
         if level == logging.INFO:
             self._lost_at = now
-        logger.log(level, text, self._arguments.target, what, pause)
+        logger.log(
+            level,
+            text,
+            self._arguments.target,
+            what,
+            pause,
+            extra=log_fields(event, url=str(self._arguments.target), error=what, retry_seconds=pause),
+        )
 
 
 def _described(conn: Connection) -> str:

@@ -33,6 +33,7 @@ import anyio
 
 from pywsapp._authorize import Authorize, Decision, as_decision
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import ALLOWED, ALREADY_DONE, REFUSED, LazyAwaitable, LazyCoroutine, Permission
 from pywsapp._topic_actions import TopicAction
 from pywsapp.connection import Connection
@@ -301,7 +302,12 @@ class TopicAuthorization:
         uses: Uses = self._uses.get(topic, {})
         if action not in uses or decision or (decision is None and not uses[action]):
             return
-        logger.debug("%r: %s", self._conn, NotAuthorized(action, topic.name))
+        logger.debug(
+            "%r: %s",
+            self._conn,
+            NotAuthorized(action, topic.name),
+            extra=log_fields("topic.not_authorized", self._conn, topic=topic.name, action=action),
+        )
         try:
             if action == "presence" and not topic._registry.presence.is_shown(topic.name, self._conn):
                 del uses[action]

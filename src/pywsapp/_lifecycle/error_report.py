@@ -8,6 +8,7 @@ from typing import Any
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
 from pywsapp._lifecycle.mistakes import explain
+from pywsapp._log_fields import log_fields
 from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
@@ -47,7 +48,13 @@ async def _await_on_error(component: MessageComponent, conn: Connection, result:
 
 
 def _give_up(component: MessageComponent, conn: Connection, what: str, exc: BaseException) -> None:
-    logger.error(what, type(component).__name__, conn, exc_info=exc)
+    logger.error(
+        what,
+        type(component).__name__,
+        conn,
+        exc_info=exc,
+        extra=log_fields("handler.failed", conn, component=type(component).__name__, error=type(exc).__name__),
+    )
     conn.close(CloseCode.INTERNAL_ERROR, "internal error")
 
 

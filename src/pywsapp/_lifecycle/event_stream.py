@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pywsapp._lifecycle.stream import StreamLifecycle
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.event_stream import EventFormat, EventStream, id_only
 from pywsapp.close_codes import CloseCode, cut_reason
@@ -120,7 +121,12 @@ class _NoComponent(MessageComponent):
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
         """Log an exception of `authorize`, which refuses the topic."""
-        logger.error("an event stream failed for %r", conn, exc_info=exc)
+        logger.error(
+            "an event stream failed for %r",
+            conn,
+            exc_info=exc,
+            extra=log_fields("stream.failed", conn, error=type(exc).__name__),
+        )
 
 
 _COMPONENT = _NoComponent()
@@ -227,10 +233,15 @@ class EventStreamLifecycle(StreamLifecycle):
         except (TopicError, Refuse) as exc:
             conn.close(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
         except BrokerUnavailable as exc:
-            logger.info("%r cannot recover, and is closed: %s", conn, exc)
+            logger.info(
+                "%r cannot recover, and is closed: %s",
+                conn,
+                exc,
+                extra=log_fields("stream.not_recovered", conn, error=str(exc)),
+            )
             conn.close(CloseCode.TRY_AGAIN_LATER, "the history cannot be read")
         except Exception:
-            logger.exception("an event stream failed for %r", conn)
+            logger.exception("an event stream failed for %r", conn, extra=log_fields("stream.failed", conn))
             conn.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _recover(self) -> None:

@@ -39,6 +39,7 @@ from pywsapp._event_loop import on_asyncio
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.delayed_call import DelayedCall
 from pywsapp._lifecycle.eager_step import EagerTask, SuspendedCoroutine
+from pywsapp._log_fields import log_fields
 
 if TYPE_CHECKING:
     from pywsapp._alarm import Alarm
@@ -149,7 +150,12 @@ class HandlerTask:
             if self._pending is not None:  # handed over in the turn of the cancellation: it begins, and is cancelled
                 await self._work_off()
             raise_if_cancelled(exc)
-            logger.error("%r is aborted", lifecycle.conn, exc_info=exc)
+            logger.error(
+                "%r is aborted",
+                lifecycle.conn,
+                exc_info=exc,
+                extra=log_fields("connection.aborted", lifecycle.conn, error=type(exc).__name__),
+            )
         finally:
             await lifecycle.end()
 
@@ -245,5 +251,10 @@ async def await_last(
         with anyio.move_on_after(limit, shield=True) as scope:
             await last
         if scope.cancelled_caught:
-            logger.warning("on_close took longer than %g s for %r and was cancelled", limit, conn)
+            logger.warning(
+                "on_close took longer than %g s for %r and was cancelled",
+                limit,
+                conn,
+                extra=log_fields("handler.too_slow", conn, handler="on_close", limit_seconds=limit),
+            )
         last = None

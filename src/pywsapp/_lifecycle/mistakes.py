@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from pywsapp._log_fields import log_fields
 from pywsapp.exceptions import InvalidCredentials, Refuse
 from pywsapp.http import Request
 
@@ -51,6 +52,7 @@ def explain(component: MessageComponent, exc: Exception) -> None:
             "%s raised Refuse outside on_handshake and on_request, where there is no request left to refuse; "
             "write conn.close(1008, reason) instead",
             type(component).__name__,
+            extra=log_fields("component.misplaced_refuse", component=type(component).__name__),
         )
 
 
@@ -70,6 +72,7 @@ def warn_of_returned(component: MessageComponent, value: Any) -> None:
             type(component).__name__,
             _MAX_SHOWN,
             value,
+            extra=log_fields("component.returned_value", component=type(component).__name__),
         )
 
 

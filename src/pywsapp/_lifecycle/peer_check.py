@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pywsapp._lifecycle.keepalive import PING, Keepalive
+from pywsapp._log_fields import log_fields
 
 if TYPE_CHECKING:
     from pywsapp._lifecycle.state_machine import StateMachine
@@ -44,5 +45,7 @@ def check_peer(
             pings.keepalive_sent()
         machine.outbox.transport.write(ws.ping(b""))
     elif due is not None:
-        logger.info("%r timed out: %s", machine.conn, due)
+        logger.info(
+            "%r timed out: %s", machine.conn, due, extra=log_fields("connection.timed_out", machine.conn, reason=due)
+        )
         machine.drop(due)

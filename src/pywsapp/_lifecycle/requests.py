@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from pywsapp._access import ask_handshake, ask_request, check_guard, has_guard
 from pywsapp._hooks import as_accept, must_await, then
 from pywsapp._lifecycle.cancellation import raise_if_cancelled, raise_if_exiting
+from pywsapp._log_fields import log_fields
 from pywsapp._request_state import access_of
 from pywsapp.component import Accept, MessageComponent
 from pywsapp.exceptions import Refuse
@@ -91,14 +92,20 @@ async def _awaited(answer: Awaitable[T]) -> T:
         raise RuntimeError(f"{answer!r} raised {exc!r}") from exc
 
 
-def refusal_for(exc: Exception, what: str) -> Refuse:
+def refusal_for(exc: Exception, what: str, request: Request | None) -> Refuse:
     """Return the refusal for an exception of a component; log the exception if it is a fault of this side.
 
     Args:
         exc: what `on_handshake` or `on_request` raised.
-        what: the request, for the log.
+        what: the request, for the sentence of the log.
+        request: the request, for the fields of the log; None if it was not valid.
     """
     if isinstance(exc, Refuse):
         return exc
-    logger.error("answering %s failed", what, exc_info=exc)
+    logger.error(
+        "answering %s failed",
+        what,
+        exc_info=exc,
+        extra=log_fields("request.failed", request, error=type(exc).__name__),
+    )
     return Refuse(500, body="internal error")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pywsapp._lifecycle.states import CLOSING, SENDING, Event, State, next_state
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp._outbox.outbox import Outbox
 from pywsapp._protocol.events import Ended
@@ -153,7 +154,12 @@ class StateMachine:
     def outbox_overflowed(self, queued: int) -> None:
         """Close the connection, because its peer reads too slowly."""
         self.limit = "max_outbox"
-        logger.warning("%r reads too slowly: %d bytes wait for it; closing it", self.conn, queued)
+        logger.warning(
+            "%r reads too slowly: %d bytes wait for it; closing it",
+            self.conn,
+            queued,
+            extra=log_fields("connection.too_slow", self.conn, size_bytes=queued),
+        )
         self.close(CloseCode.TRY_AGAIN_LATER, "reading too slowly")
 
     # -- the peer ends the connection --------------------------------------------------------------------------------
@@ -167,7 +173,12 @@ class StateMachine:
         """
         if not event.by_peer:
             self.limit = self.limit or event.limit
-            logger.info("%r broke the protocol: %s", self.conn, event.reason)
+            logger.info(
+                "%r broke the protocol: %s",
+                self.conn,
+                event.reason,
+                extra=log_fields("connection.protocol_error", self.conn, reason=event.reason),
+            )
             self._finish(event, Event.FAILURE)
         elif self.state is State.OPEN and (is_busy or (self.is_behind is not None and self.is_behind())):
             self._enter(Event.PEER_CLOSES_WHILE_BUSY)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._authorize import Authorize, authorizers_of
 from pywsapp._lifecycle.authorization import CACHED_FOR_EACH, MIN_CACHED, TopicAuthorization
 from pywsapp._lifecycle.error_report import await_reported
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import LazyAwaitable, await_all
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import TopicError
@@ -132,7 +133,15 @@ class Subscriptions:
         """Call `on_error` for what was raised outside of a handler; log it if the connection has ended."""
         lifecycle = self._lifecycle
         if lifecycle.conn._driver is None:
-            logger.error("%s failed for %r", type(self._component).__name__, lifecycle.conn, exc_info=exc)
+            logger.error(
+                "%s failed for %r",
+                type(self._component).__name__,
+                lifecycle.conn,
+                exc_info=exc,
+                extra=log_fields(
+                    "handler.failed", lifecycle.conn, component=type(self._component).__name__, error=type(exc).__name__
+                ),
+            )
         elif (reported := lifecycle.report(exc)) is not None:
             self._await_soon(reported)
 

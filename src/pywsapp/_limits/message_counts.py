@@ -36,10 +36,14 @@ class MessageCounts:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.delayed = LimitReport(f"RateLimit {name!r} delayed a message", level=logging.INFO)
-        self.dropped = LimitReport(f"RateLimit {name!r} dropped a message")
-        self.closed = LimitReport(f"RateLimit {name!r} closed a connection")
-        self.dropped_control_frames = LimitReport(f"RateLimit {name!r} did not answer a ping")
+        self.delayed = LimitReport(
+            f"RateLimit {name!r} delayed a message", level=logging.INFO, event="rate_limit.delayed", limit=name
+        )
+        self.dropped = LimitReport(f"RateLimit {name!r} dropped a message", event="rate_limit.dropped", limit=name)
+        self.closed = LimitReport(f"RateLimit {name!r} closed a connection", event="rate_limit.closed", limit=name)
+        self.dropped_control_frames = LimitReport(
+            f"RateLimit {name!r} did not answer a ping", event="rate_limit.ping_dropped", limit=name
+        )
 
     @property
     def stats(self) -> RateLimitStats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
@@ -23,17 +24,23 @@ class LimitReport:
         text: what happens above the limit, as a statement for the log: "refused a connection above
             max_connections_per_address of the App". The log adds the detail and the number.
         level: the level of the log lines.
+        event: the name of the event in the log.
+        limit: the name of the limit in the log, usually that of an option.
 
     Attributes:
         count: how often the limit was exceeded since the start of the process.
     """
 
-    __slots__ = ("_detail", "_level", "_logged_at", "_logged_count", "_text", "count")
+    __slots__ = ("_detail", "_event", "_level", "_limit", "_logged_at", "_logged_count", "_text", "count")
 
-    def __init__(self, text: str, *, level: int = logging.WARNING) -> None:
+    def __init__(
+        self, text: str, *, level: int = logging.WARNING, event: str = "limit.exceeded", limit: str | None = None
+    ) -> None:
         self.count = 0
         self._text = text
         self._level = level
+        self._event = event
+        self._limit = limit
         self._detail = ""
         self._logged_count = 0
         self._logged_at: float | None = None
@@ -64,5 +71,13 @@ class LimitReport:
     def _log(self, detail: object, now: float) -> None:
         number = self.count - self._logged_count
         self._logged_at, self._logged_count, self._detail = now, self.count, ""
+        text = one_line(str(detail))
         times = "" if number == 1 else f", {number} times since the last such line"
-        logger.log(self._level, "%s: %s%s", self._text, one_line(str(detail)), times)
+        logger.log(
+            self._level,
+            "%s: %s%s",
+            self._text,
+            text,
+            times,
+            extra=log_fields(self._event, detail, limit=self._limit, detail=text, count=number),
+        )

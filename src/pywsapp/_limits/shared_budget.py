@@ -24,6 +24,7 @@ import anyio
 from pywsapp._extras import import_extra
 from pywsapp._http_text import one_line
 from pywsapp._limits.budget import MessageBudget, Rates
+from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
@@ -188,13 +189,21 @@ class SharedBuckets:
                 self._client.name,
                 reason,
                 self._name,
+                extra=log_fields(
+                    "rate_limit.store_unavailable", store=self._client.name, limit=self._name, error=reason
+                ),
             )
         self._down_until = monotonic() + _RETRY_SECONDS
 
     def _note_up(self) -> None:
         if self._down_until is not None:
             self._down_until = None
-            logger.warning("%s is available again for RateLimit %r", self._client.name, self._name)
+            logger.warning(
+                "%s is available again for RateLimit %r",
+                self._client.name,
+                self._name,
+                extra=log_fields("rate_limit.store_available", store=self._client.name, limit=self._name),
+            )
 
     async def aclose(self) -> None:
         """Close the connection; a later message makes a new one."""

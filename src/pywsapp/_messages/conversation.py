@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.calls import Calls
 from pywsapp._messages.objects import PreparedObject
 from pywsapp._protocol.prepared import PreparedMessage
@@ -79,7 +80,12 @@ class Conversation:
     def invalid(self, component: Any, conn: Connection, exc: InvalidMessage) -> Any:
         """Count an invalid message, and call `on_invalid`; return what it returned."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%r sent an invalid message: %s", conn, one_line(str(exc)[:_MAX_TEXT]))
+            logger.debug(
+                "%r sent an invalid message: %s",
+                conn,
+                one_line(str(exc)[:_MAX_TEXT]),
+                extra=log_fields("message.invalid", conn, error=str(exc)),
+            )
         if conn._driver is not None:
             conn._driver.exceeded(INVALID_MESSAGES)
         return component.on_invalid(conn, exc)

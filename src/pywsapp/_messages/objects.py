@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.opcodes import TEXT
 from pywsapp._protocol.prepared import PreparedMessage, Sendable, payload_of
 from pywsapp.codecs.base import Codec
@@ -106,6 +107,7 @@ class PreparedObject(PreparedMessage):
                 wanted.name,
                 "it as the topic carries it" if is_json else "JSON",
                 one_line(str(exc)),
+                extra=log_fields("message.no_form", codec=wanted.name, error=str(exc)),
             )
             return self if is_json else self.form_for(None)
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.outbox import Flusher
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class TurnFlusher(Flusher):
             try:
                 outbox.flush()
             except Exception:
-                logger.exception("flushing a connection failed; it is dropped")
+                logger.exception(
+                    "flushing a connection failed; it is dropped", extra=log_fields("connection.flush_failed")
+                )
                 outbox.fail()
 
     def _outboxes_of_turn(self, filled: list[Outbox]) -> list[Outbox]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from pywsapp._compiled import build_hint
 from pywsapp._event_loop import loop_name
+from pywsapp._log_fields import log_fields
 from pywsapp._process.urls import urls_of
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.tls_reload import ReloadingTls
@@ -35,7 +36,15 @@ def announce(
     addresses = list(addresses)
     urls = " ".join(urls_of(addresses, http_host))
     hint = f" ({hint})" if (hint := build_hint()) else ""
-    logger.info("pywsapp %s%s on %s: %s%s", __version__, workers, loop_name(), urls, hint)
+    logger.info(
+        "pywsapp %s%s on %s: %s%s",
+        __version__,
+        workers,
+        loop_name(),
+        urls,
+        hint,
+        extra=log_fields("server.started", urls=urls, version=__version__, event_loop=loop_name()),
+    )
     log_guards(component)
     log_origins(component)
     _log_certificates([listener for listener, _ in addresses])
@@ -50,4 +59,5 @@ def _log_certificates(listeners: Iterable[ListeningSocket]) -> None:
             "trust its file, %s",
             tls.fingerprint,
             os.fspath(tls.settings.certificate),
+            extra=log_fields("tls.self_signed", file=os.fspath(tls.settings.certificate)),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from pywsapp._event_loop import note_asyncio
+from pywsapp._log_fields import log_fields
 from pywsapp._signatures import check_no_function, check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
 
@@ -109,7 +110,7 @@ async def run_logged(function: Callable[..., Any], *arguments: Any) -> None:
     try:
         await call(function, *arguments)
     except Exception:
-        logger.exception("%s failed", name_of(function))
+        logger.exception("%s failed", name_of(function), extra=log_fields("task.failed", handler=name_of(function)))
 
 
 @asynccontextmanager

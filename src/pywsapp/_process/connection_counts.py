@@ -29,6 +29,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from pywsapp._limits.key_counts import KeyCounts
+from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
@@ -70,7 +71,11 @@ class ConnectionCounts:
             self._file.truncate(_SECRET_SIZE + places * _ROW * _NUMBER_SIZE)
             self._numbers = _map(self._file.fileno())[1]
         except (OSError, ValueError) as exc:
-            logger.warning("workers cannot share memory (%s), so each of them counts its own connections only", exc)
+            logger.warning(
+                "workers cannot share memory (%s), so each of them counts its own connections only",
+                exc,
+                extra=log_fields("worker.no_shared_memory", error=str(exc)),
+            )
             return
         os.pwrite(self._file.fileno(), secrets.token_bytes(_SECRET_SIZE), 0)
         self.fds = [self._file.fileno()]
@@ -82,7 +87,10 @@ class ConnectionCounts:
             return self._free.pop(0)
         if self.fds and not self._is_short:
             self._is_short = True
-            logger.warning("too many workers have not ended: a new one counts its own connections only")
+            logger.warning(
+                "too many workers have not ended: a new one counts its own connections only",
+                extra=log_fields("worker.no_shared_count"),
+            )
         return None
 
     def release(self, place: int | None) -> None:

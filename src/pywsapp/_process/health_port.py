@@ -22,6 +22,7 @@ import anyio
 from anyio.abc import SocketStream, TaskStatus
 
 from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._log_fields import log_fields
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 from pywsapp.options import Options
@@ -114,7 +115,12 @@ async def _answer(port: HealthPort, health: Callable[[], Health], *, task_status
     server = Server(router, _OPTIONS, limits, is_probe=router.is_probe, has_watchdog=False)
 
     async def started(_: object) -> None:
-        logger.info("health checks on http://%s%s", server.addresses[0][1], port.path)
+        logger.info(
+            "health checks on http://%s%s",
+            server.addresses[0][1],
+            port.path,
+            extra=log_fields("health.started", urls=f"http://{server.addresses[0][1]}{port.path}"),
+        )
         task_status.started()
 
     await server.run([port.listener], started)

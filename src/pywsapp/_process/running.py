@@ -15,11 +15,12 @@ from anyio.abc import TaskStatus
 from pywsapp._event_loop import check_no_loop, loop_options
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
+from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
 from pywsapp._process.health_port import answering_health, answering_health_of_workers
 from pywsapp._process.listening import Listening
-from pywsapp._process.logging import set_up_logging
+from pywsapp._process.logging import check_log_format, set_up_logging
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
@@ -250,9 +251,12 @@ class Runner:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, backend: str, uvloop: bool | None, workers: int | None, limits: WorkerLimits) -> None:
+    def run(
+        self, backend: str, uvloop: bool | None, workers: int | None, limits: WorkerLimits, log_format: str
+    ) -> None:
         """Run the App until a signal; see `App.run`."""
         check_no_loop()
+        check_log_format(log_format)
         options = loop_options(backend, uvloop)
         count = check_workers(workers)
         if limits.recycles and count == 1:
@@ -260,7 +264,7 @@ class Runner:
                 "worker_max_age, worker_max_connections and worker_max_memory need more than one worker"
             )
         self._context = worker_context()
-        set_up_logging(self.worker)
+        set_up_logging(self.worker, log_format)
         supervised = self._context is not None
         serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
         limit = self._shutdown_seconds
@@ -346,7 +350,7 @@ class Runner:
             )
         if self._stopping:  # `stop` came first, for instance since this task had to wait for its turn
             self._stopping = False
-            logger.info("the App was stopped before it ran")
+            logger.info("the App was stopped before it ran", extra=log_fields("server.not_started"))
             task_status.started()
             return
         self._server = server = self._make_server(has_watchdog=not in_test)
@@ -416,7 +420,11 @@ class Runner:
         if self._context is not None and not self._stopping:
             self._context.stopping(self._shutdown_seconds())
             if self._context.orphaned.is_set():
-                logger.error("the supervisor has ended: this worker ends within %g s", ORPHAN_SECONDS)
+                logger.error(
+                    "the supervisor has ended: this worker ends within %g s",
+                    ORPHAN_SECONDS,
+                    extra=log_fields("supervisor.lost", limit_seconds=ORPHAN_SECONDS),
+                )
         if self._server is not None and not self._stopping:
             self._topics.drain(self._app.options.drain_delay)
         self._stopping = True

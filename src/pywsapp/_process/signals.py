@@ -24,6 +24,8 @@ from typing import Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
+
 logger = logging.getLogger("pywsapp")
 
 #: The exit status of a program that was ended by a second signal; shells use it for Ctrl-C.
@@ -136,10 +138,15 @@ class _Signals:
                     continue
                 name = signal.Signals(number).name
                 if self.count > 1:
-                    logger.log(level, "%s again: ending at once", name)
+                    logger.log(level, "%s again: ending at once", name, extra=log_fields("server.forced", signal=name))
                     everything.cancel()
                     return
-                logger.log(level, "%s: closing all connections; repeat the signal to end at once", name)
+                logger.log(
+                    level,
+                    "%s: closing all connections; repeat the signal to end at once",
+                    name,
+                    extra=log_fields("server.stopping", signal=name),
+                )
                 stop()
 
     def _handle(self, number: int, frame: object) -> None:
@@ -163,7 +170,7 @@ class _Signals:
         self._no_signal.acquire()
         limit = -1 if self._limit is None else self._limit()  # -1 waits for ever
         if not self._no_second_signal.acquire(timeout=limit):
-            logger.error("a handler does not end: ending the process without it")
+            logger.error("a handler does not end: ending the process without it", extra=log_fields("server.forced"))
             os._exit(1)
         if self.count > 1:
             time.sleep(_CANCEL_SECONDS)

@@ -41,6 +41,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
+from pywsapp._log_fields import log_fields
 from pywsapp._process.connection_counts import ConnectionCounts
 from pywsapp._process.signals import run_until_signal
 from pywsapp._process.worker_context import command_line
@@ -200,7 +201,12 @@ class Supervisor:
             for other in self._living:
                 other.send_end_of(worker)
         if (slot.worker is not worker or worker.retired) and worker.listens and worker.status:
-            logger.warning("%s was stopped, and %s", worker, worker.end)
+            logger.warning(
+                "%s was stopped, and %s",
+                worker,
+                worker.end,
+                extra=log_fields("worker.ended", worker_number=worker.number, worker_pid=worker.pid, reason=worker.end),
+            )
 
     async def _keep_all(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as keepers:
@@ -211,7 +217,7 @@ class Supervisor:
             for worker in first:
                 await worker.started.wait()
             if not any(slot.worker.listens for slot in self._slots):
-                logger.error("no worker listens; their output above says why")
+                logger.error("no worker listens; their output above says why", extra=log_fields("worker.none_listens"))
                 self._any_listened = False
                 keepers.cancel_scope.cancel()
                 return
@@ -227,9 +233,25 @@ class Supervisor:
                 continue
             pause = slot.pause()
             if worker.ended.is_set():
-                logger.error("%s %s; starting another one in %g s", worker, worker.end, round(pause, 1))
+                logger.error(
+                    "%s %s; starting another one in %g s",
+                    worker,
+                    worker.end,
+                    round(pause, 1),
+                    extra=log_fields(
+                        "worker.ended",
+                        worker_number=worker.number,
+                        worker_pid=worker.pid,
+                        reason=worker.end,
+                        retry_seconds=round(pause, 1),
+                    ),
+                )
             else:
-                logger.info("%s shuts down by itself; another one takes its place", worker)
+                logger.info(
+                    "%s shuts down by itself; another one takes its place",
+                    worker,
+                    extra=log_fields("worker.stopping", worker_number=worker.number, worker_pid=worker.pid),
+                )
             await anyio.sleep(pause)
             if slot.worker is worker:
                 slot.worker = self._start(slot)
@@ -251,14 +273,26 @@ class Supervisor:
     async def _replace_due(self) -> None:
         if self._replace_all:
             self._replace_all = False
-            logger.info("replacing %d workers", self._count)
+            logger.info(
+                "replacing %d workers", self._count, extra=log_fields("worker.replacing_all", count=self._count)
+            )
             if await self._replace_in(self._slots, "fix the program and send SIGHUP again"):
-                logger.info("all workers are replaced")
+                logger.info("all workers are replaced", extra=log_fields("worker.replaced_all", count=self._count))
         while self._worn_out:
             slot = next(iter(self._worn_out))
             del self._worn_out[slot]
             if slot.worker.worn_out is not None:
-                logger.info("replacing %s: %s", slot.worker, slot.worker.worn_out)
+                logger.info(
+                    "replacing %s: %s",
+                    slot.worker,
+                    slot.worker.worn_out,
+                    extra=log_fields(
+                        "worker.replacing",
+                        worker_number=slot.worker.number,
+                        worker_pid=slot.worker.pid,
+                        reason=slot.worker.worn_out,
+                    ),
+                )
                 if not await self._replace_in([slot], f"trying again in {LONGEST_PAUSE:g} s"):
                     slot.next_attempt = anyio.current_time() + LONGEST_PAUSE
 
@@ -280,7 +314,15 @@ class Supervisor:
             for worker in new:
                 await worker.started.wait()
                 if not worker.listens or worker.leaving.is_set():
-                    logger.error("the new %s %s; the old workers stay, %s", worker, worker.end, advice)
+                    logger.error(
+                        "the new %s %s; the old workers stay, %s",
+                        worker,
+                        worker.end,
+                        advice,
+                        extra=log_fields(
+                            "worker.not_replaced", worker_number=worker.number, worker_pid=worker.pid, reason=worker.end
+                        ),
+                    )
                     return False
             old = [slot.worker for slot in slots]
             for slot, worker in zip(slots, new, strict=True):

@@ -32,6 +32,7 @@ from contextlib import ExitStack, suppress
 import anyio
 from anyio.abc import Process
 
+from pywsapp._log_fields import log_fields
 from pywsapp._process.connection_counts import ConnectionCounts
 from pywsapp._process.worker_context import environment
 from pywsapp._process.worker_limits import WorkerLimits
@@ -196,7 +197,12 @@ class WorkerProcess:
                     self._peers = peers
                     await self._follow(process, notify, stacks, limit)
         except OSError as exc:
-            logger.error("worker %d cannot be started: %s", self.number, exc)
+            logger.error(
+                "worker %d cannot be started: %s",
+                self.number,
+                exc,
+                extra=log_fields("worker.not_started", worker_number=self.number, error=str(exc)),
+            )
         finally:
             self._peers = None
             counts.release(place)
@@ -283,7 +289,12 @@ class WorkerProcess:
                     await anyio.wait_readable(stacks)
             if not text:
                 return
-            logger.error("the stacks of %s:\n%s", self, text.decode(errors="replace").rstrip())
+            logger.error(
+                "the stacks of %s:\n%s",
+                self,
+                text.decode(errors="replace").rstrip(),
+                extra=log_fields("worker.stacks", worker_number=self.number, worker_pid=self.pid),
+            )
             self._stack_logged.set()
 
     # -- ending ------------------------------------------------------------------------------------------------------
@@ -297,7 +308,19 @@ class WorkerProcess:
             silent = 0 if self.listens and self._heard else silent + 1
             self._heard = False
         problem = "its event loop has not run" if self.listens else "it has not begun to listen"
-        logger.error("%s hangs and is killed: %s for %g s", self, problem, self._limits.timeout)
+        logger.error(
+            "%s hangs and is killed: %s for %g s",
+            self,
+            problem,
+            self._limits.timeout,
+            extra=log_fields(
+                "worker.hangs",
+                worker_number=self.number,
+                worker_pid=self.pid,
+                reason=problem,
+                limit_seconds=self._limits.timeout,
+            ),
+        )
         if self._begun:
             _signal(process, signal.SIGQUIT)
             with anyio.move_on_after(_STACK_SECONDS):
@@ -314,7 +337,11 @@ class WorkerProcess:
         # The limit can change meanwhile, when the process says how long it needs.
         while (left := began + self._limit(limit) - anyio.current_time()) > 0:  # noqa: ASYNC110
             await anyio.sleep(left)
-        logger.error("%s does not end in time and is killed", self)
+        logger.error(
+            "%s does not end in time and is killed",
+            self,
+            extra=log_fields("worker.killed", worker_number=self.number, worker_pid=self.pid),
+        )
         _signal(process, signal.SIGKILL)
 
     def _limit(self, limit: float) -> float:

@@ -18,6 +18,7 @@ from typing import Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.proxy_protocol import ProxyHeader
 from pywsapp._server.bind import BACKLOG
 from pywsapp._server.pending import PendingConnection, PendingConnections
@@ -173,9 +174,11 @@ class _Acceptor:
                     transport = await self._make_transport(sock, entry)
                 is_connected = True
             if not is_connected:
-                _logger.debug(_NOT_CONNECTED, TimeoutError())
+                _logger.debug(
+                    _NOT_CONNECTED, TimeoutError(), extra=log_fields("connection.not_accepted", error="TimeoutError")
+                )
         except Exception as exc:
-            _logger.debug(_NOT_CONNECTED, exc)
+            _logger.debug(_NOT_CONNECTED, exc, extra=log_fields("connection.not_accepted", error=type(exc).__name__))
         finally:
             if not is_connected:
                 self._pending.remove(entry)
@@ -207,7 +210,7 @@ class _Acceptor:
             await self._connect(loop, sock, self._make_protocol(entry))
         except Exception as exc:
             self._pending.remove(entry)
-            _logger.debug(_NOT_CONNECTED, exc)
+            _logger.debug(_NOT_CONNECTED, exc, extra=log_fields("connection.not_accepted", error=type(exc).__name__))
 
 
 class _Preparation:

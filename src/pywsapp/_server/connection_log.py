@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamConnection
+from pywsapp._limits.over_limit import OverLimit
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.fallback import protocol_asked_for
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection
+    from pywsapp.exceptions import Refuse
     from pywsapp.http import Request
 
 logger = logging.getLogger("pywsapp")
@@ -24,18 +28,22 @@ class ConnectionLog:
     The access log has one INFO line for each finished request, WebSocket and event stream, on the logger
     `pywsapp.access`. The path is logged without its query string, because query strings can hold secrets.
 
-        192.0.2.1 GET /page 200
+        192.0.2.1 GET /page 200 in 0.003 s
         192.0.2.1 GET /chat 101 closed with 1000 after 12.345 s
         192.0.2.1 GET /stream 200 closed with 1006 after 12.345 s
 
+    Health checks are logged at DEBUG, because load balancers send them all the time.
+
     Args:
         access_log: whether to write the access log. The debug lines depend on the level of the logger `pywsapp`.
+        is_probe: returns whether a request is a health check.
     """
 
-    __slots__ = ("_opened_at", "has_access_log")
+    __slots__ = ("_is_probe", "_opened_at", "has_access_log")
 
-    def __init__(self, access_log: bool) -> None:
+    def __init__(self, access_log: bool, is_probe: Callable[[Request], bool]) -> None:
         self.has_access_log = access_log
+        self._is_probe = is_probe
         # By the identity of the request: an open connection keeps its request. Empty if nothing is logged.
         self._opened_at: dict[int, float] = {}
 
@@ -50,29 +58,108 @@ class ConnectionLog:
         if opened_at is None:
             return
         seconds, code = time.monotonic() - opened_at, conn.close_code
-        logger.debug(
-            "%r ended with code %s and reason '%s' after %.3f s", conn, code, one_line(conn.close_reason), seconds
-        )
+        if logger.isEnabledFor(logging.DEBUG):
+            reason = conn.close_reason
+            logger.debug(
+                "%r ended with code %s and reason '%s' after %.3f s",
+                conn,
+                code,
+                one_line(reason),
+                seconds,
+                extra=log_fields(
+                    "connection.closed", conn, close_code=code, close_reason=reason, duration_seconds=seconds
+                ),
+            )
         if self.has_access_log:
-            peer, line = conn.remote_address or "local", request_line(conn.request)
             is_stream = isinstance(conn, EventStreamConnection) or protocol_asked_for(conn.request) is not None
             status = 200 if is_stream else 101
-            access_logger.info("%s %s %d closed with %s after %.3f s", peer, line, status, code, seconds)
+            access_logger.info(
+                "%s %s %d closed with %s after %.3f s",
+                conn.remote_address or "local",
+                request_line(conn.request),
+                status,
+                code,
+                seconds,
+                extra=log_fields("access.connection", conn, status=status, close_code=code, duration_seconds=seconds),
+            )
 
-    def responded(self, peer: str, request: Request | None, status: int, *, complete: bool = True) -> None:
+    def responded(
+        self, peer: str, request: Request | None, status: int, began: float | None, *, complete: bool = True
+    ) -> None:
         """Log a response to the access log, if there is one.
 
         Args:
             peer: the client's address.
             request: the request; None if it was not valid.
             status: the HTTP status.
+            began: the result of `time.monotonic` when the request was complete; None if the request was not valid.
             complete: whether the whole body was sent.
         """
-        if self.has_access_log:
-            end = "" if complete else " incomplete"
-            access_logger.info("%s %s %d%s", peer, request_line(request), status, end)
+        if not self.has_access_log:
+            return
+        seconds = None if began is None else time.monotonic() - began
+        is_probe = request is not None and self._is_probe(request)
+        access_logger.log(
+            logging.DEBUG if is_probe else logging.INFO,
+            "%s %s %d%s%s",
+            peer,
+            request_line(request),
+            status,
+            "" if complete else " incomplete",
+            "" if seconds is None else f" in {seconds:.3f} s",
+            extra=log_fields(
+                "access.request",
+                request,
+                remote_address=peer,
+                status=status,
+                duration_seconds=seconds,
+                reason=None if complete else "incomplete",
+            ),
+        )
 
 
 def request_line(request: Request | None) -> str:
     """Return the method and the path of a request without its query string, safe for a log."""
     return one_line(f"{request.method} {request.path}") if request is not None else "no valid request"
+
+
+def log_refusal(peer: str, request: Request | None, refuse: Refuse) -> None:
+    """Log a refused request.
+
+    It is noise, for the level DEBUG, if the report of a limit logs it already, or if there is no valid request: port
+    scans and lost clients send none.
+
+    Args:
+        peer: the client's address.
+        request: the request; None if it was not valid.
+        refuse: the refusal.
+    """
+    is_noise = isinstance(refuse, OverLimit) or request is None
+    logger.log(
+        logging.DEBUG if is_noise else logging.INFO,
+        "%s: %s answered with %s",
+        peer,
+        request_line(request),
+        one_line(str(refuse)),
+        extra=log_fields("request.refused", request, remote_address=peer, status=refuse.status, reason=str(refuse)),
+    )
+
+
+def log_wrong_length(request: Request | None, sent: int, size: int) -> None:
+    """Log a response whose body is shorter or longer than its Content-Length; the sizes are bytes."""
+    logger.error(
+        "the response to %s has a body of %d bytes, but content_length=%d",
+        request_line(request),
+        sent,
+        size,
+        extra=log_fields("response.wrong_length", request, size_bytes=sent),
+    )
+
+
+def log_failed_body(request: Request | None) -> None:
+    """Log the exception of a body that the program makes while it is sent."""
+    logger.exception(
+        "sending the body of the response to %s failed",
+        request_line(request),
+        extra=log_fields("response.failed", request),
+    )

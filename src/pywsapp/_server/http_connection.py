@@ -33,7 +33,7 @@ against `max_connections`. A peer that takes a response too slowly is dropped; `
 from __future__ import annotations
 
 import functools
-import logging
+import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,15 +41,13 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._hooks import must_await
-from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamResponse
 from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
 from pywsapp._lifecycle.stream import StreamLifecycle
-from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.fallback import protocol_asked_for
 from pywsapp._protocol.handshake import check_upgrade, is_upgrade
 from pywsapp._protocol.http import HeadBuffer, encode_response
-from pywsapp._server.connection_log import request_line
+from pywsapp._server.connection_log import log_failed_body, log_refusal, log_wrong_length, request_line
 from pywsapp._server.handover import HandedOver, Handover
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
@@ -70,7 +68,6 @@ if TYPE_CHECKING:
 
 #: An accepted handshake, a response, or an event stream that may be opened.
 Answer = Accept | Response | StreamLifecycle
-logger = logging.getLogger("pywsapp")
 
 _LINGER_SECONDS = 2.0
 
@@ -86,6 +83,7 @@ class HttpConnection:
     """
 
     __slots__ = (
+        "_began",
         "_body_complete",
         "_body_size",
         "_cancel_scope",
@@ -119,6 +117,7 @@ class HttpConnection:
         self._trailing: bytes | bytearray = b""
         self._body_size = 0  # of a body that the component reads; the body is the first part of the trailing data
         self._body_complete: anyio.Event | None = None
+        self._began: float | None = None  # when the request was complete, for the access log
         self._discarded = 0  # bytes
         self._reading_paused = False
         self._progress: ResponseProgress | None = None  # exists from the response on
@@ -280,6 +279,8 @@ class HttpConnection:
         upgrades = is_upgrade(request)
         protocol = None if upgrades else protocol_asked_for(request)
         self._stays_open = upgrades or protocol is not None
+        if server.connection_log.has_access_log:
+            self._began = time.monotonic()
         if self._stays_open or not server.is_probe(request):
             if self._stays_open and server.admission is not None:
                 server.admission.check(request)
@@ -386,17 +387,16 @@ class HttpConnection:
     def _refuse(self, exc: Exception) -> None:
         self._count_no_longer()
         line = request_line(self._request)
-        refuse = refusal_for(exc, line)
+        refuse = refusal_for(exc, line, self._request)
         if self._lost or self._state is HttpState.CLOSING:
             return
         try:
             self._respond(Response.refusal(refuse))
         except Exception as fault:  # the component's refusal cannot be encoded
-            refuse = refusal_for(fault, line)
+            refuse = refusal_for(fault, line, self._request)
             self._respond(Response.refusal(refuse))
         self._server.counts.refused[refuse.status] += 1
-        level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO  # what its report logs is not repeated
-        logger.log(level, "%s: %s answered with %s", self._peer(), line, one_line(str(refuse)))
+        log_refusal(self._peer(), self._request, refuse)
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""
@@ -420,7 +420,7 @@ class HttpConnection:
         self._progress = ResponseProgress(len(data))
         self._transport.write(data)
         if head_only or stream is None:
-            self._server.connection_log.responded(self._peer(), request, response.status)
+            self._server.connection_log.responded(self._peer(), request, response.status, self._began)
             self._finish()
         else:
             self._enter(HttpState.STREAMING)
@@ -441,13 +441,12 @@ class HttpConnection:
                     self._transport.write(piece)
                     await (self._writable.wait() if self._writable is not None else anyio.lowlevel.checkpoint())
             if sent != size and not self._lost:
-                line = request_line(self._request)
-                logger.error("the response to %s has a body of %d bytes, but content_length=%d", line, sent, size)
+                log_wrong_length(self._request, sent, size)
         except Exception:
-            logger.exception("sending the body of the response to %s failed", request_line(self._request))
+            log_failed_body(self._request)
         finally:
             await close_body(body)
-        self._server.connection_log.responded(self._peer(), self._request, status, complete=sent == size)
+        self._server.connection_log.responded(self._peer(), self._request, status, self._began, complete=sent == size)
         if sent == size:
             self._finish()
         else:

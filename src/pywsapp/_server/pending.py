@@ -18,6 +18,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from pywsapp._log_fields import log_fields
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -162,6 +164,7 @@ class PendingConnections:
                 "max_pending of the App is the limit",
                 self.evicted,
                 len(self._entries),
+                extra=log_fields("limit.exceeded", limit="max_pending", count=self.evicted),
             )
             self.evicted, self._logged_at = 0, now
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._addresses import Networks, unmapped
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.forwarded import forwarded_hops, forwarded_scheme
 from pywsapp._protocol.proxy_protocol import MAX_SIZE, ProxyHeader, ProxyHeaderBuffer
 from pywsapp.close_codes import CloseCode
@@ -119,7 +120,11 @@ class Proxies:
         hops = request.headers.getlist("x-forwarded-for")
         for hop in forwarded_hops(hops) if hops else ():
             if hop is None:
-                logger.debug("X-Forwarded-For of %s has entries that are not addresses", request)
+                logger.debug(
+                    "X-Forwarded-For of %s has entries that are not addresses",
+                    request,
+                    extra=log_fields("request.invalid_forwarded_for", remote_address=request.remote_address),
+                )
                 break
             request.remote_address = hop
             if hop not in self._networks:

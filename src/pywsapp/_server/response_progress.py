@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._transports.large_write import PIECE
 
 logger = logging.getLogger("pywsapp")
@@ -83,4 +84,4 @@ async def close_body(body: AsyncIterator[bytes]) -> None:
         try:
             await aclose()
         except Exception:
-            logger.exception("closing the body of a response failed")
+            logger.exception("closing the body of a response failed", extra=log_fields("response.close_failed"))

@@ -15,6 +15,7 @@ from pywsapp._event_loop import known_to_anyio, note_asyncio, on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.report import LimitReport
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp.auth.expiry import Expiries
 
@@ -218,7 +219,9 @@ class Runtime:
             try:
                 connection.tick(anyio.current_time())
             except Exception:
-                logger.exception("enforcing the time limits of %r failed", connection)
+                logger.exception(
+                    "enforcing the time limits of %r failed", connection, extra=log_fields("connection.check_failed")
+                )
 
 
 def end_one(end: Callable[..., object], *args: object) -> None:
@@ -226,4 +229,4 @@ def end_one(end: Callable[..., object], *args: object) -> None:
     try:
         end(*args)
     except Exception:
-        logger.debug("closing a connection failed", exc_info=True)
+        logger.debug("closing a connection failed", exc_info=True, extra=log_fields("connection.close_failed"))

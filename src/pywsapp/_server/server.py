@@ -18,6 +18,7 @@ from pywsapp._lifecycle.subscriptions import MAX_TOPICS
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.conversation import INVALID_MESSAGES
 from pywsapp._server.accept import serve_sockets
 from pywsapp._server.admission import Admission, Counting
@@ -139,7 +140,7 @@ class Server:
         self.app = app
         self.counts = ServerCounts()
         self._count = count
-        self.connection_log = ConnectionLog(access_log)
+        self.connection_log = ConnectionLog(access_log, is_probe)
         self.component = component
         self.options = options
         self.proxies = proxies or Proxies()
@@ -320,12 +321,20 @@ class Server:
     def _log_accept_error(self, exc: OSError) -> None:
         assert self._stop is not None
         if not (self.draining or self._stop.is_set()):  # a stop closes sockets during a call of accept
-            logger.warning("accepting a connection failed, trying again: %s", exc)
+            logger.warning(
+                "accepting a connection failed, trying again: %s",
+                exc,
+                extra=log_fields("server.accept_failed", error=str(exc)),
+            )
 
     async def _delay(self) -> None:
         """Continue to accept until load balancers have seen the failing health check."""
         if self.options.drain_delay:
-            logger.info("accepting connections for %g s more", self.options.drain_delay)
+            logger.info(
+                "accepting connections for %g s more",
+                self.options.drain_delay,
+                extra=log_fields("server.drain_delayed", duration_seconds=self.options.drain_delay),
+            )
             await anyio.sleep(self.options.drain_delay)
 
     async def _finish_handshakes(self) -> None:
@@ -345,7 +354,11 @@ class Server:
             if isinstance(connection, HttpConnection):
                 end_one(connection.stop)
         if open_connections:
-            logger.info("draining %d connections", len(open_connections))
+            logger.info(
+                "draining %d connections",
+                len(open_connections),
+                extra=log_fields("server.draining", count=len(open_connections)),
+            )
         random.shuffle(open_connections)
         pause = min(_DRAIN_PAUSE, self._drain_timeout / 2 / (len(open_connections) / _DRAIN_BATCH + 1))
         with anyio.move_on_after(self._drain_timeout) as scope:
@@ -355,12 +368,16 @@ class Server:
                 await anyio.sleep(random.uniform(0, 2 * pause))
             await self.runtime.wait_empty()
         if scope.cancelled_caught:
-            logger.warning("%d connections did not end in time and are aborted", len(self.runtime.connections))
+            logger.warning(
+                "%d connections did not end in time and are aborted",
+                len(self.runtime.connections),
+                extra=log_fields("server.drain_timed_out", count=len(self.runtime.connections)),
+            )
 
 
 def make_reports() -> dict[str, LimitReport]:
     """Return new reports of all limits, by their names."""
-    return {name: LimitReport(text, level=level) for name, (text, level) in _REPORTS.items()}
+    return {name: LimitReport(text, level=level, limit=name) for name, (text, level) in _REPORTS.items()}
 
 
 def _connections_allowed() -> int:

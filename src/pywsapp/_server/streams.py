@@ -12,6 +12,7 @@ from pywsapp._hooks import then
 from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
 from pywsapp._lifecycle.fallback import FallbackLifecycle
 from pywsapp._lifecycle.requests import decide_handshake
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import connection_maker
 from pywsapp._protocol.http import encode_response
 from pywsapp._request_state import access_of
@@ -152,4 +153,6 @@ def limit_silence(transport: Transport, seconds: float) -> None:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(1000 * seconds))
     except OSError as exc:  # the peer is gone already
-        logger.debug("a socket takes no time limit: %s", exc)
+        logger.debug(
+            "a socket takes no time limit: %s", exc, extra=log_fields("connection.no_time_limit", error=str(exc))
+        )

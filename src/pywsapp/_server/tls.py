@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pywsapp._log_fields import log_fields
 from pywsapp._request_state import make_access
 from pywsapp._server.tls_alerts import AlertingContext
 from pywsapp.exceptions import ConfigurationError
@@ -102,7 +103,8 @@ def check_server_context(context: ssl.SSLContext) -> None:
     if not context.options & ssl.OP_NO_RENEGOTIATION and context.minimum_version < ssl.TLSVersion.TLSv1_3:
         logger.warning(
             "the SSLContext permits TLS renegotiation, with which a client of TLS 1.2 can keep the processor busy: "
-            "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead"
+            "set context.options |= ssl.OP_NO_RENEGOTIATION, or pass (certificate file, key file) instead",
+            extra=log_fields("tls.renegotiation_possible"),
         )
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
+from pywsapp._log_fields import log_fields
 from pywsapp._server.certificate_dates import days_left, fingerprint
 from pywsapp._server.server_names import drop_reports
 from pywsapp._server.tls import FilePath, check_server_context, server_context
@@ -92,7 +93,12 @@ class ReloadingCertificate:
             return
         self._versions, self._failed, self._is_warned = versions, None, False
         self.pem = _content(self._pair[0])
-        logger.info("reloaded the TLS certificate %r; %s", os.fspath(self._pair[0]), _valid_for(self.pem))
+        logger.info(
+            "reloaded the TLS certificate %r; %s",
+            os.fspath(self._pair[0]),
+            _valid_for(self.pem),
+            extra=log_fields("tls.reloaded", file=os.fspath(self._pair[0])),
+        )
 
     def _note_failure(self, exc: Exception, versions: Versions, *, at_once: bool) -> None:
         if versions != self._failed:
@@ -103,10 +109,17 @@ class ReloadingCertificate:
             self._is_warned = True
             reason = exc if isinstance(exc, ConfigurationError) else repr(exc)
             logger.warning(
-                "reloading a TLS certificate failed: %s; the old one stays in use; %s", reason, _valid_for(self.pem)
+                "reloading a TLS certificate failed: %s; the old one stays in use; %s",
+                reason,
+                _valid_for(self.pem),
+                extra=log_fields("tls.reload_failed", file=os.fspath(self._pair[0]), error=str(reason)),
             )
         else:
-            logger.debug("reloading a TLS certificate failed, trying again: %r", exc)
+            logger.debug(
+                "reloading a TLS certificate failed, trying again: %r",
+                exc,
+                extra=log_fields("tls.reload_failed", file=os.fspath(self._pair[0]), error=repr(exc)),
+            )
 
     def _load(self) -> ssl.SSLContext:
         settings = self._settings

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import connection_maker, offered_subprotocols
 from pywsapp._protocol.handshake import accept, choose_subprotocol
 from pywsapp._protocol.websocket import WebSocket
@@ -63,7 +64,8 @@ def take_place(
     runtime.connections.add(lifecycle)
     runtime.connections.discard(connection)
     runtime.opened(lifecycle.conn)
-    logger.debug("%r opened", lifecycle.conn)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%r opened", lifecycle.conn, extra=log_fields("connection.opened", lifecycle.conn))
 
 
 def agreed_options(server: Server, answer: Accept) -> Options:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from pywsapp._limits.key_counts import KeyCounts
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._limits.report import LimitReport
+from pywsapp._log_fields import log_fields
 from pywsapp.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -224,5 +225,5 @@ def close_above_limit(conn: Connection) -> None:
     try:
         conn.close(CloseCode.POLICY_VIOLATION, _REASON)
     except Exception:  # of its transport; the new connection must not fail for it
-        logger.exception("closing %r failed", conn)
+        logger.exception("closing %r failed", conn, extra=log_fields("connection.close_failed", conn))
         conn.abort()

@@ -16,6 +16,7 @@ from types import CodeType, FrameType
 import anyio
 
 from pywsapp._hooks import HOOKS
+from pywsapp._log_fields import log_fields
 from pywsapp.component import MessageComponent
 
 logger = logging.getLogger("pywsapp")
@@ -79,6 +80,13 @@ class Watchdog:
             code.co_filename,
             frame.f_lineno,
             self._limit * 1000,
+            extra=log_fields(
+                "loop.blocked",
+                handler=getattr(code, "co_qualname", code.co_name),
+                file=code.co_filename,
+                line=frame.f_lineno,
+                limit_seconds=self._limit,
+            ),
         )
 
 

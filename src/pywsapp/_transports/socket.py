@@ -28,6 +28,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from pywsapp._log_fields import log_fields
 from pywsapp._transports.base import TransportProtocol
 
 READ_SIZE = 66 * 1024
@@ -101,7 +102,7 @@ class QueueingTransport:
         try:
             self._protocol.connection_lost(exc)
         except Exception:
-            _logger.exception("a protocol failed in connection_lost")
+            _logger.exception("a protocol failed in connection_lost", extra=log_fields("connection.transport_failed"))
         # Protocol and transport refer to each other; without this both would wait for the garbage collector.
         del self._protocol
 
@@ -164,7 +165,9 @@ class SocketTransport(QueueingTransport):
             self._exc = self._exc or exc
         except Exception as exc:
             # A fault in a protocol ends its own connection, not the task group with all the others.
-            _logger.exception("a connection is aborted because its protocol failed")
+            _logger.exception(
+                "a connection is aborted because its protocol failed", extra=log_fields("connection.transport_failed")
+            )
             self._exc = exc
         finally:
             self._closing = self._aborted = True

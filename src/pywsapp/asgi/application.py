@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._event_loop import on_asyncio
+from pywsapp._log_fields import log_fields
 from pywsapp._process.background import tasks_of_block
 from pywsapp.asgi.http import Receive, serve_request
 from pywsapp.asgi.scope import Scope
@@ -90,6 +91,7 @@ class AsgiApplication:
                 "this process is one of %s, and the App has no broker: topics, presence and users end at the process; "
                 "write App(broker=...)",
                 workers,
+                extra=log_fields("asgi.no_broker", workers=workers),
             )
         if not self._checks_host:
             self._router.set_http_host("*")  # the site decides
@@ -108,7 +110,7 @@ class AsgiApplication:
                 phase = "shutdown"
                 await receive()
         except Exception as exc:
-            logger.exception("the %s of the App failed", phase)
+            logger.exception("the %s of the App failed", phase, extra=log_fields("asgi.failed", phase=phase))
             await send({"type": f"lifespan.{phase}.failed", "message": str(exc)})
         else:
             await send({"type": "lifespan.shutdown.complete"})
@@ -122,7 +124,11 @@ class AsgiApplication:
         if not on_asyncio():
             raise ConfigurationError(f"the App does not run, and no request can start it on trio: {_HOW_TO_START}")
         if self._late is None or not self._late.is_running():
-            logger.warning("the App starts with its first request, and ends without a drain: %s", _HOW_TO_START)
+            logger.warning(
+                "the App starts with its first request, and ends without a drain: %s",
+                _HOW_TO_START,
+                extra=log_fields("asgi.no_lifespan"),
+            )
             self._late = _LateStart(self._run)
         await self._late.event.wait()
         server = self._runner.server
@@ -159,6 +165,6 @@ class _LateStart:
         try:
             await self._run(task_status=self)
         except Exception:
-            logger.exception("the App failed")
+            logger.exception("the App failed", extra=log_fields("asgi.failed", phase="run"))
         finally:
             self.event.set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._server.streams import ask_for_stream
 from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp.asgi.transport import Send, SendTransport
@@ -71,7 +72,11 @@ class EventStreamTransport(SendTransport[bytes]):
         try:
             await self._send({"type": "http.response.body", "body": part, "more_body": more})
         except Exception as exc:  # each server has exceptions of its own for a client that is gone
-            logger.debug("an ASGI server did not take a part of an event stream: %r", exc)
+            logger.debug(
+                "an ASGI server did not take a part of an event stream: %r",
+                exc,
+                extra=log_fields("asgi.client_gone", error=type(exc).__name__),
+            )
             self.lose()
 
 
@@ -114,7 +119,11 @@ class HostedStream:
             try:
                 await send({"type": "http.response.start", "status": self._stream.response.status, "headers": fields})
             except Exception as exc:  # each server has exceptions of its own for a client that is gone
-                logger.debug("a client was gone before its event stream began: %r", exc)
+                logger.debug(
+                    "a client was gone before its event stream began: %r",
+                    exc,
+                    extra=log_fields("asgi.client_gone", error=type(exc).__name__),
+                )
                 return
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_wait_for_end, transport, receive)
@@ -148,5 +157,7 @@ async def _wait_for_end(transport: EventStreamTransport, receive: Callable[[], A
         while (await receive())["type"] != "http.disconnect":
             pass
     except Exception as exc:
-        logger.debug("an ASGI server could not receive: %r", exc)
+        logger.debug(
+            "an ASGI server could not receive: %r", exc, extra=log_fields("asgi.client_gone", error=type(exc).__name__)
+        )
     transport.lose()

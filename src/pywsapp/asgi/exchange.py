@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 
 from pywsapp._hooks import must_await
-from pywsapp._http_text import one_line
 from pywsapp._lifecycle.requests import refusal_for
-from pywsapp._limits.over_limit import OverLimit
-from pywsapp._server.connection_log import request_line
+from pywsapp._server.connection_log import log_refusal, request_line
 from pywsapp.asgi.scope import Scope, note_site, request_of
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from pywsapp._server.server import Server
 
 AnswerT = TypeVar("AnswerT")
-logger = logging.getLogger("pywsapp")
 
 
 class Exchange:
@@ -32,6 +29,7 @@ class Exchange:
         scope: the scope of the request.
 
     Attributes:
+        began: when the request came, by `time.monotonic`, for the access log; None without one.
         scope: the scope.
         request: the request; None until `read_scope` has returned.
     """
@@ -40,6 +38,7 @@ class Exchange:
         self.server = server
         self.request: Request | None = None
         self.scope = scope
+        self.began = time.monotonic() if server.connection_log.has_access_log else None
         self._cancel_scope: anyio.CancelScope | None = None  # while a decision is awaited
 
     def read_scope(self, parsed: Request | None = None) -> Request:
@@ -91,10 +90,9 @@ class Exchange:
     def refusal(self, exc: Exception) -> Refuse:
         """Return the refusal for what a component or a check has raised; log it, and count it."""
         line = request_line(self.request)
-        refuse = refusal_for(exc, line)
+        refuse = refusal_for(exc, line, self.request)
         self.server.counts.refused[refuse.status] += 1
-        level = logging.DEBUG if isinstance(refuse, OverLimit) else logging.INFO
-        logger.log(level, "%s: %s answered with %s", self.peer, line, one_line(str(refuse)))
+        log_refusal(self.peer, self.request, refuse)
         return refuse
 
     @property

@@ -113,4 +113,4 @@ async def _send(
         finally:
             await close_body(body)
         await send({"type": "http.response.body", "body": b""})
-    exchange.server.connection_log.responded(exchange.peer, exchange.request, response.status)
+    exchange.server.connection_log.responded(exchange.peer, exchange.request, response.status, exchange.began)

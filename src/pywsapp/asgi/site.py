@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from pywsapp._event_loop import on_asyncio
+from pywsapp._log_fields import log_fields
 from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.handover import HandedOver, Handover
 from pywsapp.asgi.site_exchange import SiteExchange
@@ -122,7 +124,11 @@ class Site(MessageComponent):
             for task in late:
                 task.cancel()
             if late:
-                logger.warning("%d tasks of the site did not end in time and are cancelled", len(late))
+                logger.warning(
+                    "%d tasks of the site did not end in time and are cancelled",
+                    len(late),
+                    extra=log_fields("site.tasks_cancelled", count=len(late)),
+                )
                 await asyncio.wait(late, timeout=seconds / 4)
         await lifespan.shutdown()
 
@@ -150,7 +156,7 @@ async def _answer_logged(
     application: Any, log: ConnectionLog, request: Request, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Call the site, and write a line to the access log."""
-    status, is_complete = 500, False
+    status, is_complete, began = 500, False, time.monotonic()
 
     async def note_and_send(message: Any) -> None:
         nonlocal status, is_complete
@@ -159,10 +165,10 @@ async def _answer_logged(
         is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await send(message)
         if is_complete:
-            log.responded(request.remote_address or "local", request, status)
+            log.responded(request.remote_address or "local", request, status, began)
 
     try:
         await application(scope, receive, note_and_send)
     finally:
         if not is_complete:
-            log.responded(request.remote_address or "local", request, status, complete=False)
+            log.responded(request.remote_address or "local", request, status, began, complete=False)

@@ -22,6 +22,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
+from pywsapp._log_fields import log_fields
 from pywsapp._server.keep_alive import KeptAliveConnection
 from pywsapp._server.response_progress import LINGER_BYTES, ResponseProgress
 
@@ -158,7 +159,9 @@ class SiteExchange(asyncio.Protocol):
         try:
             self._http.data_received(data)
         except Exception:  # uvicorn answers twice if a body is malformed
-            logger.debug("reading a request for the site failed", exc_info=True)
+            logger.debug(
+                "reading a request for the site failed", exc_info=True, extra=log_fields("site.request_failed")
+            )
             self._transport.abort()
         cycle = self._http.cycle
         if cycle is not None and self._transport.is_closing():  # uvicorn has refused the body

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.opcodes import CLOSE, PING, TEXT
 from pywsapp._transports.base import TransportProtocol
 from pywsapp._transports.socket import QueueingTransport
@@ -186,7 +187,11 @@ class AsgiTransport(SendTransport[WrittenFrame]):
             else:
                 await self._send({"type": "websocket.send", "bytes": frame.payload})
         except Exception as exc:  # each server has exceptions of its own for a client that is gone
-            logger.debug("an ASGI server did not take a message: %r", exc)
+            logger.debug(
+                "an ASGI server did not take a message: %r",
+                exc,
+                extra=log_fields("asgi.client_gone", error=type(exc).__name__),
+            )
             self._has_closed = True
             self.lose()
 

@@ -33,6 +33,7 @@ from pywsapp._event_loop import note_asyncio
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp._protocol.handshake import accept, agree_on_deflate
 from pywsapp._protocol.websocket import WebSocket
@@ -234,7 +235,8 @@ class Protocol(asyncio.Protocol):
     def _give_up(self) -> None:
         """Have uvicorn wait no longer for a handler; the App cancels it when the lifespan ends."""
         if self._lifecycle is not None and self._task is not None:
-            logger.warning("%r did not end in time and is aborted", self._lifecycle.conn)
+            conn = self._lifecycle.conn
+            logger.warning("%r did not end in time and is aborted", conn, extra=log_fields("connection.aborted", conn))
             self._task.cancel()
             self._leave()
 

@@ -11,6 +11,7 @@ import anyio
 
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._lifecycle.requests import decide_handshake
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.handshake import RESERVED
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.tls import note_certificate
@@ -55,7 +56,11 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
         try:
             await receive()  # `websocket.disconnect`, through the middleware of the site
         except Exception as exc:
-            logger.debug("a middleware could not receive: %r", exc)
+            logger.debug(
+                "a middleware could not receive: %r",
+                exc,
+                extra=log_fields("asgi.client_gone", error=type(exc).__name__),
+            )
         await carrier.wait_ended()
     finally:
         if not carrier.has_ended:  # the site ends this call before
@@ -82,7 +87,11 @@ async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, As
             else:
                 lifecycle, carrier, trailing = await _take_over(takeover, server, request, answer, accept, send)
     except _ClientGoneError as exc:
-        logger.debug("a client was gone before its handshake was accepted: %r", exc.__cause__)
+        logger.debug(
+            "a client was gone before its handshake was accepted: %r",
+            exc.__cause__,
+            extra=log_fields("asgi.client_gone", error=type(exc.__cause__).__name__),
+        )
         return None
     except Exception as exc:
         await _refuse(exchange.refusal(exc), scope, send)
@@ -145,7 +154,8 @@ async def _take_over(
         trailing = takeover.begin(lifecycle, options)
     server.runtime.connections.add(lifecycle)
     server.runtime.opened(lifecycle.conn)
-    logger.debug("%r opened", lifecycle.conn)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%r opened", lifecycle.conn, extra=log_fields("connection.opened", lifecycle.conn))
     return lifecycle, host, trailing
 
 
@@ -189,7 +199,11 @@ async def _read(transport: AsgiTransport, receive: Receive) -> None:
         try:
             event = await receive()
         except Exception as exc:
-            logger.debug("an ASGI server could not receive: %r", exc)
+            logger.debug(
+                "an ASGI server could not receive: %r",
+                exc,
+                extra=log_fields("asgi.client_gone", error=type(exc).__name__),
+            )
             event = {"type": "websocket.disconnect", "code": _LOST}
         if event["type"] == "websocket.disconnect":
             transport.peer_closed(close_frame(event.get("code", _NO_CODE), event.get("reason") or ""))

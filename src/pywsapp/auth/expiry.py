@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 
 from pywsapp._clocks import wall_clock
+from pywsapp._log_fields import log_fields
 from pywsapp._request_state import Access, access_of
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection
@@ -84,7 +85,7 @@ class Expiries:
                         self.watch(conn)
                     continue
                 reason = "no credentials came in time" if conn.user is None else "the credentials have expired"
-                logger.info("%r is closed: %s", conn, reason)
+                logger.info("%r is closed: %s", conn, reason, extra=log_fields("auth.expired", conn, reason=reason))
                 conn.close(CloseCode.UNAUTHENTICATED, reason)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pywsapp._access import check_has_no_guard
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._request_state import make_access
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import ANONYMOUS, Authenticated, refresh
@@ -152,7 +153,12 @@ class FirstMessage(ComponentMiddleware):
                 return
         except Refuse as exc:
             is_invalid = isinstance(exc, InvalidCredentials)
-            logger.info("%r sent no valid credentials: %s", conn, one_line(str(exc.body)))
+            logger.info(
+                "%r sent no valid credentials: %s",
+                conn,
+                one_line(str(exc.body)),
+                extra=log_fields("auth.refused", conn, reason=str(exc.body)),
+            )
             code = CloseCode.UNAUTHENTICATED if is_invalid else CloseCode.TRY_AGAIN_LATER
             conn.close(code, cut_reason(str(exc.body or "")))
             return

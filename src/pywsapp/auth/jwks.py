@@ -33,6 +33,7 @@ import anyio.to_thread
 from pywsapp._clocks import monotonic_clock
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp.exceptions import ConfigurationError, Refuse
 
 try:
@@ -244,7 +245,12 @@ class Jwks:
             self._keys = keys_of(loaded)
             self._loaded_at = self._clock()
         except Exception as exc:
-            logger.warning("loading the keys of %s failed: %s", self._name, one_line(_described(exc)))
+            logger.warning(
+                "loading the keys of %s failed: %s",
+                self._name,
+                one_line(_described(exc)),
+                extra=log_fields("auth.keys_not_loaded", url=self._name, error=_described(exc)),
+            )
         finally:
             self._loading.set()
             self._loading = None

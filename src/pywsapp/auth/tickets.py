@@ -28,6 +28,7 @@ from typing import Any
 from pywsapp._clocks import monotonic_clock
 from pywsapp._extras import import_extra
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._request_state import access_of
 from pywsapp._signatures import check_takes
 from pywsapp.auth.identity import Authenticated, as_identity
@@ -223,7 +224,13 @@ class TicketIssuer:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:
             self._logged_at = now
-            logger.warning("%s failed: %s %s", self._store.name, type(exc).__name__, one_line(str(exc)))
+            logger.warning(
+                "%s failed: %s %s",
+                self._store.name,
+                type(exc).__name__,
+                one_line(str(exc)),
+                extra=log_fields("auth.store_failed", store=self._store.name, error=f"{type(exc).__name__} {exc}"),
+            )
         return Refuse(503, {"Retry-After": "5"}, "tickets are not available now")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp.brokers.base import Broker
 
 logger = logging.getLogger("pywsapp")
@@ -40,7 +41,12 @@ class OutageLog:
         if self._since is None:
             self._since, self._failed_before = now, failed
             self._next_reminder = now + FIRST_REMINDER_SECONDS
-            logger.error("%s is unavailable (%s); local delivery goes on, trying again", name, reason)
+            logger.error(
+                "%s is unavailable (%s); local delivery goes on, trying again",
+                name,
+                reason,
+                extra=log_fields("broker.unavailable", broker=name, error=reason),
+            )
         elif now >= self._next_reminder:
             seconds = now - self._since
             self._next_reminder = now + min(seconds, LONGEST_REMINDER_SECONDS)
@@ -50,13 +56,25 @@ class OutageLog:
                 seconds,
                 reason,
                 failed - self._failed_before,
+                extra=log_fields(
+                    "broker.still_unavailable",
+                    broker=name,
+                    error=reason,
+                    duration_seconds=seconds,
+                    count=failed - self._failed_before,
+                ),
             )
 
     def note_connected(self, failed: int, now: float) -> None:
         """Note a connection, when all wanted topics are subscribed; the arguments are those of `note_lost`."""
         if self._since is None:
             level = logging.DEBUG if self._broker.is_internal else logging.INFO
-            logger.log(level, "connected to %s", self._broker.name)
+            logger.log(
+                level,
+                "connected to %s",
+                self._broker.name,
+                extra=log_fields("broker.connected", broker=self._broker.name),
+            )
             return
         logger.warning(
             "connected to %s again; this process received nothing for at least %.1f seconds, "
@@ -64,5 +82,11 @@ class OutageLog:
             self._broker.name,
             now - self._since,
             failed - self._failed_before,
+            extra=log_fields(
+                "broker.reconnected",
+                broker=self._broker.name,
+                duration_seconds=now - self._since,
+                count=failed - self._failed_before,
+            ),
         )
         self._since = None

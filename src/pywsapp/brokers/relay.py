@@ -20,7 +20,6 @@ because the topic has missed messages.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections import deque
@@ -32,15 +31,13 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from pywsapp._http_text import one_line
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Keep, Outgoing, PartlyRefused, Position, Receive
+from pywsapp.brokers.drop_log import DropLog
 from pywsapp.brokers.outage import OutageLog
 from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.exceptions import TopicError
-
-logger = logging.getLogger("pywsapp")
 
 CONNECT_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
@@ -106,10 +103,9 @@ class Relay:
         self._change = anyio.Event()  # set when there is something to subscribe or unsubscribe
         self._idle: anyio.Event | None = None
         self._connects = self._published = self._failed = self._received = 0
-        self._too_many = self._refusals = 0
         self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._outages = OutageLog(broker)
-        self._has_warned = False
+        self._drops = DropLog(broker)
         self.attempted = anyio.Event()
         self._starting: TaskStatus[None] | None = None  # until `attempted` is set
 
@@ -134,28 +130,17 @@ class Relay:
         acknowledgement = Acknowledgement(Outgoing(topic, data, keep))
         if not self._running or (self.connection is None and (keep is None or self._gave_up)):
             self._fail([acknowledgement], f"{self.broker.name} is not connected")
-            self._warn_if_ended(topic)
+            if not self._running:
+                self._drops.note_ended(topic)
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             self._fail([acknowledgement], f"{self.broker.name} is too slow: {len(self._pending)} messages wait for it")
-            self._too_many += 1
-            if self._too_many & (self._too_many - 1) == 0:  # at 1, 2, 4, 8, ...
-                logger.warning("%s is too slow: dropped %d messages so far", self.broker.name, self._too_many)
+            self._drops.note_too_many()
         else:
             if not self._pending:
                 self._work.set()
             self._pending.append(acknowledgement)
             self._pending_bytes += len(data)
         return acknowledgement
-
-    def _warn_if_ended(self, topic: str) -> None:
-        """Warn once of a message that comes after the end of the app's connection, such as that of a shutdown hook."""
-        if not self._running and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "a message on %r does not leave this process, because its connection to %s has ended",
-                topic,
-                self.broker.name,
-            )
 
     def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
         for acknowledgement in acknowledgements:
@@ -229,17 +214,11 @@ class Relay:
     def _refuse(self, batch: Sequence[Acknowledgement], exc: PartlyRefused) -> None:
         for place, reason in exc.reasons.items():
             acknowledgement = batch[place]
-            self._note_refusal("a message", acknowledgement.message.topic, reason)
+            self._drops.note_refusal("a message", acknowledgement.message.topic, reason)
             if exc.is_certain:
                 acknowledgement.tries -= 1  # as if no connection had been given it this time
             self._fail([acknowledgement], f"{self.broker.name} refused the message: {reason}")
         self._published -= len(exc.reasons)
-
-    def _note_refusal(self, what: str, topic: str, reason: str) -> None:
-        self._refusals += 1
-        if self._refusals & (self._refusals - 1) == 0:  # at 1, 2, 4, 8, ...
-            name, said = self.broker.name, one_line(reason)
-            logger.error("%s refused %s on %r: %s (%d refused so far)", name, what, topic, said, self._refusals)
 
     def _take_batch(self) -> list[Acknowledgement]:
         batch: list[Acknowledgement] = []
@@ -343,7 +322,7 @@ class Relay:
             event.set()
 
     def _refuse_topic(self, topic: str, reason: str) -> None:
-        self._note_refusal("the subscription", topic, reason)
+        self._drops.note_refusal("the subscription", topic, reason)
         self._active.discard(topic)
         self._refused_topics.add(topic)
         self._retry_at = min(self._retry_at, anyio.current_time() + RETRY_SECONDS)
@@ -376,13 +355,7 @@ class Relay:
         self._pending.clear()
         self._note_idle()
         self._wake_subscribers()
-        if self._failed > failed_before:
-            logger.warning(
-                "%d messages were not published to %s, because %s",
-                self._failed - failed_before,
-                self.broker.name,
-                reason,
-            )
+        self._drops.note_unpublished(self._failed - failed_before, reason)
 
     async def _connect_and_work(self) -> None:
         """Connect and work; return, or raise, when the connection is lost."""

@@ -113,10 +113,12 @@ _OPTIONS = (
     _Option(("--max-connection-age",), _number, "SECONDS", "close a connection after this time, more or less"),
     _Option(("--idle-timeout",), _number, "SECONDS", "close a connection after so long without a message"),
     _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
+    _Option(("--log-format",), _one_of("text", "json"), "FORMAT", "text or json, one object a line (default: text)"),
+    _Option(("--log-config",), str, "FILE", "set up logging as this file says, for dictConfig: .json, .toml, .ini"),
     _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )
-#: Options of `App.run` for workers.
-_WORKER_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory")
+#: Options that are arguments of `App.run`.
+_RUN_OPTIONS = ("worker_timeout", "worker_max_age", "worker_max_connections", "worker_max_memory", "log_format")
 #: Options for limits, which are arguments of `App.configure`.
 _LIMITS = (
     "max_pending",
@@ -147,7 +149,9 @@ def add_options(command: Parser) -> None:
 
 
 def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Set the options that are not on the command line from the environment."""
+    """Set the options that are not on the command line from the environment, and set up logging."""
+    from pywsapp._process.logging import configure_logging
+
     given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
     excluded = {name for names in _SOCKETS for name in names if given and names not in given}
     for option in _OPTIONS:
@@ -158,6 +162,8 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
             setattr(chosen, option.name, option.convert(text))
         except argparse.ArgumentTypeError as exc:
             parser.error(f"environment variable {option.variable}: {exc}")
+    if chosen.log_config is not None:
+        configure_logging(chosen.log_config)  # before the program is imported, which can log
 
 
 def run_app(app: App, chosen: argparse.Namespace) -> None:
@@ -167,7 +173,7 @@ def run_app(app: App, chosen: argparse.Namespace) -> None:
     if chosen.log_level is not None:
         logging.getLogger("pywsapp").setLevel(chosen.log_level.upper())
     configure(app, chosen)
-    settings = {name: value for name in _WORKER_OPTIONS if (value := getattr(chosen, name)) is not None}
+    settings = {name: value for name in _RUN_OPTIONS if (value := getattr(chosen, name)) is not None}
     app.run(backend=chosen.backend or "asyncio", workers=1 if chosen.workers is None else chosen.workers, **settings)
 
 

@@ -9,6 +9,7 @@ import time
 import anyio.to_thread
 
 from pywsapp._addresses import Networks
+from pywsapp._log_fields import log_fields
 from pywsapp.exceptions import ConfigurationError
 
 logger = logging.getLogger("pywsapp")
@@ -55,9 +56,18 @@ class AddressFile:
         try:
             self._version = self._stat()
             self.networks = await anyio.to_thread.run_sync(self._read)
-            logger.info("read %d addresses and networks from %s", len(self.networks), os.fspath(self._path))
+            logger.info(
+                "read %d addresses and networks from %s",
+                len(self.networks),
+                os.fspath(self._path),
+                extra=log_fields("addresses.loaded", file=os.fspath(self._path), count=len(self.networks)),
+            )
         except ConfigurationError as exc:
-            logger.error("%s; the addresses and networks from before stay in use", exc)
+            logger.error(
+                "%s; the addresses and networks from before stay in use",
+                exc,
+                extra=log_fields("addresses.not_loaded", file=os.fspath(self._path), error=str(exc)),
+            )
         finally:
             self._is_reading = False
 

@@ -30,6 +30,7 @@ from typing import NamedTuple, TypeVar, overload
 
 from pywsapp._access import set_guard
 from pywsapp._hooks import must_await, then
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.fallback import protocol_asked_for
 from pywsapp._request_state import access_of
 from pywsapp.auth.identity import public
@@ -213,6 +214,12 @@ class OriginCheck(HandshakeMiddleware):
             "allowed_origins of app.route",
             ", ".join(sent)[:_MAX_LOGGED],
             ", ".join(self.allowed_origins) or f"pages of host {request.host!r}, port {request.port} only",
+            extra=log_fields(
+                "request.origin_refused",
+                remote_address=request.remote_address or "local",
+                path=request.path,
+                origin=", ".join(sent),
+            ),
         )
         raise Refuse(403, body="this origin is not allowed here")
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.procedures import Procedure, ReadArguments
 from pywsapp._messages.typed import marked_methods
 from pywsapp._request_state import access_of
@@ -182,7 +183,13 @@ class TopicComponent(MessageComponent):
         """
         if isinstance(exc, InvalidCredentials):
             return super().on_error(conn, exc)
-        logger.error("%s failed for %r", one_line(type(self).__name__), conn, exc_info=exc)
+        logger.error(
+            "%s failed for %r",
+            one_line(type(self).__name__),
+            conn,
+            exc_info=exc,
+            extra=log_fields("handler.failed", conn, component=type(self).__name__, error=type(exc).__name__),
+        )
         return None
 
     def on_message(self, conn: Connection, message: Any) -> Any:

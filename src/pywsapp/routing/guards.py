@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pywsapp._access import Authenticate
+from pywsapp._log_fields import log_fields
 from pywsapp.auth.identity import Public
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import SessionMiddleware
@@ -29,9 +30,14 @@ def log_guards(component: object) -> None:
         logger.warning(
             "other routes need a user, but these have no authenticate: %s; write authenticate=public if they need none",
             _listed(open_routes),
+            extra=log_fields("routes.no_guard", routes=_listed(open_routes)),
         )
     if public_routes:
-        logger.info("these routes need no user (authenticate=public): %s", _listed(public_routes))
+        logger.info(
+            "these routes need no user (authenticate=public): %s",
+            _listed(public_routes),
+            extra=log_fields("routes.public", routes=_listed(public_routes)),
+        )
 
 
 def log_origins(component: object) -> None:
@@ -44,9 +50,14 @@ def log_origins(component: object) -> None:
             "a page of any site can connect with the cookies of your users to: %s; list your pages in allowed_origins "
             "in place of '*' or 'null'",
             _listed(with_users),
+            extra=log_fields("routes.any_origin", routes=_listed(with_users)),
         )
     if others:
-        logger.info("pages of any site can connect (allowed_origins has '*' or 'null'): %s", _listed(others))
+        logger.info(
+            "pages of any site can connect (allowed_origins has '*' or 'null'): %s",
+            _listed(others),
+            extra=log_fields("routes.any_origin", routes=_listed(others)),
+        )
 
 
 def _open_to_pages(

@@ -38,6 +38,7 @@ from pywsapp._access import (
 )
 from pywsapp._authorize import Authorize, check_authorize, note_authorize
 from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import Codecs, check_can_read, check_has_no_protocol, checked_codecs, note_codecs
 from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
@@ -388,6 +389,7 @@ class Router(MessageComponent):
                 "if that is your own host, set it as http_host of the App or of the route ('*' for any)",
                 host,
                 names,
+                extra=log_fields("request.host_refused", host=request.host),
             )
         return Refuse(404, body=f"host {host} is not served here; the log of the server names the hosts that are")
 

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pywsapp._log_fields import log_fields
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.sessions.cookies import SessionCookie
 from pywsapp.sessions.outage import OutageLog
@@ -85,11 +86,15 @@ class SessionStore(ABC):
         self.outage = OutageLog()
         if self.cookie.secure is False:
             logger.warning(
-                "the cookie %r of sessions has secure=False: a network without TLS can see it", self.cookie.name
+                "the cookie %r of sessions has secure=False: a network without TLS can see it",
+                self.cookie.name,
+                extra=log_fields("session.cookie_insecure", cookie=self.cookie.name),
             )
         if not self.cookie.http_only:
             logger.warning(
-                "the cookie %r of sessions has http_only=False: a script in a page can read it", self.cookie.name
+                "the cookie %r of sessions has http_only=False: a script in a page can read it",
+                self.cookie.name,
+                extra=log_fields("session.cookie_insecure", cookie=self.cookie.name),
             )
 
     def now(self) -> float:

@@ -7,6 +7,7 @@ import math
 import time
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
@@ -50,7 +51,12 @@ class OutageLog:
             self._next_reminder = self._silent_until
             if self._is_logged:
                 self._silent_until = self._next_reminder = now + FIRST_REMINDER_SECONDS
-                logger.error("%s is unavailable (%s); handshakes are answered with 503", name, _reason(exc, token))
+                logger.error(
+                    "%s is unavailable (%s); handshakes are answered with 503",
+                    name,
+                    _reason(exc, token),
+                    extra=log_fields("session.store_unavailable", store=name, error=_reason(exc, token)),
+                )
         elif now >= self._next_reminder:
             seconds = now - self._since
             self._is_logged = True
@@ -62,13 +68,25 @@ class OutageLog:
                 seconds,
                 _reason(exc, token),
                 self.failed,
+                extra=log_fields(
+                    "session.store_still_unavailable",
+                    store=name,
+                    error=_reason(exc, token),
+                    duration_seconds=seconds,
+                    count=self.failed,
+                ),
             )
 
     def note_works(self, name: str) -> None:
         """Note that the store worked."""
         if self.failed:
             if self._is_logged:
-                logger.warning("%s is available again, after %d failures", name, self.failed)
+                logger.warning(
+                    "%s is available again, after %d failures",
+                    name,
+                    self.failed,
+                    extra=log_fields("session.store_available", store=name, count=self.failed),
+                )
             self.failed = 0
 
     def note_unreadable(self, name: str, exc: Exception, token: str) -> None:
@@ -76,7 +94,13 @@ class OutageLog:
         self.unreadable += 1
         if self.unreadable & (self.unreadable - 1) == 0:
             reason = _reason(exc, token, with_type=False)
-            logger.warning("a session of %s counts as empty: %s (%d so far)", name, reason, self.unreadable)
+            logger.warning(
+                "a session of %s counts as empty: %s (%d so far)",
+                name,
+                reason,
+                self.unreadable,
+                extra=log_fields("session.unreadable", store=name, error=reason, count=self.unreadable),
+            )
 
 
 def _reason(exc: Exception, token: str | None, *, with_type: bool = True) -> str:

@@ -15,6 +15,7 @@ import logging
 import secrets
 from typing import Any
 
+from pywsapp._log_fields import log_fields
 from pywsapp.brokers.base import MIB
 from pywsapp.brokers.envelope import (
     SIGNATURE_BYTES,
@@ -146,6 +147,7 @@ class EnvelopeCodec:
                 exc if unexpected is None else repr(exc)[:200],
                 self.dropped,
                 exc_info=unexpected,
+                extra=log_fields("broker.invalid_message", topic=topic, error=str(exc), count=self.dropped),
             )
 
     # -- own messages that come back with a position -----------------------------------------------------------------

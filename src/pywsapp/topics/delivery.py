@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.objects import PreparedObject, content_of, send_object_to_all
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import Position
@@ -70,7 +71,11 @@ class DeliveryForm(ABC):
         try:
             return self.prepare(name, position, content)
         except Exception:
-            logger.exception("a message on %r has no form for some of its subscribers", name)
+            logger.exception(
+                "a message on %r has no form for some of its subscribers",
+                name,
+                extra=log_fields("message.no_form", topic=name),
+            )
             return None
 
     def send_to_all(

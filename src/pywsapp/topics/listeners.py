@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.lowlevel
 
+from pywsapp._log_fields import log_fields
 from pywsapp._signatures import check_no_function, check_takes, name_of
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
@@ -196,7 +197,13 @@ class _Listener:
         if len(self.queue) >= MAX_WAITING:
             self.skipped += 1
             if self.skipped & (self.skipped - 1) == 0:  # at 1, 2, 4, 8, ...
-                logger.warning("%s is too slow: skipped %d %s so far", self._name, self.skipped, self._calls)
+                logger.warning(
+                    "%s is too slow: skipped %d %s so far",
+                    self._name,
+                    self.skipped,
+                    self._calls,
+                    extra=log_fields("listener.too_slow", handler=self._name, count=self.skipped),
+                )
             return
         self.queue.append(call)
         if self._event is not None:
@@ -224,4 +231,4 @@ class _Listener:
         return name_of(self._function)
 
     def _log_failure(self) -> None:
-        logger.exception("%s failed", self._name)
+        logger.exception("%s failed", self._name, extra=log_fields("listener.failed", handler=self._name))

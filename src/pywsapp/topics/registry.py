@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.objects import content_of, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._outbox.threads import current_thread, wrong_thread
@@ -287,6 +288,7 @@ class TopicRegistry:
             "a broadcast on %r has no receiver, because the App does not run in this process; "
             "broadcast while it runs, or publish from another program with pywsapp.Publisher",
             topic.name,
+            extra=log_fields("topic.no_receiver", topic=topic.name),
         )
 
     def _broadcast_kept(

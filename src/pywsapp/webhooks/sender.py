@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._version import __version__
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.occupancy.changes import Change, EventType, Kind
@@ -152,7 +153,11 @@ class WebhookSender:
                 async with self._open_client(self.target.url, self._options.timeout) as post:
                     await self._send_all(post)
             except Exception:
-                logger.exception("webhook %s failed", self.target.shown)
+                logger.exception(
+                    "webhook %s failed",
+                    self.target.shown,
+                    extra=log_fields("webhook.failed", webhook=self.target.shown),
+                )
                 self._drop(len(self._queue.take()), "of an unexpected exception")
                 self._queue.release()
                 await self._sleep(_FAULT_SECONDS)
@@ -200,7 +205,12 @@ class WebhookSender:
         if outcome is Outcome.DELIVERED:
             self._delivered += len(events)
             if attempts.failed:
-                logger.info("webhook %s: delivered after %d failed attempts", self.target.shown, attempts.failed)
+                logger.info(
+                    "webhook %s: delivered after %d failed attempts",
+                    self.target.shown,
+                    attempts.failed,
+                    extra=log_fields("webhook.delivered", webhook=self.target.shown, count=attempts.failed),
+                )
         elif outcome is Outcome.REFUSED:
             self._drop(len(events), f"the receiver refused them with {reason}")
         else:
@@ -236,6 +246,7 @@ class WebhookSender:
             "webhook %s answered with status 410: it gets no more events; dropped %d events",
             self.target.shown,
             dropped,
+            extra=log_fields("webhook.gone", webhook=self.target.shown, count=dropped),
         )
 
     def _log_failure(self, failed: int, reason: str, pause: float) -> None:
@@ -247,6 +258,9 @@ class WebhookSender:
                 reason,
                 pause,
                 len(self._queue),
+                extra=log_fields(
+                    "webhook.retried", webhook=self.target.shown, reason=reason, retry_seconds=pause, count=failed
+                ),
             )
 
     def _drop(self, count: int, reason: str) -> None:
@@ -254,5 +268,11 @@ class WebhookSender:
         self._dropped += count
         if self._dropped.bit_length() > before.bit_length():  # at about 1, 2, 4, 8, ...
             logger.warning(
-                "webhook %s dropped events, because %s (%d so far)", self.target.shown, reason, self._dropped
+                "webhook %s dropped events, because %s (%d so far)",
+                self.target.shown,
+                reason,
+                self._dropped,
+                extra=log_fields(
+                    "webhook.events_dropped", webhook=self.target.shown, reason=reason, count=self._dropped
+                ),
             )

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from urllib.parse import SplitResult, urlsplit
 
 from pywsapp._extras import import_extra
+from pywsapp._log_fields import log_fields
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.occupancy.changes import EVENT_TYPES, EventType
@@ -51,7 +52,11 @@ def _target_of(url: str, secret: Secrets, events: Iterable[str], topics: Iterabl
                 "a webhook needs an https URL, because a network can change what is sent over http; "
                 "write allow_http=True if the network is yours"
             )
-        logger.warning("webhook %s is not encrypted (allow_http=True): a network can read its events", _shown(parts))
+        logger.warning(
+            "webhook %s is not encrypted (allow_http=True): a network can read its events",
+            _shown(parts),
+            extra=log_fields("webhook.not_encrypted", webhook=_shown(parts)),
+        )
     patterns = [TopicPattern(text) for text in _names(topics, "topics", '["room:*"]')]
     return Target(url, _shown(parts), keys_of(secret), _types_of(events), patterns)
 

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.outbox import write_all
 from pywsapp._transports.adopt import adopt_socket
 from pywsapp.brokers.base import MIB, Kept, Position
@@ -223,7 +224,10 @@ class _WorkerConnection:
             self._process(data, receivers)
         except PywsappError as exc:
             logger.error(
-                "worker %d is disconnected from the bus, because it sent an invalid frame: %s", self.number, exc
+                "worker %d is disconnected from the bus, because it sent an invalid frame: %s",
+                self.number,
+                exc,
+                extra=log_fields("bus.invalid_frame", worker_number=self.number, error=str(exc)),
             )
             self.close()
         for worker in receivers:
@@ -245,7 +249,12 @@ class _WorkerConnection:
         if self._closed:
             return
         if self.missed:
-            logger.warning("worker %d did not read; %d messages to it were left out", self.number, self.missed)
+            logger.warning(
+                "worker %d did not read; %d messages to it were left out",
+                self.number,
+                self.missed,
+                extra=log_fields("bus.messages_dropped", worker_number=self.number, count=self.missed),
+            )
             self.outbox.append(encode(MISSED, b"", [LONG_COUNT.pack(self.missed)]))
             self.missed = 0
         self.flush()

@@ -7,6 +7,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.objects import is_object_content, object_in
 from pywsapp.exceptions import InvalidMessage
 from pywsapp.protocols.conversation import FormedMessage
@@ -54,7 +55,12 @@ class TopicsV1Form(DeliveryForm):
                 return FormedMessage(encoded(self._codec, fields | {"data": object_in(content)}))
             except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
                 # Another program can have published anything, and other codecs have values that JSON has not.
-                logger.debug("clients get an object as %r carries it: %s", fields.get("topic"), one_line(str(exc)))
+                logger.debug(
+                    "clients get an object as %r carries it: %s",
+                    fields.get("topic"),
+                    one_line(str(exc)),
+                    extra=log_fields("message.no_form", topic=str(fields.get("topic")), error=str(exc)),
+                )
                 content = str(content) if isinstance(content, str) else bytes(content)
         if isinstance(content, str) or (content is not None and self._codec.is_binary):
             fields["data"] = content

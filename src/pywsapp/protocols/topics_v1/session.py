@@ -24,6 +24,7 @@ import anyio
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.error_report import report_error
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.conversation import INVALID_MESSAGES
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp.close_codes import CloseCode, ComeBack, come_back, cut_reason
@@ -142,7 +143,12 @@ class TopicsV1Session(Session):
         """Answer a message that is none of the protocol, and close the connection if there were too many."""
         conn, limit = self._conn, self._options.max_invalid_messages
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%r sent an invalid message: %s", conn, one_line(str(exc)[:_MAX_TEXT]))
+            logger.debug(
+                "%r sent an invalid message: %s",
+                conn,
+                one_line(str(exc)[:_MAX_TEXT]),
+                extra=log_fields("message.invalid", conn, error=str(exc)),
+            )
         if conn._driver is not None:
             conn._driver.exceeded(INVALID_MESSAGES)
         self._send_error(exc.request_id, exc)
@@ -175,7 +181,12 @@ class TopicsV1Session(Session):
         error = as_request_error(exc)
         if isinstance(exc, Refuse):
             is_invalid = isinstance(exc, InvalidCredentials)
-            logger.info("%r sent no valid credentials: %s", self._conn, one_line(str(exc.body)))
+            logger.info(
+                "%r sent no valid credentials: %s",
+                self._conn,
+                one_line(str(exc.body)),
+                extra=log_fields("auth.refused", self._conn, reason=str(exc.body)),
+            )
             code = CloseCode.UNAUTHENTICATED if is_invalid else CloseCode.TRY_AGAIN_LATER
         else:
             code = CloseCode.INTERNAL_ERROR if error is None else CloseCode.POLICY_VIOLATION

@@ -41,6 +41,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pywsapp._log_fields import log_fields
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.brokers.base import MIB, Kept, Position
 from pywsapp.brokers.envelope import Envelope
@@ -205,7 +206,12 @@ class Follower:
                 self._apply(kept, held_before)
                 del kept  # not needed while the next page is read
         except Exception as exc:  # mostly a lost connection; the next one calls `catch_up`
-            logger.debug("reading the history of %r failed: %r", self._topic, exc)
+            logger.debug(
+                "reading the history of %r failed: %r",
+                self._topic,
+                exc,
+                extra=log_fields("history.not_read", topic=self._topic, error=type(exc).__name__),
+            )
         finally:
             self._reading = False
 

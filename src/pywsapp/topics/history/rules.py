@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.objects import (
     ObjectContent,
     PreparedObject,
@@ -138,5 +139,10 @@ class HistoryRule:
                 message.publication = publication
             return message
         except Exception:
-            logger.exception("the message %s on %r could not be wrapped", one_line(str(position)), name)
+            logger.exception(
+                "the message %s on %r could not be wrapped",
+                one_line(str(position)),
+                name,
+                extra=log_fields("history.wrap_failed", topic=name, position=str(position)),
+            )
             return None

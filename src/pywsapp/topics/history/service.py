@@ -17,6 +17,7 @@ import anyio
 from pywsapp._clocks import monotonic_clock
 from pywsapp._event_loop import note_asyncio
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.base import MIB, Keep, Kept, Position
 from pywsapp.brokers.envelope import Envelope
@@ -237,7 +238,16 @@ class HistoryService:
         self.lost += 1
         if self.lost & (self.lost - 1) == 0:  # at 1, 2, 4, 8, ...
             place = one_line(str(position))
-            logger.error("messages on %r up to %s are lost, %s (%d so far)", name, place, reason, self.lost)
+            logger.error(
+                "messages on %r up to %s are lost, %s (%d so far)",
+                name,
+                place,
+                reason,
+                self.lost,
+                extra=log_fields(
+                    "history.messages_lost", topic=name, position=str(position), reason=reason, count=self.lost
+                ),
+            )
         self._deliver(name, position, None)
 
     async def claim(self, moment: int, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
+from pywsapp._log_fields import log_fields
 from pywsapp.brokers.envelope import Envelope
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
@@ -196,6 +197,7 @@ class OccupancyService:
                 MAX_KEY,
                 key[:40],
                 self._left_out,
+                extra=log_fields("presence.key_too_long", count=self._left_out),
             )
 
     def _user_went(self, key: str) -> None:
@@ -257,7 +259,7 @@ class OccupancyService:
                     self._publish(view.take_for_newcomers())
                     await self._report_due(view, now)
             except Exception:
-                logger.exception("reporting topics and users failed")
+                logger.exception("reporting topics and users failed", extra=log_fields("presence.failed"))
             await anyio.sleep(_TICK_SECONDS)
 
     async def _report_due(self, view: OccupancyView, now: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pywsapp._event_loop import note_asyncio
+from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import LazyAwaitable, LazyCoroutine
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.connection import send_prepared_to_all
@@ -158,7 +159,11 @@ class PresenceService:
             raise EnvelopeError("its event is not one that processes send")
         count = self._view.left_out
         if count.bit_length() > left_out.bit_length():  # at about 1, 2, 4, 8, ...
-            logger.warning("presence: left out %d users of other processes so far, there are too many", count)
+            logger.warning(
+                "presence: left out %d users of other processes so far, there are too many",
+                count,
+                extra=log_fields("presence.users_left_out", count=count),
+            )
 
     def process_ended(self, process: str) -> None:
         """Handle the end of another process of this machine, which the supervisor has noticed."""
@@ -190,7 +195,9 @@ class PresenceService:
             try:
                 message = form.prepare_presence(name, diff)
             except Exception:  # the program has tracked a user with a meta that has no form in the codec
-                logger.exception("the presence of %r could not be sent", name)
+                logger.exception(
+                    "the presence of %r could not be sent", name, extra=log_fields("presence.failed", topic=name)
+                )
                 continue
             send_prepared_to_all([conn for conn, one in viewers.items() if one is form], message, frozenset())
 
@@ -227,7 +234,7 @@ class PresenceService:
         try:
             self._view.tick(time.monotonic())
         except Exception:
-            logger.exception("updating presence failed")
+            logger.exception("updating presence failed", extra=log_fields("presence.failed"))
 
     async def _tick(self) -> None:
         while True:

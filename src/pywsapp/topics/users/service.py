@@ -30,6 +30,7 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp._messages.objects import content_of, prepared_content
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.prepared import PreparedMessage
@@ -221,6 +222,7 @@ class UserService:
                     self.without_key,
                     exc,
                     exc_info=None if isinstance(exc, ConfigurationError) else exc,
+                    extra=log_fields("user.no_key", count=self.without_key, error=str(exc)),
                 )
             return None
 
@@ -305,11 +307,16 @@ class UserService:
                 try:
                     conn.close(code, reason)
                 except Exception:  # of its transport; the others must be closed all the same
-                    logger.exception("closing %r failed", conn)
+                    logger.exception("closing %r failed", conn, extra=log_fields("connection.close_failed", conn))
                     conn.abort()
         if closed:
             logger.info(
-                "closed %d connections of the user %.100r with code %d: %s", closed, key, code, one_line(reason)
+                "closed %d connections of the user %.100r with code %d: %s",
+                closed,
+                key,
+                code,
+                one_line(reason),
+                extra=log_fields("user.disconnected", user=key, close_code=code, close_reason=reason, count=closed),
             )
 
     def _remember(self, key: str, code: int, reason: str) -> None:
