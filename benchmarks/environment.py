@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,11 +82,24 @@ def peers(python: str) -> Path:
     Raises:
         SetupError: it cannot be created.
     """
+    return _with_builder(python, _Builder.peers)
+
+
+def cluster_peers(python: str) -> Path:
+    """Return the Python of the peers of cluster.py; create its environment if it is missing.
+
+    Raises:
+        SetupError: it cannot be created.
+    """
+    return _with_builder(python, _Builder.cluster_peers)
+
+
+def _with_builder(python: str, build: Callable[[_Builder], Path]) -> Path:
     cache = _cache()
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _Builder(cache, _version(python), python).peers()
+        return build(_Builder(cache, _version(python), python))
 
 
 def wsload(python: str) -> Path:
@@ -156,13 +169,15 @@ class _Builder:
         return Environment(peers, pywsapp, wsload, self._node(), self._tls(wsload, peers), self.notes)
 
     def build_for_cluster(self) -> Environment:
-        self.directory.mkdir(exist_ok=True)
-        peers = self._peers("cluster", CLUSTER_REQUIREMENTS)
-        return Environment(peers, self._pywsapp(), self.wsload(), notes=self.notes)
+        return Environment(self.cluster_peers(), self._pywsapp(), self.wsload(), notes=self.notes)
 
     def peers(self) -> Path:
         self.directory.mkdir(exist_ok=True)
         return self._peers("peers", REQUIREMENTS)
+
+    def cluster_peers(self) -> Path:
+        self.directory.mkdir(exist_ok=True)
+        return self._peers("cluster", CLUSTER_REQUIREMENTS)
 
     def _peers(self, name: str, requirements: Path) -> Path:
         python = self._venv(name)
