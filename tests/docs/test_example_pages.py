@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ pytest.register_assert_rewrite("support.browser")
 
 from support.browser import Page, expect  # noqa: E402 - not before the line above
 from support.program import Program  # noqa: E402
-from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -36,13 +36,13 @@ class Pages:
         self._browser = browser
         self._contexts: list[Any] = []
 
-    def open(self, *, phone: bool = False, dark: bool = False, path: str = "/") -> Page:
-        """Open a page in a window of its own."""
+    def open(self, *, phone: bool = False, dark: bool = False, moves: bool = False, path: str = "/") -> Page:
+        """Open a page in a window of its own; `moves` allows animations."""
         settings = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if phone else {}
         context = self._browser.new_context(
             viewport=PHONE if phone else DESKTOP,
             color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
+            reduced_motion="no-preference" if moves else "reduce",
             **settings,
         )
         self._contexts.append(context)
@@ -136,3 +136,29 @@ def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
         ana.get_by_role("button", name="Clear").click()
         for page in ana, ben:
             until_drawn(page, 0.9, 0.7, drawn=False)
+
+
+# -- ticker ------------------------------------------------------------------------------------------------------------
+
+
+def test_prices_of_some_symbols(browser: Any, pictures: Path) -> None:
+    with pages_of(browser, "ticker.py") as pages:
+        page, other = pages.open(moves=True), pages.open(phone=True, dark=True)
+        expect(page.locator("tbody tr")).to_have_count(12)
+        page.wait_for_function("document.getAnimations().length > 0")
+        sent: list[str] = []
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda data: sent.append(str(data))))
+        for symbol in "ARCH", "BOLT", "LYNX":
+            page.get_by_text(symbol, exact=True).first.click()
+        expect(page.locator("tbody tr:visible")).to_have_count(9)
+        page.reload()
+        expect(page.locator("tbody tr:visible")).to_have_count(9)
+        expect(page.get_by_role("checkbox", name="BOLT")).not_to_be_checked()
+        before = page.locator("tbody").inner_text()
+        page.wait_for_function("before => document.querySelector('tbody').innerText !== before", arg=before)
+        published = [data for data in sent if '"type":"message"' in data]
+        assert published
+        assert [data for data in published if re.search("ARCH|BOLT|LYNX", data)] == []
+        expect(other.locator("#rate")).to_have_text(re.compile("[1-9][0-9]* messages/s"))
+        take(page, pictures, "ticker")
+        take(other, pictures, "ticker-phone-dark")
