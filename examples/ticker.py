@@ -1,8 +1,8 @@
 """Live prices: each page gets the symbols that it shows, and a slow one only the newest price of each.
 
 Run:   python ticker.py [PORT]
-Try:   open http://localhost:8080, and switch symbols off: fewer messages come, because the server leaves the others out.
-       Stop the server and start it again: the table goes on with the prices of the server.
+Try:   open http://localhost:8080, and switch symbols off: fewer messages come, because the server leaves the others
+       out. Stop the server and start it again: the table goes on with the prices of the server.
 
 The topic keeps no history, because an old price is worth nothing. A page asks for all prices when it has subscribed,
 also after a reconnect. Random numbers stand in for a market.
@@ -24,7 +24,7 @@ prices = {
 
 
 class Prices(TopicComponent):
-    filter_fields = ["symbol"]  # a page can ask for messages with some symbols only
+    filter_fields = ("symbol",)  # a page can ask for messages with some symbols only
 
     def on_call(self, conn: Connection, method: str, params: Any) -> Any:
         return list(prices.values()) if method == "prices" else super().on_call(conn, method, params)

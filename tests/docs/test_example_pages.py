@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("support.browser")
 
 from support.browser import Page, expect  # noqa: E402 - not before the line above
 from support.program import Program  # noqa: E402
+from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -162,3 +163,25 @@ def test_prices_of_some_symbols(browser: Any, pictures: Path) -> None:
         expect(other.locator("#rate")).to_have_text(re.compile("[1-9][0-9]* messages/s"))
         take(page, pictures, "ticker")
         take(other, pictures, "ticker-phone-dark")
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_go_on_without_the_page(browser: Any, pictures: Path) -> None:
+    with pages_of(browser, "job_progress.py", "0.03", port=free_port()) as pages:
+        page, other = pages.open(), pages.open(phone=True, dark=True)
+        for number in 1, 2:
+            page.get_by_role("button", name="Start a job").click()
+            expect(page.get_by_role("progressbar", name=f"Job {number}")).to_be_visible()
+        other.get_by_role("button", name="Start a job").click()
+        expect(page.locator(".running").first).to_be_visible()
+        take(page, pictures, "jobs")
+        take(other, pictures, "jobs-phone-dark")
+        page.reload()
+        expect(page.locator(".running .what").first).to_have_text(re.compile("[0-9]+ %"))
+        page.goto("about:blank")
+        expect(other.locator(".finished")).to_have_count(1)
+        page.goto(pages.url)
+        expect(page.locator(".finished")).to_have_count(2)
+        assert page.locator(".finished .what").all_inner_texts() == ["finished: 40 pictures"] * 2
