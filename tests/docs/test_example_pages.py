@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,11 @@ class Pages:
 
 @contextmanager
 def pages_of(browser: Any, example: str, *arguments: str, port: int = 0) -> Iterator[Pages]:
-    with Program([str(EXAMPLES / example), str(port), *arguments]) as program:
-        pages = Pages(browser, f"http://localhost:{program.port}")
-        try:
-            yield pages
-        finally:
-            pages.close()
+    with (
+        Program([str(EXAMPLES / example), str(port), *arguments]) as program,
+        closing(Pages(browser, f"http://localhost:{program.port}")) as pages,
+    ):
+        yield pages
 
 
 #: Returns the elements that are partly beside the window.
@@ -185,3 +185,36 @@ def test_jobs_go_on_without_the_page(browser: Any, pictures: Path) -> None:
         page.goto(pages.url)
         expect(page.locator(".finished")).to_have_count(2)
         assert page.locator(".finished .what").all_inner_texts() == ["finished: 40 pictures"] * 2
+
+
+# -- the answer of a language model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["", "?events"], ids=["client", "events"])
+def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, tmp_path: Path, query: str) -> None:
+    port, database = free_port(), str(tmp_path / "answers.db")
+    program = [str(EXAMPLES / "live_answer.py"), str(port), database]
+    pages = Pages(browser, f"http://localhost:{port}")
+    with closing(pages):
+        with Program(program) as server:
+            assert server.port == port
+            page = pages.open(path=f"/{query}")
+            page.locator("[name=question]").fill("tea")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("You have asked about tea")
+            page.reload()
+            expect(page.locator("#answer")).to_contain_text("but it can write")
+        expect(page.locator("#state")).to_have_text("connecting")
+        with Program(program) as server:
+            assert server.port == port
+            other = pages.open(phone=True, dark=True, path=page.url.removeprefix(pages.url))
+            expect(other.locator("#state")).to_have_text("writing")
+            take(other, pictures, f"answer-phone-dark{query.replace('?', '-')}")
+            for window in page, other:
+                expect(window.locator("#state")).to_have_text("done")
+            with closing(sqlite3.connect(database)) as connection:
+                stored = [token for (token,) in connection.execute("SELECT token FROM tokens ORDER BY number")]
+            assert "".join(stored).endswith("you do not have to ask again. ")
+            for window in page, other:
+                assert window.locator("#answer").text_content() == "".join(stored)
+            take(page, pictures, f"answer{query.replace('?', '-')}")
