@@ -2,7 +2,7 @@
 
 Run:   python drawing.py [PORT]
 Try:   open http://localhost:8080 in two windows, and draw in both. Reload one: the drawing is there. Stop the server,
-       draw a line, and start it again: the line reaches the other window.
+       draw a line, and start it again: the line reaches the other window. Older lines were in the memory of the server.
 
 While a hand draws, its points go out once for each frame of the screen, on a topic without a history. The whole line
 follows on a topic with a history when the hand is lifted. So a newcomer gets whole lines, and what is missed of the

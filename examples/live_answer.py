@@ -97,7 +97,10 @@ def close() -> None:
 async def ask(request: Request) -> dict[str, str] | Response:
     if request.headers.get("content-type") != "application/json":  # pages of other origins cannot send this
         return Response(status=415)
-    question = str(json.loads(await request.read(2000)))
+    try:
+        question = str(json.loads(await request.read(2000)))[:200]
+    except ValueError:
+        return Response(status=400)
     answer = secrets.token_urlsafe(16)  # a client that knows it can read the answer
     database.execute("INSERT INTO answers VALUES (?, ?, ?, 0)", (answer, question, time.time()))
     app.start_soon(write_answer, answer, question, [])

@@ -18,8 +18,9 @@ from pywsapp.http import Request
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 SYMBOLS = ["ARCH", "BOLT", "CRUX", "DUNE", "ECHO", "FERN", "GALE", "HALO", "IRIS", "JADE", "KITE", "LYNX"]
-prices = {
-    symbol: {"symbol": symbol, "price": (start := random.randint(2000, 50000)), "start": start} for symbol in SYMBOLS
+START = {symbol: random.randint(2000, 50000) for symbol in SYMBOLS}  # in cents
+prices: dict[str, dict[str, Any]] = {
+    symbol: {"symbol": symbol, "price": price, "start": price} for symbol, price in START.items()
 }
 
 
@@ -42,7 +43,7 @@ app.route_client()
 @app.every(0.2)
 def trade() -> None:
     for symbol in random.sample(SYMBOLS, 3):
-        price = prices[symbol]["price"]  # in cents
+        price = prices[symbol]["price"]
         step = max(1, price // 250)
         prices[symbol]["price"] = max(100, price + random.randint(-step, step))
         app.topic("prices").broadcast(prices[symbol])

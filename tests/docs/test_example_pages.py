@@ -105,6 +105,12 @@ def waves(y: float) -> Callable[[float], tuple[float, float]]:
     return lambda part: (0.1 + 0.8 * part, y - 0.04 * math.sin(2.5 * math.tau * part))
 
 
+def touch(page: Page, x: float, y: float) -> None:
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
 def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
     """Wait until there is a line, or none, at a place of the board."""
     page.wait_for_function(
@@ -129,6 +135,8 @@ def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
         ben.get_by_role("radio", name="orange").check()
         draw(ben, circle(0.7, 0.3, 0.1))
         until_drawn(ana, 0.8, 0.3)
+        touch(ben, 0.2, 0.2)
+        until_drawn(ana, 0.2, 0.2)
         ben.reload()
         for x, y in (0.9, 0.7), (0.8, 0.3):
             until_drawn(ben, x, y)
