@@ -1,4 +1,4 @@
-"""Drawing together: lines, pointers and the number of people, on a page for mouse, pen and finger.
+"""Drawing together: lines, pointers and the number of users, on a page for mouse, pen and finger.
 
 Run:   python drawing.py [PORT]
 Try:   open http://localhost:8080 in two windows, and draw in both. Reload one: the drawing is there. Stop the server,
@@ -38,7 +38,7 @@ def is_color(value: Any) -> bool:
 class Board(TopicComponent):
     def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
         if not is_color(meta):
-            raise CallError("invalid", "a person has a color")
+            raise CallError("invalid", "a user has a color")
         return meta
 
     def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:

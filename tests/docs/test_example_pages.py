@@ -1,4 +1,4 @@
-"""The examples with pages, in Chromium: two people, reloads, and restarts of the server."""
+"""The examples with pages, in Chromium: two users, reloads, and restarts of the server."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
     )
 
 
-def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
+def test_two_users_draw_on_one_board(browser: Any, pictures: Path) -> None:
     with pages_of(browser, "drawing.py") as pages:
         ana, ben = pages.open(), pages.open(phone=True, dark=True)
         expect(ana.locator("#here")).to_have_text("2 here")
