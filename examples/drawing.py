@@ -1,8 +1,8 @@
-"""Drawing together: lines, pointers and the number of people, on a page for mouse, pen and finger.
+"""Drawing together: lines, pointers and the number of users, on a page for mouse, pen and finger.
 
 Run:   python drawing.py [PORT]
 Try:   open http://localhost:8080 in two windows, and draw in both. Reload one: the drawing is there. Stop the server,
-       draw a line, and start it again: the line reaches the other window.
+       draw a line, and start it again: the line reaches the other window. Older lines were in the memory of the server.
 
 While a hand draws, its points go out once for each frame of the screen, on a topic without a history. The whole line
 follows on a topic with a history when the hand is lifted. So a newcomer gets whole lines, and what is missed of the
@@ -38,7 +38,7 @@ def is_color(value: Any) -> bool:
 class Board(TopicComponent):
     def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
         if not is_color(meta):
-            raise CallError("invalid", "a person has a color")
+            raise CallError("invalid", "a user has a color")
         return meta
 
     def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:

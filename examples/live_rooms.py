@@ -1,7 +1,8 @@
-"""Clients that subscribe, publish and call by the protocol pywsapp.topics.v1, in a page without a library.
+"""Clients that subscribe, publish and call, in a page with the browser client.
 
 Run:   python live_rooms.py [PORT]
 Try:   http://localhost:8080/?name=Ana and http://localhost:8080/?name=Ben in two windows: write, reload one, close one.
+       Stop the server, write, and start it again: what you wrote arrives once.
 """
 
 import sys
@@ -12,50 +13,30 @@ from pywsapp.http import Request
 
 PAGE = """<!doctype html>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <title>Live rooms</title>
 <p id="here"></p>
 <pre id="log"></pre>
 <form><input id="text" autofocus autocomplete="off"></form>
-<script>
+<script type="module">
+import { connect } from "/pywsapp.js";
+
 const name = new URLSearchParams(location.search).get("name") || "guest";
-const [log, here, text] = ["log", "here", "text"].map(id => document.getElementById(id));
-const topic = "room:1", present = new Set();
-let ws, id = 0, position = null;
+const [log, here, text] = ["log", "here", "text"].map((id) => document.getElementById(id));
+const write = (line) => { log.textContent += line + "\\n"; };
 
-function send(message) { ws.send(JSON.stringify({id: ++id, ...message})); return id; }
+const client = connect(`/live?name=${encodeURIComponent(name)}`);
+const room = client.subscribe("room:1", { since: null, presence: true, track: {} }, ({ data }) => {
+  write(`${data.from}: ${data.text}`);
+});
+room.on("presence", () => { here.textContent = "Here: " + [...room.present.keys()].join(", "); });
+room.on("lost", () => write("(messages are missing)"));
 
-function open() {
-  ws = new WebSocket(`ws://${location.host}/live?name=${encodeURIComponent(name)}`, ["pywsapp.topics.v1"]);
-  let subscribing;
-  ws.onopen = () => {
-    send({type: "connect"});
-    subscribing = send({type: "subscribe", topic, since: position, presence: true, track: {}});
-  };
-  ws.onclose = () => setTimeout(open, 500 + 2000 * Math.random());
-  ws.onmessage = event => {
-    const message = JSON.parse(event.data);
-    position = message.position || position;
-    if (message.type == "message") log.textContent += `${message.data.from}: ${message.data.text}\\n`;
-    if (message.type == "lost") log.textContent += "(messages are missing)\\n";
-    if (message.type == "error") log.textContent += `(${message.code}: ${message.message})\\n`;
-    if (message.id == subscribing && message.present) {
-      present.clear();
-      Object.keys(message.present).forEach(key => present.add(key));
-    }
-    if (message.type == "presence") {
-      Object.keys(message.joined).forEach(key => present.add(key));
-      message.left.forEach(key => present.delete(key));
-    }
-    here.textContent = "Here: " + [...present].join(", ");
-  };
-}
-
-document.forms[0].onsubmit = event => {
+document.forms[0].onsubmit = (event) => {
   event.preventDefault();
-  send({type: "publish", topic, data: text.value, key: crypto.randomUUID().slice(0, 32)});
+  client.publish("room:1", text.value).catch((error) => write(`(${error.code}: ${error.message})`));
   text.value = "";
 };
-open();
 </script>
 """
 
@@ -79,6 +60,7 @@ rooms = ["room:*"]
 port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
 app = App("localhost", port, authorize=TopicRules(subscribe=rooms, publish=rooms, history=rooms, presence=rooms))
 app.route("/live", Rooms(), authenticate=authenticate)
+app.route_client()
 app.history("room:*", size=100, seconds=300)
 
 

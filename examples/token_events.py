@@ -6,7 +6,7 @@ Try:   open http://localhost:8080, ask something, and reload the page while the 
        curl -N http://localhost:8080/answers/ID shows the stream; ID is in the address of the page behind the #.
 
 The page needs no code to come back: the browser connects again and names the last token that it has.
-`streamed_answer.py` does the same with a WebSocket. A function that makes up words stands in for the model.
+`live_answer.py` also survives a restart of the server. A function that makes up words stands in for the model.
 """
 
 import secrets

@@ -136,6 +136,8 @@ class TestRooms:
         assert (await ana.say("to the lobby"))["code"] == "not_in_room"
         await ana.follow("ideas")
         assert (await ana.say("to the ideas"))["type"] == "ok"
+        await ana.ask("untrack", topic="people")
+        assert (await ana.say("from outside"))["code"] == "not_in_room"
 
     async def test_a_lost_connection_leaves_the_room(self, person: Connect) -> None:
         ana, ben = await person(), await person()

@@ -1,10 +1,12 @@
-"""The examples with pages, in Chromium: two people, reloads, and restarts of the server."""
+"""The examples with pages, in Chromium: two users, reloads, and restarts of the server."""
 
 from __future__ import annotations
 
 import math
+import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,13 @@ class Pages:
         self._browser = browser
         self._contexts: list[Any] = []
 
-    def open(self, *, phone: bool = False, dark: bool = False, path: str = "/") -> Page:
-        """Open a page in a window of its own."""
+    def open(self, *, phone: bool = False, dark: bool = False, moves: bool = False, path: str = "/") -> Page:
+        """Open a page in a window of its own; `moves` allows animations."""
         settings = {"device_scale_factor": 2, "has_touch": True, "is_mobile": True} if phone else {}
         context = self._browser.new_context(
             viewport=PHONE if phone else DESKTOP,
             color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
+            reduced_motion="no-preference" if moves else "reduce",
             **settings,
         )
         self._contexts.append(context)
@@ -57,12 +59,11 @@ class Pages:
 
 @contextmanager
 def pages_of(browser: Any, example: str, *arguments: str, port: int = 0) -> Iterator[Pages]:
-    with Program([str(EXAMPLES / example), str(port), *arguments]) as program:
-        pages = Pages(browser, f"http://localhost:{program.port}")
-        try:
-            yield pages
-        finally:
-            pages.close()
+    with (
+        Program([str(EXAMPLES / example), str(port), *arguments]) as program,
+        closing(Pages(browser, f"http://localhost:{program.port}")) as pages,
+    ):
+        yield pages
 
 
 #: Returns the elements that are partly beside the window.
@@ -104,6 +105,12 @@ def waves(y: float) -> Callable[[float], tuple[float, float]]:
     return lambda part: (0.1 + 0.8 * part, y - 0.04 * math.sin(2.5 * math.tau * part))
 
 
+def touch(page: Page, x: float, y: float) -> None:
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
 def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
     """Wait until there is a line, or none, at a place of the board."""
     page.wait_for_function(
@@ -116,7 +123,7 @@ def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
     )
 
 
-def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
+def test_two_users_draw_on_one_board(browser: Any, pictures: Path) -> None:
     with pages_of(browser, "drawing.py") as pages:
         ana, ben = pages.open(), pages.open(phone=True, dark=True)
         expect(ana.locator("#here")).to_have_text("2 here")
@@ -128,6 +135,8 @@ def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
         ben.get_by_role("radio", name="orange").check()
         draw(ben, circle(0.7, 0.3, 0.1))
         until_drawn(ana, 0.8, 0.3)
+        touch(ben, 0.2, 0.2)
+        until_drawn(ana, 0.2, 0.2)
         ben.reload()
         for x, y in (0.9, 0.7), (0.8, 0.3):
             until_drawn(ben, x, y)
@@ -136,3 +145,84 @@ def test_two_people_draw_on_one_board(browser: Any, pictures: Path) -> None:
         ana.get_by_role("button", name="Clear").click()
         for page in ana, ben:
             until_drawn(page, 0.9, 0.7, drawn=False)
+
+
+# -- ticker ------------------------------------------------------------------------------------------------------------
+
+
+def test_prices_of_some_symbols(browser: Any, pictures: Path) -> None:
+    with pages_of(browser, "ticker.py") as pages:
+        page, other = pages.open(moves=True), pages.open(phone=True, dark=True)
+        expect(page.locator("tbody tr")).to_have_count(12)
+        page.wait_for_function("document.getAnimations().length > 0")
+        sent: list[str] = []
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda data: sent.append(str(data))))
+        for symbol in "ARCH", "BOLT", "LYNX":
+            page.get_by_text(symbol, exact=True).first.click()
+        expect(page.locator("tbody tr:visible")).to_have_count(9)
+        page.reload()
+        expect(page.locator("tbody tr:visible")).to_have_count(9)
+        expect(page.get_by_role("checkbox", name="BOLT")).not_to_be_checked()
+        before = page.locator("tbody").inner_text()
+        page.wait_for_function("before => document.querySelector('tbody').innerText !== before", arg=before)
+        published = [data for data in sent if '"type":"message"' in data]
+        assert published
+        assert [data for data in published if re.search("ARCH|BOLT|LYNX", data)] == []
+        expect(other.locator("#rate")).to_have_text(re.compile("[1-9][0-9]* messages/s"))
+        take(page, pictures, "ticker")
+        take(other, pictures, "ticker-phone-dark")
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_go_on_without_the_page(browser: Any, pictures: Path) -> None:
+    with pages_of(browser, "job_progress.py", "0.03", port=free_port()) as pages:
+        page, other = pages.open(), pages.open(phone=True, dark=True)
+        for number in 1, 2:
+            page.get_by_role("button", name="Start a job").click()
+            expect(page.get_by_role("progressbar", name=f"Job {number}")).to_be_visible()
+        other.get_by_role("button", name="Start a job").click()
+        expect(page.locator(".running").first).to_be_visible()
+        take(page, pictures, "jobs")
+        take(other, pictures, "jobs-phone-dark")
+        page.reload()
+        expect(page.locator(".running .what").first).to_have_text(re.compile("[0-9]+ %"))
+        page.goto("about:blank")
+        expect(other.locator(".finished")).to_have_count(1)
+        page.goto(pages.url)
+        expect(page.locator(".finished")).to_have_count(2)
+        assert page.locator(".finished .what").all_inner_texts() == ["finished: 40 pictures"] * 2
+
+
+# -- the answer of a language model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["", "?events"], ids=["client", "events"])
+def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, tmp_path: Path, query: str) -> None:
+    port, database = free_port(), str(tmp_path / "answers.db")
+    program = [str(EXAMPLES / "live_answer.py"), str(port), database]
+    pages = Pages(browser, f"http://localhost:{port}")
+    with closing(pages):
+        with Program(program) as server:
+            assert server.port == port
+            page = pages.open(path=f"/{query}")
+            page.locator("[name=question]").fill("tea")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.locator("#answer")).to_contain_text("You have asked about tea")
+            page.reload()
+            expect(page.locator("#answer")).to_contain_text("but it can write")
+        expect(page.locator("#state")).to_have_text("connecting")
+        with Program(program) as server:
+            assert server.port == port
+            other = pages.open(phone=True, dark=True, path=page.url.removeprefix(pages.url))
+            expect(other.locator("#state")).to_have_text("writing")
+            take(other, pictures, f"answer-phone-dark{query.replace('?', '-')}")
+            for window in page, other:
+                expect(window.locator("#state")).to_have_text("done")
+            with closing(sqlite3.connect(database)) as connection:
+                stored = [token for (token,) in connection.execute("SELECT token FROM tokens ORDER BY number")]
+            assert "".join(stored).endswith("you do not have to ask again. ")
+            for window in page, other:
+                assert window.locator("#answer").text_content() == "".join(stored)
+            take(page, pictures, f"answer{query.replace('?', '-')}")

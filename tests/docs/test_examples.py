@@ -179,7 +179,8 @@ def test_live_rooms() -> None:
 
     events: list[dict[str, object]] = []
     with running("live_rooms.py") as rooms:
-        assert "pywsapp.topics.v1" in rooms.get("/")
+        assert 'from "/pywsapp.js"' in rooms.get("/")
+        assert "export const connect" in rooms.get("/pywsapp.js")
         with rooms.open("/live?name=Ana") as ana, rooms.open("/live?name=Ben") as ben:
             for client in (ana, ben):
                 assert ask(client, id=1, type="connect")["type"] == "ok"

@@ -50,15 +50,17 @@ RULES = TopicRules(subscribe=[PEOPLE, ROOMS], presence=[PEOPLE], history=[ROOMS]
 class Chat(TopicComponent):
     """The chat: one instance for all connections of a process. The text of each `CallError` is for the user."""
 
+    def __init__(self, app: App) -> None:
+        self.people = app.topic(PEOPLE)
+
     def authenticate_token(self, token: str) -> str | None:
         return sha256(token.encode("utf-8", "replace")).hexdigest() if 16 <= len(token) <= 64 else None
 
     def on_open(self, conn: Connection) -> None:
-        conn.state.name = conn.state.room = None
         conn.state.allowance, conn.state.asked_at = BURST, time.monotonic()
 
     def on_track(self, conn: Connection, topic: Topic, meta: Any) -> dict[str, str]:
-        """Let a person into a room; return the room and the name, which gets a number if it is taken there."""
+        """Return the room of a person and the name, which gets a number if it is taken in this room."""
         spend(conn)
         match meta:
             case {"name": str(name), "room": str(room)}:
@@ -69,18 +71,17 @@ class Chat(TopicComponent):
             raise CallError("invalid_name", "Please choose a name.")
         others = [entry.meta for who, entry in topic.present().items() if who != conn.user]
         check_room(room, {other["room"] for other in others})
-        name = free_name(name, [other["name"] for other in others if other["room"] == room])
-        conn.state.name, conn.state.room = name, room
-        return {"name": name, "room": room}
+        return {"name": free_name(name, [other["name"] for other in others if other["room"] == room]), "room": room}
 
     def on_publish(self, conn: Connection, topic: Topic, message: Any) -> dict[str, Any]:
         spend(conn)
-        if conn.state.room is None or topic.name != topic_of(conn.state.room):
+        person = self.people.present().get(conn.user)
+        if person is None or topic.name != topic_of(person.meta["room"]):
             raise CallError("not_in_room", "Please join the room first.")
         text = message.strip() if isinstance(message, str) else ""
         if not 0 < len(text) <= MAX_TEXT:
             raise CallError("invalid_text", f"A message has 1 to {MAX_TEXT} characters.")
-        return {"name": conn.state.name, "text": text, "time": time.time()}
+        return {"name": person.meta["name"], "text": text, "time": time.time()}
 
 
 def spend(conn: Connection) -> None:
@@ -155,7 +156,7 @@ def make_app(
     with suppress(ConfigurationError):  # not every broker keeps a history; new people then see new messages only
         app.history(ROOMS, size=HISTORY, seconds=KEEP_SECONDS)
     app.on_presence(PEOPLE)(lambda topic, diff: None)  # pages get the changes without more code
-    app.route("/chat", Chat())
+    app.route("/chat", Chat(app))
     app.route_client("/pywsapp.js")
     app.health("/health")
     return app

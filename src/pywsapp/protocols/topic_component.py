@@ -106,7 +106,7 @@ class TopicComponent(MessageComponent):
 
     subprotocols = tuple(DIALECTS)
     filter_fields: Sequence[str] = ()
-    authenticate_token: Callable[[str], Any] | None = None
+    authenticate_token: Any = None  # a method or an authenticator; no type checker takes both for another type
     _has_protocol = True
     _has_on_track = False
     _procedures = Procedures({})
