@@ -131,7 +131,7 @@ class TopicsDriver:
         start_in_background(self._run)
         try:
             while self.state != "open":
-                if self._has_ended:
+                if self.state == "closed":
                     raise self.closed() if self.reason is None else self.reason
                 await self.changed.wait()
         except BaseException:
@@ -174,8 +174,8 @@ class TopicsDriver:
             finally:
                 self._conn = None
                 await self._loop.aclose()
-        except ConnectionClosed:  # of the loop: the server wants no further connection
-            self.reason = self._rules.reason
+        except ConnectionClosed:  # of the loop, if the server wants no further connection
+            self.reason = self._failure or self._rules.reason
         except Exception as exc:
             self.reason = exc
         finally:
@@ -185,6 +185,13 @@ class TopicsDriver:
         if self._is_closing:
             self.reason = None
         self._set("closed", self.reason)
+        self._fail_all()
+        self._has_ended = True
+        self._ended.ring()
+        self.changed.ring()
+
+    def _fail_all(self) -> None:
+        """End what waits, with the reason of the client."""
         self._requests.end(self.closed())
         failure = None if self.reason is None else self.closed()
         for subscription in self._subscriptions.values():
@@ -192,9 +199,6 @@ class TopicsDriver:
         self._subscriptions.clear()
         for queue in self.direct:
             queue.end(failure)
-        self._has_ended = True
-        self._ended.ring()
-        self.changed.ring()
 
     def _set(self, state: State, reason: Exception | None) -> None:
         self.reason = reason
@@ -275,10 +279,14 @@ class TopicsDriver:
         self._replies.clear()
         self._leaving.clear()
         self._send_pause = 0.0
-        self._requests.disconnected(ConnectionClosed("the connection ended before the reply came", code, reason))
         for subscription in self._subscriptions.values():
             subscription._disconnected()
-        if not self._is_closing and self._failure is None:
+        if self._failure is not None:
+            self._set("closed", self._failure)
+            self._fail_all()  # the end of the connection can take time
+            return
+        self._requests.disconnected(ConnectionClosed("the connection ended before the reply came", code, reason))
+        if not self._is_closing:
             self._set("waiting", self._rules.reason)
 
     def _leave_connection(self, order: Order, reason: Exception) -> None:
@@ -351,7 +359,7 @@ class TopicsDriver:
             QueueFull: too much waits already.
             TypeError: the codec has no form for a part of it.
         """
-        if self._has_ended:
+        if self.state == "closed":
             raise self.closed()
         request_id = next(self._ids)
         request = WaitingRequest(request_id, self._codec.encode(fields | {"id": request_id}), can_repeat=can_repeat)
@@ -403,7 +411,7 @@ class TopicsDriver:
             ConnectionClosed: the client is closed.
         """
         topic = subscription.topic
-        if self._has_ended:
+        if self.state == "closed":
             raise self.closed()
         if topic in self._subscriptions:
             raise ConfigurationError(f"this client has a subscription to {topic!r} already; share it in the program")
@@ -472,7 +480,7 @@ class TopicsDriver:
             try:
                 await self.ask(fields, can_repeat=False, seconds=None)
             except ConnectionClosed:
-                if self._has_ended:
+                if self.state == "closed":
                     raise
 
     # -- receiving ---------------------------------------------------------------------------------------------------
