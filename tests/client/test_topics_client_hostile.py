@@ -168,7 +168,9 @@ async def test_a_server_that_answers_no_request() -> None:
             with pytest.raises(CallTimeout):
                 await topics.call("t", timeout=0.01)
         assert not subscription.is_subscribed
-        assert set(topics._driver._replies) == set(topics._driver._leaving.values())
+        current = topics._driver._current
+        assert current is not None
+        assert set(current._replies) == set(current._leaving.values())
 
 
 async def test_a_server_that_does_not_speak_the_protocol() -> None:

@@ -259,12 +259,11 @@ async def _subscribed(driver: TopicsDriver, subscription: TopicSubscription[T]) 
 
 @asynccontextmanager
 async def _direct(driver: TopicsDriver, queue: MessageQueue[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    driver.direct.add(queue)
+    driver.add_direct(queue)
     try:
         yield _DirectMessages(queue)
     finally:
-        driver.direct.discard(queue)
-        queue.end(None)
+        driver.remove_direct(queue)
 
 
 class _States:
