@@ -346,11 +346,11 @@ def connect_topics(
         CallError: on entering, the server does not accept the token.
     """
     codec = JsonCodec() if codec is None else codec
-    subprotocol = subprotocol_for(codec)
     if "subprotocols" in arguments:
         raise ConfigurationError("connect_topics has a subprotocol of its own; `codec` chooses it")
     fixed, make_fields = _fields_of(headers, arguments)
-    checked = check_arguments(url, headers=fixed, subprotocols=(subprotocol,), **arguments)
+    arguments["subprotocols"] = (subprotocol_for(codec),)
+    checked = check_arguments(url, headers=fixed, **arguments)
     backoff = _checked_backoff(backoff, DEFAULT_BACKOFF)
     return make_client(checked, codec, token, make_fields, backoff, max_queue, max_queue_bytes)
 

@@ -239,13 +239,13 @@ async def test_a_refused_refresh_is_logged(caplog: pytest.LogCaptureFixture) -> 
         send(conn, {"type": "error", "id": fields["id"], "code": "unavailable", "message": "no"})
         return "answered"
 
-    made = ["first", "second", OSError("no network")]
+    made: list[Any] = ["first", "second", OSError("no network")]
 
     def token() -> str:
         found = made.pop(0)
         if isinstance(found, OSError):
             raise found
-        return found
+        return str(found)
 
     async with serving_topics(Script(answer)) as server, server.client(token=token) as topics:
         for _ in range(2):

@@ -67,7 +67,7 @@ def test_the_programs_print_what_the_page_says(tmp_path: Path) -> None:
         paths = [tmp_path / f"program{number}.py" for number in range(len(PROGRAMS))]
         for path, text in zip(paths, PROGRAMS, strict=True):
             path.write_text(text.replace("localhost:8080", f"localhost:{server.port}"))
-        command = [sys.executable, "-W", "error", "-c", RUN, *paths]
+        command = [sys.executable, "-W", "error", "-c", RUN, *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD * 2, cwd=tmp_path)
         assert "Traceback" not in server.output
     assert (done.returncode, done.stderr) == (0, "")
