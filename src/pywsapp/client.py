@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -22,10 +21,8 @@ from pywsapp._connecting.dialing import Dialing
 from pywsapp._connecting.inbox import ClientConnection, LoopConnection, MessageT
 from pywsapp._connecting.reconnecting import Clock, MakeFields, Reconnecting
 from pywsapp._connecting.sync import SyncConnection
+from pywsapp._connecting.topics.arguments import DEFAULT_BACKOFF, Token, make_client, subprotocol_for
 from pywsapp._connecting.topics.client import TopicsClient
-from pywsapp._connecting.topics.driver import GetToken, TopicsDriver
-from pywsapp._connecting.topics.requests import RequestQueue
-from pywsapp._connecting.topics.rules import TopicsRules
 from pywsapp._connecting.topics.subscription import TopicMessage, TopicSubscription
 from pywsapp._connecting.typed_inbox import dial_to_receive
 from pywsapp._hooks import check_component, make_component
@@ -38,7 +35,6 @@ from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, HeaderItems
 from pywsapp.http import Request
 from pywsapp.options import Options
-from pywsapp.protocols.dialects import TOPICS_V1, TOPICS_V1_MSGPACK
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -310,17 +306,11 @@ def _fields_maker(
 
 # -- topics ------------------------------------------------------------------------------------------------------------
 
-#: The pauses that the protocol names.
-_TOPICS_BACKOFF = Backoff(base=0.5, cap=30)
-_DIALECTS = {"json": TOPICS_V1, "msgpack": TOPICS_V1_MSGPACK}
-#: Bytes that a connection can have queued beside the requests of the program.
-_MORE_BYTES = 65_536
-
 
 def connect_topics(
     url: str,
     *,
-    token: str | Callable[[], str | Awaitable[str | None] | None] | None = None,
+    token: Token = None,
     headers: MadeHeaders = (),
     backoff: Backoff | None = None,
     codec: Codec | None = None,
@@ -356,41 +346,13 @@ def connect_topics(
         CallError: on entering, the server does not accept the token.
     """
     codec = JsonCodec() if codec is None else codec
-    subprotocol = _DIALECTS.get(codec.name) if isinstance(codec, Codec) else None
-    if subprotocol is None:
-        raise ConfigurationError(f"codec must be JsonCodec() or MessagePackCodec(), not {codec!r}")
     if "subprotocols" in arguments:
         raise ConfigurationError("connect_topics has a subprotocol of its own; `codec` chooses it")
-    if token is not None and not isinstance(token, str) and not callable(token):
-        raise ConfigurationError(f"token must be a str or a function, not {token!r}")
-    for name, value in (("max_queue", max_queue), ("max_queue_bytes", max_queue_bytes)):
-        if type(value) is not int or value < 1:
-            raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}")
     fixed, make_fields = _fields_of(headers, arguments)
-    checked = check_arguments(url, headers=fixed, subprotocols=(subprotocol,), **arguments)
-    options = checked.options
-    most = max(options.max_outbox, max_queue_bytes + _MORE_BYTES)
-    checked = checked._replace(options=dataclasses.replace(options, max_outbox=most))
-    backoff = _checked_backoff(backoff, _TOPICS_BACKOFF)
-
-    def make_driver() -> TopicsDriver:
-        clock = Clock()
-        rules = TopicsRules(backoff, renews=callable(token) or make_fields is not None, uniform=clock.uniform)
-        queue = RequestQueue(max_queue, max_queue_bytes)
-        return TopicsDriver(checked, codec, _token_getter(token), make_fields, rules, queue, clock)
-
-    return TopicsClient(make_driver, codec)
-
-
-def _token_getter(token: str | Callable[[], str | Awaitable[str | None] | None] | None) -> GetToken:
-    async def get_token() -> str | None:
-        made: Any = token() if callable(token) else token
-        found = await made if inspect.isawaitable(made) else made
-        if found is not None and not isinstance(found, str):
-            raise ConfigurationError(f"the token function must return a str or None, not {type(found).__name__}")
-        return found
-
-    return get_token
+    arguments["subprotocols"] = (subprotocol_for(codec),)
+    checked = check_arguments(url, headers=fixed, **arguments)
+    backoff = _checked_backoff(backoff, DEFAULT_BACKOFF)
+    return make_client(checked, codec, token, make_fields, backoff, max_queue, max_queue_bytes)
 
 
 # -- without an event loop ---------------------------------------------------------------------------------------------

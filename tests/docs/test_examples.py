@@ -193,6 +193,21 @@ def test_live_rooms() -> None:
             assert [event.get("data") for event in events] == [{"from": "Ben", "text": "hello"}]
 
 
+def test_topics_client() -> None:
+    expected = ["Ana: hello", "here: Ana", "not sent: too_long: "]
+    with running("live_rooms.py") as rooms:
+        url = f"ws://{rooms.address}/live?name=Ana"
+        command = [sys.executable, "-u", str(EXAMPLES / "topics_client.py"), url, "hello", ""]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            seen: list[str] = []
+            while not all(any(line.startswith(one) for line in seen) for one in expected):
+                seen.append(client.stdout.readline())
+                assert seen[-1], client.communicate()[1]
+            client.send_signal(signal.SIGINT)
+            assert client.communicate(timeout=20)[1] == ""
+
+
 def test_authenticated() -> None:
     with running("authenticated.py") as site:
         with pytest.raises(HTTPError, match="401"):

@@ -42,8 +42,8 @@ class FakeTime:
 
         def make_with_clock() -> TopicsDriver:
             driver = make()
-            driver._clock = self.use(driver._loop)._clock
-            driver._loop._clock = driver._clock._replace(sleep=driver._wait_for_attempt)
+            driver._client.clock = self.use(driver._loop)._clock
+            driver._loop._clock = driver._client.clock._replace(sleep=driver._wait_for_attempt)
             return driver
 
         topics._make_driver = make_with_clock

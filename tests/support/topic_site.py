@@ -84,8 +84,9 @@ def refuse(request: Request) -> None:
     """Refuse every client."""
 
 
-port, broker = [*sys.argv[1:], *("0", None)[len(sys.argv) - 1 :]][:2]
-app = App("localhost", int(port or 0), broker=broker, options=Options(ping_interval=1))
+port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+broker = sys.argv[2] if len(sys.argv) > 2 else None
+app = App("localhost", port, broker=broker, options=Options(ping_interval=1))
 app.route("/live", Rooms())
 app.route("/private", Private())
 app.route("/guarded", Rooms(), authenticate=refuse)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
 from pywsapp import (
+    Accept,
     App,
     CallError,
     Connection,
     InvalidCredentials,
+    MessageComponent,
+    Request,
     Topic,
     TopicComponent,
     TopicsClient,
@@ -112,7 +116,7 @@ class TopicsServer:
         time: the clock of the clients.
     """
 
-    def __init__(self, app: App, rooms: Rooms) -> None:
+    def __init__(self, app: App, rooms: Any) -> None:
         self.app = app
         self.rooms = rooms
         self.time = FakeTime()
@@ -128,7 +132,7 @@ class TopicsServer:
 
 @asynccontextmanager
 async def serving_topics(
-    rooms: Rooms | None = None, *, port: int = 0, size: int = 2000, **settings: Any
+    rooms: Any = None, *, port: int = 0, size: int = 2000, **settings: Any
 ) -> AsyncIterator[TopicsServer]:
     """Run a server whose topics `room:*` have a history and presence."""
     app = App("*", port, **settings)
@@ -139,3 +143,38 @@ async def serving_topics(
     async with running(app):
         with anyio.fail_after(GUARD):
             yield TopicsServer(app, rooms)
+
+
+class Script(MessageComponent):
+    """A server that answers as the test says, whatever the protocol allows.
+
+    Args:
+        answer: called with a connection and what a client has sent; by default it accepts `connect` and says `ok`.
+
+    Attributes:
+        got: what clients have sent.
+        connections: all connections so far.
+    """
+
+    def __init__(self, answer: Callable[[Connection, dict[str, Any]], object] | None = None) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.connections: list[Connection] = []
+        self._answer = answer
+
+    def on_handshake(self, request: Request) -> Accept:
+        return Accept(subprotocol="pywsapp.topics.v1")
+
+    def on_open(self, conn: Connection) -> None:
+        self.connections.append(conn)
+
+    def on_message(self, conn: Connection, message: Any) -> None:
+        fields = json.loads(message)
+        self.got.append(fields)
+        if self._answer is None or self._answer(conn, fields) is None:
+            ok = {"type": "ok", "id": fields["id"]}
+            send(conn, ok | ({"client": "c1", "ping": 20} if fields["type"] == "connect" else {}))
+
+
+def send(conn: Connection, fields: Any) -> None:
+    """Send a JSON message."""
+    conn.send(json.dumps(fields))

@@ -107,7 +107,7 @@ class TopicsClient:
         filter: Mapping[str, Sequence[Scalar]] | None = None,
         last: str | bool = False,
         on_lost: OnLost | None = None,
-        message_type: TypeForm[T] = Any,  # type: ignore[assignment] # the default of the type variable
+        message_type: TypeForm[T] = Any,
         buffer: int = 1000,
     ) -> AbstractAsyncContextManager[TopicSubscription[T]]:
         """Subscribe to a topic for the time of a block: `async with topics.subscribe(topic) as subscription:`.
@@ -200,7 +200,7 @@ class TopicsClient:
         params: Any = None,
         *,
         timeout: float | None = 30,
-        result_type: TypeForm[T] = Any,  # type: ignore[assignment] # the default of the type variable
+        result_type: TypeForm[T] = Any,
     ) -> T:
         """Call a procedure of the server, and return its result.
 
@@ -222,11 +222,9 @@ class TopicsClient:
         convert = None if result_type is Any else self._codec.converter(result_type)
         fields = {"type": "call", "method": method} | ({} if params is None else {"params": params})
         reply = await self._driver.ask(fields, can_repeat=False, seconds=timeout)
-        result = reply.get("result")
-        if convert is None:
-            return result  # type: ignore[no-any-return]
+        result: Any = reply.get("result")
         try:
-            return convert(result)  # type: ignore[no-any-return]
+            return result if convert is None else convert(result)  # type: ignore[no-any-return]
         except InvalidMessage as exc:
             raise InvalidMessage(exc.reason, f"$.result{exc.path[1:]}") from None
 
@@ -259,12 +257,11 @@ async def _subscribed(driver: TopicsDriver, subscription: TopicSubscription[T]) 
 
 @asynccontextmanager
 async def _direct(driver: TopicsDriver, queue: MessageQueue[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    driver.direct.add(queue)
+    driver.add_direct(queue)
     try:
         yield _DirectMessages(queue)
     finally:
-        driver.direct.discard(queue)
-        queue.end(None)
+        driver.remove_direct(queue)
 
 
 class _States:
