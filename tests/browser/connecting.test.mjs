@@ -21,7 +21,7 @@ afterEach(() => {
 });
 
 function client(options = {}, url = "ws://localhost/live") {
-  const made = connect(url, options);
+  const made = connect(url, { fallback: false, ...options });
   made.on("error", (error) => errors.push(error.code));
   clients.push(made);
   return made;

@@ -2,6 +2,8 @@
 
 import { mock } from "node:test";
 
+import "../../src/pywsapp/browser/pywsapp-fallback.js";
+
 /** The sockets that clients have made, in order. */
 export const sockets = [];
 /** The statuses that `fetch` answers, in order; an Error is thrown. Later calls get 426. */
@@ -73,9 +75,9 @@ export function uninstall() {
   mock.restoreAll();
 }
 
-/** Let promises that can go on do so. */
+/** Let promises that can go on do so, also those of a module that is loaded already. */
 export async function settle() {
-  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Move the clock in small steps. */

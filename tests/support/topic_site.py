@@ -87,9 +87,10 @@ def refuse(request: Request) -> None:
 port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 broker = sys.argv[2] if len(sys.argv) > 2 else None
 app = App("localhost", port, broker=broker, options=Options(ping_interval=1))
-app.route("/live", Rooms())
-app.route("/private", Private())
-app.route("/guarded", Rooms(), authenticate=refuse)
+app.route("/live", Rooms(), fallback=True)
+app.route("/private", Private(), fallback=True)
+app.route("/guarded", Rooms(), authenticate=refuse, fallback=True)
+app.route("/sockets", Rooms())
 app.route_client()
 app.http("/", lambda request: Response.html(PAGE))
 app.http("/connections", lambda request: str(len(connections)))

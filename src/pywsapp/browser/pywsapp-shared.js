@@ -25,7 +25,7 @@ export function connectShared(url, options = {}) {
       super(address, token, others);
     }
   }
-  return connect(url, { ...others, WebSocket: Socket });
+  return connect(url, { ...others, WebSocket: Socket, fallback: false }); // the worker falls back
 }
 
 // ---- in a tab ----

@@ -22,6 +22,8 @@ export interface ConnectOptions {
   maxQueue?: number;
   /** How many bytes of them may wait. Default: 1,048,576. */
   maxQueueBytes?: number;
+  /** Whether to use plain HTTP where a network blocks WebSockets, if the route allows it. Default: true. */
+  fallback?: boolean;
   /** What to use in place of the global `WebSocket`, such as that of the package `ws` in Node.js before 22. */
   WebSocket?: new (url: URL, protocol: string) => any;
 }

@@ -72,6 +72,7 @@ class Connection extends Emitter {
   /** @type {any} */ #socket = null;
   #attempt = {}; // another object for each attempt to connect
   #refused = 0; // handshakes in a row that did not succeed
+  /** @type {any} */ #fallback = null; // what takes the place of WebSockets that a network blocks
   #lost = 0; // attempts and short connections that ended in a row
   #hasNewToken = false; // whether this attempt answers a lack of credentials
   /** @type {Fields | null} */ #order = null; // the `disconnect` message
@@ -103,7 +104,7 @@ class Connection extends Emitter {
     if (!/^wss?:$/.test(this.#url.protocol)) throw new TypeError(`${url} is no URL of a WebSocket`);
     this.#options = {
       connectTimeout: 10_000, pongTimeout: 5_000, firstDelay: 500, maxDelay: 30_000,
-      maxQueue: 1_000, maxQueueBytes: 1_048_576, ...options,
+      maxQueue: 1_000, maxQueueBytes: 1_048_576, fallback: true, ...options,
     };
     this.#listenToPage();
     this.#open();
@@ -318,10 +319,11 @@ class Connection extends Emitter {
     const token = await this.#token();
     if (this.#attempt !== attempt) return;
     if (token === undefined) return this.#wait(this.#backoff(), new PywsappError("token_failed", "there is no token"));
+    if (this.#options.fallback && (await this.#remember()) && this.#attempt !== attempt) return;
     let socket;
     try {
       const { WebSocket = globalThis.WebSocket } = this.#options;
-      socket = this.#socket = new WebSocket(this.#url, PROTOCOL);
+      socket = this.#socket = new (this.#fallback ?? WebSocket)(this.#url, PROTOCOL);
     } catch (error) { // a page with https opens no ws, for instance
       return this.#finish(new PywsappError("refused", String(error)));
     }
@@ -373,25 +375,34 @@ class Connection extends Emitter {
     else if (closeCode === 1013) this.#wait(5_000 + this.#backoff(), lost, true);
     else {
       this.#wait(this.#backoff(), lost);
-      if (this.#refused > 1) this.#lookForRefusal();
+      if (this.#refused > 1) this.#lookForRefusal().catch(() => {});
     }
   }
 
   /** Ask by HTTP why handshakes fail, which a WebSocket does not tell. */
   async #lookForRefusal() {
-    let status = 0;
-    try {
-      const signal = AbortSignal.timeout(this.#options.connectTimeout);
-      const url = this.#url.href.replace(/^ws/, "http");
-      const response = await fetch(url, { credentials: "include", cache: "no-store", signal });
-      status = response.status;
-      await response.body?.cancel();
-    } catch { /* no answer, or one for other pages only */ }
-    if (!this.#refused || !REFUSALS.includes(status)) return;
-    if (status === 401 && this.#options.token && !this.#hasNewToken) {
+    const { fallbackFor, findStatus } = await import("./pywsapp-fallback.js");
+    const status = await findStatus(this.#url, this.#options.connectTimeout);
+    if (!this.#refused) return;
+    if (!REFUSALS.includes(status)) {
+      const found = this.#options.fallback && fallbackFor(this.#url, status);
+      if (!found) return;
+      this.#fallback = found;
+      this.reconnect();
+    } else if (status === 401 && this.#options.token && !this.#hasNewToken) {
       this.#hasNewToken = true;
       this.reconnect();
     } else this.#finish(new PywsappError("refused", `the server refuses with status ${status}`, { status }));
+  }
+
+  /** Use the fallback if it was needed a short time ago, also in the page before. */
+  async #remember() {
+    if (this.#fallback?.until < Date.now()) this.#fallback = null;
+    try {
+      if (!(sessionStorage.pywsapp > Date.now())) return false;
+      this.#fallback = (await import("./pywsapp-fallback.js")).FallbackSocket;
+    } catch { /* there is no storage */ }
+    return true;
   }
 
   /** Return a random pause; its limit doubles with each failure (full jitter). */
