@@ -59,6 +59,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {text!r}")
         return text
 
+    convert.choices = allowed  # type: ignore[attr-defined]  # for the completion of shells
     return convert
 
 
