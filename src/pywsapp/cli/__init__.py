@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pywsapp.cli import check, completion, connect, demo, documents, publish, routes, run
+from pywsapp.cli import bench, check, completion, connect, demo, documents, publish, routes, run
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.parser import Parser, Version
 
 #: The commands in the order of the help.
-_COMMANDS = (run, check, routes, connect, demo, publish, documents, completion)
+_COMMANDS = (run, check, routes, connect, bench, demo, publish, documents, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
