@@ -41,10 +41,8 @@ def add_to(commands: Any) -> None:
 
 
 def _act(chosen: argparse.Namespace) -> None:
-    from pywsapp.cli import make_parser
-
     write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[chosen.shell]
-    sys.stdout.write(write(make_parser()))
+    sys.stdout.write(write(chosen.whole))
 
 
 def _commands_of(parser: Parser) -> dict[str, tuple[Parser, str]]:
