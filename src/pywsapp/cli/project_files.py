@@ -71,19 +71,20 @@ pythonpath = ["."]
 _ROOM = '''\
 """The component: each message goes to everyone in the room."""
 
-from pywsapp import Connection, MessageComponent
-
-TOPIC = "room"
+from pywsapp import Connection, MessageComponent, Topic
 
 
 class Room(MessageComponent):
     """One object serves all connections."""
 
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+
     def on_open(self, conn: Connection) -> None:
-        conn.subscribe(TOPIC)
+        self.topic.add(conn)
 
     def on_message(self, conn: Connection, message: str | bytes) -> None:
-        conn.app.topic(TOPIC).broadcast(message)
+        self.topic.broadcast(message)
 '''
 
 _APP = '''\
@@ -97,8 +98,9 @@ from @MODULE@.room import Room
 
 def make_app() -> App:
     app = App()
-    # authenticate=public lets everyone in: write a function that returns the user of a request instead.
-    app.route("/room", RateLimit(Room(), messages_per_second=10), authenticate=public)
+    room = RateLimit(Room(app.topic("room")), messages_per_second=10)
+    # public lets everyone in: write a function that returns the user of a request.
+    app.route("/room", room, authenticate=public)
     app.health()
     return app
 
@@ -115,7 +117,11 @@ from @MODULE@.app import make_app
 
 
 def test_a_message_goes_to_everyone() -> None:
-    with SyncTestClient(make_app()) as client, client.connect("/room") as ana, client.connect("/room") as ben:
+    with (
+        SyncTestClient(make_app()) as client,
+        client.connect("/room") as ana,
+        client.connect("/room") as ben,
+    ):
         ana.send("hello")
         assert ana.receive() == "hello"
         assert ben.receive() == "hello"
