@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -825,15 +825,15 @@ class App:
         access_log: bool | None = None,
         health_port: int | None = None,
         session_store: str | SessionStore | None = None,
-        max_connection_age: float | None = None,
-        idle_timeout: float | None = None,
+        options: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
         `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
         `session_store` replaces that of the App, which must have one; routes with a store of their own keep it.
-        `max_connection_age` and `idle_timeout` replace those of `options`; routes with options of their own keep them.
+        `options` replaces some values of `options` by their names; routes with options of their own keep theirs, except
+        for those of the whole server such as `drain_timeout`.
         `limits` are `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
@@ -854,9 +854,9 @@ class App:
             self._runner.change_listening().use_health_port(health_port)
         if session_store is not None:
             self._sessions.use_store(session_store)
-        ages: dict[str, Any] = {"max_connection_age": max_connection_age, "idle_timeout": idle_timeout}
-        if ages := {name: value for name, value in ages.items() if value is not None}:
-            self._use_options(replace(self.options, **ages))
+        if options:
+            self._use_options(replace(self.options, **options))
+            self.router.set_server_options(self.options)
 
     def _use_options(self, options: Options) -> None:
         self.options = options

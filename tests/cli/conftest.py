@@ -33,6 +33,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 SERVER = """
 import json
+import time
 from pywsapp import App, MessageComponent
 
 class Echo(MessageComponent):
@@ -56,10 +57,40 @@ class Echo(MessageComponent):
         else:
             conn.send(message)
 
+class Stalls(MessageComponent):
+    def on_open(self, conn):
+        conn.state.count = 0
+
+    def on_message(self, conn, message):
+        conn.state.count += 1
+        if conn.state.count == 60:
+            time.sleep(0.3)
+        conn.send(message)
+
+class Talks(MessageComponent):
+    def on_message(self, conn, message):
+        conn.send("unasked")
+        conn.send('{"echo": "%s"}' % message)
+        if "close" in conn.request.query_params:
+            conn.close(1013)
+
 app = App("*", 0)
+app.route("/stalls", Stalls())
+app.route("/talks", Talks())
+app.route("/silent", MessageComponent())
 echo = Echo()
 echo.topic = app.topic("later")
 app.route("/", echo)
+rooms = app.topic("rooms")
+
+class Room(MessageComponent):
+    def on_open(self, conn):
+        conn.subscribe("rooms")
+
+    def on_message(self, conn, message):
+        rooms.broadcast(message)
+
+app.route("/room", Room())
 app.route("/private", Echo(), authenticate=lambda request: None)
 app.run()
 """

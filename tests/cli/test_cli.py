@@ -257,6 +257,8 @@ class App(pywsapp.App):
             health and (health.listener.address, health.listener.port, health.path),
         )
         print(self.options.max_connection_age, self.options.idle_timeout, type(self._sessions._store).__name__)
+        print(self.options.max_message_size, self.options.ping_interval, self.options.drain_delay, end=" ")
+        print(self.options.drain_timeout)
 
 app = App("chat.example", 8081, "127.0.0.2", session_store="memory")
 """
@@ -292,6 +294,7 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         "False False {'backend': 'asyncio', 'workers': 1}",
         "{} None",
         "None None MemorySessionStore",
+        "1048576 20 0 30",
     ]
 
 
@@ -314,6 +317,10 @@ def test_without_options_the_settings_of_the_app_stay(shown: Callable[..., list[
         ("--max-handshakes-per-second", "9.5", 3, "{'max_handshakes_per_second': 9.5} None"),
         ("--max-connection-age", "3600", 4, "3600.0 None MemorySessionStore"),
         ("--idle-timeout", "60", 4, "None 60.0 MemorySessionStore"),
+        ("--max-message-size", "64k", 5, "65536 20 0 30"),
+        ("--ping-interval", "5", 5, "1048576 5.0 0 30"),
+        ("--drain-delay", "3", 5, "1048576 20 3.0 30"),
+        ("--drain-timeout", "9", 5, "1048576 20 0 9.0"),
         ("--session-store", "redis://10.0.0.9", 4, "None None RedisSessionStore"),
     ],
 )
@@ -418,6 +425,8 @@ def test_self_signed(shown: Callable[..., list[str]], tmp_path: Path, monkeypatc
         (["--broker", "kafka://localhost"], {}, 1, "no broker for kafka"),
         (["--on-too-many", "wait"], {}, 2, "argument --on-too-many: must be refuse or close_oldest, not 'wait'"),
         (["--on-too-many", "close_oldest"], {}, 1, "on_too_many needs max_connections_per_user"),
+        (["--max-message-size", "many"], {}, 2, "must be a number of bytes such as 500, 16k or 1m, not 'many'"),
+        (["--drain-timeout", "-1"], {}, 1, "Options.drain_timeout must be a number"),
         (["--idle-timeout", "0"], {}, 1, "Options.idle_timeout must be a number greater than 0, not 0.0"),
         (["--session-store", "sqlite://x"], {}, 1, "no session store for sqlite"),
     ],

@@ -131,7 +131,7 @@ async def test_configure_replaces_the_store_and_the_ages(tmp_path: Path) -> None
     new = MemorySessionStore()
     app, inner = site(tmp_path, find_user), App()
     app.mount("/inner", inner)
-    app.configure(session_store=new, max_connection_age=3600, idle_timeout=60)
+    app.configure(session_store=new, options={"max_connection_age": 3600, "idle_timeout": 60})
     async with running(app):
         await fetched(app, "/login")
     assert len(new) == 1

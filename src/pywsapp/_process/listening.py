@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pywsapp._process.health_port import HealthPort
@@ -68,6 +69,22 @@ class Listening:
         if tls is not None:
             first = replace(first, tls=as_server_tls(tls))
         self.sockets[0] = first
+
+    def use_passed(self, fds: Sequence[int]) -> None:
+        """Listen on sockets that a service manager has passed, in place of all sockets of the App.
+
+        Further sockets than those of the App have the TLS and the PROXY header of the first one.
+
+        Raises:
+            ConfigurationError: the App listens on more sockets.
+        """
+        first, *others = self.sockets
+        if len(fds) < len(self.sockets):
+            raise ConfigurationError(
+                f"the service manager passes {len(fds)} sockets, but the App listens on {len(self.sockets)}"
+            )
+        settings = [first, *others, *[first] * (len(fds) - len(self.sockets))]
+        self.sockets = [replace(one, unix_path=None, fd=fd) for one, fd in zip(settings, fds, strict=True)]
 
     def add_health(self, address: str, port: int, path: str, *, needs_broker: bool) -> None:
         """Answer health checks on a port of their own; see `App.health`."""

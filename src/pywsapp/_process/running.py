@@ -18,9 +18,11 @@ from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
+from pywsapp._process.file_watch import FileWatch
 from pywsapp._process.health_port import answering_health, answering_health_of_workers
 from pywsapp._process.listening import Listening
 from pywsapp._process.logging import check_log_format, set_up_logging
+from pywsapp._process.service_manager import ServiceManager, service_manager
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervisor import check_workers, supervise
 from pywsapp._process.urls import urls_of
@@ -73,6 +75,7 @@ class Runner:
         http_host: the name or names of the App.
         limits: the limits of messages, for statistics.
         connection_limits: the limits of its connections.
+        watch: the files after whose changes the workers are replaced, also if there is one only.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class Runner:
         self._starting: anyio.CancelScope | None = None
         self._stopping = False
         self._context: WorkerContext | None = None
+        self._manager = ServiceManager()
+        self.watch: FileWatch | None = None
 
     # -- settings ----------------------------------------------------------------------------------------------------
 
@@ -259,14 +264,15 @@ class Runner:
         check_log_format(log_format)
         options = loop_options(backend, uvloop)
         count = check_workers(workers)
-        if limits.recycles and count == 1:
+        if limits.recycles and count == 1 and self.watch is None:
             raise ConfigurationError(
                 "worker_max_age, worker_max_connections and worker_max_memory need more than one worker"
             )
         self._context = worker_context()
         set_up_logging(self.worker, log_format)
         supervised = self._context is not None
-        serve = self.serve if self._context is None else functools.partial(self._serve_as_worker, self._context)
+        self._manager = ServiceManager() if supervised else service_manager()
+        serve = self._serve_alone if self._context is None else functools.partial(self._serve_as_worker, self._context)
         limit = self._shutdown_seconds
         reloads = self._context is None and reloads_on_request(listener.tls for listener in self._listening.sockets)
         reload = self._reload_certificates if reloads else None
@@ -275,7 +281,7 @@ class Runner:
             self._listening.sockets = self._context.adopt(self._listening.sockets)
             if self._context.bus is not None and self._topics.broker is None:
                 self._topics.broker = LocalBroker(self._context.bus)
-        elif count > 1:
+        elif count > 1 or self.watch is not None:
             program = functools.partial(self._supervise, count, limits)
         try:
             was_forced = anyio.run(program, backend=backend, backend_options=options)
@@ -283,6 +289,8 @@ class Runner:
             if raised_in(exc) not in _SAY_EVERYTHING:
                 raise
             raise exc.with_traceback(None) from None  # the message says everything, and the frames are the library's
+        finally:
+            self._manager = ServiceManager()
         if self._context is not None:
             self._context.wait_for_end()
         if was_forced:
@@ -298,11 +306,19 @@ class Runner:
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
 
     def _reload_certificates(self) -> None:
+        self._manager.reloading()
         if self._server is not None:
             self._server.reload_certificates()
+        self._manager.ready()
 
     def _count_accepted(self) -> int:
         return 0 if self._server is None else self._server.accepted
+
+    async def _serve_alone(self) -> None:
+        """Run the App, and report to a service manager that the event loop runs."""
+        async with tasks_of_block() as tasks:
+            tasks.start_soon(self._manager.keep_alive)
+            await self.serve()
 
     async def _serve_as_worker(self, context: WorkerContext) -> None:
         """Run the App, and report to the supervisor that the event loop runs."""
@@ -322,8 +338,9 @@ class Runner:
             attach = router.attach if self._topics.broker is None else None
             async with tasks_of_block() as tasks, answering_health_of_workers(self._listening.health):
                 tasks.start_soon(router.expire_histories)
-                end_seconds = self._shutdown_seconds()
-                return await supervise(self._listening.sockets, workers, self._announce, end_seconds, limits, attach)
+                sockets, seconds = self._listening.sockets, self._shutdown_seconds()
+                others = attach, self._manager, self.watch
+                return await supervise(sockets, workers, self._announce, seconds, limits, *others)
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         announce(self._component, self.http_host, addresses, workers)
@@ -363,6 +380,7 @@ class Runner:
                 self._context.listening()
             elif not is_hosted:
                 self._announce(server.addresses)
+            self._manager.ready()
             task_status.started()
 
         try:
@@ -425,6 +443,8 @@ class Runner:
                     ORPHAN_SECONDS,
                     extra=log_fields("supervisor.lost", limit_seconds=ORPHAN_SECONDS),
                 )
+        if not self._stopping:
+            self._manager.stopping()
         if self._server is not None and not self._stopping:
             self._topics.drain(self._app.options.drain_delay)
         self._stopping = True

@@ -42,7 +42,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pywsapp._log_fields import log_fields
+from pywsapp._process.background import tasks_of_block
 from pywsapp._process.connection_counts import ConnectionCounts
+from pywsapp._process.file_watch import FileWatch
+from pywsapp._process.service_manager import ServiceManager
 from pywsapp._process.signals import run_until_signal
 from pywsapp._process.worker_context import command_line
 from pywsapp._process.worker_limits import WorkerLimits
@@ -98,6 +101,7 @@ class Supervisor:
 
     Attributes:
         addresses: the listening addresses, each as `host:port` or `unix:path`.
+        on_replaced: called when an attempt to replace all workers has ended.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Supervisor:
         self._replace_all = False  # the workers of all slots
         self._worn_out: dict[_Slot, None] = {}  # slots whose worker has reached a limit
         self._any_listened = True
+        self.on_replaced: Callable[[], None] = lambda: None
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run the workers until `stop` is called and they have drained; a cancellation ends them at once.
@@ -278,6 +283,7 @@ class Supervisor:
             )
             if await self._replace_in(self._slots, "fix the program and send SIGHUP again"):
                 logger.info("all workers are replaced", extra=log_fields("worker.replaced_all", count=self._count))
+            self.on_replaced()
         while self._worn_out:
             slot = next(iter(self._worn_out))
             del self._worn_out[slot]
@@ -342,6 +348,8 @@ async def supervise(
     limit: float,
     limits: WorkerLimits,
     attach: Attach | None = None,
+    manager: ServiceManager | None = None,
+    watch: FileWatch | None = None,
 ) -> bool:
     """Run worker processes with the program's command line until a signal ends the program.
 
@@ -355,6 +363,8 @@ async def supervise(
             some seconds later.
         limits: see `Supervisor`.
         attach: see `Supervisor`.
+        manager: is told about the start, reloads and the end.
+        watch: the workers are replaced after each change of its files.
 
     Returns:
         Whether a second signal cancelled it.
@@ -363,16 +373,32 @@ async def supervise(
         ConfigurationError: an address cannot be used, or there is no command line to run again.
         SystemExit: with status 1, if no worker listens.
     """
+    service = manager or ServiceManager()
     supervisor = Supervisor(
         listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, limits=limits, attach=attach
     )
 
     def started() -> None:
         announce(supervisor.addresses, f": {workers} workers")
+        service.ready()
 
-    return await run_until_signal(
-        functools.partial(supervisor.run, started), supervisor.stop, None, reload=supervisor.replace
-    )
+    def stop() -> None:
+        service.stopping()
+        supervisor.stop()
+
+    def reload() -> None:
+        service.reloading()
+        supervisor.replace()
+
+    async def run() -> None:
+        async with tasks_of_block() as tasks:
+            tasks.start_soon(service.keep_alive)
+            if watch is not None:
+                tasks.start_soon(watch.follow, reload)
+            await supervisor.run(started)
+
+    supervisor.on_replaced = service.ready
+    return await run_until_signal(run, stop, None, reload=reload)
 
 
 def share(listener: ListeningSocket, count: int) -> list[list[socket.socket]]:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pywsapp.cli import check, connect, demo, documents, publish, routes, run
+from pywsapp.cli import bench, check, completion, connect, demo, documents, new, publish, routes, run
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.parser import Parser, Version
 
 #: The commands in the order of the help.
-_COMMANDS = (run, check, routes, connect, demo, publish, documents)
+_COMMANDS = (run, check, routes, connect, bench, new, demo, publish, documents, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +44,7 @@ def make_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(prog="pywsapp", description="Real-time WebSocket applications in Python.")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and the build, and exit")
+    parser.set_defaults(whole=parser)  # for `completion`
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add_to(commands)

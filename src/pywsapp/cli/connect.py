@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,8 @@ def url_of(chosen: argparse.Namespace) -> str:
 
 def keywords_of(chosen: argparse.Namespace) -> ConnectKeywords:
     """Return the arguments of `connect` that the options select, without the header fields."""
+    import ssl
+
     from pywsapp.options import Deflate, Options
 
     context = None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pywsapp.cli.numbers import bytes_number
 from pywsapp.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {text!r}")
         return text
 
+    convert.choices = allowed  # type: ignore[attr-defined]  # for the completion of shells
     return convert
 
 
@@ -112,6 +114,10 @@ _OPTIONS = (
     _Option(("--on-too-many",), _too_many, "CHOICE", "refuse, or close_oldest, above --max-connections-per-user"),
     _Option(("--max-connection-age",), _number, "SECONDS", "close a connection after this time, more or less"),
     _Option(("--idle-timeout",), _number, "SECONDS", "close a connection after so long without a message"),
+    _Option(("--max-message-size",), bytes_number, "BYTES", "close a connection after a larger message; also 64k, 1m"),
+    _Option(("--ping-interval",), _number, "SECONDS", "send a ping after so long without a message"),
+    _Option(("--drain-delay",), _number, "SECONDS", "at the end, fail health checks for so long and go on"),
+    _Option(("--drain-timeout",), _number, "SECONDS", "at the end, wait so long for connections to close"),
     _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
     _Option(("--log-format",), _one_of("text", "json"), "FORMAT", "text or json, one object a line (default: text)"),
     _Option(("--log-config",), str, "FILE", "set up logging as this file says, for dictConfig: .json, .toml, .ini"),
@@ -127,8 +133,15 @@ _LIMITS = (
     "max_connections_per_user",
     "max_handshakes_per_second",
     "on_too_many",
+)
+#: Options that are values of `Options`.
+_OPTIONS_OF_APP = (
     "max_connection_age",
     "idle_timeout",
+    "max_message_size",
+    "ping_interval",
+    "drain_delay",
+    "drain_timeout",
 )
 #: Options that name a socket; those of different groups exclude each other.
 _SOCKETS = (("address", "port"), ("unix_path",), ("fd",))
@@ -194,6 +207,7 @@ def configure(app: App, chosen: argparse.Namespace) -> None:
         access_log=chosen.access_log,
         health_port=chosen.health_port,
         session_store=chosen.session_store,
+        options={name: value for name in _OPTIONS_OF_APP if (value := getattr(chosen, name)) is not None},
         **{name: getattr(chosen, name) for name in _LIMITS},
     )
 
@@ -215,3 +229,8 @@ def _tls(chosen: argparse.Namespace) -> Tls | None:
     if chosen.tls_self_signed:
         return Tls.self_signed()
     return None if chosen.tls_cert is None else Tls(chosen.tls_cert, chosen.tls_key)
+
+
+def names_socket(chosen: argparse.Namespace) -> bool:
+    """Return whether an option or a variable says where to listen."""
+    return any(getattr(chosen, name) is not None for names in _SOCKETS for name in names)

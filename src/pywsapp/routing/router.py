@@ -45,7 +45,7 @@ from pywsapp._signatures import check_takes
 from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
-from pywsapp.options import Options, check_not_server_wide
+from pywsapp.options import SERVER_WIDE, Options, check_not_server_wide
 from pywsapp.routing.events import EventSettings, EventStreams
 from pywsapp.routing.fallback import check_has_fallback, is_for_stream, note_fallback
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
@@ -107,6 +107,14 @@ class Router(MessageComponent):
         routes, self._routes = self._routes, []
         for route in routes:
             self._add(replace(route, hosts=self._default) if route.hosts is before else route)
+
+    def set_server_options(self, options: Options) -> None:
+        """Change the options of the server, also those that existing routes repeat."""
+        self._server_options = options
+        wide = {name: getattr(options, name) for name in SERVER_WIDE}
+        for number, route in enumerate(self._routes):
+            if route.options is not None:
+                self._routes[number] = replace(route, options=replace(route.options, **wide))
 
     def route(
         self,

@@ -1,0 +1,203 @@
+"""`pywsapp bench`: what it measures, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from pywsapp.cli import bench, main
+from pywsapp.cli.latencies import Latencies
+from pywsapp.cli.load import Load, Plan, Result, due_time
+
+pytestmark = pytest.mark.once
+Bench = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def measure(server: str, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """Run `pywsapp bench --json` against a path of the server; return the status and the result."""
+
+    def run(path: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+        times = ["--duration", "0.3", "--warm-up", "0.1"]
+        status = main(["bench", f"{server}{path}", "--json", *times, *arguments])
+        return status, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_one_message_after_the_other(measure: Bench) -> None:
+    status, found = measure("/", "--connections", "3")
+    assert status == 0
+    assert found["sent"] == found["answered"] > 3
+    assert (found["missing"], found["others"], found["failures"], found["closed"]) == (0, 0, {}, {})
+    latency = found["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p99"] <= latency["p99.9"] <= latency["max"]
+    assert found["per_second"] == pytest.approx(found["answered"] / found["seconds"], rel=0.01)
+    assert any("without --rate" in note for note in found["notes"])
+    assert any("shares the" in note for note in found["notes"])
+
+
+def test_a_rate(measure: Bench) -> None:
+    status, found = measure("/", "--rate", "100", "--size", "1k", "--binary", "--compress")
+    assert status == 0
+    assert 0 < found["sent"] <= 31  # in 0.3 s; those of the warm-up do not count
+    assert (found["answered"], found["size"]) == (found["sent"], 1024)
+    assert not any("without --rate" in note for note in found["notes"])
+
+
+def test_a_rate_shows_a_server_that_stalls(measure: Bench) -> None:
+    """Without the correction only one message in a hundred would be late, and the 90th percentile would be low."""
+    times = ["--connections", "1", "--duration", "1", "--warm-up", "0"]
+    _, found = measure("/stalls", "--rate", "100", *times)
+    assert found["latency_ms"]["p90"] > 150
+    assert found["answered"] == found["sent"]
+
+
+def test_a_broadcast(measure: Bench) -> None:
+    status, found = measure("/room", "--broadcast", "--rate", "50", "--connections", "5")
+    assert status == 0
+    assert found["answered"] == 5 * found["sent"] > 0
+    assert found["missing"] == 0
+
+
+def test_a_mark_inside_of_other_text(measure: Bench) -> None:
+    status, found = measure("/talks", "--message", '{"say": "%s"}', "--connections", "1")
+    assert status == 0
+    assert found["answered"] == found["sent"] > 0
+    assert found["others"] >= found["answered"]
+
+
+def test_a_server_that_answers_nothing(measure: Bench) -> None:
+    status, found = measure("/silent", "--rate", "50")
+    assert (status, found["answered"], found["missing"]) == (1, 0, found["sent"])
+    assert any("no reply had the mark" in warning for warning in found["warnings"])
+
+
+def test_connections_that_the_server_closes(measure: Bench) -> None:
+    status, found = measure("/talks?close=1", "--connections", "2")
+    assert (status, found["closed"]) == (1, {"1013": 2})
+
+
+def test_connections_that_are_refused(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", f"{server}/private", "--connections", "2"]) == 1
+    output = capsys.readouterr().out
+    assert "connections  0 opened" in output
+    assert "    2 x the server answered 401 Unauthorized" in output
+
+
+def test_the_report(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", server, "--rate", "100", "--duration", "0.3", "--warm-up", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{server}: 10 connections, 100 messages per second together, 64 bytes each, 0.3")
+    assert lines[0].endswith(" s after 0 s of warm-up")
+    assert lines[2].split() == ["LATENCY", "MS"]
+    assert [line.split()[0] for line in lines[3:10]] == ["p50", "p75", "p90", "p95", "p99", "p99.9", "max"]
+    assert [line.split()[0] for line in lines[11:15]] == ["throughput", "messages", "connections", "generator"]
+
+
+def test_an_interruption_keeps_what_was_measured(server: str) -> None:
+    load = Load(plan(url=server, duration=60.0), lambda passed, answered: load.stop() if answered else None)
+    found = anyio.run(load.run)
+    assert found.is_interrupted
+    assert 0 < found.answered == found.sent
+    assert found.seconds < 30
+    assert any("interrupted" in note for note in bench._notes(plan(), found))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--size", "10"], "argument --size: must be 18 or more"),
+        (["--message", "hello"], "argument --message: must have %s once"),
+        (["--connections", "0"], "argument --connections: must be a whole number from 1 on, not '0'"),
+        (["--rate", "inf"], "argument --rate: must be a number greater than 0, not 'inf'"),
+    ],
+)
+def test_mistakes(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "ws://localhost:1", *arguments])
+    assert caught.value.code == 2
+    assert what in capsys.readouterr().err
+
+
+# -- what it says about itself -----------------------------------------------------------------------------------------
+
+
+def plan(**changes: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "url": "ws://chat.example",
+        "connections": 1,
+        "rate": 100.0,
+        "broadcast": False,
+        "template": None,
+        "size": 64,
+        "is_binary": False,
+        "duration": 10.0,
+        "warm_up": 0.0,
+    }
+    return Plan(**{**settings, **changes})
+
+
+def result(**changes: Any) -> Result:
+    found = Result(sent=1000, answered=1000, seconds=10.0, processor=1.0)
+    for _ in range(100):
+        found.latencies.add(5_000_000)
+        found.lags.add(100_000)
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
+
+
+def test_good_numbers_have_no_warning() -> None:
+    assert bench._warnings(plan(), result()) == []
+    assert bench._notes(plan(), result()) == []
+
+
+def test_a_load_generator_without_processor_time() -> None:
+    assert "used 95% of one core, so it was the bottleneck" in bench._warnings(plan(), result(processor=9.5))[0]
+
+
+def test_a_load_generator_whose_event_loop_is_late() -> None:
+    late = Latencies()
+    for _ in range(100):
+        late.add(3_000_000)
+    assert "was late by 3.0" in bench._warnings(plan(), result(lags=late))[0]
+
+
+def test_a_rate_that_was_not_kept() -> None:
+    assert bench._warnings(plan(rate=200.0), result()) == ["only 100 of 200 messages per second were sent"]
+    assert bench._warnings(plan(rate=200.0), result(is_interrupted=True)) == []
+
+
+def test_percentiles_are_at_most_one_percent_too_large() -> None:
+    durations = [random.Random(number).randint(0, 10 ** (number % 10)) for number in range(5000)]
+    counted = Latencies()
+    for duration in durations:
+        counted.add(duration)
+    durations.sort()
+    for percent in (1, 50, 90, 99, 99.9, 100):
+        exact = durations[max(math.ceil(len(durations) * percent / 100), 1) - 1]
+        assert exact <= counted.percentile(percent) <= exact * 1.01 + 1
+    assert Latencies().percentile(99) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "due"),
+    [
+        (plan().message(255), 255),
+        (plan(is_binary=True).message(1 << 62), 1 << 62),
+        (plan(template='~{"a~b": "%s"}~').message(7), 7),
+        ("~" * 100, None),
+        ("~00000000000000g0~", None),
+        ("", None),
+        (b"\xff\x00~", None),
+    ],
+)
+def test_marks(message: str | bytes, due: int | None) -> None:
+    assert due_time(message) == due
