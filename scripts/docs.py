@@ -3,11 +3,12 @@
 The pages are plain Markdown, which GitHub shows as well. So this program writes what a site needs beside them into
 build/docs-source, and calls Sphinx there: the lists of docs/index.md become the sidebar, each group of how-to guides
 gets a page, links to files outside of docs/ get their places in the site, and each group of public names gets a page.
-The program needs no network. Exit status: 1 if there was a warning. `--open` prints the address of the start page.
+The program needs no network. Exit status: 1 if there was a warning.
 """
 
 from __future__ import annotations
 
+import argparse
 import enum
 import gc
 import importlib
@@ -25,8 +26,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SOURCE = ROOT / "build" / "docs-source"
-SITE = ROOT / "build" / "docs"
+BUILD = ROOT / "build"
 INDEX = DOCS / "index.md"
 #: Pages outside of docs/, and their names in the site.
 OTHER_PAGES = {
@@ -53,7 +53,9 @@ MODULES = (
     "pywsapp.brokers.rabbitmq",
     "pywsapp.brokers.redis",
     "pywsapp.client",
+    "pywsapp.close_codes",
     "pywsapp.codecs",
+    "pywsapp.component",
     "pywsapp.sessions",
     "pywsapp.sessions.django",
     "pywsapp.sessions.django_cookie",
@@ -106,15 +108,16 @@ def name_in_site(path: Path) -> str | None:
     return OTHER_PAGES.get(path.relative_to(ROOT).as_posix())
 
 
-def move_links(text: str, origin: Path, name: str) -> str:
+def move_links(text: str, origin: Path, name: str, source: Path) -> str:
     """Return a page whose relative links fit its place in the site.
 
     Args:
         text: the page.
         origin: the file whose directory the links begin in.
         name: the name of the page in the site.
+        source: the directory of all pages.
     """
-    directory = (SOURCE / name).parent
+    directory = (source / name).parent
 
     def moved(link: re.Match[str]) -> str:
         path, separator, anchor = (link["target"] or "").partition("#")
@@ -122,7 +125,7 @@ def move_links(text: str, origin: Path, name: str) -> str:
             return link[0]
         file = (origin.parent / path).resolve()
         page = name_in_site(file)
-        target = os.path.relpath(SOURCE / page if page else file, directory).replace(os.sep, "/")
+        target = os.path.relpath(source / page if page else file, directory).replace(os.sep, "/")
         return f"{link['text']}({target}{separator}{anchor})"
 
     position, parts = 0, []
@@ -160,7 +163,7 @@ def check_lists(sections: list[Group]) -> None:
             )
 
 
-def index_pages() -> Iterator[tuple[str, str]]:
+def index_pages(source: Path) -> Iterator[tuple[str, str]]:
     """Return the start page with the sidebar, and a page for each group of how-to guides: names and contents."""
     text = INDEX.read_text(encoding="utf-8")
     sections = split(text, 2)
@@ -175,13 +178,13 @@ def index_pages() -> Iterator[tuple[str, str]]:
                 raise Fault(f"docs/{name} has the name of a group in docs/index.md: rename one of them")
             pages = pages_in(group.text)
             menu = MENU.format(options="", pages="\n".join(f"/{page}" for page in pages))
-            yield name, f"# {group.title}\n\n{move_links(group.text, INDEX, name)}\n{menu}"
+            yield name, f"# {group.title}\n\n{move_links(group.text, INDEX, name, source)}\n{menu}"
             entries.append(f"/{name}")
         entries = entries or [f"/{page}" for page in pages_in(section.text)]
         if caption == "Reference":
             entries.append("/reference/api/index.md")
         menus.append(MENU.format(options=f":caption: {caption}\n", pages="\n".join(entries)))
-    yield "index.md", move_links(text, INDEX, "index.md") + "".join(menus)
+    yield "index.md", move_links(text, INDEX, "index.md", source) + "".join(menus)
 
 
 # -- the pages of public names -----------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ class Api:
     def pages(self) -> Iterator[tuple[str, str]]:
         """Return the pages: their names and contents."""
         contents = {
-            Group(title, "").slug: f"# {title}\n\n{self._directives('pywsapp', names)}"
+            Group(title, "").slug: f"# API: {title}\n\n{self._directives('pywsapp', names)}"
             for title, names in self._groups.items()
         }
         for module in self._modules:
@@ -258,7 +261,7 @@ class Api:
         options = ["members:"]
         if len(shown) < len(value.__mro__) - 1:
             options.append("inherited-members: " + ", ".join(sorted({base.__name__ for base in shown})))
-        if all(base in shown for base in value.__bases__):
+        if value.__bases__ != (object,) and all(base in shown for base in value.__bases__):
             options.append("show-inheritance:")
         if issubclass(value, enum.Enum):
             options.append("undoc-members:")
@@ -295,24 +298,23 @@ alphabetical order.
 # -- the site ----------------------------------------------------------------------------------------------------------
 
 
-def all_pages() -> Iterator[tuple[str, str]]:
+def all_pages(source: Path) -> Iterator[tuple[str, str]]:
     """Return the names and the contents of all pages of the site."""
-    yield from index_pages()
+    yield from index_pages(source)
     yield from Api().pages()
     for path in DOCS.rglob("*.md"):
         if path != INDEX:
             name = path.relative_to(DOCS).as_posix()
-            yield name, move_links(path.read_text(encoding="utf-8"), path, name)
+            yield name, move_links(path.read_text(encoding="utf-8"), path, name, source)
     for original, name in OTHER_PAGES.items():
-        yield name, move_links((ROOT / original).read_text(encoding="utf-8"), ROOT / original, name)
+        yield name, move_links((ROOT / original).read_text(encoding="utf-8"), ROOT / original, name, source)
 
 
-def collect() -> None:
-    """Write all pages to build/docs-source. Files that do not change keep their time, so Sphinx reads them once."""
-    wanted = {SOURCE / name: content for name, content in all_pages()}
-    for path in list(SOURCE.rglob("*.md")):
-        if path not in wanted:
-            path.unlink()
+def collect(source: Path) -> None:
+    """Write all pages to a directory. Files that do not change keep their time, so Sphinx reads them once."""
+    wanted = {source / name: content for name, content in all_pages(source)}
+    for path in set(source.rglob("*.md")) - set(wanted):
+        path.unlink()
     for path, content in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != content:
@@ -320,19 +322,23 @@ def collect() -> None:
 
 
 def main() -> int:
-    """Build the site; arguments go to Sphinx."""
+    """Build the site."""
+    parser = argparse.ArgumentParser(description="Build the documentation site; it needs no network.")
+    parser.add_argument("--directory", type=Path, default=BUILD, help="where docs, the site, is written")
+    directory = parser.parse_args().directory.resolve()
     os.environ["PYWSAPP_PURE"] = "1"  # extension modules have no signatures
     sys.path.insert(0, str(ROOT / "src"))
+    source, site = directory / "docs-source", directory / "docs"
     try:
-        collect()
+        collect(source)
     except Fault as exc:
         print(exc, file=sys.stderr)
         return 1
-    gc.disable()  # the program ends soon; collections take a fifth of its time
-    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), *sys.argv[1:]]
-    status = build_main([*options, str(SOURCE), str(SITE)])
+    gc.disable()  # the program ends soon, and collections take a fifth of its time
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), "-d", str(directory / "docs-cache")]
+    status = build_main([*options, str(source), str(site)])
     if status == 0:
-        print(SITE / "index.html")
+        print(site / "index.html")
     return status
 
 

@@ -19,6 +19,8 @@ from enum import Enum, IntEnum
 
 from pywsapp.exceptions import ConfigurationError
 
+__all__ = ("CloseCode", "ComeBack", "come_back")
+
 #: A control frame carries at most 125 bytes, and the close code takes two of them (RFC 6455 section 5.5).
 MAX_REASON_BYTES = 123
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pywsapp._messages.conversation import OwnConversation
     from pywsapp._messages.typed import TypedMessages
 
+__all__ = ("Accept", "EchoServer", "MessageComponent", "handler", "in_thread")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])

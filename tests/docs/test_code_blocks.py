@@ -3,7 +3,7 @@
 A block is a whole program unless an HTML comment before it says why it is not: <!-- fragment: the reason -->. The
 blocks of a page in `SITES` are files of one directory, which test_sites.py runs. So are those of a page in
 `MOUNTED_SITES` that begin with the name of a file; test_mounted_sites.py runs them. Those after <!-- file: a name -->
-are files of the project that test_test_page.py runs.
+are files of a project that test_test_page.py or test_tutorial.py runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import json
 import os
 import re
 import shutil
@@ -234,14 +233,6 @@ def received(client: ClientConnection) -> str | bytes:
     return client.recv(timeout=WAIT_SECONDS)
 
 
-def events_until(client: ClientConnection, wanted: str) -> dict[str, object]:
-    """Receive JSON objects until one has a key, and return that one."""
-    while True:
-        event: dict[str, object] = json.loads(received(client))
-        if wanted in event:
-            return event
-
-
 def page_of(port: int) -> str:
     with urllib.request.urlopen(f"http://localhost:{port}/", timeout=WAIT_SECONDS) as response:
         return str(response.read().decode())
@@ -250,12 +241,11 @@ def page_of(port: int) -> str:
 def test_the_chat_of_the_readme(run: Run) -> None:
     server = run(program("README.md", "class Chat"))
     port = server.port
-    assert "<title>Chat</title>" in page_of(port)
     with opened(port, "/chat") as ana, opened(port, "/chat") as ben:
         ana.send("hello")
-        assert received(ben) == "hello"
+        assert received(ana) == received(ben) == "hello"
         ben.send(b"\x00")
-        assert received(ana) == b"\x00"
+        assert received(ana) == received(ben) == b"\x00"
     origin = {"Origin": "https://evil.example"}
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws://localhost:{port}/chat", additional_headers=origin, open_timeout=WAIT_SECONDS)
@@ -272,40 +262,6 @@ def test_the_first_chat_of_the_tutorial(run: Run) -> None:
         ana.send("hello")
         assert received(ana) == "hello"
         assert received(ben) == "hello"
-
-
-def test_the_first_rooms_of_the_tutorial(run: Run) -> None:
-    text = next(b.text for b in programs() if b.page == ROOT / "docs/tutorial/rooms.md")
-    port = run(text.replace("8080", "0")).port
-    with opened(port, "/rooms/tea?name=Ana") as ana, opened(port, "/rooms/tea?name=Ben") as ben:
-        with opened(port, "/rooms/coffee?name=Cem") as cem:
-            cem.send("alone")
-            assert received(cem) == "Cem: alone"
-        ana.send("hello")
-        assert received(ben) == "Ana: hello"
-    with pytest.raises(InvalidStatus) as refused:
-        opened(port, "/rooms/tea")
-    assert refused.value.response.status_code == 403
-
-
-def test_the_rooms_of_the_tutorial(run: Run) -> None:
-    port = run(program("docs/tutorial/rooms.md", "app.history")).port
-    assert "<title>Rooms</title>" in page_of(port)
-    with opened(port, "/rooms/tea?name=Ana") as ana:
-        assert "Ana" in str(events_until(ana, "here")["here"])
-        with opened(port, "/rooms/tea?name=Ben") as ben:
-            assert events_until(ben, "here")["here"] == ["Ana", "Ben"]
-            assert events_until(ana, "joined")["joined"] == ["Ben"]
-            ben.send("hello")
-            said = events_until(ana, "message")
-            assert said["message"] == "Ben: hello"
-            ben.send("again")
-            assert events_until(ana, "message")["message"] == "Ben: again"
-        assert events_until(ana, "left")["left"] == ["Ben"]
-    with opened(port, f"/rooms/tea?name=Ana&since={said['position']}") as ana:
-        assert events_until(ana, "message")["message"] == "Ben: again"
-    with opened(port, "/rooms/tea?name=Cem") as cem:
-        assert events_until(cem, "message")["message"] == "Ben: hello"
 
 
 @pytest.mark.parametrize("part", ["test_echo", "test_shout", "test_a_slow_network"])

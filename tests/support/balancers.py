@@ -73,6 +73,17 @@ app.run({run})
 """
 
 
+def wait_until_listening(port: int, balancer: Program) -> None:
+    """Wait until a balancer accepts connections."""
+    deadline = time.monotonic() + GUARD
+    while time.monotonic() < deadline and balancer.process.poll() is None:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    pytest.fail(f"the balancer does not listen:\n{balancer.output}")
+
+
 class BalancedServers:
     """Two servers, "a" and "b", behind a balancer.
 
@@ -158,13 +169,7 @@ class BalancedServers:
             arguments += ["-g", f"daemon off; pid {self._directory}/pid; error_log stderr;"]
         become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", self._program]
         self.balancer = self._processes.enter_context(Program([*become, *arguments]))
-        deadline = time.monotonic() + GUARD
-        while time.monotonic() < deadline and self.balancer.process.poll() is None:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port)).close()
-            except ConnectionRefusedError:
-                time.sleep(0.02)
-        pytest.fail(f"the balancer does not listen:\n{self.balancer.output}")
+        wait_until_listening(self.port, self.balancer)
 
     def _config(self) -> str:
         text = (DEPLOY / f"{self.kind}.{'cfg' if self.haproxy else 'conf'}").read_text()

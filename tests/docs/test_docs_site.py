@@ -1,0 +1,268 @@
+"""The documentation site builds without a warning, is complete, loads nothing from elsewhere, and works in Chromium."""
+
+from __future__ import annotations
+
+import functools
+import html
+import http.server
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("support.browser")
+
+from support.browser import Browser, Page, expect  # noqa: E402 - not before the line above
+
+import pywsapp  # noqa: E402
+
+pytest.importorskip("sphinx", reason="the site needs `pip install 'pywsapp[docs]'`")
+from sphinx.util.inventory import InventoryFile  # noqa: E402
+
+pytest_plugins = ["support.browser"]
+pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+ROOT = Path(__file__).parent.parent.parent
+BUILD_SECONDS = 240
+#: A start page, a how-to guide with tables, a page of the reference with tables, and one from docstrings.
+SHOWN = ("index", "howto/deploy-behind-a-load-balancer", "reference/options", "reference/api/applications-and-routing")
+OTHER_VERSION = "0.0.1"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the site."""
+    directory = tmp_path_factory.mktemp("site")
+    command = [sys.executable, str(ROOT / "scripts" / "docs.py"), "--directory", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{directory / 'docs' / 'index.html'}\n"
+    return directory / "docs"
+
+
+@pytest.fixture(scope="module")
+def texts(site: Path) -> dict[Path, str]:
+    """The HTML of all pages."""
+    paths = [path for path in site.rglob("*.html") if "_downloads" not in path.parts]
+    return {path: path.read_text(encoding="utf-8") for path in paths}
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_links_lead_to_a_file_and_an_anchor(texts: dict[Path, str]) -> None:
+    @functools.cache
+    def anchors(path: Path) -> set[str]:
+        return set(map(html.unescape, re.findall(r'\b(?:id|name)="([^"]+)"', texts[path])))
+
+    broken = set()
+    for page, text in texts.items():
+        for link in set(re.findall(r'<a\b[^>]*\bhref="([^"]*)"', text)):
+            url = urllib.parse.urlsplit(html.unescape(link))
+            if url.scheme or url.netloc:
+                continue
+            target = (page.parent / urllib.parse.unquote(url.path)).resolve() if url.path else page
+            fragment = urllib.parse.unquote(url.fragment)
+            if not target.is_file() or (fragment and fragment not in anchors(target)):
+                broken.add((page.name, link))
+    assert broken == set()
+
+
+def test_nothing_is_loaded_from_another_host(site: Path, texts: dict[Path, str]) -> None:
+    loaded = re.compile(r"""<(?:script|img|iframe|source|video)\b[^>]*\bsrc="([^"]+)"|<link\b[^>]*\bhref="([^"]+)\"""")
+    others = {url for text in texts.values() for pair in loaded.findall(text) for url in pair if "//" in url}
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        others |= {url for url in re.findall(r"""url\(["']?([^"')]+)|@import""", text) if "//" in url[:8]}
+    assert others == set()
+
+
+# -- public names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def documented(site: Path) -> set[str]:
+    """All names of Python that the site documents."""
+    return set().union(*names_by_kind(site).values())
+
+
+@pytest.fixture(scope="module")
+def objects(site: Path) -> dict[str, Any]:
+    """The documented classes, functions and data."""
+    kinds = names_by_kind(site)
+    names = [name for kind in ("class", "exception", "function", "data") for name in kinds.get(kind, ())]
+    return {name: pkgutil.resolve_name(name) for name in names}
+
+
+def names_by_kind(site: Path) -> dict[str, set[str]]:
+    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+    return {kind.removeprefix("py:"): set(items) for kind, items in inventory.data.items() if kind.startswith("py:")}
+
+
+def modules_with_names() -> list[str]:
+    """Return the public modules that list their names."""
+    found = []
+    for path in (ROOT / "src" / "pywsapp").rglob("*.py"):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        names = parts[:-1] if parts[-1] == "__init__" else parts
+        if not any(name.startswith("_") for name in names) and "\n__all__ = " in path.read_text(encoding="utf-8"):
+            found.append(".".join(names))
+    return sorted(found)
+
+
+def names_in_programs() -> set[str]:
+    """Return what the programs of the pages and the examples import."""
+    found = set()
+    for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.py")]:
+        for module, names in re.findall(
+            r"^ *from (pywsapp[\w.]*) import ([\w, ]+)", path.read_text("utf-8"), re.MULTILINE
+        ):
+            found |= {f"{module}.{name.strip()}" for name in names.split(",") if not re.search(r"\._", module)}
+    return found
+
+
+def test_every_public_name_is_documented(objects: dict[str, Any]) -> None:
+    documented = set(map(id, objects.values()))
+    names = names_in_programs()
+    for module in modules_with_names():
+        names |= {f"{module}.{name}" for name in importlib.import_module(module).__all__}
+    missing = {name for name in names if id(pkgutil.resolve_name(name)) not in documented}
+    assert missing == {"pywsapp.__version__"}, "add the module to MODULES in scripts/docs.py"
+
+
+def test_every_public_method_is_documented(documented: set[str], objects: dict[str, Any]) -> None:
+    places: dict[type, list[str]] = {}  # the documented one, and the one that defines it
+    for name, value in objects.items():
+        if inspect.isclass(value):
+            places.setdefault(value, []).append(name)
+    missing = set()
+    for value, names in places.items():
+        for member, found in vars(value).items():
+            function = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+            is_public = not member.startswith("_") and inspect.isroutine(function) and function.__doc__
+            if is_public and not {f"{name}.{member}" for name in names} & documented:
+                missing.add(f"{names[0]}.{member}")
+    assert missing == set()
+
+
+# -- the lists of docs/index.md ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The program that builds the site, for a directory with a start page and one how-to guide."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    module = importlib.import_module("docs")
+    monkeypatch.setattr(module, "DOCS", tmp_path)
+    monkeypatch.setattr(module, "INDEX", tmp_path / "index.md")
+    (tmp_path / "howto").mkdir()
+    (tmp_path / "howto" / "test.md").write_text("# Test a component\n")
+    (tmp_path / "index.md").write_text(
+        "# Pages\n\n## How-to guides\n\n### Build\n\n- [Test](howto/test.md): a `word`\n"
+    )
+    return module
+
+
+def test_a_page_without_a_place_is_named_with_the_line_to_add(docs: Any, tmp_path: Path) -> None:
+    pages = dict(docs.index_pages(tmp_path / "source"))
+    assert "- [Test](test.md): a `b`\n" in pages["howto/build.md"]
+    assert "/howto/build.md" in pages["index.md"]
+    (tmp_path / "howto" / "new.md").write_text("# New\n")
+    with pytest.raises(docs.Fault) as raised:
+        list(docs.index_pages(tmp_path / "source"))
+    assert str(raised.value) == (
+        "docs/howto/new.md is in no list of docs/index.md, so readers cannot find it: add a line "
+        "`- [its title](howto/new.md): what it is for` to the list that it fits; the site makes its sidebar from it"
+    )
+
+
+def test_links_in_code_stay_and_others_fit_the_place_of_the_page(docs: Any, tmp_path: Path) -> None:
+    text = "[`a`](howto/test.md#b) `[x](y.md)`\n\n```\n[x](y.md)\n```\n[web](https://example.com) [own](#own)\n"
+    moved = docs.move_links(text, tmp_path / "index.md", "project/start.md", tmp_path / "source")
+    assert moved == text.replace("howto/test.md", "../howto/test.md")
+
+
+# -- in Chromium -------------------------------------------------------------------------------------------------------
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """The address of the site as a release publishes it: a directory for each version, and the list of them."""
+    root = site.parent
+    version = root / pywsapp.__version__
+    version.symlink_to(site, target_is_directory=True)
+    (root / OTHER_VERSION).mkdir()
+    (root / OTHER_VERSION / "index.html").write_text("<title>The other version</title>")
+    (root / "versions.json").write_text(json.dumps([pywsapp.__version__, OTHER_VERSION]))
+    handler = functools.partial(QuietHandler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/{pywsapp.__version__}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def opened(browser: Browser, url: str) -> Iterator[Any]:
+    """Return a function that opens a page of the site; the pages must load nothing from elsewhere and log no error."""
+    requests: list[str] = []
+    errors: list[str] = []
+    contexts = []
+
+    def start(name: str, width: int = 1180, *, dark: bool = False) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{url}/{name}.html")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    origin = url.rpartition("/")[0]
+    assert [request for request in requests if not request.startswith((origin, "data:"))] == []
+    assert errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1180, 360], ids=["desktop", "phone"])
+def test_pages_fit_the_window(opened: Any, pictures: Path, width: int, dark: bool) -> None:
+    for name in SHOWN:
+        page = opened(name, width, dark=dark)
+        picture = f"site-{name.replace('/', '-')}-{width}{'-dark' if dark else ''}.png"
+        page.screenshot(path=pictures / picture)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is too wide: see {picture}"
+
+
+def test_search_finds_a_page(opened: Any) -> None:
+    page = opened("index")
+    page.get_by_placeholder("Search").first.fill("presence")
+    page.keyboard.press("Enter")
+    expect(page.locator("#search-results")).to_contain_text("Show online users")
+
+
+def test_the_menu_of_versions_leads_to_another_version(opened: Any) -> None:
+    page = opened("howto/route-components")
+    menu = page.get_by_label("Version")
+    expect(menu).to_have_value(pywsapp.__version__)
+    menu.select_option(OTHER_VERSION)
+    expect(page).to_have_title("The other version")

@@ -1,0 +1,154 @@
+"""The parts of the tutorial, as their readers do them: rooms that survive a restart, tests, and two servers."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("support.browser")
+
+from support.balancers import wait_until_listening  # noqa: E402 - not before the line above
+from support.browser import Browser, Page, expect  # noqa: E402
+from support.program import Program  # noqa: E402
+from support.services import Redis, find_program, free_port  # noqa: E402
+
+pytest_plugins = ["support.browser", "pytester"]
+pytestmark = pytest.mark.once
+TUTORIAL = Path(__file__).parent.parent.parent / "docs" / "tutorial"
+BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+Open = Callable[[str], Page]
+
+
+def text_of(page: str) -> str:
+    return (TUTORIAL / page).read_text(encoding="utf-8")
+
+
+def write_files(directory: Path, *pages: str) -> None:
+    for page in pages:
+        for name, text in BLOCK.findall(text_of(page)):
+            (directory / name).write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Return a function that opens a page in a browser of its own, with its own cookies."""
+    contexts = []
+
+    def start(url: str) -> Page:
+        contexts.append(browser.new_context())
+        page = contexts[-1].new_page()
+        page.goto(url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_placeholder("Say something").fill(text)
+    page.get_by_placeholder("Say something").press("Enter")
+
+
+def test_rooms_go_on_after_a_restart(tmp_path: Path, open_page: Open) -> None:
+    port = free_port()
+    [program] = re.findall(r"^```python\n(.*?)^```$", text_of("rooms.md"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "rooms.py").write_text(program.replace("8080", str(port)), encoding="utf-8")
+    url = f"http://localhost:{port}"
+    with Program(["rooms.py"], cwd=tmp_path) as server:
+        assert server.port == port
+        ana, ben, cem = open_page(f"{url}/#tea"), open_page(f"{url}/#tea"), open_page(f"{url}/#coffee")
+        for page in ana, ben, cem:
+            expect(page.locator("#state")).to_have_text("open")
+        say(ana, "hello")
+        expect(ben.locator("#log")).to_have_text("hello")
+        expect(cem.locator("#log")).to_be_empty()
+        ben.reload()
+        expect(ben.locator("#log")).to_have_text("hello")
+        server.send(signal.SIGINT)
+        assert server.end() == 0
+    expect(ana.locator("#state")).to_have_text("waiting")
+    say(ana, "what waited")
+    with Program(["rooms.py"], cwd=tmp_path) as server:
+        assert server.port == port
+        for page in ana, ben:
+            expect(page.locator("#log li")).to_have_text(["hello", "what waited"])
+
+
+def test_the_tests_of_the_chat_pass(pytester: pytest.Pytester) -> None:
+    write_files(pytester.path, "users.md")
+    pytester.makeini("[pytest]")
+    result = pytester.runpytest_subprocess("-p", "pywsapp_pytest", "-p", "no:cacheprovider", "-W", "error")
+    result.assert_outcomes(passed=4)
+
+
+def log_in(page: Page, name: str) -> None:
+    page.get_by_placeholder("Your name").fill(name)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#state")).to_have_text("open")
+
+
+def test_the_users_of_one_server(tmp_path: Path, open_page: Open) -> None:
+    write_files(tmp_path, "users.md")
+    port = free_port()
+    with Program(["-m", "pywsapp", "run", "--factory", "chat:make_app", "--port", str(port)], cwd=tmp_path) as server:
+        assert server.port == port
+        ana, ben = open_page(f"http://localhost:{port}/#tea"), open_page(f"http://localhost:{port}/#tea")
+        log_in(ana, "Ana")
+        log_in(ben, "Ben")
+        for page in ana, ben:
+            expect(page.locator("#here")).to_have_text("Ana, Ben")
+        say(ana, "hello")
+        expect(ben.locator("#log li")).to_have_text(["Ana: hello"])
+        say(ana, "x" * 501)
+        expect(ana.locator("#log")).to_contain_text("not sent: write a text of at most 500 characters")
+        ben.get_by_role("button", name="Log out").click()
+        expect(ben.get_by_placeholder("Your name")).to_be_visible()
+        expect(ana.locator("#here")).to_have_text("Ana")
+
+
+def test_a_server_restarts_while_users_write(
+    tmp_path: Path, open_page: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, "users.md", "two-machines.md")
+    public, *ports = (free_port() for _ in range(3))
+    settings = (tmp_path / "balancer.cfg").read_text(encoding="utf-8")
+    for documented, real in zip((":8080", ":8081", ":8082"), (public, *ports), strict=True):
+        assert settings.count(documented) == 1
+        settings = settings.replace(documented, f":{real}")
+    (tmp_path / "balancer.cfg").write_text(settings, encoding="utf-8")
+    monkeypatch.setenv("CHAT_REDIS", redis.url)
+    haproxy = find_program("haproxy", "haproxy")
+
+    def server(port: int) -> Program:
+        return Program(["-m", "pywsapp", "run", "server:app", "--port", str(port)], cwd=tmp_path)
+
+    become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", haproxy]
+    with server(ports[0]) as first, server(ports[1]) as second, ExitStack() as later:
+        assert [first.port, second.port] == ports  # they listen before the balancer checks them
+        balancer = later.enter_context(Program([*become, "-f", "balancer.cfg"], cwd=tmp_path))
+        wait_until_listening(public, balancer)
+        pages: list[Any] = []
+        for name in "Ana", "Ben", "Cem":
+            pages.append(open_page(f"http://localhost:{public}/#tea"))
+            log_in(pages[-1], name)
+        for page in pages:
+            expect(page.locator("#here")).to_have_text("Ana, Ben, Cem")
+        say(pages[0], "one")
+        expect(pages[1].locator("#log li")).to_have_text(["Ana: one"])
+        first.send(signal.SIGINT)
+        say(pages[1], "two")
+        assert first.end() == 0
+        say(pages[2], "three")
+        with server(ports[0]) as again:
+            assert again.port == ports[0]
+            say(pages[0], "four")
+            for page in pages:
+                expect(page.locator("#log li")).to_have_text(["Ana: one", "Ben: two", "Cem: three", "Ana: four"])
+                expect(page.locator("#here")).to_have_text("Ana, Ben, Cem")
