@@ -43,7 +43,7 @@ def _fields_of(about: Any) -> dict[str, Any]:
     if not isinstance(request, Request):
         return {}
     return {
-        "connection": None if request is about else about.id,
+        "connection": None if request is about else getattr(about, "id", None),
         "method": request.method,
         "path": request.path,
         "remote_address": request.remote_address or "local",

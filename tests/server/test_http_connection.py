@@ -119,6 +119,10 @@ def routed() -> Router:
     return router
 
 
+#: What port scans send, which is logged at DEBUG.
+NO_HTTP = ("malformed", "TLS", "length of 5,000 digits", "HTTP/2")
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "fields"),
     [
@@ -145,7 +149,14 @@ def routed() -> Router:
         pytest.param(b"GET / HTTP/2.0\r\n\r\n", 505, {}, id="HTTP/2"),
     ],
 )
-async def test_refusal(request_: bytes, status: int, fields: dict[str, str], log: pytest.LogCaptureFixture) -> None:
+async def test_refusal(
+    request_: bytes,
+    status: int,
+    fields: dict[str, str],
+    log: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    log.set_level(logging.DEBUG, "pywsapp")
     async with serving(routed()) as server, peer_of(server) as peer:
         await peer.send(request_)
         answer = await peer.response()
@@ -153,10 +164,13 @@ async def test_refusal(request_: bytes, status: int, fields: dict[str, str], log
         assert answer.headers.items() >= fields.items()
         assert "close" in answer.headers["connection"]
         assert int(answer.headers["content-length"]) == len(answer.body) > 0
-        (line,) = lines(log)
+        (record,) = [record for record in log.records if vars(record).get("event") == "request.refused"]
+        line = record.getMessage()
         assert line.startswith("127.0.0.1: ")
         assert str(status) in line
-        assert log.records[-1].exc_info is None
+        assert record.exc_info is None
+        is_http = not any(f"-{name}]" in request.node.name for name in NO_HTTP)
+        assert record.levelno == (logging.INFO if is_http else logging.DEBUG)
 
 
 async def test_incomplete_head_is_answered_with_408() -> None:

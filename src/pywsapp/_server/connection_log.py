@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pywsapp")
 access_logger = logging.getLogger("pywsapp.access")
 
+#: The statuses of bytes that are no request, of a request that does not come in time, and of HTTP/2.
+_NO_HTTP = {400, 408, 505}
+
 
 class ConnectionLog:
     """Log the connections and requests of a server.
@@ -126,15 +129,14 @@ def request_line(request: Request | None) -> str:
 def log_refusal(peer: str, request: Request | None, refuse: Refuse) -> None:
     """Log a refused request.
 
-    It is noise, for the level DEBUG, if the report of a limit logs it already, or if there is no valid request: port
-    scans and lost clients send none.
+    The level is DEBUG if the report of a limit logs it already, and for what port scans and lost clients send.
 
     Args:
         peer: the client's address.
         request: the request; None if it was not valid.
         refuse: the refusal.
     """
-    is_noise = isinstance(refuse, OverLimit) or request is None
+    is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
     logger.log(
         logging.DEBUG if is_noise else logging.INFO,
         "%s: %s answered with %s",
