@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.event_stream import KEEPALIVE, EventFormat, EventStream, id_only
+from pywsapp._protocol.traffic import OTHER_TRAFFIC, Traffic
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
@@ -135,6 +136,7 @@ class EventStreamLifecycle(Lifecycle):
         transport: moves its bytes.
         options: the limits of the server.
         host: runs its tasks.
+        traffic: counts its events, together with those of other streams.
 
     Attributes:
         response: the answer to its request.
@@ -145,11 +147,18 @@ class EventStreamLifecycle(Lifecycle):
     __slots__ = ("_has_begun", "_keepalive_due", "_start_soon", "_stream", "is_following", "is_refused", "response")
 
     def __init__(
-        self, response: EventStreamResponse, request: Request, transport: Transport, options: Options, host: Host
+        self,
+        response: EventStreamResponse,
+        request: Request,
+        transport: Transport,
+        options: Options,
+        host: Host,
+        traffic: Traffic = OTHER_TRAFFIC,
     ) -> None:
         settings = response.settings
         options = without_frames(settings.options or options)
         self._stream = EventStream(settings.wire_format, options, settings.retry)
+        self._stream.traffic = traffic
         super().__init__(_COMPONENT, request, self._stream, transport, options, host, None, EventStreamConnection)
         self.response = response
         self.is_refused = self.is_following = False

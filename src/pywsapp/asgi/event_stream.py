@@ -96,7 +96,7 @@ class HostedStream:
         transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
-        server.counts.handshakes += 1
+        server.counts.accepted(stream.conn.request)
         server.connection_log.opened(stream.conn.request)
         transport.write(stream.begin())
         stream.follow()
