@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
         "pywsapp._compiled",
         "pywsapp._event_loop",
         "pywsapp._extras",
+        "pywsapp._histogram",
         "pywsapp._http_text",
         "pywsapp._limits",
         "pywsapp._log_fields",
@@ -60,7 +61,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.protocols", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._connecting", "pywsapp._process"},
+    {"pywsapp._connecting", "pywsapp._process", "pywsapp._prometheus"},
     {"pywsapp._schema", "pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp", "pywsapp._public"},
@@ -73,6 +74,7 @@ DEPENDENCIES = {"anyio", "typing_extensions", "wsproto"}
 ON_DEMAND = (
     "pywsapp._clients",
     "pywsapp._connecting.socks",
+    "pywsapp._prometheus",
     "pywsapp._schema",
     "pywsapp._server.development_certificate",
     "pywsapp.asgi.site",
@@ -106,7 +108,7 @@ MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli", "pywsap
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 DOCUMENTED = {"pywsapp.app"}  # most of it is the documentation of the public class, which does not count
-MAX_DOCUMENTED_LINES = 500  # and much of the rest is the signatures of its methods
+MAX_DOCUMENTED_LINES = 530  # and much of the rest is the signatures of its methods
 MAX_FUNCTION_LINES = 60
 
 

@@ -96,6 +96,18 @@ def loop_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
     return {"use_uvloop": _installed("uvloop") if uvloop is None else uvloop}
 
 
+def count_tasks() -> int:
+    """Return how many tasks the running event loop has; 0 outside of one."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        pass
+    try:
+        return len(anyio.get_running_tasks())
+    except RuntimeError:
+        return 0
+
+
 def loop_name() -> str:
     """Return the name of the running event loop, for a log: asyncio, uvloop or trio."""
     if not on_asyncio():

@@ -20,7 +20,6 @@ from pywsapp._extras import import_extra
 from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._messages.choosing import Codecs
 from pywsapp._process.background import HookT
-from pywsapp._process.collecting import collect_stats
 from pywsapp._process.importing import check_not_importing
 from pywsapp._process.mounting import Mounting
 from pywsapp._process.running import Runner
@@ -44,11 +43,12 @@ from pywsapp.routing.endpoints import PublishEndpoint
 from pywsapp.routing.events import EventSettings
 from pywsapp.routing.guards import has_fallback, has_guards
 from pywsapp.routing.health import add_health_checks
+from pywsapp.routing.metrics import MetricsGuard, add_metrics
 from pywsapp.routing.responses import HttpHandler
 from pywsapp.routing.router import Router
 from pywsapp.routing.static import StaticFolder
 from pywsapp.sessions.base import SessionStore
-from pywsapp.stats import Stats
+from pywsapp.stats import Stats, WorkerStats
 from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.occupancy.changes import EVENT_TYPES, EventType
@@ -114,6 +114,7 @@ class App:
             the connection may do that; or a `TopicRules`. See `MessageComponent.authorize`, which is asked first.
         codec: the codec of all routes that have none of their own, such as `JsonCodec()`, or several in a list; see
             `route` and `pywsapp.codecs`.
+        metrics: measure the time of handlers, of pings and of the event loop, for `stats`; `metrics()` measures too.
 
     Attributes:
         options: the limits and timeouts of connections.
@@ -151,6 +152,7 @@ class App:
         user_key: UserKey | None = None,
         authorize: Authorize | None = None,
         codec: Codecs | None = None,
+        metrics: bool = False,
     ) -> None:
         self.options = options = Options() if options is None else options
         self._sessions = AppSessions(session_store)
@@ -170,6 +172,7 @@ class App:
             on_too_many=on_too_many,
         )
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
+        self._runner.measures = metrics
         self.worker = self._runner.worker
         self._sessions.close_by(self.on_shutdown)
         self._asgi = AsgiApplication(self._runner, self.router, checks_host=http_host != _DEFAULT_HOST)
@@ -437,6 +440,44 @@ class App:
         if port is not None:
             self._mounting.check_not_mounted()
             self._runner.change_listening().add_health(address, port, path, needs_broker=broker)
+
+    def metrics(
+        self,
+        path: str = "/metrics",
+        *,
+        guard: MetricsGuard | None = None,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        """Serve the numbers of all workers for Prometheus, whichever of them answers. Needs the extra `prometheus`.
+
+        The answer is in the text format of Prometheus, or of OpenMetrics if the client asks for it. It comes also above
+        `max_connections`. `docs/howto/watch-with-prometheus.md` lists all metrics. The App also measures times from now
+        on, as with `App(metrics=True)`.
+
+        Args:
+            path: the path of the metrics.
+            guard: who may read them: an authenticator such as `ApiKeyAuthenticator`, a list of IP addresses and
+                networks, or `pywsapp.auth.public` for all clients. `authenticate` of the App is not asked.
+            port: answer on this TCP port instead of the App's own. With workers the supervisor answers there.
+            address: the address of that port. Another machine needs a guard.
+
+        Raises:
+            ConfigurationError: there is no guard and no port, an argument is not valid, the route exists, or
+                prometheus-client is not installed.
+        """
+        if guard is None and port is None:
+            raise ConfigurationError(
+                "metrics show how an App is used, so write who may read them: guard=ApiKeyAuthenticator(...), "
+                "guard=['10.0.0.0/8'], guard=public, or a port of their own: app.metrics(port=9100)"
+            )
+        encode = import_extra("pywsapp._prometheus", "prometheus").encode
+        if port is None:
+            add_metrics(self.router, path, lambda: self.worker_stats(), encode, guard)
+        else:
+            self._mounting.check_not_mounted()
+            self._runner.change_listening().add_metrics(address, port, path, guard, encode)
+        self._runner.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.
@@ -959,7 +1000,14 @@ class App:
 
     def stats(self) -> Stats:
         """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
-        return collect_stats(self._runner._server, self.topics, self._runner.limits)
+        return self._runner.stats()
+
+    async def worker_stats(self) -> WorkerStats:
+        """Return the numbers of all workers together, whichever of them calls it; without workers, those of `stats`.
+
+        Blocks until all workers have answered, for a second at most.
+        """
+        return await self._runner.worker_stats()
 
     @property
     def port(self) -> int:

@@ -140,6 +140,7 @@ class Request:
         "_origin",
         "_path_params",
         "_query_params",
+        "_route",
         "_state",
         "app",
         "headers",
@@ -186,6 +187,7 @@ class Request:
         self._query_params: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
+        self._route = ""
         self._state: State | None = None
         self._origin: Request | None = None  # the request that this one is a copy of
         if user is not None:
@@ -201,6 +203,11 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {one_line(self.path)} from {self.remote_address or 'local'}>"
+
+    @property
+    def route(self) -> str:
+        """The pattern of the matched route with the mounts around it, `"/rooms/{name}"`; empty before routing."""
+        return (self._origin or self)._route
 
     @property
     def path_params(self) -> dict[str, Any]:

@@ -1,14 +1,59 @@
-"""What `App.stats` returns: what one process of an App does, as plain numbers."""
+"""What `App.stats` returns: what one process of an App does, as plain numbers; and the same of all workers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from pywsapp._histogram import HistogramStats
 from pywsapp._limits.message_counts import RateLimitStats
-from pywsapp.topics.registry import TopicStats
+from pywsapp.topics.topic_stats import TopicStats
 
-__all__ = ["RateLimitStats", "Stats", "TopicStats"]
+__all__ = ["HistogramStats", "ProcessStats", "RateLimitStats", "RouteStats", "Stats", "TopicStats", "WorkerStats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteStats:
+    """The numbers of one route: of its WebSockets and event streams.
+
+    Args:
+        open_connections: connections now.
+        handshakes: handshakes and event streams that were accepted.
+        closed: connections that have ended, by their close code; "other" stands for codes that are not registered.
+        messages_received: messages that have arrived.
+        bytes_received: bytes that have arrived after the handshakes, in frames of all kinds.
+        messages_sent: messages that were queued to be sent. A broadcast counts once for each receiver.
+        bytes_sent: the bytes of their frames.
+        messages_dropped: messages that were dropped because their client reads too slowly.
+        handler_seconds: how long calls of `on_message` took, until an async def had ended; None without `App(metrics)`.
+        ping_seconds: how long clients took to answer the pings of the keepalive; None without `App(metrics)`.
+    """
+
+    open_connections: int
+    handshakes: int
+    closed: Mapping[str, int]
+    messages_received: int
+    bytes_received: int
+    messages_sent: int
+    bytes_sent: int
+    messages_dropped: int
+    handler_seconds: HistogramStats | None
+    ping_seconds: HistogramStats | None
+
+
+class ProcessStats(NamedTuple):
+    """The resources that a process uses.
+
+    Args:
+        memory: bytes of memory now; elsewhere than on Linux, the most that it has used.
+        cpu_seconds: seconds of processor time since its start.
+        tasks: tasks of its event loop now, those of other code included; 0 outside of the event loop.
+    """
+
+    memory: int
+    cpu_seconds: float
+    tasks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +61,8 @@ class Stats:
     """The numbers of one process of an App at one moment. With workers, each of them has its own.
 
     Numbers of what happened are counted from the start of `App.run` or `App.serve`, those of rate limits and topics
-    from the start of the process. All are 0 while the App does not run, except those of rate limits and topics.
+    from the start of the process. All are 0 while the App does not run, except those of rate limits, topics and the
+    process.
 
     Args:
         open_connections: connections whose request was admitted, now: WebSockets, and plain requests that are answered.
@@ -32,6 +78,14 @@ class Stats:
             "untrusted_proxy" handshakes that were refused to what looks like a proxy.
         rate_limits: what each `RateLimit` has done, by its name.
         topics: the numbers of `app.topics.stats`, with those of the broker.
+        routes: the numbers of each route that had a connection, by its pattern with the mounts around it.
+        queued_messages: messages that wait for a busy handler, now.
+        queued_bytes: the bytes of these messages; characters of text count as one.
+        outbox_bytes: bytes of frames that wait in the outboxes of connections, now.
+        slow_connections: connections whose client does not read fast enough, now: more than `Options.high_water` bytes
+            wait for the network.
+        loop_lag: by how much the event loop was late, measured four times a second; None without `App(metrics)`.
+        process: the resources that the process uses.
     """
 
     open_connections: int
@@ -43,3 +97,25 @@ class Stats:
     limits: Mapping[str, int]
     rate_limits: Mapping[str, RateLimitStats]
     topics: TopicStats
+    routes: Mapping[str, RouteStats] = field(default_factory=dict)
+    queued_messages: int = 0
+    queued_bytes: int = 0
+    outbox_bytes: int = 0
+    slow_connections: int = 0
+    loop_lag: HistogramStats | None = None
+    process: ProcessStats = ProcessStats(0, 0.0, 0)  # noqa: RUF009 - a tuple, never changed
+
+
+class WorkerStats(NamedTuple):
+    """The numbers of all workers of an App together; see `App.worker_stats`.
+
+    Args:
+        total: the sums of the numbers of all workers, those that have ended included for what is counted.
+        workers: how many workers there should be; 1 without workers.
+        missing: workers whose newest numbers are not in `total`, because they did not answer in time or do not run.
+            What they have reported last is in it.
+    """
+
+    total: Stats
+    workers: int
+    missing: int

@@ -18,6 +18,7 @@ from pywsapp._process import supervisor as module
 from pywsapp._process.supervisor import LONGEST_PAUSE, Supervisor, share
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._process.worker_process import Attach, WorkerProcess
+from pywsapp._process.worker_stats import StatsOfWorkers
 from pywsapp._server.bind import ListeningSocket, bind
 from pywsapp.exceptions import ConfigurationError
 
@@ -292,7 +293,7 @@ async def test_replaced_while_a_crashed_worker_waits_for_its_restart(monkeypatch
 
 async def test_pauses_double_up_to_a_bound_and_start_again_after_a_stable_time() -> None:
     slot = module._Slot(1, [])
-    slot.worker = WorkerProcess(1, WorkerLimits())
+    slot.worker = WorkerProcess(1, WorkerLimits(), StatsOfWorkers(1))
     pauses = [slot.pause() for _ in range(30)]
     for number, pause in enumerate(pauses):
         longest = min(0.1 * 2**number, LONGEST_PAUSE)

@@ -30,6 +30,7 @@ from pywsapp._lifecycle.stream import StreamLifecycle
 from pywsapp._log_fields import log_fields
 from pywsapp._outbox.awaitables import ALREADY_DONE, LazyCoroutine
 from pywsapp._protocol.event_stream import EventFormat, EventStream, id_only
+from pywsapp._protocol.traffic import OTHER_TRAFFIC, Traffic
 from pywsapp.close_codes import CloseCode, cut_reason
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
@@ -141,6 +142,7 @@ class EventStreamLifecycle(StreamLifecycle):
         transport: moves its bytes.
         options: the limits of the server.
         host: runs its tasks.
+        traffic: counts its events, together with those of other streams.
 
     Attributes:
         response: the answer to its request.
@@ -151,11 +153,18 @@ class EventStreamLifecycle(StreamLifecycle):
     __slots__ = ("_has_begun", "_stream", "is_following", "is_refused", "response")
 
     def __init__(
-        self, response: EventStreamResponse, request: Request, transport: Transport, options: Options, host: Host
+        self,
+        response: EventStreamResponse,
+        request: Request,
+        transport: Transport,
+        options: Options,
+        host: Host,
+        traffic: Traffic = OTHER_TRAFFIC,
     ) -> None:
         settings = response.settings
         options = without_frames(settings.options or options)
         self._stream = EventStream(settings.wire_format, options, settings.retry)
+        self._stream.traffic = traffic
         super().__init__(
             _COMPONENT,
             request,

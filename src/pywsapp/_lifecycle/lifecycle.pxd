@@ -19,7 +19,7 @@ cdef class Lifecycle:
     cdef object _on_message
     cdef object _options
     cdef object _pings
-    cdef object _queue
+    cdef readonly object _queue
     cdef object _subscriptions
     cdef WebSocket _ws
     cdef readonly StateMachine machine
@@ -27,11 +27,11 @@ cdef class Lifecycle:
     cdef readonly bint is_busy
     cdef readonly object lifetime
 
-    @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, inflate=Py_ssize_t, turn_ends=double, now=double)
+    @cython.locals(ws=WebSocket, machine=StateMachine, room=Py_ssize_t, inflate=Py_ssize_t, turn_ends=double, now=double,
+                   number=Py_ssize_t)
     cpdef data_received(self, bytes data)
     @cython.locals(was_busy=bint)
     cdef _follow(self, result)
     cdef _wake_handler_task(self)
-    cdef _failed(self, exc)
     cdef _read_on(self)
     cdef _enqueue(self, message)

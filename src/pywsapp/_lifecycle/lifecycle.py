@@ -144,6 +144,8 @@ class Lifecycle:
         self._queue: MessageQueue | None = None
         self._subscriptions: Subscriptions | None = None
         self._pings: Pings | None = None
+        if ws.traffic.measures is not None:
+            self._on_message, self._pings = ws.traffic.measures.of_connection(self._on_message)
         self._calls: Replies | None = None
 
     # -- events of the transport -------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ class Lifecycle:
         try:
             self._follow(self._component.on_open(self.conn))
         except BaseException as exc:
-            self._failed(exc)
+            self._follow(self.report(exc))
         if trailing:
             self.data_received(trailing)
 
@@ -164,7 +166,8 @@ class Lifecycle:
         """Handle bytes from the peer; with none, go on with those that came before."""
         self._keepalive.is_alive = True
         conn, ws, machine = self.conn, self._ws, self.machine
-        turn_ends = 0.0
+        turn_ends, number = 0.0, 0
+        ws.traffic.bytes_received += len(data)
         while True:
             room, inflate = self._max_queue, self._max_inflated
             if self._queue is not None and not machine.is_discarding:
@@ -172,6 +175,7 @@ class Lifecycle:
                 inflate -= self._queue.size
             for event in ws.receive(data, inflate, room):
                 if type(event) is str or type(event) is bytes:
+                    number += 1
                     if self.is_busy:
                         self._enqueue(event)
                     elif not machine.is_discarding:
@@ -180,7 +184,7 @@ class Lifecycle:
                             if result is not None:
                                 self._follow(result)
                         except BaseException as exc:
-                            self._failed(exc)
+                            self._follow(self.report(exc))
                 elif isinstance(event, PongReceived):
                     if self._pings is not None:
                         self._pings.pong_received(event.payload)
@@ -198,6 +202,7 @@ class Lifecycle:
             elif now >= turn_ends and not self.is_busy:
                 break
             data = b""
+        ws.traffic.messages_received += number
         if ws.has_pongs:
             self._host.flusher.add(self.machine.outbox)
         if ws.has_more:
@@ -304,10 +309,6 @@ class Lifecycle:
         self._queue.put(message)
         if self._queue.is_full:
             self.machine.pause_reading(QUEUE_FULL)
-
-    def _failed(self, exc: BaseException) -> None:
-        """Handle what a def handler raised."""
-        self._follow(self.report(exc))
 
     def report(self, exc: BaseException) -> Awaitable[None] | None:
         """Call `on_error`; return what must still be awaited, which raises nothing."""

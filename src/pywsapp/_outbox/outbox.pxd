@@ -2,6 +2,7 @@ cimport cython
 
 from pywsapp._outbox.threads cimport current_thread
 from pywsapp._protocol.prepared cimport PreparedMessage
+from pywsapp._protocol.traffic cimport Traffic
 from pywsapp._protocol.websocket cimport WebSocket
 
 
@@ -34,7 +35,9 @@ cdef class Outbox:
     cpdef send_prepared(self, PreparedMessage message)
     cpdef add_last(self, frame)
     cpdef check_thread(self, str what)
+    @cython.locals(traffic=Traffic)
     cdef bint _queue(self, frame, Py_ssize_t size) except -1
+    @cython.locals(traffic=Traffic)
     cdef bint _make_room(self, Py_ssize_t size) except -1
     @cython.locals(limit=Py_ssize_t)
     cpdef flush(self)

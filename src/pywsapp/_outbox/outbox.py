@@ -178,6 +178,9 @@ class Outbox:
         """Queue a frame, or apply the policy; return whether there is nothing to wait for."""
         if self.size + size > self._max_size and not self._make_room(size):
             return False
+        traffic = self._ws.traffic
+        traffic.messages_sent += 1
+        traffic.bytes_sent += size
         if not self.frames:
             self._flusher.add(self)
         self.frames.append(frame)
@@ -192,8 +195,11 @@ class Outbox:
         if self._policy is SlowConsumer.DROP_OLDEST:
             self.drop_oldest(self._max_size - size)
             return True
+        traffic = self._ws.traffic
+        traffic.messages_dropped += 1
         if self._policy is SlowConsumer.CLOSE:
             queued = self.buffered
+            traffic.messages_dropped += len(self.frames)
             self.clear()
             if self._owner is not None:
                 self._owner.outbox_overflowed(queued)
@@ -362,6 +368,7 @@ class Outbox:
             self.size -= length(frames[number])
             number += 1
         del frames[:number]
+        self._ws.traffic.messages_dropped += number
 
     def clear(self) -> None:
         """Drop all frames."""

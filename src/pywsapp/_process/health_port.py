@@ -14,18 +14,16 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import anyio
 from anyio.abc import SocketStream, TaskStatus
 
-from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._log_fields import log_fields
+from pywsapp._process.own_port import running_task, serve_on_own_port
 from pywsapp._server.bind import ListeningSocket
-from pywsapp._server.server import Server
-from pywsapp.options import Options
 from pywsapp.routing.health import OK, STARTING, Health, add_health_checks
 from pywsapp.routing.router import Router
 
@@ -33,8 +31,6 @@ logger = logging.getLogger("pywsapp")
 
 VARIABLE = "PYWSAPP_HEALTH"
 
-_OPTIONS = Options(handshake_timeout=5, max_header_size=4096, drain_timeout=1)
-_MAX_CONNECTIONS = 100
 _POLL_SECONDS = 0.2  # in which a worker notices that its health has changed
 _REPORT_SECONDS = 1.0
 _STALE_SECONDS = 5.0
@@ -71,10 +67,10 @@ async def answering_health(
     """
     path = os.environ.get(VARIABLE)
     if port is not None and worker is None:
-        async with _running(functools.partial(_answer, port, health)):
+        async with running_task(functools.partial(_answer, port, health)):
             yield
     elif port is not None and worker is not None and path is not None:
-        async with _running(functools.partial(_report_forever, path, worker, health)):
+        async with running_task(functools.partial(_report_forever, path, worker, health)):
             yield
     else:
         yield
@@ -98,8 +94,8 @@ async def answering_health_of_workers(port: HealthPort | None) -> AsyncIterator[
     path = os.path.join(directory, "health")
     try:
         async with (
-            _running(functools.partial(reports.receive, path)),
-            _running(functools.partial(_answer, port, reports.health)),
+            running_task(functools.partial(reports.receive, path)),
+            running_task(functools.partial(_answer, port, reports.health)),
         ):
             os.environ[VARIABLE] = path
             yield
@@ -111,19 +107,12 @@ async def answering_health_of_workers(port: HealthPort | None) -> AsyncIterator[
 async def _answer(port: HealthPort, health: Callable[[], Health], *, task_status: TaskStatus[None]) -> None:
     router = Router("*")
     add_health_checks(router, port.path, health, has_numbers=True)
-    limits = ConnectionLimits(max_connections=_MAX_CONNECTIONS, max_pending=_MAX_CONNECTIONS)
-    server = Server(router, _OPTIONS, limits, is_probe=router.is_probe, has_watchdog=False)
 
-    async def started(_: object) -> None:
-        logger.info(
-            "health checks on http://%s%s",
-            server.addresses[0][1],
-            port.path,
-            extra=log_fields("health.started", urls=f"http://{server.addresses[0][1]}{port.path}"),
-        )
-        task_status.started()
+    def announce(address: str) -> None:
+        url = f"http://{address}{port.path}"
+        logger.info("health checks on %s", url, extra=log_fields("health.started", urls=url))
 
-    await server.run([port.listener], started)
+    await serve_on_own_port(router, port.listener, announce, task_status=task_status)
 
 
 async def _report_forever(
@@ -200,18 +189,3 @@ def _parsed(line: bytes) -> list[Any]:
     if not isinstance(report, list) or [type(value) for value in report] != [int, str, int, int]:
         raise ValueError("no report of a worker")
     return report
-
-
-@asynccontextmanager
-async def _running(task: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run a task during a context; exceptions are not in an exception group."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            await tasks.start(task)
-            yield
-        except Exception as exc:
-            failure = exc
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

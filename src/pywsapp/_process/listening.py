@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from pywsapp._process.health_port import HealthPort
+from pywsapp._process.health_port import HealthPort, answering_health
+from pywsapp._process.metrics_port import MetricsPort, answering_metrics
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.tls_reload import as_server_tls
 from pywsapp._server.tls_settings import TlsArgument
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.routing.health import Health
+from pywsapp.routing.host_pattern import is_loopback
+from pywsapp.routing.metrics import Encode, MetricsGuard
+from pywsapp.stats import WorkerStats
 
 
 class Listening:
@@ -19,11 +25,13 @@ class Listening:
     Attributes:
         sockets: the sockets; the first one is that of the App's arguments.
         health: the port of health checks; None if they have no port of their own.
+        metrics: the port of metrics; None if they have no port of their own.
     """
 
     def __init__(self) -> None:
         self.sockets: list[ListeningSocket] = []
         self.health: HealthPort | None = None
+        self.metrics: MetricsPort | None = None
 
     def add(
         self,
@@ -92,7 +100,42 @@ class Listening:
             raise ConfigurationError("health checks have a port already; there can be one only")
         self.health = HealthPort(ListeningSocket(address=address, port=port), path, needs_broker)
 
+    def add_metrics(self, address: str, port: int, path: str, guard: MetricsGuard | None, encode: Encode) -> None:
+        """Answer requests for metrics on a port of their own; see `App.metrics`."""
+        if self.metrics is not None:
+            raise ConfigurationError("metrics have a port already; there can be one only")
+        if guard is None and not is_loopback(address):
+            raise ConfigurationError(
+                f"metrics on {address} can be read from other machines: write guard=..., or address='127.0.0.1'"
+            )
+        self.metrics = MetricsPort(ListeningSocket(address=address, port=port), path, guard, encode)
+
     def use_health_port(self, port: int) -> None:
         """Answer health checks on this port; see `App.configure`."""
         health = self.health or HealthPort(ListeningSocket(), "/health", False)
         self.health = health._replace(listener=replace(health.listener, port=port))
+
+
+@asynccontextmanager
+async def answering_on_own_ports(
+    listening: Listening,
+    worker: int | None,
+    health: Callable[[], Health],
+    collect: Callable[[], Awaitable[WorkerStats]],
+) -> AsyncIterator[None]:
+    """Answer health checks and requests for metrics on ports of their own while the context lasts.
+
+    In a worker the supervisor answers, and the worker only reports its health.
+
+    Args:
+        listening: the ports.
+        worker: the number of the worker that this process is, or None.
+        health: returns the health at the moment.
+        collect: returns the numbers for metrics.
+
+    Raises:
+        ConfigurationError: a port cannot be used.
+    """
+    metrics = listening.metrics if worker is None else None
+    async with answering_health(listening.health, worker, health), answering_metrics(metrics, collect):
+        yield

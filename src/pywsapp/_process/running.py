@@ -6,7 +6,6 @@ import functools
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,13 +17,14 @@ from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
 from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
+from pywsapp._process.collecting import collect_stats
 from pywsapp._process.file_watch import FileWatch
-from pywsapp._process.health_port import answering_health, answering_health_of_workers
-from pywsapp._process.listening import Listening
+from pywsapp._process.listening import Listening, answering_on_own_ports
 from pywsapp._process.logging import check_log_format, set_up_logging
 from pywsapp._process.service_manager import ServiceManager, service_manager
 from pywsapp._process.signals import FORCED, run_until_signal
-from pywsapp._process.supervisor import check_workers, supervise
+from pywsapp._process.supervising import supervise_app
+from pywsapp._process.supervisor import check_workers
 from pywsapp._process.urls import urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
@@ -34,11 +34,11 @@ from pywsapp._server.server import Server
 from pywsapp._server.tls_reload import reloads_on_request
 from pywsapp._signatures import check_takes, name_of
 from pywsapp.brokers.local.broker import LocalBroker
-from pywsapp.brokers.local.router import BusRouter
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
+from pywsapp.stats import Stats, WorkerStats
 from pywsapp.topics.registry import TopicRegistry
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Runner:
         limits: the limits of messages, for statistics.
         connection_limits: the limits of its connections.
         watch: the files after whose changes the workers are replaced, also if there is one only.
+        measures: whether to measure the time of handlers, of pings and of the event loop.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Runner:
         self._topics = topics
         self._proxies = Proxies()
         self._access_log = False
+        self.measures = False
         self._has_site = False
         self._server: Server | None = None
         self._is_hosted = False
@@ -161,6 +163,7 @@ class Runner:
             **self.connection_limits.changed(),
             "access_log": self._access_log,
             "health(port=...)": self._listening.health,
+            "metrics(port=...)": self._listening.metrics,
             "broker": self._topics.broker,
             "site()": self._has_site,
         }
@@ -199,6 +202,7 @@ class Runner:
         self.startup += other.startup
         self.shutdown += other.shutdown
         self.background.include(other.background)
+        self.measures = self.measures or other.measures
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -225,6 +229,16 @@ class Runner:
         """Return the health for the supervisor, which does not count a worker that was replaced."""
         health = self.health(needs_broker=self._listening.health is not None and self._listening.health.needs_broker)
         return health._replace(status=STOPPING) if self._stopping else health
+
+    def stats(self) -> Stats:
+        """Return the numbers of this process."""
+        return collect_stats(self._server, self._topics, self.limits)
+
+    async def worker_stats(self) -> WorkerStats:
+        """Return the numbers of all workers together."""
+        if self._context is None:
+            return WorkerStats(self.stats(), 1, 0)
+        return await self._context.stats.ask(self._context.workers)
 
     @property
     def _is_replaced(self) -> bool:
@@ -326,21 +340,23 @@ class Runner:
             tasks.start_soon(context.report_alive, self._count_accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
             tasks.start_soon(context.follow_peers)
+            tasks.start_soon(context.stats.run, self.stats)
             context.named(self._topics.codec.origin)
             await self.serve()
 
     async def _supervise(self, workers: int, limits: WorkerLimits) -> bool:
         """Run workers, with a bus between them unless there is a broker; return whether they were cancelled."""
-        options = self._app.options
-        with closing(
-            BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)
-        ) as router:
-            attach = router.attach if self._topics.broker is None else None
-            async with tasks_of_block() as tasks, answering_health_of_workers(self._listening.health):
-                tasks.start_soon(router.expire_histories)
-                sockets, seconds = self._listening.sockets, self._shutdown_seconds()
-                others = attach, self._manager, self.watch
-                return await supervise(sockets, workers, self._announce, seconds, limits, *others)
+        return await supervise_app(
+            self._listening,
+            workers,
+            limits,
+            self._announce,
+            self._shutdown_seconds(),
+            self._app.options,
+            self._manager,
+            self.watch,
+            has_bus=self._topics.broker is None,
+        )
 
     def _announce(self, addresses: Iterable[tuple[ListeningSocket, str]], workers: str = "") -> None:
         announce(self._component, self.http_host, addresses, workers)
@@ -384,8 +400,11 @@ class Runner:
             task_status.started()
 
         try:
-            health = None if in_test else self._listening.health
-            async with answering_health(health, self.worker, self._own_health), self._topics.running():
+            own_ports = Listening() if in_test else self._listening
+            async with (
+                answering_on_own_ports(own_ports, self.worker, self._own_health, self.worker_stats),
+                self._topics.running(),
+            ):
                 try:
                     await self._run_startup_hooks()
                     if self._stopping:
@@ -398,6 +417,8 @@ class Runner:
                         await self._run_shutdown_hooks()
         finally:
             self.background.reset()
+            if self._context is not None:
+                self._context.stats.report_last(self.stats())
             self._server = None
             self._stopping = False
 
@@ -424,6 +445,7 @@ class Runner:
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
             counting=None if self._context is None else self._context.counting(),
             users=self._topics.users,
+            measures=self.measures,
         )
 
     async def _run_shutdown_hooks(self) -> None:

@@ -50,6 +50,7 @@ from pywsapp._process.signals import run_until_signal
 from pywsapp._process.worker_context import command_line
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._process.worker_process import Attach, WorkerProcess
+from pywsapp._process.worker_stats import StatsOfWorkers
 from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp.exceptions import ConfigurationError
 
@@ -98,6 +99,7 @@ class Supervisor:
         attach: called for each worker process that starts, with the worker's number and the supervisor's end of a
             stream socket. The other end is the worker's `WorkerContext.bus`; it closes when the worker ends. None for
             no bus.
+        stats: the numbers of all workers.
 
     Attributes:
         addresses: the listening addresses, each as `host:port` or `unix:path`.
@@ -113,10 +115,12 @@ class Supervisor:
         limit: float,
         limits: WorkerLimits,
         attach: Attach | None = None,
+        stats: StatsOfWorkers | None = None,
     ) -> None:
         self.addresses: list[tuple[ListeningSocket, str]] = []
         self._listeners = listeners
         self._counts = ConnectionCounts(workers)
+        self._stats = StatsOfWorkers(workers) if stats is None else stats
         self._count = workers
         self._command = command
         self._limit = limit
@@ -179,7 +183,7 @@ class Supervisor:
         self._slots = [_Slot(number + 1, [share[number] for share in shares]) for number in range(self._count)]
 
     def _start(self, slot: _Slot) -> WorkerProcess:
-        worker = WorkerProcess(slot.number, self._limits)
+        worker = WorkerProcess(slot.number, self._limits, self._stats)
         worker.on_started = self._send_processes
         worker.on_peer_message = functools.partial(self._pass_on, worker)
         worker.on_worn_out = functools.partial(self._replace_worn_out, slot, worker)
@@ -348,6 +352,7 @@ async def supervise(
     limit: float,
     limits: WorkerLimits,
     attach: Attach | None = None,
+    stats: StatsOfWorkers | None = None,
     manager: ServiceManager | None = None,
     watch: FileWatch | None = None,
 ) -> bool:
@@ -363,6 +368,7 @@ async def supervise(
             some seconds later.
         limits: see `Supervisor`.
         attach: see `Supervisor`.
+        stats: see `Supervisor`.
         manager: is told about the start, reloads and the end.
         watch: the workers are replaced after each change of its files.
 
@@ -375,7 +381,7 @@ async def supervise(
     """
     service = manager or ServiceManager()
     supervisor = Supervisor(
-        listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, limits=limits, attach=attach
+        listeners, workers, command_line(), limit=limit + _SPARE_SECONDS, limits=limits, attach=attach, stats=stats
     )
 
     def started() -> None:

@@ -46,6 +46,7 @@ from pywsapp._process.worker_messages import (
     LineReader,
     send,
 )
+from pywsapp._process.worker_stats import OwnStats
 from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.exceptions import ConfigurationError
@@ -95,6 +96,7 @@ class WorkerContext:
             stacks: that of the worker's end of the socket for stacks.
             peers: that of the worker's end of the socket for messages between workers.
             bus: that of the worker's end of the bus, or None.
+            stats: that of the worker's end of the socket for numbers.
             counts: that of the `ConnectionCounts` in a list, which can be empty, and the row of this process or None.
             workers: the number of workers.
             interval: seconds between two messages that the worker's event loop runs.
@@ -109,6 +111,7 @@ class WorkerContext:
         orphaned: set when this process ends because its supervisor has ended.
         name: the name of this process for the other workers.
         receive: called with the words of each message of another worker.
+        stats: reports the numbers of this process, and asks for those of all workers.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -129,11 +132,14 @@ class WorkerContext:
         self.name = str(os.getpid())
         self.receive: Callable[[Sequence[str]], None] = lambda words: None
         self.workers: int = settings["workers"]
+        stats = socket.socket(fileno=settings["stats"])
+        stats.setblocking(False)
+        self.stats = OwnStats(stats)
         counts_fds, place = settings["counts"]
         self.count = None if place is None else ConnectionCount(counts_fds[0], place)
         for fd in counts_fds:
             os.close(fd)
-        own = (settings["notify"], settings["stacks"], settings["peers"], settings["bus"])
+        own = (settings["notify"], settings["stacks"], settings["peers"], settings["stats"], settings["bus"])
         fds = (*own, *(fd for some in self.sockets for fd in some))
         for fd in fds:
             if fd is not None:

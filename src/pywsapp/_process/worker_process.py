@@ -48,6 +48,7 @@ from pywsapp._process.worker_messages import (
     LineReader,
     send,
 )
+from pywsapp._process.worker_stats import StatsOfWorkers
 
 logger = logging.getLogger("pywsapp")
 
@@ -74,6 +75,7 @@ class WorkerProcess:
     Args:
         number: the worker's number, from 1.
         limits: when it hangs, and when it has worked for long enough.
+        stats: the numbers of all workers.
 
     Attributes:
         listens: whether it listens, or did before it ended.
@@ -90,7 +92,7 @@ class WorkerProcess:
         on_peer_message: called with the words of each message for the other workers.
     """
 
-    def __init__(self, number: int, limits: WorkerLimits) -> None:
+    def __init__(self, number: int, limits: WorkerLimits, stats: StatsOfWorkers) -> None:
         self.number = number
         self.listens = False
         self.started = anyio.Event()
@@ -105,6 +107,8 @@ class WorkerProcess:
         self.on_worn_out: Callable[[], None] | None = None
         self.on_peer_message: Callable[[list[str]], None] | None = None
         self._limits = limits.drawn()
+        self._stats = stats
+        self._reporting = stats.add()
         self._retired = False
         self._replaced = False
         self._stops = False  # it has said that it shuts down
@@ -173,7 +177,8 @@ class WorkerProcess:
                 notify, worker_notify = _pair(opened)
                 stacks, worker_stacks = _pair(opened)
                 peers, worker_peers = _pair(opened)
-                inherited = [worker_notify, worker_stacks, worker_peers]
+                stats, worker_stats = _pair(opened)
+                inherited = [worker_notify, worker_stacks, worker_peers, worker_stats]
                 worker_bus = None
                 if attach is not None:
                     bus, worker_bus = socket.socketpair()
@@ -185,6 +190,7 @@ class WorkerProcess:
                     "notify": worker_notify.fileno(),
                     "stacks": worker_stacks.fileno(),
                     "peers": worker_peers.fileno(),
+                    "stats": worker_stats.fileno(),
                     "bus": None if worker_bus is None else worker_bus.fileno(),
                     "counts": (counts.fds, place),
                     "workers": counts.workers,
@@ -195,7 +201,7 @@ class WorkerProcess:
                     for sock in inherited:
                         sock.close()
                     self._peers = peers
-                    await self._follow(process, notify, stacks, limit)
+                    await self._follow(process, notify, stacks, stats, limit)
         except OSError as exc:
             logger.error(
                 "worker %d cannot be started: %s",
@@ -206,11 +212,14 @@ class WorkerProcess:
         finally:
             self._peers = None
             counts.release(place)
+            self._stats.remove(self._reporting)
             self.ended.set()
             self.leaving.set()
             self.started.set()
 
-    async def _follow(self, process: Process, notify: socket.socket, stacks: socket.socket, limit: float) -> None:
+    async def _follow(
+        self, process: Process, notify: socket.socket, stacks: socket.socket, stats: socket.socket, limit: float
+    ) -> None:
         self.pid = process.pid
         self._notify = notify
         if self.on_started is not None:
@@ -219,6 +228,7 @@ class WorkerProcess:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, notify)
                 tasks.start_soon(self._pass_on)
+                tasks.start_soon(self._reporting.run, stats, self._stats.ask)
                 tasks.start_soon(self._log_stacks, stacks)
                 tasks.start_soon(self._kill_if_it_hangs, process)
                 tasks.start_soon(self._end_when_leaving, process, notify, limit)
@@ -263,7 +273,7 @@ class WorkerProcess:
         elif kind == BEGUN:
             self._begun = True
         elif kind == LISTENING:
-            self.listens = self._heard = True
+            self.listens = self._heard = self._reporting.is_asked = True
             self.started.set()
         elif kind == STOPPING:
             self._stops = True

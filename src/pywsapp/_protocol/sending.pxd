@@ -1,5 +1,6 @@
 from pywsapp._protocol.frames cimport encode_frame, encode_masked_frame, encode_text_frame
 from pywsapp._protocol.prepared cimport PreparedMessage
+from pywsapp._protocol.traffic cimport Traffic
 
 
 cdef class Sender:
@@ -8,6 +9,7 @@ cdef class Sender:
     cdef bint _plain
     cdef int _window_bits
     cdef readonly bint client
+    cdef public Traffic traffic
 
     cpdef bytes encode(self, message, compress=*)
     cdef bytes _encode_prepared(self, PreparedMessage message)

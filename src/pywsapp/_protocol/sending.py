@@ -8,6 +8,7 @@ from pywsapp._protocol.deflate import PerMessageDeflate, is_worth_compressing
 from pywsapp._protocol.frames import encode_frame, encode_masked_frame, encode_text_frame, frame_head
 from pywsapp._protocol.opcodes import BINARY, FIN, RSV1, TEXT
 from pywsapp._protocol.prepared import PreparedMessage, Sendable, not_utf8, payload_of
+from pywsapp._protocol.traffic import OTHER_TRAFFIC, Traffic
 from pywsapp.options import SlowConsumer
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Sender:
 
     Attributes:
         client: True for the client role.
+        traffic: counts the messages of the connection, in both directions, with those of other connections.
 
     Args:
         client: True for the client role; clients mask their frames.
@@ -30,10 +32,11 @@ class Sender:
         deflate: the negotiated parameters of permessage-deflate, or None without it.
     """
 
-    __slots__ = ("_deflate", "_options", "_plain", "_window_bits", "client")
+    __slots__ = ("_deflate", "_options", "_plain", "_window_bits", "client", "traffic")
 
     def __init__(self, *, client: bool, options: Options, deflate: DeflateParameters | None = None) -> None:
         self.client = client
+        self.traffic: Traffic = OTHER_TRAFFIC
         self._options = options
         self._deflate: PerMessageDeflate | None = None
         self._window_bits = 0

@@ -379,7 +379,7 @@ class HttpConnection:
         self._enter(HttpState.UPGRADED)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        self._server.counts.handshakes += 1
+        self._server.counts.accepted(request)
         self._server.connection_log.opened(request)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from pywsapp._server.bind import ListeningSocket, address_of, bind
 from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._server.counts import ServerCounts
 from pywsapp._server.http_connection import HttpConnection
+from pywsapp._server.loop_lag import measure_loop_lag
 from pywsapp._server.pending import MAX_PENDING, PendingConnection, PendingConnections
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.runtime import Runtime, Timed, end_one
@@ -108,6 +109,7 @@ class Server:
         timed: further objects whose `tick` is called about once a second.
         counting: what the limits of handshakes, addresses and users count with.
         users: the connections of each user; None if there is no App.
+        measures: whether to measure the time of handlers, of pings and of the event loop.
 
     Attributes:
         admission: the limits of handshakes, addresses and users; None if there are none.
@@ -135,10 +137,11 @@ class Server:
         timed: Sequence[Timed] = (),
         counting: Counting | None = None,
         users: UserService | None = None,
+        measures: bool = False,
     ) -> None:
         limits = limits or ConnectionLimits()
         self.app = app
-        self.counts = ServerCounts()
+        self.counts = ServerCounts(measures=measures)
         self._count = count
         self.connection_log = ConnectionLog(access_log, is_probe)
         self.component = component
@@ -217,6 +220,8 @@ class Server:
             ]
             if self._has_watchdog:
                 transports.start_soon(Watchdog().run)
+            if self.counts.loop_lag is not None:
+                transports.start_soon(measure_loop_lag, self.counts.loop_lag)
             self._certificates = CertificateWatch([listener.tls for listener, _ in bound])
             if self._certificates:
                 transports.start_soon(self._certificates.run)
@@ -298,6 +303,7 @@ class Server:
         if isinstance(connection, Lifecycle):
             if connection.machine.limit is not None:
                 self.counts.closed_by_limit[connection.machine.limit] += 1
+            self.counts.ended(connection.conn)
             self.connection_log.closed(connection.conn)
             self._connection_lost(connection)
             lifetime = connection.lifetime

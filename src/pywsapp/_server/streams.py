@@ -56,7 +56,9 @@ def ask_for_stream(
     stream = admitted(
         server,
         request,
-        lambda: EventStreamLifecycle(response, request, transport, server.options, server.runtime),
+        lambda: EventStreamLifecycle(
+            response, request, transport, server.options, server.runtime, server.counts.of_route(request)
+        ),
     )
     return then(stream.ask(), partial(_allowed, server, stream))
 

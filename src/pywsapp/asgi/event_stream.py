@@ -102,7 +102,7 @@ class HostedStream:
         transport.write(stream.begin())  # first: `opened` closes a stream whose user was disconnected meanwhile
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
-        server.counts.handshakes += 1
+        server.counts.accepted(stream.conn.request)
         server.connection_log.opened(stream.conn.request)
         stream.follow()
 

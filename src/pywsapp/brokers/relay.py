@@ -114,7 +114,7 @@ class Relay:
         """What the relay has done so far."""
         pending = len(self._pending) + len(self._in_flight)
         return RelayStats(
-            self.connection is not None, self._connects, self._published, self._failed, self._received, pending
+            int(self.connection is not None), self._connects, self._published, self._failed, self._received, pending
         )
 
     # -- publishing --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ class RelayStats(NamedTuple):
     """What a relay has done, counted from the start of the process.
 
     Args:
-        connected: whether there is a connection now.
+        connected: 1 if there is a connection now, else 0; with workers, how many of them have one.
         connects: connections that were made.
         published: messages that the broker has accepted.
         failed: messages that it has not accepted.
@@ -17,7 +17,7 @@ class RelayStats(NamedTuple):
         pending: messages that are queued now.
     """
 
-    connected: bool
+    connected: int
     connects: int
     published: int
     failed: int

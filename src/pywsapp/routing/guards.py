@@ -11,7 +11,7 @@ from pywsapp._log_fields import log_fields
 from pywsapp.auth.identity import Public
 from pywsapp.middleware.origin import OriginCheck
 from pywsapp.middleware.session import SessionMiddleware
-from pywsapp.routing.route import RouteKind, label_of
+from pywsapp.routing.route import RouteKind, label_of, path_below
 from pywsapp.routing.router import Router
 
 logger = logging.getLogger("pywsapp")
@@ -83,7 +83,7 @@ def _open_to_pages(
                 open_here = accepts_all and open_here is not False
             users_here = users_here or _needs_user(target.authenticate) or isinstance(target, SessionMiddleware)
             target = target.component
-        path = prefix + ("" if route.pattern.text == "/" and prefix else route.pattern.text)
+        path = path_below(prefix, route.pattern.text)
         if isinstance(target, Router):
             below = "" if path == "/" else path
             yield from _open_to_pages(target, below, is_open=open_here, has_users=users_here)
@@ -135,7 +135,7 @@ def guards_of(
         while route.kind is not RouteKind.HTTP and hasattr(target, "component"):  # middleware
             guard = target.authenticate or guard
             target = target.component
-        path = prefix + ("" if route.pattern.text == "/" and prefix else route.pattern.text)
+        path = path_below(prefix, route.pattern.text)
         if isinstance(target, Router):
             yield from guards_of(target, "" if path == "/" else path, guard)
             continue

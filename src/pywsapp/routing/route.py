@@ -90,3 +90,8 @@ def label_of(target: object) -> str:
     inner = getattr(target, "component", None)
     name = type(target).__name__
     return f"{name}({label_of(inner)})" if isinstance(inner, MessageComponent) or callable(inner) else name
+
+
+def path_below(prefix: str, path: str) -> str:
+    """Return the whole pattern of a path below a mount; the pattern of the mount alone for `"/"`."""
+    return path if prefix in ("", "/") else prefix if path == "/" else prefix + path

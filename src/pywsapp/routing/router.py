@@ -51,7 +51,7 @@ from pywsapp.routing.fallback import check_has_fallback, is_for_stream, note_fal
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.responses import HttpHandler, as_response, with_slash
-from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of
+from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of, path_below
 
 _READING = ("GET", "HEAD")
 
@@ -428,10 +428,16 @@ def _note_rules(request: Request, owner: Router | Route) -> None:
 def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
     if params:
         request.path_params.update(params)
+    origin = request._origin
+    if origin is None:
+        pattern = request._route = route.pattern.text
+    else:  # below a mount, whose request has the pattern of the mount
+        pattern = origin._route = path_below(request._route, route.pattern.text)
     if route.kind is not RouteKind.MOUNT:
         return request
     inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too
     inner.path = rest or "/"
+    inner._route = pattern
     return inner
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
@@ -27,7 +27,6 @@ from pywsapp.brokers.base import Broker, BrokerConnection, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay
-from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.codecs.base import Codec
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
@@ -46,6 +45,7 @@ from pywsapp.topics.presence.service import PresenceService
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.topic_codecs import TopicCodecs
+from pywsapp.topics.topic_stats import TopicStats
 from pywsapp.topics.users.events import USERS_TOPIC
 from pywsapp.topics.users.service import UserService
 
@@ -63,25 +63,6 @@ _RESERVED_TOPICS = frozenset(
 )
 #: Seconds in which queued messages can still be published when the app stops.
 _FLUSH_SECONDS = 2.0
-
-
-class TopicStats(NamedTuple):
-    """Numbers about the topics of one process, counted from its start.
-
-    Args:
-        topics: topics that have subscribers in this process now.
-        dropped: envelopes from the broker that could not be decoded.
-        lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
-        skipped: calls of async functions of the App, such as those of `on_broadcast`, that were skipped because their
-            queue was full.
-        broker: what the relay to the broker has done; None while the app does not run, or without a broker.
-    """
-
-    topics: int
-    dropped: int
-    lost: int
-    skipped: int
-    broker: RelayStats | None
 
 
 class TopicRegistry:
@@ -151,7 +132,8 @@ class TopicRegistry:
         """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
         broker = None if self.relay is None else self.relay.stats
-        return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker)
+        subscriptions = sum(len(subscribers) for _, subscribers in self._subscribed.values())
+        return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, subscriptions)
 
     # -- what the app registers --------------------------------------------------------------------------------------
 

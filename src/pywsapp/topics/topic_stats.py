@@ -1,0 +1,28 @@
+"""What the topics of a process are and have done, as numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pywsapp.brokers.relay_stats import RelayStats
+
+
+class TopicStats(NamedTuple):
+    """Numbers about the topics of one process, counted from its start.
+
+    Args:
+        topics: topics that have subscribers in this process now.
+        dropped: envelopes from the broker that could not be decoded.
+        lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
+        skipped: calls of async functions of the App, such as those of `on_broadcast`, that were skipped because their
+            queue was full.
+        broker: what the relay to the broker has done; None while the app does not run, or without a broker.
+        subscriptions: subscriptions of connections in this process now.
+    """
+
+    topics: int
+    dropped: int
+    lost: int
+    skipped: int
+    broker: RelayStats | None
+    subscriptions: int = 0
