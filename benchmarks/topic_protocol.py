@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 # Started as a program, only this file's folder is on the path.
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, str(ROOT))
 
 import anyio
 import msgspec

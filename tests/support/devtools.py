@@ -1,6 +1,6 @@
 """A headless Chromium that tests drive by its DevTools protocol, for hidden and frozen pages.
 
-Playwright emulates that every page has the focus, so its pages are never hidden, and Chromium freezes hidden pages only.
+Playwright emulates the focus for every page, so its pages are never hidden, and Chromium freezes hidden pages only.
 """
 
 from __future__ import annotations
