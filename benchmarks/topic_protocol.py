@@ -32,9 +32,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 # Started as a program, only this file's folder is on the path.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import anyio
 import msgspec
@@ -318,7 +317,7 @@ def make_groups(options: argparse.Namespace, servers: list[Server]) -> list[Grou
     servers.append(start([sys.executable, __file__, "serve"]))
     groups = [Group(name, kinds, options.subscribers, servers[0]) for name, kinds in KINDS.items()]
     for host in filter(None, options.socketio.split(",")):
-        script = ROOT / "benchmarks" / "peers" / "topic_socketio.py"
+        script = Path(__file__).resolve().parent / "peers" / "topic_socketio.py"
         servers.append(start([str(cluster_peers(options.python)), str(script), "--port", "0", "--host", host]))
         groups.append(Group(f"socketio, {host}", [SOCKETIO], options.subscribers, servers[-1]))
     if options.centrifuge is not None:
