@@ -177,10 +177,12 @@ def test_a_page_to_which_the_user_comes_back(browser: Any, program: Program) -> 
     ) as keeping:
         site = Site(program, keeping.new_context())
         page = site.page(topic)
+        page.evaluate("addEventListener('pageshow', (event) => { window.persisted = event.persisted; })")
         page.goto(site.url + "/?other")
         site.command(f"say={topic}&count=3")
         page.go_back(wait_until="commit")
         assert len(heard(page, 3)) == 3
+        assert page.evaluate("persisted") is True
         assert page.evaluate("states") == ["open", "waiting", "connecting", "open"]
 
 
