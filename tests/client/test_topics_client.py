@@ -267,7 +267,7 @@ async def test_mistakes() -> None:
         ({"backoff": 5}, "backoff must be"),
     ):
         with pytest.raises(ConfigurationError, match=text):
-            connect_topics("ws://localhost/live", **arguments)  # type: ignore[arg-type]
+            connect_topics("ws://localhost/live", **arguments)
     with pytest.raises(ConfigurationError, match="URL"):
         connect_topics("http://localhost/live")
     unused = connect_topics("ws://localhost/live")

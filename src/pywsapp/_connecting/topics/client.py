@@ -187,7 +187,8 @@ class TopicsClient:
         """
         if data is None:
             raise ConfigurationError("the data of a message cannot be None")
-        fields: dict[str, Any] = {"type": "publish", "topic": topic, "key": key or secrets.token_hex(16)}
+        key = secrets.token_hex(16) if key is None else key
+        fields: dict[str, Any] = {"type": "publish", "topic": topic, "key": key}
         if isinstance(data, (bytes, bytearray, memoryview)):
             fields |= {"data": bytes(data)} if self._codec.is_binary else {"base64": b64encode(data).decode()}
         else:

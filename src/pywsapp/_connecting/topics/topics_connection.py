@@ -194,14 +194,16 @@ class TopicsConnection:
         for subscription in list(self._client.subscriptions.values()):
             if not subscription._is_sent and self._is_current(subscription):
                 await self.join(subscription)
+        requests = self._client.requests
         while True:
+            await requests.wait()
             if self._pause:
                 pause, self._pause = self._pause, 0.0
                 await self._client.clock.sleep(pause)
-            request = await self._client.requests.next()
-            request.is_sent = True
-            self._replies[request.id] = functools.partial(self._answered, request)
-            await self._conn.send(request.data)
+            request = requests.take()
+            if request is not None:
+                self._replies[request.id] = functools.partial(self._answered, request)
+                await self._conn.send(request.data)
 
     def _request(self, fields: Fields, on_reply: Callable[[Fields], None]) -> Awaitable[None]:
         """Send a request of the client itself."""
@@ -219,8 +221,7 @@ class TopicsConnection:
             request.resolve(fields)
         elif not request.can_repeat or error.code not in _REPEATED:
             request.fail(error)
-        elif not request.is_over:  # its key makes repeating safe
-            request.is_sent = False
+        else:  # its key makes repeating safe
             self._pause = self._repeat_after(error)
             self._client.requests.repeat(request)
 
