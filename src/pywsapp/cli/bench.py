@@ -1,4 +1,4 @@
-"""`pywsapp bench`: a load test that says what it cannot know."""
+"""`pywsapp bench`: measure a server, and report what distorts the numbers."""
 
 from __future__ import annotations
 
