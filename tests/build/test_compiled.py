@@ -102,6 +102,7 @@ def test_every_module_with_declarations_is_imported_compiled() -> None:
 
 
 def test_compiled_lists_what_was_imported_here() -> None:
+    assert pywsapp.__all__  # the first use of a public name imports all of them
     assert compiled() in ([], NAMES)
     assert describe() == ("compiled build" if compiled() else "pure Python build")
     assert bool(compiled()) == (BUILT and not os.environ.get("PYWSAPP_PURE"))
