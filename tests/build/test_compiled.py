@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pywsapp
 from pywsapp._compiled import compiled, describe
 from pywsapp._protocol import frames
 from pywsapp._protocol.prepared import PreparedMessage
