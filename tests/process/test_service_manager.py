@@ -60,7 +60,7 @@ class Notified:
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notified]:
-    """Be the service manager of the programs of the test."""
+    """Open the socket of a service manager, which the programs of the test use."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     notified = Notified(str(tmp_path / "notify"))
     yield notified
@@ -247,6 +247,7 @@ def test_too_few_sockets(folder: Path, listening: Callable[[], tuple[socket.sock
 def test_sockets_of_other_programs_are_left_alone(
     variables: dict[str, str], fds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYWSAPP_LISTEN_FDS", "5")  # of a program that has started this one
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert list(passed_sockets(is_worker=False)) == fds

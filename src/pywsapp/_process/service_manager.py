@@ -94,6 +94,7 @@ def passed_sockets(*, is_worker: bool) -> range:
     """
     if is_worker:
         return range(FIRST_FD, FIRST_FD + int(os.environ.get(_PASSED, "0")))
+    os.environ.pop(_PASSED, None)  # of a program that has started this one
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     if pid != str(os.getpid()) or not count.isdecimal() or not 0 < int(count) <= _MAX_SOCKETS:
         return range(0)
