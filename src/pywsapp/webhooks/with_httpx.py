@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
 from pywsapp.webhooks.delivery import Answer, Unreachable
@@ -21,6 +22,8 @@ try:
     import httpx
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "webhooks") from exc
+
+filter_logs("httpcore.connection", "httpcore.http11")  # which log all fields of an answer at DEBUG
 
 #: Bytes of an answer that are read, so that its connection can be used again.
 _MAX_ANSWER = 16 * 1024
@@ -41,7 +44,7 @@ async def open_client(url: str, seconds: float) -> AsyncIterator[Post]:
         async def post(headers: Mapping[str, str], body: bytes) -> Answer:
             request = httpx.Request("POST", url, headers=headers, content=body)
             try:
-                with anyio.fail_after(seconds):
+                with logs_filtered(), anyio.fail_after(seconds):
                     return await _send(transport, request)
             except TimeoutError:
                 raise Unreachable(f"no answer within {seconds:g} s") from None
