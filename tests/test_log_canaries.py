@@ -267,7 +267,7 @@ async def test_clients(records: Records) -> None:
         for url in urls:
             for arguments in ({}, {"proxy": proxy}, {"subprotocols": [f"bearer.{canary('ClientSubprotocol')}"]}):
                 with pytest.raises((OSError, HandshakeError)) as caught:
-                    async with connect(url, headers=headers, **arguments):  # type: ignore[arg-type]
+                    async with connect(url, headers=headers, **arguments):
                         pass
                 found.append(caught.value)
         with anyio.move_on_after(0.2):
