@@ -166,9 +166,7 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "INDEX", tmp_path / "index.md")
     (tmp_path / "howto").mkdir()
     (tmp_path / "howto" / "test.md").write_text("# Test a component\n")
-    (tmp_path / "index.md").write_text(
-        "# Pages\n\n## How-to guides\n\n### Build\n\n- [Test](howto/test.md): a `b`\n"
-    )
+    (tmp_path / "index.md").write_text("# Pages\n\n## How-to guides\n\n### Build\n\n- [Test](howto/test.md): a `b`\n")
     return module
 
 
