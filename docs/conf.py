@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from docutils import nodes
 from pygments.lexers.javascript import JavascriptLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -134,8 +135,31 @@ def replace_toctree(app: Sphinx, page: str, template: str, context: dict[str, An
     context["toctree"] = toctree
 
 
+def link_names(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Link a public name in the code of a page, such as `Topic.broadcast`, to its reference; once on each page."""
+    if page.startswith("reference/api/"):
+        return
+    targets: dict[str, tuple[str, str]] = {}
+    for name, entry in sorted(app.env.domains.python_domain.objects.items(), key=lambda item: item[0].count(".")):
+        if not entry.aliased:
+            targets.setdefault(
+                re.sub(r"^(?:[a-z]\w*\.)+(?=[A-Z])|^pywsapp\.", "", name), (entry.docname, entry.node_id)
+            )
+    for literal in list(doctree.findall(nodes.literal)):
+        found = targets.get(literal.astext())
+        if found is None or isinstance(literal.parent, (nodes.reference, nodes.title)):
+            continue
+        link = nodes.reference(
+            "", "", internal=True, refuri=f"{app.builder.get_relative_uri(page, found[0])}#{found[1]}"
+        )
+        literal.replace_self(link)
+        link += literal
+        del targets[literal.astext()]
+
+
 def setup(app: Sphinx) -> None:
     """Register what Sphinx does not know by itself."""
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # before napoleon
     app.connect("html-page-context", replace_toctree, priority=400)  # before furo
+    app.connect("doctree-resolved", link_names)
     app.add_lexer("jsx", JavascriptLexer)
