@@ -75,6 +75,7 @@ class Relay:
 
     Attributes:
         connection: the connection; None while there is none.
+        lag: for how long the oldest message has waited, in seconds; `measure_lag` sets it.
         attempted: set when the first attempt to connect has succeeded or failed.
     """
 
@@ -107,7 +108,7 @@ class Relay:
         self._idle: anyio.Event | None = None
         self._connects = self._published = self._failed = self._received = 0
         self._too_many = self._refusals = 0
-        self._since = 0.0  # when the connection was made, in seconds of the loop's clock
+        self.lag = self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._outages = OutageLog(broker)
         self._has_warned = False
         self.attempted = anyio.Event()
@@ -117,9 +118,8 @@ class Relay:
     def stats(self) -> RelayStats:
         """What the relay has done so far."""
         pending = len(self._pending) + len(self._in_flight)
-        return RelayStats(
-            int(self.connection is not None), self._connects, self._published, self._failed, self._received, pending
-        )
+        counted = self._connects, self._published, self._failed, self._received
+        return RelayStats(int(self.connection is not None), *counted, pending, self.lag)
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
@@ -192,16 +192,17 @@ class Relay:
         """
         await anyio.sleep(delay)
         while True:
-            oldest = self._oldest()
+            oldest = self.oldest()
             await anyio.sleep(GIVE_UP_SECONDS)
-            if oldest is not None and self._oldest() is oldest:
+            if oldest is not None and self.oldest() is oldest:
                 self._gave_up = True
                 self._fail([*self._in_flight, *self._pending], f"{self.broker.name} accepts nothing, and the app stops")
                 self._in_flight, self._pending_bytes = [], 0
                 self._pending.clear()
                 self._note_idle()
 
-    def _oldest(self) -> Acknowledgement | None:
+    def oldest(self) -> Acknowledgement | None:
+        """Return the acknowledgement of the message that has waited for the longest time."""
         return next(iter([*self._in_flight[:1], *islice(self._pending, 1)]), None)
 
     def _note_idle(self) -> None:
