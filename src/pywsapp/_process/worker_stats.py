@@ -20,6 +20,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -229,10 +230,12 @@ class StatsOfWorkers:
 
     Args:
         workers: how many workers there should be.
+        histories: returns how many topics the supervisor keeps, and their bytes.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, histories: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
         self._workers = workers
+        self._histories = histories
         self._living: dict[ReportingWorker, None] = {}
         self._ended: Stats | None = None
         self._numbers = itertools.count(1)
@@ -281,5 +284,7 @@ class StatsOfWorkers:
         return WorkerStats(self._sum(self._living), self._workers, missing)
 
     def _sum(self, workers: Iterable[ReportingWorker]) -> Stats:
-        total: Stats | None = added([self._ended, *(worker.last for worker in workers)])
-        return NO_STATS if total is None else total
+        histories, size = self._histories()
+        own = replace(NO_STATS, topics=NO_STATS.topics._replace(histories=histories, history_bytes=size))
+        total: Stats = added([own, self._ended, *(worker.last for worker in workers)])
+        return total
