@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import anyio
 
+from pywsapp._log_fields import log_fields
+
 logger = logging.getLogger("pywsapp")
 
 #: The first file descriptor that is passed (SD_LISTEN_FDS_START).
@@ -67,7 +69,12 @@ class ServiceManager:
                 sock.sendto(text.encode(), self._address)
         except OSError as exc:
             if not self._has_failed:
-                logger.warning("the service manager does not get messages (NOTIFY_SOCKET): %s", exc.strerror or exc)
+                error = exc.strerror or str(exc)
+                logger.warning(
+                    "the service manager does not get messages (NOTIFY_SOCKET): %s",
+                    error,
+                    extra=log_fields("service_manager.unreachable", error=error),
+                )
             self._has_failed = True
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._process.stats_messages import NO_STATS, added, from_json, to_json, without_gauges
 from pywsapp.stats import Stats, WorkerStats
 
@@ -87,7 +88,11 @@ class JsonChannel:
                     TypeError,
                     ValueError,
                 ) as exc:  # of a worker with other classes of numbers
-                    logger.debug("numbers between processes cannot be read: %r", exc)
+                    logger.debug(
+                        "numbers between processes cannot be read: %r",
+                        exc,
+                        extra=log_fields("stats.not_read", error=repr(exc)),
+                    )
             if not data or len(self._received) > _MAX_LINE:
                 return False
 

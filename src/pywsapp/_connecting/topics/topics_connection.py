@@ -22,6 +22,7 @@ from pywsapp._connecting.topics.messages import BrokenProtocol, Fields, check, d
 from pywsapp._connecting.topics.requests import RequestQueue, WaitingRequest
 from pywsapp._connecting.topics.rules import SPREAD, Order
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp.close_codes import CloseCode, ComeBack
 from pywsapp.exceptions import CallError, ConnectionClosed, QueueFull
 
@@ -330,7 +331,14 @@ class TopicsConnection:
         """Log an error that belongs to no request; a server cannot fill the log."""
         level = logging.DEBUG if self._has_reported else logging.WARNING
         self._has_reported = True
-        logger.log(level, "%s reports an error: %s", self._client.arguments.target, one_line(str(error)))
+        target, text = self._client.arguments.target, one_line(str(error))
+        logger.log(
+            level,
+            "%s reports an error: %s",
+            target,
+            text,
+            extra=log_fields("client.error_received", url=str(target), error=text),
+        )
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
@@ -341,7 +349,7 @@ class TopicsConnection:
             with anyio.fail_after(arguments.options.handshake_timeout):
                 token = await self._client.get_token()
         except OSError as exc:
-            logger.warning("getting a new token for %s failed: %s", arguments.target, one_line(str(exc)))
+            self._note_token_failure("getting a new token for %s failed: %s", str(exc))
         except Exception as exc:
             self.failure = exc
             self._conn.close()
@@ -354,7 +362,13 @@ class TopicsConnection:
     def _refreshed(self, fields: Fields) -> None:
         error = error_of(fields)
         if error is not None:
-            logger.warning("%s refuses a new token: %s", self._client.arguments.target, one_line(str(error)))
+            self._note_token_failure("%s refuses a new token: %s", str(error))
+
+    def _note_token_failure(self, sentence: str, error: str) -> None:
+        target, text = self._client.arguments.target, one_line(error)
+        logger.warning(
+            sentence, target, text, extra=log_fields("client.token_not_renewed", url=str(target), error=text)
+        )
 
 
 def _order_in(fields: Fields) -> tuple[Order, ConnectionClosed]:
