@@ -123,8 +123,7 @@ class TopicsClient:
             filter: get only messages that are objects whose fields have one of these values; the server allows the
                 fields.
             newest: if this client is slow, get only the newest message: of the topic (True), or for each value of a
-                field
-                (its name).
+                field (its name).
             on_lost: called in place of raising MessagesLost in the task that receives, with the position up to which
                 messages are missing. It can be async; later messages wait for it.
             message_type: the type of the data of the messages: a class or a union. By default data comes as JSON or
