@@ -38,14 +38,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = [("versions.js", {"defer": "defer"})]
 templates_path = ["_templates"]
-html_sidebars = {
-    "**": [
-        *(
-            f"sidebar/{part}.html"
-            for part in ("brand", "versions", "search", "scroll-start", "navigation", "scroll-end")
-        )
-    ]
-}
+_SIDEBAR = ("brand", "versions", "search", "scroll-start", "navigation", "scroll-end")
+html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
 html_copy_source = False
 html_show_copyright = False
 html_last_updated_fmt = None  # the same sources make the same files
@@ -139,22 +133,17 @@ def link_names(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Link a public name in the code of a page, such as `Topic.broadcast`, to its reference; once on each page."""
     if page.startswith("reference/api/"):
         return
-    targets: dict[str, tuple[str, str]] = {}
-    for name, entry in sorted(app.env.domains.python_domain.objects.items(), key=lambda item: item[0].count(".")):
-        if not entry.aliased:
-            targets.setdefault(
-                re.sub(r"^(?:[a-z]\w*\.)+(?=[A-Z])|^pywsapp\.", "", name), (entry.docname, entry.node_id)
-            )
+    targets: dict[str, str] = {}
+    names = app.env.get_domain("py").get_objects()
+    for name, _, _, other, anchor, _ in sorted(names, key=lambda found: found[0].count(".")):
+        short = re.sub(r"^(?:[a-z]\w*\.)+(?=[A-Z])|^pywsapp\.", "", name)  # Topic.broadcast, connect
+        targets.setdefault(short, f"{app.builder.get_relative_uri(page, other)}#{anchor}")
     for literal in list(doctree.findall(nodes.literal)):
-        found = targets.get(literal.astext())
-        if found is None or isinstance(literal.parent, (nodes.reference, nodes.title)):
+        if literal.astext() not in targets or isinstance(literal.parent, (nodes.reference, nodes.title)):
             continue
-        link = nodes.reference(
-            "", "", internal=True, refuri=f"{app.builder.get_relative_uri(page, found[0])}#{found[1]}"
-        )
+        link = nodes.reference("", "", internal=True, refuri=targets.pop(literal.astext()))
         literal.replace_self(link)
         link += literal
-        del targets[literal.astext()]
 
 
 def setup(app: Sphinx) -> None:
