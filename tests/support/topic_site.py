@@ -1,6 +1,6 @@
 """An App for the tests of the browser client, in a process of its own; requests to `/command` tell it what to do.
 
-python topic_site.py [port]
+python topic_site.py [port] [URL of the broker]
 POST /command?drop=1006            break all connections; other codes close them
 POST /command?say=room:tea&count=3 broadcast the next three numbers
 POST /command?end=room:tea         end all subscriptions to a topic
@@ -84,7 +84,8 @@ def refuse(request: Request) -> None:
     """Refuse every client."""
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 0, options=Options(ping_interval=1))
+port, broker, *_ = (*sys.argv[1:], *("0", None)[len(sys.argv) - 1 :])
+app = App("localhost", int(port), broker=broker, options=Options(ping_interval=1))
 app.route("/live", Rooms(), fallback=True)
 app.route("/private", Private(), fallback=True)
 app.route("/guarded", Rooms(), authenticate=refuse, fallback=True)
