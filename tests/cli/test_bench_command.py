@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pywsapp.cli import bench, main
+from pywsapp.cli import bench, load, main
 from pywsapp.cli.latencies import Latencies
 from pywsapp.cli.load import Load, Plan, Result, due_time
 
@@ -85,7 +85,8 @@ def test_a_mark_inside_of_other_text(measure: Bench) -> None:
     assert found["others"] >= found["answered"]
 
 
-def test_a_server_that_answers_nothing(measure: Bench) -> None:
+def test_a_server_that_answers_nothing(measure: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "GRACE", 0.1)
     status, found = measure("/silent", "--rate", "50")
     assert (status, found["answered"], found["missing"]) == (1, 0, found["sent"])
     assert any("no reply had the mark" in warning for warning in found["warnings"])
@@ -114,8 +115,8 @@ def test_the_report(server: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interruption_keeps_what_was_measured(server: str) -> None:
-    load = Load(plan(url=server, duration=60.0), lambda passed, answered: load.stop() if answered else None)
-    found = anyio.run(load.run)
+    started = Load(plan(url=server, duration=60.0), lambda passed, answered: started.stop() if answered else None)
+    found = anyio.run(started.run)
     assert found.is_interrupted
     assert 0 < found.answered == found.sent
     assert found.seconds < 30

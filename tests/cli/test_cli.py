@@ -476,7 +476,7 @@ def test_unguarded_run_is_explained(arguments: list[str], source: str, call: str
         assert program.end() == 1
     assert program.output == (
         f"pywsapp: the module 'server' calls {call} while `pywsapp run` imports it; "
-        'put the call under `if __name__ == "__main__":`\n'
+        f'put the call under `if __name__ == "__main__":` (server.py, line {3 if "make" in source else 2})\n'
     )
 
 

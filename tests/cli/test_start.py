@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ def test_the_traceback_of_a_program_has_no_frames_of_the_package(
     files = re.findall(r'File "([^"]+)"', written)
     assert "broken_program.py" in files[0]
     assert [file for file in files if "/pywsapp/" in file or "importlib" in file] == []
+
+
+@pytest.mark.parametrize("factory", [False, True])
+def test_a_mistake_of_a_program_names_its_line(
+    factory: bool, module: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "from pywsapp import App\n\ndef app():\n    return App(port=70000)\n"
+    name = module(source if factory else f"{source}\napp = app()\n")
+    with pytest.raises(SystemExit):
+        main(["run", name, *(["--factory"] if factory else [])])
+    assert capsys.readouterr().err == f"pywsapp: port must be an int from 0 to 65535, not 70000 ({name}.py, line 4)\n"
 
 
 def test_a_syntax_error_names_the_place(

@@ -18,6 +18,7 @@ import pytest
 from support.program import Program
 from support.serving import GUARD
 
+from pywsapp import App, ConfigurationError
 from pywsapp._process.service_manager import ServiceManager, passed_sockets, service_manager
 
 pytestmark = [
@@ -95,14 +96,6 @@ def test_workers_and_their_replacement(manager: Notified, folder: Path, monkeypa
         assert manager.until("READY") == {"READY": "1"}
         program.until("all workers are replaced")
         manager.until("WATCHDOG")
-        program.send(signal.SIGTERM)
-        manager.until("STOPPING")
-        assert program.end() == 0
-
-
-def test_a_reload_that_fails_ends_too(manager: Notified, folder: Path) -> None:
-    with Program(["-m", "pywsapp", "run", "chat", "--workers", "2"], cwd=folder) as program:
-        manager.until("READY")
         (folder / "chat.py").write_text("broken")
         program.send(signal.SIGHUP)
         manager.until("RELOADING")
@@ -226,11 +219,11 @@ def test_an_explicit_port_comes_first(folder: Path, listening: Callable[[], tupl
         assert program.end() == 0
 
 
-def test_too_few_sockets(folder: Path, listening: Callable[[], tuple[socket.socket, int]]) -> None:
-    (folder / "chat.py").write_text(f"{APP}\napp.listen(port=0)\n")
-    with activated([listening()[0]], folder) as program:
-        assert program.end() == 1
-    assert program.output.startswith("pywsapp: the service manager passes 1 of the 2 sockets that the App listens on;")
+def test_too_few_sockets() -> None:
+    app = App()
+    app.listen(port=0)
+    with pytest.raises(ConfigurationError, match="passes 1 of the 2 sockets that the App listens on"):
+        app._runner.change_listening().use_passed([3])
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 
+from pywsapp.exceptions import ConfigurationError
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 _IMPORT_SYSTEM = ("<frozen importlib", f"{os.sep}importlib{os.sep}")
 
 
@@ -16,6 +20,20 @@ class ProgramFailed(Exception):
         shown = traceback.TracebackException.from_exception(exc)
         _remove_own_frames(shown, set())
         super().__init__("".join(shown.format()))
+
+
+def with_place(exc: ConfigurationError) -> ConfigurationError:
+    """Return the exception with the line of the user's program that caused it, if there is one."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(exc.__traceback__)
+        if not _is_own(frame.filename) and not frame.filename.startswith(("<", *_LIBRARIES))
+    ]
+    if not frames:
+        return exc
+    path = os.path.relpath(frames[-1].filename)
+    path = frames[-1].filename if path.startswith(os.pardir) else path
+    return ConfigurationError(f"{exc} ({path}, line {frames[-1].lineno})")
 
 
 def _remove_own_frames(shown: traceback.TracebackException, done: set[int]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pywsapp._process.importing import importing
 from pywsapp.app import App
-from pywsapp.cli.failures import ProgramFailed
+from pywsapp.cli.failures import ProgramFailed, with_place
 from pywsapp.exceptions import ConfigurationError
 
 
@@ -52,8 +52,8 @@ def find_app(place: str, *, factory: bool = False) -> App:
 def _called(factory: Any) -> Any:
     try:
         return factory()
-    except ConfigurationError:
-        raise
+    except ConfigurationError as exc:
+        raise with_place(exc) from None
     except Exception as exc:
         raise ProgramFailed(exc) from None
 
@@ -61,8 +61,8 @@ def _called(factory: Any) -> Any:
 def _import(name: str, attribute: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ConfigurationError:
-        raise
+    except ConfigurationError as exc:
+        raise with_place(exc) from None
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise ProgramFailed(exc) from None  # the module exists, and a module that it imports does not

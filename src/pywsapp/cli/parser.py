@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
-    def parse_args(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride] # overloads of one method
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> Any:
         """Parse the arguments; a mistake ends the process with status 2."""
