@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamConnection
-from pywsapp._protocol.fallback import protocol_asked_for
+from pywsapp._protocol.handshake import protocol_asked_for
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection
