@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -37,11 +38,8 @@ def test_a_batch_is_read_as_it_was_written(batch: Batch) -> None:
 
 @given(values)
 def test_other_values(value: Any) -> None:
-    try:
+    with suppress(InvalidBatch):
         batch = batch_of(value)
-    except InvalidBatch as exc:
-        assert str(exc).isprintable()
-    else:
         assert 0 < batch.number <= MAX_NUMBER
         assert len(batch.messages) <= MAX_MESSAGES
         for message in batch.messages:
@@ -50,7 +48,5 @@ def test_other_values(value: Any) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes(body: bytes) -> None:
-    try:
+    with suppress(InvalidBatch):
         read_batch(body)
-    except InvalidBatch:
-        pass

@@ -25,7 +25,6 @@ the same turns, with the same limits and the same queue, as it reads the frames 
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pywsapp._protocol.prepared import PreparedMessage
-    from pywsapp.http import Request
     from pywsapp.options import Options
 
 #: The header field of a POST request with the id of the stream.
@@ -47,14 +45,6 @@ STREAM_FIELD = "Pywsapp-Stream"
 OPEN, CLOSE = "open", "close"
 #: Proxies that collect the first bytes of a response pass it on behind so many.
 _PADDING = b":" + b" " * 2048 + b"\n"
-_ACCEPT = re.compile(r"text/event-stream[ \t]*;[ \t]*protocol=([!#$%&'*+.^_`|~0-9A-Za-z-]+)", re.IGNORECASE)
-
-
-def protocol_asked_for(request: Request) -> str | None:
-    """Return the subprotocol of a request that asks for the event stream of a fallback; None if it does not."""
-    fields = request.headers.getlist("accept") if request.method == "GET" else ()
-    found = _ACCEPT.fullmatch(fields[0]) if len(fields) == 1 else None
-    return None if found is None else found[1]
 
 
 class _PlainFormat(EventFormat):

@@ -37,6 +37,8 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
 #: The header fields of a 426 response (RFC 9110 section 15.5.22, RFC 6455 section 4.4).
 UPGRADE_HEADERS = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION))
+#: The Accept field of the GET request of a fallback, see `pywsapp._protocol.fallback`.
+_ACCEPT = re.compile(r"text/event-stream[ \t]*;[ \t]*protocol=([!#$%&'*+.^_`|~0-9A-Za-z-]+)", re.IGNORECASE)
 # 22 digits and two "=" always decode to 16 bytes. The last digit has four bits too many, which are not checked: RFC
 # 4648 section 3.5 allows that, and only the text of the key is used.
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
@@ -45,6 +47,13 @@ _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 def is_upgrade(request: Request) -> bool:
     """Return whether a request asks for `Upgrade: websocket`, in a valid handshake or not."""
     return has_element(request.headers, "upgrade", "websocket")
+
+
+def protocol_asked_for(request: Request) -> str | None:
+    """Return the subprotocol of a request that asks for the event stream of a fallback; None if it does not."""
+    fields = request.headers.getlist("accept") if request.method == "GET" else ()
+    found = _ACCEPT.fullmatch(fields[0]) if len(fields) == 1 else None
+    return None if found is None else found[1]
 
 
 def check_upgrade(request: Request) -> None:

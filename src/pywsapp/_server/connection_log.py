@@ -11,7 +11,7 @@ from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamConnection
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._log_fields import log_fields
-from pywsapp._protocol.fallback import protocol_asked_for
+from pywsapp._protocol.handshake import protocol_asked_for
 
 if TYPE_CHECKING:
     from pywsapp.connection import Connection

@@ -42,10 +42,9 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._lifecycle.event_stream import EventStreamResponse
-from pywsapp._lifecycle.requests import decide_handshake, decide_request, refusal_for
+from pywsapp._lifecycle.requests import decide_request, refusal_for
 from pywsapp._lifecycle.stream import StreamLifecycle
-from pywsapp._protocol.fallback import protocol_asked_for
-from pywsapp._protocol.handshake import check_upgrade, is_upgrade
+from pywsapp._protocol.handshake import is_upgrade, protocol_asked_for
 from pywsapp._protocol.http import HeadBuffer, encode_response
 from pywsapp._server.connection_log import log_failed_body, log_refusal, log_wrong_length, request_line
 from pywsapp._server.handover import HandedOver, Handover
@@ -54,7 +53,7 @@ from pywsapp._server.pending import PendingConnection
 from pywsapp._server.proxies import has_address
 from pywsapp._server.request_head import body_size, has_ended_with, is_over_tls, read_request, remote_address
 from pywsapp._server.response_progress import LINGER_BYTES, ResponseProgress, close_body, in_pieces
-from pywsapp._server.streams import ask_for_fallback, ask_for_stream, open_stream
+from pywsapp._server.streams import ask_for_connection, ask_for_stream, open_stream
 from pywsapp._server.upgrade import upgrade
 from pywsapp._transports.large_write import PIECE
 from pywsapp.component import Accept
@@ -276,9 +275,8 @@ class HttpConnection:
         server, pending = self._server, self._pending
         assert pending is not None
         request = self._request = read_request(head, server, self._transport, self._peername, pending.header)
-        upgrades = is_upgrade(request)
-        protocol = None if upgrades else protocol_asked_for(request)
-        self._stays_open = upgrades or protocol is not None
+        protocol: str | None = None  # of a fallback
+        self._stays_open = is_upgrade(request) or (protocol := protocol_asked_for(request)) is not None
         if server.connection_log.has_access_log:
             self._began = time.monotonic()
         if self._stays_open or not server.is_probe(request):
@@ -287,11 +285,8 @@ class HttpConnection:
             server.check_capacity()
             server.pending.remove(pending)
         answer: Answer | Awaitable[Answer]
-        if upgrades:
-            check_upgrade(request)
-            answer = decide_handshake(server.component, request)
-        elif protocol is not None:
-            answer = ask_for_fallback(server, request, protocol, self._transport)
+        if self._stays_open:
+            answer = ask_for_connection(server, request, protocol, self._transport)
         else:
             _set_body(request, self._read_body)
             answer = decide_request(server.component, request)

@@ -14,6 +14,7 @@ from pywsapp._lifecycle.fallback import FallbackLifecycle
 from pywsapp._lifecycle.requests import decide_handshake
 from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import connection_maker
+from pywsapp._protocol.handshake import check_upgrade
 from pywsapp._protocol.http import encode_fields, encode_response
 from pywsapp._request_state import access_of
 from pywsapp._server.upgrade import admitted, agreed_options, agreed_subprotocol, take_place
@@ -68,6 +69,26 @@ def _allowed(server: Server, stream: EventStreamLifecycle, asked: None) -> Event
     if stream.is_refused:  # its user has opened other connections meanwhile
         raise Refuse(429, body="too many connections of this user")
     return stream
+
+
+def ask_for_connection(
+    server: Server, request: Request, protocol: str | None, transport: Transport
+) -> Accept | FallbackLifecycle | Awaitable[Accept | FallbackLifecycle]:
+    """Return the decision about a handshake, or about the GET request of a fallback.
+
+    Args:
+        server: the server.
+        request: the request.
+        protocol: the subprotocol that the client of a fallback offers; None for a handshake.
+        transport: the transport.
+
+    Raises:
+        Refuse: it is refused. Awaiting the result raises it too.
+    """
+    if protocol is not None:
+        return ask_for_fallback(server, request, protocol, transport)
+    check_upgrade(request)
+    return decide_handshake(server.component, request)
 
 
 def ask_for_fallback(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.event_stream import EventStreamResponse
 from pywsapp._lifecycle.requests import decide_request
-from pywsapp._protocol.fallback import protocol_asked_for
+from pywsapp._protocol.handshake import protocol_asked_for
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.response_progress import close_body
 from pywsapp.asgi.event_stream import HostedStream, ask_for_hosted_fallback, ask_for_hosted_stream

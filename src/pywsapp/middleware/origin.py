@@ -31,7 +31,7 @@ from typing import NamedTuple, TypeVar, overload
 from pywsapp._access import set_guard
 from pywsapp._hooks import must_await, then
 from pywsapp._log_fields import log_fields
-from pywsapp._protocol.fallback import protocol_asked_for
+from pywsapp._protocol.handshake import protocol_asked_for
 from pywsapp._request_state import access_of
 from pywsapp.auth.identity import public
 from pywsapp.component import Accept, ComponentFactory, MessageComponent

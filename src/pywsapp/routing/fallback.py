@@ -19,6 +19,7 @@ from pywsapp.auth.user_keys import key_of_user
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import Options
+from pywsapp.routing.route import Route
 from pywsapp.topics.fallback.batch import InvalidBatch, read_batch
 from pywsapp.topics.fallback.service import Outcome
 
@@ -53,22 +54,28 @@ def check_has_fallback(component: Any, label: str) -> None:
         raise ConfigurationError(f"{label}: fallback=True is for a TopicComponent, whose clients can fall back")
 
 
-def note_fallback(request: Request, options: Options) -> None:
-    """Note that the route of a request has a fallback.
+def note_fallback(request: Request) -> None:
+    """Note that the route of a handshake has a fallback."""
+    make_access(request).has_fallback = True
+
+
+def takes_request(route: Route, request: Request, server_options: Options) -> bool:
+    """Return whether a route has a fallback that answers a plain request; note how.
 
     Args:
+        route: the route of the request.
         request: the request.
-        options: the limits of the route.
+        server_options: the options of the server, for a route without options of its own.
     """
-    access = make_access(request)
-    access.has_fallback = True
-    if request.method == "POST":
-        access.answer = batch_receiver(2 * options.max_message_size + _SPARE_BYTES)
-    elif request.method == "OPTIONS":
-        access.answer = _refuse_preflight
+    if not route.has_fallback or not is_for_stream(request):
+        return False
+    note_fallback(request)
+    max_size = 2 * (route.options or server_options).max_message_size + _SPARE_BYTES
+    make_access(request).answer = _batch_receiver(max_size) if request.method == "POST" else _refuse_preflight
+    return True
 
 
-def batch_receiver(max_size: int) -> Callable[[Request], Awaitable[Response]]:
+def _batch_receiver(max_size: int) -> Callable[[Request], Awaitable[Response]]:
     """Return a function that hands the batch of a POST request to its connection.
 
     Args:

@@ -47,7 +47,7 @@ from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import SERVER_WIDE, Options, check_not_server_wide
 from pywsapp.routing.events import EventSettings, EventStreams
-from pywsapp.routing.fallback import check_has_fallback, is_for_stream, note_fallback
+from pywsapp.routing.fallback import check_has_fallback, note_fallback, takes_request
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.responses import HttpHandler, as_response, with_slash
@@ -144,13 +144,11 @@ class Router(MessageComponent):
             authorize: decides which topics its connections may use, after the component and before the router.
             codec: the codec of its connections, such as `JsonCodec()`. Of several in a list, a client chooses one by
                 its name as the subprotocol; the first one is for clients that choose none.
-            fallback: whether clients of a `TopicComponent` that cannot open WebSockets fall back to an event stream and
-                POST requests. Only `App.route` lets pages of other origins do so.
+            fallback: as for `App.route`, but for pages of the same origin only.
 
         Raises:
             ConfigurationError: an argument is not valid, another route has the same shape, the component has an
-                `authenticate` of its own as well, the codec cannot read the messages that the component accepts, or
-                `fallback` is set for a component that is no `TopicComponent`.
+                `authenticate` of its own as well, or the codec cannot read the messages that the component accepts.
         """
         codecs = checked_codecs(codec)
         if authenticate is not None:
@@ -328,7 +326,7 @@ class Router(MessageComponent):
                 if route.codecs:
                     note_codecs(request, route.codecs)
                 if route.has_fallback:
-                    note_fallback(request, route.options or self._server_options)
+                    note_fallback(request)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
@@ -362,12 +360,7 @@ class Router(MessageComponent):
             else:
                 break
         if websocket is not None:
-            if websocket[0].has_fallback and is_for_stream(request):
-                note_fallback(request, websocket[0].options or self._server_options)
-                reads = True
-            else:
-                reads = request.method in _READING
-            if reads:
+            if request.method in _READING or takes_request(websocket[0], request, self._server_options):
                 set_guard(request, websocket[0].authenticate)
                 return ask_request(make_component(websocket[0].target), _routed(request, *websocket))
             allowed = (*_READING, *allowed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import anyio
@@ -341,12 +341,8 @@ class TopicRegistry:
             raise EnvelopeError("the topic is reserved, but this is the message of an application")
         if self.codec.is_signing:
             self._check_new(envelope)
-        if envelope.topic == REPORTED_TOPIC:
-            self.occupancy.receive(envelope)
-        elif envelope.topic == self.fallback.topic:
-            self.fallback.receive(envelope)
-        else:
-            (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
+        services: Any = {REPORTED_TOPIC: self.occupancy, USERS_TOPIC: self.users, self.fallback.topic: self.fallback}
+        services.get(envelope.topic, self.presence).receive(envelope)
 
     def _check_new(self, envelope: Envelope) -> None:
         novelty = self.codec.guard.judge(envelope)
