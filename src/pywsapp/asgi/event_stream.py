@@ -96,7 +96,7 @@ class HostedStream:
         transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
-        server.counts.accepted(stream.conn.request)
+        stream._ws.traffic.handshakes += 1
         server.connection_log.opened(stream.conn.request)
         transport.write(stream.begin())
         stream.follow()
