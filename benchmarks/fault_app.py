@@ -92,7 +92,7 @@ def answer(conn: Connection, **fields: object) -> None:
 
 
 def is_broker_connected(app: App) -> bool:
-    return app.topics.relay is not None and app.topics.relay.stats.connected
+    return bool(app.topics.relay is not None and app.topics.relay.stats.connected)
 
 
 def report_broker_state(app: App) -> None:

@@ -146,7 +146,7 @@ ONCE_FIXTURE = "browser"
 #: Directories whose tests run on one build only, because what they test is not compiled, and their files that run on
 #: both builds. Compiled modules are those with a .pxd; tests/test_layout.py finds tests of these that are missing here.
 ONE_BUILD: dict[str, set[str]] = {
-    "app": {"test_app_serving.py", "test_app_stats.py"},
+    "app": {"test_app_serving.py", "test_app_stats.py", "test_route_stats.py"},
     "asgi": {"test_asgi_frames.py", "test_asgi_transport.py", "test_asgi_websockets.py"},
     "auth": {"test_expiry.py", "test_first_message.py", "test_first_message_limits.py"},
     "brokers": {"test_outcomes.py", "test_relay.py"},
@@ -160,7 +160,7 @@ ONE_BUILD: dict[str, set[str]] = {
     "docs": {"test_examples.py"},
     "limits": set(),
     "middleware": {"test_base.py", "test_rate_limit.py", "test_rate_limit_control_frames.py"},
-    "process": set(),
+    "process": {"test_stats_messages.py"},
     "protocols": set(),
     "ratchet": {"test_ratchet_io_connection.py", "test_ratchet_message_buffer.py", "test_ratchet_ws_server.py"},
     "routing": set(),

@@ -6,7 +6,7 @@ patterns of routes, registered close codes, names of limits. No user, topic or a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from prometheus_client.exposition import choose_encoder
@@ -87,7 +87,7 @@ def _family(info: MetricInfo, values: Iterable[Value]) -> Metric:
     return family
 
 
-def _buckets(histogram: HistogramStats) -> list[tuple[str, float]]:
+def _buckets(histogram: HistogramStats) -> Sequence[tuple[str, float]]:
     """Return the upper bounds of the buckets, each with how many durations were at most so long."""
     number, found = 0, []
     for bound, added in zip((*map(str, BOUNDS), _LAST_BOUND), histogram.buckets, strict=True):

@@ -41,7 +41,7 @@ async def test_queued_messages_are_published_in_order_and_in_batches() -> None:
             await taken(acknowledgement)
         assert inbox.data == [b"%d" % number for number in range(1200)]
         assert [len(batch) for batch in broker.batches] == [500, 500, 200]
-        assert relay.stats == (True, 1, 1200, 0, 1200, 0)
+        assert relay.stats[:6] == (True, 1, 1200, 0, 1200, 0)
 
 
 async def test_a_batch_is_bounded_in_bytes() -> None:
@@ -64,7 +64,7 @@ async def test_a_plain_message_fails_at_once_while_there_is_no_connection(caplog
         relay.publish("t", b"not awaited")
         assert await failure_of(acknowledgement) == "the memory broker is not connected"
         assert await failure_of(acknowledgement) == "the memory broker is not connected", "once more"
-        assert relay.stats == (False, 0, 0, 3, 0, 0)
+        assert relay.stats[:6] == (False, 0, 0, 3, 0, 0)
         broker.available = True
         await until(lambda: relay.connection)
         await taken(relay.publish("t", b"x"))
@@ -86,7 +86,7 @@ async def test_a_plain_message_in_flight_fails_with_the_connection() -> None:
         broker.disconnect()
         for acknowledgement in (on_its_way, queued):
             assert await failure_of(acknowledgement) == "the memory broker is unavailable: the connection was closed"
-        assert relay.stats[2:] == (0, 2, 0, 0)
+        assert relay.stats[2:6] == (0, 2, 0, 0)
         await until(lambda: relay.connection)
         assert not any(broker.batches), "they are not repeated"
         await taken(relay.publish("t", b"3"))
@@ -113,7 +113,7 @@ async def test_a_kept_message_is_repeated_and_comes_once(when: str) -> None:
         acknowledgements.append(relay.publish("t", b"4", kept(4)))  # meanwhile
         for acknowledgement in acknowledgements:
             await taken(acknowledgement)
-        assert relay.stats == (True, 2, 4, 1, len(inbox.data), 0)
+        assert relay.stats[:6] == (True, 2, 4, 1, len(inbox.data), 0)
         kept_ones = [data for _, data, position in inbox.messages if position is not None]
         assert kept_ones[:3] == [b"1", b"2", b"3"] or when == "after"
         assert broker.history.read("t", broker.history.read("t", None).position._replace(offset=0)).messages == tuple(

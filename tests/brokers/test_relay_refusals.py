@@ -83,7 +83,7 @@ async def test_a_refused_message_fails_alone(caplog: pytest.LogCaptureFixture) -
             await taken(acknowledgement)
         for acknowledgement in bad:
             assert await failure_of(acknowledgement) == "the memory broker refused the message: no bad"
-        assert relay.stats == (True, 1, 3, 2, 3, 0)
+        assert relay.stats[:6] == (True, 1, 3, 2, 3, 0)
         assert inbox.data == [b"1", b"2", b"3"]
         assert caplog.messages == [
             "the memory broker refused a message on 'bad': no bad (1 refused so far)",

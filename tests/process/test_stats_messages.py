@@ -75,7 +75,7 @@ def test_numbers_are_added() -> None:
     assert total.routes["/a"].ping_seconds == LAGS.stats
     assert total.routes["/b"] == ROUTE
     assert total.loop_lag is not None
-    assert (total.loop_lag.count, total.loop_lag.seconds) == (4, 198.004)
+    assert (total.loop_lag.number, total.loop_lag.seconds) == (4, 198.004)
     assert total.loop_lag.buckets[BOUNDS.index(0.0025)] == total.loop_lag.buckets[-1] == 2
     assert total.rate_limits == {"chat": (2, 4, 6, 8)}
     assert total.topics.broker == STATS.topics.broker
@@ -104,4 +104,4 @@ def test_a_histogram_counts_up_to_its_bounds() -> None:
         histogram.observe(seconds)
     buckets = histogram.stats.buckets
     assert (buckets[0], buckets[1], buckets[-2], buckets[-1]) == (2, 1, 1, 1)
-    assert histogram.stats.count == 5
+    assert histogram.stats.number == 5

@@ -21,7 +21,7 @@ cdef class Lifecycle:
     cdef object _pings
     cdef readonly object _queue
     cdef object _subscriptions
-    cdef WebSocket _ws
+    cdef readonly WebSocket _ws
     cdef readonly StateMachine machine
     cdef readonly Connection conn
     cdef readonly bint is_busy

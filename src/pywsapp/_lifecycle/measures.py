@@ -6,13 +6,14 @@ another App reads no clock for a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
 from pywsapp._histogram import Histogram
 from pywsapp._lifecycle.delayed_call import DelayedCall
+from pywsapp._lifecycle.measured import MeasuredPings, measured_coroutine
 from pywsapp._outbox.pings import Pings
 
 OnMessage = Callable[[Any, Any], Any]
@@ -34,10 +35,11 @@ class Measures:
 
     def of_connection(self, on_message: OnMessage) -> tuple[OnMessage, Pings]:
         """Return what measures a connection: a function in place of its `on_message`, and its pings."""
-        return self._timed(on_message), _MeasuredPings(self.ping_seconds)
+        return self._timed(on_message), MeasuredPings(self.ping_seconds)
 
     def _timed(self, on_message: OnMessage) -> OnMessage:
-        observe = self.handler_seconds.observe
+        histogram = self.handler_seconds
+        observe = histogram.observe
 
         def measured(conn: Any, message: Any) -> Any:
             began = perf_counter()
@@ -47,39 +49,9 @@ class Measures:
                 observe(perf_counter() - began)
                 raise
             if type(result) is CoroutineType:
-                return _measured(result, began, observe)
+                return measured_coroutine(result, began, histogram)
             if type(result) is not DelayedCall:  # its handler is called later
                 observe(perf_counter() - began)
             return result
 
         return measured
-
-
-async def _measured(coroutine: Coroutine[Any, Any, Any], began: float, observe: Callable[[float], None]) -> Any:
-    try:
-        return await coroutine
-    finally:
-        observe(perf_counter() - began)
-
-
-class _MeasuredPings(Pings):
-    """The pings of one connection, those of the keepalive with their time."""
-
-    __slots__ = ("_latencies", "_sent")
-
-    def __init__(self, latencies: Histogram) -> None:
-        super().__init__()
-        self._latencies = latencies
-        self._sent: float | None = None  # when the last ping of the keepalive was sent, until it is answered
-
-    def keepalive_sent(self) -> None:
-        """Note that the keepalive sends a ping."""
-        super().keepalive_sent()
-        self._sent = perf_counter()
-
-    def pong_received(self, payload: bytes) -> None:
-        """Handle a pong, which has no payload if it answers the keepalive."""
-        if self._sent is not None and not payload:
-            self._latencies.observe(perf_counter() - self._sent)
-            self._sent = None
-        super().pong_received(payload)

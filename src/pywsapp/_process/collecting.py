@@ -10,7 +10,8 @@ from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.message_counts import AllMessageCounts
 from pywsapp._process.stats_messages import added
 from pywsapp._process.worker_limits import memory_used
-from pywsapp._server.counts import RouteCounts, ServerCounts
+from pywsapp._protocol.traffic import Traffic
+from pywsapp._server.counts import ServerCounts
 from pywsapp._server.server import Server
 from pywsapp.sessions.base import SessionStore
 from pywsapp.stats import ProcessStats, RouteStats, SessionStats, Stats
@@ -53,7 +54,7 @@ def collect_stats(
     )
 
 
-def route_stats(counts: RouteCounts) -> RouteStats:
+def route_stats(counts: Traffic) -> RouteStats:
     """Return the numbers of a route."""
     measures = counts.measures
     return RouteStats(

@@ -64,9 +64,10 @@ def added(numbers: Iterable[Any]) -> Any:
     if isinstance(first, Mapping):
         keys = dict.fromkeys(key for one in found for key in one)
         return {key: added(one.get(key) for one in found) for key in keys}
-    if is_numbers(type(first)):
-        values = {name: [getattr(one, name) for one in found] for name in names_of(type(first))}
-        return type(first)(**{name: max(own) if name in _GREATEST else added(own) for name, own in values.items()})
+    kind: Any = type(first)
+    if is_numbers(kind):
+        values = {name: [getattr(one, name) for one in found] for name in names_of(kind)}
+        return kind(**{name: max(own) if name in _GREATEST else added(own) for name, own in values.items()})
     if isinstance(first, tuple):
         return tuple(map(sum, zip(*found, strict=True)))
     return sum(found)
@@ -82,15 +83,17 @@ def without_gauges(numbers: NumbersT) -> NumbersT:
             return without_gauges(value)
         return type(value)(0) if name in GAUGES else value
 
-    return type(numbers)(**{name: kept(name, getattr(numbers, name)) for name in names_of(type(numbers))})
+    kind: Any = type(numbers)
+    return kind(**{name: kept(name, getattr(numbers, name)) for name in names_of(kind)})  # type: ignore[no-any-return]
 
 
 def to_json(value: Any) -> Any:
     """Return numbers in their form between processes, which `json.dumps` can write."""
     if isinstance(value, Mapping):
         return {str(key): to_json(inner) for key, inner in value.items()}
-    if is_numbers(type(value)):
-        return [to_json(getattr(value, name)) for name in names_of(type(value))]
+    kind: Any = type(value)
+    if is_numbers(kind):
+        return [to_json(getattr(value, name)) for name in names_of(kind)]
     return value
 
 

@@ -4,4 +4,6 @@ cdef class Traffic:
     cdef public long long messages_sent
     cdef public long long bytes_sent
     cdef public long long messages_dropped
-    cdef public object measures
+    cdef public long long handshakes
+    cdef readonly dict closed
+    cdef readonly object measures

@@ -61,6 +61,7 @@ from pywsapp.exceptions import Refuse
 from pywsapp.http import Response, _pack_headers, _set_body
 
 if TYPE_CHECKING:
+    from pywsapp._lifecycle.lifecycle import Lifecycle
     from pywsapp._server.server import Server
     from pywsapp._transports.base import Transport
     from pywsapp.http import Request
@@ -359,7 +360,7 @@ class HttpConnection:
 
     def _accept(self, request: Request, answer: Accept) -> None:
         lifecycle = upgrade(self, self._server, request, answer, self._transport)
-        self._begin_upgraded(request)
+        self._begin_upgraded(request, lifecycle)
         lifecycle.open(bytes(self._trailing))
 
     def _open_stream(self, request: Request, stream: StreamLifecycle) -> None:
@@ -367,14 +368,14 @@ class HttpConnection:
             self._close()
             return
         open_stream(self, self._server, stream, self._transport)
-        self._begin_upgraded(request)
+        self._begin_upgraded(request, stream)
         stream.follow()
 
-    def _begin_upgraded(self, request: Request) -> None:
+    def _begin_upgraded(self, request: Request, lifecycle: Lifecycle) -> None:
         self._enter(HttpState.UPGRADED)
         self._resume_reading()  # first, since from here on the connection pauses as it needs
         _pack_headers(request.headers)
-        self._server.counts.accepted(request)
+        lifecycle._ws.traffic.handshakes += 1
         self._server.connection_log.opened(request)
 
     # -- answering with plain HTTP -----------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ class Server:
         if isinstance(connection, Lifecycle):
             if connection.machine.limit is not None:
                 self.counts.closed_by_limit[connection.machine.limit] += 1
-            self.counts.ended(connection.conn)
+            connection._ws.traffic.ended(connection.conn.close_code)
             self.connection_log.closed(connection.conn)
             self._connection_lost(connection)
             lifetime = connection.lifetime

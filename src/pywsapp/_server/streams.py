@@ -58,7 +58,7 @@ def ask_for_stream(
         server,
         request,
         lambda: EventStreamLifecycle(
-            response, request, transport, server.options, server.runtime, server.counts.of_route(request)
+            response, request, transport, server.options, server.runtime, server.counts.of_route(request.route)
         ),
     )
     return then(stream.ask(), partial(_allowed, server, stream))

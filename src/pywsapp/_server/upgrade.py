@@ -121,7 +121,7 @@ def make_lifecycle(
     component = answer.component
     assert component is not None
     ws = WebSocket(client=False, options=options, deflate=deflate)
-    ws.traffic = server.counts.of_route(request)
+    ws.traffic = server.counts.of_route(request.route)
 
     def make() -> Lifecycle:
         make_connection = connection_maker(component, request, subprotocol, options)

@@ -104,7 +104,7 @@ class HostedStream:
         transport.write(stream.begin())  # first: `opened` closes a stream whose user was disconnected meanwhile
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
-        server.counts.accepted(stream.conn.request)
+        stream._ws.traffic.handshakes += 1
         server.connection_log.opened(stream.conn.request)
         stream.follow()
 

@@ -96,7 +96,7 @@ async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, As
     except Exception as exc:
         await _refuse(exchange.refusal(exc), scope, send)
         return None
-    server.counts.accepted(lifecycle.conn.request)
+    lifecycle._ws.traffic.handshakes += 1
     server.connection_log.opened(lifecycle.conn.request)
     lifecycle.open(trailing)
     return lifecycle, carrier

@@ -5,9 +5,10 @@ from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.presence.view import PresenceDiff, Present
-from pywsapp.topics.registry import TopicRegistry, TopicStats
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic
+from pywsapp.topics.topic_stats import TopicStats
 from pywsapp.topics.users.users import UserConnections, Users
 
 __all__ = [
