@@ -134,6 +134,7 @@ class TopicsClient:
             CallError: on entering, the server refuses it, with a code of the protocol.
             ConnectionClosed: on entering, the client is closed.
             ConfigurationError: the client has a subscription to the topic, or an argument is invalid.
+            ValueError: the topic has half of a surrogate pair.
         """
         fields = {"since": since, "track": track}
         fields = {name: value for name, value in fields.items() if value is not ABSENT}
@@ -142,9 +143,10 @@ class TopicsClient:
         if newest:
             fields["newest"] = newest
         if filter is not None:
-            fields["filter"] = {name: list(values) for name, values in filter.items()}
+            fields["filter"] = {name: _values_of(name, values) for name, values in filter.items()}
         driver = self._driver
         convert = None if message_type is Any else self._codec.converter(message_type)
+        driver.copied({"topic": topic})  # a topic that the codec has no form for would break each connection
         subscription: TopicSubscription[T] = TopicSubscription(
             driver, topic, driver.copied(fields), limit=buffer, convert=convert, on_lost=on_lost
         )
@@ -157,6 +159,9 @@ class TopicsClient:
 
         Args:
             buffer: how many messages may wait for the program. One more ends the iteration with QueueFull.
+
+        Raises:
+            ConnectionClosed: on entering, the client is closed.
         """
         return _direct(self._driver, MessageQueue(buffer))
 
@@ -244,6 +249,12 @@ class TopicsClient:
 
     def __repr__(self) -> str:
         return f"<TopicsClient {'not started' if self._started is None else self._started.state}>"
+
+
+def _values_of(name: str, values: Sequence[Scalar]) -> list[Scalar]:
+    if isinstance(values, (str, bytes)):
+        raise ConfigurationError(f"the filter for {name!r} must be a list of values, not {values!r}")
+    return list(values)
 
 
 @asynccontextmanager

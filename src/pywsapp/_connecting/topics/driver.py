@@ -63,6 +63,7 @@ class TopicsDriver:
         self._conn: LoopConnection[str | bytes] | None = None
         self._scope = anyio.CancelScope()
         self._hurry = Bell()
+        self._must_hurry = False  # the next attempt follows without a pause
         self._ended = Bell()
         self._has_ended = False
         self._is_closing = False
@@ -104,8 +105,10 @@ class TopicsDriver:
             await self.close()
 
     def hurry(self) -> None:
-        """End the pause before the next attempt."""
-        self._hurry.ring()
+        """End the pause before the next attempt, also if it has not begun yet."""
+        if self.state == "waiting":
+            self._must_hurry = True
+            self._hurry.ring()
 
     def closed(self) -> ConnectionClosed:
         """Return the exception for what waits or is tried when the client is closed."""
@@ -190,8 +193,12 @@ class TopicsDriver:
 
         Raises:
             CallError: the server refuses it.
-            ConnectionClosed: the client is closed.
+            ConnectionClosed: the subscription or the client is over.
         """
+        if self.state == "closed":
+            raise self.closed()
+        if self._client.subscriptions.get(subscription.topic) is not subscription:
+            raise subscription._over()
         if subscription._is_sent:
             try:
                 await self.ask(fields, can_repeat=False, seconds=None)
@@ -200,7 +207,13 @@ class TopicsDriver:
                     raise
 
     def add_direct(self, queue: MessageQueue[Any]) -> None:
-        """Fill a queue with what the server sends to this client alone."""
+        """Fill a queue with what the server sends to this client alone.
+
+        Raises:
+            ConnectionClosed: the client is closed.
+        """
+        if self.state == "closed":
+            raise self.closed()
         self._client.direct.add(queue)
 
     def remove_direct(self, queue: MessageQueue[Any]) -> None:
@@ -218,7 +231,6 @@ class TopicsDriver:
                         await self._serve(conn)
                     self.reason = self._rules.reason
             finally:
-                self._conn = None
                 await self._loop.aclose()
         except ConnectionClosed:  # of the loop, if the server wants no further connection
             self.reason = self._failure or self._rules.reason
@@ -227,6 +239,7 @@ class TopicsDriver:
         finally:
             self._set("closed", None if self._is_closing else self.reason)
             self._fail_all()
+            self._conn = None
             self._has_ended = True
             self._ended.ring()
 
@@ -249,16 +262,22 @@ class TopicsDriver:
             tasks.cancel_scope.cancel()
 
     async def _end_pause(self, tasks: TaskGroup) -> None:
-        await self._hurry.wait()
+        while not self._must_hurry:
+            await self._hurry.wait()
         tasks.cancel_scope.cancel()
 
     async def _prepare(self) -> HeaderFields:
         """Get the token for one attempt, and return the header fields."""
+        self._must_hurry = False
         self._set("connecting", self._rules.reason)
         arguments = self._client.arguments
-        with anyio.fail_after(arguments.options.handshake_timeout):
-            self._token = await self._client.get_token()
-            return arguments.fields if self._make_fields is None else await self._make_fields()
+        try:
+            with anyio.fail_after(arguments.options.handshake_timeout):
+                self._token = await self._client.get_token()
+                return arguments.fields if self._make_fields is None else await self._make_fields()
+        except ConnectionClosed as exc:  # of another connection, which the program uses to get the token
+            self._failure = exc
+            raise
 
     async def _serve(self, conn: LoopConnection[str | bytes]) -> None:
         """Use a connection until it has ended, or this side must leave it.
@@ -271,7 +290,7 @@ class TopicsDriver:
         try:
             await current.run()
         finally:
-            self._current = self._conn = None
+            self._current = None  # `abort` still needs `_conn`: the end of the connection can take time
             self._disconnected(conn, current)
         if self._failure is not None:
             raise self._failure

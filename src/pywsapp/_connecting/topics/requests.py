@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import anyio
 
@@ -38,6 +39,11 @@ class WaitingRequest:
         self.reply: Fields | None = None
         self.error: Exception | None = None
         self._done = anyio.Event()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it has a reply or an error, which the task that waits gets."""
+        return self._done.is_set()
 
     def resolve(self, reply: Fields) -> None:
         """Pass the reply to the task that waits."""
@@ -103,6 +109,9 @@ class RequestQueue:
             return await request.result(seconds)
         finally:
             request.is_over = True
+            if not request.is_sent:  # without a connection nothing else would remove it
+                with suppress(ValueError):
+                    self._unsent.remove(request)
             del self._waiting[request.id]
             self._bytes -= request.size
 
@@ -129,21 +138,19 @@ class RequestQueue:
     def disconnected(self, error: ConnectionClosed) -> None:
         """Prepare the requests for the next connection; those that cannot be repeated fail with an error."""
         for request in self._waiting.values():
-            if request.is_sent and not request.can_repeat:
+            if request.is_sent and not request.can_repeat and not request.is_answered:
                 request.fail(error)
             request.is_sent = False
         self._find_unsent()
 
     def _find_unsent(self) -> None:
         self._unsent = deque(
-            request
-            for request in self._waiting.values()
-            if not request.is_sent and request.reply is None and request.error is None
+            request for request in self._waiting.values() if not request.is_sent and not request.is_answered
         )
 
     def end(self, error: Exception) -> None:
         """Fail all requests."""
         self._unsent.clear()
         for request in self._waiting.values():
-            if request.reply is None and request.error is None:
+            if not request.is_answered:
                 request.fail(error)

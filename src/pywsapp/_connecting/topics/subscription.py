@@ -26,6 +26,9 @@ DataT = TypeVar("DataT", default=Any)
 OnLost = Callable[[str | None], Awaitable[object] | object]
 Convert = Callable[[Any], Any]
 
+#: The users in one topic whom a client keeps; a server that makes users up must not fill its memory.
+MAX_PRESENT = 100_000
+
 
 class TopicMessage(Generic[DataT]):
     """A message of a topic.
@@ -139,7 +142,8 @@ class TopicSubscription(Generic[DataT]):
             MessagesLost: messages are missing before the next one. You can receive again.
             TimeoutError: no message came in time. You can receive again.
             InvalidMessage: the data is not of the `message_type`. You can receive again.
-            QueueFull: the program has received too slowly, and the subscription has ended.
+            QueueFull: the program has received too slowly, or more than 100,000 users are present; the subscription
+                has ended.
             CallError: the server has ended the subscription.
             ConnectionClosed: the subscription or the client is over.
             ConfigurationError: another task is waiting.
@@ -150,7 +154,7 @@ class TopicSubscription(Generic[DataT]):
         except TimeoutError:
             raise TimeoutError(f"no message within {timeout} seconds") from None
         if message is None:
-            raise ConnectionClosed(f"the subscription to {self._topic!r} is over")
+            raise self._over()
         return message
 
     def presence_changes(self) -> AsyncIterator[PresenceDiff]:
@@ -174,7 +178,7 @@ class TopicSubscription(Generic[DataT]):
 
         Raises:
             CallError: the server refuses it.
-            ConnectionClosed: the client is closed.
+            ConnectionClosed: the subscription or the client is over.
             TypeError: the codec has no form for it.
         """
         fields = self._driver.copied({"type": "track", "topic": self._topic, "meta": meta})
@@ -190,6 +194,7 @@ class TopicSubscription(Generic[DataT]):
 
         Raises:
             CallError: the server refuses it.
+            ConnectionClosed: the subscription or the client is over.
         """
         self._fields.pop("track", None)
         await self._driver.change_presence(self, {"type": "untrack", "topic": self._topic})
@@ -199,14 +204,20 @@ class TopicSubscription(Generic[DataT]):
 
     # -- for the driver ----------------------------------------------------------------------------------------------
 
+    def _over(self) -> ConnectionClosed:
+        """Return the exception for the use of a subscription that has ended."""
+        return ConnectionClosed(f"the subscription to {self._topic!r} is over")
+
     async def _wait_subscribed(self) -> None:
         """Wait until the server has accepted the subscription once.
 
         Raises:
-            Exception: it has ended before.
+            Exception: it has ended before, and no message waits.
         """
         while not self._is_subscribed:
             if self._queue.has_ended:
+                if self._queue.items:  # what the topic keeps is more than the buffer
+                    return
                 raise self._queue.failure or ConnectionClosed("the client is closed")
             await self._bell.wait()
 
@@ -224,7 +235,7 @@ class TopicSubscription(Generic[DataT]):
         self._is_subscribed = True
         if "present" in fields:
             self._present.clear()
-            self._present.update(users_of(fields, "present"))
+            self._join(users_of(fields, "present"))
         self._bell.ring()
 
     def _disconnected(self) -> None:
@@ -250,9 +261,15 @@ class TopicSubscription(Generic[DataT]):
             joined, changed = users_of(fields, "joined"), users_of(fields, "changed")
             for key in keys_of(fields, "left"):
                 self._present.pop(key, None)
-            self._present |= joined
-            self._present |= changed
+            self._join(joined | changed)
             self._bell.ring()
+
+    def _join(self, users: Mapping[str, Any]) -> None:
+        """Note users who are present; too many of them end the subscription."""
+        if len(self._present) + len(users) > MAX_PRESENT and len(self._present.keys() | users.keys()) > MAX_PRESENT:
+            self._driver.leave(self, QueueFull(f"more than {MAX_PRESENT:,} users are present in {self._topic!r}"))
+        else:
+            self._present |= users
 
     def _advance(self, position: str | None) -> None:
         if position is not None:

@@ -250,7 +250,8 @@ class TopicsConnection:
         elif error.code in _REPEATED:
             self._tasks.start_soon(self._join_later, subscription, self._repeat_after(error))
         elif error.code in _FORGOTTEN and subscription._forget_position():
-            self.join(subscription)
+            if self._is_current(subscription):  # its queue had space for the note
+                self.join(subscription)
         else:
             self._remove(subscription, error)
 

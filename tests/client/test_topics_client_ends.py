@@ -1,0 +1,216 @@
+"""How a client of topics ends, and what does not wait forever or grow without a bound."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import anyio
+import pytest
+from support.topics_server import Rooms, Script, send, serving_topics
+from support.waiting import until_blocked
+
+from pywsapp import (
+    CallTimeout,
+    ConfigurationError,
+    Connection,
+    ConnectionClosed,
+    Options,
+    QueueFull,
+    connect_topics,
+)
+from pywsapp._connecting.topics.requests import RequestQueue, WaitingRequest
+from pywsapp._connecting.topics.subscription import MAX_PRESENT
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_client_that_is_closed_gets_no_more_messages() -> None:
+    async with serving_topics() as server, server.client() as topics:
+        await topics.close()
+        with pytest.raises(ConnectionClosed, match="the client is closed"):
+            async with topics.messages() as messages:
+                await anext(messages)
+
+
+async def test_a_pause_can_be_ended_before_it_begins() -> None:
+    async with serving_topics() as server, connect_topics(server.url) as topics:
+        topics._driver._rules._uniform = lambda low, high: 1000
+        states = topics.states()
+        assert await anext(states) == "open"
+        server.rooms.drop_all()
+        assert await anext(states) == "waiting"
+        topics.reconnect()
+        while await anext(states) != "open":
+            pass
+
+
+async def test_a_pause_is_ended_once() -> None:
+    async with serving_topics() as server, connect_topics(server.url) as topics:
+        topics.reconnect()  # while it is open: without an effect
+        topics._driver._rules._uniform = lambda low, high: 1000
+        states = topics.states()
+        assert await anext(states) == "open"
+        server.rooms.drop_all()
+        assert await anext(states) == "waiting"
+        await until_blocked()
+        assert topics.state == "waiting"
+
+
+async def test_a_close_that_is_cancelled_does_not_wait_for_the_server() -> None:
+    release = anyio.Event()
+
+    class Busy(Rooms):
+        async def on_call(self, conn: Connection, method: str, params: Any) -> None:
+            await release.wait()
+
+    options = Options(close_timeout=30)
+    async with serving_topics(Busy(), options=Options(max_queue=1)) as server:
+        async with server.client(options=options) as topics:
+            for _ in range(4):
+                with pytest.raises(CallTimeout):
+                    await topics.call("block", timeout=0.01)
+            with anyio.move_on_after(0.05) as scope:
+                await topics.close()
+            assert scope.cancelled_caught
+            assert anyio.current_time() < scope.deadline + 10
+        release.set()
+
+
+async def test_a_token_function_whose_own_connection_is_lost() -> None:
+    def token() -> str:
+        raise ConnectionClosed("the login server has gone")
+
+    async with serving_topics() as server:
+        with pytest.raises(ConnectionClosed, match="the login server has gone"):
+            async with server.client(token=token):
+                pass
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+def request(number: int, *, can_repeat: bool = False) -> WaitingRequest:
+    return WaitingRequest(number, "x", can_repeat=can_repeat)
+
+
+async def test_requests_that_time_out_without_a_connection_leave_nothing() -> None:
+    requests = RequestQueue(10, 1000)
+    for number in range(3):
+        with pytest.raises(CallTimeout):
+            await requests.ask(request(number), 0)
+    assert not requests._unsent
+
+
+async def test_a_reply_counts_more_than_the_end_of_the_connection() -> None:
+    requests, replies = RequestQueue(10, 1000), list[Any]()
+
+    async def ask(waiting: WaitingRequest) -> None:
+        replies.append(await requests.ask(waiting, None))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, request(1))
+        await requests.wait()
+        taken = requests.take()
+        assert taken is not None
+        taken.resolve({"id": 1})
+        requests.disconnected(ConnectionClosed("lost"))
+        requests.end(ConnectionClosed("closed"))
+    assert replies == [{"id": 1}]
+
+
+# -- subscriptions -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_topic_without_a_form_does_no_harm() -> None:
+    async with serving_topics() as server, server.client() as topics:
+        with pytest.raises(ValueError, match="surrogate"):
+            async with topics.subscribe("room:\ud800"):
+                pass
+        server.rooms.drop_all()
+        await topics.publish("room:1", "over the next connection")
+        assert (topics.state, server.rooms.opened) == ("open", 2)
+
+
+async def test_a_filter_with_a_text_in_place_of_a_list() -> None:
+    async with serving_topics() as server, server.client() as topics:
+        with pytest.raises(ConfigurationError, match=r"filter.*list.*'tea'"):
+            topics.subscribe("room:1", filter={"kind": "tea"})
+
+
+async def test_a_history_that_is_larger_than_the_buffer() -> None:
+    async with serving_topics() as server, server.client() as topics:
+        for number in range(5):
+            await topics.publish("room:1", number)
+        since, received = None, list[int]()
+        while len(received) < 5:
+            async with topics.subscribe("room:1", since=since, buffer=2) as subscription:
+                with contextlib.suppress(QueueFull, TimeoutError):
+                    while True:
+                        received.append((await subscription.receive(timeout=0)).data)
+                since = subscription.position
+        assert received == [0, 1, 2, 3, 4]
+
+
+async def test_a_subscription_that_is_over_is_not_present() -> None:
+    async with serving_topics() as server, server.client() as topics:
+        async with topics.subscribe("room:1", track=1) as subscription:
+            pass
+        for change in (subscription.track(2), subscription.untrack()):
+            with pytest.raises(ConnectionClosed, match="the subscription to 'room:1' is over"):
+                await change
+
+
+async def test_a_full_queue_and_a_position_that_the_server_refuses() -> None:
+    """A subscription that ends while it subscribes again does not stay on the server."""
+
+    def answer(conn: Connection, fields: dict[str, Any]) -> object:
+        if fields["type"] != "subscribe":
+            return None
+        if "since" in fields:
+            send(conn, {"type": "error", "id": fields["id"], "code": "invalid_position", "message": "no"})
+        else:
+            send(conn, {"type": "ok", "id": fields["id"], "topic": "t", "position": "5-a"})
+            send(conn, {"type": "message", "topic": "t", "position": "6-a", "data": 1})
+        return "answered"
+
+    async with (
+        serving_topics(Script(answer)) as server,
+        server.client() as topics,
+        topics.subscribe("t", buffer=1) as subscription,
+    ):
+        await topics.call("any")
+        server.rooms.connections[0].abort()
+        while not any(fields["type"] == "unsubscribe" for fields in server.rooms.got):
+            await topics.publish("t", 1)
+        assert (await subscription.receive()).data == 1
+        with pytest.raises(QueueFull):
+            await subscription.receive()
+        await topics.publish("t", 1)
+        kinds = [fields["type"] for fields in server.rooms.got if "subscribe" in fields["type"]]
+        assert kinds == ["subscribe", "subscribe", "unsubscribe"]
+
+
+async def test_too_many_present_users() -> None:
+    """A server that makes users up ends the subscription, and does not fill the memory."""
+    step = 20_000
+
+    def answer(conn: Connection, fields: dict[str, Any]) -> None:
+        if fields["type"] == "call":
+            first = fields["params"]["first"]
+            joined = dict.fromkeys(map(str, range(first, first + step)), 0)
+            send(conn, {"type": "presence", "topic": "t", "joined": joined})
+
+    async with (
+        serving_topics(Script(answer)) as server,
+        server.client() as topics,
+        topics.subscribe("t", presence=True) as subscription,
+    ):
+        for first in range(0, MAX_PRESENT, step):
+            await topics.call("join", {"first": first})
+        assert len(subscription.present) == MAX_PRESENT
+        await topics.call("join", {"first": MAX_PRESENT})
+        with pytest.raises(QueueFull, match="more than 100,000 users"):
+            await subscription.receive()
+        assert len(subscription.present) <= MAX_PRESENT
+        assert topics.state == "open"
