@@ -61,7 +61,7 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.protocols", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._connecting", "pywsapp._process", "pywsapp._prometheus"},
+    {"pywsapp._connecting", "pywsapp._process", "pywsapp._prometheus", "pywsapp._status"},
     {"pywsapp._schema", "pywsapp.asgi"},
     {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
     {"pywsapp", "pywsapp._public"},
@@ -108,7 +108,7 @@ MAY_IMPORT_LATE = ("pywsapp._clients", "pywsapp.brokers", "pywsapp.cli", "pywsap
 VAGUE_NAMES = {"common", "helpers", "misc", "utils"}
 MAX_FILE_LINES = 450
 DOCUMENTED = {"pywsapp.app"}  # most of it is the documentation of the public class, which does not count
-MAX_DOCUMENTED_LINES = 530  # and much of the rest is the signatures of its methods
+MAX_DOCUMENTED_LINES = 550  # and much of the rest is the signatures of its methods
 MAX_FUNCTION_LINES = 60
 
 

@@ -26,6 +26,8 @@ from pywsapp._process.running import Runner
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
+from pywsapp._status.page import StatusGuard, StatusPage, checked_guard
+from pywsapp._status.service import StatusService
 from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
@@ -479,6 +481,34 @@ class App:
             self._mounting.check_not_mounted()
             self._runner.change_listening().add_metrics(address, port, path, guard, encode)
         self.topics.measures = True
+
+    def status(self, path: str = "/status", *, guard: StatusGuard | None = None, can_disconnect: bool = False) -> None:
+        """Show what the App does now on a page: connections, rates, topics, workers, limits, slow handlers, errors.
+
+        A WebSocket on the same path sends the page a snapshot each second. It has the numbers of all processes that a
+        broker or the bus of the workers connects. Nothing runs while no page is open. The App also measures times from
+        now on, as with `App(metrics=True)`. See docs/howto/watch-with-the-status-page.md.
+
+        Args:
+            path: the path of the page, without parameters.
+            guard: who may see it: an authenticator such as a function that reads the session, a list of IP addresses
+                and networks, or `pywsapp.auth.public` for all clients. `authenticate` of the App is not asked.
+            can_disconnect: whether everyone who sees the page can disconnect connections and users. It needs a guard
+                that returns a user, whose key is in the log line of the action.
+
+        Raises:
+            ConfigurationError: there is no guard, an argument is not valid, or the route exists.
+        """
+        authenticate, networks = checked_guard(guard, can_disconnect=can_disconnect)
+        service = StatusService(
+            self, lambda: self._runner.server, lambda: self._runner.worker, can_disconnect=can_disconnect
+        )
+        page = StatusPage(service, path, networks)
+        self.http(path, page.show, authenticate=authenticate)
+        self.route(path, page, authenticate=authenticate)
+        self.on_startup(service.start)
+        self.on_shutdown(service.stop)
+        self._runner.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.

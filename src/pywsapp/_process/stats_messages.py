@@ -104,23 +104,29 @@ def from_json(value: Any) -> Stats:
         TypeError: it is no such form.
         ValueError: it is no such form.
     """
-    stats: Stats = _read(Stats, value)
+    stats: Stats = read(Stats, value)
     return stats
 
 
-def _read(kind: Any, value: Any) -> Any:
+def read(kind: Any, value: Any) -> Any:
+    """Return an object of a class of numbers, or of another annotation, from its form between processes.
+
+    Raises:
+        TypeError: it is no such form.
+        ValueError: it is no such form.
+    """
     arguments = get_args(kind)
     origin = get_origin(kind)
     if type(None) in arguments:
-        return None if value is None else _read(arguments[0], value)
+        return None if value is None else read(arguments[0], value)
     if origin is not None and origin is not Union and issubclass(origin, Mapping):
         key_type, inner = arguments
-        return {key_type(key): _read(inner, one) for key, one in value.items()}
+        return {key_type(key): read(inner, one) for key, one in value.items()}
     if origin is tuple:
-        return tuple(_read(arguments[0], one) for one in value)
+        return tuple(read(arguments[0], one) for one in value)
     if is_numbers(kind):
         hints = hints_of(kind)
-        return kind(**{name: _read(hints[name], one) for name, one in zip(names_of(kind), value, strict=True)})
+        return kind(**{name: read(hints[name], one) for name, one in zip(names_of(kind), value, strict=True)})
     return kind(value)
 
 

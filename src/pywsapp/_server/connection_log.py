@@ -40,20 +40,29 @@ class ConnectionLog:
     Args:
         access_log: whether to write the access log. The debug lines depend on the level of the logger `pywsapp`.
         is_probe: returns whether a request is a health check.
+
+    Attributes:
+        has_access_log: whether to write the access log.
+        has_times: whether to store when connections are opened, also if nothing is logged.
     """
 
-    __slots__ = ("_is_probe", "_opened_at", "has_access_log")
+    __slots__ = ("_is_probe", "_opened_at", "has_access_log", "has_times")
 
     def __init__(self, access_log: bool, is_probe: Callable[[Request], bool]) -> None:
         self.has_access_log = access_log
+        self.has_times = False
         self._is_probe = is_probe
-        # By the identity of the request: an open connection keeps its request. Empty if nothing is logged.
+        # By the identity of the request: an open connection keeps its request.
         self._opened_at: dict[int, float] = {}
 
     def opened(self, request: Request) -> None:
-        """Store when the connection of a request was opened, if a line is logged when it closes."""
-        if self.has_access_log or logger.isEnabledFor(logging.DEBUG):
+        """Store when the connection of a request was opened, if this is needed."""
+        if self.has_access_log or self.has_times or logger.isEnabledFor(logging.DEBUG):
             self._opened_at[id(request)] = time.monotonic()
+
+    def opened_at(self, request: Request) -> float | None:
+        """Return when the connection of a request was opened, in seconds of `time.monotonic`; None if not stored."""
+        return self._opened_at.get(id(request))
 
     def closed(self, conn: Connection) -> None:
         """Log the end of a connection."""

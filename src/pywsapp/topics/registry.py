@@ -43,6 +43,7 @@ from pywsapp.topics.occupancy.changes import REPORTED_TOPIC, REPORTERS_TOPIC, Ki
 from pywsapp.topics.occupancy.service import OccupancyService
 from pywsapp.topics.presence.events import ALIVE_TOPIC
 from pywsapp.topics.presence.service import PresenceService
+from pywsapp.topics.process_events import ProcessEvents
 from pywsapp.topics.replays import Novelty
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.topic_codecs import TopicCodecs
@@ -86,6 +87,7 @@ class TopicRegistry:
         occupancy: reports topics and users that come and go.
         fallback: the fallback connections, and the batches for them.
         measures: whether the App measures times, with `App(metrics=True)` or `App.metrics`.
+        process_events: events of the layers above, between processes.
 
     Raises:
         ConfigurationError: the key is empty.
@@ -103,6 +105,7 @@ class TopicRegistry:
         self.users = UserService(self.codec, self.check_thread, options)
         self.occupancy = OccupancyService(self.codec, self.topic, self.presence, self.users, options)
         self.fallback = FallbackService(self.codec)
+        self.process_events = ProcessEvents(self.codec)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -307,7 +310,7 @@ class TopicRegistry:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
                 if name == USERS_TOPIC and self.users.is_for_others(data):
                     return
-                is_event = name in _RESERVED_TOPICS or name == self.fallback.topic
+                is_event = name in _RESERVED_TOPICS or name == self.fallback.topic or name in self.process_events
                 if is_event and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
@@ -342,7 +345,9 @@ class TopicRegistry:
         if self.codec.is_signing:
             self._check_new(envelope)
         services: Any = {REPORTED_TOPIC: self.occupancy, USERS_TOPIC: self.users, self.fallback.topic: self.fallback}
-        services.get(envelope.topic, self.presence).receive(envelope)
+        topic = envelope.topic
+        other = self.process_events if topic in self.process_events else self.presence
+        services.get(topic, other).receive(envelope)
 
     def _check_new(self, envelope: Envelope) -> None:
         novelty = self.codec.guard.judge(envelope)
@@ -420,6 +425,7 @@ class TopicRegistry:
         self.history.start(self.relay, tasks)
         self.users.start(self.relay)
         self.fallback.start(self.relay)
+        self.process_events.start(self.relay)
         self.presence.start(tasks, self.relay)
         self.occupancy.prepare(self.relay)
         if self.relay is not None:
@@ -452,6 +458,7 @@ class TopicRegistry:
         self.history.stop()
         self.users.stop()
         self.fallback.stop()
+        self.process_events.stop()
         self.presence.stop()
         self.occupancy.stop()  # afterwards, because it closes topics of presence, and there is nothing left to send
         self.listeners.stop()

@@ -1,0 +1,209 @@
+"""What one process reports for the status page: its numbers, and bounded lists of connections, topics and errors."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Iterable
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+from pywsapp._http_text import one_line
+from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._process.stats_messages import read, to_json
+from pywsapp._request_state import access_of
+from pywsapp._server.server import Server
+from pywsapp.brokers.envelope import EnvelopeError
+from pywsapp.connection import Connection
+from pywsapp.stats import Stats
+from pywsapp.topics.registry import TopicRegistry
+
+#: The newest connections, and those for which the most bytes wait.
+NEWEST_CONNECTIONS = 50
+FULLEST_CONNECTIONS = 10
+MAX_TOPICS = 50
+MAX_ERRORS = 20
+_MAX_CONNECTIONS = NEWEST_CONNECTIONS + FULLEST_CONNECTIONS
+#: Characters of a text.
+_MAX_TEXT = 200
+_MAX_ERROR = 400
+#: Characters of a report of another process.
+_MAX_REPORT = 500_000
+
+
+class ConnectionRow(NamedTuple):
+    """One connection."""
+
+    id: int
+    route: str
+    path: str
+    address: str
+    user: str | None
+    seconds: float | None  # since it was opened
+    topics: int
+    buffered: int  # bytes that wait
+
+
+class TopicRow(NamedTuple):
+    """One topic, and the connections that subscribe to it."""
+
+    name: str
+    subscribers: int
+
+
+class ErrorRow(NamedTuple):
+    """One line of the log, at level WARNING or above."""
+
+    time: float  # seconds since 1970
+    level: str
+    event: str
+    text: str
+
+
+class Report(NamedTuple):
+    """What one process reports.
+
+    Args:
+        pid: the number of the process.
+        host: the name of its machine.
+        worker: the number of the worker; 0 if it is no worker.
+        at: when it was made, in seconds of the monotonic clock of the process.
+        stats: the numbers of the process.
+        connections: some of its connections.
+        topics: the topics with the most subscribers in the process.
+        errors: the last lines of its log at level WARNING or above.
+    """
+
+    pid: int
+    host: str
+    worker: int
+    at: float
+    stats: Stats
+    connections: tuple[ConnectionRow, ...]
+    topics: tuple[TopicRow, ...]
+    errors: tuple[ErrorRow, ...]
+
+
+class ErrorLog(logging.Handler):
+    """Keeps the last lines of the log of the library at level WARNING or above, while it is a handler of the logger."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._rows: deque[ErrorRow] = deque(maxlen=MAX_ERRORS)
+
+    @property
+    def rows(self) -> tuple[ErrorRow, ...]:
+        """The lines, the oldest first."""
+        return tuple(self._rows)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line; of an exception its class and its text."""
+        try:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        except Exception:  # the arguments do not fit the text, or one of them has no text
+            text = str(record.msg)
+        event = getattr(record, "event", "")
+        self._rows.append(ErrorRow(record.created, record.levelname, _short(str(event)), _short(text, _MAX_ERROR)))
+
+
+def make_report(
+    worker: int | None, server: Server | None, stats: Stats, topics: TopicRegistry, log: ErrorLog
+) -> Report:
+    """Return the report of this process. It looks at each connection, twice with the numbers.
+
+    Args:
+        worker: the number of the worker, if this process is one.
+        server: its server; None while it does not run.
+        stats: its numbers.
+        topics: its topics.
+        log: the last lines of its log.
+    """
+    return Report(
+        os.getpid(),
+        _short(platform.node()),
+        worker or 0,
+        time.monotonic(),
+        stats,
+        () if server is None else _connections_of(server, topics),
+        _topics_of(topics),
+        log.rows,
+    )
+
+
+def _connections_of(server: Server, topics: TopicRegistry) -> tuple[ConnectionRow, ...]:
+    opened = [one.conn for one in server.runtime.connections if isinstance(one, Lifecycle) and one.conn.is_open]
+    chosen = dict.fromkeys(heapq.nlargest(NEWEST_CONNECTIONS, opened, key=attrgetter("id")))
+    fullest = heapq.nlargest(FULLEST_CONNECTIONS, opened, key=attrgetter("buffered"))
+    chosen |= dict.fromkeys(conn for conn in fullest if conn.buffered)
+    return tuple(_row_of(conn, server, topics) for conn in chosen)
+
+
+def _row_of(conn: Connection, server: Server, topics: TopicRegistry) -> ConnectionRow:
+    request, opened_at = conn.request, server.connection_log.opened_at(conn.request)
+    return ConnectionRow(
+        conn.id,
+        _short(request.route),
+        _short(request.path),
+        conn.remote_address or "local",
+        key_of(conn, topics),
+        None if opened_at is None else time.monotonic() - opened_at,
+        len(conn.topics),
+        conn.buffered,
+    )
+
+
+def key_of(conn: Connection, topics: TopicRegistry) -> str | None:
+    """Return the key of the user of a connection; None without a user, or if the user has no key or a very long one."""
+    access = access_of(conn.request)
+    if access is None or access.user is None:
+        return None
+    try:
+        key = access.user_key or topics.users.keys.of_access(access)
+    except Exception:  # of the `user_key` of the App; `app.users` reports it
+        return None
+    return key if len(key) <= _MAX_TEXT else None
+
+
+def _topics_of(topics: TopicRegistry) -> tuple[TopicRow, ...]:
+    rows = (TopicRow(topic.name, len(topic)) for topic in topics.active())
+    return tuple(heapq.nlargest(MAX_TOPICS, rows, key=itemgetter(1)))
+
+
+def _short(text: str, limit: int = _MAX_TEXT) -> str:
+    """Return text without control characters, cut at a number of characters."""
+    found = text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text[: 2 * limit])
+    return found if len(found) <= limit else f"{found[: limit - 1]}…"
+
+
+def encode_report(report: Report) -> list[Any]:
+    """Return a report in the form in which it is sent to another process."""
+    return [to_json(one) if isinstance(one, Stats) else one for one in report]
+
+
+def decode_report(value: Any) -> Report:
+    """Return a report of another process.
+
+    Raises:
+        EnvelopeError: it is no report that a process could have sent.
+    """
+    try:
+        if len(json.dumps(value, allow_nan=False)) > _MAX_REPORT:
+            raise EnvelopeError("its report is too long")
+        report: Report = read(Report, value)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise EnvelopeError(f"its report is invalid: {one_line(str(exc))}") from None
+    lists: Iterable[tuple[Any, int]] = (
+        (report.connections, _MAX_CONNECTIONS),
+        (report.topics, MAX_TOPICS),
+        (report.errors, MAX_ERRORS),
+    )
+    if any(len(found) > limit for found, limit in lists):
+        raise EnvelopeError("its report has too many rows")
+    return report
