@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from support.program import Program
+from support.projects import new_project
 from support.serving import GUARD
 
 from pywsapp import __version__
@@ -29,14 +30,7 @@ pytestmark = pytest.mark.once
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new project."""
-    folder = tmp_path_factory.mktemp("new")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        assert main(["new", "my-chat"]) == 0
-    finally:
-        os.chdir(before)
-    return folder / "my-chat"
+    return new_project(tmp_path_factory.mktemp("new"), "my-chat")
 
 
 def test_files(project: Path) -> None:
@@ -106,7 +100,7 @@ def test_it_runs_as_the_dockerfile_and_the_unit_run_it(project: Path, monkeypatc
 def test_metadata(project: Path) -> None:
     metadata = tomllib.loads((project / "pyproject.toml").read_text())
     assert metadata["project"]["name"] == "my-chat"
-    assert metadata["project"]["dependencies"] == [f"pywsapp[uvloop]>={__version__}"]
+    assert metadata["project"]["dependencies"] == [f"pywsapp[redis,uvloop]>={__version__}"]
     assert metadata["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["my_chat"]
 
 

@@ -84,6 +84,11 @@ def wait_until_listening(port: int, balancer: Program) -> None:
     pytest.fail(f"the balancer does not listen:\n{balancer.output}")
 
 
+def program_of(path: str, *arguments: str) -> Program:
+    """Run a program that is not written in Python."""
+    return Program(["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", path, *arguments])
+
+
 class BalancedServers:
     """Two servers, "a" and "b", behind a balancer.
 
@@ -167,8 +172,7 @@ class BalancedServers:
         arguments = ["-db", "-f", str(config)] if self.haproxy else ["-p", str(self._directory), "-c", str(config)]
         if not self.haproxy:
             arguments += ["-g", f"daemon off; pid {self._directory}/pid; error_log stderr;"]
-        become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", self._program]
-        self.balancer = self._processes.enter_context(Program([*become, *arguments]))
+        self.balancer = self._processes.enter_context(program_of(self._program, *arguments))
         wait_until_listening(self.port, self.balancer)
 
     def _config(self) -> str:

@@ -12,9 +12,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import pytest
 from typing_extensions import Self
@@ -40,9 +40,19 @@ class Program:
         source: the source code, or a list of arguments for Python.
         pass_fds: file descriptors that the program inherits.
         cwd: the working directory of the program.
+        user: the id of the user and of the group that it runs as; the tests must run as root then.
+        environment: added to the environment of the program.
     """
 
-    def __init__(self, source: str | list[str], *, pass_fds: Sequence[int] = (), cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        source: str | list[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        cwd: Path | None = None,
+        user: int | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -51,9 +61,12 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
             pass_fds=pass_fds,
             cwd=cwd,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

@@ -55,7 +55,7 @@ name = "@NAME@"
 version = "0.1.0"
 description = "A real-time application."
 requires-python = ">=3.10"
-dependencies = ["pywsapp[uvloop]>=@VERSION@"]
+dependencies = ["pywsapp[redis,uvloop]>=@VERSION@"]
 
 [project.optional-dependencies]
 test = ["pytest>=8"]
@@ -134,10 +134,11 @@ def test_health() -> None:
 
 _DOCKERFILE = """\
 FROM python:3.13-slim AS build
-RUN python -m venv /venv
+# The environment has no pip: only this stage needs it.
+RUN python -m venv --without-pip /venv
 WORKDIR /build
 COPY . .
-RUN /venv/bin/pip install --no-cache-dir .
+RUN pip --python /venv/bin/python install --no-cache-dir .
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin app
