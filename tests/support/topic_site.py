@@ -84,8 +84,8 @@ def refuse(request: Request) -> None:
     """Refuse every client."""
 
 
-port, broker, *_ = (*sys.argv[1:], *("0", None)[len(sys.argv) - 1 :])
-app = App("localhost", int(port), broker=broker, options=Options(ping_interval=1))
+port, broker = (sys.argv[1:] + ["0", ""][len(sys.argv) - 1 :])[:2]
+app = App("localhost", int(port), broker=broker or None, options=Options(ping_interval=1))
 app.route("/live", Rooms(), fallback=True)
 app.route("/private", Private(), fallback=True)
 app.route("/guarded", Rooms(), authenticate=refuse, fallback=True)
