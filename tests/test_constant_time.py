@@ -14,7 +14,6 @@ SECRET = re.compile(r"signature|digest|\bmac\b|hmac|secret|password|token|ticket
 #: Comparisons that no client can time, and why.
 TRUSTED = {
     "_clients/memcached_client.py: self._loop != current_token()": "event loops",
-    "_demo/chat.py: conn.state.token != token": "what another process of the demo has sent",
     "auth/api_keys.py: digest == other": "the keys of the program, at start",
     "sessions/django.py: session.session_key != token": "after Django has found the session",
     "sessions/service.py: saved != session._token": "after the store has found the session",

@@ -819,14 +819,14 @@ class App:
 
         An exception of the hook ends `run` or `serve`, after the shutdown hooks.
         """
-        return self._runner.add_hook(hook, self._runner.startup)
+        return self._runner.hooks.on_startup(hook)
 
     def on_shutdown(self, hook: HookT) -> HookT:
         """Call a def or async def after all connections have ended; a decorator.
 
         Each hook has `Options.drain_timeout`. It can broadcast on topics, but its messages reach other processes only.
         """
-        return self._runner.add_hook(hook, self._runner.shutdown)
+        return self._runner.hooks.on_shutdown(hook)
 
     def every(self, seconds: float) -> Callable[[HookT], HookT]:
         """Call a def or async def periodically while the App runs; a decorator.
@@ -836,7 +836,7 @@ class App:
         Raises:
             ConfigurationError: the time is not positive, or the function takes arguments.
         """
-        return self._runner.background.every(seconds)
+        return self._runner.hooks.background.every(seconds)
 
     def start_soon(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Run an async def in the background while the App runs: from now on, or from its start.
@@ -848,7 +848,7 @@ class App:
                 would not run, or the caller runs in another thread.
         """
         self.topics.check_thread("app.start_soon")
-        self._runner.background.start_soon(task, *arguments)
+        self._runner.hooks.background.start_soon(task, *arguments)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -80,12 +80,11 @@ async def test_a_snapshot_has_connections_topics_routes_and_handlers() -> None:
 
 
 async def test_errors_of_handlers_and_limits_are_shown() -> None:
-    async with TestClient(app_of(), raise_handler_errors=False) as client:
-        async with client.connect("/status?root") as page:
-            async with client.connect("/rooms/1?ana") as ana:
-                ana.send("fail")
-                await ana.assert_closed(1011)
-            found = await snapshot(page, lambda one: one["errors"] and one["closed"])
+    async with TestClient(app_of(), raise_handler_errors=False) as client, client.connect("/status?root") as page:
+        async with client.connect("/rooms/1?ana") as ana:
+            ana.send("fail")
+            await ana.assert_closed(1011)
+        found = await snapshot(page, lambda one: one["errors"] and one["closed"])
     [error] = found["errors"]
     assert (error["level"], error["event"]) == ("ERROR", "handler.failed")
     assert error["text"].endswith("ValueError: a secret of the handler")

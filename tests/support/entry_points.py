@@ -52,6 +52,7 @@ from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp._outbox.outbox import Flusher
 from pywsapp._protocol.deflate import DeflateParameters
 from pywsapp._protocol.event_stream import EventFormat, EventStream
+from pywsapp._protocol.fallback import _FORMAT, FallbackStream
 from pywsapp._protocol.frames import PayloadBuffer
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._protocol.sending import Sender
@@ -127,6 +128,7 @@ class World:
             ),
             *(self.prepared, Sender(client=False, options=self.options, deflate=deflate), Flusher(), Keepalive()),
             *(EventFormat("token"), EventStream(EventFormat(), self.options, 1)),
+            *(FallbackStream(self.options), _FORMAT),
         )
 
     def instance(self, cls: type) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -63,13 +62,13 @@ class StreamLifecycle(Lifecycle):
         self._keepalive_due: float | None = None
         self._start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = host.start_soon
 
-    @abstractmethod
     def begin(self) -> bytes:
         """Note that the transport was set; return the first bytes of the stream, to be sent behind the head."""
+        raise NotImplementedError
 
-    @abstractmethod
     def follow(self) -> None:
         """Do what comes first on the open stream."""
+        raise NotImplementedError
 
     def ping(self, payload: bytes | None) -> LazyCoroutine[float]:
         """Raise ConfigurationError: no client answers."""

@@ -55,6 +55,19 @@ class Listening:
             )
         )
 
+    def changed(self) -> dict[str, object]:
+        """Return the settings by name, except `address` and `port`; true are those that differ from the defaults."""
+        first, *others = self.sockets
+        return {
+            "tls": first.tls,
+            "unix_path": first.unix_path,
+            "fd": first.fd is not None,
+            "proxy_protocol": first.proxy_protocol,
+            "listen()": others,
+            "health(port=...)": self.health,
+            "metrics(port=...)": self.metrics,
+        }
+
     def replace_first(
         self,
         address: str | None,

@@ -16,7 +16,8 @@ from pywsapp._limits.connection_limits import ConnectionLimits
 from pywsapp._limits.message_counts import AllMessageCounts, MessageCounts
 from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
-from pywsapp._process.background import Background, Hook, HookT, call, run_logged, tasks_of_block
+from pywsapp._process.app_hooks import AppHooks
+from pywsapp._process.background import Hook, call, run_logged, tasks_of_block
 from pywsapp._process.collecting import collect_stats
 from pywsapp._process.file_watch import FileWatch
 from pywsapp._process.listening import Listening, answering_on_own_ports
@@ -32,7 +33,6 @@ from pywsapp._server.bind import ListeningSocket, raised_in
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls_reload import reloads_on_request
-from pywsapp._signatures import check_takes, name_of
 from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
@@ -69,9 +69,7 @@ class Runner:
         http_host: the name or names of the App, for URLs.
 
     Attributes:
-        startup: the startup hooks.
-        shutdown: the shutdown hooks.
-        background: the timers and background tasks.
+        hooks: its hooks, timers and background tasks.
         worker: the number of the worker that this process is, from 1; None if it is no worker.
         http_host: the name or names of the App.
         limits: the limits of messages, for statistics.
@@ -84,9 +82,7 @@ class Runner:
         self, app: Any, component: MessageComponent, topics: TopicRegistry, http_host: str | Sequence[str]
     ) -> None:
         self._listening = Listening()
-        self.startup: list[Hook] = []
-        self.shutdown: list[Hook] = []
-        self.background = Background()
+        self.hooks = AppHooks()
         context = worker_context()
         self.worker = None if context is None else context.number
         self.http_host = http_host
@@ -152,19 +148,12 @@ class Runner:
 
     def server_settings(self) -> list[str]:
         """Return the names of the settings that differ from the defaults, except `http_host`, `address` and `port`."""
-        first, *others = self._listening.sockets
         found = {
             "options": self._app.options != Options(),
-            "tls": first.tls,
-            "unix_path": first.unix_path,
-            "fd": first.fd is not None,
-            "proxy_protocol": first.proxy_protocol,
-            "listen()": others,
+            **self._listening.changed(),
             "trusted_proxies": self._proxies,
             **self.connection_limits.changed(),
             "access_log": self._access_log,
-            "health(port=...)": self._listening.health,
-            "metrics(port=...)": self._listening.metrics,
             "broker": self._topics.broker,
             "site()": self._has_site,
         }
@@ -172,25 +161,15 @@ class Runner:
 
     def use_site(self, start: Hook, stop: Hook) -> None:
         """Start and stop a website with the App, which then needs its own server."""
-        self.add_hook(start, self.startup)
-        self.add_hook(stop, self.shutdown)
+        self.hooks.on_startup(start)
+        self.hooks.on_shutdown(stop)
         self._has_site = True
 
     def add_limit(self, counts: MessageCounts, aclose: Hook | None) -> None:
         """Include a limit in `App.stats`, and close what it uses when the App ends."""
         self.limits.add(counts)
         if aclose is not None:
-            self.add_hook(aclose, self.shutdown)
-
-    def add_hook(self, hook: HookT, hooks: list[Hook]) -> HookT:
-        """Add a startup or shutdown hook, and return it.
-
-        Raises:
-            ConfigurationError: it is no function without arguments.
-        """
-        check_takes(hook, (), name_of(hook))
-        hooks.append(hook)
-        return hook
+            self.hooks.on_shutdown(aclose)
 
     def include(self, other: Runner) -> None:
         """Add the hooks, timers and background tasks of another App; neither of the two runs.
@@ -200,9 +179,7 @@ class Runner:
         """
         if self._server is not None or other._server is not None:
             raise ConfigurationError("an App must be mounted on another App before either of them runs")
-        self.startup += other.startup
-        self.shutdown += other.shutdown
-        self.background.include(other.background)
+        self.hooks.include(other.hooks)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -315,7 +292,7 @@ class Runner:
     def _shutdown_seconds(self) -> float:
         """Return the seconds that a shutdown takes at most: the drain, the last reports, messages and hooks."""
         options: Options = self._app.options
-        hooks = (len(self.shutdown) + self._topics.occupancy.is_used) * options.drain_timeout
+        hooks = (len(self.hooks.shutdown) + self._topics.occupancy.is_used) * options.drain_timeout
         drain = options.drain_delay + _HANDSHAKE_GRACE + options.drain_timeout + options.on_close_timeout
         return drain + _BROKER_SECONDS + hooks + _SPARE_SECONDS
 
@@ -388,10 +365,10 @@ class Runner:
             return
         self._server = server = self._make_server(has_watchdog=not in_test)
         self._is_hosted = is_hosted
-        self.background.prepare()
+        self.hooks.background.prepare()
 
         async def started(tasks: TaskGroup) -> None:
-            self.background.begin(tasks)
+            self.hooks.background.begin(tasks)
             if self._context is not None:
                 self._context.listening()
             elif not is_hosted:
@@ -412,11 +389,11 @@ class Runner:
                     else:
                         await server.run([] if is_hosted else self._listening.sockets, started)
                 finally:
-                    self.background.end()
+                    self.hooks.background.end()
                     with anyio.CancelScope(shield=True):
                         await self._run_shutdown_hooks()
         finally:
-            self.background.reset()
+            self.hooks.background.reset()
             if self._context is not None:
                 self._context.stats.report_last(self.stats())
             self._server = None
@@ -425,7 +402,7 @@ class Runner:
     async def _run_startup_hooks(self) -> None:
         """Run the startup hooks until one of them, or another task, calls `stop`."""
         with anyio.CancelScope() as self._starting:
-            for hook in self.startup:
+            for hook in self.hooks.startup:
                 if not self._stopping:
                     await call(hook)
         self._starting = None
@@ -451,7 +428,7 @@ class Runner:
     async def _run_shutdown_hooks(self) -> None:
         with anyio.move_on_after(self._app.options.drain_timeout):
             await self._topics.occupancy.finish()
-        for hook in self.shutdown:
+        for hook in self.hooks.shutdown:
             with anyio.move_on_after(self._app.options.drain_timeout):
                 await run_logged(hook)
 
@@ -459,12 +436,6 @@ class Runner:
         """Begin to drain; see `App.stop`."""
         if self._context is not None and not self._stopping:
             self._context.stopping(self._shutdown_seconds())
-            if self._context.orphaned.is_set():
-                logger.error(
-                    "the supervisor has ended: this worker ends within %g s",
-                    ORPHAN_SECONDS,
-                    extra=log_fields("supervisor.lost", limit_seconds=ORPHAN_SECONDS),
-                )
         if not self._stopping:
             self._manager.stopping()
         if self._server is not None and not self._stopping:

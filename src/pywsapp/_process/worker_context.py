@@ -19,6 +19,7 @@ import faulthandler
 import functools
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -32,6 +33,7 @@ from typing import Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._process.connection_counts import ConnectionCount
 from pywsapp._process.worker_limits import memory_used
 from pywsapp._process.worker_messages import (
@@ -56,6 +58,7 @@ VARIABLE = "PYWSAPP_WORKER"
 #: Seconds that a worker has to end when its supervisor has ended.
 ORPHAN_SECONDS = 1.5
 _runs = itertools.count()
+logger = logging.getLogger("pywsapp")
 
 
 def command_line() -> list[str]:
@@ -212,6 +215,12 @@ class WorkerContext:
             seconds: the time that it needs at most.
         """
         send(self._notify, STOPPING, seconds)
+        if self.orphaned.is_set():
+            logger.error(
+                "the supervisor has ended: this worker ends within %g s",
+                ORPHAN_SECONDS,
+                extra=log_fields("supervisor.lost", limit_seconds=ORPHAN_SECONDS),
+            )
 
     async def report_alive(self, count: Callable[[], int] = int) -> None:
         """Send the supervisor a message again and again while the event loop runs, until cancelled.

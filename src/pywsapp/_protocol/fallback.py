@@ -115,7 +115,7 @@ class FallbackStream(EventStream):
             messages: messages that this call may return.
         """
         if data:
-            ended = super().receive(data, inflate, messages)
+            ended = EventStream.receive(self, data, inflate, messages)  # compiled methods have no `super`
             if ended:
                 return ended
         events: list[Received] = []

@@ -26,7 +26,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from pywsapp._access import set_guard
 from pywsapp._hooks import must_await, then
@@ -268,14 +268,15 @@ async def _for_page(
 ) -> AnswerT:
     """Return an answer, or refuse, with what lets the page of another origin read it."""
     origin = request.headers.get("origin")
-    fields = [("Vary", "Origin")]
+    fields: list[tuple[str, str]] = [("Vary", "Origin")]
     if origin is not None:
         fields += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
     try:
-        answer = ask()
-        return add(await answer if must_await(answer) else answer, fields)
+        found: Any = ask()
+        answer: AnswerT = await found if must_await(found) else found
+        return add(answer, fields)
     except Refuse as refuse:
-        raise Refuse(refuse.status, (*refuse.headers, *fields), refuse.body) from refuse
+        raise Refuse(refuse.status, refuse.headers + tuple(fields), refuse.body) from refuse
 
 
 def _add_to_accept(accept: Accept, fields: list[tuple[str, str]]) -> Accept:

@@ -286,7 +286,7 @@ class _Limit:
         runner = getattr(self._app, "_runner", None)
         if runner is not None:
             with suppress(ConfigurationError):
-                runner.background.start_soon(task)
+                runner.hooks.background.start_soon(task)
 
     def report_to(self, app: Any) -> None:
         """Have an App count this limit in `App.stats`, and close the connection to Redis when the App ends."""

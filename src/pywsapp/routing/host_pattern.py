@@ -93,6 +93,23 @@ def is_loopback(host: str) -> bool:
     return host in _LOOPBACK
 
 
+def default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
+    """Return the hosts of an App or Router, for routes that have none of their own.
+
+    Raises:
+        ConfigurationError: a name is no host name.
+    """
+    if http_host is not None and not isinstance(http_host, Iterable):
+        raise ConfigurationError(
+            f"http_host, the first argument of App, is the name that clients write in the URL, not {http_host!r}: "
+            "write App('localhost', 8080)"
+        )
+    names = http_host if http_host is None or isinstance(http_host, str) else tuple(http_host)
+    for name in (names,) if isinstance(names, str) else names or ():
+        check_not_bind_all(name)
+    return HostPattern(names, or_address=True)
+
+
 def check_not_bind_all(name: object) -> None:
     """Check that a text is not an address to listen on for all interfaces, which no client uses as a name.
 

@@ -48,7 +48,7 @@ from pywsapp.http import Request, Response
 from pywsapp.options import SERVER_WIDE, Options, check_not_server_wide
 from pywsapp.routing.events import EventSettings, EventStreams
 from pywsapp.routing.fallback import check_has_fallback, note_fallback, takes_request
-from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all
+from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all, default_hosts
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
 from pywsapp.routing.responses import HttpHandler, as_response, with_slash
 from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of, path_below
@@ -90,7 +90,7 @@ class Router(MessageComponent):
         self._codecs = checked_codecs(codec)
         self.authenticate = check_authenticate(authenticate, "the App or Router")
         self.authorize = check_authorize(authorize, "the App or Router")
-        self._default = _default_hosts(http_host)
+        self._default = default_hosts(http_host)
         self._server_options = Options() if server_options is None else server_options
         if not isinstance(self._server_options, Options):
             raise ConfigurationError(f"options must be an Options, not {server_options!r}")
@@ -103,7 +103,7 @@ class Router(MessageComponent):
         Raises:
             ConfigurationError: `http_host` is no valid host, or two routes would then match the same requests.
         """
-        before, self._default = self._default, _default_hosts(http_host)
+        before, self._default = self._default, default_hosts(http_host)
         routes, self._routes = self._routes, []
         for route in routes:
             self._add(replace(route, hosts=self._default) if route.hosts is before else route)
@@ -310,19 +310,13 @@ class Router(MessageComponent):
         Raises:
             Refuse: no WebSocket component has this path and host; status 404.
         """
-        if self.authenticate is not None:
-            set_guard(request, self.authenticate)
-        if self.authorize is not None:
-            note_authorize(request, self.authorize)
+        _note_rules(request, self)
         if self._codecs:
             note_codecs(request, self._codecs)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
-                if route.authenticate is not None:
-                    set_guard(request, route.authenticate)
-                if route.authorize is not None:
-                    note_authorize(request, route.authorize)
+                _note_rules(request, route)
                 if route.codecs:
                     note_codecs(request, route.codecs)
                 if route.has_fallback:
@@ -412,7 +406,7 @@ class Router(MessageComponent):
 
 
 def _note_rules(request: Request, owner: Router | Route) -> None:
-    """Note the guard and the `authorize` of a plain request, which can be one for an event stream."""
+    """Note the guard and the `authorize` of a request; a plain one can be for an event stream."""
     set_guard(request, owner.authenticate)
     if owner.authorize is not None:
         note_authorize(request, owner.authorize)
@@ -453,18 +447,6 @@ def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer
         require_subprotocol=accept.require_subprotocol or route.require_subprotocol,
         options=route.options if accept.options is None else accept.options,
     )
-
-
-def _default_hosts(http_host: str | Iterable[str] | None) -> HostPattern:
-    if http_host is not None and not isinstance(http_host, Iterable):
-        raise ConfigurationError(
-            f"http_host, the first argument of App, is the name that clients write in the URL, not {http_host!r}: "
-            "write App('localhost', 8080)"
-        )
-    names = http_host if http_host is None or isinstance(http_host, str) else tuple(http_host)
-    for name in (names,) if isinstance(names, str) else names or ():
-        check_not_bind_all(name)
-    return HostPattern(names, or_address=True)
 
 
 def _checked_methods(methods: Any) -> tuple[str, ...]:

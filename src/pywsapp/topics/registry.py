@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
@@ -104,8 +104,8 @@ class TopicRegistry:
         self.history = HistoryService(self.codec, self._deliver_kept, options)
         self.users = UserService(self.codec, self.check_thread, options)
         self.occupancy = OccupancyService(self.codec, self.topic, self.presence, self.users, options)
-        self.fallback = FallbackService(self.codec)
         self.process_events = ProcessEvents(self.codec)
+        self.fallback = FallbackService(self.codec.origin, self.process_events)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
@@ -139,16 +139,8 @@ class TopicRegistry:
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
         broker = None if self.relay is None else self.relay.stats
         subscriptions = sum(len(subscribers) for _, subscribers in self._subscribed.values())
-        return TopicStats(
-            len(self._subscribed),
-            self.codec.dropped,
-            self.history.lost,
-            skipped,
-            broker,
-            subscriptions,
-            self.presence.present_here,
-            *self.history.kept_here,
-        )
+        counted = len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, subscriptions
+        return TopicStats(*counted, self.presence.present_here, *self.history.kept_here)
 
     # -- what the app registers --------------------------------------------------------------------------------------
 
@@ -310,7 +302,7 @@ class TopicRegistry:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
                 if name == USERS_TOPIC and self.users.is_for_others(data):
                     return
-                is_event = name in _RESERVED_TOPICS or name == self.fallback.topic or name in self.process_events
+                is_event = name in _RESERVED_TOPICS or name in self.process_events
                 if is_event and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
@@ -331,7 +323,7 @@ class TopicRegistry:
         if topic.history is not None:
             raise EnvelopeError("the topic has a history, but the message has no position in it")
         if self.codec.is_signing:
-            self._check_new(envelope)
+            self.codec.guard.check_new(envelope)
         if envelope.id is not None and not self._ids.add(topic.name, envelope.id):
             return  # it was published again
         self._deliver(topic.name, prepared_content(envelope.message))
@@ -343,18 +335,13 @@ class TopicRegistry:
         if envelope.message is not None:
             raise EnvelopeError("the topic is reserved, but this is the message of an application")
         if self.codec.is_signing:
-            self._check_new(envelope)
-        services: Any = {REPORTED_TOPIC: self.occupancy, USERS_TOPIC: self.users, self.fallback.topic: self.fallback}
-        topic = envelope.topic
-        other = self.process_events if topic in self.process_events else self.presence
-        services.get(topic, other).receive(envelope)
-
-    def _check_new(self, envelope: Envelope) -> None:
-        novelty = self.codec.guard.judge(envelope)
-        if novelty is Novelty.REPEATED:
-            raise EnvelopeError("it was received before")
-        if novelty is Novelty.OLD:
-            raise EnvelopeError("it is old, or the clock of its publisher is more than five minutes behind")
+            self.codec.guard.check_new(envelope)
+        if envelope.topic in self.process_events:
+            self.process_events.receive(envelope)
+        elif envelope.topic == REPORTED_TOPIC:
+            self.occupancy.receive(envelope)
+        else:
+            (self.users if envelope.topic == USERS_TOPIC else self.presence).receive(envelope)
 
     def _receive_kept(self, topic: Topic, data: bytes, position: Position, *, is_covered: bool) -> None:
         if topic.history is None:
@@ -424,8 +411,8 @@ class TopicRegistry:
             self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
         self.history.start(self.relay, tasks)
         self.users.start(self.relay)
-        self.fallback.start(self.relay)
         self.process_events.start(self.relay)
+        self.fallback.start()
         self.presence.start(tasks, self.relay)
         self.occupancy.prepare(self.relay)
         if self.relay is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from enum import Enum, auto
 
-from pywsapp.brokers.envelope import Envelope
+from pywsapp.brokers.envelope import Envelope, EnvelopeError
 
 #: By how many seconds the clock of a publisher may be behind.
 TOLERANCE_SECONDS = 300
@@ -54,6 +54,18 @@ class ReplayGuard:
 
     def __init__(self) -> None:
         self._numbers = GrowingNumbers(MAX_REMEMBERED)
+
+    def check_new(self, envelope: Envelope) -> None:
+        """Check that a verified envelope is neither repeated nor old, and remember its number.
+
+        Raises:
+            EnvelopeError: it is.
+        """
+        novelty = self.judge(envelope)
+        if novelty is Novelty.REPEATED:
+            raise EnvelopeError("it was received before")
+        if novelty is Novelty.OLD:
+            raise EnvelopeError("it is old, or the clock of its publisher is more than five minutes behind")
 
     def judge(self, envelope: Envelope) -> Novelty:
         """Return what the number of a verified envelope says, and remember it."""

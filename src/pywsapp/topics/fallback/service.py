@@ -17,17 +17,14 @@ import secrets
 from collections.abc import Callable
 from enum import Enum
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
-from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.fallback.batch import Batch, InvalidBatch, batch_of
 from pywsapp.topics.names import RESERVED
-
-if TYPE_CHECKING:
-    from pywsapp.brokers.relay import Relay
+from pywsapp.topics.process_events import ProcessEvents
 
 #: Seconds for which a process waits for the answer of the process that has a stream.
 ANSWER_SECONDS = 5.0
@@ -76,16 +73,17 @@ class FallbackService:
     """Finds the connection of a batch. The topic registry creates the service.
 
     Args:
-        codec: encodes events; its `origin` names this process.
+        process: the name of this process, the `origin` of its envelopes.
+        events: carries batches and answers between processes.
 
     Attributes:
         topic: the topic of this process.
     """
 
-    def __init__(self, codec: EnvelopeCodec) -> None:
-        self.topic = _PREFIX + codec.origin
-        self._codec = codec
-        self._relay: Relay | None = None
+    def __init__(self, process: str, events: ProcessEvents) -> None:
+        self.topic = _PREFIX + process
+        self._process = process
+        self._events = events
         self._is_expected: Callable[[], bool] = bool
         self._holders: dict[str, Holder] = {}
         self._asked: dict[int, _Question] = {}
@@ -97,22 +95,20 @@ class FallbackService:
         """Use a function that returns whether a route has the fallback; it is called when the App starts."""
         self._is_expected = is_expected
 
-    def start(self, relay: Relay | None) -> None:
-        """Start with a broker, if there is one."""
-        self._relay = relay
-        if relay is not None and self._is_expected():
-            relay.subscribe(self.topic)
+    def start(self) -> None:
+        """Listen for the batches that other processes get."""
+        if self._is_expected():
+            self._events.listen(self.topic, self.receive)
 
     def stop(self) -> None:
         """Stop: all connections have ended."""
-        self._relay = None
         self._holders.clear()
 
     # -- the connections of this process -----------------------------------------------------------------------------
 
     def add(self, holder: Holder) -> str:
         """Add a connection; return the id of its stream, which only its client may learn."""
-        stream = f"{self._codec.origin}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        stream = f"{self._process}.{secrets.token_urlsafe(_SECRET_BYTES)}"
         self._holders[_key(stream)] = holder
         return stream
 
@@ -131,9 +127,9 @@ class FallbackService:
             batch: the batch.
         """
         process, key = stream.partition(".")[0], _key(stream)
-        if process == self._codec.origin:
+        if process == self._process:
             return self._take(key, user, batch)
-        if self._relay is None or not _PROCESS.fullmatch(process):
+        if not self._events.has_others or not _PROCESS.fullmatch(process):
             return Outcome.GONE
         if len(self._asked) >= MAX_ASKED:
             return Outcome.BUSY
@@ -153,9 +149,7 @@ class FallbackService:
         return Outcome.GONE if holder is None else holder.take(user, batch)
 
     def _publish(self, process: str, event: dict[str, Any]) -> None:
-        if self._relay is not None:
-            topic = _PREFIX + process
-            self._relay.publish(topic, self._codec.encode_event(topic, event))
+        self._events.publish(_PREFIX + process, event)
 
     def receive(self, envelope: Envelope) -> None:
         """Handle an event of another process.
