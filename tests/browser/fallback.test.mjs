@@ -82,11 +82,12 @@ test("messages, bytes, presence, calls and errors, as over a WebSocket", async (
 });
 
 test("messages that are sent at once go into few requests, and large ones are split", async () => {
-  const client = await opened({ maxQueueBytes: 10_000_000 }), before = requests.length;
+  const client = await opened({ maxQueueBytes: 10_000_000 });
+  const posts = () => requests.filter((method) => method === "POST").length, before = posts();
   await Promise.all(Array.from({ length: 250 }, (_, number) => client.call("add", { a: number, b: 1 })));
-  assert.equal(requests.length - before, 3);
+  assert.equal(posts() - before, 3);
   await Promise.all(Array.from({ length: 4 }, () => client.publish("plain", '"'.repeat(40_000))));
-  assert.equal(requests.length - before, 7);
+  assert.equal(posts() - before, 7);
 });
 
 test("a message that is too large closes the client, as over a WebSocket", async () => {
