@@ -198,7 +198,9 @@ def _without_generics(source: Path, work: Path) -> str:
         return str(path)
     copy = work / "plain" / path
     copy.parent.mkdir(parents=True, exist_ok=True)
-    if not copy.exists() or copy.read_text(encoding="utf-8") != plain:
+    # Cython does not find the .pxd files that a copy depends on, so after a change of any of them the copy must be new.
+    changed = max(one.stat().st_mtime for one in SOURCE.rglob("*.pxd"))
+    if not copy.exists() or copy.read_text(encoding="utf-8") != plain or copy.stat().st_mtime < changed:
         copy.write_text(plain, encoding="utf-8")
     return str(copy)
 

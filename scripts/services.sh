@@ -70,3 +70,6 @@ fi
 if ! any memcached; then
     need "sessions in memcached" memcached
 fi
+if ! any promtool; then
+    need "alerts and the dashboard of Prometheus" prometheus
+fi

@@ -441,3 +441,16 @@ print(json.dumps(found))
 def test_objects_that_were_not_initialised_do_not_crash_the_process() -> None:
     found = python("import json" + USE_UNINITIALISED.format(names=NAMES), pure=False)
     assert {"Lifecycle", "StateMachine", "Outbox", "Connection", "WebSocket", "EagerTask"} <= set(found)
+
+
+def test_a_copy_of_a_source_is_new_after_a_change_of_a_declaration(tmp_path: Path) -> None:
+    """Cython does not see that a copy depends on a .pxd, and would leave a module with an old layout."""
+    source = hatch_build.SOURCE / "pywsapp" / "connection.py"
+    copy = Path(hatch_build._without_generics(source, tmp_path))
+    assert copy.is_relative_to(tmp_path)
+    before = copy.stat().st_mtime_ns
+    hatch_build._without_generics(source, tmp_path)
+    assert copy.stat().st_mtime_ns == before
+    os.utime(copy, (0, 0))  # as if a .pxd had changed since
+    hatch_build._without_generics(source, tmp_path)
+    assert copy.stat().st_mtime_ns >= before
