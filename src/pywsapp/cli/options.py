@@ -122,7 +122,7 @@ _OPTIONS = (
     _Option(("--drain-delay",), _number, "SECONDS", "at the end, fail health checks for so long and go on"),
     _Option(("--drain-timeout",), _number, "SECONDS", "at the end, wait so long for connections to close"),
     _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
-    _Option(("--log-format",), _one_of("text", "json"), "FORMAT", "text (default), or json: one object a line"),
+    _Option(("--log-format",), _OneOf("text", "json"), "FORMAT", "text (default), or json: one object a line"),
     _Option(("--log-config",), str, "FILE", "set up logging as this file says, for dictConfig: .json, .toml, .ini"),
     _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )
