@@ -71,6 +71,23 @@ def test_a_message_that_is_sent_late_counts_from_the_time_at_which_it_was_due(se
     assert found.latencies.percentile(85) > 30_000_000  # a third of the messages were due in the pause
 
 
+def test_mistakes_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, what in (
+        (["ws://user@localhost:1"], "a WebSocket URL has no #fragment and no user"),
+        (["ws://localhost:1", "--header", "a b: c"], "'a b' is not a valid name of a header field"),
+        (["ws://localhost:1", "--message", "\udcff%s"], "argument --message: must be text in UTF-8"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["bench", *arguments])
+        errors = capsys.readouterr().err
+        assert what in errors
+        assert errors.count("\n") == 1
+
+
+def test_the_size_of_a_message_is_in_bytes(measure: Bench) -> None:
+    assert measure("/", "--connections", "1", "--message", "é%s")[1]["size"] == 20
+
+
 def test_a_broadcast(measure: Bench) -> None:
     status, found = measure("/room", "--broadcast", "--rate", "50", "--connections", "5")
     assert status == 0

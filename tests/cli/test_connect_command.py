@@ -58,6 +58,31 @@ def test_a_pipe_gets_messages_as_they_are(pipe: Pipe) -> None:
     assert pipe("escape\nbye\n", "--wait", "inf")[1] == "\x1b[2J \u202e \n\n"
 
 
+def test_input_that_is_not_text(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for errors in ("strict", "surrogateescape"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), "utf-8", errors))
+        assert main(["connect", server, "--wait", "inf"]) == 1
+        assert capsys.readouterr().err == "pywsapp: the input is not text in UTF-8\n"
+
+
+def test_a_standard_input_that_is_closed(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["connect", server, "--wait", "0"]) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_an_output_that_cannot_be_written(server: str) -> None:
+    command = [sys.executable, "-m", "pywsapp", "connect", server, "--wait", "inf"]
+    with open("/dev/full", "wb") as full:
+        found = subprocess.run(command, input=b"hello\n", stdout=full, stderr=subprocess.PIPE, timeout=GUARD)
+    assert (found.returncode, found.stderr) == (
+        1,
+        b"pywsapp: the output cannot be written: No space left on device\n",
+    )
+
+
 def test_options_of_the_handshake(pipe: Pipe, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYWSAPP_TOKEN", "secret")
     origin = server.replace("ws:", "http:")

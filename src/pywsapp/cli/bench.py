@@ -84,6 +84,8 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         chosen.parser.error(f"argument --size: must be {MARK_SIZE} or more, for the mark that finds the reply")
     if chosen.message is not None and chosen.message.count("%s") != 1:
         chosen.parser.error("argument --message: must have %s once, for the mark that finds the reply")
+    if chosen.message is not None and any("\ud800" <= char <= "\udfff" for char in chosen.message):
+        chosen.parser.error("argument --message: must be text in UTF-8")
     connect = keywords_of(chosen)
     # A server that reads too slowly must show as late replies, not as an end of the connection.
     options = replace(connect.get("options") or Options(), max_outbox=256 << 20)
@@ -119,7 +121,8 @@ def _expected(plan: Plan, result: Result) -> int:
 
 
 def _size(plan: Plan) -> int:
-    return len(plan.message(0))
+    message = plan.message(0)
+    return len(message.encode() if isinstance(message, str) else message)
 
 
 def _text(plan: Plan, result: Result) -> str:

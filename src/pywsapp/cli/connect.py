@@ -145,6 +145,6 @@ def _act(chosen: argparse.Namespace) -> int:
 def _talk(conn: SyncConnection, url: str, chosen: argparse.Namespace) -> int:
     from pywsapp.cli import conversation, piping
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):  # None: closed, as by `<&-`
         return piping.pipe(conn, chosen.wait)
     return conversation.talk(conn, url, pretty=chosen.json, has_history=not chosen.no_history)

@@ -25,7 +25,7 @@ from pywsapp.cli.latencies import Latencies
 from pywsapp.client import ConnectKeywords, run_client
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import HandshakeError
+from pywsapp.exceptions import ConfigurationError, HandshakeError
 
 #: Seconds after the end in which replies still count.
 GRACE = 1.0
@@ -138,6 +138,7 @@ class Load:
         self._begin = 0  # of the measurement
         self._end = 0
         self._is_stopped = False
+        self._mistake: ConfigurationError | None = None  # in the arguments of the connections
         self.is_closing = False
 
     def stop(self) -> None:
@@ -145,7 +146,11 @@ class Load:
         self._is_stopped = True
 
     async def run(self) -> Result:
-        """Open the connections, send, measure, close the connections, and return the result."""
+        """Open the connections, send, measure, close the connections, and return the result.
+
+        Raises:
+            ConfigurationError: an argument of the connections is invalid.
+        """
         plan, result = self._plan, self._result
         async with anyio.create_task_group() as tasks:
             await self._connect_all(tasks)
@@ -172,6 +177,8 @@ class Load:
                 while self._open:  # noqa: ASYNC110 - connections end one by one
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
+        if self._mistake is not None:
+            raise self._mistake
         return result
 
     # -- connections -------------------------------------------------------------------------------------------------
@@ -198,6 +205,8 @@ class Load:
         except (HandshakeError, OSError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             self._result.failures[reason] += 1
+        except ConfigurationError as exc:
+            self._mistake, self._is_stopped = exc, True
         finally:
             decided.set()
 

@@ -11,7 +11,7 @@ import threading
 from pywsapp.cli.close_texts import close_text
 from pywsapp.cli.tables import safe
 from pywsapp.client import SyncConnection
-from pywsapp.exceptions import ConnectionClosed
+from pywsapp.exceptions import ConfigurationError, ConnectionClosed
 
 
 def pipe(conn: SyncConnection, wait: float) -> int:
@@ -21,9 +21,9 @@ def pipe(conn: SyncConnection, wait: float) -> int:
         conn: the connection, which is closed.
         wait: seconds to receive after the end of the input.
     """
-    ended = threading.Event()
-    receiver = threading.Thread(target=_write_messages, args=(conn, ended), daemon=True)
-    sender = threading.Thread(target=_send_lines, args=(conn, ended, wait), daemon=True)
+    ended, problems = threading.Event(), list[str]()
+    receiver = threading.Thread(target=_write_messages, args=(conn, ended, problems), daemon=True)
+    sender = threading.Thread(target=_send_lines, args=(conn, ended, wait, problems), daemon=True)
     receiver.start()
     sender.start()
     try:
@@ -33,6 +33,9 @@ def pipe(conn: SyncConnection, wait: float) -> int:
         receiver.join()
     except KeyboardInterrupt:
         return 130
+    if problems:
+        sys.stderr.write(f"pywsapp: {safe(problems[0])}\n")
+        return 1
     sys.stdout.flush()
     if was_open or conn.close_code in (1000, 1001):
         return 0
@@ -40,17 +43,21 @@ def pipe(conn: SyncConnection, wait: float) -> int:
     return 1
 
 
-def _send_lines(conn: SyncConnection, ended: threading.Event, wait: float) -> None:
+def _send_lines(conn: SyncConnection, ended: threading.Event, wait: float, problems: list[str]) -> None:
     try:
-        for line in sys.stdin:
+        for line in sys.stdin or ():
             conn.send(line.rstrip("\r\n"))
         ended.wait(None if wait == math.inf else wait)
-    except (ConnectionClosed, OSError, UnicodeDecodeError):
+    except ConnectionClosed:
         pass
+    except (UnicodeError, ConfigurationError):  # the second one is about what Python read as surrogates
+        problems.append("the input is not text in UTF-8")
+    except OSError as exc:
+        problems.append(f"the input cannot be sent: {exc.strerror or exc}")
     ended.set()
 
 
-def _write_messages(conn: SyncConnection, ended: threading.Event) -> None:
+def _write_messages(conn: SyncConnection, ended: threading.Event, problems: list[str]) -> None:
     output = sys.stdout.buffer
     is_terminal = sys.stdout.isatty()
     try:
@@ -60,7 +67,9 @@ def _write_messages(conn: SyncConnection, ended: threading.Event) -> None:
             output.write((safe(text) if is_terminal else text).encode() + b"\n")
             output.flush()
     except ConnectionClosed:
-        ended.set()
-    except BrokenPipeError:  # `| head`: the reader has enough
+        pass
+    except OSError as exc:
+        if not isinstance(exc, BrokenPipeError):  # `| head`: the reader has enough
+            problems.append(f"the output cannot be written: {exc.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ended.set()
+    ended.set()
