@@ -61,9 +61,9 @@ LAYERS: list[set[str]] = [
     {"pywsapp._lifecycle"},
     {"pywsapp.auth.first_message", "pywsapp.middleware", "pywsapp.protocols", "pywsapp.routing"},
     {"pywsapp._server"},
-    {"pywsapp._connecting", "pywsapp._process", "pywsapp._prometheus", "pywsapp._status"},
+    {"pywsapp._connecting", "pywsapp._metric_table", "pywsapp._process", "pywsapp._prometheus", "pywsapp._status"},
     {"pywsapp._schema", "pywsapp.asgi"},
-    {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.testing"},
+    {"pywsapp.app", "pywsapp.client", "pywsapp.publisher", "pywsapp.telemetry", "pywsapp.testing"},
     {"pywsapp", "pywsapp._public"},
     {"pywsapp.__main__", "pywsapp._demo", "pywsapp.cli", "pywsapp_pytest"},
 ]
@@ -101,6 +101,7 @@ ON_DEMAND = (
     "pywsapp.sessions.redis",
     "pywsapp.sessions.signed_cookie",
     "pywsapp.sessions.starlette",
+    "pywsapp.telemetry",
     "pywsapp.webhooks.with_httpx",
     "pywsapp_pytest",
 )

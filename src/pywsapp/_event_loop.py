@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import anyio
 
 from pywsapp.exceptions import ConfigurationError
+
+#: Calls a function in an event loop, soon.
+CallSoon = Callable[[Callable[[], object]], object]
 
 
 def on_asyncio() -> bool:
@@ -106,6 +109,17 @@ def count_tasks() -> int:
         return len(anyio.get_running_tasks())
     except RuntimeError:
         return 0
+
+
+def thread_safe_call_soon() -> CallSoon:
+    """Return a function that calls another one in the running event loop; any thread can call it. It never blocks.
+
+    The function raises RuntimeError when the event loop has ended.
+    """
+    if on_asyncio():
+        return asyncio.get_running_loop().call_soon_threadsafe
+    call_soon: CallSoon = sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon
+    return call_soon
 
 
 def loop_name() -> str:

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from support.serving import serving
 
 from pywsapp import App, ConfigurationError, EchoServer, MessageComponent, RateLimit
-from pywsapp._prometheus import METRICS, encode
+from pywsapp._metric_table import METRICS
+from pywsapp._prometheus import encode
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.auth import ApiKeyAuthenticator, public
 from pywsapp.brokers.memory import MemoryBroker

@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from support.services import find_program
 
-from pywsapp._prometheus import METRICS
+from pywsapp._metric_table import METRICS
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
 #: Labels that Prometheus adds, and the one of the buckets of a histogram.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pywsapp._prometheus import METRICS
+from pywsapp._metric_table import METRICS
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "watch-with-prometheus.md"
 

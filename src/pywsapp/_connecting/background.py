@@ -19,13 +19,12 @@ import anyio
 from pywsapp._connecting.arguments import ConnectArguments
 from pywsapp._connecting.inbox import ClientConnection
 from pywsapp._connecting.typed_inbox import dial_to_receive
-from pywsapp._event_loop import on_asyncio
+from pywsapp._event_loop import CallSoon, on_asyncio, thread_safe_call_soon
 from pywsapp._log_fields import log_fields
 
 logger = logging.getLogger("pywsapp")
 
 ConnectionT = TypeVar("ConnectionT", bound=ClientConnection[Any])
-CallSoon = Callable[[Callable[[], object]], object]
 
 #: asyncio keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[None]] = set()
@@ -125,12 +124,10 @@ def start_in_background(work: Callable[[], Coroutine[Any, Any, None]]) -> CallSo
         work: what the task does; it must raise nothing.
     """
     if on_asyncio():
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(work())
+        task = asyncio.get_running_loop().create_task(work())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-        return loop.call_soon_threadsafe
-    lowlevel: Any = sys.modules["trio"].lowlevel
-    lowlevel.spawn_system_task(work, context=contextvars.copy_context())
-    call_soon: CallSoon = lowlevel.current_trio_token().run_sync_soon
-    return call_soon
+    else:
+        lowlevel: Any = sys.modules["trio"].lowlevel
+        lowlevel.spawn_system_task(work, context=contextvars.copy_context())
+    return thread_safe_call_soon()

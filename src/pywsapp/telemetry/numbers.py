@@ -1,0 +1,123 @@
+"""The numbers of an App for the threads of OpenTelemetry, which read them when they export.
+
+Only the thread of the event loop can read the numbers, so another thread asks it, and waits. All instruments of one
+export read the same numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import anyio
+
+from pywsapp._event_loop import CallSoon, thread_safe_call_soon
+from pywsapp.exceptions import ConfigurationError
+from pywsapp.stats import Stats
+
+if TYPE_CHECKING:
+    from pywsapp.app import App
+
+#: Seconds for which a thread waits for the event loop. It exports the numbers from before if the loop is blocked.
+WAIT_SECONDS = 1.0
+
+_numbers: WeakKeyDictionary[App, Numbers] = WeakKeyDictionary()
+
+
+class Numbers:
+    """The numbers of one App in this process.
+
+    Args:
+        app: the App, which does not run yet.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._call_soon: CallSoon | None = None  # in the event loop, while the App runs
+        self._thread: int | None = None  # of the event loop
+        self._stats: Stats | None = None
+        self._readers: set[str] = set()  # that have read these numbers
+        self._is_claimed = False
+        app.topics.measures = True
+        app.on_startup(self._start)
+        app.on_shutdown(self.read_last)
+
+    def claim(self) -> None:
+        """Note that the App is instrumented.
+
+        Raises:
+            ConfigurationError: it is already.
+        """
+        if self._is_claimed:
+            raise ConfigurationError("this App is instrumented already")
+        self._is_claimed = True
+
+    def _start(self) -> None:
+        self._app._mounting.check_not_mounted()
+        self._stats = None
+        self._app.start_soon(self._answer)
+
+    async def _answer(self) -> None:
+        """Let the other threads ask until the App has drained."""
+        self._call_soon, self._thread = thread_safe_call_soon(), threading.get_ident()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._call_soon = self._thread = None
+
+    def read_last(self) -> None:
+        """Read the numbers for the last export. The event loop calls this."""
+        with self._lock:
+            self._stats = self._app.stats()
+            self._readers.clear()
+
+    def read(self, reader: str) -> Stats | None:
+        """Return the numbers; None if there are none yet. Any thread can call this.
+
+        Blocks until the event loop has answered, for a second at most.
+
+        Args:
+            reader: names the caller. Callers with different names get the same numbers; a caller that comes again gets
+                new ones.
+        """
+        with self._lock:
+            if reader in self._readers or self._stats is None:
+                self._read_new()
+                self._readers.clear()
+            self._readers.add(reader)
+            return self._stats
+
+    def _read_new(self) -> None:
+        call_soon = self._call_soon
+        if call_soon is None:
+            return
+        if self._thread == threading.get_ident():
+            self._stats = self._app.stats()
+            return
+        found: list[Stats] = []
+        has_answered = threading.Event()
+
+        def answer() -> None:
+            found.append(self._app.stats())
+            has_answered.set()
+
+        with suppress(RuntimeError):  # the event loop has ended
+            call_soon(answer)
+            if has_answered.wait(WAIT_SECONDS):
+                self._stats = found[0]
+
+
+def numbers_of(app: App) -> Numbers:
+    """Return the numbers of an App.
+
+    Raises:
+        ConfigurationError: the App runs already.
+    """
+    found = _numbers.get(app)
+    if found is None:
+        app._runner.check_not_running()
+        found = _numbers[app] = Numbers(app)
+    return found

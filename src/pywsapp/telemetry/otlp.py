@@ -1,0 +1,129 @@
+"""Metrics of an App over OTLP, as the environment variables of OpenTelemetry say. Needs the extra `otlp`."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from pywsapp._extras import import_extra, missing_extra
+from pywsapp._version import __version__
+from pywsapp.exceptions import ConfigurationError
+
+try:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "otlp") from exc
+
+from pywsapp.telemetry.durations import DurationExporter
+from pywsapp.telemetry.metrics import create_instruments
+from pywsapp.telemetry.numbers import numbers_of
+from pywsapp.telemetry.scope import SCOPE
+
+if TYPE_CHECKING:
+    from pywsapp.app import App
+
+_PROTOCOLS = {"http/protobuf": "http", "grpc": "grpc"}
+_INSTANCE = "service.instance.id"
+
+
+def with_durations(exporter: MetricExporter, app: App) -> MetricExporter:
+    """Return an exporter that exports the durations of an App too, as histograms.
+
+    Args:
+        exporter: the exporter of the program, for a `PeriodicExportingMetricReader`.
+        app: the App, which must be instrumented too.
+
+    Raises:
+        ConfigurationError: the App runs already.
+    """
+    return DurationExporter(exporter, numbers_of(app))
+
+
+class _Exports:
+    """The providers of an App in this process, from its start to its end."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._numbers = numbers_of(app)
+        self._numbers.claim()
+        self._meter_provider: MeterProvider | None = None
+        app.on_startup(self._start)
+        app.on_shutdown(self._end)
+
+    def _start(self) -> None:
+        resource = resource_of(self._app.worker)
+        if is_wanted("metrics"):
+            exporter = DurationExporter(make_exporter("metrics"), self._numbers)
+            reader = PeriodicExportingMetricReader(exporter)
+            self._meter_provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+            create_instruments(self._meter_provider.get_meter(SCOPE, __version__), self._numbers)
+
+    async def _end(self) -> None:
+        """Export the last numbers, and close the exporters; in another thread, which may wait for the network."""
+        self._numbers.read_last()
+        seconds = self._app.options.drain_timeout
+        if self._meter_provider is not None:
+            shutdown = partial(self._meter_provider.shutdown, timeout_millis=1000 * seconds)
+            self._meter_provider = None
+            await anyio.to_thread.run_sync(shutdown, abandon_on_cancel=True)
+
+
+def export_over_otlp(app: App) -> None:
+    """Measure an App, and export its metrics over OTLP. Never blocks.
+
+    Each worker makes its providers when it starts, from the environment variables of OpenTelemetry, and exports the
+    last numbers when it shuts down.
+
+    Args:
+        app: the App that runs, before it runs.
+
+    Raises:
+        ConfigurationError: the App runs already, or has been instrumented already. On its start: a variable is not
+            valid, or an exporter is not installed.
+    """
+    _Exports(app)
+
+
+def resource_of(worker: int | None) -> Resource:
+    """Return the resource of this process; a worker has an attribute with its number."""
+    attributes: dict[str, Any] = {} if worker is None else {"pywsapp.worker": worker}
+    resource = Resource.create(attributes)
+    if not resource.attributes.get(_INSTANCE):
+        resource = resource.merge(Resource({_INSTANCE: str(uuid.uuid4())}))
+    return resource
+
+
+def is_wanted(signal: str) -> bool:
+    """Return whether the environment variables do not disable the export of metrics or traces.
+
+    Raises:
+        ConfigurationError: they name another exporter.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    name = os.environ.get(variable, "").strip() or "otlp"
+    if name not in ("otlp", "none"):
+        raise ConfigurationError(f"{variable} is {name!r}: export_over_otlp knows otlp and none")
+    return name == "otlp"
+
+
+def make_exporter(signal: str) -> Any:
+    """Return the exporter of "metrics" or "traces", for the protocol that the environment variables name.
+
+    Raises:
+        ConfigurationError: the protocol is not known, or its exporter is not installed.
+    """
+    variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    name = next(filter(None, (os.environ.get(variable, "").strip() for variable in variables)), "http/protobuf")
+    if name not in _PROTOCOLS:
+        raise ConfigurationError(f"{variables[1]} is {name!r}: write http/protobuf or grpc")
+    kind = "metric" if signal == "metrics" else "trace"
+    module = import_extra(f"opentelemetry.exporter.otlp.proto.{_PROTOCOLS[name]}.{kind}_exporter", "otlp")
+    return module.OTLPMetricExporter() if signal == "metrics" else module.OTLPSpanExporter()

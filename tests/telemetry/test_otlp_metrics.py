@@ -1,0 +1,209 @@
+"""Metrics over OTLP: a real receiver decodes what an App exports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import Thread
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from support.otlp_receiver import OtlpReceiver, receiving_over_grpc, receiving_over_http
+from support.serving import serving
+
+from pywsapp import App, ConfigurationError, EchoServer, RateLimit, telemetry
+from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.sessions.memory import MemorySessionStore
+from pywsapp.telemetry.metrics import EXPORTED, attribute_of, name_of, unit_of
+from pywsapp.telemetry.otlp import export_over_otlp
+from pywsapp.testing import TestClient
+
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
+
+ROUTE = {"http.route": "/rooms/{name}"}
+CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+Receiving = Callable[[], AbstractContextManager[OtlpReceiver]]
+
+
+def use(monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceiver, **variables: str) -> None:
+    """Export to a receiver, when the App ends unless an interval is given."""
+    variables = {"OTEL_METRIC_EXPORT_INTERVAL": "60000", "OTEL_SERVICE_NAME": "chat", **variables}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def app_with_echo(**arguments: Any) -> App:
+    app = App(port=0, **arguments)
+    app.route("/rooms/{name}", RateLimit(EchoServer(), messages_per_second=1000, name="rooms"))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("protocol", "receiving"), [("http/protobuf", receiving_over_http), ("grpc", receiving_over_grpc)]
+)
+async def test_a_receiver_decodes_the_metrics(
+    protocol: str, receiving: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_with_echo()
+    export_over_otlp(app)
+    with receiving() as receiver:
+        use(monkeypatch, receiver, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
+        async with serving(app) as server, server.client("/rooms/a") as client:
+            await client.send("hello")
+            await client.receive()
+        assert receiver.headers["api-key"] == "secret"
+        (resource,) = receiver.resources
+        assert resource["service.name"] == "chat"
+        assert resource["service.instance.id"]
+        assert receiver.values("pywsapp.messages_received") == [(ROUTE, 1)]
+        ((attributes, point),) = receiver.points("pywsapp.handler.duration")
+        assert (attributes, point.count, sum(point.bucket_counts)) == (ROUTE, 1, 1)
+        assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
+        assert 0 < point.sum < 20
+
+
+@pytest.mark.parametrize(("preference", "temporality"), [("cumulative", CUMULATIVE), ("delta", DELTA)])
+async def test_exports_have_the_temporality_that_is_asked_for(
+    preference: str, temporality: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_with_echo()
+    export_over_otlp(app)
+    with receiving_over_http() as receiver:
+        variables = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
+        use(monkeypatch, receiver, OTEL_METRIC_EXPORT_INTERVAL="50", **variables)
+        async with serving(app) as server, server.client("/rooms/a") as client:
+            for number in (1, 2, 3):
+                await client.send("hello")
+                await client.receive()
+
+                def has_arrived(number: int = number) -> bool:
+                    found = [value for _, value in receiver.values("pywsapp.messages_received")]
+                    return (sum(found) if temporality == DELTA else max(found, default=0)) == number
+
+                await anyio.to_thread.run_sync(receiver.wait_for, has_arrived)
+        for name in ("pywsapp.messages_received", "pywsapp.handler.duration"):
+            for metric in receiver.metrics(name):
+                assert getattr(metric, metric.WhichOneof("data")).aggregation_temporality == temporality
+        for metric in receiver.metrics("pywsapp.connections"):
+            assert metric.sum.aggregation_temporality == CUMULATIVE  # a difference of what is open now says nothing
+            assert not metric.sum.is_monotonic
+        points = [point for _, point in receiver.points("pywsapp.handler.duration")]
+        counts = [point.count for point in points]
+        assert (sum(counts) if temporality == DELTA else counts[-1]) == 3
+        starts = [point.start_time_unix_nano for point in points]
+        assert len(set(starts)) == (len(points) if temporality == DELTA else 1)
+        assert all(point.start_time_unix_nano < point.time_unix_nano for point in points)
+
+
+async def test_all_metrics_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_with_echo(broker=MemoryBroker())
+    app.http("/page", lambda request: "text", sessions=MemorySessionStore())
+    export_over_otlp(app)
+    with receiving_over_http() as receiver:
+        use(monkeypatch, receiver)
+        async with TestClient(app) as client:
+            async with client.connect("/rooms/a") as ws:
+                ws.send("hello")
+            await client.get("/nothing")
+            await client.get("/page")
+        assert receiver.names == {name_of(info) for info in EXPORTED}
+        for info in EXPORTED:
+            (metric,) = receiver.metrics(name_of(info))
+            assert (metric.description, metric.unit) == (info.meaning, unit_of(info))
+            for attributes, _ in receiver.points(metric.name):
+                assert {*attributes} == {attribute_of(label) for label in info.labels}
+        assert ({"http.response.status_code": 404}, 1) in receiver.values("pywsapp.refused")
+
+
+def numbers_in(reader: InMemoryMetricReader, name: str) -> list[Any]:
+    data = reader.get_metrics_data()
+    if data is None:
+        return []
+    scopes = [scope for part in data.resource_metrics for scope in part.scope_metrics]
+    metrics = [metric for scope in scopes for metric in scope.metrics if metric.name == name]
+    return [getattr(point, "value", None) for metric in metrics for point in metric.data.data_points]
+
+
+async def test_a_program_has_providers_of_its_own() -> None:
+    app, reader = app_with_echo(), InMemoryMetricReader()
+    telemetry.instrument(app, meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    name = "pywsapp.connections"
+    async with TestClient(app) as client, client.connect("/rooms/a"):
+        assert numbers_in(reader, name) == [1]  # in the thread of the event loop
+        async with client.connect("/rooms/b"):
+            assert await anyio.to_thread.run_sync(numbers_in, reader, name) == [2]
+    assert numbers_in(reader, name) == [0]
+    async with TestClient(app) as client, client.connect("/rooms/a"):
+        assert numbers_in(reader, name) == [1]
+
+
+async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.telemetry.numbers.WAIT_SECONDS", 0.01)
+    app, reader = app_with_echo(), InMemoryMetricReader()
+    telemetry.instrument(app, meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    async with TestClient(app) as client, client.connect("/rooms/a"):
+        assert numbers_in(reader, "pywsapp.connections") == [1]
+        found: list[Any] = []
+        thread = Thread(target=lambda: found.extend(numbers_in(reader, "pywsapp.connections")))
+        thread.start()
+        thread.join()
+        assert found == [1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "write http/protobuf or grpc"),
+        ("OTEL_METRICS_EXPORTER", "console", "knows otlp and none"),
+    ],
+)
+async def test_invalid_variables_are_refused_at_start(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_with_echo()
+    export_over_otlp(app)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=message):
+        await app.serve()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_METRICS_EXPORTER", "none")])
+async def test_variables_disable_the_export(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_with_echo()
+    export_over_otlp(app)
+    with receiving_over_http() as receiver:
+        use(monkeypatch, receiver, **{variable: value})
+        async with TestClient(app) as client, client.connect("/rooms/a"):
+            pass
+        assert receiver.names == set()
+
+
+def test_an_app_is_instrumented_once() -> None:
+    app = App()
+    telemetry.instrument(app)
+    with pytest.raises(ConfigurationError, match="instrumented already"):
+        telemetry.instrument(app)
+    with pytest.raises(ConfigurationError, match="instrumented already"):
+        export_over_otlp(app)
+
+
+async def test_the_app_that_runs_is_instrumented() -> None:
+    app, inner = App(port=0), App()
+    telemetry.instrument(inner)
+    app.mount("/inner", inner)
+    with pytest.raises(ConfigurationError, match="mounted"):
+        await app.serve()
+
+
+def test_names_and_units_follow_the_conventions() -> None:
+    for info in EXPORTED:
+        assert name_of(info).startswith(("pywsapp.", "process."))
+        assert not name_of(info).endswith(("_total", "_seconds", "_bytes"))
+        assert unit_of(info) in {"s", "By", ""} or unit_of(info).startswith("{")
+    assert len({name_of(info) for info in EXPORTED}) == len(EXPORTED)
