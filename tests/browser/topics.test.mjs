@@ -300,6 +300,12 @@ test("a loop that is too slow ends with an error", async () => {
 
 // ---- publish ----
 
+test("halves of surrogate pairs are replaced where the browser can do it", async () => {
+  const [client, server] = await connected(), half = "\ud83d", sent = "x".toWellFormed ? "\ufffd" : half;
+  client.publish("a", { text: "cut: " + half, list: [half, "", 0, null, new Date(0)] }).catch(() => {});
+  assert.deepEqual(server.sent.at(-1).data, { text: "cut: " + sent, list: [sent, "", 0, null, "1970-01-01T00:00:00.000Z"] });
+});
+
 test("publish waits for the reply", async () => {
   const [client, server] = await connected();
   const published = client.publish("a", { text: "hi" });

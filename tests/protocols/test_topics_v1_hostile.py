@@ -40,6 +40,24 @@ async def test_what_is_no_message_of_the_protocol(message: Any) -> None:
         await peer.ws.assert_closed(1007)
 
 
+@pytest.mark.parametrize(
+    ("message", "number"),
+    [
+        (r'{"id":7,"type":"publish","topic":"t","data":"half of a pair: \ud83d"}', 7),
+        ('{ "id" : 7 , ', 7),
+        ('{"id":9007199254740992,', None),
+        ('{"id":07,', None),
+        ('{"id":7.5,', None),
+        ('{"data":{"id":7,', None),
+    ],
+)
+async def test_invalid_json_is_answered_with_its_id(message: str, number: int | None) -> None:
+    async with talking(Open()) as peer:
+        peer.ws.send(message)
+        found = await peer.receive()
+        assert (found["code"], found.get("id")) == ("invalid_message", number)
+
+
 async def test_invalid_message_pack() -> None:
     async with TestClient(app_of(Open())) as client, peer_of(client, MSGPACK) as peer:
         for message in (b"\xc1", b"\x80", "text"):

@@ -1,7 +1,7 @@
 /**
  * The browser client of pywsapp. `pywsapp.d.ts` documents it, docs/reference/topics-protocol.md the protocol.
  *
- * One timer drives a client. Every few seconds `#tick` compares `#deadline` with the clock, so a sleep is noticed.
+ * One timer drives a client: `#tick` compares `#deadline` with the clock often, so a sleep is noticed.
  *
  * @import {Client, ConnectOptions, Message, PublishOptions, RequestOptions} from "./pywsapp.d.ts"
  * @import {State, SubscribeOptions, Subscription} from "./pywsapp.d.ts"
@@ -156,7 +156,9 @@ class Connection extends Emitter {
   /** @param {Fields} fields @param {RequestOptions} [options] @returns {Promise<Fields>} */
   #ask(fields, { timeout = 30_000 } = {}) {
     if (this.state === "closed") throw this.#closed();
-    const { type } = fields, text = JSON.stringify(fields), size = new TextEncoder().encode(text).length;
+    // servers refuse halves of surrogate pairs
+    const { type } = fields, text = JSON.stringify(fields, (_, part) => part?.toWellFormed?.() ?? part);
+    const size = new TextEncoder().encode(text).length;
     if (this.#queue.size >= this.#options.maxQueue || this.#queueBytes + size > this.#options.maxQueueBytes)
       throw new PywsappError("queue_full", `${this.#queue.size} messages wait already`);
     return new Promise((resolve, reject) => {
@@ -175,7 +177,6 @@ class Connection extends Emitter {
     });
   }
 
-  /** Send what waits, in order. */
   #flush() {
     if (this.state !== "open" || this.#isPaused) return;
     for (const waiting of this.#queue) {
@@ -689,7 +690,6 @@ function dataOf({ data, base64 }) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
-/** Return 32 random characters. */
 function randomText() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

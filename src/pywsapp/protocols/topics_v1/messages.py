@@ -21,6 +21,7 @@ MAX_POSITION = 100
 #: Characters of a text of the client that an error message repeats.
 _MAX_SHOWN = 60
 _KEY = re.compile(r"[0-9A-Za-z._:-]{1,32}")
+_FIRST_ID = re.compile(r'\s*\{\s*"id"\s*:\s*([1-9][0-9]{0,15})\s*[,}]')
 _SESSION = re.compile(r"[0-9A-Za-z._~-]{16,64}")
 
 #: Values of a filter, beside text.
@@ -169,6 +170,15 @@ _FIELDS: dict[str, dict[str, tuple[_Check, bool]]] = {
 }
 #: Types that need no id, because the client can do without a reply.
 _WITHOUT_ID = ("publish", "call")
+
+
+def id_in(message: str | bytes) -> int | None:
+    """Return the id of a message that is not valid JSON, so that a client need not wait for a reply; None without one.
+
+    It finds an id that is the first field, as the browser client writes it.
+    """
+    found = _FIRST_ID.match(message) if isinstance(message, str) else None
+    return int(found[1]) if found is not None and int(found[1]) <= MAX_ID else None
 
 
 def read_request(value: Any) -> Request:

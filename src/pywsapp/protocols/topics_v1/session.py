@@ -34,7 +34,7 @@ from pywsapp.protocols.conversation import Dialect, ProtocolConversation, Sessio
 from pywsapp.protocols.errors import RequestError, as_request_error
 from pywsapp.protocols.subscription import Subscription
 from pywsapp.protocols.topics_v1.form import TopicsV1Form, encoded
-from pywsapp.protocols.topics_v1.messages import InvalidRequest, Request, read_request
+from pywsapp.protocols.topics_v1.messages import InvalidRequest, Request, id_in, read_request
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -110,7 +110,7 @@ class TopicsV1Session(Session):
             request = read_request(value)
             self._check_turn(request)
         except InvalidMessage as exc:
-            self._refuse(InvalidRequest("invalid_message", exc.reason))
+            self._refuse(InvalidRequest("invalid_message", exc.reason, id_in(message)))
         except InvalidRequest as exc:
             self._refuse(exc)
         else:
