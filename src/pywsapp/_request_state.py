@@ -31,6 +31,7 @@ class Access:
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
         has_fallback: whether the route of the request has a fallback for networks that block WebSockets.
         answer: answers a plain request in place of the component that it reaches, after the guard; None without one.
+        trace: the span of the handshake, later what identifies it; None without `pywsapp.telemetry`.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Access:
         "session",
         "subject",
         "subprotocol",
+        "trace",
         "user",
         "user_key",
     )
@@ -67,6 +69,7 @@ class Access:
         self.authorizers: tuple[Callable[..., Any], ...] = ()
         self.has_fallback = False
         self.answer: Callable[[Request], Any] | None = None
+        self.trace: Any = None
 
 
 class State(SimpleNamespace):

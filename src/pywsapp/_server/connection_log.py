@@ -129,31 +129,30 @@ class ConnectionLog:
             ),
         )
 
+    def refused(self, peer: str, request: Request | None, refuse: Refuse) -> None:
+        """Log a refused request.
+
+        The level is DEBUG if the report of a limit logs it already, and for what port scans and lost clients send.
+
+        Args:
+            peer: the client's address.
+            request: the request; None if it was not valid.
+            refuse: the refusal.
+        """
+        is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
+        logger.log(
+            logging.DEBUG if is_noise else logging.INFO,
+            "%s: %s answered with %s",
+            peer,
+            request_line(request),
+            one_line(str(refuse)),
+            extra=log_fields("request.refused", request, remote_address=peer, status=refuse.status, reason=str(refuse)),
+        )
+
 
 def request_line(request: Request | None) -> str:
     """Return the method and the path of a request without its query string, safe for a log."""
     return one_line(f"{request.method} {request.path}") if request is not None else "no valid request"
-
-
-def log_refusal(peer: str, request: Request | None, refuse: Refuse) -> None:
-    """Log a refused request.
-
-    The level is DEBUG if the report of a limit logs it already, and for what port scans and lost clients send.
-
-    Args:
-        peer: the client's address.
-        request: the request; None if it was not valid.
-        refuse: the refusal.
-    """
-    is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
-    logger.log(
-        logging.DEBUG if is_noise else logging.INFO,
-        "%s: %s answered with %s",
-        peer,
-        request_line(request),
-        one_line(str(refuse)),
-        extra=log_fields("request.refused", request, remote_address=peer, status=refuse.status, reason=str(refuse)),
-    )
 
 
 def log_wrong_length(request: Request | None, sent: int, size: int) -> None:

@@ -46,7 +46,7 @@ from pywsapp._lifecycle.requests import decide_request, refusal_for
 from pywsapp._lifecycle.stream import StreamLifecycle
 from pywsapp._protocol.handshake import is_upgrade, protocol_asked_for
 from pywsapp._protocol.http import HeadBuffer, encode_response
-from pywsapp._server.connection_log import log_failed_body, log_refusal, log_wrong_length, request_line
+from pywsapp._server.connection_log import log_failed_body, log_wrong_length, request_line
 from pywsapp._server.handover import HandedOver, Handover
 from pywsapp._server.http_states import NEXT, HttpState
 from pywsapp._server.pending import PendingConnection
@@ -392,7 +392,7 @@ class HttpConnection:
             refuse = refusal_for(fault, line, self._request)
             self._respond(Response.refusal(refuse))
         self._server.counts.refused[refuse.status] += 1
-        log_refusal(self._peer(), self._request, refuse)
+        self._server.connection_log.refused(self._peer(), self._request, refuse)
 
     def _peer(self) -> str:
         """Return the peer's address, for a log."""

@@ -10,7 +10,7 @@ import anyio
 
 from pywsapp._hooks import must_await
 from pywsapp._lifecycle.requests import refusal_for
-from pywsapp._server.connection_log import log_refusal, request_line
+from pywsapp._server.connection_log import request_line
 from pywsapp.asgi.scope import Scope, note_site, request_of
 from pywsapp.exceptions import Refuse
 from pywsapp.http import Request
@@ -92,7 +92,7 @@ class Exchange:
         line = request_line(self.request)
         refuse = refusal_for(exc, line, self.request)
         self.server.counts.refused[refuse.status] += 1
-        log_refusal(self.peer, self.request, refuse)
+        self.server.connection_log.refused(self.peer, self.request, refuse)
         return refuse
 
     @property

@@ -9,7 +9,8 @@ is optional: a process delivers a message with the same id on the same topic onc
 There is exactly one of `text` for a text message, `base64` for a binary message, or `event`, an object by which
 processes talk to each other (presence). `object` is optional: if it is true, the text is the JSON of an object; if it
 is the name of a codec, the text or the bytes are an object in that codec. Connections with another codec get the object
-in theirs. Unknown fields are ignored.
+in theirs. `traceparent` is optional: the trace in which the message was published, as W3C Trace Context writes it. Only
+a process with `pywsapp.telemetry` writes and reads it. Unknown fields are ignored.
 
 With a shared key, 64 hexadecimal digits and a space precede the object: the HMAC-SHA256 of its bytes. An envelope
 without a valid signature is then dropped. A signed envelope needs `from`, and `n`: a number that grows with each
@@ -25,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import reprlib
 import time
 from base64 import b64decode, b64encode
@@ -51,6 +53,9 @@ MAX_ORIGIN = 200
 #: Bytes of a signature, with the space after it.
 SIGNATURE_BYTES = 64 + 1
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+#: Quotes inside of a text are escaped, so only a name of a field can match.
+_TRACEPARENT = re.compile(rb'[{,]\s*"traceparent"\s*:\s*"([0-9a-f-]{55})"')
+_MAX_BEFORE_TRACEPARENT = 2_000  # bytes; a topic and a sender can have 800, and other publishers can write spaces
 # The encoder writes a str by this function. Encoding a whole object takes several times as long.
 _quoted = encode_basestring
 
@@ -109,8 +114,14 @@ def keys_of(keys: Keys | None) -> tuple[bytes, ...]:
     return tuple(key.encode() if isinstance(key, str) else bytes(key) for key in found)
 
 
-def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
-    """Encode an envelope, and sign it if there is a key."""
+def encode_envelope(envelope: Envelope, key: bytes | None = None, traceparent: str | None = None) -> bytes:
+    """Encode an envelope, and sign it if there is a key.
+
+    Args:
+        envelope: the envelope.
+        key: signs it.
+        traceparent: the context of the trace in which a message is published; None without one.
+    """
     if envelope.event is not None:
         data = _encode_event(envelope)
     else:
@@ -127,6 +138,8 @@ def encode_envelope(envelope: Envelope, key: bytes | None = None) -> bytes:
             content = f'"id":{_quoted(envelope.id)},{content}'
         if envelope.number:
             content = f'"n":{envelope.number},{content}'
+        if traceparent is not None:
+            content = f'"traceparent":"{traceparent}",{content}'
         data = envelope_start(envelope.topic, envelope.origin) + content.encode()
     return data if key is None else _signature(key, data) + data
 
@@ -135,6 +148,12 @@ def envelope_start(topic: str, origin: str) -> bytes:
     """Return the bytes that the envelopes of a process on a topic begin with, after the signature."""
     sender = f'"from":{_quoted(origin)},' if origin else ""
     return f'{{"v":{VERSION},"topic":{_quoted(topic)},{sender}'.encode()
+
+
+def traceparent_in(data: bytes) -> str | None:
+    """Return the context of the trace in which an envelope was published; None if it has none near its start."""
+    found = _TRACEPARENT.search(data, 0, _MAX_BEFORE_TRACEPARENT)
+    return None if found is None else found[1].decode()
 
 
 def _codec_field(content: ObjectText | ObjectBytes) -> str:

@@ -25,9 +25,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from pywsapp._histogram import BOUNDS, HistogramStats
+from pywsapp.telemetry.instrumenting import SCOPE
 from pywsapp.telemetry.metrics import DURATIONS, name_of, unit_of, values_of
 from pywsapp.telemetry.numbers import Numbers
-from pywsapp.telemetry.scope import SCOPE
 
 _NONE = HistogramStats((0,) * (len(BOUNDS) + 1), 0.0)
 

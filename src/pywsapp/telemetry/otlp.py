@@ -1,29 +1,30 @@
-"""Metrics of an App over OTLP, as the environment variables of OpenTelemetry say. Needs the extra `otlp`."""
+"""Metrics and traces of an App over OTLP, as the environment variables of OpenTelemetry say. Needs the extra `otlp`."""
 
 from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
 from pywsapp._extras import import_extra, missing_extra
-from pywsapp._version import __version__
 from pywsapp.exceptions import ConfigurationError
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "otlp") from exc
 
 from pywsapp.telemetry.durations import DurationExporter
-from pywsapp.telemetry.metrics import create_instruments
+from pywsapp.telemetry.instrumenting import Instrumentation
 from pywsapp.telemetry.numbers import numbers_of
-from pywsapp.telemetry.scope import SCOPE
 
 if TYPE_CHECKING:
     from pywsapp.app import App
@@ -48,46 +49,50 @@ def with_durations(exporter: MetricExporter, app: App) -> MetricExporter:
 class _Exports:
     """The providers of an App in this process, from its start to its end."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, instrumentation: Instrumentation) -> None:
         self._app = app
-        self._numbers = numbers_of(app)
-        self._numbers.claim()
-        self._meter_provider: MeterProvider | None = None
+        self._instrumentation = instrumentation
+        self._shutdowns: list[Callable[[], object]] = []
         app.on_startup(self._start)
         app.on_shutdown(self._end)
 
     def _start(self) -> None:
-        resource = resource_of(self._app.worker)
+        resource, seconds = resource_of(self._app.worker), self._app.options.drain_timeout
         if is_wanted("metrics"):
-            exporter = DurationExporter(make_exporter("metrics"), self._numbers)
-            reader = PeriodicExportingMetricReader(exporter)
-            self._meter_provider = MeterProvider([reader], resource, shutdown_on_exit=False)
-            create_instruments(self._meter_provider.get_meter(SCOPE, __version__), self._numbers)
+            exporter = DurationExporter(make_exporter("metrics"), self._instrumentation.numbers)
+            meters = MeterProvider([PeriodicExportingMetricReader(exporter)], resource, shutdown_on_exit=False)
+            self._instrumentation.create_instruments(meters)
+            self._shutdowns.append(partial(meters.shutdown, timeout_millis=1000 * seconds))
+        if is_wanted("traces"):
+            tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+            tracers.add_span_processor(BatchSpanProcessor(make_exporter("traces")))
+            self._instrumentation.trace(tracers)
+            self._shutdowns.append(tracers.shutdown)
 
     async def _end(self) -> None:
-        """Export the last numbers, and close the exporters; in another thread, which may wait for the network."""
-        self._numbers.read_last()
-        seconds = self._app.options.drain_timeout
-        if self._meter_provider is not None:
-            shutdown = partial(self._meter_provider.shutdown, timeout_millis=1000 * seconds)
-            self._meter_provider = None
+        """Export what is left, and close the exporters; in another thread, which may wait for the network."""
+        self._instrumentation.numbers.read_last()
+        shutdowns, self._shutdowns = self._shutdowns, []
+        for shutdown in shutdowns:
             await anyio.to_thread.run_sync(shutdown, abandon_on_cancel=True)
 
 
-def export_over_otlp(app: App) -> None:
-    """Measure an App, and export its metrics over OTLP. Never blocks.
+def export_over_otlp(app: App, *, handler_spans: bool = False, trust_clients: bool = False) -> None:
+    """Measure and trace an App, and export its metrics and spans over OTLP. Never blocks.
 
-    Each worker makes its providers when it starts, from the environment variables of OpenTelemetry, and exports the
-    last numbers when it shuts down.
+    Each worker makes its providers when it starts, from the environment variables of OpenTelemetry, and exports what
+    is left when it shuts down. The providers are not those of the program: `get_tracer_provider` does not return them.
 
     Args:
         app: the App that runs, before it runs.
+        handler_spans: as for `pywsapp.telemetry.instrument`.
+        trust_clients: as for `pywsapp.telemetry.instrument`.
 
     Raises:
-        ConfigurationError: the App runs already, or has been instrumented already. On its start: a variable is not
-            valid, or an exporter is not installed.
+        ConfigurationError: the App runs already, or is instrumented already. On its start: a variable is not valid, or
+            an exporter is not installed.
     """
-    _Exports(app)
+    _Exports(app, Instrumentation(app, handler_spans=handler_spans, trust_clients=trust_clients))
 
 
 def resource_of(worker: int | None) -> Resource:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from pywsapp._log_fields import log_fields
@@ -90,6 +91,19 @@ class EnvelopeCodec:
     def encode(self, topic: str, content: Content, message_id: str | None = None) -> bytes:
         """Return the envelope of a message of this process."""
         return encode_envelope(Envelope(topic, content, self.origin, None, message_id, self._next_number()), self._key)
+
+    def carry_traces(self, traceparent: Callable[[], str | None]) -> None:
+        """Write the context of a trace into the envelopes of messages from now on.
+
+        Args:
+            traceparent: returns the context in which the caller runs; None without one.
+        """
+
+        def encode(topic: str, content: Content, message_id: str | None = None) -> bytes:
+            envelope = Envelope(topic, content, self.origin, None, message_id, self._next_number())
+            return encode_envelope(envelope, self._key, traceparent())
+
+        self.encode = encode  # type: ignore[method-assign] # so that others do not pay for it
 
     def encode_event(self, topic: str, event: dict[str, Any]) -> bytes:
         """Return the envelope of an event, by which processes talk to each other."""

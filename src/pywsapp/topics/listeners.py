@@ -92,6 +92,17 @@ class Listeners:
                 listener.queue = deque()
                 tasks.start_soon(listener.run)
 
+    def wrap(self, wrap: Callable[[Function, bool], Function], note: Callable[[], Any]) -> None:
+        """Call functions through others from now on.
+
+        Args:
+            wrap: returns the function that is called in place of one; takes that one, and whether it is async. It gets
+                what `note` has returned before the other arguments.
+            note: called when an event comes, for each function.
+        """
+        for listener in self._listeners:
+            listener.wrap(wrap, note)
+
     async def until_idle(self) -> None:
         """Wait until the calls of async functions have ended."""
         for listener in self._listeners:
@@ -173,9 +184,15 @@ class _Listener:
         self.queue: deque[_Call] | None = None  # None while the app does not run
         self.skipped = 0
         self._function = function
+        self._name = name_of(function)
         self._calls = calls
         self._event: anyio.Event | None = None  # while the task waits for a call
         self._idle: anyio.Event | None = None  # while the end of all calls is awaited
+
+    def wrap(self, wrap: Callable[[Function, bool], Function], note: Callable[[], Any]) -> None:
+        call = self.call
+        self._function = wrap(self._function, self.is_async)
+        self.call = lambda event: call((note(), *event))  # type: ignore[method-assign]
 
     def call(self, call: _Call) -> None:
         if self.is_async:
@@ -225,10 +242,6 @@ class _Listener:
             except Exception:
                 self._log_failure()
             await anyio.lowlevel.checkpoint()  # a function that awaits nothing could keep the loop busy for ever
-
-    @property
-    def _name(self) -> str:
-        return name_of(self._function)
 
     def _log_failure(self) -> None:
         logger.exception("%s failed", self._name, extra=log_fields("listener.failed", handler=self._name))
