@@ -13,6 +13,7 @@ from anyio.from_thread import start_blocking_portal
 pytest.register_assert_rewrite("support.browser")
 
 from support.browser import expect  # noqa: E402 - not before the line above
+from support.contrast import LOWEST_CONTRAST  # noqa: E402
 from support.documented import documented  # noqa: E402
 
 from pywsapp.auth import public  # noqa: E402
@@ -22,31 +23,6 @@ pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
 WIDTHS = {"desktop": 1180, "phone": 360}
-#: The lowest contrast of a text on the page, as WCAG 2 defines it, and the text. The colour behind an element is
-#: that of the nearest element that has one.
-LOWEST_CONTRAST = """
-() => {
-  const parts = color => color.match(/[\\d.]+/g).map(Number);
-  const luminance = color => {
-    const [r, g, b] = parts(color).slice(0, 3).map(value => value / 255)
-      .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = element => {
-    const color = getComputedStyle(element).backgroundColor;
-    return parts(color)[3] === 0 ? behind(element.parentElement) : color;
-  };
-  let lowest = [21, ""];
-  for (const element of document.body.querySelectorAll("*")) {
-    const text = [...element.childNodes].find(node => node.nodeType === 3 && node.data.trim());
-    if (!text) continue;
-    const [one, other] = [getComputedStyle(element).color, behind(element)].map(luminance);
-    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (contrast < lowest[0]) lowest = [contrast, text.data];
-  }
-  return lowest;
-}
-"""
 
 
 @pytest.fixture(scope="module")

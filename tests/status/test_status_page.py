@@ -60,11 +60,14 @@ async def answer(page: Any, action: Any) -> tuple[str, str]:
 
 
 async def test_a_snapshot_has_connections_topics_routes_and_handlers() -> None:
-    async with TestClient(app_of()) as client:
-        async with client.connect("/rooms/1?ana") as ana, client.connect("/status?root") as page:
-            ana.send("hello")
-            await ana.receive()
-            found = await snapshot(page, lambda one: one["total"]["messages_received"])
+    async with (
+        TestClient(app_of()) as client,
+        client.connect("/rooms/1?ana") as ana,
+        client.connect("/status?root") as page,
+    ):
+        ana.send("hello")
+        await ana.receive()
+        found = await snapshot(page, lambda one: one["total"]["messages_received"])
     assert found["can_disconnect"] is False
     assert found["total"]["connections"] == 2
     assert found["topics"] == [["room:<b>1</b>", 1]]
@@ -137,32 +140,38 @@ def test_arguments_that_are_not_possible(arguments: dict[str, Any], message: str
 
 
 async def test_a_page_for_reading_disconnects_nothing() -> None:
-    async with TestClient(app_of()) as client:
-        async with client.connect("/rooms/1?ana") as ana, client.connect("/status?root") as page:
-            row = (await snapshot(page))["connections"][1]
-            action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
-            assert await answer(page, action) == ("failed", "this page is for reading only")
-            assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "failed"
-            ana.send("still open")
-            assert await ana.receive() == "still open"
+    async with (
+        TestClient(app_of()) as client,
+        client.connect("/rooms/1?ana") as ana,
+        client.connect("/status?root") as page,
+    ):
+        row = (await snapshot(page))["connections"][1]
+        action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
+        assert await answer(page, action) == ("failed", "this page is for reading only")
+        assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "failed"
+        ana.send("still open")
+        assert await ana.receive() == "still open"
 
 
 async def test_a_connection_and_a_user_are_disconnected(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "pywsapp")
-    async with TestClient(app_of(can_disconnect=True)) as client:
-        async with client.connect("/rooms/1?ana") as first, client.connect("/rooms/2?ana") as second:
-            async with client.connect("/status?root") as page:
-                found = await snapshot(page)
-                assert found["can_disconnect"] is True
-                row = next(one for one in found["connections"] if one["path"] == "/rooms/1")
-                action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
-                assert (await answer(page, action))[0] == "done"
-                await first.assert_closed(3503)
-                assert await answer(page, action) == ("failed", "the connection has ended already")
-                second.send("still open")
-                assert await second.receive() == "still open"
-                assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "done"
-                await second.assert_closed(3503)
+    async with (
+        TestClient(app_of(can_disconnect=True)) as client,
+        client.connect("/rooms/1?ana") as first,
+        client.connect("/rooms/2?ana") as second,
+        client.connect("/status?root") as page,
+    ):
+        found = await snapshot(page)
+        assert found["can_disconnect"] is True
+        row = next(one for one in found["connections"] if one["path"] == "/rooms/1")
+        action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
+        assert (await answer(page, action))[0] == "done"
+        await first.assert_closed(3503)
+        assert await answer(page, action) == ("failed", "the connection has ended already")
+        second.send("still open")
+        assert await second.receive() == "still open"
+        assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "done"
+        await second.assert_closed(3503)
     done = [(one.by, one.user) for one in caplog.records if getattr(one, "event", "") == "status.disconnected"]
     assert done == [("root", "ana"), ("root", "ana")]
 
@@ -192,23 +201,26 @@ async def test_an_action_that_is_none_is_refused() -> None:
 
 
 async def test_processes_of_a_broker_are_shown_together_and_reached() -> None:
-    async with two_nodes(lambda: app_of(can_disconnect=True)) as (here, there):
-        async with here.connect("/rooms/1?ana") as ana, there.connect("/rooms/1?ben") as ben:
-            async with here.connect("/status?root") as page:
-                found = await snapshot(page, lambda one: len(one["workers"]) == 2)
-                assert found["topics"] == [["room:<b>1</b>", 2]]
-                assert found["total"]["connections"] == 3
-                assert found["broker"]["connected"] == 2
-                row = next(one for one in found["connections"] if one["user"] == "ben")
-                assert row["process"] == there.app.topics.codec.origin
-                action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
-                assert (await answer(page, action))[0] == "done"
-                await ben.assert_closed(3503)
-                await snapshot(page, lambda one: one["total"]["connections"] == 2)
-                async with there.connect("/rooms/1?ana") as other:
-                    assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "done"
-                    await other.assert_closed(3503)
-                    await ana.assert_closed(3503)
+    async with (
+        two_nodes(lambda: app_of(can_disconnect=True)) as (here, there),
+        here.connect("/rooms/1?ana") as ana,
+        there.connect("/rooms/1?ben") as ben,
+        here.connect("/status?root") as page,
+    ):
+        found = await snapshot(page, lambda one: len(one["workers"]) == 2)
+        assert found["topics"] == [["room:<b>1</b>", 2]]
+        assert found["total"]["connections"] == 3
+        assert found["broker"]["connected"] == 2
+        row = next(one for one in found["connections"] if one["user"] == "ben")
+        assert row["process"] == there.app.topics.codec.origin
+        action = {"action": "disconnect", "process": row["process"], "connection": row["id"]}
+        assert (await answer(page, action))[0] == "done"
+        await ben.assert_closed(3503)
+        await snapshot(page, lambda one: one["total"]["connections"] == 2)
+        async with there.connect("/rooms/1?ana") as other:
+            assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "done"
+            await other.assert_closed(3503)
+            await ana.assert_closed(3503)
 
 
 async def test_a_process_that_ends_is_dropped_at_once() -> None:

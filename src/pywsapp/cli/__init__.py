@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pywsapp.cli import bench, check, completion, connect, demo, documents, new, publish, routes, run
+from pywsapp.cli import bench, check, completion, connect, demo, documents, new, publish, routes, run, top
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.parser import Parser, Version
 
 #: The commands in the order of the help.
-_COMMANDS = (run, check, routes, connect, bench, new, demo, publish, documents, completion)
+_COMMANDS = (run, check, routes, connect, bench, top, new, demo, publish, documents, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pywsapp.client import ConnectKeywords, SyncConnection
     from pywsapp.exceptions import HandshakeError
 
-_TOKEN = "PYWSAPP_TOKEN"
+#: The environment variable for `--token`.
+TOKEN_VARIABLE = "PYWSAPP_TOKEN"
 _EPILOG = (
     "In a terminal, /help lists the commands. In a pipe, each line of the input is sent as a message, and each message "
     "is written as a line, a binary one as base64. The status is 0 after a normal end, 1 otherwise. "
-    f"The environment variable {_TOKEN} is --token, which other users of the machine cannot read."
+    f"The environment variable {TOKEN_VARIABLE} is --token, which other users of the machine cannot read."
 )
 
 
@@ -40,7 +41,7 @@ def add_client_options(command: Parser) -> None:
     command.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
     command.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="offer a subprotocol")
     command.add_argument("--origin", help="the page that connects: https://app.example")
-    command.add_argument("--token", help=f"send Authorization: Bearer TOKEN [{_TOKEN}]")
+    command.add_argument("--token", help=f"send Authorization: Bearer TOKEN [{TOKEN_VARIABLE}]")
     command.add_argument(
         "--ca-file", metavar="FILE", help="trust these authorities, a PEM file, in place of the system's"
     )
@@ -97,7 +98,7 @@ def headers_of(chosen: argparse.Namespace) -> list[tuple[str, str]]:
         if not colon or not name.strip():
             chosen.parser.error(f"argument --header: must be 'NAME: VALUE', not {text!r}")
         fields.append((name.strip(), value.strip()))
-    token = chosen.token or os.environ.get(_TOKEN)
+    token = chosen.token or os.environ.get(TOKEN_VARIABLE)
     if token:
         fields.append(("Authorization", f"Bearer {token}"))
     return fields
