@@ -1,7 +1,7 @@
 """A game for several players: the server moves them 30 times a second, and pages draw them smoothly in between.
 
 Run:   python game.py [PORT]
-Try:   open http://localhost:8080 in two windows, or on a phone. Steer with the arrow keys, or press where you want to go.
+Try:   open http://localhost:8080 in two windows, or on a phone. Steer with the arrow keys, or press where to go.
        Close a window: the player is gone. Stop the server and start it again: the players are back.
 
 A page sends only the direction of its player, so it cannot cheat: the server moves the players and counts the points.
