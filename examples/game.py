@@ -1,0 +1,116 @@
+"""A game for several players: the server moves them 30 times a second, and pages draw them smoothly in between.
+
+Run:   python game.py [PORT]
+Try:   open http://localhost:8080 in two windows, or on a phone. Steer with the arrow keys, or press where to go.
+       Close a window: the player is gone. Stop the server and start it again: the players are back.
+
+A page sends only the direction of its player, so it cannot cheat: the server moves the players and counts the points.
+A snapshot is encoded once for all pages, and has the whole state. So a page that is slow can leave snapshots out
+(`newest`), and needs no history. Names and colors change rarely; they are the presence of the players.
+"""
+
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pywsapp import App, CallError, Connection, RateLimit, Response, Topic, TopicComponent, TopicRules
+
+PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
+HERTZ, SIZE, SPEED = 30, 1000, 420  # the arena is a square of SIZE x SIZE; SPEED is for a second
+RADIUS, REACH = 26, 36  # of a player; the distance in which a player takes a dot
+PLAYERS, COLORS, DOTS = 16, 6, 12
+
+
+def place() -> list[int]:
+    """Return a random place."""
+    return [random.randint(80, SIZE - 80), random.randint(80, SIZE - 80)]
+
+
+@dataclass
+class Player:
+    number: int
+    name: str
+    color: int
+    at: list[float] = field(default_factory=lambda: [float(number) for number in place()])
+    direction: tuple[float, float] = (0, 0)
+    points: int = 0
+
+    def move(self) -> None:
+        for axis in 0, 1:
+            moved = self.at[axis] + self.direction[axis] * SPEED / HERTZ
+            self.at[axis] = min(SIZE - RADIUS, max(RADIUS, moved))
+
+
+def direction_of(params: Any) -> tuple[float, float]:
+    """Return the direction that a page has sent, with a length of at most 1."""
+    match params:
+        case {"x": int() | float() as x, "y": int() | float() as y} if -1 <= x <= 1 and -1 <= y <= 1:
+            length = max(1, (x * x + y * y) ** 0.5)
+            return x / length, y / length
+    raise CallError("invalid", "a direction has an x and a y from -1 to 1")
+
+
+class Arena(TopicComponent):
+    def __init__(self) -> None:
+        self.players: dict[Connection, Player] = {}
+        self.dots = [place() for _ in range(DOTS)]
+        self.tick = 0
+
+    def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
+        """Let a connection play; what this returns is the presence of the player."""
+        if not isinstance(meta, str) or not 0 < len(meta.strip()) <= 12:
+            raise CallError("invalid", "a name has 1 to 12 characters")
+        if conn not in self.players:
+            used = {player.number for player in self.players.values()}
+            free = [number for number in range(PLAYERS) if number not in used]
+            if not free:
+                raise CallError("full", "the arena is full")
+            self.players[conn] = Player(free[0], meta, free[0] % COLORS)
+        player = self.players[conn]
+        player.name = meta.strip()
+        return {"number": player.number, "name": player.name, "color": player.color}
+
+    def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
+        """Remove a player; also called at the end of the connection."""
+        self.players.pop(conn, None)
+
+    def on_call(self, conn: Connection, method: str, params: Any) -> Any:
+        if method != "steer" or conn not in self.players:
+            return super().on_call(conn, method, params)
+        self.players[conn].direction = direction_of(params)
+        return None
+
+    def step(self) -> None:
+        """Move all players, and broadcast a snapshot: players as number, x, y, points, ..., and dots as x, y, ..."""
+        self.tick += 1
+        for player in self.players.values():
+            player.move()
+            for number, (x, y) in enumerate(self.dots):
+                if (player.at[0] - x) ** 2 + (player.at[1] - y) ** 2 < REACH * REACH:
+                    player.points += 1
+                    self.dots[number] = place()
+        players: list[int] = []
+        for player in self.players.values():
+            players += player.number, round(player.at[0]), round(player.at[1]), player.points
+        if players:
+            dots = [number for dot in self.dots for number in dot]
+            app.topic("arena").broadcast({"tick": self.tick, "players": players, "dots": dots})
+
+
+arena = Arena()
+app = App(
+    "localhost",
+    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    authorize=TopicRules(subscribe=["arena"], presence=["arena"]),
+)
+app.route("/live", RateLimit(arena, messages_per_second=40))
+app.route_client()
+app.on_presence("arena")(lambda topic, diff: None)  # pages get the changes without more code
+app.every(1 / HERTZ)(arena.step)
+app.http("/", lambda request: Response.html(PAGE))
+
+
+if __name__ == "__main__":
+    app.run()
