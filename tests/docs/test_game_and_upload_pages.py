@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import pytest
 pytest.register_assert_rewrite("support.browser", "support.example_pages")
 
 from support.browser import Page, expect  # noqa: E402 - not before the line above
-from support.example_pages import pages_of, take  # noqa: E402
+from support.example_pages import EXAMPLES, Pages, pages_of, take  # noqa: E402
+from support.program import Program  # noqa: E402
+from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -73,3 +78,64 @@ def test_players_share_an_arena(browser: Any, pictures: Path) -> None:
         take(ben, pictures, "game-phone-dark")
         ben.goto("about:blank")
         expect(ana.locator("#players li")).to_have_count(1)
+
+
+# -- the upload --------------------------------------------------------------------------------------------------------
+
+
+def choose(page: Page, name: str, content: bytes) -> None:
+    page.locator("#files").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+
+def test_uploads_go_on_after_pauses_and_restarts(browser: Any, pictures: Path, tmp_path: Path) -> None:
+    directory, port = tmp_path / "uploads", free_port()
+    directory.mkdir()
+    content = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8192  # 2 MiB
+    program = [str(EXAMPLES / "upload.py"), str(port), str(directory)]
+    with closing(Pages(browser, f"http://localhost:{port}")) as pages:
+        with Program([*program, "100000"]) as server:  # bytes per second
+            assert server.port == port
+            page, other = pages.open(), pages.open(phone=True, dark=True)
+            choose(page, "holiday.png", content)
+            expect(page.locator(".what")).to_contain_text(re.compile(r"0\.[1-9] of 2\.0 MiB"))
+            page.get_by_role("button", name="Pause").click()
+            expect(page.locator(".what")).to_contain_text("(paused)")
+            choose(other, "song.png", b"a text")
+            expect(other.locator(".failed")).to_contain_text("This is no picture and no PDF.")
+        stored = sum(part.stat().st_size for part in directory.glob("*.part"))
+        assert 0 < stored < len(content)
+        expect(page.locator(".what")).to_contain_text("(connecting)")
+        answers: list[Any] = []
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda text: answers.append(json.loads(text))))
+        with Program(program) as server:
+            assert server.port == port
+            expect(page.locator(".what")).to_contain_text("(paused)")
+            choose(page, "letter.png", content[:-1])
+            expect(page.locator(".done")).to_have_count(1)
+            take(page, pictures, "upload")
+            take(other, pictures, "upload-phone-dark")
+            page.get_by_role("button", name="Go on").click()
+            expect(page.locator(".done")).to_have_count(2)
+    files = {path.read_bytes(): path.name for path in directory.iterdir()}
+    assert set(files) == {content, content[:-1]}
+    assert all(re.fullmatch("[0-9a-f]{16}.png", name) for name in files.values())
+    assert next(answer["offset"] for answer in answers if answer["type"] == "stored") == stored
+
+
+def test_a_file_that_arrives_changed_is_refused(browser: Any, tmp_path: Path) -> None:
+    with pages_of(browser, "upload.py", str(tmp_path)) as pages:
+        answers = pages.open().evaluate(
+            """sha256 => new Promise((resolve) => {
+                const socket = new WebSocket(location.origin.replace("http", "ws") + "/upload"), answers = [];
+                socket.onopen = () => socket.send(JSON.stringify({upload: "../x", size: 8, sha256}));
+                socket.onmessage = ({data}) => {
+                    const answer = JSON.parse(data);
+                    answers.push(answer);
+                    if (answer.type === "ready") socket.send(new TextEncoder().encode("GIF89a??"));
+                };
+                socket.onclose = () => resolve(answers);
+            })""",
+            hashlib.sha256(b"GIF89a!!").hexdigest(),
+        )
+    assert answers[-1] == {"type": "failed", "message": "The file has changed."}
+    assert list(tmp_path.iterdir()) == []
