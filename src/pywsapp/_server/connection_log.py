@@ -137,8 +137,11 @@ def log_refusal(peer: str, request: Request | None, refuse: Refuse) -> None:
         refuse: the refusal.
     """
     is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
+    level = logging.DEBUG if is_noise else logging.INFO
+    if not logger.isEnabledFor(level):  # floods are refused here
+        return
     logger.log(
-        logging.DEBUG if is_noise else logging.INFO,
+        level,
         "%s: %s answered with %s",
         peer,
         request_line(request),
