@@ -87,6 +87,17 @@ async def test_a_token_function_whose_own_connection_is_lost() -> None:
                 pass
 
 
+async def test_no_exception_and_no_repr_has_a_secret() -> None:
+    """Error trackers show the `repr` of the variables of each frame."""
+    client = connect_topics("ws://a/?hidden=1", token="hidden", headers={"Authorization": "hidden"})
+    state = client._make_driver()._client
+    assert "hidden" not in f"{client!r} {state!r} {state.arguments!r} {state.requests!r}"
+    assert state.secret not in repr(state)
+    token: Any = b"hidden"
+    with pytest.raises(ConfigurationError, match="not bytes"):
+        connect_topics("ws://a", token=token)
+
+
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 
