@@ -99,7 +99,7 @@ async def ask(request: Request) -> dict[str, str] | Response:
         return Response(status=415)
     try:
         question = str(json.loads(await request.read(2000)))[:200]
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return Response(status=400)
     answer = secrets.token_urlsafe(16)  # a client that knows it can read the answer
     database.execute("INSERT INTO answers VALUES (?, ?, ?, 0)", (answer, question, time.time()))

@@ -11,12 +11,14 @@ from support.topics_server import Rooms, Script, send, serving_topics
 from support.waiting import until_blocked
 
 from pywsapp import (
+    CallError,
     CallTimeout,
     ConfigurationError,
     Connection,
     ConnectionClosed,
     Options,
     QueueFull,
+    TopicSubscription,
     connect_topics,
 )
 from pywsapp._connecting.topics.requests import RequestQueue, WaitingRequest
@@ -85,6 +87,17 @@ async def test_a_token_function_whose_own_connection_is_lost() -> None:
         with pytest.raises(ConnectionClosed, match="the login server has gone"):
             async with server.client(token=token):
                 pass
+
+
+async def test_no_exception_and_no_repr_has_a_secret() -> None:
+    """Error trackers show the `repr` of the variables of each frame."""
+    client = connect_topics("ws://a/?hidden=1", token="hidden", headers={"Authorization": "hidden"})
+    state = client._make_driver()._client
+    assert "hidden" not in f"{client!r} {state!r} {state.arguments!r} {state.requests!r}"
+    assert state.secret not in repr(state)
+    token: Any = b"hidden"
+    with pytest.raises(ConfigurationError, match="not bytes"):
+        connect_topics("ws://a", token=token)
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -159,6 +172,35 @@ async def test_a_subscription_that_is_over_is_not_present() -> None:
         for change in (subscription.track(2), subscription.untrack()):
             with pytest.raises(ConnectionClosed, match="the subscription to 'room:1' is over"):
                 await change
+
+
+async def test_a_refused_meta_does_not_replace_a_later_one() -> None:
+    bad: list[int] = []  # the id of the request, whose reply comes after the next one
+
+    def answer(conn: Connection, fields: dict[str, Any]) -> object:
+        if fields.get("meta") == "bad":
+            bad.append(fields["id"])
+            return "answered"
+        if fields["type"] in ("track", "untrack"):
+            send(conn, {"type": "error", "id": bad.pop(), "code": "impolite", "message": "no"})
+        return None
+
+    async def refused(subscription: TopicSubscription[Any]) -> None:
+        with pytest.raises(CallError, match="impolite"):
+            await subscription.track("bad")
+
+    async with serving_topics(Script(answer)) as server, server.client() as topics:
+        for change, expected in (("track", "later"), ("untrack", None)):
+            async with topics.subscribe("t", track="first") as subscription:
+                later = subscription.track("later") if change == "track" else subscription.untrack()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(refused, subscription)
+                    await until_blocked()
+                    await later
+                server.rooms.connections[-1].abort()
+                await topics.publish("t", 1)
+            asked = [fields for fields in server.rooms.got if fields["type"] == "subscribe"]
+            assert asked[-1].get("track") == expected
 
 
 async def test_a_full_queue_and_a_position_that_the_server_refuses() -> None:

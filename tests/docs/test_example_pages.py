@@ -66,6 +66,26 @@ def until_drawn(page: Page, x: float, y: float, drawn: bool = True) -> None:
     )
 
 
+def test_a_user_who_never_lifts_the_hand(browser: Any) -> None:
+    with pages_of(browser, "drawing.py") as pages:
+        page = pages.open()
+        expect(page.locator("#here")).to_have_text("1 here")
+        found = page.evaluate("""async () => {
+            const counts = [], {set} = Map.prototype;
+            Map.prototype.set = function (key, value) {
+                const returned = set.call(this, key, value);
+                if (value?.points) counts.push(this.size);
+                return returned;
+            };
+            const {connect} = await import("/pywsapp.js"), hostile = connect("/live");
+            for (let number = 0; number < 150; number++)
+                await hostile.publish("live:1", {by: "x", color: 1, line: "line" + number, points: [1, 1]});
+            await new Promise((resolve) => setTimeout(resolve));
+            return Math.max(...counts);
+        }""")
+        assert found == 100
+
+
 def test_two_users_draw_on_one_board(browser: Any, pictures: Path) -> None:
     with pages_of(browser, "drawing.py") as pages:
         ana, ben = pages.open(), pages.open(phone=True, dark=True)
@@ -114,6 +134,14 @@ def test_prices_of_some_symbols(browser: Any, pictures: Path) -> None:
         expect(other.locator("#rate")).to_have_text(re.compile("[1-9][0-9]* messages/s"))
         take(page, pictures, "ticker")
         take(other, pictures, "ticker-phone-dark")
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.evaluate("document.querySelectorAll('#symbols input:checked').forEach((input) => input.click())")
+        expect(page.locator("tbody tr:visible")).to_have_count(0)
+        page.get_by_text("BOLT", exact=True).first.click()
+        before = page.locator("tbody").inner_text()
+        page.wait_for_function("before => document.querySelector('tbody').innerText !== before", arg=before)
+        assert problems == []
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,10 @@ class ConnectArguments(NamedTuple):
     handshake: ClientHandshake
     messages: ClientMessages | None
 
+    def __repr__(self) -> str:
+        """Return a text without header fields and proxies, which can have secrets; error trackers show it."""
+        return f"<ConnectArguments {self.target}>"
+
     def renewed(self, fields: Fields | None = None) -> ConnectArguments:
         """Return the arguments of another connection: with a request that has another key, and with other fields.
 

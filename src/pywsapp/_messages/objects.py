@@ -102,13 +102,14 @@ class PreparedObject(PreparedMessage):
             return form
         except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
             is_json = isinstance(wanted, JsonCodec)
-            logger.debug(
-                "the codec %r has no form for an object, so clients get %s: %s",
-                wanted.name,
-                "it as the topic carries it" if is_json else "JSON",
-                one_line(str(exc)),
-                extra=log_fields("message.no_form", codec=wanted.name, error=str(exc)),
-            )
+            if logger.isEnabledFor(logging.DEBUG):  # every message of a topic can come here
+                logger.debug(
+                    "the codec %r has no form for an object, so clients get %s: %s",
+                    wanted.name,
+                    "it as the topic carries it" if is_json else "JSON",
+                    one_line(str(exc)),
+                    extra=log_fields("message.no_form", codec=wanted.name, error=str(exc)),
+                )
             return self if is_json else self.form_for(None)
 
 

@@ -140,8 +140,11 @@ class ConnectionLog:
             refuse: the refusal.
         """
         is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
+        level = logging.DEBUG if is_noise else logging.INFO
+        if not logger.isEnabledFor(level):  # floods are refused here
+            return
         logger.log(
-            logging.DEBUG if is_noise else logging.INFO,
+            level,
             "%s: %s answered with %s",
             peer,
             request_line(request),

@@ -57,7 +57,7 @@ def make_client(
         ConfigurationError: an argument is invalid.
     """
     if token is not None and not isinstance(token, str) and not callable(token):
-        raise ConfigurationError(f"token must be a str or a function, not {token!r}")
+        raise ConfigurationError(f"token must be a str or a function, not {type(token).__name__}")
     for name, value in (("max_queue", max_queue), ("max_queue_bytes", max_queue_bytes)):
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}")

@@ -182,11 +182,13 @@ class TopicSubscription(Generic[DataT]):
             TypeError: the codec has no form for it.
         """
         fields = self._driver.copied({"type": "track", "topic": self._topic, "meta": meta})
-        before, self._fields = self._fields, {**self._fields, "track": fields["meta"]}
+        before, tracking = self._fields, {**self._fields, "track": fields["meta"]}
+        self._fields = tracking
         try:
             await self._driver.change_presence(self, fields)
         except CallError:
-            self._fields = before  # or the next connection could not subscribe
+            if self._fields is tracking:  # and no later change has replaced it
+                self._fields = before  # or the next connection could not subscribe
             raise
 
     async def untrack(self) -> None:
@@ -196,7 +198,7 @@ class TopicSubscription(Generic[DataT]):
             CallError: the server refuses it.
             ConnectionClosed: the subscription or the client is over.
         """
-        self._fields.pop("track", None)
+        self._fields = {name: value for name, value in self._fields.items() if name != "track"}
         await self._driver.change_presence(self, {"type": "untrack", "topic": self._topic})
 
     def __repr__(self) -> str:

@@ -49,7 +49,7 @@ _FORGOTTEN = frozenset({"invalid_position", "no_history"})
 _REPEAT_AFTER, _MAX_REPEAT_AFTER = 1.0, 300.0
 
 
-@dataclass
+@dataclass(repr=False)  # it has secrets
 class ClientState:
     """What a client keeps over all of its connections.
 

@@ -55,12 +55,13 @@ class TopicsV1Form(DeliveryForm):
                 return FormedMessage(encoded(self._codec, fields | {"data": object_in(content)}))
             except (TypeError, ValueError, OverflowError, RecursionError, InvalidMessage) as exc:
                 # Another program can have published anything, and other codecs have values that JSON has not.
-                logger.debug(
-                    "clients get an object as %r carries it: %s",
-                    fields.get("topic"),
-                    one_line(str(exc)),
-                    extra=log_fields("message.no_form", topic=str(fields.get("topic")), error=str(exc)),
-                )
+                if logger.isEnabledFor(logging.DEBUG):  # every message of the topic can come here
+                    logger.debug(
+                        "clients get an object as %r carries it: %s",
+                        fields.get("topic"),
+                        one_line(str(exc)),
+                        extra=log_fields("message.no_form", topic=str(fields.get("topic")), error=str(exc)),
+                    )
                 content = str(content) if isinstance(content, str) else bytes(content)
         if isinstance(content, str) or (content is not None and self._codec.is_binary):
             fields["data"] = content
