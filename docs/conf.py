@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from docutils import nodes
 from pygments.lexers.javascript import JavascriptLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -37,14 +38,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = [("versions.js", {"defer": "defer"})]
 templates_path = ["_templates"]
-html_sidebars = {
-    "**": [
-        *(
-            f"sidebar/{part}.html"
-            for part in ("brand", "versions", "search", "scroll-start", "navigation", "scroll-end")
-        )
-    ]
-}
+_SIDEBAR = ("brand", "versions", "search", "scroll-start", "navigation", "scroll-end")
+html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
 html_copy_source = False
 html_show_copyright = False
 html_last_updated_fmt = None  # the same sources make the same files
@@ -134,8 +129,26 @@ def replace_toctree(app: Sphinx, page: str, template: str, context: dict[str, An
     context["toctree"] = toctree
 
 
+def link_names(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Link a public name in the code of a page, such as `Topic.broadcast`, to its reference; once on each page."""
+    if page.startswith("reference/api/"):
+        return
+    targets: dict[str, str] = {}
+    names = app.env.get_domain("py").get_objects()
+    for name, _, _, other, anchor, _ in sorted(names, key=lambda found: found[0].count(".")):
+        short = re.sub(r"^(?:[a-z]\w*\.)+(?=[A-Z])|^pywsapp\.", "", name)  # Topic.broadcast, connect
+        targets.setdefault(short, f"{app.builder.get_relative_uri(page, other)}#{anchor}")
+    for literal in list(doctree.findall(nodes.literal)):
+        if literal.astext() not in targets or isinstance(literal.parent, (nodes.reference, nodes.title)):
+            continue
+        link = nodes.reference("", "", internal=True, refuri=targets.pop(literal.astext()))
+        literal.replace_self(link)
+        link += literal
+
+
 def setup(app: Sphinx) -> None:
     """Register what Sphinx does not know by itself."""
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # before napoleon
     app.connect("html-page-context", replace_toctree, priority=400)  # before furo
+    app.connect("doctree-resolved", link_names)
     app.add_lexer("jsx", JavascriptLexer)

@@ -91,9 +91,10 @@ class Group(NamedTuple):
     title: str
     text: str
 
-    @property
-    def slug(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+def slug(title: str) -> str:
+    """Return the name of the file of a page with this title."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def index_pages(source: Path) -> Iterator[tuple[str, str]]:
         caption = section.title.partition(":")[0]
         entries = []
         for group in split(section.text, 3):
-            name = f"howto/{group.slug}.md"
+            name = f"howto/{slug(group.title)}.md"
             if (DOCS / name).exists():
                 raise Fault(f"docs/{name} has the name of a group in docs/index.md: rename one of them")
             pages = pages_in(group.text)
@@ -221,7 +222,7 @@ class Api:
     def pages(self) -> Iterator[tuple[str, str]]:
         """Return the pages: their names and contents."""
         contents = {
-            Group(title, "").slug: f"# API: {title}\n\n{self._directives('pywsapp', names)}"
+            slug(title): f"# API: {title}\n\n{self._directives('pywsapp', names)}"
             for title, names in self._groups.items()
         }
         for module in self._modules:
@@ -288,7 +289,7 @@ The reference of all public names comes from their docstrings. The {{ref}}`index
 alphabetical order.
 
 ```{{toctree}}
-:maxdepth: 1
+:maxdepth: 2
 
 {pages}
 ```

@@ -257,7 +257,8 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    # This import follows the check above, because outdated extension modules can fail to import.
+    # These imports follow the check above, because outdated extension modules can fail to import.
+    from pywsapp import App  # noqa: F401 - loads all modules, which are then counted
     from pywsapp._compiled import compiled, describe
 
     return f"pywsapp: {describe()}, {len(compiled())} extension modules"

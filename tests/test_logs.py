@@ -76,7 +76,7 @@ class Hostile:
     def __repr__(self) -> str:
         raise ValueError
 
-    __str__ = __len__ = __iter__ = __int__ = __repr__  # type: ignore[assignment]
+    __str__ = __len__ = __iter__ = __int__ = __repr__
 
 
 class HostileMapping(Mapping[str, int]):

@@ -1,3 +1,14 @@
+// A channel of centrifuge, the library of Centrifugo, in one process, for topic_protocol.py; it prints its port.
+//
+// With a module proxy:
+//
+//	go mod init topic && go get github.com/centrifugal/centrifuge@v0.15.0 && go build topic_centrifuge.go
+//
+// On Debian 12: apt-get install golang-go golang-github-centrifugal-centrifuge-dev
+// golang-github-centrifugal-protocol-dev, the sources of FZambia/eagle, igm/sockjs-go and mna/redisc below
+// build/go/src/github.com, and
+//
+//	GO111MODULE=off GOPATH=$PWD/build/go:/usr/share/gocode go build -o build/ benchmarks/peers/topic_centrifuge.go
 package main
 
 import (
@@ -20,7 +31,9 @@ func main() {
 	cfg.ClientQueueMaxSize = 64 << 20
 	cfg.ClientStaleCloseDelay = time.Hour
 	node, err := centrifuge.New(cfg)
-	if err != nil { log.Fatal(err) }
+	if err != nil {
+		log.Fatal(err)
+	}
 	node.OnConnecting(func(ctx context.Context, e centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 		return centrifuge.ConnectReply{Credentials: &centrifuge.Credentials{UserID: "u"}}, nil
 	})
@@ -29,7 +42,9 @@ func main() {
 			cb(centrifuge.SubscribeReply{}, nil)
 		})
 	})
-	if err := node.Run(); err != nil { log.Fatal(err) }
+	if err := node.Run(); err != nil {
+		log.Fatal(err)
+	}
 	http.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
 		CheckOrigin: func(r *http.Request) bool { return true }, PingInterval: time.Hour,
 	}))
@@ -39,12 +54,16 @@ func main() {
 		size, _ := strconv.Atoi(q.Get("size"))
 		data := []byte(`{"text":"` + strings.Repeat("x", size) + `"}`)
 		for i := 0; i < count; i++ {
-			if _, err := node.Publish(q.Get("channel"), data); err != nil { log.Println(err) }
+			if _, err := node.Publish(q.Get("channel"), data); err != nil {
+				log.Println(err)
+			}
 		}
 		w.WriteHeader(204)
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil { log.Fatal(err) }
+	if err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
 	log.Fatal(http.Serve(l, nil))
 }

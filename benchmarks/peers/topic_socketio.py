@@ -8,7 +8,7 @@ from typing import Any
 import socketio
 from _common import BACKLOG, HOST, arguments
 
-args = arguments(("--host", ["uvicorn", "aiohttp"]))
+args = arguments(("--host", ["aiohttp", "uvicorn"]))
 is_asgi = args.host == "uvicorn"
 server = socketio.AsyncServer(
     async_mode="asgi" if is_asgi else "aiohttp",
@@ -36,7 +36,8 @@ print(listening.getsockname()[1], flush=True)
 if is_asgi:
     import uvicorn
 
-    config = uvicorn.Config(socketio.ASGIApp(server), log_level="error", loop="uvloop")
+    # The clients answer no pings.
+    config = uvicorn.Config(socketio.ASGIApp(server), log_level="error", loop="uvloop", ws_ping_interval=None)
     uvicorn.Server(config).run([listening])
 else:
     import uvloop

@@ -11,6 +11,7 @@ import os
 import sys
 import sysconfig
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder, SourceFileLoader
+from importlib.util import find_spec
 
 #: The compiled build echoes a small message in 0.5 µs, the pure Python build in 2.2 µs (explanation/performance.md).
 _SPEED_UP = 4
@@ -25,9 +26,15 @@ def compiled() -> list[str]:
     return sorted(n for n in names if str(getattr(sys.modules[n], "__file__", "")).endswith(tuple(EXTENSION_SUFFIXES)))
 
 
+def is_compiled() -> bool:
+    """Return whether the compiled build is in use, also before its modules are imported."""
+    found = find_spec("pywsapp._protocol.frames")
+    return found is not None and str(found.origin).endswith(tuple(EXTENSION_SUFFIXES))
+
+
 def describe() -> str:
     """Return the name of the build that is in use."""
-    return "compiled build" if compiled() else "pure Python build"
+    return "compiled build" if is_compiled() else "pure Python build"
 
 
 def build_hint() -> str:
@@ -38,7 +45,7 @@ def build_hint() -> str:
         (hatch_build.py compiles for CPython with its global interpreter lock only).
     """
     possible = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-    if compiled() or os.environ.get("PYWSAPP_PURE") or not possible:
+    if is_compiled() or os.environ.get("PYWSAPP_PURE") or not possible:
         return ""
     return f"pure Python build; with a C compiler, `{_INSTALL}` makes it {_SPEED_UP} times as fast"
 

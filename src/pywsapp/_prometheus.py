@@ -132,6 +132,14 @@ def _closed(stats: WorkerStats) -> list[Value]:
     ]
 
 
+def _session_calls(stats: WorkerStats) -> list[Value]:
+    return [
+        value
+        for name, store in stats.total.sessions.items()
+        for value in (((name, "ok"), store.calls), ((name, "failed"), store.failures))
+    ]
+
+
 def _rate_limited(stats: WorkerStats) -> list[Value]:
     return [
         ((name, action), getattr(limit, action))
@@ -315,6 +323,41 @@ METRICS: tuple[MetricInfo, ...] = (
         _one(lambda stats: stats.topics.subscriptions),
     ),
     MetricInfo(
+        "pywsapp_present_users",
+        "gauge",
+        (),
+        "Users that are present in topics, once in each topic and worker",
+        _one(lambda stats: stats.topics.present),
+    ),
+    MetricInfo(
+        "pywsapp_histories",
+        "gauge",
+        (),
+        "Topics whose messages the workers or the supervisor keep",
+        _one(lambda stats: stats.topics.histories),
+    ),
+    MetricInfo(
+        "pywsapp_history_bytes",
+        "gauge",
+        (),
+        "Bytes of these messages",
+        _one(lambda stats: stats.topics.history_bytes),
+    ),
+    MetricInfo(
+        "pywsapp_session_calls_total",
+        "counter",
+        ("store", "result"),
+        "Calls of the stores of sessions: ok, or failed",
+        _session_calls,
+    ),
+    MetricInfo(
+        "pywsapp_unreadable_sessions_total",
+        "counter",
+        ("store",),
+        "Sessions that could not be read, and counted as empty",
+        _by_key(lambda stats: {name: store.unreadable for name, store in stats.sessions.items()}),
+    ),
+    MetricInfo(
         "pywsapp_envelopes_dropped_total",
         "counter",
         (),
@@ -364,6 +407,13 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     MetricInfo(
         "pywsapp_broker_pending_messages", "gauge", (), "Messages that wait for the broker", _of_broker("pending")
+    ),
+    MetricInfo(
+        "pywsapp_broker_lag_seconds",
+        "gauge",
+        (),
+        "How long the oldest message has waited for the broker, in steps of 0.25 seconds",
+        _of_broker("lag"),
     ),
     MetricInfo("pywsapp_memory_bytes", "gauge", (), "Memory of all workers", _one(lambda stats: stats.process.memory)),
     MetricInfo(

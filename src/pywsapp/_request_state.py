@@ -30,7 +30,7 @@ class Access:
         alarm: a time in seconds since 1970, and a function that is called then, once; see `pywsapp.auth.expiry`.
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
         has_fallback: whether the route of the request has a fallback for networks that block WebSockets.
-        answer: answers a plain request in place of the component that it reaches, after the guard; None if nothing does.
+        answer: answers a plain request in place of the component that it reaches, after the guard; None without one.
     """
 
     __slots__ = (

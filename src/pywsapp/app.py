@@ -161,6 +161,7 @@ class App:
         guard = self._sessions.guard(authenticate)
         self.router = Router(http_host, server_options=options, authenticate=guard, authorize=authorize, codec=codec)
         self.topics = TopicRegistry(as_broker(broker), broker_key, options)
+        self.topics.measures = metrics
         self._user_keys = UserKeys(user_key)
         self.topics.users.use_app(self._user_keys, lambda: has_guards(self.router))
         self.topics.fallback.use_app(lambda: has_fallback(self.router))
@@ -174,9 +175,9 @@ class App:
             on_too_many=on_too_many,
         )
         self._runner.configure(limits, trusted_proxies, access_log=access_log)
-        self._runner.measures = metrics
         self.worker = self._runner.worker
         self._sessions.close_by(self.on_shutdown)
+        self._runner.session_stores = self._sessions.stores
         self._asgi = AsgiApplication(self._runner, self.router, checks_host=http_host != _DEFAULT_HOST)
         self._mounted: list[App] = []
         self._mounting = Mounting()
@@ -479,7 +480,7 @@ class App:
         else:
             self._mounting.check_not_mounted()
             self._runner.change_listening().add_metrics(address, port, path, guard, encode)
-        self._runner.measures = True
+        self.topics.measures = True
 
     def status(self, path: str = "/status", *, guard: StatusGuard | None = None, can_disconnect: bool = False) -> None:
         """Show what the App does now on a page: connections, rates, topics, workers, limits, slow handlers, errors.
@@ -507,7 +508,7 @@ class App:
         self.route(path, page, authenticate=authenticate)
         self.on_startup(service.start)
         self.on_shutdown(service.stop)
-        self._runner.measures = True
+        self.topics.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.

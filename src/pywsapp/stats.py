@@ -10,7 +10,16 @@ from pywsapp._histogram import HistogramStats
 from pywsapp._limits.message_counts import RateLimitStats
 from pywsapp.topics.topic_stats import TopicStats
 
-__all__ = ["HistogramStats", "ProcessStats", "RateLimitStats", "RouteStats", "Stats", "TopicStats", "WorkerStats"]
+__all__ = [
+    "HistogramStats",
+    "ProcessStats",
+    "RateLimitStats",
+    "RouteStats",
+    "SessionStats",
+    "Stats",
+    "TopicStats",
+    "WorkerStats",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +65,26 @@ class ProcessStats(NamedTuple):
     tasks: int
 
 
+class SessionStats(NamedTuple):
+    """What a store of sessions has done, counted from the start of the process.
+
+    Args:
+        calls: calls of the store that worked.
+        failures: calls that failed, so that the request was answered with 503.
+        unreadable: sessions that the store has and that cannot be read, so they count as empty.
+    """
+
+    calls: int
+    failures: int
+    unreadable: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """The numbers of one process of an App at one moment. With workers, each of them has its own.
 
-    Numbers of what happened are counted from the start of `App.run` or `App.serve`, those of rate limits and topics
-    from the start of the process. All are 0 while the App does not run, except those of rate limits, topics and the
-    process.
+    Numbers of what happened are counted from the start of `App.run` or `App.serve`, those of rate limits, topics and
+    sessions from the start of the process. All others are 0 while the App does not run, except those of `process`.
 
     Args:
         open_connections: connections whose request was admitted, now: WebSockets, and plain requests that are answered.
@@ -79,6 +101,7 @@ class Stats:
         rate_limits: what each `RateLimit` has done, by its name.
         topics: the numbers of `app.topics.stats`, with those of the broker.
         routes: the numbers of each route that had a connection, by its pattern with the mounts around it.
+        sessions: what the stores of sessions have done, by their names.
         queued_messages: messages that wait for a busy handler, now.
         queued_bytes: the bytes of these messages; characters of text count as one.
         outbox_bytes: bytes of frames that wait in the outboxes of connections, now.
@@ -98,6 +121,7 @@ class Stats:
     rate_limits: Mapping[str, RateLimitStats]
     topics: TopicStats
     routes: Mapping[str, RouteStats] = field(default_factory=dict)
+    sessions: Mapping[str, SessionStats] = field(default_factory=dict)
     queued_messages: int = 0
     queued_bytes: int = 0
     outbox_bytes: int = 0

@@ -16,6 +16,7 @@ from pywsapp._prometheus import METRICS, encode
 from pywsapp._server.bind import ListeningSocket
 from pywsapp.auth import ApiKeyAuthenticator, public
 from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.sessions.memory import MemorySessionStore
 from pywsapp.testing import TestClient
 
 pytestmark = pytest.mark.anyio
@@ -71,10 +72,12 @@ async def test_the_answer_has_the_format_that_the_client_asks_for(accept: str, c
 
 async def test_all_metrics_are_in_an_answer() -> None:
     app = app_of(RateLimit(EchoServer(), messages_per_second=1000, name="chat"), guard=public)
+    app.http("/page", lambda request: "text", sessions=MemorySessionStore())
     async with TestClient(app) as client:
         async with client.connect("/chat") as ws:
             ws.send("hello")
         await client.get("/nothing")
+        await client.get("/page")
         text = (await client.get("/metrics")).text
     families = {family.name: family for family in parse_text(text)}
     assert list(families) == [info.name.removesuffix("_total") for info in METRICS]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 from support.waiting import until_blocked
 
-from pywsapp import App, Connection, EchoServer, MessageComponent, Options, SlowConsumer
+from pywsapp import App, Connection, EchoServer, MessageComponent, Options, Request, SlowConsumer
+from pywsapp.brokers import Outgoing, Receive
+from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
+from pywsapp.sessions.memory import MemorySessionStore
 from pywsapp.stats import RouteStats
 from pywsapp.testing import TestClient, VirtualClock
+from pywsapp.topics.names import TopicPattern
 
 pytestmark = pytest.mark.anyio
 
@@ -202,3 +207,65 @@ async def test_without_workers_the_numbers_of_all_are_those_of_the_process() -> 
         stats = await app.worker_stats()
         assert (stats.workers, stats.missing) == (1, 0)
         assert stats.total.routes == app.stats().routes
+
+
+async def test_present_users_and_histories_are_counted() -> None:
+    class Present(MessageComponent):
+        def on_open(self, conn: Connection) -> None:
+            conn.subscribe("room:1")
+            app.topic("room:1").track(conn, "ana", {})
+
+    app = app_of(Present())
+    app.on_presence("room:*")(lambda topic, diff: None)
+    app.on_user_online(lambda user: None)
+    app.history("room:*")
+    async with TestClient(app) as client, client.connect("/"), client.connect("/"):
+        await app.topic("room:1").broadcast("kept")
+        topics = app.stats().topics
+        assert (topics.present, topics.histories) == (1, 1)
+        assert topics.history_bytes > 100
+
+
+async def test_the_time_that_messages_wait_for_the_broker_is_measured() -> None:
+    go_on = anyio.Event()
+
+    class StuckConnection(MemoryConnection):
+        async def publish(self, messages: Sequence[Outgoing]) -> None:
+            await go_on.wait()
+
+    class StuckBroker(MemoryBroker):
+        async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
+            return StuckConnection(self, receive, [TopicPattern(text) for text in patterns])
+
+    app = app_of(EchoServer(), broker=StuckBroker(), metrics=True)
+    async with TestClient(app, clock=VirtualClock()) as client:
+        app.topic("news").broadcast("hello")
+        await client.clock.advance(3)
+        broker = app.stats().topics.broker
+        assert broker is not None
+        assert broker.pending == 1
+        assert 2.5 <= broker.lag <= 3
+        go_on.set()
+        await client.clock.advance(1)
+        broker = app.stats().topics.broker
+        assert broker is not None
+        assert (broker.pending, broker.published, broker.lag) == (0, 1, 0)
+
+
+async def test_calls_of_stores_of_sessions_are_counted() -> None:
+    class Visits(MessageComponent):
+        def on_handshake(self, request: Request) -> None:
+            request.session["seen"] = True
+
+    class BrokenStore(MemorySessionStore):
+        async def load(self, token: str) -> None:
+            raise OSError
+
+    app = app_of(Visits(), session_store=MemorySessionStore())
+    app.route("/broken", Visits(), sessions=(broken := BrokenStore()))
+    broken.name = "the broken store"
+    async with TestClient(app) as client:
+        async with client.connect("/"):
+            pass
+        await client.assert_refused("/broken", 503)
+    assert app.stats().sessions == {"the session store in memory": (1, 0, 0), "the broken store": (0, 1, 0)}

@@ -68,7 +68,7 @@ test("a topic can be left and subscribed again at once", async () => {
 
 test("filters, and the newest message for each value of a field", async () => {
   const made = await client(), heard = [];
-  const options = { filter: { kind: ["tea", 1] }, last: "kind" };
+  const options = { filter: { kind: ["tea", 1] }, newest: "kind" };
   await subscribed(made, "room:kinds", options, ({ data }) => heard.push(data));
   for (const kind of ["tea", "milk", 1, true]) await made.publish("room:kinds", { kind });
   await made.call("add", { a: 1, b: 1 });

@@ -16,59 +16,15 @@ pytest.register_assert_rewrite("support.browser")
 from support.browser import ARGUMENTS, Page, expect, find_chromium  # noqa: E402 - not before the line above
 from support.program import Program  # noqa: E402
 from support.services import free_port  # noqa: E402
+from support.topic_pages import SITE, WRITE, Site, heard, until  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
-SITE = Path(__file__).parent.parent / "support" / "topic_site.py"
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "howto" / "use-topics-in-a-browser.md"
 MESSAGES = 1_000
 DISCONNECTS = 20
-#: Connects, and subscribes to a topic; what comes is in `heard`, the states of the client in `states`.
-OPEN = """async ([topic, options]) => {
-    const {since = null, shared = false, ...more} = options;
-    window.heard = [];
-    window.lost = 0;
-    window.states = [];
-    const make = shared ? connectShared : connect;
-    window.client = make("/live", {firstDelay: 20, maxDelay: 100, ...more});
-    client.on("state", (state) => states.push(state));
-    window.room = client.subscribe(topic, {since}, ({data}) => {
-        heard.push(data);
-        sessionStorage.position = room.position;
-    });
-    room.on("lost", () => lost++);
-    await new Promise((resolve) => room.on("subscribed", resolve));
-}"""
 topics = (f"room:{number}" for number in itertools.count())
-
-
-class Site:
-    """The server and its pages.
-
-    Args:
-        program: the server.
-        context: the browser.
-    """
-
-    def __init__(self, program: Program, context: Any) -> None:
-        self.url = f"http://localhost:{program.port}"
-        self.context = context
-
-    def page(self, topic: str, **options: Any) -> Page:
-        """Open a page that subscribes to a topic."""
-        page: Page = self.context.new_page()
-        page.goto(self.url)
-        self.open(page, topic, **options)
-        return page
-
-    def open(self, page: Page, topic: str, **options: Any) -> None:
-        page.wait_for_function("window.connect")
-        page.evaluate(OPEN, [topic, options])
-
-    def command(self, query: str) -> None:
-        with urllib.request.urlopen(f"{self.url}/command?{query}", data=b"") as answer:
-            assert answer.status == 200
 
 
 @pytest.fixture(scope="module")
@@ -80,31 +36,8 @@ def program() -> Iterator[Program]:
 @pytest.fixture
 def site(browser: Any, program: Program) -> Iterator[Site]:
     context = browser.new_context()
-    yield Site(program, context)
+    yield Site(context, program.port)
     context.close()
-
-
-def until(page: Page, expression: str) -> None:
-    page.wait_for_function(expression, polling=20)  # milliseconds; by default a hidden tab is not looked at
-
-
-def heard(page: Page, count: int) -> Any:
-    """Return what a page has heard, when it is this much."""
-    until(page, f"heard.length >= {count}")
-    page.evaluate("client.call('add', {a: 1, b: 2})")  # its reply comes after all messages that were sent twice
-    return page.evaluate("heard")
-
-
-#: Publishes numbers; waits for `proceed` 20 times, before it has published all.
-WRITE = """([topic, count, pauses]) => {
-    window.accepted = 0;
-    (async () => {
-        for (let number = 0; number < count; number++) {
-            client.publish(topic, number).then(() => accepted++);
-            if (number % (count / pauses) === 25) await new Promise((resolve) => { window.proceed = resolve; });
-        }
-    })();
-}"""
 
 
 def test_messages_of_one_tab_in_another_over_disconnects(site: Site) -> None:
@@ -175,12 +108,14 @@ def test_a_page_to_which_the_user_comes_back(browser: Any, program: Program) -> 
     with browser.browser_type.launch(
         executable_path=find_chromium(), args=ARGUMENTS, ignore_default_args=["--disable-back-forward-cache"]
     ) as keeping:
-        site = Site(program, keeping.new_context())
+        site = Site(keeping.new_context(), program.port)
         page = site.page(topic)
+        page.evaluate("addEventListener('pageshow', (event) => { window.persisted = event.persisted; })")
         page.goto(site.url + "/?other")
         site.command(f"say={topic}&count=3")
         page.go_back(wait_until="commit")
         assert len(heard(page, 3)) == 3
+        assert page.evaluate("persisted") is True
         assert page.evaluate("states") == ["open", "waiting", "connecting", "open"]
 
 

@@ -47,7 +47,7 @@ async def talk(url: str) -> None:
             await topics.publish("room:both", {"number": number})
             if number % 5 == 0:
                 await anyio.to_thread.run_sync(drop, url)
-        answers = []
+        answers: list[int] = []
         while len(answers) < COUNT:
             data = (await subscription.receive(timeout=GUARD)).data
             answers += [data["answer"]] if "answer" in data else []

@@ -59,7 +59,7 @@ test("subscriptions made before the connection is open follow `connect`, with th
   const client = connect("ws://localhost/live");
   clients.push(client);
   const track = { name: "Ana" };
-  client.subscribe("a", { since: null, presence: true, track, last: "symbol", filter: { kind: ["x"] } });
+  client.subscribe("a", { since: null, presence: true, track, newest: "symbol", filter: { kind: ["x"] } });
   track.name = "changed later";
   const server = await socket();
   assert.deepEqual(server.sent, []);
@@ -67,7 +67,7 @@ test("subscriptions made before the connection is open follow `connect`, with th
   assert.deepEqual(server.sent, [
     { id: 1, type: "connect", session: server.sent[0].session },
     {
-      id: 2, type: "subscribe", topic: "a", since: null, presence: true, track: { name: "Ana" }, last: "symbol",
+      id: 2, type: "subscribe", topic: "a", since: null, presence: true, track: { name: "Ana" }, newest: "symbol",
       filter: { kind: ["x"] },
     },
   ]);

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pywsapp
 from pywsapp._compiled import compiled, describe
 from pywsapp._protocol import frames
 from pywsapp._protocol.prepared import PreparedMessage
@@ -102,6 +103,7 @@ def test_every_module_with_declarations_is_imported_compiled() -> None:
 
 
 def test_compiled_lists_what_was_imported_here() -> None:
+    assert pywsapp.__all__  # the first use of a public name imports all of them
     assert compiled() in ([], NAMES)
     assert describe() == ("compiled build" if compiled() else "pure Python build")
     assert bool(compiled()) == (BUILT and not os.environ.get("PYWSAPP_PURE"))

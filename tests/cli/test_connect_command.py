@@ -19,7 +19,7 @@ from support.serving import GUARD
 
 from pywsapp.cli import conversation, main, make_parser
 from pywsapp.cli.close_texts import close_text
-from pywsapp.cli.connect import keywords_of
+from pywsapp.cli.connect import keywords_of, why_not
 from pywsapp.cli.tables import safe
 
 pytestmark = pytest.mark.once
@@ -82,6 +82,15 @@ def test_insecure_does_not_check_the_certificate() -> None:
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
     assert keywords_of(make_parser().parse_args(["connect", "wss://a"]))["tls"] is None
+
+
+def test_a_certificate_that_is_not_trusted() -> None:
+    exc = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed (_ssl.c:1006)")
+    exc.verify_message = "self-signed certificate"
+    assert why_not("wss://a", exc) == (
+        "pywsapp: cannot connect to wss://a: self-signed certificate; trust its authority with --ca-file, or use "
+        "--insecure for a test\n"
+    )
 
 
 def test_a_refusal_has_its_status_and_content(server: str, capsys: pytest.CaptureFixture[str]) -> None:

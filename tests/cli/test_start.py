@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,3 +87,21 @@ def test_a_syntax_error_names_the_place(
     assert "wrong_syntax.py" in written
     assert "SyntaxError" in written
     assert "importlib" not in written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_reader_that_has_enough_causes_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text("from pywsapp import App\napp = App()\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pywsapp", "routes", "chat"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -123,7 +123,7 @@ async def test_the_server_filters_and_keeps_only_the_newest() -> None:
     async with (
         serving_topics() as server,
         server.client() as topics,
-        topics.subscribe("room:1", filter={"kind": ["tea", 1]}, last="kind") as subscription,
+        topics.subscribe("room:1", filter={"kind": ["tea", 1]}, newest="kind") as subscription,
     ):
         for kind in ("tea", "milk", 1, True):
             await topics.publish("room:1", {"kind": kind})
@@ -267,7 +267,7 @@ async def test_mistakes() -> None:
         ({"backoff": 5}, "backoff must be"),
     ):
         with pytest.raises(ConfigurationError, match=text):
-            connect_topics("ws://localhost/live", **arguments)  # type: ignore[arg-type]
+            connect_topics("ws://localhost/live", **arguments)
     with pytest.raises(ConfigurationError, match="URL"):
         connect_topics("http://localhost/live")
     unused = connect_topics("ws://localhost/live")

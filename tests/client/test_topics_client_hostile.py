@@ -207,12 +207,40 @@ async def test_a_server_that_forgets_positions() -> None:
         assert (lost.value.position, subscribed) == (None, [None, "5-a", None])
 
 
+async def test_messages_of_a_subscription_that_was_left() -> None:
+    def answer(conn: Connection, fields: dict[str, Any]) -> None:
+        if fields["type"] == "unsubscribe":
+            send(conn, {"type": "message", "topic": "t", "data": "old"})
+        elif fields["type"] == "call":
+            send(conn, {"type": "message", "topic": "t", "data": "new"})
+
+    async with serving_topics(Script(answer)) as server, server.client() as topics:
+        async with topics.subscribe("t"):
+            pass
+        async with topics.subscribe("t") as subscription:
+            await topics.call("any")
+            assert (await subscription.receive()).data == "new"
+
+
+async def test_a_refused_token_and_a_connection_that_stays_open() -> None:
+    refusal = {"type": "error", "id": "ID", "code": "unauthenticated", "message": "who are you?"}
+    async with serving_topics(Script(answers(connect=refusal))) as server:
+        for token, attempts in (("bad", 1), (lambda: "bad", 2)):
+            server.rooms.got.clear()
+            with pytest.raises(CallError, match="who are you"):
+                async with server.client(token=token):
+                    pass
+            assert len(server.rooms.got) == attempts
+
+
 async def test_a_token_is_refreshed_once_for_many_requests() -> None:
     asked: list[int] = []
+    released = anyio.Event()
 
     async def token() -> str:
         asked.append(1)
-        await anyio.lowlevel.checkpoint()
+        if len(asked) > 1:
+            await released.wait()
         return f"token {len(asked)}"
 
     def answer(conn: Connection, fields: dict[str, Any]) -> object:
@@ -223,6 +251,7 @@ async def test_a_token_is_refreshed_once_for_many_requests() -> None:
 
     async with serving_topics(Script(answer)) as server, server.client(token=token) as topics:
         await topics.call("expire")
+        released.set()
         while not any(fields["type"] == "refresh" for fields in server.rooms.got):
             await topics.publish("t", 1)
         await topics.publish("t", 1)

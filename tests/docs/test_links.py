@@ -68,7 +68,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_index_lists_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     listed = {(index.parent / link.partition("#")[0]).resolve() for link in links(text_of(index))}
-    assert {path for path in index.parent.rglob("*.md") if path != index} - listed == set()
+    missing = sorted(str(path.relative_to(index.parent)) for path in set(index.parent.rglob("*.md")) - listed - {index})
+    assert missing == [], "add a line `- [title](path): what it is for` to the list of docs/index.md that the page fits"
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)

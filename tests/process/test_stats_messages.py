@@ -11,7 +11,7 @@ from pywsapp._histogram import BOUNDS, Histogram
 from pywsapp._limits.message_counts import RateLimitStats
 from pywsapp._process.stats_messages import GAUGES, NO_STATS, added, from_json, is_numbers, to_json, without_gauges
 from pywsapp.brokers.relay_stats import RelayStats
-from pywsapp.stats import ProcessStats, RouteStats, Stats
+from pywsapp.stats import ProcessStats, RouteStats, SessionStats, Stats
 from pywsapp.topics.topic_stats import TopicStats
 
 LAGS = Histogram()
@@ -39,8 +39,9 @@ STATS = Stats(
     refused={404: 1},
     limits={"max_connections": 4},
     rate_limits={"chat": RateLimitStats(1, 2, 3, 4)},
-    topics=TopicStats(2, 1, 1, 1, RelayStats(1, 1, 7, 1, 8, 2), 6),
+    topics=TopicStats(2, 1, 1, 1, RelayStats(1, 1, 7, 1, 8, 2, 1.5), 6, 1, 2, 300),
     routes={"/a": ROUTE},
+    sessions={"memory": SessionStats(3, 1, 1)},
     queued_messages=1,
     queued_bytes=10,
     outbox_bytes=20,
@@ -79,12 +80,13 @@ def test_numbers_are_added() -> None:
     assert total.rate_limits == {"chat": (2, 4, 6, 8)}
     assert total.topics.broker == STATS.topics.broker
     assert total.process == (2000, 3.0, 8)
+    assert added([RelayStats(1, 1, 1, 0, 1, 1, 0.5), RelayStats(1, 2, 1, 0, 1, 1, 2.5)]) == (2, 3, 2, 0, 2, 2, 2.5)
 
 
 def test_what_is_now_ends_with_its_process() -> None:
     ended = without_gauges(STATS)
     assert (ended.open_connections, ended.queued_bytes, ended.process) == (0, 0, (0, 1.5, 0))
-    assert ended.topics == TopicStats(0, 1, 1, 1, RelayStats(0, 1, 7, 1, 8, 0), 0)
+    assert ended.topics == TopicStats(0, 1, 1, 1, RelayStats(0, 1, 7, 1, 8, 0, 0.0), 0, 0, 0, 0)
     assert ended.routes == {"/a": dataclasses.replace(ROUTE, open_connections=0)}
     assert (ended.handshakes, ended.loop_lag, ended.rate_limits) == (5, LAGS.stats, STATS.rate_limits)
 

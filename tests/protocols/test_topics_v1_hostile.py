@@ -161,7 +161,7 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "presence": ([True, False], [1, "true", None]),
     "track": ([None, 1, {}], []),
     "filter": ([{"a": [1, "x", None]}, {"a": [0.5], "b": [True]}], [None, {}, {"a": []}, {"a": [[]]}, {"a": 1}, []]),
-    "last": ([True, "a"], [False, "", None, 1, "x" * 101]),
+    "newest": ([True, "a"], [False, "", None, 1, "x" * 101]),
     "meta": ([None, "x"], []),
     "data": ([0, "", False, []], [None]),
     "base64": (["", "AA==", "AAA=", "AAAA"], ["A", "AA=", "A A=", "AA==A", None, 5]),
@@ -173,7 +173,7 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
 }
 KINDS = {
     "connect": ["token", "session"],
-    "subscribe": ["topic", "since", "presence", "track", "filter", "last"],
+    "subscribe": ["topic", "since", "presence", "track", "filter", "newest"],
     "unsubscribe": ["topic"],
     "track": ["topic", "meta"],
     "untrack": ["topic"],

@@ -100,7 +100,7 @@ async def test_values_that_json_does_not_have(codec: Codec, value: Any) -> None:
     app.topic_codec("t", codec)
     async with TestClient(app) as client, peer_of(client) as peer, peer_of(client) as newest, peer_of(client) as other:
         await peer.ask("subscribe", topic="t", filter={"kind": [json.loads(JsonCodec().encode(DAY)), "a"]})
-        await newest.ask("subscribe", topic="t", last="kind")
+        await newest.ask("subscribe", topic="t", newest="kind")
         await other.ask("subscribe", topic="t")
         app.topic("t").broadcast({"n": 0, "kind": value})
         app.topic("t").broadcast({"n": 1, "kind": "a"})
@@ -228,11 +228,11 @@ SLOW = Options(high_water=1000)
 
 
 @pytest.mark.parametrize("name", ["t", "room:1"])
-@pytest.mark.parametrize(("last", "expected"), [(True, [0, 1, 9]), ("half", [0, 1, 8, 9]), ("none", [0, 1, 9])])
-async def test_a_slow_client_gets_the_newest_messages(name: str, last: Any, expected: list[int]) -> None:
+@pytest.mark.parametrize(("newest", "expected"), [(True, [0, 1, 9]), ("half", [0, 1, 8, 9]), ("none", [0, 1, 9])])
+async def test_a_slow_client_gets_the_newest_messages(name: str, newest: Any, expected: list[int]) -> None:
     app = app_of(Open(), options=SLOW)
     async with TestClient(app) as client, peer_of(client) as peer, peer_of(client) as other:
-        await peer.ask("subscribe", topic=name, last=last)
+        await peer.ask("subscribe", topic=name, newest=newest)
         await other.ask("subscribe", topic=name)
         at_once(app, name, 10)
         received = [(await peer.next())["data"]["n"] for _ in expected]
@@ -245,7 +245,7 @@ async def test_a_slow_client_gets_the_newest_messages(name: str, last: Any, expe
 async def test_a_newer_message_waits_behind_older_ones_of_others() -> None:
     app = app_of(Open(), options=SLOW)
     async with TestClient(app) as client, peer_of(client) as peer:
-        await peer.ask("subscribe", topic="t", last="key")
+        await peer.ask("subscribe", topic="t", newest="key")
         for n, key in enumerate("--aba"):
             app.topic("t").broadcast({"n": n, "key": key, "text": "x" * 600})
         assert [(await peer.next())["data"]["n"] for _ in range(4)] == [0, 1, 3, 4]
@@ -254,8 +254,8 @@ async def test_a_newer_message_waits_behind_older_ones_of_others() -> None:
 async def test_what_waits_is_dropped_when_the_client_unsubscribes() -> None:
     app = app_of(Open(), options=SLOW)
     async with TestClient(app) as client, peer_of(client) as peer:
-        await peer.ask("subscribe", topic="t", last=True)
-        await peer.ask("subscribe", topic="u", last=True)
+        await peer.ask("subscribe", topic="t", newest=True)
+        await peer.ask("subscribe", topic="u", newest=True)
         [conn] = app.topic("t")
         at_once(app, "t", 10)
         at_once(app, "u", 3)
@@ -275,7 +275,7 @@ async def test_too_much_that_waits_is_left_to_the_slow_consumer(limit: str) -> N
     options = Options(high_water=1000, max_outbox=100_000 if limit == "bytes" else 50_000_000)
     app = app_of(Open(), options=options)
     async with TestClient(app) as client, peer_of(client) as peer:
-        await peer.ask("subscribe", topic="t", last="n")
+        await peer.ask("subscribe", topic="t", newest="n")
         at_once(app, "t", 300 if limit == "bytes" else MAX_WAITING + 10)
         if limit == "bytes":
             await peer.ws.assert_closed(1013)
@@ -286,7 +286,7 @@ async def test_too_much_that_waits_is_left_to_the_slow_consumer(limit: str) -> N
 async def test_filter_and_last_together() -> None:
     app = app_of(Filterable(), options=SLOW)
     async with TestClient(app) as client, peer_of(client) as peer:
-        await peer.ask("subscribe", topic="t", last=True, filter={"kind": ["a"]})
+        await peer.ask("subscribe", topic="t", newest=True, filter={"kind": ["a"]})
         for n in range(10):
             app.topic("t").broadcast({"n": n, "kind": "ab"[n % 2], "text": "x" * 600})
         assert [(await peer.next())["data"]["n"] for _ in range(3)] == [0, 2, 8]

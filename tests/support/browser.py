@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ChatUsers", "Page", "Server", "browser", "expect", "next_servers", "pictures", "server", "users"]
+__all__ = ["Browser", "ChatUsers", "Page", "Server", "browser", "expect", "next_servers", "pictures", "server", "users"]
 
 MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
 

@@ -62,13 +62,14 @@ def log_calls(source: Path = SOURCE) -> Iterator[LogCall]:
 def _log_call(name: str, node: ast.Call, method: str) -> LogCall:
     level = {"log": None, "exception": "ERROR"}.get(method, method.upper())
     text = node.args[1 if method == "log" else 0]
-    shown = re.sub(r"%[^%a-z]*[a-z]", "...", text.value) if isinstance(text, ast.Constant) else ""
-    [extra] = [keyword.value for keyword in node.keywords if keyword.arg == "extra"] or [None]
+    shown = re.sub(r"%[^%a-z]*[a-z]", "...", str(text.value)) if isinstance(text, ast.Constant) else ""
+    extra = next((keyword.value for keyword in node.keywords if keyword.arg == "extra"), None)
     events: tuple[str, ...] = ()
-    about, fields = "", ()
+    fields: tuple[str, ...] = ()
+    about = ""
     if isinstance(extra, ast.Call) and ast.unparse(extra.func) == "log_fields":
         event = extra.args[0]
-        events = (event.value,) if isinstance(event, ast.Constant) else _SEVERAL.get(name, ())
+        events = (str(event.value),) if isinstance(event, ast.Constant) else _SEVERAL.get(name, ())
         if len(extra.args) > 1:
             about = "request" if ast.unparse(extra.args[1]).endswith("request") else "connection"
         fields = tuple(str(keyword.arg) for keyword in extra.keywords)

@@ -24,12 +24,13 @@ _MAX_DOUBLINGS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How `reconnecting` waits between two connections, and when it gives up.
+    """How `reconnecting` and `connect_topics` wait between two connections, and when they give up.
 
     Attributes:
         base: seconds. The first pause is between 0 and this, and the bound doubles with each failed attempt.
         cap: seconds that the bound never exceeds.
-        max_retry_after: seconds that the loop waits at most because of a Retry-After field of the server.
+        max_retry_after: seconds that the loop waits at most because of a Retry-After field of the server, or that a
+            client of topics waits because of a `disconnect` message.
         stable_after: seconds. After a connection that has lived so long, the pauses begin with `base` again.
         max_attempts: failed attempts in a row after which the loop ends with the exception of the last one. A
             connection that has ended before `stable_after` counts as one. None sets no limit.

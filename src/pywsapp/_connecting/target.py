@@ -35,6 +35,10 @@ class Target(NamedTuple):
         path, question_mark, _ = self.path.partition("?")
         return f"{'wss' if self.secure else 'ws'}://{self.host_field}{path}{question_mark and '?...'}"
 
+    def __repr__(self) -> str:
+        """Return the text of `str`: error trackers show the `repr` of what log lines are made of."""
+        return f"<Target {self}>"
+
     @property
     def origin(self) -> tuple[bool, str, int]:
         """The origin: URLs of one origin belong to one server (RFC 6454 section 4)."""

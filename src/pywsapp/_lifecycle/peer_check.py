@@ -45,7 +45,7 @@ def check_peer(
             pings.keepalive_sent()
         machine.outbox.transport.write(ws.ping(b""))
     elif due is not None:
-        logger.info(
+        logger.debug(
             "%r timed out: %s", machine.conn, due, extra=log_fields("connection.timed_out", machine.conn, reason=due)
         )
         machine.drop(due)

@@ -14,6 +14,8 @@ from contextlib import suppress
 import anyio
 import anyio.to_thread
 
+from pywsapp._log_fields import log_fields
+
 logger = logging.getLogger("pywsapp")
 
 #: Seconds between two looks, and until a further look finds no other change: editors and git write several files.
@@ -62,7 +64,8 @@ class FileWatch:
         self._seen = now
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            logger.info("%s%s changed", os.path.relpath(changed[0]), more)
+            file = os.path.relpath(changed[0])
+            logger.info("%s%s changed", file, more, extra=log_fields("files.changed", file=file, count=len(changed)))
         return bool(changed)
 
     def _look(self) -> Versions:

@@ -89,7 +89,8 @@ class Listening:
         first, *others = self.sockets
         if len(fds) < len(self.sockets):
             raise ConfigurationError(
-                f"the service manager passes {len(fds)} sockets, but the App listens on {len(self.sockets)}"
+                f"the service manager passes {len(fds)} of the {len(self.sockets)} sockets that the App listens on; "
+                "add one to its socket unit for each address of the App"
             )
         settings = [first, *others, *[first] * (len(fds) - len(self.sockets))]
         self.sockets = [replace(one, unix_path=None, fd=fd) for one, fd in zip(settings, fds, strict=True)]

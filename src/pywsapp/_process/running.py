@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -38,6 +38,7 @@ from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.routing.health import NO_BROKER, OK, STARTING, STOPPING, Health
+from pywsapp.sessions.base import SessionStore
 from pywsapp.stats import Stats, WorkerStats
 from pywsapp.topics.registry import TopicRegistry
 
@@ -76,7 +77,7 @@ class Runner:
         limits: the limits of messages, for statistics.
         connection_limits: the limits of its connections.
         watch: the files after whose changes the workers are replaced, also if there is one only.
-        measures: whether to measure the time of handlers, of pings and of the event loop.
+        session_stores: returns the stores of sessions.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Runner:
         self._topics = topics
         self._proxies = Proxies()
         self._access_log = False
-        self.measures = False
+        self.session_stores: Callable[[], Iterable[SessionStore]] = tuple
         self._has_site = False
         self._server: Server | None = None
         self._is_hosted = False
@@ -202,7 +203,6 @@ class Runner:
         self.startup += other.startup
         self.shutdown += other.shutdown
         self.background.include(other.background)
-        self.measures = self.measures or other.measures
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Runner:
 
     def stats(self) -> Stats:
         """Return the numbers of this process."""
-        return collect_stats(self._server, self._topics, self.limits)
+        return collect_stats(self._server, self._topics, self.limits, self.session_stores())
 
     async def worker_stats(self) -> WorkerStats:
         """Return the numbers of all workers together."""
@@ -445,7 +445,7 @@ class Runner:
             count=self._context.count if self._context is not None and self.connection_limits.max_connections else None,
             counting=None if self._context is None else self._context.counting(),
             users=self._topics.users,
-            measures=self.measures,
+            measures=self._topics.measures,
         )
 
     async def _run_shutdown_hooks(self) -> None:

@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import anyio
 
+from pywsapp._log_fields import log_fields
+
 logger = logging.getLogger("pywsapp")
 
 #: The first file descriptor that is passed (SD_LISTEN_FDS_START).
@@ -67,7 +69,12 @@ class ServiceManager:
                 sock.sendto(text.encode(), self._address)
         except OSError as exc:
             if not self._has_failed:
-                logger.warning("the service manager does not get messages (NOTIFY_SOCKET): %s", exc.strerror or exc)
+                error = exc.strerror or str(exc)
+                logger.warning(
+                    "the service manager does not get messages (NOTIFY_SOCKET): %s",
+                    error,
+                    extra=log_fields("service_manager.unreachable", error=error),
+                )
             self._has_failed = True
 
 
@@ -94,6 +101,7 @@ def passed_sockets(*, is_worker: bool) -> range:
     """
     if is_worker:
         return range(FIRST_FD, FIRST_FD + int(os.environ.get(_PASSED, "0")))
+    os.environ.pop(_PASSED, None)  # of a program that has started this one
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     if pid != str(os.getpid()) or not count.isdecimal() or not 0 < int(count) <= _MAX_SOCKETS:
         return range(0)

@@ -32,11 +32,15 @@ NO_STATS = Stats(
 GAUGES = frozenset(
     {
         "connected",
+        "histories",
+        "history_bytes",
+        "lag",
         "memory",
         "open_connections",
         "outbox_bytes",
         "pending",
         "pending_connections",
+        "present",
         "queued_bytes",
         "queued_messages",
         "slow_connections",
@@ -45,6 +49,10 @@ GAUGES = frozenset(
         "topics",
     }
 )
+
+
+#: Of these fields, the greatest value of all processes is the total.
+_GREATEST = frozenset({"lag"})
 
 
 def added(numbers: Iterable[Any]) -> Any:
@@ -57,7 +65,8 @@ def added(numbers: Iterable[Any]) -> Any:
         keys = dict.fromkeys(key for one in found for key in one)
         return {key: added(one.get(key) for one in found) for key in keys}
     if is_numbers(type(first)):
-        return type(first)(**{name: added(getattr(one, name) for one in found) for name in names_of(type(first))})
+        values = {name: [getattr(one, name) for one in found] for name in names_of(type(first))}
+        return type(first)(**{name: max(own) if name in _GREATEST else added(own) for name, own in values.items()})
     if isinstance(first, tuple):
         return tuple(map(sum, zip(*found, strict=True)))
     return sum(found)

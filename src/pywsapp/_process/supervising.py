@@ -45,6 +45,7 @@ async def supervise_app(
     stats = StatsOfWorkers(workers)
     with closing(BusRouter(max_histories=options.max_histories, max_history_bytes=options.max_history_bytes)) as router:
         attach = router.attach if has_bus else None
+        stats = StatsOfWorkers(workers, lambda: router.history.kept)
         async with (
             tasks_of_block() as tasks,
             answering_health_of_workers(listening.health),

@@ -283,7 +283,7 @@ class Supervisor:
         if self._replace_all:
             self._replace_all = False
             logger.info(
-                "replacing %d workers", self._count, extra=log_fields("worker.replacing_all", count=self._count)
+                "replacing %s", _count(self._count), extra=log_fields("worker.replacing_all", count=self._count)
             )
             if await self._replace_in(self._slots, "fix the program and send SIGHUP again"):
                 logger.info("all workers are replaced", extra=log_fields("worker.replaced_all", count=self._count))
@@ -385,7 +385,7 @@ async def supervise(
     )
 
     def started() -> None:
-        announce(supervisor.addresses, f": {workers} workers")
+        announce(supervisor.addresses, f": {_count(workers)}")
         service.ready()
 
     def stop() -> None:
@@ -405,6 +405,10 @@ async def supervise(
 
     supervisor.on_replaced = service.ready
     return await run_until_signal(run, stop, None, reload=reload)
+
+
+def _count(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
 
 
 def share(listener: ListeningSocket, count: int) -> list[list[socket.socket]]:

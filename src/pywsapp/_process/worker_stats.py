@@ -20,10 +20,12 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
 
+from pywsapp._log_fields import log_fields
 from pywsapp._process.stats_messages import NO_STATS, added, from_json, to_json, without_gauges
 from pywsapp.stats import Stats, WorkerStats
 
@@ -86,7 +88,11 @@ class JsonChannel:
                     TypeError,
                     ValueError,
                 ) as exc:  # of a worker with other classes of numbers
-                    logger.debug("numbers between processes cannot be read: %r", exc)
+                    logger.debug(
+                        "numbers between processes cannot be read: %r",
+                        exc,
+                        extra=log_fields("stats.not_read", error=repr(exc)),
+                    )
             if not data or len(self._received) > _MAX_LINE:
                 return False
 
@@ -229,10 +235,12 @@ class StatsOfWorkers:
 
     Args:
         workers: how many workers there should be.
+        histories: returns how many topics the supervisor keeps, and their bytes.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, histories: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
         self._workers = workers
+        self._histories = histories
         self._living: dict[ReportingWorker, None] = {}
         self._ended: Stats | None = None
         self._numbers = itertools.count(1)
@@ -281,5 +289,7 @@ class StatsOfWorkers:
         return WorkerStats(self._sum(self._living), self._workers, missing)
 
     def _sum(self, workers: Iterable[ReportingWorker]) -> Stats:
-        total: Stats | None = added([self._ended, *(worker.last for worker in workers)])
-        return NO_STATS if total is None else total
+        histories, size = self._histories()
+        own = replace(NO_STATS, topics=NO_STATS.topics._replace(histories=histories, history_bytes=size))
+        total: Stats = added([own, self._ended, *(worker.last for worker in workers)])
+        return total

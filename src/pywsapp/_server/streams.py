@@ -14,7 +14,7 @@ from pywsapp._lifecycle.fallback import FallbackLifecycle
 from pywsapp._lifecycle.requests import decide_handshake
 from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import connection_maker
-from pywsapp._protocol.http import encode_response
+from pywsapp._protocol.http import encode_fields, encode_response
 from pywsapp._request_state import access_of
 from pywsapp._server.upgrade import admitted, agreed_options, agreed_subprotocol, take_place
 from pywsapp.auth.user_keys import key_of_user
@@ -108,6 +108,8 @@ def _fallback_stream(server: Server, request: Request, transport: Transport, ans
     component, options = answer.component, without_frames(agreed_options(server, answer))
     assert component is not None
     subprotocol, user = agreed_subprotocol(request, answer), key_of_user(request)
+    fields = (*_FALLBACK_FIELDS, *answer.headers)
+    encode_fields(fields)  # raises where a field could start another line
 
     def make() -> FallbackLifecycle:
         return FallbackLifecycle(
@@ -120,7 +122,7 @@ def _fallback_stream(server: Server, request: Request, transport: Transport, ans
             connection_maker(component, request, subprotocol, options),
             request.app.topics.fallback,
             user,
-            (*_FALLBACK_FIELDS, *answer.headers),
+            fields,
         )
 
     return admitted(server, request, make)

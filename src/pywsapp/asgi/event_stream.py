@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from pywsapp._log_fields import log_fields
-from pywsapp._server.streams import ask_for_stream
+from pywsapp._server.streams import ask_for_fallback, ask_for_stream
 from pywsapp._transports.base import NO_PROTOCOL
 from pywsapp.asgi.transport import Send, SendTransport
 
 if TYPE_CHECKING:
-    from pywsapp._lifecycle.event_stream import EventStreamLifecycle, EventStreamResponse
+    from pywsapp._lifecycle.event_stream import EventStreamResponse
+    from pywsapp._lifecycle.stream import StreamLifecycle
     from pywsapp._server.server import Server
     from pywsapp.asgi.exchange import Exchange
 
@@ -89,7 +91,7 @@ class HostedStream:
         transport: its transport.
     """
 
-    def __init__(self, server: Server, stream: EventStreamLifecycle, transport: EventStreamTransport) -> None:
+    def __init__(self, server: Server, stream: StreamLifecycle, transport: EventStreamTransport) -> None:
         self._server = server
         self._stream = stream
         self._transport = transport
@@ -98,13 +100,18 @@ class HostedStream:
         """Begin the stream: what it sends waits until the head of the response is sent."""
         server, stream, transport = self._server, self._stream, self._transport
         transport.set_protocol(stream)
-        transport.set_write_buffer_limits(high=(stream.response.settings.options or server.options).high_water)
+        transport.set_write_buffer_limits(high=stream.high_water)
         transport.write(stream.begin())  # first: `opened` closes a stream whose user was disconnected meanwhile
         server.runtime.connections.add(stream)
         server.runtime.opened(stream.conn)
         server.counts.accepted(stream.conn.request)
         server.connection_log.opened(stream.conn.request)
         stream.follow()
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields of the response."""
+        return tuple(self._stream.fields)
 
     async def run(self, fields: list[tuple[bytes, bytes]], receive: Callable[[], Awaitable[Any]], send: Send) -> None:
         """Send the head of the response and the events, until the stream has ended.
@@ -117,7 +124,7 @@ class HostedStream:
         transport = self._transport
         try:
             try:
-                await send({"type": "http.response.start", "status": self._stream.response.status, "headers": fields})
+                await send({"type": "http.response.start", "status": 200, "headers": fields})
             except Exception as exc:  # each server has exceptions of its own for a client that is gone
                 logger.debug(
                     "a client was gone before its event stream began: %r",
@@ -141,10 +148,37 @@ async def ask_for_hosted_stream(exchange: Exchange, response: EventStreamRespons
     """
     server, request = exchange.server, exchange.request
     assert request is not None
+    return await _hosted(exchange, send, partial(ask_for_stream, server, request, response))
+
+
+async def ask_for_hosted_fallback(exchange: Exchange, protocol: str, send: Send) -> HostedStream:
+    """Return the stream of a fallback connection, when the component accepts it.
+
+    Args:
+        exchange: the request.
+        protocol: the subprotocol that the client offers.
+        send: the `send` of the server.
+
+    Raises:
+        Refuse: the component refuses, the route has no fallback, or a limit of connections is reached.
+    """
+    server, request = exchange.server, exchange.request
+    assert request is not None
+    if server.admission is not None:
+        server.admission.check(request)
+    return await _hosted(exchange, send, partial(ask_for_fallback, server, request, protocol))
+
+
+async def _hosted(
+    exchange: Exchange,
+    send: Send,
+    ask: Callable[[EventStreamTransport], StreamLifecycle | Awaitable[StreamLifecycle]],
+) -> HostedStream:
+    server, request = exchange.server, exchange.request
+    assert request is not None
     transport = EventStreamTransport(NO_PROTOCOL, send)
     try:
-        asked = ask_for_stream(server, request, response, transport)
-        stream = await exchange.decide(lambda: asked)
+        stream = await exchange.decide(partial(ask, transport))
     except BaseException:
         if server.admission is not None:
             server.admission.release(request)

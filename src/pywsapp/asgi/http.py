@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.event_stream import EventStreamResponse
 from pywsapp._lifecycle.requests import decide_request
+from pywsapp._protocol.fallback import protocol_asked_for
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.response_progress import close_body
-from pywsapp.asgi.event_stream import HostedStream, ask_for_hosted_stream
+from pywsapp.asgi.event_stream import HostedStream, ask_for_hosted_fallback, ask_for_hosted_stream
 from pywsapp.asgi.exchange import Exchange, asgi_fields
 from pywsapp.asgi.scope import Scope
 from pywsapp.asgi.transport import Send
@@ -18,6 +19,7 @@ from pywsapp.http import Response, _set_body
 
 if TYPE_CHECKING:
     from pywsapp._server.server import Server
+    from pywsapp.http import Request
 
 #: The `receive` of an ASGI server.
 Receive = Callable[[], Awaitable[Any]]
@@ -28,26 +30,39 @@ _BODYLESS = (204, 304)
 async def serve_request(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a plain request."""
     exchange = Exchange(server, scope)
+    answer: Response | HostedStream
     with exchange:
-        stream: HostedStream | None = None
         try:
-            response = await _respond(exchange, server, receive)
-            fields = _checked(response)
-            if isinstance(response, EventStreamResponse):
-                stream = await ask_for_hosted_stream(exchange, response, send)
+            answer, fields = await _answer(exchange, server, receive, send)
         except Exception as exc:
-            response = Response.refusal(exchange.refusal(exc))
-            fields = _checked(response)
-        if stream is None:
-            await _send(exchange, response, fields, send, head_only=scope["method"] == "HEAD")
+            answer = Response.refusal(exchange.refusal(exc))
+            fields = _checked(answer)
+        if isinstance(answer, HostedStream):
+            answer.open()
         else:
-            stream.open()
-    if stream is not None:
-        await stream.run(fields, receive, send)
+            await _send(exchange, answer, fields, send, head_only=scope["method"] == "HEAD")
+    if isinstance(answer, HostedStream):
+        await answer.run(fields, receive, send)
 
 
-async def _respond(exchange: Exchange, server: Server, receive: Receive) -> Response:
+async def _answer(
+    exchange: Exchange, server: Server, receive: Receive, send: Send
+) -> tuple[Response | HostedStream, list[tuple[bytes, bytes]]]:
+    """Return the response or the stream, and the header fields."""
     request = exchange.read_scope()
+    protocol = protocol_asked_for(request)
+    if protocol is not None:
+        exchange.admit()
+        stream = await ask_for_hosted_fallback(exchange, protocol, send)
+        return stream, asgi_fields(stream.fields)
+    response = await _respond(exchange, server, request, receive)
+    fields = _checked(response)
+    if isinstance(response, EventStreamResponse):
+        return await ask_for_hosted_stream(exchange, response, send), fields
+    return response, fields
+
+
+async def _respond(exchange: Exchange, server: Server, request: Request, receive: Receive) -> Response:
     if not server.is_probe(request):
         exchange.admit()
     _set_body(request, _BodyReader(receive, request.headers.get("content-length")).read)

@@ -72,6 +72,7 @@ class Relay:
 
     Attributes:
         connection: the connection; None while there is none.
+        lag: for how long the oldest message has waited, in seconds; `measure_lag` sets it.
         attempted: set when the first attempt to connect has succeeded or failed.
     """
 
@@ -103,7 +104,7 @@ class Relay:
         self._change = anyio.Event()  # set when there is something to subscribe or unsubscribe
         self._idle: anyio.Event | None = None
         self._connects = self._published = self._failed = self._received = 0
-        self._since = 0.0  # when the connection was made, in seconds of the loop's clock
+        self.lag = self._since = 0.0  # when the connection was made, in seconds of the loop's clock
         self._outages = OutageLog(broker)
         self._drops = DropLog(broker)
         self.attempted = anyio.Event()
@@ -113,9 +114,8 @@ class Relay:
     def stats(self) -> RelayStats:
         """What the relay has done so far."""
         pending = len(self._pending) + len(self._in_flight)
-        return RelayStats(
-            int(self.connection is not None), self._connects, self._published, self._failed, self._received, pending
-        )
+        counted = self._connects, self._published, self._failed, self._received
+        return RelayStats(int(self.connection is not None), *counted, pending, self.lag)
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
@@ -177,16 +177,17 @@ class Relay:
         """
         await anyio.sleep(delay)
         while True:
-            oldest = self._oldest()
+            oldest = self.oldest()
             await anyio.sleep(GIVE_UP_SECONDS)
-            if oldest is not None and self._oldest() is oldest:
+            if oldest is not None and self.oldest() is oldest:
                 self._gave_up = True
                 self._fail([*self._in_flight, *self._pending], f"{self.broker.name} accepts nothing, and the app stops")
                 self._in_flight, self._pending_bytes = [], 0
                 self._pending.clear()
                 self._note_idle()
 
-    def _oldest(self) -> Acknowledgement | None:
+    def oldest(self) -> Acknowledgement | None:
+        """Return the acknowledgement of the message that has waited for the longest time."""
         return next(iter([*self._in_flight[:1], *islice(self._pending, 1)]), None)
 
     def _note_idle(self) -> None:

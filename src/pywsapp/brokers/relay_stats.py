@@ -15,6 +15,8 @@ class RelayStats(NamedTuple):
         failed: messages that it has not accepted.
         received: messages that the broker has delivered, own ones that it sent back included.
         pending: messages that are queued now.
+        lag: seconds for which the oldest of these has waited, in steps of a quarter; 0 without `App(metrics=True)`.
+            With workers, the longest of them.
     """
 
     connected: int
@@ -23,3 +25,4 @@ class RelayStats(NamedTuple):
     failed: int
     received: int
     pending: int
+    lag: float = 0.0

@@ -16,8 +16,8 @@ const ATTEMPTS = 6; // for one request
 const BUSY = [0, 429, 502, 503, 504]; // the same request can be answered later; 0 is no answer
 const WITHOUT = [404, 405, 406, 426]; // what a server without the fallback answers
 
-/** The time before which no stream is tried, by the address. @type {Map<string, number>} */
-const pauses = new Map();
+/** Until when an address needs the fallback, and before when its streams are not tried. @type {Map<string, number>} */
+const needed = new Map(), paused = new Map();
 
 /** Return the status of a plain request, which says why handshakes fail; 0 without an answer.
  * @param {URL} url @param {number} timeout
@@ -33,29 +33,39 @@ export async function findStatus(url, timeout) {
   }
 }
 
-/** Return what can take the place of WebSockets; null if the server does not answer, or streams do not work.
- * @param {URL} url @param {number} status that of a plain request
+/** Return what takes the place of WebSockets for an address; undefined if they are to be tried.
+ * @param {URL} url @param {number} [status] that of a plain request, after handshakes have failed
  */
-export function fallbackFor(url, status) {
-  if (!status || status >= 500 || (pauses.get(httpUrl(url)) ?? 0) > Date.now()) return null;
-  FallbackSocket.until = Date.now() + RETRY;
-  return FallbackSocket;
+export function findSocket(url, status = 0) {
+  const now = Date.now(), address = httpUrl(url);
+  if (status && status < 500 && !(paused.get(address) > now)) needed.set(address, now + RETRY);
+  else if (!needed.has(address)) needed.set(address, Number(storage[nameOf(address)]));
+  return needed.get(address) > now ? FallbackSocket : undefined;
 }
+
+/** Note until when the fallback is needed, also for the next page in this tab. @param {string} address */
+function note(address, until = 0) {
+  needed.set(address, until);
+  storage[nameOf(address)] = String(until || "");
+}
+
+/** @type {Record<string, string>} */
+const storage = (() => {
+  try {
+    return globalThis.sessionStorage ?? {};
+  } catch {
+    return {}; // the page may not use it
+  }
+})();
+
+/** @param {string} address */
+const nameOf = (address) => `pywsapp${new URL(address).pathname}`;
 
 /** @param {URL} url */
 const httpUrl = (url) => url.href.replace(/^ws/, "http");
 
-/** @param {number} until when a WebSocket is to be tried again, also by the next page in this tab */
-function remember(until) {
-  try {
-    globalThis.sessionStorage.pywsapp = until;
-  } catch { /* a worker has no storage, and a page may not use it */ }
-}
-
 /** A connection with the interface of a WebSocket, as far as pywsapp.js uses it. */
 export class FallbackSocket {
-  static until = 0; // when a WebSocket is to be tried again
-
   /** @type {any} */ onopen;
   /** @type {any} */ onmessage;
   /** @type {any} */ onclose;
@@ -93,8 +103,8 @@ export class FallbackSocket {
 
   /** Have the next connection tried with a WebSocket. @param {number} pause */
   #failed(pause) {
-    pauses.set(this.#url, Date.now() + pause);
-    remember((FallbackSocket.until = 0));
+    paused.set(this.#url, Date.now() + pause);
+    note(this.#url);
   }
 
   // ---- down ----
@@ -151,7 +161,7 @@ export class FallbackSocket {
   /** @param {string} stream */
   #opened(stream) {
     this.#stream = stream;
-    remember((FallbackSocket.until = Date.now() + RETRY));
+    note(this.#url, Date.now() + RETRY);
     this.onopen?.();
   }
 

@@ -102,7 +102,7 @@ export interface SubscribeOptions {
   /** Be present in the topic, with this value. */
   track?: unknown;
   /** If this client is slow, get only the newest message: of the topic (true), or for each value of a field. */
-  last?: string | true;
+  newest?: string | true;
   /** Get only messages that are objects whose fields have one of these values; the server allows the fields. */
   filter?: Record<string, (string | number | boolean | null)[]>;
   /** How many messages may wait for a `for await` loop. Default: 1,000. */

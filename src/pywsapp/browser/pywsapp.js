@@ -72,7 +72,7 @@ class Connection extends Emitter {
   /** @type {any} */ #socket = null;
   #attempt = {}; // another object for each attempt to connect
   #refused = 0; // handshakes in a row that did not succeed
-  /** @type {any} */ #fallback = null; // what takes the place of WebSockets that a network blocks
+  /** @type {any} */ #findSocket; // returns what takes the place of WebSockets that a network blocks
   #lost = 0; // attempts and short connections that ended in a row
   #hasNewToken = false; // whether this attempt answers a lack of credentials
   /** @type {Fields | null} */ #order = null; // the `disconnect` message
@@ -323,7 +323,7 @@ class Connection extends Emitter {
     let socket;
     try {
       const { WebSocket = globalThis.WebSocket } = this.#options;
-      socket = this.#socket = new (this.#fallback ?? WebSocket)(this.#url, PROTOCOL);
+      socket = this.#socket = new (this.#findSocket?.(this.#url) ?? WebSocket)(this.#url, PROTOCOL);
     } catch (error) { // a page with https opens no ws, for instance
       return this.#finish(new PywsappError("refused", String(error)));
     }
@@ -381,13 +381,12 @@ class Connection extends Emitter {
 
   /** Ask by HTTP why handshakes fail, which a WebSocket does not tell. */
   async #lookForRefusal() {
-    const { fallbackFor, findStatus } = await import("./pywsapp-fallback.js");
+    const { findSocket, findStatus } = await import("./pywsapp-fallback.js");
     const status = await findStatus(this.#url, this.#options.connectTimeout);
     if (!this.#refused) return;
     if (!REFUSALS.includes(status)) {
-      const found = this.#options.fallback && fallbackFor(this.#url, status);
-      if (!found) return;
-      this.#fallback = found;
+      if (!this.#options.fallback || !findSocket(this.#url, status)) return;
+      this.#findSocket = findSocket;
       this.reconnect();
     } else if (status === 401 && this.#options.token && !this.#hasNewToken) {
       this.#hasNewToken = true;
@@ -395,12 +394,11 @@ class Connection extends Emitter {
     } else this.#finish(new PywsappError("refused", `the server refuses with status ${status}`, { status }));
   }
 
-  /** Use the fallback if it was needed a short time ago, also in the page before. */
+  /** Use the fallback if the page before has needed it. @returns {Promise<boolean>} whether that took time */
   async #remember() {
-    if (this.#fallback?.until < Date.now()) this.#fallback = null;
     try {
-      if (!(sessionStorage.pywsapp > Date.now())) return false;
-      this.#fallback = (await import("./pywsapp-fallback.js")).FallbackSocket;
+      if (this.#findSocket || !sessionStorage["pywsapp" + this.#url.pathname]) return false;
+      this.#findSocket = (await import("./pywsapp-fallback.js")).findSocket;
     } catch { /* there is no storage */ }
     return true;
   }

@@ -1,4 +1,4 @@
-"""`pywsapp bench`: a load test that says what it cannot know."""
+"""`pywsapp bench`: measure a server, and report what distorts the numbers."""
 
 from __future__ import annotations
 
@@ -78,19 +78,18 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     from dataclasses import replace
 
     from pywsapp.cli.load import MARK_SIZE, Plan
+    from pywsapp.options import Options
 
     if chosen.size < MARK_SIZE:
         chosen.parser.error(f"argument --size: must be {MARK_SIZE} or more, for the mark that finds the reply")
     if chosen.message is not None and chosen.message.count("%s") != 1:
         chosen.parser.error("argument --message: must have %s once, for the mark that finds the reply")
     connect = keywords_of(chosen)
-    options = connect["options"]
-    assert options is not None
     # A server that reads too slowly must show as late replies, not as an end of the connection.
-    connect["options"] = replace(options, max_outbox=256 << 20)
+    options = replace(connect.get("options") or Options(), max_outbox=256 << 20)
     return Plan(
         url=url_of(chosen),
-        connect=connect,
+        connect={**connect, "options": options},
         headers=headers_of(chosen),
         connections=chosen.connections,
         rate=(chosen.rate or 10.0) if chosen.broadcast else chosen.rate,

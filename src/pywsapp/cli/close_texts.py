@@ -33,17 +33,20 @@ _COME_BACK = {
 
 def close_name(code: int | None) -> str:
     """Return the name of a close code: `1013 TRY_AGAIN_LATER`."""
-    try:
-        return f"{code} {CloseCode(code).name}"
-    except ValueError:
-        return str(code)
+    known = _known(code)
+    return str(code) if known is None else f"{code} {known.name}"
 
 
 def close_text(code: int | None, reason: str) -> str:
     """Return a line about the end of a connection: its code by name, its reason, and what clients do then."""
-    try:
-        meaning = _MEANINGS[CloseCode(code)]
-    except ValueError:
+    known = _known(code)
+    if known is not None:
+        meaning = _MEANINGS[known]
+    else:
         meaning = "a code of a library" if code is not None and code < 4000 else "a code of the application"
     said = f" ({safe(reason)})" if reason else ""
     return f"closed with {close_name(code)}{said}: {meaning}; {_COME_BACK[come_back(code)]}"
+
+
+def _known(code: int | None) -> CloseCode | None:
+    return next((known for known in CloseCode if known == code), None)

@@ -110,6 +110,8 @@ def why_not(url: str, exc: Exception) -> str:
 
     if not isinstance(exc, HandshakeError):
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        if (problem := getattr(exc, "verify_message", None)) is not None:  # of ssl.SSLCertVerificationError
+            reason = f"{problem}; trust its authority with --ca-file, or use --insecure for a test"
         return f"pywsapp: cannot connect to {safe(url)}: {safe(reason)}\n"
     return f"pywsapp: {safe(str(exc))}\n{_answer(exc)}"
 

@@ -96,6 +96,7 @@ class Conversation:
         except EOFError:
             self.show("")
         except KeyboardInterrupt:  # from the user, or from `_receive`
+            self.show("")
             status = 0 if self._ended.is_set() else 130
         except ConnectionClosed:
             pass

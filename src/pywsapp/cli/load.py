@@ -202,12 +202,12 @@ class Load:
             decided.set()
 
     def opened(self, conn: Connection, began: int) -> None:
-        """Take a new connection."""
+        """Note a new connection."""
         self._open.append(conn)
         self._result.handshakes.add(time.perf_counter_ns() - began)
 
     def ended(self, conn: Connection) -> None:
-        """Give up a connection that has ended."""
+        """Forget a connection that has ended."""
         self._open.remove(conn)
 
     # -- messages ----------------------------------------------------------------------------------------------------

@@ -53,14 +53,17 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in allowed:
-            raise argparse.ArgumentTypeError(f"must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {text!r}")
-        return text
+class _OneOf:
+    """One of some words, as the value of an option; `completion` reads them."""
 
-    convert.choices = allowed  # type: ignore[attr-defined]  # for the completion of shells
-    return convert
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+
+    def __call__(self, text: str) -> str:
+        if text not in self.choices:
+            *others, last = self.choices
+            raise argparse.ArgumentTypeError(f"must be {', '.join(others)} or {last}, not {text!r}")
+        return text
 
 
 def _switch(text: str) -> bool:
@@ -98,8 +101,8 @@ _OPTIONS = (
     _Option(("--trusted-proxies",), _list, "ADDRESSES", "addresses and networks of proxies to trust, with commas"),
     _Option(("--broker",), str, "URL", "the broker that connects servers: redis://..., amqp://..., nats://..."),
     _Option(("--workers",), workers, "NUMBER", "processes that share the port, or auto (default: 1)"),
-    _Option(("--backend",), _one_of("asyncio", "trio"), "NAME", "the event loop, asyncio or trio (default: asyncio)"),
-    _Option(("--log-level",), _one_of(*_LOG_LEVELS), "LEVEL", f"{', '.join(_LOG_LEVELS)} (default: info)"),
+    _Option(("--backend",), _OneOf("asyncio", "trio"), "NAME", "the event loop, asyncio or trio (default: asyncio)"),
+    _Option(("--log-level",), _OneOf(*_LOG_LEVELS), "LEVEL", f"{', '.join(_LOG_LEVELS)} (default: info)"),
     _Option(("--access-log",), _switch, "", "log a line for each request and each connection"),
     _Option(("--worker-timeout",), _number, "SECONDS", "replace a worker that hangs for so long; inf for no limit"),
     _Option(("--worker-max-age",), _number, "SECONDS", "replace a worker after this time"),
@@ -119,7 +122,7 @@ _OPTIONS = (
     _Option(("--drain-delay",), _number, "SECONDS", "at the end, fail health checks for so long and go on"),
     _Option(("--drain-timeout",), _number, "SECONDS", "at the end, wait so long for connections to close"),
     _Option(("--session-store",), str, "URL", "keep sessions there: redis://... or memcached://..."),
-    _Option(("--log-format",), _one_of("text", "json"), "FORMAT", "text or json, one object a line (default: text)"),
+    _Option(("--log-format",), _one_of("text", "json"), "FORMAT", "text (default), or json: one object a line"),
     _Option(("--log-config",), str, "FILE", "set up logging as this file says, for dictConfig: .json, .toml, .ini"),
     _Option(("--tls-self-signed",), _switch, "", "serve https and wss with a certificate for development"),
 )

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 #: What `add_subparsers` returns.
@@ -21,9 +21,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> Any:
         """Parse the arguments; a mistake ends the process with status 2."""
-        chosen, rest = self.parse_known_args(args, namespace)
+        chosen, rest = self.parse_known_args(None if args is None else list(args), namespace)
         if rest:
             parser: Parser = chosen.parser
             parser.error(f"unrecognized arguments: {' '.join(rest)}{parser._hint_for(rest)}")

@@ -260,6 +260,12 @@ class AppSessions:
         """Check the stores of a mounted App too; its shutdown hooks are hooks of this App anyway."""
         self._included.append(other)
 
+    def stores(self) -> Iterator[SessionStore]:
+        """Return the stores, those of mounted Apps too."""
+        yield from self._stores
+        for other in self._included:
+            yield from other.stores()
+
     def _store_for(self, sessions: Sessions) -> SessionStore | None:
         if sessions is None:
             return self._store

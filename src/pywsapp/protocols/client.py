@@ -158,7 +158,7 @@ class TopicClient:
         presence: bool = False,
         meta: Any = ABSENT,
         fields: dict[str, list[Any]] | None = None,
-        last: str | bool = False,
+        newest: str | bool = False,
     ) -> Subscription:
         """Subscribe the client to a topic; `Subscription.finish` then waits until it has what it asked for.
 
@@ -168,7 +168,7 @@ class TopicClient:
             presence: whether it gets the users in the topic, and the changes.
             meta: what others see of the user, who becomes present.
             fields: the client gets only messages that are objects with one of these values in each of these fields.
-            last: while the client reads slowly, it gets only the newest message of the topic for True, or for each
+            newest: while the client reads slowly, it gets only the newest message of the topic for True, or for each
                 value of a field.
         """
         conn, topic = self.conn, self.topic(name)
@@ -178,7 +178,7 @@ class TopicClient:
             raise RequestError("already_subscribed", f"the connection subscribes to {name!r} already")
         recovers = since is not ABSENT
         position = _position(topic, since) if recovers else None
-        form = self._form(fields, last)
+        form = self._form(fields, newest)
         await self._may("subscribe", name)
         if recovers:
             await self._may("history", name)
@@ -199,13 +199,13 @@ class TopicClient:
             raise
         return subscription
 
-    def _form(self, fields: dict[str, list[Any]] | None, last: str | bool) -> DeliveryForm | None:
+    def _form(self, fields: dict[str, list[Any]] | None, newest: str | bool) -> DeliveryForm | None:
         """Return how a subscription gets messages."""
         form = form_of(self.conn)
         if form is not None and fields is not None:
             form = Filtered(form, Filter(fields, self.component.filter_fields))
-        if form is not None and last is not False:
-            form = Newest(form, None if last is True else last)
+        if form is not None and newest is not False:
+            form = Newest(form, None if newest is True else newest)
         return form
 
     async def _ask(self, topic: Topic, *, recovers: bool) -> None:

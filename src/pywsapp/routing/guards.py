@@ -1,4 +1,4 @@
-"""Which routes have a guard or a fallback, and which accept pages of every site, so that open routes are noticed at the start."""
+"""Which routes have a guard, which accept pages of every site, so that they are noticed at the start; and fallbacks."""
 
 from __future__ import annotations
 

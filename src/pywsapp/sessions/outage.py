@@ -23,12 +23,14 @@ class OutageLog:
 
     Attributes:
         failed: failures since the store last worked.
+        calls: how often the store worked, since the start of the process.
+        failures: how often it failed.
         unreadable: sessions that the store has and that cannot be read.
     """
 
     def __init__(self) -> None:
         self.failed = 0
-        self.unreadable = 0
+        self.calls = self.failures = self.unreadable = 0
         self._is_logged = False  # whether the log has a line about the present failures
         self._since = 0.0  # seconds of the monotonic clock, like the next two
         self._next_reminder = 0.0
@@ -45,6 +47,7 @@ class OutageLog:
         """
         now = time.monotonic() if now is None else now
         self.failed += 1
+        self.failures += 1
         if self.failed == 1:
             self._since = now
             self._is_logged = now >= self._silent_until
@@ -79,6 +82,7 @@ class OutageLog:
 
     def note_works(self, name: str) -> None:
         """Note that the store worked."""
+        self.calls += 1
         if self.failed:
             if self._is_logged:
                 logger.warning(

@@ -27,6 +27,7 @@ from pywsapp.brokers.base import Broker, BrokerConnection, Position
 from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay
+from pywsapp.brokers.relay_lag import measure_lag
 from pywsapp.codecs.base import Codec
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
@@ -86,6 +87,7 @@ class TopicRegistry:
         occupancy: reports topics and users that come and go.
         fallback: the fallback connections, and the batches for them.
         process_events: events of the layers above, between processes.
+        measures: whether the App measures times, with `App(metrics=True)` or `App.metrics`.
 
     Raises:
         ConfigurationError: the key is empty.
@@ -109,6 +111,7 @@ class TopicRegistry:
         self._tasks: TaskGroup | None = None  # while the app runs
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
+        self.measures = False
         self._ids = RecentIds()
 
     def topic(self, name: str) -> Topic:
@@ -136,7 +139,16 @@ class TopicRegistry:
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
         broker = None if self.relay is None else self.relay.stats
         subscriptions = sum(len(subscribers) for _, subscribers in self._subscribed.values())
-        return TopicStats(len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, subscriptions)
+        return TopicStats(
+            len(self._subscribed),
+            self.codec.dropped,
+            self.history.lost,
+            skipped,
+            broker,
+            subscriptions,
+            self.presence.present_here,
+            *self.history.kept_here,
+        )
 
     # -- what the app registers --------------------------------------------------------------------------------------
 
@@ -192,6 +204,7 @@ class TopicRegistry:
         self.listeners.include(other.listeners)
         self.presence.watchers.include(other.presence.watchers)
         self.occupancy.include(other.occupancy)
+        self.measures = self.measures or other.measures
         for name, topic in other._topics.items():
             topic._registry, topic.history, topic.codec = self, self.history.rule(name), self.codecs.find(name)
             self._topics[name] = topic
@@ -421,6 +434,8 @@ class TopicRegistry:
         self.occupancy.prepare(self.relay)
         if self.relay is not None:
             tasks.start_soon(self.relay.run)
+            if self.measures:
+                tasks.start_soon(measure_lag, self.relay)
             with anyio.move_on_after(START_SECONDS):
                 await self.relay.attempted.wait()
         self.presence.start_ticking(tasks)

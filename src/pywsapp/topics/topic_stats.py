@@ -18,6 +18,9 @@ class TopicStats(NamedTuple):
             queue was full.
         broker: what the relay to the broker has done; None while the app does not run, or without a broker.
         subscriptions: subscriptions of connections in this process now.
+        present: users that are present by connections of this process now; a user counts once in each topic.
+        histories: topics whose messages this process keeps now; Redis keeps those of its topics itself.
+        history_bytes: bytes of these messages.
     """
 
     topics: int
@@ -26,3 +29,6 @@ class TopicStats(NamedTuple):
     skipped: int
     broker: RelayStats | None
     subscriptions: int = 0
+    present: int = 0
+    histories: int = 0
+    history_bytes: int = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from pywsapp._clients.log_filter import filter_logs, logs_filtered
 from pywsapp._extras import missing_extra
 from pywsapp._http_text import one_line
 from pywsapp.webhooks.delivery import Answer, Unreachable
@@ -22,6 +23,8 @@ try:
     import httpx
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "webhooks") from exc
+
+filter_logs("httpcore.connection", "httpcore.http11")  # which log all fields of an answer at DEBUG
 
 #: Bytes of an answer that are read, so that its connection can be used again.
 _MAX_ANSWER = 16 * 1024
@@ -48,7 +51,7 @@ async def open_client(url: str, seconds: float) -> AsyncIterator[Post]:
 
             request = httpx.Request("POST", url, headers=headers, content=body, extensions={"trace": note})
             try:
-                with anyio.fail_after(seconds):
+                with logs_filtered(), anyio.fail_after(seconds):
                     return await _send(transport, request, opened)
             except TimeoutError:
                 raise Unreachable(f"no answer within {seconds:g} s") from None

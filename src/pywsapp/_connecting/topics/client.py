@@ -105,7 +105,7 @@ class TopicsClient:
         presence: bool = False,
         track: Any = ABSENT,
         filter: Mapping[str, Sequence[Scalar]] | None = None,
-        last: str | bool = False,
+        newest: str | bool = False,
         on_lost: OnLost | None = None,
         message_type: TypeForm[T] = Any,
         buffer: int = 1000,
@@ -122,8 +122,8 @@ class TopicsClient:
             track: be present in the topic, with this value.
             filter: get only messages that are objects whose fields have one of these values; the server allows the
                 fields.
-            last: if this client is slow, get only the newest message: of the topic (True), or for each value of a field
-                (its name).
+            newest: if this client is slow, get only the newest message: of the topic (True), or for each value of a
+                field (its name).
             on_lost: called in place of raising MessagesLost in the task that receives, with the position up to which
                 messages are missing. It can be async; later messages wait for it.
             message_type: the type of the data of the messages: a class or a union. By default data comes as JSON or
@@ -139,8 +139,8 @@ class TopicsClient:
         fields = {name: value for name, value in fields.items() if value is not ABSENT}
         if presence:
             fields["presence"] = True
-        if last:
-            fields["last"] = last
+        if newest:
+            fields["newest"] = newest
         if filter is not None:
             fields["filter"] = {name: list(values) for name, values in filter.items()}
         driver = self._driver
@@ -187,7 +187,8 @@ class TopicsClient:
         """
         if data is None:
             raise ConfigurationError("the data of a message cannot be None")
-        fields: dict[str, Any] = {"type": "publish", "topic": topic, "key": key or secrets.token_hex(16)}
+        key = secrets.token_hex(16) if key is None else key
+        fields: dict[str, Any] = {"type": "publish", "topic": topic, "key": key}
         if isinstance(data, (bytes, bytearray, memoryview)):
             fields |= {"data": bytes(data)} if self._codec.is_binary else {"base64": b64encode(data).decode()}
         else:

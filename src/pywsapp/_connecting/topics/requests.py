@@ -106,29 +106,40 @@ class RequestQueue:
             del self._waiting[request.id]
             self._bytes -= request.size
 
-    async def next(self) -> WaitingRequest:
-        """Wait for the next request to send, and return it."""
-        while True:
-            while self._unsent:
-                request = self._unsent.popleft()
-                if not request.is_over:
-                    return request
+    async def wait(self) -> None:
+        """Wait until there is a request to send."""
+        while not self._unsent:
             await self._bell.wait()
 
+    def take(self) -> WaitingRequest | None:
+        """Return the next request to send; None if there is none any more."""
+        while self._unsent:
+            request = self._unsent.popleft()
+            if not request.is_over:
+                request.is_sent = True
+                return request
+        return None
+
     def repeat(self, request: WaitingRequest) -> None:
-        """Send a request again, before all others."""
-        self._unsent.appendleft(request)
+        """Send a request again, in its order."""
+        request.is_sent = False
+        self._find_unsent()
         self._bell.ring()
 
     def disconnected(self, error: ConnectionClosed) -> None:
         """Prepare the requests for the next connection; those that cannot be repeated fail with an error."""
-        self._unsent.clear()
         for request in self._waiting.values():
             if request.is_sent and not request.can_repeat:
                 request.fail(error)
-            elif request.reply is None and request.error is None:
-                request.is_sent = False
-                self._unsent.append(request)
+            request.is_sent = False
+        self._find_unsent()
+
+    def _find_unsent(self) -> None:
+        self._unsent = deque(
+            request
+            for request in self._waiting.values()
+            if not request.is_sent and request.reply is None and request.error is None
+        )
 
     def end(self, error: Exception) -> None:
         """Fail all requests."""

@@ -65,7 +65,7 @@ class TopicSubscription(Generic[DataT]):
     Args:
         driver: the driver of the client.
         topic: the name of the topic.
-        fields: the fields of the request: `since`, `presence`, `track`, `filter`, `last`.
+        fields: the fields of the request: `since`, `presence`, `track`, `filter`, `newest`.
         limit: how many messages may wait.
         convert: makes the data of a message an object; None leaves it as it is.
         on_lost: called in place of raising MessagesLost.

@@ -22,6 +22,7 @@ from pywsapp._connecting.topics.messages import BrokenProtocol, Fields, check, d
 from pywsapp._connecting.topics.requests import RequestQueue, WaitingRequest
 from pywsapp._connecting.topics.rules import SPREAD, Order
 from pywsapp._http_text import one_line
+from pywsapp._log_fields import log_fields
 from pywsapp.close_codes import CloseCode, ComeBack
 from pywsapp.exceptions import CallError, ConnectionClosed, QueueFull
 
@@ -194,14 +195,16 @@ class TopicsConnection:
         for subscription in list(self._client.subscriptions.values()):
             if not subscription._is_sent and self._is_current(subscription):
                 await self.join(subscription)
+        requests = self._client.requests
         while True:
+            await requests.wait()
             if self._pause:
                 pause, self._pause = self._pause, 0.0
                 await self._client.clock.sleep(pause)
-            request = await self._client.requests.next()
-            request.is_sent = True
-            self._replies[request.id] = functools.partial(self._answered, request)
-            await self._conn.send(request.data)
+            request = requests.take()
+            if request is not None:
+                self._replies[request.id] = functools.partial(self._answered, request)
+                await self._conn.send(request.data)
 
     def _request(self, fields: Fields, on_reply: Callable[[Fields], None]) -> Awaitable[None]:
         """Send a request of the client itself."""
@@ -219,8 +222,7 @@ class TopicsConnection:
             request.resolve(fields)
         elif not request.can_repeat or error.code not in _REPEATED:
             request.fail(error)
-        elif not request.is_over:  # its key makes repeating safe
-            request.is_sent = False
+        else:  # its key makes repeating safe
             self._pause = self._repeat_after(error)
             self._client.requests.repeat(request)
 
@@ -329,7 +331,14 @@ class TopicsConnection:
         """Log an error that belongs to no request; a server cannot fill the log."""
         level = logging.DEBUG if self._has_reported else logging.WARNING
         self._has_reported = True
-        logger.log(level, "%s reports an error: %s", self._client.arguments.target, one_line(str(error)))
+        target, text = self._client.arguments.target, one_line(str(error))
+        logger.log(
+            level,
+            "%s reports an error: %s",
+            target,
+            text,
+            extra=log_fields("client.error_received", url=str(target), error=text),
+        )
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
@@ -340,7 +349,7 @@ class TopicsConnection:
             with anyio.fail_after(arguments.options.handshake_timeout):
                 token = await self._client.get_token()
         except OSError as exc:
-            logger.warning("getting a new token for %s failed: %s", arguments.target, one_line(str(exc)))
+            self._note_token_failure("getting a new token for %s failed: %s", str(exc))
         except Exception as exc:
             self.failure = exc
             self._conn.close()
@@ -353,7 +362,13 @@ class TopicsConnection:
     def _refreshed(self, fields: Fields) -> None:
         error = error_of(fields)
         if error is not None:
-            logger.warning("%s refuses a new token: %s", self._client.arguments.target, one_line(str(error)))
+            self._note_token_failure("%s refuses a new token: %s", str(error))
+
+    def _note_token_failure(self, sentence: str, error: str) -> None:
+        target, text = self._client.arguments.target, one_line(error)
+        logger.warning(
+            sentence, target, text, extra=log_fields("client.token_not_renewed", url=str(target), error=text)
+        )
 
 
 def _order_in(fields: Fields) -> tuple[Order, ConnectionClosed]:

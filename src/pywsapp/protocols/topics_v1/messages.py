@@ -135,7 +135,7 @@ def _is_filtered(item: tuple[Any, Any]) -> bool:
     )
 
 
-def _last(value: Any) -> str | bool:
+def _newest(value: Any) -> str | bool:
     if value is True or (isinstance(value, str) and 0 < len(value) <= MAX_NAME):
         return value
     raise ValueError(f"true, or the name of a field of at most {MAX_NAME} characters")
@@ -153,7 +153,7 @@ _FIELDS: dict[str, dict[str, tuple[_Check, bool]]] = {
         "presence": (_flag, False),
         "track": (_anything, False),
         "filter": (_filter, False),
-        "last": (_last, False),
+        "newest": (_newest, False),
     },
     "unsubscribe": {"topic": (_topic, True)},
     "track": {"topic": (_topic, True), "meta": (_anything, True)},

@@ -208,7 +208,7 @@ class TopicsV1Session(Session):
             presence=fields.get("presence", False),
             meta=fields.get("track", ABSENT),
             fields=fields.get("filter"),
-            last=fields.get("last", False),
+            newest=fields.get("newest", False),
         )
         if not subscription.must_wait or driver is None:
             return await self._finish_subscribing(subscription)

@@ -1,1 +1,1 @@
-"""Batches of messages of fallback connections: reading them, and passing them to the process that has the connection."""
+"""Batches of messages of fallback connections, and their way to the process that has the connection."""

@@ -79,6 +79,11 @@ class MemoryHistory:
         self.size = self.forgotten = 0
         self._begin_epoch()
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many topics are remembered, and their bytes."""
+        return len(self._topics), self.size
+
     def topics(self) -> list[str]:
         """Return the topics that are remembered."""
         return list(self._topics)

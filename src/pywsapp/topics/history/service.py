@@ -82,6 +82,11 @@ class HistoryService:
         self._retrying: set[str] = set()
         self._reading: anyio.Semaphore
 
+    @property
+    def kept_here(self) -> tuple[int, int]:
+        """How many topics this process keeps, and their bytes."""
+        return self._memory.kept
+
     def rule(self, name: str) -> HistoryRule | None:
         """Return the first rule that matches a topic; None if the topic keeps nothing."""
         return next((rule for rule in self.rules if rule.pattern.matches(name)), None)

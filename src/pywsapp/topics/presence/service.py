@@ -89,6 +89,11 @@ class PresenceService:
             note_asyncio()
             self._tasks.start_soon(self._settle, name, received, settled)
 
+    @property
+    def present_here(self) -> int:
+        """The users that are present by connections of this process, once in each topic."""
+        return self._view.present_here
+
     def settled(self, name: str) -> LazyCoroutine[None] | None:
         """Return what waits until the users of a topic are known; None if the service does not wait for them."""
         settled = self._settled.get(name)

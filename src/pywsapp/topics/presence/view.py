@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from pywsapp.exceptions import TopicError
 from pywsapp.options import Options
+from pywsapp.topics.names import RESERVED
 from pywsapp.topics.presence.events import (
     ALIVE_TOPIC,
     MAX_KEY,
@@ -181,6 +182,11 @@ class PresenceView:
         self._next_alive = self._next_check = float("-inf")
 
     # -- this process ------------------------------------------------------------------------------------------------
+
+    @property
+    def present_here(self) -> int:
+        """The users of connections of this process, once in each topic; topics of this library do not count."""
+        return sum(len(topic.connections) for name, topic in self._topics.items() if not name.startswith(RESERVED))
 
     def open(self, name: str, *, settled: bool) -> None:
         """Begin with a topic, because it has a subscriber in this process.

@@ -1,0 +1,121 @@
+"""The browser client behind a real nginx that refuses Upgrade, and that sends each request to another node."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("support.browser")
+
+from support.program import Program  # noqa: E402 - not before the line above
+from support.services import find_program, free_port, redis_server  # noqa: E402
+from support.topic_pages import SITE, WRITE, Site, heard, until  # noqa: E402
+
+pytest_plugins = ["support.browser"]
+pytestmark = pytest.mark.once
+
+MESSAGES = 1_000
+DISCONNECTS = 20
+#: The default settings of nginx, which buffer responses, and compression of everything.
+NGINX = """
+worker_processes 1;
+events {{}}
+http {{
+    access_log off;
+    client_body_buffer_size 1m;
+    gzip on;
+    gzip_types *;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream nodes {{
+        server 127.0.0.1:{first};
+        server 127.0.0.1:{second};
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            if ($http_upgrade) {{
+                return 403;
+            }}
+            proxy_pass http://nodes;
+            proxy_set_header Host $http_host;
+        }}
+    }}
+}}
+"""
+topics = (f"room:{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
+    """The port of nginx, and those of the nodes behind it."""
+    directory, port = tmp_path_factory.mktemp("nginx"), free_port()
+    program = find_program("nginx", "nginx")
+    with (
+        redis_server() as redis,
+        Program([str(SITE), "0", redis.url]) as first,
+        Program([str(SITE), "0", redis.url]) as second,
+    ):
+        config = directory / "nginx.conf"
+        config.write_text(NGINX.format(directory=directory, port=port, first=first.port, second=second.port))
+        become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", program]
+        options = [
+            "-p",
+            str(directory),
+            "-c",
+            str(config),
+            "-g",
+            f"daemon off; master_process off; pid {directory}/pid; error_log stderr;",
+        ]
+        with Program([*become, *options]):
+            yield [port, first.port, second.port]
+
+
+@pytest.fixture
+def site(browser: Any, ports: list[int]) -> Iterator[Site]:
+    context = browser.new_context()
+    yield Site(context, *ports)
+    context.close()
+
+
+def test_messages_over_disconnects(site: Site) -> None:
+    topic = next(topics)
+    writer, reader = site.page(topic), site.page(topic)
+    writer.evaluate(WRITE, [topic, MESSAGES, DISCONNECTS])
+    for number in range(2, DISCONNECTS + 2):
+        until(writer, "window.proceed != null")
+        site.command("drop=1006")  # a client that comes back to the second node at once is dropped again
+        writer.evaluate("const go = proceed; window.proceed = null; go()")
+        for page in writer, reader:
+            until(page, f"states.filter((state) => state === 'open').length >= {number}")
+    until(writer, f"accepted === {MESSAGES}")
+    for page in writer, reader:
+        assert heard(page, MESSAGES) == list(range(MESSAGES))
+        assert page.evaluate("lost") == 0
+
+
+def test_tabs_that_share_a_connection(site: Site) -> None:
+    topic = next(topics)
+    pages = [site.page(topic, shared=True) for _ in range(2)]
+    pages[0].evaluate("client.publish(room.topic, 'hello')")
+    for page in pages:
+        assert heard(page, 1) == ["hello"]
+
+
+def test_the_next_page_does_not_try_a_websocket(site: Site) -> None:
+    page = site.page(next(topics))
+    page.goto(site.url)
+    page.evaluate(
+        """() => {
+            window.tried = 0;
+            window.WebSocket = class { constructor(url) { tried += String(url).endsWith("/live"); } close() {} };
+        }"""
+    )
+    site.open(page, next(topics))
+    assert page.evaluate("tried") == 0

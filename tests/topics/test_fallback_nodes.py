@@ -1,0 +1,136 @@
+"""Batches of fallback connections that reach another node than the one that has the stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer
+from support.topics_peer import Open
+
+from pywsapp import Request
+from pywsapp.brokers.base import Broker
+from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.testing import TestClient, two_nodes, until_idle
+from pywsapp.topics.codec import EnvelopeCodec
+from pywsapp.topics.fallback import service as module
+from pywsapp.topics.fallback.batch import Batch
+from pywsapp.topics.fallback.service import FallbackService, Outcome
+
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
+EMPTY: dict[str, Any] = {"number": 1, "messages": []}
+
+
+def by_header(request: Request) -> str | None:
+    return request.headers.get("x-user")
+
+
+@pytest.fixture(params=[None, b"a key of sixteen"])
+async def nodes(request: pytest.FixtureRequest, brokers: tuple[Broker, Broker]) -> AsyncIterator[list[TestClient]]:
+    """Two nodes with one broker, with and without signatures."""
+    async with AsyncExitStack() as stack:
+        apps = [
+            fallback_app(Open(), broker=broker, broker_key=request.param, authenticate=by_header) for broker in brokers
+        ]
+        yield [await stack.enter_async_context(TestClient(app)) for app in apps]
+
+
+async def test_batches_reach_the_stream_from_every_node(nodes: list[TestClient]) -> None:
+    headers = {"X-User": "ana"}
+    async with fallback_peer(nodes[0], headers=headers) as peer:
+        for number in range(6):
+            peer.ws.posts_by = nodes[number % 2]
+            assert await peer.ask("publish", topic="room:1", data=number, key=f"k{number}") == {"type": "ok"}
+        peer.ws.posts_by = nodes[1]
+        last = {"number": peer.ws.number, "messages": ["repeated"]}
+        assert (await peer.ws.post_body(last)).status == 204
+        assert (await peer.ws.post_body({**last, "number": peer.ws.number + 2})).status == 409
+        assert (await peer.ws.post_body(EMPTY, headers={"X-User": "ben"})).status == 404
+        assert (await peer.ws.post_body(EMPTY, stream=peer.ws.id + "x")).status == 404
+        await until_idle()
+        await peer.ws.stream.assert_silent()
+        stream = peer.ws.id
+    await until_idle()
+    assert (await peer.ws.post_body(EMPTY, stream=stream)).status == 404
+    assert not nodes[1].app.topics.fallback._asked
+
+
+async def test_a_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.02)
+    async with two_nodes(lambda: fallback_app(Open())) as (_, client):
+        headers = {"Pywsapp-Stream": UNKNOWN_STREAM}
+        response = await client.post("/live", json=EMPTY, headers=headers)
+        assert response.status == 504
+
+
+async def test_a_node_without_a_broker_knows_only_its_own_streams() -> None:
+    async with TestClient(fallback_app(Open())) as client:
+        response = await client.post("/live", json=EMPTY, headers={"Pywsapp-Stream": UNKNOWN_STREAM})
+        assert response.status == 404
+
+
+async def test_too_many_batches_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ASKED", 0)
+    async with two_nodes(lambda: fallback_app(Open())) as (_, client):
+        response = await client.post("/live", json=EMPTY, headers={"Pywsapp-Stream": UNKNOWN_STREAM})
+        assert response.status == 503
+
+
+# -- events of other processes -----------------------------------------------------------------------------------------
+
+BATCH: dict[str, Any] = {"fallback": "batch", "number": 1, "stream": "0" * 32, "user": None, "batch": EMPTY}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"fallback": "batch"},
+        {"fallback": "other", "number": 1},
+        {**BATCH, "number": 0},
+        {**BATCH, "number": True},
+        {**BATCH, "number": "1"},
+        {**BATCH, "stream": "x"},
+        {**BATCH, "stream": None},
+        {**BATCH, "user": 1},
+        {**BATCH, "batch": None},
+        {**BATCH, "batch": {"number": 1, "messages": [1]}},
+    ],
+)
+def test_events_that_no_process_sends(event: dict[str, Any]) -> None:
+    service = FallbackService(EnvelopeCodec())
+    with pytest.raises(EnvelopeError):
+        service.receive(Envelope(service.topic, None, "1" * 16, event))
+
+
+def test_events_of_processes_without_a_valid_name() -> None:
+    service = FallbackService(EnvelopeCodec())
+    with pytest.raises(EnvelopeError):
+        service.receive(Envelope(service.topic, None, "x:*", BATCH))
+    service.receive(Envelope(service.topic, None, "1" * 16, {"fallback": "answer", "number": 1, "outcome": "accepted"}))
+
+
+async def test_only_the_asked_process_answers() -> None:
+    async with two_nodes(lambda: fallback_app(Open())) as (client, _):
+        service = client.app.topics.fallback
+        question = service._asked[7] = module._Question("1" * 16)
+        answer = {"fallback": "answer", "number": 7, "outcome": "accepted"}
+        service.receive(Envelope(service.topic, None, "2" * 16, answer))
+        assert question.outcome is Outcome.UNKNOWN
+        with pytest.raises(EnvelopeError):
+            service.receive(Envelope(service.topic, None, "1" * 16, {**answer, "outcome": "x"}))
+        service.receive(Envelope(service.topic, None, "1" * 16, answer))
+        assert question.outcome is Outcome.ACCEPTED
+        del service._asked[7]
+
+
+def test_a_batch_as_json() -> None:
+    batch = Batch(3, ("text", b"\x00\xff"), 1000)
+    assert json.loads(json.dumps(batch.fields())) == {
+        "number": 3,
+        "messages": ["text", {"base64": "AP8="}],
+        "close": 1000,
+    }
