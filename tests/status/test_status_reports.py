@@ -30,10 +30,10 @@ class NoText:
 
 
 def route(received: int = 0, **values: Any) -> RouteStats:
-    numbers = dict.fromkeys(
+    numbers: dict[str, Any] = dict.fromkeys(
         ("open_connections", "handshakes", "bytes_received", "messages_sent", "bytes_sent", "messages_dropped"), 0
     )
-    times = {"closed": {}, "handler_seconds": None, "ping_seconds": None}
+    times: dict[str, Any] = {"closed": {}, "handler_seconds": None, "ping_seconds": None}
     return RouteStats(**{**numbers, **times, "messages_received": received, **values})
 
 

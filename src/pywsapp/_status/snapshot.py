@@ -63,7 +63,7 @@ class RateMeter:
 def _summed(rates: Iterable[_Rates]) -> _Rates:
     total: Counter[str] = Counter()
     for one in rates:
-        total.update(one)  # type: ignore[arg-type] # it adds any numbers
+        total.update(one)
     return dict(total)
 
 
@@ -180,7 +180,7 @@ def _route(pattern: str, route: RouteStats, rates: _Rates) -> dict[str, Any]:
 
 def _handlers(routes: Mapping[str, RouteStats]) -> list[dict[str, Any]]:
     """Return the routes whose handlers take the longest on average, the slowest first."""
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "route": pattern,
             "calls": sum(times.buckets),
