@@ -508,7 +508,7 @@ class App:
         self.route(path, page, authenticate=authenticate)
         self.on_startup(service.start)
         self.on_shutdown(service.stop)
-        self._runner.measures = True
+        self.topics.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:
         """Accept messages for topics as signed POST requests; `pywsapp.routing.endpoints` has the format.

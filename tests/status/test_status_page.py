@@ -172,7 +172,11 @@ async def test_a_connection_and_a_user_are_disconnected(caplog: pytest.LogCaptur
         assert await second.receive() == "still open"
         assert (await answer(page, {"action": "disconnect_user", "user": "ana"}))[0] == "done"
         await second.assert_closed(3503)
-    done = [(one.by, one.user) for one in caplog.records if getattr(one, "event", "") == "status.disconnected"]
+    done = [
+        (vars(one)["by"], vars(one)["user"])
+        for one in caplog.records
+        if getattr(one, "event", "") == "status.disconnected"
+    ]
     assert done == [("root", "ana"), ("root", "ana")]
 
 

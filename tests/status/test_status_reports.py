@@ -30,10 +30,10 @@ class NoText:
 
 
 def route(received: int = 0, **values: Any) -> RouteStats:
-    numbers = dict.fromkeys(
+    numbers: dict[str, Any] = dict.fromkeys(
         ("open_connections", "handshakes", "bytes_received", "messages_sent", "bytes_sent", "messages_dropped"), 0
     )
-    times = {"closed": {}, "handler_seconds": None, "ping_seconds": None}
+    times: dict[str, Any] = {"closed": {}, "handler_seconds": None, "ping_seconds": None}
     return RouteStats(**{**numbers, **times, "messages_received": received, **values})
 
 
@@ -65,18 +65,34 @@ def with_part(index: int, value: Any) -> Callable[[], Any]:
     "make",
     [
         lambda: None,
-        lambda: [],
+        list,
         lambda: {"pid": 1},
         lambda: encoded()[:-1],
         with_part(0, "x"),
         with_part(3, float("nan")),
         with_part(4, []),
+        with_part(0, 10**30),
+        with_part(4, encoded(loop_lag=HistogramStats((1, 2), 0.0))[4]),
         with_part(5, 7),
         with_part(6, [["a", 1]] * (reports.MAX_TOPICS + 1)),
         with_part(6, [["a" * 600_000, 1]]),
         with_part(7, [["x", "ERROR", "a", "b"]]),
     ],
-    ids=["none", "empty", "dict", "short", "pid", "nan", "stats", "no list", "many topics", "long", "no time"],
+    ids=[
+        "none",
+        "empty",
+        "dict",
+        "short",
+        "pid",
+        "nan",
+        "stats",
+        "number",
+        "buckets",
+        "no list",
+        "many topics",
+        "long",
+        "no time",
+    ],
 )
 def test_what_no_process_sends_is_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(EnvelopeError):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from pywsapp._histogram import BOUNDS
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._process.stats_messages import read, to_json
@@ -30,8 +31,10 @@ MAX_TOPICS = 50
 MAX_ERRORS = 20
 _MAX_CONNECTIONS = NEWEST_CONNECTIONS + FULLEST_CONNECTIONS
 #: Characters of a text.
-_MAX_TEXT = 200
+MAX_TEXT = 200
 _MAX_ERROR = 400
+#: The largest number of a report.
+_MAX_NUMBER = 2**63
 #: Characters of a report of another process.
 _MAX_REPORT = 500_000
 
@@ -168,7 +171,7 @@ def key_of(conn: Connection, topics: TopicRegistry) -> str | None:
         key = access.user_key or topics.users.keys.of_access(access)
     except Exception:  # of the `user_key` of the App; `app.users` reports it
         return None
-    return key if len(key) <= _MAX_TEXT else None
+    return key if len(key) <= MAX_TEXT else None
 
 
 def _topics_of(topics: TopicRegistry) -> tuple[TopicRow, ...]:
@@ -176,7 +179,7 @@ def _topics_of(topics: TopicRegistry) -> tuple[TopicRow, ...]:
     return tuple(heapq.nlargest(MAX_TOPICS, rows, key=itemgetter(1)))
 
 
-def _short(text: str, limit: int = _MAX_TEXT) -> str:
+def _short(text: str, limit: int = MAX_TEXT) -> str:
     """Return text without control characters, cut at a number of characters."""
     found = text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text[: 2 * limit])
     return found if len(found) <= limit else f"{found[: limit - 1]}…"
@@ -196,8 +199,9 @@ def decode_report(value: Any) -> Report:
     try:
         if len(json.dumps(value, allow_nan=False)) > _MAX_REPORT:
             raise EnvelopeError("its report is too long")
+        _check_numbers(value)
         report: Report = read(Report, value)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise EnvelopeError(f"its report is invalid: {one_line(str(exc))}") from None
     lists: Iterable[tuple[Any, int]] = (
         (report.connections, _MAX_CONNECTIONS),
@@ -206,4 +210,25 @@ def decode_report(value: Any) -> Report:
     )
     if any(len(found) > limit for found, limit in lists):
         raise EnvelopeError("its report has too many rows")
+    stats = report.stats
+    times = [
+        stats.loop_lag,
+        *(time for one in stats.routes.values() for time in (one.handler_seconds, one.ping_seconds)),
+    ]
+    if any(one is not None and len(one.buckets) != len(BOUNDS) + 1 for one in times):
+        raise EnvelopeError("a histogram of its report has other buckets")
     return report
+
+
+def _check_numbers(value: Any) -> None:
+    """Check that the numbers of a value of JSON can be added and divided.
+
+    Raises:
+        ValueError: one is too large.
+    """
+    if isinstance(value, (int, float)):
+        if abs(value) > _MAX_NUMBER:
+            raise ValueError("a number is too large")
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_numbers(one)

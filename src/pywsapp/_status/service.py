@@ -26,7 +26,7 @@ from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._log_fields import log_fields
 from pywsapp._server.server import Server
-from pywsapp._status.reports import ErrorLog, Report, decode_report, encode_report, key_of, make_report
+from pywsapp._status.reports import MAX_TEXT, ErrorLog, Report, decode_report, encode_report, key_of, make_report
 from pywsapp._status.snapshot import RateMeter, snapshot_of
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.close_codes import CloseCode
@@ -96,6 +96,7 @@ class StatusService:
         self._pages: dict[Connection, None] = {}
         self._is_feeding = False
         self._number = 0
+        self._made: Report | None = None  # the last report of this process
         self._reports: dict[str, tuple[Report, float]] = {}  # of other processes, and when they came
         self._awaited: set[str] = set()
         self._all_answered = anyio.Event()
@@ -105,6 +106,7 @@ class StatusService:
     def start(self) -> None:
         """Start to answer other processes and to keep lines of the log; a startup hook."""
         self._is_feeding = False
+        self._made = None
         self._log = ErrorLog()
         logger.addHandler(self._log)
         self._app.topics.process_events.listen(_STATUS_TOPIC, self._receive)
@@ -176,8 +178,13 @@ class StatusService:
         broadcast(readers, json.dumps(snapshot, separators=(",", ":"), allow_nan=False))
 
     def _own_report(self) -> Report:
-        stats = self._app.stats()
-        return make_report(self._find_worker(), self._find_server(), stats, self._app.topics, self._log)
+        """Return the report of this process, for a while the same: several processes can ask."""
+        made = self._made
+        if made is None or monotonic() - made.at >= INTERVAL / 2:
+            stats = self._app.stats()
+            made = make_report(self._find_worker(), self._find_server(), stats, self._app.topics, self._log)
+            self._made = made
+        return made
 
     # -- other processes ---------------------------------------------------------------------------------------------
 
@@ -227,11 +234,11 @@ class StatusService:
         kind, by = action.get("action"), key_of(page, self._app.topics) or "a user without a key"
         if kind == "disconnect_user":
             key = action.get("user")
-            if not isinstance(key, str) or not 0 < len(key) <= 200:
-                raise ValueError("a user has a key of 1 to 200 characters")
+            if not isinstance(key, str) or not 0 < len(key) <= MAX_TEXT:
+                raise ValueError(f"a user has a key of 1 to {MAX_TEXT} characters")
             logger.info(
                 "%s disconnects the user %.100r by the status page",
-                by,
+                one_line(by),
                 key,
                 extra=log_fields("status.disconnected", by=by, user=key),
             )

@@ -22,6 +22,8 @@ MAX_HANDLERS = 20
 MAX_ROUTES = 50
 _MAX_CONNECTIONS = NEWEST_CONNECTIONS + FULLEST_CONNECTIONS
 _OF_ROUTES = ("handshakes", "messages_received", "bytes_received", "messages_sent", "bytes_sent")
+#: The shortest time between two reports; another process could report any.
+_MIN_SECONDS = 0.001
 _Rates = dict[str, float]
 
 
@@ -61,13 +63,13 @@ class RateMeter:
 def _summed(rates: Iterable[_Rates]) -> _Rates:
     total: Counter[str] = Counter()
     for one in rates:
-        total.update(one)  # type: ignore[arg-type] # it adds any numbers
+        total.update(one)
     return dict(total)
 
 
 def _compared(last: Report, new: Report) -> tuple[_Rates, dict[str, _Rates], float | None]:
     """Return the rates between two reports of one process: its own and those of its routes; and the lag of its loop."""
-    seconds = new.at - last.at
+    seconds = max(new.at - last.at, _MIN_SECONDS)
     routes = {
         pattern: {
             name: max(0.0, (getattr(route, name) - getattr(last.stats.routes.get(pattern), name, 0)) / seconds)
@@ -83,7 +85,7 @@ def _longest(last: HistogramStats | None, new: HistogramStats | None) -> float |
     """Return the upper bound of the longest duration between two histograms."""
     if last is None or new is None:
         return None
-    added_since = [one > other for one, other in zip(new.buckets, last.buckets, strict=False)]
+    added_since = [one > other for one, other in zip(new.buckets, last.buckets, strict=True)]
     longest = max((number for number, is_added in enumerate(added_since) if is_added), default=None)
     return None if longest is None else _bound(longest)
 
@@ -178,22 +180,22 @@ def _route(pattern: str, route: RouteStats, rates: _Rates) -> dict[str, Any]:
 
 def _handlers(routes: Mapping[str, RouteStats]) -> list[dict[str, Any]]:
     """Return the routes whose handlers take the longest on average, the slowest first."""
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "route": pattern,
-            "calls": times.count,
-            "mean": times.seconds / times.count,
+            "calls": sum(times.buckets),
+            "mean": times.seconds / sum(times.buckets),
             "p99": _percentile(times, 0.99),
         }
         for pattern, route in routes.items()
-        if (times := route.handler_seconds) is not None and times.count
+        if (times := route.handler_seconds) is not None and any(times.buckets)
     ]
     return sorted(found, key=lambda one: -one["mean"])[:MAX_HANDLERS]
 
 
 def _percentile(times: HistogramStats, share: float) -> float:
     """Return the upper bound of the bucket below which a share of the durations is."""
-    count, wanted = 0, share * times.count
+    count, wanted = 0, share * sum(times.buckets)
     for bucket, number in enumerate(times.buckets):
         count += number
         if count >= wanted:

@@ -104,7 +104,7 @@ def _reader(chosen: argparse.Namespace) -> Callable[[], Reading]:
         context.verify_mode = ssl.CERT_NONE
 
     class NoRedirects(urllib.request.HTTPRedirectHandler):  # a token is for this server only
-        def redirect_request(self, *_: Any) -> None:
+        def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
             return None
 
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), NoRedirects)
