@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import anyio
@@ -14,10 +14,25 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from support.asgi_servers import hosted
 from support.otlp_receiver import OtlpReceiver, attributes, receiving_over_grpc, receiving_over_http
+from support.outages import until
+from support.receiver import SECRET, Receiver
 from support.serving import serving
 
-from pywsapp import App, Connection, EchoServer, HandshakeError, MessageComponent, RateLimit, Refuse, Request, telemetry
+from pywsapp import (
+    App,
+    Connection,
+    EchoServer,
+    HandshakeError,
+    MessageComponent,
+    RateLimit,
+    Refuse,
+    Request,
+    WebhookOptions,
+    connect,
+    telemetry,
+)
 from pywsapp.brokers.envelope import Envelope, encode_envelope, traceparent_in
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.telemetry.contexts import parse_traceparent
@@ -28,6 +43,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 Receiving = Callable[[], AbstractContextManager[OtlpReceiver]]
 
 
@@ -45,11 +64,15 @@ class Spans:
         return app
 
     @property
+    def finished(self) -> list[ReadableSpan]:
+        return list(self._exporter.get_finished_spans())
+
+    @property
     def names(self) -> list[str]:
-        return [span.name for span in self._exporter.get_finished_spans()]
+        return [span.name for span in self.finished]
 
     def one(self, name: str) -> ReadableSpan:
-        (found,) = [span for span in self._exporter.get_finished_spans() if span.name == name]
+        (found,) = [span for span in self.finished if span.name == name]
         return found
 
 
@@ -209,7 +232,7 @@ async def test_handlers_have_spans_when_asked(around: Callable[[MessageComponent
             ws.send(message)
             found.append(await ws.receive())
     handshake = spans.one("GET /rooms/{name}")
-    named = [span for span in spans._exporter.get_finished_spans() if span.name == "on_message /rooms/{name}"]
+    named = [span for span in spans.finished if span.name == "on_message /rooms/{name}"]
     assert [hexadecimal(span.get_span_context().trace_id) for span in named[:2]] == found[:2]
     for span in (*named, spans.one("on_open /rooms/{name}"), spans.one("on_close /rooms/{name}")):
         assert span.parent is None
@@ -243,7 +266,7 @@ async def test_a_program_makes_spans_that_belong_to_the_handshake() -> None:
         ws.send("")
         await ws.receive()
     handshake, child, linked = (spans.one(name).get_span_context() for name in ("GET /", "child", "linked"))
-    assert spans.one("child").parent == handshake or spans.one("child").parent.span_id == handshake.span_id  # type: ignore[union-attr]
+    assert spans.one("child").parent.span_id == handshake.span_id  # type: ignore[union-attr]
     assert child.trace_id == handshake.trace_id == linked.trace_id
     assert spans.one("linked").links[0].context.span_id == handshake.span_id
 
@@ -328,3 +351,61 @@ def test_another_publisher_writes_a_context() -> None:
     fields = {"v": 1, "topic": "room:1", "traceparent": TRACEPARENT, "text": "hello"}
     assert traceparent_in(json.dumps(fields).encode()) == TRACEPARENT
     assert traceparent_in(json.dumps(fields, indent=4).encode()) == TRACEPARENT
+
+
+async def test_webhooks_carry_a_context() -> None:
+    spans, app = Spans(), app_with_room()
+
+    @app.route("/follow")
+    class Follow(MessageComponent):
+        async def on_open(self, conn: Connection) -> None:
+            await conn.app.topic("room:1").add(conn)
+
+    with Receiver() as receiver:
+        receiver.answers.append((503, {"Retry-After": "0"}))
+        app.webhook(receiver.url, secret=SECRET, events=["topic_occupied"], options=WebhookOptions(base=0.01))
+        async with TestClient(spans.instrument(app)) as client, client.connect("/follow"):
+            await until(lambda: len(receiver.requests) == 2)
+        sent = [parse_traceparent(request.headers["traceparent"]) for request in receiver.requests]
+    found = [span for span in spans.finished if span.kind is SpanKind.CLIENT]
+    assert [one.span_id for one in sent if one] == [span.get_span_context().span_id for span in found]
+    assert [span.attributes["http.response.status_code"] for span in found if span.attributes] == [503, 204]
+    assert "hidden" not in str([span.attributes for span in found])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/rooms/a", 101), ("/rooms/secret", 403)])
+async def test_handshakes_on_an_asgi_server_have_spans(path: str, status: int) -> None:
+    spans = Spans()
+    async with hosted(spans.instrument(app_with_room())) as port:
+        with suppress(HandshakeError):
+            async with connect(f"ws://127.0.0.1:{port}{path}"):
+                pass
+    assert spans.one("GET /rooms/{name}").attributes["http.response.status_code"] == status  # type: ignore[index]
+
+
+async def test_a_handshake_whose_client_has_gone_has_a_span() -> None:
+    spans, app = Spans(), App(port=0)
+    asked = anyio.Event()
+
+    @app.route("/")
+    class Slow(MessageComponent):
+        async def on_handshake(self, request: Request) -> None:
+            asked.set()
+            await anyio.sleep_forever()
+
+    async with serving(spans.instrument(app)) as server:
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(HANDSHAKE)
+            await asked.wait()
+        await until(lambda: spans.names)
+    assert spans.one("GET").attributes["error.type"] == "cancelled"  # type: ignore[index]
+
+
+async def test_a_request_that_reaches_no_component_has_no_span() -> None:
+    spans, app = Spans(), App(port=0, max_connections=1)
+    app.route("/", EchoServer())
+    async with TestClient(spans.instrument(app)) as client, client.connect("/"):
+        with pytest.raises(HandshakeError, match="503"):
+            async with client.connect("/"):
+                pass
+        assert spans.names == ["GET /"]

@@ -7,11 +7,12 @@ Requests that the server refuses without asking a component have no span: a floo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, Tracer, set_span_in_context
@@ -36,11 +37,14 @@ from pywsapp.telemetry.contexts import (
     inside_of,
     inside_traceparent,
 )
+from pywsapp.webhooks.delivery import Answer
+from pywsapp.webhooks.sender import Post, WebhookSender
 
 if TYPE_CHECKING:
     from pywsapp._server.server import Server
     from pywsapp.topics.registry import TopicRegistry
 
+_CLIENT_ERROR = 400
 _SERVER_ERROR = 500
 
 
@@ -69,6 +73,9 @@ class Tracing:
         server.component = _HandshakeSpans(server.component, tracer, handlers, trust_clients=self._trust_clients)
         log = server.connection_log
         server.connection_log = _SpanEnds(log.has_access_log, log._is_probe)
+        for sender in self._topics.occupancy._reports:
+            if isinstance(sender, WebhookSender):
+                sender.wrap_post = partial(_trace_post, tracer, sender.target.shown)
 
     def _wrap_listener(self, function: Any, is_async: bool) -> Any:
         """Call a listener in the context of the broadcast, and in a span if handlers have spans."""
@@ -103,6 +110,22 @@ def carry_traces(topics: TopicRegistry) -> None:
             receive(name, data, position)
 
     topics.receive = receive_inside  # type: ignore[method-assign] # so that others do not pay for it
+
+
+def _trace_post(tracer: Tracer, url: str, post: Post) -> Post:
+    """Return what sends a request of a webhook in a span, whose context the receiver gets."""
+
+    async def post_in_span(headers: Mapping[str, str], body: bytes) -> Answer:
+        attributes = {"http.request.method": "POST", "url.full": url, "server.address": urlsplit(url).hostname or ""}
+        with tracer.start_as_current_span("POST", Context(), SpanKind.CLIENT, attributes) as span:
+            traceparent = current_traceparent()
+            answer = await post(headers if traceparent is None else {**headers, "traceparent": traceparent}, body)
+            span.set_attribute("http.response.status_code", answer.status)
+            if answer.status >= _CLIENT_ERROR:
+                span.set_status(StatusCode.ERROR)
+            return answer
+
+    return post_in_span
 
 
 # -- handshakes --------------------------------------------------------------------------------------------------------

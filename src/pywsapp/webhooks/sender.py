@@ -101,11 +101,15 @@ class WebhookSender:
         target: what to send, and where.
         options: the limits.
         open_client: opens an HTTP client.
+
+    Attributes:
+        wrap_post: returns what sends a request in place of what the client gives; None without `pywsapp.telemetry`.
     """
 
     def __init__(self, target: Target, options: WebhookOptions, open_client: OpenClient) -> None:
         self.target = target
         self._options = options
+        self.wrap_post: Callable[[Post], Post] | None = None
         self._open_client = open_client
         self._queue = EventQueue(options)
         self._prefix = secrets.token_hex(8)
@@ -226,7 +230,7 @@ class WebhookSender:
             "webhook-signature": sign(self.target.keys, message_id, timestamp, body),
         }
         try:
-            answer = await post(headers, body)
+            answer = await (post if self.wrap_post is None else self.wrap_post(post))(headers, body)
         except Unreachable as exc:
             return Outcome.FAILED, None, str(exc)
         return outcome_of(answer.status), answer, f"status {answer.status}"
