@@ -90,12 +90,16 @@ class FaultRun:
             async with anyio.create_task_group() as publishing:
                 for publisher in self.publishers:
                     publishing.start_soon(self._publish, publisher)
-                await self.faults.inject()
+                await self.disturb()
                 await self._until_all_are_ready()
                 self._faults_are_over = True
             await self._until_quiet()
             for client in (*self.listeners, *self.publishers):
                 client.stop()
+
+    async def disturb(self) -> None:
+        """Inject the faults, while messages are published."""
+        await self.faults.inject()
 
     async def _publish(self, publisher: Publisher) -> None:
         interval = len(self.publishers) / self.args.rate

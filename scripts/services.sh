@@ -45,6 +45,12 @@ PATH=$PATH:/usr/sbin # Debian installs servers there, and PATH often lacks it
 if ! any haproxy || ! any nginx || [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
     need "the load balancers" haproxy nginx libnginx-mod-stream
 fi
+if ! any caddy; then
+    need "Caddy as a load balancer" caddy
+fi
+if ! any systemd-analyze; then
+    need "the units of systemd" systemd
+fi
 if ! any rabbitmq-server /usr/sbin/rabbitmq-server; then
     need "topics over RabbitMQ" rabbitmq-server
 fi

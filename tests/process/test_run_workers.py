@@ -428,6 +428,26 @@ def test_new_code_that_does_not_run_keeps_the_old_workers(tmp_path: Path) -> Non
         program.until("all workers are replaced")
 
 
+#: Makes a worker of this version think that its supervisor has another one.
+OTHER_PROTOCOL = """
+import json, os
+settings = os.environ["PYWSAPP_WORKER"]
+os.environ["PYWSAPP_WORKER"] = json.dumps({**json.loads(settings), "protocol": 0})
+"""
+
+
+def test_a_worker_of_another_version_than_its_supervisor_keeps_the_old_workers(tmp_path: Path) -> None:
+    script, good = tmp_path / "chat.py", worker_info("close_timeout=0.1")
+    script.write_text(f"{good}app.run(workers=2)")
+    with Program([str(script)]) as program, one_of_each(program.port, 2) as old:
+        script.write_text(f"{OTHER_PROTOCOL}\n{good}app.run(workers=2)")
+        program.send(signal.SIGHUP)
+        program.until(r"the new worker 1 \(process \d+\) ended with status 1; the old workers stay")
+        assert "restart the program, because SIGHUP does not upgrade the supervisor" in program.output
+        with one_of_each(program.port, 2) as still:
+            assert {client.pid for client in still.values()} == {client.pid for client in old.values()}
+
+
 # -- output and messages -----------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ from pywsapp._process.worker_messages import (
     LISTENING,
     ORIGIN,
     PROCESSES,
+    PROTOCOL,
     REPLACED,
     STOPPING,
     LineReader,
@@ -93,6 +94,7 @@ class WorkerContext:
 
     Args:
         settings: the decoded environment variable:
+            protocol: `PROTOCOL` of the supervisor.
             number: the worker's number, from 1.
             sockets: for each listener of the App the file descriptors of its listening sockets.
             notify: the file descriptor of the worker's end of the socket between worker and supervisor.
@@ -271,10 +273,20 @@ class WorkerContext:
 
 @functools.cache
 def worker_context() -> WorkerContext | None:
-    """Return the context of this worker process, or None if it is not a worker; further calls return the same."""
+    """Return the context of this worker process, or None if it is not a worker; further calls return the same.
+
+    Raises:
+        ConfigurationError: the supervisor runs a version of pywsapp whose messages are different.
+    """
     text = os.environ.pop(VARIABLE, None)
     if text is None:
         return None
-    context = WorkerContext(json.loads(text))
+    settings = json.loads(text)
+    if settings.get("protocol") != PROTOCOL:
+        raise ConfigurationError(
+            "the supervisor runs another version of pywsapp than this worker; "
+            "restart the program, because SIGHUP does not upgrade the supervisor"
+        )
+    context = WorkerContext(settings)
     context.follow_supervisor()
     return context

@@ -23,6 +23,9 @@ from contextlib import suppress
 BEGUN, ORIGIN, LISTENING, ALIVE, STOPPING = "begun", "origin", "listening", "alive", "stopping"
 REPLACED, GONE, PROCESSES = "replaced", "gone", "processes"
 
+#: Grows when the messages, or what a supervisor passes to its workers, change: a worker that starts after an upgrade of
+#: pywsapp can have a supervisor of the version before.
+PROTOCOL = 1
 _READ_SIZE = 4096
 
 

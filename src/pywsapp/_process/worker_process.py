@@ -43,6 +43,7 @@ from pywsapp._process.worker_messages import (
     LISTENING,
     ORIGIN,
     PROCESSES,
+    PROTOCOL,
     REPLACED,
     STOPPING,
     LineReader,
@@ -185,6 +186,7 @@ class WorkerProcess:
                     inherited.append(opened.enter_context(worker_bus))
                     attach(self.number, bus)
                 settings = {
+                    "protocol": PROTOCOL,
                     "number": self.number,
                     "sockets": [[sock.fileno() for sock in some] for some in sockets],
                     "notify": worker_notify.fileno(),

@@ -141,7 +141,7 @@ COPY . .
 RUN pip --python /venv/bin/python install --no-cache-dir .
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin app
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app
 COPY --from=build /venv /venv
 USER 10001
 # Connections end within 8 seconds after SIGTERM, because `docker stop` kills the process after 10.
