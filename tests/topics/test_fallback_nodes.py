@@ -14,6 +14,7 @@ from support.topics_peer import Open
 from pywsapp import Request
 from pywsapp.brokers.base import Broker
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.testing import TestClient, two_nodes, until_idle
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.fallback import service as module
@@ -135,3 +136,24 @@ def test_a_batch_as_json() -> None:
         "messages": ["text", {"base64": "AP8="}],
         "close": 1000,
     }
+
+
+class SmallBroker(MemoryBroker):
+    """Carries messages of at most 4 KiB."""
+
+    max_size = 4096
+
+
+async def test_a_batch_that_the_broker_cannot_carry(caplog: pytest.LogCaptureFixture) -> None:
+    broker = SmallBroker()
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+    ):
+        peer.ws.posts_by = other
+        response = await peer.ws.post(["x" * 5000])
+        assert (response.status, response.text) == (413, "the batch is larger than a message of the broker\n")
+        assert (await peer.ws.post([json.dumps({"type": "ping"})], peer.ws.number)).status == 204
+        assert await peer.receive() == {"type": "pong"}
+        assert not caplog.records

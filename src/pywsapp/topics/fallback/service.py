@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import anyio
 
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.exceptions import TopicError
 from pywsapp.topics.fallback.batch import Batch, InvalidBatch, batch_of
 from pywsapp.topics.names import RESERVED
 from pywsapp.topics.process_events import ProcessEvents
@@ -46,6 +47,7 @@ class Outcome(Enum):
     MISSING = "missing"  #: a batch before this one has not come
     UNKNOWN = "unknown"  #: the process with the stream has not answered in time
     BUSY = "busy"  #: this process waits for too many answers
+    TOO_LARGE = "too_large"  #: the broker does not carry so large a batch
 
 
 class Holder(Protocol):
@@ -137,7 +139,10 @@ class FallbackService:
         self._asked[number] = question
         try:
             event = {"fallback": "batch", "number": number, "stream": key, "user": user, "batch": batch.fields()}
-            self._publish(process, event)
+            try:
+                self._publish(process, event)
+            except TopicError:
+                return Outcome.TOO_LARGE
             with anyio.move_on_after(ANSWER_SECONDS):
                 await question.answered.wait()
         finally:
