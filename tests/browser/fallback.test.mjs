@@ -17,6 +17,7 @@ const realFetch = globalThis.fetch;
 let attempts = 0; // to open WebSockets
 let requests = []; // by method
 let loseAnswers = false; // whether the answers to every third POST request are lost
+let isFull = false; // whether the storage of the tab takes nothing more
 
 /** A WebSocket behind a proxy that answers with an error. */
 class Blocked {
@@ -26,6 +27,13 @@ class Blocked {
   }
   close() {}
 }
+
+globalThis.sessionStorage = new Proxy({}, {
+  set(target, name, value) {
+    if (isFull) throw new DOMException("it is full", "QuotaExceededError");
+    return Reflect.set(target, name, value);
+  },
+});
 
 globalThis.fetch = async (url, options = {}) => {
   const { method = "GET" } = options;
@@ -42,6 +50,7 @@ beforeEach(() => {
   attempts = 0;
   requests = [];
   loseAnswers = false;
+  isFull = false;
 });
 afterEach(() => clients.splice(0).forEach((client) => client.close()));
 
@@ -135,6 +144,12 @@ test("a route without the fallback is asked once", async () => {
   while (attempts < 8) await once(client, "state");
   assert.ok(requests.length <= 1 + 7, `${requests.length} requests`);
   assert.ok(["waiting", "connecting"].includes(client.state));
+});
+
+test("a storage that is full prevents nothing", async () => {
+  isFull = true;
+  const client = await opened();
+  assert.equal(await client.call("add", { a: 1, b: 2 }), 3);
 });
 
 test("the option fallback: false keeps to WebSockets", async () => {

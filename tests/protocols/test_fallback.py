@@ -163,3 +163,26 @@ async def test_a_class_and_middleware_have_the_fallback() -> None:
     app.route("/live", Open, fallback=True)
     async with TestClient(app) as client, fallback_peer(client) as peer:
         assert (await peer.ask("subscribe", topic="t"))["type"] == "ok"
+
+
+async def test_fallback_connections_count_for_their_route() -> None:
+    app = fallback_app(Open(), metrics=True)
+    async with TestClient(app) as client:
+        async with fallback_peer(client) as peer:
+            await peer.ask("subscribe", topic="plain")
+            stats = app.stats()
+            route = stats.routes["/live"]
+            assert (stats.handshakes, route.handshakes, route.open_connections) == (1, 1, 1)
+            assert (route.messages_received, route.messages_sent) == (2, 2)
+            before = route.bytes_received
+            assert before > 0 and route.bytes_sent > 0
+            messages = [json.dumps({"type": "ping"}), '{"type": "ping", "text": "ü"}']
+            await peer.ws.post(messages)
+            await until_idle()
+            route = app.stats().routes["/live"]
+            assert route.messages_received == 4
+            assert route.bytes_received - before == sum(len(message.encode()) for message in messages)
+            assert route.handler_seconds is not None and route.handler_seconds.number == 4
+        await until_idle()
+        route = app.stats().routes["/live"]
+        assert (route.open_connections, route.closed) == (0, {"1006": 1})

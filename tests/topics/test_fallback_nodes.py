@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
 import pytest
 from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer
+from support.topic_bench import until
 from support.topics_peer import Open
 
-from pywsapp import Request
-from pywsapp.brokers.base import Broker
+from pywsapp import App, Request
+from pywsapp.brokers import relay
+from pywsapp.brokers.base import Broker, Outgoing, Receive
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.testing import TestClient, two_nodes, until_idle
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.fallback import service as module
@@ -135,3 +139,107 @@ def test_a_batch_as_json() -> None:
         "messages": ["text", {"base64": "AP8="}],
         "close": 1000,
     }
+
+
+class SmallBroker(MemoryBroker):
+    """Carries messages of at most 4 KiB."""
+
+    max_size = 4096
+
+
+async def test_a_batch_that_the_broker_cannot_carry(caplog: pytest.LogCaptureFixture) -> None:
+    broker = SmallBroker()
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+    ):
+        peer.ws.posts_by = other
+        response = await peer.ws.post(["x" * 5000])
+        assert (response.status, response.text) == (413, "the batch is larger than a message of the broker\n")
+        assert (await peer.ws.post([json.dumps({"type": "ping"})], peer.ws.number)).status == 204
+        assert await peer.receive() == {"type": "pong"}
+        assert not caplog.records
+
+
+async def test_batches_reach_the_stream_after_a_reconnect_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.001)
+    broker = MemoryBroker()
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+    ):
+        peer.ws.posts_by = other
+        broker.disconnect()
+        await until(lambda: len(broker.connections) == 2)
+        await until_idle()
+        assert await peer.ask("publish", topic="plain", data=1) == {"type": "ok"}
+
+
+async def test_a_mounted_app_has_the_fallback() -> None:
+    def mounted() -> App:
+        app = App()
+        app.mount("/in", fallback_app(Open()))
+        return app
+
+    async with two_nodes(mounted) as (client, other), fallback_peer(client, "/in/live") as peer:
+        peer.ws.posts_by = other
+        assert await peer.ask("publish", topic="plain", data=1) == {"type": "ok"}
+
+
+class HeldBroker(MemoryBroker):
+    """Accepts no message while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = anyio.Event()
+        self.released.set()
+
+    async def connect(self, receive: Receive, patterns: Sequence[str]) -> MemoryConnection:
+        connection = HeldConnection(self, receive, [])
+        self.connections.append(connection)
+        return connection
+
+
+class HeldConnection(MemoryConnection):
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        await self._broker.released.wait()  # type: ignore[attr-defined]
+        await super().publish(messages)
+
+
+async def test_batches_do_not_fill_the_queue_for_a_slow_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNSENT", 1000)
+    broker = HeldBroker()
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+        anyio.create_task_group() as tasks,
+    ):
+        peer.ws.posts_by = other
+        ping = json.dumps({"type": "ping"})
+        service, number = other.app.topics.fallback, peer.ws.number + 1
+        broker.released = anyio.Event()
+        tasks.start_soon(peer.ws.post, [ping.ljust(1200)])
+        await until(lambda: service._unsent == 1200)
+        assert (await peer.ws.post([ping], number + 1)).status == 503
+        broker.released.set()
+        await until(lambda: not service._asked)
+        assert (await peer.ws.post([ping], number + 1)).status == 204
+        assert service._unsent == 0
+
+
+async def test_a_broker_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 3600)
+    broker = MemoryBroker()
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+    ):
+        peer.ws.posts_by = other
+        broker.available = False
+        broker.disconnect()
+        await until(lambda: other.app.topics.relay.connection is None)
+        assert (await peer.ws.post([])).status == 504

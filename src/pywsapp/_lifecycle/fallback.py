@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pywsapp._lifecycle.host import Host
+    from pywsapp._protocol.traffic import Traffic
     from pywsapp._transports.base import Transport
     from pywsapp.component import MessageComponent
     from pywsapp.connection import Connection
@@ -46,6 +47,7 @@ class FallbackLifecycle(StreamLifecycle):
         service: finds the connection of a batch.
         user: the key of the user that the guard of the route has found; None without one.
         fields: header fields of the response.
+        traffic: counts its messages, together with those of other connections of the route.
     """
 
     __slots__ = ("_batches", "_id", "_service", "_stream", "_user")
@@ -62,8 +64,10 @@ class FallbackLifecycle(StreamLifecycle):
         service: FallbackService,
         user: str | None,
         fields: Iterable[tuple[str, str]],
+        traffic: Traffic,
     ) -> None:
         self._stream = stream = FallbackStream(options)
+        stream.traffic = traffic
         super().__init__(
             component, request, stream, transport, options, host, KEEPALIVE_SECONDS, subprotocol, make_connection
         )

@@ -127,6 +127,7 @@ class FallbackStream(EventStream):
                 events.append(self._failed_message())
                 return events
             events.append(message)
+            self.traffic.bytes_received += size  # as the payload of a frame, without what is around it
             messages -= 1
             inflate -= size
         if not unread and self._end is not None and self.state is _State.OPEN:

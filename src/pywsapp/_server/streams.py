@@ -144,6 +144,7 @@ def _fallback_stream(server: Server, request: Request, transport: Transport, ans
             request.app.topics.fallback,
             user,
             fields,
+            server.counts.of_route(request.route),
         )
 
     return admitted(server, request, make)

@@ -46,7 +46,9 @@ export function findSocket(url, status = 0) {
 /** Note until when the fallback is needed, also for the next page in this tab. @param {string} address */
 function note(address, until = 0) {
   needed.set(address, until);
-  storage[nameOf(address)] = String(until || "");
+  try {
+    storage[nameOf(address)] = String(until || "");
+  } catch { /* it is full: the next page finds out by itself */ }
 }
 
 /** @type {Record<string, string>} */

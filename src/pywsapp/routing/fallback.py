@@ -32,6 +32,7 @@ _REFUSALS = {
     Outcome.MISSING: Refuse(409, body="the batch before this one is missing"),
     Outcome.UNKNOWN: Refuse(504, _AGAIN, "no process with the stream has answered; send the batch again"),
     Outcome.BUSY: Refuse(503, _AGAIN, "too many batches wait; send the batch again"),
+    Outcome.TOO_LARGE: Refuse(413, body="the batch is larger than a message of the broker"),
 }
 
 

@@ -21,7 +21,10 @@ from typing import Any, Protocol
 
 import anyio
 
+from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.relay import MAX_PENDING_BYTES
+from pywsapp.exceptions import BrokerUnavailable, TopicError
 from pywsapp.topics.fallback.batch import Batch, InvalidBatch, batch_of
 from pywsapp.topics.names import RESERVED
 from pywsapp.topics.process_events import ProcessEvents
@@ -30,6 +33,9 @@ from pywsapp.topics.process_events import ProcessEvents
 ANSWER_SECONDS = 5.0
 #: Batches of one process that wait for the answers of others.
 MAX_ASKED = 10_000
+#: Bytes and characters of the batches that the broker has not accepted yet. One that is larger must be alone. This is
+#: half of what a relay queues, so that clients cannot use up the other half, which broadcasts need.
+MAX_UNSENT = MAX_PENDING_BYTES // 2
 _MAX_QUESTION = 2**53
 _PREFIX = f"{RESERVED}fallback:"
 _SECRET_BYTES = 24
@@ -46,6 +52,7 @@ class Outcome(Enum):
     MISSING = "missing"  #: a batch before this one has not come
     UNKNOWN = "unknown"  #: the process with the stream has not answered in time
     BUSY = "busy"  #: this process waits for too many answers
+    TOO_LARGE = "too_large"  #: the broker does not carry so large a batch
 
 
 class Holder(Protocol):
@@ -87,6 +94,7 @@ class FallbackService:
         self._is_expected: Callable[[], bool] = bool
         self._holders: dict[str, Holder] = {}
         self._asked: dict[int, _Question] = {}
+        self._unsent = 0  # bytes and characters
         self._numbers = count(1)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -131,25 +139,39 @@ class FallbackService:
             return self._take(key, user, batch)
         if not self._events.has_others or not _PROCESS.fullmatch(process):
             return Outcome.GONE
-        if len(self._asked) >= MAX_ASKED:
+        size = sum(map(len, batch.messages))
+        if len(self._asked) >= MAX_ASKED or (self._unsent and self._unsent + size > MAX_UNSENT):
             return Outcome.BUSY
         number, question = next(self._numbers), _Question(process)
+        event = {"fallback": "batch", "number": number, "stream": key, "user": user, "batch": batch.fields()}
+        try:
+            sent = self._publish(process, event)
+        except TopicError:
+            return Outcome.TOO_LARGE
         self._asked[number] = question
         try:
-            event = {"fallback": "batch", "number": number, "stream": key, "user": user, "batch": batch.fields()}
-            self._publish(process, event)
             with anyio.move_on_after(ANSWER_SECONDS):
+                await self._wait_sent(sent, size)
                 await question.answered.wait()
+        except BrokerUnavailable:
+            pass  # the client sends the batch again
         finally:
             del self._asked[number]
         return question.outcome
+
+    async def _wait_sent(self, sent: LazyCoroutine[None], size: int) -> None:
+        self._unsent += size
+        try:
+            await sent
+        finally:
+            self._unsent -= size
 
     def _take(self, key: str, user: str | None, batch: Batch) -> Outcome:
         holder = self._holders.get(key)
         return Outcome.GONE if holder is None else holder.take(user, batch)
 
-    def _publish(self, process: str, event: dict[str, Any]) -> None:
-        self._events.publish(_PREFIX + process, event)
+    def _publish(self, process: str, event: dict[str, Any]) -> LazyCoroutine[None]:
+        return self._events.publish(_PREFIX + process, event)
 
     def receive(self, envelope: Envelope) -> None:
         """Handle an event of another process.
