@@ -195,10 +195,8 @@ class TopicsDriver:
             CallError: the server refuses it.
             ConnectionClosed: the subscription or the client is over.
         """
-        if self.state == "closed":
-            raise self.closed()
         if self._client.subscriptions.get(subscription.topic) is not subscription:
-            raise subscription._over()
+            raise self.closed() if self.state == "closed" else subscription._over()
         if subscription._is_sent:
             try:
                 await self.ask(fields, can_repeat=False, seconds=None)
