@@ -17,7 +17,7 @@ from pywsapp.auth import public
 from pywsapp.codecs import MessagePackCodec
 from pywsapp.testing import TestClient, two_nodes
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 
 @pytest.fixture(autouse=True)
