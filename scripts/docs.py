@@ -67,6 +67,8 @@ MODULES = (
     "pywsapp.sessions.signed_cookie",
     "pywsapp.sessions.starlette",
     "pywsapp.stats",
+    "pywsapp.telemetry",
+    "pywsapp.telemetry.otlp",
     "pywsapp.testing",
     "pywsapp.topics",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Thread
@@ -24,6 +25,8 @@ from pywsapp.testing import TestClient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
+#: For tests of what does not depend on the event loop.
+one_loop = pytest.mark.parametrize("anyio_backend", ["trio"])
 ROUTE = {"http.route": "/rooms/{name}"}
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
@@ -101,6 +104,7 @@ async def test_exports_have_the_temporality_that_is_asked_for(
         assert all(point.start_time_unix_nano < point.time_unix_nano for point in points)
 
 
+@one_loop
 async def test_all_metrics_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_with_echo(broker=MemoryBroker())
     app.http("/page", lambda request: "text", sessions=MemorySessionStore())
@@ -156,6 +160,7 @@ async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest
         assert found == [1]
 
 
+@one_loop
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -173,6 +178,17 @@ async def test_invalid_variables_are_refused_at_start(
         await app.serve()
 
 
+@one_loop
+async def test_a_missing_exporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_with_echo()
+    export_over_otlp(app)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
+    with pytest.raises(ConfigurationError, match="pip install opentelemetry-exporter-otlp-proto-grpc"):
+        await app.serve()
+
+
+@one_loop
 @pytest.mark.parametrize(("variable", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_METRICS_EXPORTER", "none")])
 async def test_variables_disable_the_export(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_with_echo()

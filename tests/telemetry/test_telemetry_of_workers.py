@@ -12,11 +12,20 @@ from support.program import BlockingClient, Program
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers"), pytest.mark.once]
 
 PROGRAM = """
-from pywsapp import App, EchoServer
+from opentelemetry import trace
+from pywsapp import App, MessageComponent
+from pywsapp.telemetry import context_of
 from pywsapp.telemetry.otlp import export_over_otlp
 
 app = App(port=0)
-app.route("/", EchoServer())
+tracer = trace.get_tracer("program")
+
+@app.route("/")
+class Program(MessageComponent):
+    def on_open(self, conn):
+        with tracer.start_as_current_span("own", context_of(conn)):
+            pass
+
 export_over_otlp(app)
 if __name__ == "__main__":
     app.run(workers=2)
@@ -35,4 +44,7 @@ def test_each_worker_exports_its_own_numbers(monkeypatch: pytest.MonkeyPatch) ->
         assert sorted(resource["pywsapp.worker"] for resource in receiver.resources) == [1, 2]
         assert len({resource["service.instance.id"] for resource in receiver.resources}) == 2
         assert sum(value for _, value in receiver.values("pywsapp.handshakes")) == 4
-        assert len(receiver.spans) == 4
+        own = [span for span in receiver.spans if span.name == "own"]
+        handshakes = [span for span in receiver.spans if span.name == "GET /"]
+        assert sorted(span.parent_span_id for span in own) == sorted(span.span_id for span in handshakes)
+        assert len(own) == 4

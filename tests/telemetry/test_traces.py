@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, get_current_span
 from support.asgi_servers import hosted
 from support.otlp_receiver import OtlpReceiver, attributes, receiving_over_grpc, receiving_over_http
 from support.outages import until
@@ -37,10 +37,13 @@ from pywsapp.brokers.envelope import Envelope, encode_envelope, traceparent_in
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.telemetry.contexts import parse_traceparent
 from pywsapp.telemetry.otlp import export_over_otlp
-from pywsapp.testing import TestClient
+from pywsapp.telemetry.tracing import _HandlerSpans
+from pywsapp.testing import TestClient, check_middleware
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
+#: For tests of what does not depend on the event loop.
+one_loop = pytest.mark.parametrize("anyio_backend", ["trio"])
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 HANDSHAKE = (
@@ -103,6 +106,12 @@ def trace_id() -> str:
     return f"{get_current_span().get_span_context().trace_id:032x}"
 
 
+def identity(span: ReadableSpan) -> SpanContext:
+    found = span.get_span_context()
+    assert found is not None
+    return found
+
+
 def hexadecimal(number: int) -> str:
     return f"{number:032x}"
 
@@ -139,6 +148,7 @@ async def test_a_receiver_decodes_the_spans(
         }
 
 
+@one_loop
 @pytest.mark.parametrize(
     ("name", "status", "refusal", "code"),
     [("secret", 403, r"not\r\nfor you", StatusCode.UNSET), ("broken", 500, None, StatusCode.ERROR)],
@@ -157,6 +167,7 @@ async def test_a_refused_handshake_has_a_span(name: str, status: int, refusal: s
     assert len(span.events) == (status == 500)
 
 
+@one_loop
 async def test_a_handshake_that_is_refused_after_the_decision_has_the_status_of_the_answer() -> None:
     spans, app = Spans(), App(port=0)
     app.route("/", EchoServer(), subprotocols=["chat"], require_subprotocol=True)
@@ -167,6 +178,7 @@ async def test_a_handshake_that_is_refused_after_the_decision_has_the_status_of_
     assert spans.one("GET /").attributes["http.response.status_code"] == refused.value.status  # type: ignore[index]
 
 
+@one_loop
 async def test_a_client_does_not_choose_the_trace() -> None:
     spans = Spans()
     app = spans.instrument(app_with_room())
@@ -174,22 +186,24 @@ async def test_a_client_does_not_choose_the_trace() -> None:
         pass
     span = spans.one("GET /rooms/{name}")
     assert span.parent is None
-    assert hexadecimal(span.get_span_context().trace_id) != TRACE_ID
+    assert hexadecimal(identity(span).trace_id) != TRACE_ID
     (link,) = span.links
     assert hexadecimal(link.context.trace_id) == TRACE_ID
 
 
+@one_loop
 async def test_a_trusted_client_chooses_the_trace() -> None:
     spans = Spans()
     app = spans.instrument(app_with_room(), trust_clients=True)
     async with TestClient(app) as client, client.connect("/rooms/a", headers={"traceparent": TRACEPARENT}):
         pass
     span = spans.one("GET /rooms/{name}")
-    assert hexadecimal(span.get_span_context().trace_id) == TRACE_ID
+    assert hexadecimal(identity(span).trace_id) == TRACE_ID
     assert span.parent is not None
     assert span.parent.span_id == int(SPAN_ID, 16)
 
 
+@one_loop
 @pytest.mark.parametrize("trust_clients", [False, True])
 @pytest.mark.parametrize(
     "headers",
@@ -233,10 +247,10 @@ async def test_handlers_have_spans_when_asked(around: Callable[[MessageComponent
             found.append(await ws.receive())
     handshake = spans.one("GET /rooms/{name}")
     named = [span for span in spans.finished if span.name == "on_message /rooms/{name}"]
-    assert [hexadecimal(span.get_span_context().trace_id) for span in named[:2]] == found[:2]
+    assert [hexadecimal(identity(span).trace_id) for span in named[:2]] == found[:2]
     for span in (*named, spans.one("on_open /rooms/{name}"), spans.one("on_close /rooms/{name}")):
         assert span.parent is None
-        assert [link.context.span_id for link in span.links] == [handshake.get_span_context().span_id]
+        assert [link.context.span_id for link in span.links] == [identity(handshake).span_id]
     assert [span.status.status_code for span in named] == [StatusCode.UNSET, StatusCode.UNSET, StatusCode.ERROR]
     assert named[2].events[0].name == "exception"
     assert named[0].kind is SpanKind.CONSUMER
@@ -256,33 +270,39 @@ async def test_a_program_makes_spans_that_belong_to_the_handshake() -> None:
     @app.route("/")
     class Program(MessageComponent):
         def on_message(self, conn: Connection, message: Any) -> None:
-            with spans.tracer.start_as_current_span("child", telemetry.context_of(conn)):
-                link = telemetry.link_to(conn)
-                assert link is not None
-                with spans.tracer.start_as_current_span("linked", links=[link]):
-                    conn.send("done")
+            link = telemetry.link_to(conn)
+            with (
+                spans.tracer.start_as_current_span("child", telemetry.context_of(conn)),
+                spans.tracer.start_as_current_span("linked", links=[link]),
+            ):
+                conn.send("done")
 
     async with TestClient(spans.instrument(app)) as client, client.connect("/") as ws:
         ws.send("")
         await ws.receive()
-    handshake, child, linked = (spans.one(name).get_span_context() for name in ("GET /", "child", "linked"))
+    handshake, child, linked = (identity(spans.one(name)) for name in ("GET /", "child", "linked"))
     assert spans.one("child").parent.span_id == handshake.span_id  # type: ignore[union-attr]
     assert child.trace_id == handshake.trace_id == linked.trace_id
     assert spans.one("linked").links[0].context.span_id == handshake.span_id
 
 
+@one_loop
 async def test_without_telemetry_a_connection_has_no_context() -> None:
-    found = []
+    spans = Spans()
 
     class Program(MessageComponent):
         def on_open(self, conn: Connection) -> None:
-            found.append((dict(telemetry.context_of(conn)), telemetry.link_to(conn)))
+            with spans.tracer.start_as_current_span(
+                "linked", telemetry.context_of(conn), links=[telemetry.link_to(conn)]
+            ):
+                pass
 
     app = App(port=0)
     app.route("/", Program())
     async with TestClient(app) as client, client.connect("/"):
         pass
-    assert found == [({}, None)]
+    span = spans.one("linked")
+    assert (span.parent, len(span.links)) == (None, 0)
 
 
 @pytest.mark.parametrize("has_broker", [True, False])
@@ -359,7 +379,7 @@ async def test_webhooks_carry_a_context() -> None:
     @app.route("/follow")
     class Follow(MessageComponent):
         async def on_open(self, conn: Connection) -> None:
-            await conn.app.topic("room:1").add(conn)
+            await app.topic("room:1").add(conn)
 
     with Receiver() as receiver:
         receiver.answers.append((503, {"Retry-After": "0"}))
@@ -368,7 +388,7 @@ async def test_webhooks_carry_a_context() -> None:
             await until(lambda: len(receiver.requests) == 2)
         sent = [parse_traceparent(request.headers["traceparent"]) for request in receiver.requests]
     found = [span for span in spans.finished if span.kind is SpanKind.CLIENT]
-    assert [one.span_id for one in sent if one] == [span.get_span_context().span_id for span in found]
+    assert [one.span_id for one in sent if one] == [identity(span).span_id for span in found]
     assert [span.attributes["http.response.status_code"] for span in found if span.attributes] == [503, 204]
     assert "hidden" not in str([span.attributes for span in found])
 
@@ -401,6 +421,7 @@ async def test_a_handshake_whose_client_has_gone_has_a_span() -> None:
     assert spans.one("GET").attributes["error.type"] == "cancelled"  # type: ignore[index]
 
 
+@one_loop
 async def test_a_request_that_reaches_no_component_has_no_span() -> None:
     spans, app = Spans(), App(port=0, max_connections=1)
     app.route("/", EchoServer())
@@ -409,3 +430,8 @@ async def test_a_request_that_reaches_no_component_has_no_span() -> None:
             async with client.connect("/"):
                 pass
         assert spans.names == ["GET /"]
+
+
+async def test_spans_of_handlers_keep_the_rules_of_middleware() -> None:
+    tracer = Spans().tracer
+    await check_middleware(lambda component: _HandlerSpans(component, tracer))

@@ -6,11 +6,14 @@ import os
 import uuid
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 
-from pywsapp._extras import import_extra, missing_extra
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import ConfigurationError
 
 try:
@@ -19,6 +22,7 @@ try:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider, set_tracer_provider
 except ModuleNotFoundError as exc:
     raise missing_extra(exc, "otlp") from exc
 
@@ -28,6 +32,8 @@ from pywsapp.telemetry.numbers import numbers_of
 
 if TYPE_CHECKING:
     from pywsapp.app import App
+
+__all__ = ["export_over_otlp", "with_durations"]
 
 _PROTOCOLS = {"http/protobuf": "http", "grpc": "grpc"}
 _INSTANCE = "service.instance.id"
@@ -66,6 +72,8 @@ class _Exports:
         if is_wanted("traces"):
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             tracers.add_span_processor(BatchSpanProcessor(make_exporter("traces")))
+            if isinstance(get_tracer_provider(), ProxyTracerProvider):  # the program has set none
+                set_tracer_provider(tracers)
             self._instrumentation.trace(tracers)
             self._shutdowns.append(tracers.shutdown)
 
@@ -73,15 +81,17 @@ class _Exports:
         """Export what is left, and close the exporters; in another thread, which may wait for the network."""
         self._instrumentation.numbers.read_last()
         shutdowns, self._shutdowns = self._shutdowns, []
-        for shutdown in shutdowns:
-            await anyio.to_thread.run_sync(shutdown, abandon_on_cancel=True)
+        async with anyio.create_task_group() as tasks:
+            for shutdown in shutdowns:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, shutdown, abandon_on_cancel=True))
 
 
 def export_over_otlp(app: App, *, handler_spans: bool = False, trust_clients: bool = False) -> None:
     """Measure and trace an App, and export its metrics and spans over OTLP. Never blocks.
 
     Each worker makes its providers when it starts, from the environment variables of OpenTelemetry, and exports what
-    is left when it shuts down. The providers are not those of the program: `get_tracer_provider` does not return them.
+    is left when it shuts down. Unless the program has set a tracer provider, the whole program uses this one from then
+    on, so that its own spans are exported too.
 
     Args:
         app: the App that runs, before it runs.
@@ -129,6 +139,9 @@ def make_exporter(signal: str) -> Any:
     name = next(filter(None, (os.environ.get(variable, "").strip() for variable in variables)), "http/protobuf")
     if name not in _PROTOCOLS:
         raise ConfigurationError(f"{variables[1]} is {name!r}: write http/protobuf or grpc")
+    package = f"opentelemetry.exporter.otlp.proto.{_PROTOCOLS[name]}"
+    if find_spec(package) is None:  # that for gRPC belongs to no extra, because grpcio is large
+        raise ConfigurationError(f"the exporter for {name} is not installed: pip install {package.replace('.', '-')}")
     kind = "metric" if signal == "metrics" else "trace"
-    module = import_extra(f"opentelemetry.exporter.otlp.proto.{_PROTOCOLS[name]}.{kind}_exporter", "otlp")
+    module = import_module(f"{package}.{kind}_exporter")
     return module.OTLPMetricExporter() if signal == "metrics" else module.OTLPSpanExporter()

@@ -11,11 +11,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context, get_current
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
@@ -154,10 +163,10 @@ class _HandshakeSpans(HandshakeMiddleware):
             end_with(span, request, exc)
             raise
         if must_await(answer):
-            return self._decided(span, context, request, answer)
-        return self._traced(answer)
+            return self._decided(span, context, request, cast("Awaitable[Accept]", answer))
+        return self._traced(cast("Accept", answer))
 
-    async def _decided(self, span: Span, context: Context, request: Request, answer: Any) -> Accept:
+    async def _decided(self, span: Span, context: Context, request: Request, answer: Awaitable[Accept]) -> Accept:
         try:
             with attached(context):
                 accept = await answer
@@ -166,10 +175,8 @@ class _HandshakeSpans(HandshakeMiddleware):
             raise
         return self._traced(accept)
 
-    def _traced(self, answer: Any) -> Accept:
-        if self._handlers is None or not isinstance(answer, Accept):
-            return answer
-        return self._handlers._around(answer)
+    def _traced(self, accept: Accept) -> Accept:
+        return accept if self._handlers is None else self._handlers._around(accept)
 
 
 class _SpanEnds(ConnectionLog):
@@ -329,11 +336,10 @@ def context_of(conn: Connection) -> Context:
     return Context() if trace is None else inside_of(trace)
 
 
-def link_to(conn: Connection) -> Link | None:
+def link_to(conn: Connection) -> Link:
     """Return a link to the span of the handshake of a connection, for a span that is a trace of its own.
 
     Returns:
-        the link; None if the handshake has no span.
+        the link; one to no span if the handshake has none, which tracers ignore.
     """
-    trace = trace_of(conn.request)
-    return None if trace is None else Link(trace)
+    return Link(trace_of(conn.request) or INVALID_SPAN_CONTEXT)

@@ -190,9 +190,9 @@ class _Listener:
         self._idle: anyio.Event | None = None  # while the end of all calls is awaited
 
     def wrap(self, wrap: Callable[[Function, bool], Function], note: Callable[[], Any]) -> None:
-        call = self.call
+        call_without = self.call
         self._function = wrap(self._function, self.is_async)
-        self.call = lambda event: call((note(), *event))  # type: ignore[method-assign]
+        self.call = lambda call: call_without((note(), *call))  # type: ignore[method-assign]
 
     def call(self, call: _Call) -> None:
         if self.is_async:
