@@ -17,6 +17,7 @@ const realFetch = globalThis.fetch;
 let attempts = 0; // to open WebSockets
 let requests = []; // by method
 let loseAnswers = false; // whether the answers to every third POST request are lost
+let busy = 0; // how many POST requests get status 429
 let isFull = false; // whether the storage of the tab takes nothing more
 
 /** A WebSocket behind a proxy that answers with an error. */
@@ -39,6 +40,7 @@ globalThis.fetch = async (url, options = {}) => {
   const { method = "GET" } = options;
   if (url.includes("/command")) return realFetch(url, options);
   requests.push(method);
+  if (method === "POST" && busy && busy--) return new Response(null, { status: 429 });
   const response = await realFetch(url, options);
   if (loseAnswers && method === "POST" && requests.length % 3 === 0) throw new TypeError("the answer is lost");
   return response;
@@ -144,6 +146,20 @@ test("a route without the fallback is asked once", async () => {
   while (attempts < 8) await once(client, "state");
   assert.ok(requests.length <= 1 + 7, `${requests.length} requests`);
   assert.ok(["waiting", "connecting"].includes(client.state));
+});
+
+test("a client whose earlier messages wait tries again, and stays connected", async () => {
+  const client = await opened(), { setTimeout } = globalThis, states = [];
+  client.on("state", (state) => states.push(state));
+  globalThis.setTimeout = (call, delay, ...more) => setTimeout(call, delay < 6_000 ? delay / 100 : delay, ...more);
+  try {
+    busy = 12;
+    assert.equal(await client.call("add", { a: 1, b: 2 }), 3);
+    assert.deepEqual(states, []);
+  } finally {
+    busy = 0;
+    globalThis.setTimeout = setTimeout;
+  }
 });
 
 test("a storage that is full prevents nothing", async () => {

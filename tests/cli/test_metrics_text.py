@@ -14,8 +14,6 @@ from pywsapp.cli.metrics_text import Change, NoMetrics, Reading
 from pywsapp.cli.top_view import view
 from pywsapp.stats import RouteStats, Stats, WorkerStats
 
-pytestmark = pytest.mark.once
-
 
 def route(received: int, seconds: float = 0.0) -> RouteStats:
     times = HistogramStats((received, *[0] * len(BOUNDS)), seconds)

@@ -62,6 +62,13 @@ def test_other_values_are_no_numbers(value: object) -> None:
         from_json(value)
 
 
+def test_a_histogram_with_other_buckets_is_no_number() -> None:
+    """Of a worker of another release: it could not be added to others, which would end the supervisor."""
+    lags = LAGS.stats._replace(buckets=LAGS.stats.buckets[1:])
+    with pytest.raises(ValueError, match="bucket"):
+        from_json(json.loads(json.dumps(to_json(dataclasses.replace(STATS, loop_lag=lags)))))
+
+
 def test_numbers_are_added() -> None:
     other = dataclasses.replace(
         STATS,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pywsapp._histogram import BOUNDS, HistogramStats
 from pywsapp.stats import Stats
 from pywsapp.topics.topic_stats import TopicStats
 
@@ -126,7 +127,10 @@ def read(kind: Any, value: Any) -> Any:
         return tuple(read(arguments[0], one) for one in value)
     if is_numbers(kind):
         hints = hints_of(kind)
-        return kind(**{name: read(hints[name], one) for name, one in zip(names_of(kind), value, strict=True)})
+        found = kind(**{name: read(hints[name], one) for name, one in zip(names_of(kind), value, strict=True)})
+        if isinstance(found, HistogramStats) and len(found.buckets) != len(BOUNDS) + 1:
+            raise ValueError(f"a histogram has {len(found.buckets)} buckets")  # it cannot be added to others
+        return found
     return kind(value)
 
 

@@ -12,7 +12,7 @@ const PAUSE = 60_000; // after a stream that could not be opened, the next one i
 const MAX_MESSAGES = 100; // in one request
 const MAX_SIZE = 65_536; // characters in one request, except for a single larger message
 const TIMEOUT = 15_000; // for the answer to a request
-const ATTEMPTS = 6; // for one request
+const ATTEMPTS = 6; // for one request, without those that are answered with 429
 const BUSY = [0, 429, 502, 503, 504]; // the same request can be answered later; 0 is no answer
 const WITHOUT = [404, 405, 406, 426]; // what a server without the fallback answers
 
@@ -40,7 +40,7 @@ export function findSocket(url, status = 0) {
   const now = Date.now(), address = httpUrl(url);
   if (status && status < 500 && !(paused.get(address) > now)) needed.set(address, now + RETRY);
   else if (!needed.has(address)) needed.set(address, Number(storage[nameOf(address)]));
-  return needed.get(address) > now ? FallbackSocket : undefined;
+  return (needed.get(address) ?? 0) > now ? FallbackSocket : undefined;
 }
 
 /** Note until when the fallback is needed, also for the next page in this tab. @param {string} address */
@@ -187,9 +187,11 @@ export class FallbackSocket {
         messages.push(this.#queue.shift());
       const batch = { number: ++this.#number, messages };
       let status = 0;
-      for (let attempt = 0; attempt < ATTEMPTS && BUSY.includes(status) && !this.#isEnded; attempt++) {
-        if (attempt) await new Promise((resolve) => setTimeout(resolve, (0.5 + Math.random()) * 100 * 2 ** attempt));
+      for (let attempt = 0, failed = 0; failed < ATTEMPTS && BUSY.includes(status) && !this.#isEnded; attempt++) {
+        const pause = (0.5 + Math.random()) * 100 * 2 ** Math.min(attempt, ATTEMPTS - 1);
+        if (attempt) await new Promise((resolve) => setTimeout(resolve, pause));
         status = await this.#post(batch);
+        if (status !== 429) failed++; // with 429 earlier messages wait: a WebSocket would wait as long as it takes
       }
       if (status === 413) this.#end(1009, "the message is too large");
       else if (status !== 204) this.#end(1006, `the server answers a request with status ${status}`);
