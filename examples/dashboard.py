@@ -90,7 +90,7 @@ class Dashboard(TopicComponent):
 app = App("localhost", PORT, authorize=TopicRules(subscribe=["series"]))
 app.route("/live", Dashboard())
 app.route_client()
-app.metrics(guard=["127.0.0.1", "::1"])  # programs on this machine may read them
+app.metrics(guard=["127.0.0.1", "::1"])  # this machine; behind a proxy, set `trusted_proxies`
 app.http("/", lambda request: Response.html(PAGE))
 
 

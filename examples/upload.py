@@ -75,7 +75,7 @@ class Uploads(MessageComponent):
         try:
             wish = json.loads(message)
             part, size, sha256 = part_of(str(wish["upload"])), int(wish["size"]), str(wish["sha256"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             conn.close(1007, "not valid")
             return
         older = next((other for other, upload in self.uploads.items() if upload.part == part), None)
