@@ -168,9 +168,12 @@ def perform(args: argparse.Namespace) -> dict[str, Any]:
         old = extract(args.old, folder / "old")
         redis = stack.enter_context(redis_server())
         setup = Setup(redis, None)
-        stack.callback(lambda: [server.stop() for server in setup.servers])
         run = Upgrade(args, setup, (old, ROOT), folder)
-        anyio.run(run.run)
+        try:
+            anyio.run(run.run)
+        finally:
+            for server in setup.servers:
+                server.stop()
         log = "".join(path.read_text(errors="replace") for path in run.logs)
     counts = [record.counts() for record in run.records.values()]
     return {

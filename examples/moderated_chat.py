@@ -81,7 +81,7 @@ class Chat(TopicComponent):
             case (("delete" | "dismiss" | "mute" | "ban"), _) if not is_moderator:
                 raise CallError("not_allowed", "Only moderators may do this.")
             case (("delete" | "dismiss"), {"id": int(id)}):
-                if reports.pop(id, None):
+                if reports.pop(id, False):
                     app.topic("reports").broadcast({"closed": id})
                 if method == "delete" and messages.pop(id, None):
                     app.topic("chat").broadcast({"deleted": id})

@@ -29,7 +29,7 @@ from support.services import find_program, free_port, redis_server
 from support.serving import GUARD
 
 from pywsapp import ConnectionClosed, Options, SyncConnection, connect_sync
-from pywsapp._prometheus import METRICS
+from pywsapp._metric_table import METRICS
 from pywsapp.cli.project_files import FILES
 
 pytestmark = pytest.mark.once

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from pywsapp import App, Options
-from pywsapp._process import running
+from pywsapp._process import supervising
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp.brokers.base import Keep
 from pywsapp.brokers.local.router import BusRouter
@@ -25,7 +25,7 @@ async def test_the_supervisor_bounds_and_expires_histories(monkeypatch: pytest.M
     found: list[BusRouter] = []
 
     async def supervise(
-        listeners: Any, workers: int, announce: Any, end_seconds: float, limits: WorkerLimits, attach: Any
+        listeners: Any, workers: int, announce: Any, end_seconds: float, limits: WorkerLimits, attach: Any, *others: Any
     ) -> bool:
         router: BusRouter = attach.__self__
         found.append(router)
@@ -38,7 +38,7 @@ async def test_the_supervisor_bounds_and_expires_histories(monkeypatch: pytest.M
                 await anyio.lowlevel.checkpoint()
         return True
 
-    monkeypatch.setattr(running, "supervise", supervise)
+    monkeypatch.setattr(supervising, "supervise", supervise)
     app = App(options=Options(max_histories=3, max_history_bytes=100_000))
     assert await app._runner._supervise(2, WorkerLimits())
     assert found[0].history.topics() == ["t:2", "t:3", "t:4"]
@@ -51,7 +51,7 @@ async def test_what_the_supervisor_raises_is_not_wrapped(
     async def supervise(*arguments: Any) -> bool:
         raise exception
 
-    monkeypatch.setattr(running, "supervise", supervise)
+    monkeypatch.setattr(supervising, "supervise", supervise)
     with pytest.raises(type(exception)) as info:
         await App()._runner._supervise(2, WorkerLimits())
     assert info.value is exception

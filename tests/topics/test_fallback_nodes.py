@@ -241,5 +241,7 @@ async def test_a_broker_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
         peer.ws.posts_by = other
         broker.available = False
         broker.disconnect()
-        await until(lambda: other.app.topics.relay.connection is None)
+        relay = other.app.topics.relay
+        assert relay is not None
+        await until(lambda: relay.connection is None)
         assert (await peer.ws.post([])).status == 504
