@@ -1,4 +1,4 @@
-"""HAProxy and nginx in front of two servers, with the files of docs/deploy: addresses, health and replacement."""
+"""HAProxy, nginx and Caddy before two servers, with the files of docs/deploy: addresses, health and replacement."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ pytestmark = pytest.mark.anyio
 CLIENTS = 30
 #: Seconds between two messages of a client.
 PACE = 0.02
+#: What a balancer writes when it notices that a server shuts down.
+NOTICED = {
+    "haproxy": "Server chat/a is DOWN, reason: Layer7 wrong status, code: 503",
+    "caddy": '"msg":"unexpected status code","status_code":503',
+}
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def behind(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("running", kinds, indirect=True)
 
 
-@behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream")
+@behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream", "caddy")
 async def test_servers_share_the_clients_and_see_their_addresses(setup: BalancedServers) -> None:
     scheme = "http" if setup.kind == "nginx-stream" else "https"  # version 1 of the PROXY protocol has no scheme
     seen, clients = [], []
@@ -60,7 +65,7 @@ async def test_servers_share_the_clients_and_see_their_addresses(setup: Balanced
         pass
 
 
-@behind("haproxy", "haproxy-tcp", "nginx")
+@behind("haproxy", "haproxy-tcp", "nginx", "caddy")
 async def test_replacing_a_server_under_load_causes_no_errors(setup: BalancedServers) -> None:
     closings: Counter[tuple[str, int]] = Counter()
     first: Counter[str] = Counter()
@@ -106,7 +111,7 @@ async def test_replacing_a_server_under_load_causes_no_errors(setup: BalancedSer
     assert first["b"] > CLIENTS / 4
 
 
-@behind("haproxy", "haproxy-tcp")
+@behind("haproxy", "haproxy-tcp", "caddy")
 async def test_a_server_that_shuts_down_keeps_its_clients_and_gets_no_new_ones(setup: BalancedServers) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(setup.client()) for _ in range(2)]
@@ -114,7 +119,7 @@ async def test_a_server_that_shuts_down_keeps_its_clients_and_gets_no_new_ones(s
         assert set(old) == {"a", "b"}
         position = len(setup.balancer.output)
         setup.servers["a"].send(signal.SIGTERM)
-        await setup.until_balancer_writes("Server chat/a is DOWN, reason: Layer7 wrong status, code: 503", position)
+        await setup.until_balancer_writes(NOTICED[setup.name], position)
         for _ in range(4):
             new = await stack.enter_async_context(setup.client())
             assert new.welcome["server"] == "b"
@@ -138,7 +143,7 @@ async def receive_events(setup: BalancedServers, until: str, last_event_id: str 
 
 # This is the last test: a balancer notices only with the next event that the client of a stream has gone. Until then it
 # counts the stream, and sends the next client to the other server.
-@behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream")
+@behind("haproxy", "haproxy-tcp", "nginx", "nginx-stream", "caddy")
 async def test_event_streams_are_not_buffered_and_resume_on_any_server(setup: BalancedServers) -> None:
     async with setup.client() as client:
         assert await client.echo("news: one") == 0

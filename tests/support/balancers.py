@@ -1,4 +1,4 @@
-"""Two servers of an app that share a Redis, behind HAProxy or nginx with the files of docs/deploy.
+"""Two servers of an app that share a Redis, behind HAProxy, nginx or Caddy with the files of docs/deploy.
 
 The tests use the documented files. They replace addresses, ports and paths, and each replaced text must be in the file;
 nothing else is changed. Everything runs on loopback, where a client can choose its own address in 127.0.0.0/8.
@@ -84,16 +84,17 @@ def wait_until_listening(port: int, balancer: Program) -> None:
     pytest.fail(f"the balancer does not listen:\n{balancer.output}")
 
 
-def program_of(path: str, *arguments: str) -> Program:
+def program_of(path: str, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Program:
     """Run a program that is not written in Python."""
-    return Program(["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", path, *arguments])
+    become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", path]
+    return Program([*become, *arguments], environment=environment)
 
 
 class BalancedServers:
     """Two servers, "a" and "b", behind a balancer.
 
     Args:
-        kind: the documented file without its extension: "haproxy", "haproxy-tcp", "nginx" or "nginx-stream".
+        kind: the documented file without its extension: "haproxy", "haproxy-tcp", "nginx", "nginx-stream" or "caddy".
         directory: a directory for the files of the balancer.
         broker: the URL of the broker of both servers.
         source: the program of a server, to be formatted.
@@ -112,9 +113,8 @@ class BalancedServers:
         self._broker = broker
         self._source = source
         self._additions = additions
-        self.haproxy = kind.startswith("haproxy")
-        name = "haproxy" if self.haproxy else "nginx"
-        self._program = find_program(name, name)
+        self.name = kind.partition("-")[0]
+        self._program = find_program(self.name, self.name)
         self._directory = directory
         authority = trustme.CA()
         certificate = authority.issue_cert(HOST)
@@ -144,7 +144,7 @@ class BalancedServers:
             host=HOST,
             port=self._ports[name],
             # nginx makes no health checks, so there is nothing to wait for.
-            delay=DRAIN_DELAY if self.haproxy else 0,
+            delay=0 if self.name == "nginx" else DRAIN_DELAY,
             proxy_protocol=self.kind in ("haproxy-tcp", "nginx-stream"),
             trusted=["127.0.0.1"],
             broker=self._broker,
@@ -169,21 +169,35 @@ class BalancedServers:
         """Start the balancer and wait until it listens."""
         config = self._directory / "balancer.conf"
         config.write_text(self._config())
-        arguments = ["-db", "-f", str(config)] if self.haproxy else ["-p", str(self._directory), "-c", str(config)]
-        if not self.haproxy:
-            arguments += ["-g", f"daemon off; pid {self._directory}/pid; error_log stderr;"]
-        self.balancer = self._processes.enter_context(program_of(self._program, *arguments))
+        arguments = {
+            "haproxy": ["-db", "-f", str(config)],
+            "nginx": [
+                *("-p", str(self._directory), "-c", str(config)),
+                *("-g", f"daemon off; pid {self._directory}/pid; error_log stderr;"),
+            ],
+            "caddy": ["run", "--adapter", "caddyfile", "--config", str(config)],
+        }[self.name]
+        self.balancer = self._processes.enter_context(
+            program_of(self._program, *arguments, environment={"XDG_CONFIG_HOME": str(self._directory)})
+        )
         wait_until_listening(self.port, self.balancer)
 
     def _config(self) -> str:
-        text = (DEPLOY / f"{self.kind}.{'cfg' if self.haproxy else 'conf'}").read_text()
+        file = {"haproxy": f"{self.kind}.cfg", "nginx": f"{self.kind}.conf", "caddy": "Caddyfile"}[self.name]
+        text = (DEPLOY / file).read_text()
         here = self._directory
         changes = {"10.0.0.11:8080": f"127.0.0.1:{self._ports['a']}", "10.0.0.12:8080": f"127.0.0.1:{self._ports['b']}"}
-        if self.haproxy:
+        if self.name == "haproxy":
             changes["bind :443 "] = f"bind 127.0.0.1:{self.port} "
             changes["/etc/haproxy/chat.example.com.pem"] = str(here / "both.pem")
             changes["/run/haproxy/"] = f"{here}/"
             changes["maxconn 100000"] = "maxconn 400"  # the limit of open files can be low where the tests run
+        elif self.name == "caddy":
+            # Caddy gets no certificate, opens no admin port, and writes only to the test's directory.
+            options = ("grace_period 100ms", "admin off", "auto_https off")
+            changes["grace_period 10s"] = "\n\t".join([*options, f"storage file_system {here}"])
+            site = (f"chat.example.com:{self.port} {{", "bind 127.0.0.1", f"tls {here}/both.pem {here}/both.pem")
+            changes["chat.example.com {"] = "\n\t".join(site)
         else:
             changes["listen 443 "] = f"listen 127.0.0.1:{self.port} "
             changes["/etc/ssl/chat/fullchain.pem"] = changes["/etc/ssl/chat/privkey.pem"] = str(here / "both.pem")
