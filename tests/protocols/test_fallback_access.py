@@ -10,6 +10,7 @@ from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback
 from support.topics_peer import Open
 
 from pywsapp import App, Connection, Exceeded, HandshakeError, HandshakeMiddleware, Options, RateLimit, Refuse, Request
+from pywsapp._limits.over_limit import OverLimit
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing import TestClient, VirtualClock, until_idle
@@ -301,3 +302,20 @@ async def test_bytes_behind_the_request_end_the_stream() -> None:
         for _ in range(5):
             socket.stream._peer.transport.write(b"x" * 20_000)
         await socket.stream.assert_ended()
+
+
+async def test_a_refusal_keeps_its_class_and_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pywsapp")
+    refusal = OverLimit(503, {"Retry-After": "3"}, "busy")
+
+    class Busy(Open):
+        def on_handshake(self, request: Request) -> Any:
+            raise refusal
+
+    async with TestClient(fallback_app(Busy())) as client:
+        for _ in range(2):
+            response = await client.get("/live", headers={**accept(), "Origin": "http://localhost"})
+            assert response.status == 503
+            assert response.headers.getlist("access-control-allow-origin") == ["http://localhost"]
+    assert refusal.headers == (("Retry-After", "3"),)
+    assert "answered with" not in caplog.text  # it is logged as the refusals of limits are
