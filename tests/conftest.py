@@ -153,7 +153,7 @@ ONE_BUILD: dict[str, set[str]] = {
     "browser": set(),
     "build": set(),
     "client": {"test_connect.py", "test_hostile_server.py", "test_inbox.py", "test_run_client.py"},
-    "cli": set(),
+    "cli": {"test_metrics_text.py"},
     "clients": set(),
     "demo": set(),
     "deploy": set(),

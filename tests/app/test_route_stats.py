@@ -9,7 +9,7 @@ import anyio
 import pytest
 from support.waiting import until_blocked
 
-from pywsapp import App, Connection, EchoServer, MessageComponent, Options, Request, SlowConsumer
+from pywsapp import App, Connection, EchoServer, MessageComponent, Options, RateLimit, Request, SlowConsumer
 from pywsapp.brokers import Outgoing, Receive
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.sessions.memory import MemorySessionStore
@@ -268,3 +268,23 @@ async def test_calls_of_stores_of_sessions_are_counted() -> None:
             pass
         await client.assert_refused("/broken", 503)
     assert app.stats().sessions == {"the session store in memory": (1, 0, 0), "the broken store": (0, 1, 0)}
+
+
+async def test_delayed_handlers_are_measured_without_the_delay() -> None:
+    clock = VirtualClock()
+
+    class Slow(MessageComponent):
+        async def on_message(self, conn: Connection, message: str | bytes) -> None:
+            await anyio.sleep(0.001)
+            conn.send(message)
+
+    app = app_of(RateLimit(Slow(), messages_per_second=1, messages_burst=1), metrics=True)
+    async with TestClient(app, clock=clock) as client, client.connect("/") as ws:
+        for number in range(3):
+            ws.send(str(number))
+        await clock.advance(10)
+        assert [await ws.receive() for _ in range(3)] == ["0", "1", "2"]
+        times = only_route(app).handler_seconds
+        assert times is not None
+        assert times.number == 3
+        assert times.seconds < 1

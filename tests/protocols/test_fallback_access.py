@@ -10,6 +10,7 @@ from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback
 from support.topics_peer import Open
 
 from pywsapp import App, Connection, Exceeded, HandshakeError, HandshakeMiddleware, Options, RateLimit, Refuse, Request
+from pywsapp._limits.over_limit import OverLimit
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.testing import TestClient, VirtualClock, until_idle
@@ -188,7 +189,8 @@ async def test_messages_of_a_batch_count_for_rates() -> None:
         assert (await socket.end())["code"] == 1008
 
 
-async def test_a_client_whose_messages_wait_is_slowed_down() -> None:
+async def test_a_client_whose_messages_wait_is_slowed_down(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pywsapp")
     app = App(options=Options(max_queue=2))
     app.route("/live", RateLimit(Open(), messages_per_second=1, messages_burst=1), fallback=True)
     async with TestClient(app, clock=VirtualClock()) as client, fallback_socket(client) as socket:
@@ -197,6 +199,7 @@ async def test_a_client_whose_messages_wait_is_slowed_down() -> None:
         assert (await socket.post([connect, *calls])).status == 204
         response = await socket.post([PING], 2)
         assert (response.status, response.headers["retry-after"]) == (429, "1")
+        assert "answered with" not in caplog.text  # a slow handler would fill the log
         await client.clock.advance(20)
         assert (await socket.post([PING], 2)).status == 204
         await until_idle()
@@ -301,3 +304,20 @@ async def test_bytes_behind_the_request_end_the_stream() -> None:
         for _ in range(5):
             socket.stream._peer.transport.write(b"x" * 20_000)
         await socket.stream.assert_ended()
+
+
+async def test_a_refusal_keeps_its_class_and_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pywsapp")
+    refusal = OverLimit(503, {"Retry-After": "3"}, "busy")
+
+    class Busy(Open):
+        def on_handshake(self, request: Request) -> Any:
+            raise refusal
+
+    async with TestClient(fallback_app(Busy())) as client:
+        for _ in range(2):
+            response = await client.get("/live", headers={**accept(), "Origin": "http://localhost"})
+            assert response.status == 503
+            assert response.headers.getlist("access-control-allow-origin") == ["http://localhost"]
+    assert refusal.headers == (("Retry-After", "3"),)
+    assert "answered with" not in caplog.text  # it is logged as the refusals of limits are

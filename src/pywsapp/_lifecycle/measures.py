@@ -13,7 +13,7 @@ from typing import Any
 
 from pywsapp._histogram import Histogram
 from pywsapp._lifecycle.delayed_call import DelayedCall
-from pywsapp._lifecycle.measured import MeasuredPings, measured_coroutine
+from pywsapp._lifecycle.measured import MeasuredPings, measured_coroutine, measured_later
 from pywsapp._outbox.pings import Pings
 
 OnMessage = Callable[[Any, Any], Any]
@@ -50,8 +50,9 @@ class Measures:
                 raise
             if type(result) is CoroutineType:
                 return measured_coroutine(result, began, histogram)
-            if type(result) is not DelayedCall:  # its handler is called later
-                observe(perf_counter() - began)
+            if type(result) is DelayedCall:  # its handler is called later
+                return measured_later(result, histogram)
+            observe(perf_counter() - began)
             return result
 
         return measured

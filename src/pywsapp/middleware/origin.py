@@ -276,7 +276,15 @@ async def _for_page(
         answer: AnswerT = await found if must_await(found) else found
         return add(answer, fields)
     except Refuse as refuse:
-        raise Refuse(refuse.status, refuse.headers + tuple(fields), refuse.body) from refuse
+        raise _with_fields(refuse, fields) from refuse
+
+
+def _with_fields(refuse: Refuse, fields: list[tuple[str, str]]) -> Refuse:
+    """Return a refusal of the same class with further fields; the component can raise the given one again."""
+    found: Refuse = type(refuse).__new__(type(refuse), *refuse.args)
+    found.__dict__.update(refuse.__dict__)
+    found.headers = (*refuse.headers, *fields)
+    return found
 
 
 def _add_to_accept(accept: Accept, fields: list[tuple[str, str]]) -> Accept:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.fallback import STREAM_FIELD
 from pywsapp._request_state import make_access
 from pywsapp.auth.user_keys import key_of_user
@@ -28,7 +29,7 @@ _SPARE_BYTES = 64 * 1024
 _AGAIN = (("Retry-After", "1"),)
 _REFUSALS = {
     Outcome.GONE: Refuse(404, body="there is no such stream"),
-    Outcome.FULL: Refuse(429, _AGAIN, "earlier messages wait; send the batch again"),
+    Outcome.FULL: OverLimit(429, _AGAIN, "earlier messages wait; send the batch again"),
     Outcome.MISSING: Refuse(409, body="the batch before this one is missing"),
     Outcome.UNKNOWN: Refuse(504, _AGAIN, "no process with the stream has answered; send the batch again"),
     Outcome.BUSY: Refuse(503, _AGAIN, "too many batches wait; send the batch again"),
@@ -95,7 +96,7 @@ def _batch_receiver(max_size: int) -> Callable[[Request], Awaitable[Response]]:
         outcome = await app.topics.fallback.deliver(streams[0], key_of_user(request), batch)
         if outcome is not Outcome.ACCEPTED:
             found = _REFUSALS[outcome]
-            raise Refuse(found.status, found.headers, found.body)
+            raise type(found)(found.status, found.headers, found.body)
         return Response(status=204)
 
     return receive_batch
