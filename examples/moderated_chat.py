@@ -43,8 +43,7 @@ def minutes_left(until: dict[str, float], user: str) -> int:
 
 class Chat(TopicComponent):
     def authenticate_token(self, token: str) -> str:
-        user = TOKENS.get(token)
-        if user is None:
+        if (user := TOKENS.get(token)) is None:
             raise InvalidCredentials("There is no such token; open the page with one: /#ana-token")
         if minutes := minutes_left(banned, user):
             raise InvalidCredentials(f"You are banned for {minutes} min.")
@@ -81,9 +80,13 @@ class Chat(TopicComponent):
             case (("delete" | "dismiss" | "mute" | "ban"), _) if not is_moderator:
                 raise CallError("not_allowed", "Only moderators may do this.")
             case (("delete" | "dismiss"), {"id": int(id)}):
+<<<<<<< HEAD
                 if reports.pop(id, False):
+=======
+                if reports.pop(id, {}):
+>>>>>>> examples15
                     app.topic("reports").broadcast({"closed": id})
-                if method == "delete" and messages.pop(id, None):
+                if method == "delete" and messages.pop(id, {}):
                     app.topic("chat").broadcast({"deleted": id})
                 audit.info("%s: %s message %d", conn.user, method, id)
             case (("mute" | "ban"), {"user": str(user), "minutes": int(minutes)}) if 0 <= minutes <= 24 * 60:

@@ -26,8 +26,7 @@ from anyio.to_thread import run_sync
 from pywsapp import App, Connection, MessageComponent, Options, RateLimit, Response
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
-MIB = 1024 * 1024
-CHUNK, WINDOW, MAX_SIZE, MAX_PARTS, KEEP_SECONDS = 64 * 1024, 8 * 64 * 1024, 50 * MIB, 100, 3600
+CHUNK, WINDOW, MAX_SIZE, MAX_PARTS, KEEP_SECONDS = 64 * 1024, 8 * 64 * 1024, 50 * 1024 * 1024, 100, 3600
 KINDS = {b"\x89PNG\r\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"%PDF-": ".pdf"}  # by the first bytes
 temporary = None if len(sys.argv) > 2 else tempfile.TemporaryDirectory(prefix="uploads-")
 DIRECTORY = Path(temporary.name if temporary else sys.argv[2])
@@ -110,7 +109,7 @@ def part_of(name: str) -> Path | None:
     return parts.get(name) or (DIRECTORY / f"{secrets.token_urlsafe(16)}.part" if len(parts) < MAX_PARTS else None)
 
 
-rate = float(sys.argv[3]) if len(sys.argv) > 3 else 20 * MIB
+rate = float(sys.argv[3]) if len(sys.argv) > 3 else 20 * 1024 * 1024
 app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, max_connections_per_address=20)
 uploads = RateLimit(Uploads(), bytes_per_second=rate, bytes_burst=4 * CHUNK, per="address")  # above it, messages wait
 app.route("/upload", uploads, options=Options(max_message_size=CHUNK))

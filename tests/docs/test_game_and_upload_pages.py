@@ -71,9 +71,10 @@ def test_players_share_an_arena(browser: Any, pictures: Path) -> None:
         numbers = json.loads([text for text in sent if '"dots":[' in text][-1])["data"]["dots"]
         dots = list(zip(numbers[::2], numbers[1::2], strict=True))
         x, y = min(dots, key=lambda dot: math.hypot(*dot))  # the dot that is the nearest one to the corner
+        points = ben.locator("#players li").filter(has_text="Ana").locator("b")
+        before = points.inner_text()
         press(ana, x / 1000, y / 1000)
-        until_at(ben, x / 1000, y / 1000)
-        expect(ben.locator("#players li").filter(has_text="Ana").locator("b")).not_to_have_text("0")
+        expect(points).not_to_have_text(before)
         take(ana, pictures, "game")
         take(ben, pictures, "game-phone-dark")
         ben.goto("about:blank")
