@@ -80,11 +80,7 @@ class Chat(TopicComponent):
             case (("delete" | "dismiss" | "mute" | "ban"), _) if not is_moderator:
                 raise CallError("not_allowed", "Only moderators may do this.")
             case (("delete" | "dismiss"), {"id": int(id)}):
-<<<<<<< HEAD
-                if reports.pop(id, False):
-=======
                 if reports.pop(id, {}):
->>>>>>> examples15
                     app.topic("reports").broadcast({"closed": id})
                 if method == "delete" and messages.pop(id, {}):
                     app.topic("chat").broadcast({"deleted": id})
