@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Thread
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from support.otlp_receiver import OtlpReceiver, receiving_over_grpc, receiving_over_http
-from support.serving import serving
+from support.serving import GUARD, serving
 
-from pywsapp import App, ConfigurationError, EchoServer, RateLimit, telemetry
+from pywsapp import App, ConfigurationError, EchoServer, Options, RateLimit, telemetry
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.sessions.memory import MemorySessionStore
 from pywsapp.telemetry.metrics import EXPORTED, attribute_of, name_of, unit_of
@@ -176,6 +179,19 @@ async def test_invalid_variables_are_refused_at_start(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=message):
         await app.serve()
+
+
+async def test_a_receiver_that_does_not_answer_does_not_keep_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.telemetry.otlp._LAST_EXPORT_SECONDS", 0.05)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its threads log when the test has ended
+    app = app_with_echo(options=Options(drain_timeout=3 * GUARD))
+    export_over_otlp(app)
+    with socket.create_server(("127.0.0.1", 0)) as silent, anyio.fail_after(GUARD) as scope:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(3 * GUARD))
+        async with TestClient(app) as client, client.connect("/rooms/a"):
+            pass
+    assert not scope.cancel_called
 
 
 @one_loop

@@ -37,6 +37,8 @@ __all__ = ["export_over_otlp", "with_durations"]
 
 _PROTOCOLS = {"http/protobuf": "http", "grpc": "grpc"}
 _INSTANCE = "service.instance.id"
+#: Seconds for which the end of an App waits for the last export, if the receiver does not answer.
+_LAST_EXPORT_SECONDS = 5.0
 
 
 def with_durations(exporter: MetricExporter, app: App) -> MetricExporter:
@@ -63,12 +65,12 @@ class _Exports:
         app.on_shutdown(self._end)
 
     def _start(self) -> None:
-        resource, seconds = resource_of(self._app.worker), self._app.options.drain_timeout
+        resource = resource_of(self._app.worker)
         if is_wanted("metrics"):
             exporter = DurationExporter(make_exporter("metrics"), self._instrumentation.numbers)
             meters = MeterProvider([PeriodicExportingMetricReader(exporter)], resource, shutdown_on_exit=False)
             self._instrumentation.create_instruments(meters)
-            self._shutdowns.append(partial(meters.shutdown, timeout_millis=1000 * seconds))
+            self._shutdowns.append(meters.shutdown)
         if is_wanted("traces"):
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             tracers.add_span_processor(BatchSpanProcessor(make_exporter("traces")))
@@ -81,9 +83,10 @@ class _Exports:
         """Export what is left, and close the exporters; in another thread, which may wait for the network."""
         self._instrumentation.numbers.read_last()
         shutdowns, self._shutdowns = self._shutdowns, []
-        async with anyio.create_task_group() as tasks:
-            for shutdown in shutdowns:
-                tasks.start_soon(partial(anyio.to_thread.run_sync, shutdown, abandon_on_cancel=True))
+        with anyio.move_on_after(_LAST_EXPORT_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for shutdown in shutdowns:
+                    tasks.start_soon(partial(anyio.to_thread.run_sync, shutdown, abandon_on_cancel=True))
 
 
 def export_over_otlp(app: App, *, handler_spans: bool = False, trust_clients: bool = False) -> None:
