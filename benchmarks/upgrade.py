@@ -157,6 +157,11 @@ class Upgrade(FaultRun):
             self.problems.append(f"{step}: the servers do not agree on the users")
 
 
+def stop_all(servers: list[Server]) -> None:
+    for server in servers:
+        server.stop()
+
+
 def perform(args: argparse.Namespace) -> dict[str, Any]:
     """Run the servers and clients, upgrade the servers, and return the results.
 
@@ -168,12 +173,9 @@ def perform(args: argparse.Namespace) -> dict[str, Any]:
         old = extract(args.old, folder / "old")
         redis = stack.enter_context(redis_server())
         setup = Setup(redis, None)
+        stack.callback(stop_all, setup.servers)
         run = Upgrade(args, setup, (old, ROOT), folder)
-        try:
-            anyio.run(run.run)
-        finally:
-            for server in setup.servers:
-                server.stop()
+        anyio.run(run.run)
         log = "".join(path.read_text(errors="replace") for path in run.logs)
     counts = [record.counts() for record in run.records.values()]
     return {

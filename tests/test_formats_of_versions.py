@@ -1,8 +1,8 @@
 """What outlives a process keeps its form, so that two versions of pywsapp work side by side during an upgrade.
 
 `docs/howto/upgrade-without-downtime.md` promises that. The texts were written by version 0.1.0. A later version must
-read them, and must write what 0.1.0 reads. Do not change one to make a test pass; `CONTRIBUTING.md`, under Versions side
-by side, says how a form changes. The forms of presence are in `tests/topics/test_presence_traffic.py`.
+read them, and must write what 0.1.0 reads. Do not change one to make a test pass; `CONTRIBUTING.md`, under Versions
+side by side, says how a form changes. The forms of presence are in `tests/topics/test_presence_traffic.py`.
 """
 
 from __future__ import annotations
