@@ -56,6 +56,7 @@ MODULES = (
     "pywsapp.close_codes",
     "pywsapp.codecs",
     "pywsapp.component",
+    "pywsapp.logs",
     "pywsapp.sessions",
     "pywsapp.sessions.django",
     "pywsapp.sessions.django_cookie",

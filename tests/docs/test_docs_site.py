@@ -113,8 +113,8 @@ def names_by_kind(site: Path) -> dict[str, set[str]]:
 
 
 def modules_with_names() -> list[str]:
-    """Return the public modules that list their names."""
-    found = []
+    """Return the public modules that list their names; `pywsapp` itself has its list from `pywsapp._public`."""
+    found = ["pywsapp"]
     for path in (ROOT / "src" / "pywsapp").rglob("*.py"):
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
         names = parts[:-1] if parts[-1] == "__init__" else parts

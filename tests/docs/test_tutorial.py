@@ -148,6 +148,7 @@ def test_a_server_restarts_while_users_write(
         say(pages[2], "three")
         with server(ports[0]) as again:
             assert again.port == ports[0]
+            expect(pages[0].locator("#log li")).to_have_count(3)  # the page of Cem can have waited for a server
             say(pages[0], "four")
             for page in pages:
                 expect(page.locator("#log li")).to_have_text(["Ana: one", "Ben: two", "Cem: three", "Ana: four"])

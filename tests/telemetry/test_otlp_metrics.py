@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from threading import Thread
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import anyio
@@ -157,7 +157,7 @@ async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest
     async with TestClient(app) as client, client.connect("/rooms/a"):
         assert numbers_in(reader, "pywsapp.connections") == [1]
         found: list[Any] = []
-        thread = Thread(target=lambda: found.extend(numbers_in(reader, "pywsapp.connections")))
+        thread = threading.Thread(target=lambda: found.extend(numbers_in(reader, "pywsapp.connections")))
         thread.start()
         thread.join()
         assert found == [1]
@@ -191,7 +191,21 @@ async def test_a_receiver_that_does_not_answer_does_not_keep_the_app(monkeypatch
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(3 * GUARD))
         async with TestClient(app) as client, client.connect("/rooms/a"):
             pass
-    assert not scope.cancel_called
+        assert not scope.cancel_called
+        answer_until_threads_end(silent)
+
+
+def answer_until_threads_end(listener: socket.socket) -> None:
+    """Answer the requests of exporters until their threads, which would disturb later tests, have ended."""
+    exporting = [thread for thread in threading.enumerate() if thread.name.startswith("Otel")]
+    assert exporting
+    listener.settimeout(0.1)
+    while any(thread.is_alive() for thread in exporting):
+        with suppress(TimeoutError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 @one_loop

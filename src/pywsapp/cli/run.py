@@ -53,6 +53,9 @@ def _reloading(chosen: argparse.Namespace) -> App:
 
     if worker_context() is not None:
         return app_of(chosen)
+    # Python takes old bytecode for new if a source changes within a second and keeps its size.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     directories = chosen.reload_dir or ["."]
     for directory in directories:
         if not os.path.isdir(directory):
