@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer
 from support.topic_bench import until
-from support.topics_peer import Open
+from support.topics_peer import Open, TopicsPeer
 
 from pywsapp import App, Request
 from pywsapp.brokers import relay
@@ -41,6 +41,18 @@ async def nodes(request: pytest.FixtureRequest, brokers: tuple[Broker, Broker]) 
             fallback_app(Open(), broker=broker, broker_key=request.param, authenticate=by_header) for broker in brokers
         ]
         yield [await stack.enter_async_context(TestClient(app)) for app in apps]
+
+
+@asynccontextmanager
+async def posting_to_another_node(broker: Broker) -> AsyncIterator[tuple[TopicsPeer, TestClient]]:
+    """Open a fallback connection whose POST requests reach another node than the one with the stream; return both."""
+    async with (
+        TestClient(fallback_app(Open(), broker=broker)) as client,
+        TestClient(fallback_app(Open(), broker=broker)) as other,
+        fallback_peer(client) as peer,
+    ):
+        peer.ws.posts_by = other
+        yield peer, other
 
 
 async def test_batches_reach_the_stream_from_every_node(nodes: list[TestClient]) -> None:
@@ -149,12 +161,7 @@ class SmallBroker(MemoryBroker):
 
 async def test_a_batch_that_the_broker_cannot_carry(caplog: pytest.LogCaptureFixture) -> None:
     broker = SmallBroker()
-    async with (
-        TestClient(fallback_app(Open(), broker=broker)) as client,
-        TestClient(fallback_app(Open(), broker=broker)) as other,
-        fallback_peer(client) as peer,
-    ):
-        peer.ws.posts_by = other
+    async with posting_to_another_node(broker) as (peer, _):
         response = await peer.ws.post(["x" * 5000])
         assert (response.status, response.text) == (413, "the batch is larger than a message of the broker\n")
         assert (await peer.ws.post([json.dumps({"type": "ping"})], peer.ws.number)).status == 204
@@ -165,12 +172,7 @@ async def test_a_batch_that_the_broker_cannot_carry(caplog: pytest.LogCaptureFix
 async def test_batches_reach_the_stream_after_a_reconnect_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.001)
     broker = MemoryBroker()
-    async with (
-        TestClient(fallback_app(Open(), broker=broker)) as client,
-        TestClient(fallback_app(Open(), broker=broker)) as other,
-        fallback_peer(client) as peer,
-    ):
-        peer.ws.posts_by = other
+    async with posting_to_another_node(broker) as (peer, _):
         broker.disconnect()
         await until(lambda: len(broker.connections) == 2)
         await until_idle()
@@ -211,13 +213,7 @@ class HeldConnection(MemoryConnection):
 async def test_batches_do_not_fill_the_queue_for_a_slow_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_UNSENT", 1000)
     broker = HeldBroker()
-    async with (
-        TestClient(fallback_app(Open(), broker=broker)) as client,
-        TestClient(fallback_app(Open(), broker=broker)) as other,
-        fallback_peer(client) as peer,
-        anyio.create_task_group() as tasks,
-    ):
-        peer.ws.posts_by = other
+    async with posting_to_another_node(broker) as (peer, other), anyio.create_task_group() as tasks:
         ping = json.dumps({"type": "ping"})
         service, number = other.app.topics.fallback, peer.ws.number + 1
         broker.released = anyio.Event()
@@ -233,12 +229,7 @@ async def test_batches_do_not_fill_the_queue_for_a_slow_broker(monkeypatch: pyte
 async def test_a_broker_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_SECONDS", 3600)
     broker = MemoryBroker()
-    async with (
-        TestClient(fallback_app(Open(), broker=broker)) as client,
-        TestClient(fallback_app(Open(), broker=broker)) as other,
-        fallback_peer(client) as peer,
-    ):
-        peer.ws.posts_by = other
+    async with posting_to_another_node(broker) as (peer, other):
         broker.available = False
         broker.disconnect()
         relay = other.app.topics.relay

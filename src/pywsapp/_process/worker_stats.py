@@ -217,7 +217,7 @@ class ReportingWorker:
             self._channel.send("total", number, to_json(stats.total), stats.workers, stats.missing)
 
     async def report(self, number: int) -> bool:
-        """Ask the worker for its numbers; return whether it has answered in time."""
+        """Request the numbers of the worker; return whether it has answered in time."""
         if self._channel is None:
             return False
         self._answered[number] = answered = anyio.Event()

@@ -152,7 +152,7 @@ class StatusService:
             events.unlisten(own_topic)
 
     async def _ask(self) -> None:
-        """Ask the other processes, and wait until those that have answered before have answered again."""
+        """Request reports of the other processes; wait until those that have answered before have answered again."""
         if not self._app.topics.process_events.has_others:
             return
         self._number += 1
