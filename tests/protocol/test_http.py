@@ -371,3 +371,13 @@ def test_parse_host_is_strict() -> None:
     assert parse_host("[::FFFF:192.0.2.1]:0") == ("::ffff:192.0.2.1", 0)
     with pytest.raises(ValueError, match="Host"):
         parse_host("h\n")
+
+
+def test_requests_share_what_they_have_in_common() -> None:
+    """An open connection keeps its request: these objects would be a tenth of the memory of an idle connection."""
+    head = b"GET / HTTP/1.1\r\nHost: Www.Example.com:8080"
+    first, second = parse(head), parse(head)
+    assert first.method is second.method
+    assert first.http_version is second.http_version
+    assert first.host is second.host
+    assert first.port is second.port

@@ -14,13 +14,18 @@ character, so none backtracks more than once over its input. Only a head that fa
 what is wrong with it.
 
 Values are latin-1 (a byte is a character), as HTTP defines them. Only the path is percent-decoded, as UTF-8.
+
+An open connection keeps its request. What many requests have in common (the method, the version, the host and its port)
+is one object for all of them.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -51,6 +56,8 @@ _HOST = re.compile(r"(?:([0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*\.?)|\[([0-9A-Fa-f:.
 _DOT_SEGMENTS = frozenset((".", ".."))
 _MAX_LENGTH_DIGITS = 18  # always fits a signed 64-bit integer; Python refuses to convert thousands of digits
 _MAX_HOST = 255  # the limit of a domain name (RFC 1035 section 2.3.4)
+_KEPT_HOSTS = 256  # parsed Host fields; a peer can choose them
+_VERSIONS = {"0": (1, 0), "1": (1, 1)}
 
 #: A second field of these names is an attack or a mistake: readers differ in which of the two they use.
 _SINGLE = ("Host", "Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Content-Length")
@@ -178,11 +185,11 @@ def parse_request(head: bytes, *, max_headers: int, scheme: str, remote_address:
     except ValueError as exc:
         raise Refuse(400, body=str(exc)) from None
     return Request(
-        method=method,
+        method=sys.intern(method),
         path=path,
         query_string=query or "",
         headers=headers,
-        http_version=(1, int(minor)),
+        http_version=_VERSIONS[minor],
         scheme=scheme,
         host=host,
         port=port,
@@ -213,7 +220,7 @@ def parse_response(head: bytes, *, max_headers: int) -> ResponseHead:
     except ValueError as exc:
         raise HandshakeError(f"the server's response is malformed: {exc}") from None
     minor, status, reason = line.groups()
-    return ResponseHead(int(status), reason or "", headers, (1, int(minor)))
+    return ResponseHead(int(status), reason or "", headers, _VERSIONS[minor])
 
 
 def encode_response(
@@ -280,6 +287,7 @@ def encode_fields(headers: Iterable[tuple[str, str]], *, reserved: re.Pattern[st
     return lines
 
 
+@lru_cache(_KEPT_HOSTS)
 def parse_host(value: str) -> tuple[str, int | None]:
     """Parse the value of a Host field (RFC 9112 section 3.2).
 
