@@ -80,6 +80,17 @@ def test_lines_of_workers_name_the_worker(tmp_path: Path) -> None:
     assert len({line["pid"] for line in lines}) == 2
 
 
+def test_lines_of_the_program_have_the_form_of_the_others(tmp_path: Path) -> None:
+    own = "import logging\nlogger = logging.getLogger('chat')\n@app.on_startup\ndef begin():\n    logger.{}('begun')\n"
+    with Program(f"{ECHO}{own.format('info')}app.run(log_format='json')") as program:
+        line = json.loads(program.until(".*begun.*\n")[0])
+    assert (line["message"], line["level"], line["logger"]) == ("begun", "INFO", "chat")
+    (tmp_path / "chat.py").write_text(ECHO + own.format("info") + own.format("warning"))
+    with Program(["-m", "pywsapp", "run", "chat", "--log-level", "warning"], cwd=tmp_path) as program:
+        program.until("WARNING begun\n")
+        assert "INFO" not in program.output
+
+
 def test_log_format_has_no_effect_if_the_program_has_set_up_logging() -> None:
     own = "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n"
     with Program(f"{own}{ECHO}app.run(log_format='json')") as program:

@@ -39,6 +39,9 @@ def check_log_format(log_format: str) -> None:
 def set_up_logging(worker: int | None, log_format: str = "text") -> None:
     """Log to stderr from level INFO, unless the program has added a handler.
 
+    The handler is one of the root logger: the lines of the program are in the same place and form as those of the
+    library.
+
     Args:
         worker: the number of this worker process, or None if it is none. In a worker all log records, those of the
             application included, get an attribute `worker`, "worker 2" for instance.
@@ -46,7 +49,8 @@ def set_up_logging(worker: int | None, log_format: str = "text") -> None:
     """
     if worker is not None:
         _name_records(f"worker {worker}")
-    if logging.getLogger().handlers or logger.handlers:
+    root = logging.getLogger()
+    if root.handlers or logger.handlers:
         if log_format != "text":
             logger.warning(
                 "log_format=%r has no effect, because the program has set up logging; use pywsapp.logs.JsonFormatter",
@@ -57,9 +61,11 @@ def set_up_logging(worker: int | None, log_format: str = "text") -> None:
     handler = logging.StreamHandler()
     text_format = _FORMAT if worker is None else _WORKER_FORMAT
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(text_format))
-    logger.addHandler(handler)
+    root.addHandler(handler)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+    if root.level == logging.WARNING:  # as Python sets it
+        root.setLevel(max(logging.INFO, logger.level))
 
 
 def configure_logging(file: str) -> None:
