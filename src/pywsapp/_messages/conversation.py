@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._http_text import one_line
 from pywsapp._log_fields import log_fields
 from pywsapp._messages.calls import Calls
-from pywsapp._messages.objects import PreparedObject
+from pywsapp._messages.objects import PreparedObject, no_message
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
@@ -94,11 +94,15 @@ class Conversation:
         """Return what the outbox sends for a message: text and bytes as they are, objects by the codec.
 
         Raises:
-            TypeError: the codec has no form for the object.
+            TypeError: the codec has no form for the object, or the message is None.
         """
         if type(message) is PreparedObject:
             return message.form_for(self.codec)
-        return message if isinstance(message, _RAW) else self.codec.encode(message)
+        if isinstance(message, _RAW):
+            return message
+        if message is None:
+            raise no_message()
+        return self.codec.encode(message)
 
     def calls(self) -> Calls:
         """Return the calls to the peer.
