@@ -272,6 +272,7 @@ class Runner:
             self._listening.sockets = self._context.adopt(self._listening.sockets)
             if self._context.bus is not None and self._topics.broker is None:
                 self._topics.broker = LocalBroker(self._context.bus)
+                self._topics.fallback.use_secret(self._context.secret)
         elif count > 1 or self.watch is not None:
             program = functools.partial(self._supervise, count, limits)
         try:
