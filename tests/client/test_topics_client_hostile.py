@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.client_servers import Server
 from support.topics_server import Script, send, serving_topics
 
 from pywsapp import CallError, CallTimeout, Connection, ConnectionClosed, HandshakeError, MessagesLost, Options
-from pywsapp._connecting.topics.messages import BrokenProtocol, data_of, error_of, keys_of, read, users_of
+from pywsapp._connecting.topics.messages import BrokenProtocol, data_of, error_of, keys_of, read, size_of_user, users_of
 from pywsapp.codecs import JsonCodec
 
 pytestmark = pytest.mark.anyio
@@ -306,3 +307,11 @@ def test_readers_raise_nothing_else(fields: dict[str, Any]) -> None:
         for reader in (error_of, data_of, lambda one: users_of(one, "joined"), lambda one: keys_of(one, "left")):
             with contextlib.suppress(BrokenProtocol):
                 reader(found)
+
+
+def test_the_meta_of_a_user_that_is_nested_too_deeply() -> None:
+    meta: list[Any] = []
+    for _ in range(sys.getrecursionlimit()):
+        meta = [meta]
+    with pytest.raises(BrokenProtocol, match="nested too deeply"):
+        size_of_user("ana", meta)
