@@ -12,7 +12,6 @@ from support.topics_peer import Open
 
 from pywsapp import App, Connection, Exceeded, HandshakeError, HandshakeMiddleware, Options, RateLimit, Refuse, Request
 from pywsapp._limits.over_limit import OverLimit
-from pywsapp._protocol.fallback import STREAM_FIELD
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Headers
@@ -157,7 +156,7 @@ async def test_a_stream_takes_requests_to_its_own_route_only(own: tuple[str, str
         for host, path in STREAMS:
             client._host = host
             batch = {"number": socket.number + 1, "messages": []}
-            status = (await client.post(path, json=batch, headers={STREAM_FIELD: socket.id})).status
+            status = (await client.post(path, json=batch, headers={"Pywsapp-Stream": socket.id})).status
             socket.number += status == 204
             assert status == (204 if (host, path) == own else 404), (host, path)
 

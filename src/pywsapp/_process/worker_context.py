@@ -52,7 +52,9 @@ from pywsapp._process.worker_messages import (
 from pywsapp._process.worker_stats import OwnStats
 from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
+from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics.registry import TopicRegistry
 
 VARIABLE = "PYWSAPP_WORKER"
 
@@ -204,6 +206,12 @@ class WorkerContext:
                     return
                 for words in messages:
                     self.receive(words)
+
+    def connect(self, topics: TopicRegistry) -> None:
+        """Connect the topics of the App with those of the other workers, unless they have a broker."""
+        if self.bus is not None and topics.broker is None:
+            topics.broker = LocalBroker(self.bus)
+            topics.fallback.use_secret(self.secret)
 
     def named(self, name: str) -> None:
         """Send the supervisor the name of this process on the broker."""
