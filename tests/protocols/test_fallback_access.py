@@ -7,10 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
-from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback_peer, fallback_socket
+from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback_peer, fallback_socket, refused
+from support.header_users import as_user, by_header
 from support.topics_peer import Open
 
-from pywsapp import App, Connection, Exceeded, HandshakeError, HandshakeMiddleware, Options, RateLimit, Refuse, Request
+from pywsapp import App, Connection, Exceeded, HandshakeMiddleware, Options, RateLimit, Refuse, Request
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
@@ -25,22 +26,6 @@ PING = json.dumps({"type": "ping"})
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # in memory, nothing here depends on the event loop
-
-
-def by_header(request: Request) -> str | None:
-    return request.headers.get("x-user")
-
-
-def as_user(name: str) -> dict[str, str]:
-    return {"X-User": name}
-
-
-async def refused(client: TestClient, path: str = "/live", **arguments: Any) -> int | None:
-    arguments["headers"] = {**arguments.get("headers", {}), **accept()}
-    with pytest.raises(HandshakeError) as caught:
-        async with client.events(path, **arguments):
-            pass
-    return caught.value.status
 
 
 async def post(socket: FallbackSocket, **arguments: Any) -> int:

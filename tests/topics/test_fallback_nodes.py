@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 import pytest
 from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer
+from support.header_users import by_header
 from support.topic_bench import until
 from support.topics_peer import Open, TopicsPeer
 
-from pywsapp import App, Request
+from pywsapp import App
 from pywsapp.brokers import relay
 from pywsapp.brokers.base import Broker, Outgoing, Receive
 from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
@@ -28,10 +29,6 @@ from pywsapp.topics.process_events import ProcessEvents
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 EMPTY: dict[str, Any] = {"number": 1, "messages": []}
-
-
-def by_header(request: Request) -> str | None:
-    return request.headers.get("x-user")
 
 
 @pytest.fixture(params=[None, b"a key of sixteen"])
