@@ -15,7 +15,8 @@ _MAX_SHOWN = 200  # characters
 def log_fields(event: str, about: Any = None, /, **fields: Any) -> dict[str, Any]:
     """Return the `extra` of a log line: attributes of its record beside the sentence.
 
-    Call it only where the line is logged: at level INFO or above, or after `isEnabledFor`.
+    Call it only where the line is logged: at level INFO or above, or after `isEnabledFor`. A line at level DEBUG needs
+    no `isEnabledFor` if no peer can cause it often.
 
     Args:
         event: the stable name, such as "connection.closed"; `docs/reference/log-events.md` lists all.

@@ -29,7 +29,8 @@ class Access:
         codecs: the codecs of the route, of which the subprotocol chooses one; `pywsapp._messages.choosing` notes them.
         alarm: a time in seconds since 1970, and a function that is called then, once; see `pywsapp.auth.expiry`.
         authorizers: each `authorize` outside of the component, the outermost first; `pywsapp._authorize` notes them.
-        has_fallback: whether the route of the request has a fallback for networks that block WebSockets.
+        fallback_route: names the route of the request, if it has a fallback for networks that block WebSockets.
+        page_fields: with these fields a page of another origin can read the answer; none if no origin check allows it.
         answer: answers a plain request in place of the component that it reaches, after the guard; None without one.
         trace: the span of the handshake, later what identifies it; None without `pywsapp.telemetry`.
     """
@@ -42,8 +43,9 @@ class Access:
         "certificate",
         "codecs",
         "expires_at",
+        "fallback_route",
         "guard",
-        "has_fallback",
+        "page_fields",
         "passed",
         "session",
         "subject",
@@ -67,7 +69,8 @@ class Access:
         self.user_key: str | None = None
         self.codecs: tuple[Codec, ...] = ()
         self.authorizers: tuple[Callable[..., Any], ...] = ()
-        self.has_fallback = False
+        self.fallback_route: str | None = None
+        self.page_fields: tuple[tuple[str, str], ...] = ()
         self.answer: Callable[[Request], Any] | None = None
         self.trace: Any = None
 

@@ -174,8 +174,8 @@ class Connection(Generic[StateT]):
         After the connection has closed, it does nothing, as in Ratchet.
 
         Args:
-            message: what to send. Objects, such as a dict or a `msgspec.Struct`, need a codec: the component has typed
-                messages, or the route has `codec`.
+            message: what to send. Objects, such as a dict, a list or a `msgspec.Struct`, need a codec: the component
+                has typed messages, or the route has `codec`.
             compress: False never compresses it, True always, None decides as `Deflate` says. It has no effect unless
                 permessage-deflate was negotiated.
 
@@ -184,7 +184,7 @@ class Connection(Generic[StateT]):
             connection is closed. It need not be awaited.
 
         Raises:
-            TypeError: the connection has no codec, or its codec has no form for the object.
+            TypeError: the connection has no codec, its codec has no form for the object, or the message is None.
             ConfigurationError: the text cannot be encoded as UTF-8, or the caller runs in another thread.
         """
         return self._outbox.send(message, compress)  # type: ignore[arg-type] # raises for an object
@@ -385,7 +385,8 @@ def broadcast(
 
     Args:
         connections: any iterable; handlers may change it meanwhile.
-        message: text, bytes, or an object, which each connection gets in its codec, and as JSON without one.
+        message: text, bytes, or an object, such as a dict or a list, which each connection gets in its codec, and as
+            JSON without one.
         exclude: a connection or several that do not get it, usually the sender.
         compress: as for `Connection.send`.
 

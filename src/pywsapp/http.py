@@ -137,6 +137,7 @@ class Request:
     __slots__ = (
         "_body",
         "_cookies",
+        "_mount_hosts",
         "_origin",
         "_path_params",
         "_query_params",
@@ -188,6 +189,7 @@ class Request:
         self._cookies: dict[str, str] | None = None
         self._body: Callable[[int], Awaitable[bytes]] | None = None
         self._route = ""
+        self._mount_hosts = ""  # the hosts of the mounts that it has passed
         self._state: State | None = None
         self._origin: Request | None = None  # the request that this one is a copy of
         if user is not None:

@@ -135,7 +135,7 @@ class AsyncPublisher:
 
         Args:
             topic: the topic's name.
-            message: text (str), bytes, or an object, such as a dict; see `Topic.broadcast`.
+            message: text (str), bytes, or an object, such as a dict or a list; see `Topic.broadcast`.
             message_id: an id under which subscribers get the message once, however often it is published; by default a
                 new one. See `Topic.broadcast`.
 
@@ -270,7 +270,7 @@ class Publisher:
 
         Args:
             topic: the topic's name.
-            message: text (str), bytes, or an object, such as a dict; see `Topic.broadcast`.
+            message: text (str), bytes, or an object, such as a dict or a list; see `Topic.broadcast`.
             message_id: an id under which subscribers get the message once, however often it is published; by default a
                 new one. See `Topic.broadcast`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 from contextlib import suppress
@@ -108,8 +107,8 @@ async def test_how_the_app_closes(reachable: Any) -> None:
     async with chat(port, "/told") as conn:
         await conn.send("fault")
         assert (await end_of(conn)).code == host.fault
-    program.until("closed 4000 'enough'")
-    program.until("closed 1011 'fault'")
+    assert program.until(r"closed \d+ 'enough'")[0] == "closed 4000 'enough'"
+    assert program.until(r"closed \d+ 'fault'")[0] == "closed 1011 'fault'"
 
 
 async def test_how_the_app_aborts(reachable: Any) -> None:
@@ -117,15 +116,16 @@ async def test_how_the_app_aborts(reachable: Any) -> None:
     async with chat(port, "/told") as conn:
         await conn.send("abort")
         await end_of(conn)
-    program.until("closed 1006 'aborted'")
+    assert program.until(r"closed \d+ 'aborted'")[0] == "closed 1006 'aborted'"
 
 
 async def test_how_a_client_closes(reachable: Any) -> None:
     host, port, program = reachable
+    start = len(program.output)
     async with chat(port, "/told") as conn:
         await exchange(conn, "?")
         await conn.close(3001, "mine")
-    program.until(f"closed {re.escape(host.peer)}")
+    assert program.until(r"closed (3001|1006) '.*'", start)[0] == f"closed {host.peer}"
 
 
 async def test_how_a_client_is_lost(reachable: Any) -> None:

@@ -112,12 +112,17 @@ def test_a_misspelt_method_is_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["authenticate_user", "author", "add", "authors", "authentication", "accept_token"])
 def test_methods_with_other_names_are_allowed(name: str) -> None:
-    App().route("/x", type("Chat", (MessageComponent,), {name: lambda self, request: None})())
+    assert_is_routed(type("Chat", (MessageComponent,), {name: lambda self, request: None})())
 
 
 def test_a_marked_method_is_allowed() -> None:
-    kind = type("Chat", (MessageComponent,), {"authenticated": handler(lambda self, request: None)})
-    App().route("/x", kind())
+    assert_is_routed(type("Chat", (MessageComponent,), {"authenticated": handler(lambda self, request: None)})())
+
+
+def assert_is_routed(component: MessageComponent) -> None:
+    app = App()
+    assert app.route("/x", component) is component
+    assert [route.path for route in app.router.routes()] == ["/x"]
 
 
 @pytest.mark.parametrize(

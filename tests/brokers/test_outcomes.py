@@ -12,7 +12,7 @@ from support.topic_bench import Bench, Inbox, failing, kept, relaying, taken, un
 
 from pywsapp.brokers import relay as relay_module
 from pywsapp.brokers.base import MIB, PartlyRefused
-from pywsapp.brokers.relay import MAX_TRIES, Relay
+from pywsapp.brokers.relay import MAX_PENDING_BYTES, MAX_TRIES, Relay
 from pywsapp.exceptions import BrokerUnavailable, OutcomeUnknown
 
 pytestmark = pytest.mark.anyio
@@ -150,11 +150,14 @@ async def test_messages_that_fail_with_their_connection_free_the_queue() -> None
             await until(lambda: "publish" in broker.calls)
             broker.before.clear()
             broker.disconnect()
-            for acknowledgement in queued:
-                await kind_of(acknowledgement)
+            kinds = [await kind_of(acknowledgement) for acknowledgement in queued]
+            assert kinds == [OutcomeUnknown, *[BrokerUnavailable] * 3]  # a message of 4 MiB is a batch of its own
+            assert relay.stats.pending == 0
             await until(functools.partial(_has_connected, relay, connects + 1))
             broker.calls.clear()
-        await taken(relay.publish("t", bytes(16 * MIB)))
+        assert MAX_PENDING_BYTES == 16 * MIB
+        await taken(relay.publish("t", bytes(MAX_PENDING_BYTES)))
+        assert (relay.stats.published, relay.stats.failed) == (1, 12)
 
 
 async def test_kept_messages_count_as_often_as_they_wait() -> None:

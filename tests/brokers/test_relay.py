@@ -163,12 +163,16 @@ async def test_a_slow_broker_gets_all_messages_while_the_app_drains(monkeypatch:
     monkeypatch.setattr(relay_module, "_BATCH", 1)
     broker = Bench()
     broker.before["publish"] = functools.partial(anyio.sleep, 0.02)
-    relay = Relay(broker, Inbox())
+    inbox = Inbox()
+    relay = Relay(broker, inbox)
+    relay.subscribe("t")
     async with relaying(relay), anyio.create_task_group() as tasks:
         tasks.start_soon(relay.give_up_when_stuck, 0)
         acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 31)]
         for acknowledgement in acknowledgements:
             await taken(acknowledgement)
+        assert inbox.data == [b"%d" % number for number in range(1, 31)]
+        assert (relay.stats.published, relay.stats.failed) == (30, 0)
         tasks.cancel_scope.cancel()
 
 
@@ -330,9 +334,11 @@ async def test_waiting_for_a_subscription_ends_with_the_connection() -> None:
         relay.subscribe("t")
         awaited = relay.subscribed("t")
         await until(lambda: "subscribe" in broker.calls)
+        assert not broker.subscribed
         broker.available = False
         broker.disconnect()
         await taken(awaited)
+        assert not relay.stats.connected
         await taken(relay.subscribed("t"))
 
 

@@ -4,11 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test as untimed } from "node:test";
 
 import { connect } from "../../src/pywsapp/browser/pywsapp.js";
-import { once, Server } from "./server.mjs";
-
-const FAST = { firstDelay: 20, maxDelay: 200 };
-const MESSAGES = 1_000;
-const DISCONNECTS = 20;
+import { DISCONNECTS, FAST, heardOverDisconnects, MESSAGES, once, Server, subscribed } from "./server.mjs";
 
 const test = (name, body) => untimed(name, { timeout: 30_000 }, body);
 const server = new Server();
@@ -71,12 +67,6 @@ async function opened(options) {
   const client = made(options);
   await once(client, "state", (state) => state === "open" || state === "closed");
   return client;
-}
-
-async function subscribed(client, topic, options = {}, listener = () => {}) {
-  const room = client.subscribe(topic, options, listener);
-  const [complete] = await once(room, "subscribed");
-  return [room, complete];
 }
 
 test("messages, bytes, presence, calls and errors, as over a WebSocket", async () => {
@@ -188,24 +178,10 @@ test("the server sees that a client has closed", async () => {
 
 for (const answers of ["come", "are lost"]) {
   test(`${MESSAGES} messages over ${DISCONNECTS} disconnects, if answers ${answers}: none is missing or doubled`, async () => {
-    const [writer, reader] = [await opened(), await opened()], heard = [], topic = `room:${answers.length}`;
+    const [writer, reader] = [await opened(), await opened()];
     const tried = attempts;
     loseAnswers = answers === "are lost";
-    let done;
-    const all = new Promise((resolve) => (done = resolve));
-    await subscribed(reader, topic, { since: null }, ({ data }) => heard.push(data) === MESSAGES && done());
-    const published = [];
-    for (let number = 0; number < MESSAGES; number++) {
-      published.push(writer.publish(topic, number));
-      if (number % (MESSAGES / DISCONNECTS) === 20) {
-        const back = once(reader, "state", (state) => state === "open");
-        await server.command("drop=1006");
-        await back;
-      }
-    }
-    await Promise.all(published);
-    await all;
-    await reader.call("add", { a: 1, b: 1 });
+    const heard = await heardOverDisconnects(server, writer, reader, `room:${answers.length}`);
     assert.deepEqual(heard, Array.from({ length: MESSAGES }, (_, number) => number));
     assert.equal(attempts, tried);
   });

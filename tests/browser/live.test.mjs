@@ -4,11 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test as untimed } from "node:test";
 
 import { connect } from "../../src/pywsapp/browser/pywsapp.js";
-import { once, Server } from "./server.mjs";
-
-const FAST = { firstDelay: 20, maxDelay: 200 };
-const MESSAGES = 1_000;
-const DISCONNECTS = 20;
+import { DISCONNECTS, FAST, heardOverDisconnects, MESSAGES, once, Server, subscribed } from "./server.mjs";
 
 const test = (name, body) => untimed(name, { timeout: 30_000 }, body);
 const server = new Server();
@@ -23,12 +19,6 @@ async function client({ path = "/live", ...options } = {}) {
   clients.push(made);
   await once(made, "state", (state) => state === "open" || state === "closed");
   return made;
-}
-
-async function subscribed(made, topic, options = {}, listener = () => {}) {
-  const room = made.subscribe(topic, options, listener);
-  const [complete] = await once(room, "subscribed");
-  return [room, complete];
 }
 
 test("messages, bytes, presence, calls and errors", async () => {
@@ -153,29 +143,11 @@ test("a server that restarts is waited for, and the client says that the history
 });
 
 test(`${MESSAGES} messages over ${DISCONNECTS} disconnects: none is missing, none comes twice`, async () => {
-  const [writer, reader] = [await client(), await client()], heard = [];
+  const [writer, reader] = [await client(), await client()];
   let opened = 0;
   reader.on("state", (state) => { opened += state === "open"; });
-  const all = Promise.withResolvers?.() ?? deferred();
-  await subscribed(reader, "room:count", { since: null }, ({ data }) => heard.push(data) === MESSAGES && all.resolve());
-  const published = [];
-  for (let number = 0; number < MESSAGES; number++) {
-    published.push(writer.publish("room:count", number));
-    if (number % (MESSAGES / DISCONNECTS) === 20) {
-      const back = once(reader, "state", (state) => state === "open");
-      await server.command("drop=1006");
-      await back;
-    }
-  }
-  await Promise.all(published);
-  await all.promise;
-  await reader.call("add", { a: 1, b: 1 });
+  const heard = await heardOverDisconnects(server, writer, reader, "room:count");
   assert.deepEqual(heard, Array.from({ length: MESSAGES }, (_, number) => number));
   assert.equal(opened, DISCONNECTS);
 });
 
-function deferred() {
-  const made = {};
-  made.promise = new Promise((resolve) => (made.resolve = resolve));
-  return made;
-}

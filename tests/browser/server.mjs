@@ -37,6 +37,38 @@ export class Server {
   }
 }
 
+/** Options with which a client comes back soon. */
+export const FAST = { firstDelay: 20, maxDelay: 200 };
+export const MESSAGES = 1_000;
+export const DISCONNECTS = 20;
+
+/** Subscribe to a topic; return the subscription, and whether it is complete, when the server has accepted it. */
+export async function subscribed(client, topic, options = {}, listener = () => {}) {
+  const room = client.subscribe(topic, options, listener);
+  const [complete] = await once(room, "subscribed");
+  return [room, complete];
+}
+
+/** Publish numbers while the server drops all connections again and again; return what a reader has heard. */
+export async function heardOverDisconnects(server, writer, reader, topic) {
+  const heard = [], published = [];
+  let done;
+  const all = new Promise((resolve) => (done = resolve));
+  await subscribed(reader, topic, { since: null }, ({ data }) => heard.push(data) === MESSAGES && done());
+  for (let number = 0; number < MESSAGES; number++) {
+    published.push(writer.publish(topic, number));
+    if (number % (MESSAGES / DISCONNECTS) === 20) {
+      const back = once(reader, "state", (state) => state === "open");
+      await server.command("drop=1006");
+      await back;
+    }
+  }
+  await Promise.all(published);
+  await all;
+  await reader.call("add", { a: 1, b: 1 }); // its reply comes after all messages that were sent twice
+  return heard;
+}
+
 /** Wait until an event has values that a function accepts; return them. */
 export function once(emitter, event, accepts = () => true) {
   return new Promise((resolve) => {

@@ -71,26 +71,37 @@ WRONG = [
 ]
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> None:
-    """Run a program of Node.js; its output shows why it fails."""
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """Run a program of Node.js, which must succeed; return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NODE_")} | variables
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as exc:
         pytest.fail(f"it did not end: {exc.stdout!r}")
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_tests(*arguments: str | Path, cwd: Path = TESTS, **variables: str) -> tuple[int, int]:
+    """Run tests with Node.js; return how many have passed, and how many the file has at least."""
+    found = re.search(r"^(?:#|ℹ) pass (\d+)$", run(node_program(), *arguments, cwd=cwd, **variables), re.M)
+    written = re.findall(r"^ *(?:await )?(?:t\.)?test\(", (cwd / arguments[-1]).read_text(encoding="utf-8"), re.M)
+    assert found is not None
+    return int(found[1]), len(written)
 
 
 @pytest.mark.parametrize("name", ["connecting", "topics", "hostile"])
 def test_in_memory(name: str) -> None:
-    run(node_program(), "--test", TESTS / f"{name}.test.mjs", cwd=TESTS)
+    passed, written = run_tests("--test", TESTS / f"{name}.test.mjs")
+    assert passed >= written > 0
 
 
 @pytest.mark.parametrize("name", ["live", "fallback"])
 def test_beside_a_server(name: str) -> None:
     path = os.pathsep.join(sys.path)
     variables = {"TEST_PORT": str(free_port()), "TEST_PYTHON": sys.executable, "PYTHONPATH": path}
-    run(node_program(), "--experimental-websocket", TESTS / f"{name}.test.mjs", cwd=TESTS, **variables)
+    passed, written = run_tests("--experimental-websocket", TESTS / f"{name}.test.mjs", **variables)
+    assert passed >= written > 0
 
 
 @pytest.fixture
@@ -104,7 +115,8 @@ def with_packages(tmp_path: Path) -> Path:
 
 
 def test_hooks_of_react(with_packages: Path) -> None:
-    run(node_program(), "--test", "tests/browser/react.test.mjs", cwd=with_packages)
+    passed, written = run_tests("--test", "tests/browser/react.test.mjs", cwd=with_packages)
+    assert passed >= written > 0
 
 
 def programs(page: Path, language: str) -> list[str]:
@@ -128,7 +140,8 @@ def test_types(with_packages: Path) -> None:
     options = "--jsx preserve --strict --noEmit --allowJs --checkJs --target es2022 --module esnext"
     options += " --moduleResolution bundler --lib es2022,dom,dom.iterable"
     options += " --exactOptionalPropertyTypes --noImplicitReturns --noUnusedLocals"
-    run(with_packages / "node_modules" / ".bin" / "tsc", *options.split(), *files, cwd=directory)
+    tsc = with_packages / "node_modules" / ".bin" / "tsc"
+    assert run(tsc, *options.split(), *files, cwd=directory) == ""
 
 
 def test_size() -> None:

@@ -16,7 +16,7 @@ pytest.register_assert_rewrite("support.browser")
 from support.browser import ARGUMENTS, Page, expect, find_chromium  # noqa: E402 - not before the line above
 from support.program import Program  # noqa: E402
 from support.services import free_port  # noqa: E402
-from support.topic_pages import SITE, WRITE, Site, heard, until  # noqa: E402
+from support.topic_pages import SITE, Site, heard, until, write_over_disconnects  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -42,18 +42,10 @@ def site(browser: Any, program: Program) -> Iterator[Site]:
 
 def test_messages_of_one_tab_in_another_over_disconnects(site: Site) -> None:
     topic = next(topics)
-    writer, reader = site.page(topic), site.page(topic)
-    writer.evaluate(WRITE, [topic, MESSAGES, DISCONNECTS])
-    for number in range(2, DISCONNECTS + 2):
-        until(writer, "window.proceed != null")
-        site.command("drop=1006")
-        writer.evaluate("const go = proceed; window.proceed = null; go()")
-        for page in writer, reader:
-            until(page, f"states.filter((state) => state === 'open').length === {number}")
-    until(writer, f"accepted === {MESSAGES}")
-    for page in writer, reader:
-        assert heard(page, MESSAGES) == list(range(MESSAGES))
-        assert page.evaluate("lost") == 0
+    pages = [site.page(topic), site.page(topic)]
+    write_over_disconnects(site, topic, pages, MESSAGES, DISCONNECTS)
+    for page in pages:
+        assert page.evaluate("states.filter((state) => state === 'open').length") == DISCONNECTS + 1
 
 
 def test_a_reload_goes_on_where_the_page_was(site: Site) -> None:
@@ -179,16 +171,9 @@ def test_tabs_share_a_connection(site: Site) -> None:
 def test_tabs_that_share_a_connection_miss_and_repeat_nothing(site: Site) -> None:
     topic, count = next(topics), 200
     pages = [site.page(topic, shared=True) for _ in range(3)]
-    pages[0].evaluate(WRITE, [topic, count, 4])
-    for number in range(2, 6):
-        until(pages[0], "window.proceed != null")
-        site.command("drop=1006")
-        pages[0].evaluate("const go = proceed; window.proceed = null; go()")
-        for page in pages:
-            until(page, f"states.filter((state) => state === 'open').length === {number}")
-    until(pages[0], f"accepted === {count}")
+    write_over_disconnects(site, topic, pages, count, disconnects=4)
     for page in pages:
-        assert heard(page, count) == list(range(count))
+        assert page.evaluate("states.filter((state) => state === 'open').length") == 5
 
 
 def test_presence_of_tabs_that_share_a_connection(site: Site) -> None:

@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("support.browser")
 
 from support.program import Program  # noqa: E402 - not before the line above
 from support.services import find_program, free_port, redis_server  # noqa: E402
-from support.topic_pages import SITE, WRITE, Site, heard, until  # noqa: E402
+from support.topic_pages import SITE, Site, heard, write_over_disconnects  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -86,18 +86,10 @@ def site(browser: Any, ports: list[int]) -> Iterator[Site]:
 
 def test_messages_over_disconnects(site: Site) -> None:
     topic = next(topics)
-    writer, reader = site.page(topic), site.page(topic)
-    writer.evaluate(WRITE, [topic, MESSAGES, DISCONNECTS])
-    for number in range(2, DISCONNECTS + 2):
-        until(writer, "window.proceed != null")
-        site.command("drop=1006")  # a client that comes back to the second node at once is dropped again
-        writer.evaluate("const go = proceed; window.proceed = null; go()")
-        for page in writer, reader:
-            until(page, f"states.filter((state) => state === 'open').length >= {number}")
-    until(writer, f"accepted === {MESSAGES}")
-    for page in writer, reader:
-        assert heard(page, MESSAGES) == list(range(MESSAGES))
-        assert page.evaluate("lost") == 0
+    pages = [site.page(topic), site.page(topic)]
+    write_over_disconnects(site, topic, pages, MESSAGES, DISCONNECTS)
+    for page in pages:
+        assert page.evaluate("client.state") == "open"
 
 
 def test_tabs_that_share_a_connection(site: Site) -> None:

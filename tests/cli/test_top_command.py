@@ -169,4 +169,7 @@ def test_a_server_that_ends_leaves_the_last_numbers() -> None:
             terminal = Terminal(found.url, "--interval", "0.1")
             opened.callback(terminal.close)
             terminal.until("waiting")
+            assert "these numbers are old" not in terminal.output
+        before = len(terminal.output)
         terminal.until("these numbers are old: cannot read")
+        assert "waiting" in terminal.output[before:]  # the row of the last numbers

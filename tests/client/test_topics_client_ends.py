@@ -21,8 +21,8 @@ from pywsapp import (
     TopicSubscription,
     connect_topics,
 )
+from pywsapp._connecting.topics import subscription as subscription_module
 from pywsapp._connecting.topics.requests import RequestQueue, WaitingRequest
-from pywsapp._connecting.topics.subscription import MAX_PRESENT
 
 pytestmark = pytest.mark.anyio
 
@@ -233,26 +233,38 @@ async def test_a_full_queue_and_a_position_that_the_server_refuses() -> None:
         assert kinds == ["subscribe", "subscribe", "unsubscribe"]
 
 
-async def test_too_many_present_users() -> None:
+@pytest.mark.parametrize(
+    "user",
+    [{"name": "u", "meta": 0}, {"name": "u" * 1000, "meta": 0}, {"name": "u", "meta": ["x" * 1000]}],
+    ids=["users", "names", "values"],
+)
+async def test_present_users_that_take_too_much_memory(user: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that makes users up ends the subscription, and does not fill the memory."""
-    step = 20_000
+    most = 10_000
+    monkeypatch.setattr(subscription_module, "MAX_PRESENT_BYTES", most)
 
     def answer(conn: Connection, fields: dict[str, Any]) -> None:
         if fields["type"] == "call":
-            first = fields["params"]["first"]
-            joined = dict.fromkeys(map(str, range(first, first + step)), 0)
-            send(conn, {"type": "presence", "topic": "t", "joined": joined})
+            send(conn, {"type": "presence", "topic": "t", **fields["params"]})
 
     async with (
         serving_topics(Script(answer)) as server,
         server.client() as topics,
         topics.subscribe("t", presence=True) as subscription,
     ):
-        for first in range(0, MAX_PRESENT, step):
-            await topics.call("join", {"first": first})
-        assert len(subscription.present) == MAX_PRESENT
-        await topics.call("join", {"first": MAX_PRESENT})
-        with pytest.raises(QueueFull, match="more than 100,000 users"):
+        for number in range(100):  # users who change, or leave, take no more than before
+            name = f"{user['name']}{number}"
+            await topics.call("change", {"joined": {name: user["meta"]}})
+            await topics.call("change", {"changed": {name: user["meta"]}})
+            await topics.call("change", {"left": [name, "nobody"]})
+        assert subscription.present == {}
+        assert subscription._present_bytes == 0
+        for number in range(most // 400):
+            await topics.call("change", {"joined": {f"{user['name']}{number}": user["meta"]}})
+            if subscription._queue.has_ended:
+                break
+        with pytest.raises(QueueFull, match="take more than 10,000 bytes"):
             await subscription.receive()
-        assert len(subscription.present) <= MAX_PRESENT
+        taken = sum(len(key) + len(repr(meta)) for key, meta in subscription.present.items())
+        assert 0 < taken < most
         assert topics.state == "open"

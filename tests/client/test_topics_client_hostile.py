@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +16,7 @@ from support.client_servers import Server
 from support.topics_server import Script, send, serving_topics
 
 from pywsapp import CallError, CallTimeout, Connection, ConnectionClosed, HandshakeError, MessagesLost, Options
-from pywsapp._connecting.topics.messages import BrokenProtocol, data_of, error_of, keys_of, read, users_of
+from pywsapp._connecting.topics.messages import BrokenProtocol, data_of, error_of, keys_of, read, size_of_user, users_of
 from pywsapp.codecs import JsonCodec
 
 pytestmark = pytest.mark.anyio
@@ -301,8 +301,34 @@ names = st.sampled_from(["type", "id", "code", "position", "data", "base64", "le
 @settings(max_examples=50)
 @given(st.dictionaries(names, values))
 def test_readers_raise_nothing_else(fields: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenProtocol):
-        found = read(JsonCodec("json"), json.dumps(fields))
-        for reader in (error_of, data_of, lambda one: users_of(one, "joined"), lambda one: keys_of(one, "left")):
-            with contextlib.suppress(BrokenProtocol):
-                reader(found)
+    found = outcome_of(lambda: read(JsonCodec("json"), json.dumps(fields)))
+    is_message = isinstance(fields.get("type"), str) and isinstance(fields.get("position"), (str, type(None)))
+    assert found == (fields if is_message else BrokenProtocol)
+    if is_message:
+        error = outcome_of(lambda: error_of(fields))
+        if fields["type"] != "error":
+            assert error is None
+        else:
+            assert isinstance(error, CallError) if isinstance(fields.get("code"), str) else error is BrokenProtocol
+        data = outcome_of(lambda: data_of(fields))
+        assert data == fields["data"] if "data" in fields else data is BrokenProtocol or isinstance(data, bytes)
+        joined, left = fields.get("joined", {}), fields.get("left", [])
+        assert outcome_of(lambda: users_of(fields, "joined")) == (joined if type(joined) is dict else BrokenProtocol)
+        is_keys = type(left) is list and all(isinstance(key, str) for key in left)
+        assert outcome_of(lambda: keys_of(fields, "left")) == (left if is_keys else BrokenProtocol)
+
+
+def outcome_of(reader: Callable[[], Any]) -> Any:
+    """Return what a reader returns, or BrokenProtocol if it raises that."""
+    try:
+        return reader()
+    except BrokenProtocol:
+        return BrokenProtocol
+
+
+def test_the_meta_of_a_user_that_is_nested_too_deeply() -> None:
+    meta: list[Any] = []
+    for _ in range(sys.getrecursionlimit()):
+        meta = [meta]
+    with pytest.raises(BrokenProtocol, match="nested too deeply"):
+        size_of_user("ana", meta)

@@ -74,6 +74,9 @@ async def test_closing_does_not_wait_for_the_next_check_of_health(redis: Redis) 
         for _ in range(turns):
             await asyncio.sleep(0)  # up to the moments in which the first ping is sent
         await asyncio.wait_for(connection.aclose(), 10)  # the next check would come after 20 seconds
+        assert connection._transport is not None
+        assert connection._transport.is_closing()
+        assert [task.done() for task in connection._tasks] == [True, True]
 
 
 async def test_a_closed_connection_raises(redis: Redis) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from support.header_users import as_user, by_header
 
 from pywsapp import (
     App,
@@ -35,14 +36,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.once]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # in memory, nothing here depends on the event loop
-
-
-def by_header(request: Request) -> str | None:
-    return request.headers.get("x-user")
-
-
-def as_user(name: str) -> dict[str, str]:
-    return {"X-User": name}
 
 
 async def refusal(client: TestClient, path: str = "/", **arguments: Any) -> int | None:

@@ -16,6 +16,7 @@ from pywsapp.brokers.memory import MemoryBroker
 
 pytestmark = pytest.mark.anyio
 JOINED = {"type": "join", "room": "a"}
+LIST = [1, {"text": "Zürich"}, None]
 
 
 async def test_each_connection_gets_a_broadcast_in_its_codec() -> None:
@@ -36,6 +37,41 @@ async def test_each_connection_gets_a_broadcast_in_its_codec() -> None:
         for client in clients:
             assert await client.client.message() == "text"
         assert rooms.counting.encoded == 5  # once for each object, however many connections get it
+
+
+@pytest.mark.parametrize("value", [LIST, [], (1, 2), 21.5, 0, True, False])
+async def test_lists_and_numbers_are_objects(value: Any) -> None:
+    rooms = CodecRooms()
+    async with AsyncExitStack() as stack:
+        clients = await rooms.clients(stack, "json", "msgpack", "raw")
+        rooms.app.topic("room").broadcast(value)
+        rooms.app.users["ana"].send(value)
+        broadcast(rooms.room.conns, value)
+        for conn in rooms.room.conns[:2]:
+            conn.send(value)
+        expected = json.loads(json.dumps(value))
+        for client in clients:
+            for _ in range(3 if client is clients[2] else 4):
+                received = await client.receive()
+                assert (received, type(received)) == (expected, type(expected))
+
+
+async def test_none_is_no_message() -> None:
+    rooms = CodecRooms()
+    nothing: Any = None
+    async with AsyncExitStack() as stack:
+        (client,) = await rooms.clients(stack, "json")
+        for send in (
+            rooms.app.topic("room").broadcast,
+            rooms.app.users["ana"].send,
+            rooms.room.conns[0].send,
+            lambda message: broadcast(rooms.room.conns, message),
+            lambda message: rooms.app.topic("room").broadcast(message, eligible=rooms.room.conns),
+        ):
+            with pytest.raises(TypeError, match="None is no message"):
+                send(nothing)
+        rooms.app.topic("room").broadcast(LIST)
+        assert await client.receive() == LIST
 
 
 async def test_other_processes_get_objects_too() -> None:
@@ -62,10 +98,11 @@ async def test_another_program_publishes_objects() -> None:
         clients = await rooms.clients(stack, "json", "msgpack", "raw")
         async with AsyncPublisher(broker) as publisher:
             await publisher.publish("room", Join("a"))
-            with pytest.raises(TypeError):
-                await publisher.publish("room", 5)  # type: ignore[arg-type]
+            await publisher.publish("room", LIST)
+            with pytest.raises(TypeError, match="None is no message"):
+                await publisher.publish("room", None)  # type: ignore[arg-type]
         for client in clients:
-            assert await client.receive() == JOINED
+            assert [await client.receive(), await client.receive()] == [JOINED, LIST]
 
 
 @pytest.mark.parametrize("with_broker", [False, True])

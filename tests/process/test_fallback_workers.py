@@ -49,5 +49,11 @@ def test_batches_reach_the_stream_from_every_worker(tmp_path: Path) -> None:
             up.request("POST", "/live", json.dumps({"number": number, "messages": [json.dumps(message)]}), headers)
             assert up.getresponse().status == 204
             up.close()
+        for number in range(4):  # either worker refuses an invented id at once
+            up = http.client.HTTPConnection("localhost", program.port, timeout=2)
+            invented = {"Pywsapp-Stream": f"{'0' * 16}.x"}
+            up.request("POST", "/live", json.dumps({"number": 1, "messages": []}), invented)
+            assert up.getresponse().status == 404, number
+            up.close()
         assert [json.loads(next(data))["id"] for _ in messages] == list(range(1, BATCHES))
         down.close()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.fallback_peer import UNKNOWN_STREAM, accept, fallback_app, fallback_peer, fallback_socket
+from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer, fallback_socket, refused
 from support.topics_peer import MSGPACK, Open, app_of, peer_of
 
 from pywsapp import App, Connection, ConnectionClosed, HandshakeError, MessageComponent
@@ -33,14 +33,6 @@ class Recording(Open):
 
     def on_close(self, conn: Connection) -> None:
         self.ends.append((conn.close_code, conn.close_reason, conn.was_clean))
-
-
-async def refused(client: TestClient, path: str = "/live", **arguments: Any) -> int | None:
-    arguments["headers"] = {**arguments.get("headers", {}), **accept()}
-    with pytest.raises(HandshakeError) as caught:
-        async with client.events(path, **arguments):
-            pass
-    return caught.value.status
 
 
 @pytest.mark.parametrize("subprotocol", ["pywsapp.topics.v1", MSGPACK])

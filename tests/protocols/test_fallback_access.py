@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import pytest
-from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback_peer, fallback_socket
+from support.fallback_peer import FallbackSocket, accept, fallback_app, fallback_peer, fallback_socket, refused
+from support.header_users import as_user, by_header
 from support.topics_peer import Open
 
-from pywsapp import App, Connection, Exceeded, HandshakeError, HandshakeMiddleware, Options, RateLimit, Refuse, Request
+from pywsapp import App, Connection, Exceeded, HandshakeMiddleware, Options, RateLimit, Refuse, Request
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp.auth import Authenticated
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.http import Headers
+from pywsapp.middleware.origin import OriginCheck
 from pywsapp.testing import TestClient, VirtualClock, until_idle
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
@@ -22,22 +26,6 @@ PING = json.dumps({"type": "ping"})
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # in memory, nothing here depends on the event loop
-
-
-def by_header(request: Request) -> str | None:
-    return request.headers.get("x-user")
-
-
-def as_user(name: str) -> dict[str, str]:
-    return {"X-User": name}
-
-
-async def refused(client: TestClient, path: str = "/live", **arguments: Any) -> int | None:
-    arguments["headers"] = {**arguments.get("headers", {}), **accept()}
-    with pytest.raises(HandshakeError) as caught:
-        async with client.events(path, **arguments):
-            pass
-    return caught.value.status
 
 
 async def post(socket: FallbackSocket, **arguments: Any) -> int:
@@ -123,6 +111,41 @@ async def test_middleware_decides_about_both_requests() -> None:
         assert await post(socket) == 503
 
 
+# -- routes ------------------------------------------------------------------------------------------------------------
+
+STREAMS = [
+    ("a.example", "/live"),
+    ("b.example", "/live"),
+    ("a.example", "/rooms/1"),
+    ("a.example", "/rooms/2"),
+    ("a.example", "/in/live"),
+    ("b.example", "/in/live"),
+]
+
+
+def app_with_streams() -> App:
+    """Return an App in which each of `STREAMS` differs from another one in its host, its path, or that of its mount."""
+    app, component = App(http_host="*"), Open()
+    for host in ("a.example", "b.example"):
+        app.route("/live", component, http_host=host, fallback=True)
+        inner = App(http_host="*")
+        inner.route("/live", component, fallback=True)
+        app.mount("/in", inner, http_host=host)
+    app.route("/rooms/{room}", component, fallback=True)
+    return app
+
+
+@pytest.mark.parametrize("own", STREAMS)
+async def test_a_stream_takes_requests_to_its_own_route_only(own: tuple[str, str]) -> None:
+    async with TestClient(app_with_streams(), host=own[0]) as client, fallback_socket(client, own[1]) as socket:
+        for host, path in STREAMS:
+            client._host = host
+            batch = {"number": socket.number + 1, "messages": []}
+            status = (await client.post(path, json=batch, headers={"Pywsapp-Stream": socket.id})).status
+            socket.number += status == 204
+            assert status == (204 if (host, path) == own else 404), (host, path)
+
+
 # -- pages of other origins --------------------------------------------------------------------------------------------
 
 
@@ -148,6 +171,49 @@ async def test_origins() -> None:
         assert "Pywsapp-Stream" in response.headers["access-control-allow-headers"]
         assert (await client.request("OPTIONS", "/live", headers={**other, **preflight})).status == 403
         assert (await client.request("OPTIONS", "/nowhere", headers={**page, **preflight})).status == 401
+
+
+PAGE = {"Origin": "https://page.example"}
+
+
+def assert_page_can_read(headers: Headers) -> None:
+    assert headers.getlist("access-control-allow-origin") == ["https://page.example"]
+    assert headers.getlist("access-control-allow-credentials") == ["true"]
+    assert headers.getlist("vary") == ["Origin"]
+
+
+async def test_a_page_reads_why_the_server_refuses() -> None:
+    """Also what is decided after the component has accepted, and what fails."""
+
+    class Failing(HandshakeMiddleware):
+        def check(self, request: Request) -> None:
+            raise RuntimeError("broken")
+
+    app = App(options=Options(handshake_timeout=0.05), max_connections_per_user=1, authenticate=by_header)
+    origins = ["https://page.example"]
+    app.route("/live", Open(), origins, fallback=True)
+    app.route("/plain", Open(), origins)
+    app.route("/failing", Failing(Open()), origins, fallback=True)
+    app.route("/slow", Open(), origins, fallback=True, authenticate=wait_for_ever)
+    app.route("/nested", OriginCheck(Open(), origins), origins, fallback=True)
+    headers = {**as_user("ana"), **PAGE}
+    statuses = {"/live": 429, "/plain": 406, "/failing": 500, "/slow": 503}
+    async with (
+        TestClient(app, raise_handler_errors=False) as client,
+        fallback_socket(client, "/nested", headers=headers) as socket,
+    ):
+        assert_page_can_read(socket.stream.headers)
+        for path, status in statuses.items():
+            response = await client.get(path, headers={**headers, **accept()})
+            assert response.status == status
+            assert_page_can_read(response.headers)
+        response = await socket.post_body(b"", stream="x", headers=headers)
+        assert response.status == 400
+        assert_page_can_read(response.headers)
+
+
+async def wait_for_ever(request: Request) -> None:
+    await anyio.sleep_forever()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from support.serving import Serving, serving
 
 from pywsapp import App, ConfigurationError, Connection, MessageComponent, Refuse
 from pywsapp.brokers.memory import MemoryBroker
+from pywsapp.codecs import MessagePackCodec
 from pywsapp.routing.endpoints import TOLERANCE_SECONDS, _message, sign
 
 KEY = "k" * 32
@@ -68,6 +69,20 @@ async def test_a_posted_message_is_broadcast(server: Serving) -> None:
         assert (await client.receive())[1] == b"hello"
         assert await post(server, news(base64=base64.b64encode(b"\x00\xff").decode())) == (204, "")
         assert (await client.receive())[1] == b"\x00\xff"
+        for data in ({"order": 17}, ["Zürich", None], 21.5, False, "a text"):
+            assert await post(server, news(data=data)) == (204, "")
+            text = (await client.receive())[1].decode()
+            assert (text if data == "a text" else json.loads(text)) == data
+
+
+@pytest.mark.anyio
+async def test_an_object_that_the_codec_of_its_topic_does_not_take_is_refused() -> None:
+    app = App("*", 0)
+    app.topic_codec("numbers", MessagePackCodec())
+    app.publish_endpoint("/publish", KEY)
+    async with serving(app) as server:
+        for number, status in ((2**63, 204), (2**64, 400)):
+            assert (await post(server, json.dumps({"topic": "numbers", "data": number}).encode()))[0] == status
 
 
 @pytest.mark.anyio
@@ -114,7 +129,13 @@ async def test_a_signature_must_be_valid_and_is_accepted_once(server: Serving) -
         b"{}",
         b'{"topic": "news"}',
         b'{"topic": "news", "text": 7}',
+        b'{"topic": "news", "base64": 7}',
+        b'{"topic": "news", "data": null}',
+        b'{"topic": "news", "data": NaN}',
+        b'{"topic": "news", "data": ["\\ud800"]}',
+        b'{"topic": "news", "data": "x", "text": "x"}',
         b'{"topic": 7, "text": "x"}',
+        b'{"topic": "news", "text": "x", "id": 7}',
         b'{"topic": "news", "text": "x", "base64": "eA=="}',
         b'{"topic": "news", "base64": "x"}',
         b'{"topic": "no spaces", "text": "x"}',

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pywsapp import App, ConnectionClosed, TopicComponent
+import pytest
+
+from pywsapp import App, ConnectionClosed, HandshakeError, TopicComponent
 from pywsapp.testing import TestClient, TestEventStream, TestResponse
 from support.topics_peer import JSON, TopicsPeer, app_of
 
@@ -90,6 +92,15 @@ class FallbackSocket:
 def accept(subprotocol: str = JSON) -> dict[str, str]:
     """Return the header field that asks for the event stream of a fallback."""
     return {"Accept": f"text/event-stream;protocol={subprotocol}"}
+
+
+async def refused(client: TestClient, path: str = "/live", **arguments: Any) -> int | None:
+    """Return the status with which the event stream of a fallback is refused."""
+    arguments["headers"] = {**arguments.get("headers", {}), **accept()}
+    with pytest.raises(HandshakeError) as caught:
+        async with client.events(path, **arguments):
+            pass
+    return caught.value.status
 
 
 @asynccontextmanager

@@ -69,6 +69,32 @@ class Site:
                 assert answer.status == 200
 
 
+def write_over_disconnects(site: Site, topic: str, pages: list[Page], messages: int, disconnects: int) -> None:
+    """Publish numbers from the first page while the servers drop all connections again and again.
+
+    All pages must get each number once and in order.
+
+    Args:
+        site: the servers.
+        topic: a topic with a history, to which the pages subscribe.
+        pages: the pages.
+        messages: how many numbers.
+        disconnects: how often all connections are dropped, at most 20.
+    """
+    pages[0].evaluate(WRITE, [topic, messages, disconnects])
+    for number in range(2, disconnects + 2):
+        until(pages[0], "window.proceed != null")
+        site.command("drop=1006")
+        pages[0].evaluate("const go = proceed; window.proceed = null; go()")
+        for page in pages:
+            # A client that comes back to a server before this has dropped its connections is dropped again.
+            until(page, f"states.filter((state) => state === 'open').length >= {number}")
+    until(pages[0], f"accepted === {messages}")
+    for page in pages:
+        assert heard(page, messages) == list(range(messages))
+        assert page.evaluate("lost") == 0
+
+
 def until(page: Page, expression: str) -> None:
     page.wait_for_function(expression, polling=20)  # milliseconds; by default a hidden tab is not looked at
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import anyio
 import pytest
 from support.fallback_peer import UNKNOWN_STREAM, fallback_app, fallback_peer
+from support.header_users import by_header
 from support.topic_bench import until
 from support.topics_peer import Open, TopicsPeer
 
-from pywsapp import App, Request
+from pywsapp import App
 from pywsapp.brokers import relay
 from pywsapp.brokers.base import Broker, Outgoing, Receive
-from pywsapp.brokers.envelope import Envelope, EnvelopeError
+from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.testing import TestClient, two_nodes, until_idle
 from pywsapp.topics.codec import EnvelopeCodec
@@ -27,10 +29,6 @@ from pywsapp.topics.process_events import ProcessEvents
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 EMPTY: dict[str, Any] = {"number": 1, "messages": []}
-
-
-def by_header(request: Request) -> str | None:
-    return request.headers.get("x-user")
 
 
 @pytest.fixture(params=[None, b"a key of sixteen"])
@@ -90,10 +88,73 @@ async def test_a_node_without_a_broker_knows_only_its_own_streams() -> None:
 
 
 async def test_too_many_batches_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ASKED", 0)
-    async with two_nodes(lambda: fallback_app(Open())) as (_, client):
-        response = await client.post("/live", json=EMPTY, headers={"Pywsapp-Stream": UNKNOWN_STREAM})
+    async with posting_to_another_node(MemoryBroker()) as (peer, other):
+        assert (await peer.ws.post([])).status == 204
+        monkeypatch.setattr(module, "MAX_ASKED_SILENT", 0)
+        response = await other.post("/live", json=EMPTY, headers={"Pywsapp-Stream": UNKNOWN_STREAM})
         assert response.status == 503
+        assert (await peer.ws.post([])).status == 204  # the process with the stream has answered before
+        monkeypatch.setattr(module, "MAX_ASKED", 0)
+        assert (await peer.ws.post([])).status == 503
+
+
+async def test_a_process_that_has_not_answered_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ASKED_SILENT", 1)
+    async with posting_to_another_node(MemoryBroker()) as (peer, other):
+        service = other.app.topics.fallback
+        assert (await peer.ws.post([])).status == 204
+        assert len(service._answered) == 1
+        peer.ws.posts_by.app.topics.process_events.unlisten(service.topic)  # which gets the answers
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.02)
+        assert (await peer.ws.post([])).status == 504
+        assert not service._answered
+
+
+async def test_an_invented_id_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", math.inf)
+    key = "a key of sixteen"
+    async with (
+        two_nodes(lambda: fallback_app(Open(), broker_key=key)) as (client, other),
+        fallback_peer(client) as peer,
+    ):
+        unsigned, _, signature = peer.ws.id.rpartition(".")
+        another_process = f"{'0' * 16}{peer.ws.id[16:]}"
+        for invented in (UNKNOWN_STREAM, f"{unsigned}x.{signature}", unsigned, f"{unsigned}.", another_process):
+            response = await other.post("/live", json=EMPTY, headers={"Pywsapp-Stream": invented})
+            assert response.status == 404, invented
+        peer.ws.posts_by = other
+        assert (await peer.ws.post([])).status == 204
+
+
+def service_of(keys: Keys | None = None, secret: str = "") -> FallbackService:
+    codec = EnvelopeCodec(keys)
+    service = FallbackService(codec, ProcessEvents(codec))
+    if secret:
+        service.use_secret(secret)
+    return service
+
+
+class Ended:
+    def take(self, user: str | None, batch: Batch) -> Outcome:
+        return Outcome.GONE
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_invented"),
+    [
+        (service_of(), service_of(), False),
+        (service_of(["new key", "old key"]), service_of("old key"), True),
+        (service_of("old key"), service_of(["new key", "old key"]), False),
+        (service_of(), service_of("a key"), True),
+        (service_of(secret="s"), service_of(secret="s"), False),
+        (service_of(secret="s"), service_of(secret="t"), True),
+        (service_of("a key", "s"), service_of("a key", "t"), False),
+    ],
+)
+def test_ids_are_signed_with_what_the_processes_share(
+    one: FallbackService, other: FallbackService, is_invented: bool
+) -> None:
+    assert other._is_invented(one.add(Ended(), "/live")) is is_invented
 
 
 # -- events of other processes -----------------------------------------------------------------------------------------
@@ -118,13 +179,13 @@ BATCH: dict[str, Any] = {"fallback": "batch", "number": 1, "stream": "0" * 32, "
     ],
 )
 def test_events_that_no_process_sends(event: dict[str, Any]) -> None:
-    service = FallbackService("0" * 16, ProcessEvents(EnvelopeCodec()))
+    service = service_of()
     with pytest.raises(EnvelopeError):
         service.receive(Envelope(service.topic, None, "1" * 16, event))
 
 
 def test_events_of_processes_without_a_valid_name() -> None:
-    service = FallbackService("0" * 16, ProcessEvents(EnvelopeCodec()))
+    service = service_of()
     with pytest.raises(EnvelopeError):
         service.receive(Envelope(service.topic, None, "x:*", BATCH))
     service.receive(Envelope(service.topic, None, "1" * 16, {"fallback": "answer", "number": 1, "outcome": "accepted"}))

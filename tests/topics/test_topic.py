@@ -92,14 +92,10 @@ async def test_exclude_and_eligible() -> None:
             assert sorted(map(str, got[3:])) == sorted([*some, "not the other", "the end"])
 
 
-@pytest.mark.parametrize("message", [5, None, ["a"], True])
-async def test_an_invalid_message_is_not_sent(message: Any) -> None:
-    with pytest.raises(TypeError, match="a message is a str or bytes"):
-        App().topic("t").broadcast(message)
-
-
 async def test_an_invalid_broadcast_is_not_sent() -> None:
     topic = App().topic("t")
+    with pytest.raises(TypeError, match="None is no message"):
+        topic.broadcast(None)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="UTF-8"):
         topic.broadcast("\ud800")
     with pytest.raises(TypeError):

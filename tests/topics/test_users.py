@@ -334,6 +334,6 @@ async def test_users_cannot_be_listed() -> None:
         assert "ana" in users
 
 
-async def test_a_message_is_text_or_bytes() -> None:
-    with pytest.raises(TypeError):
-        App().users["ana"].send(5)  # type: ignore[arg-type]
+async def test_none_is_no_message_for_a_user() -> None:
+    with pytest.raises(TypeError, match="None is no message"):
+        App().users["ana"].send(None)  # type: ignore[arg-type]

@@ -45,12 +45,13 @@ class FallbackLifecycle(StreamLifecycle):
         subprotocol: the agreed subprotocol.
         make_connection: makes what the component sees.
         service: finds the connection of a batch.
+        route: names the route of the request, for the service.
         user: the key of the user that the guard of the route has found; None without one.
         fields: header fields of the response.
         traffic: counts its messages, together with those of other connections of the route.
     """
 
-    __slots__ = ("_batches", "_id", "_service", "_stream", "_user")
+    __slots__ = ("_batches", "_id", "_route", "_service", "_stream", "_user")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class FallbackLifecycle(StreamLifecycle):
         subprotocol: str | None,
         make_connection: Callable[..., Connection],
         service: FallbackService,
+        route: str,
         user: str | None,
         fields: Iterable[tuple[str, str]],
         traffic: Traffic,
@@ -73,13 +75,14 @@ class FallbackLifecycle(StreamLifecycle):
         )
         self.fields = fields
         self._service = service
+        self._route = route
         self._user = user
         self._id = ""
         self._batches = 0  # that were accepted
 
     def begin(self) -> bytes:
         """Note that the transport was set; return the first bytes of the stream, to be sent behind the head."""
-        self._id = self._service.add(self)
+        self._id = self._service.add(self, self._route)
         return self._stream.first_event(self._id)
 
     def follow(self) -> None:
@@ -103,5 +106,5 @@ class FallbackLifecycle(StreamLifecycle):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
-        self._service.discard(self._id)
+        self._service.discard(self._id, self._route)
         super().connection_lost(exc)

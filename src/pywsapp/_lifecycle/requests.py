@@ -41,7 +41,7 @@ def decide_request(component: MessageComponent, request: Request) -> Response | 
         Refuse: the guard or the component refuses the request.
     """
     answer = _asked(ask_request, component, request)
-    return then(answer, lambda answer: then(_guarded(request, answer), partial(_for_user, request)))
+    return then(answer, lambda answer: then(_guarded(request, answer), partial(_for_client, request)))
 
 
 def _guarded(request: Request, answer: T) -> T | Awaitable[T]:
@@ -51,16 +51,24 @@ def _guarded(request: Request, answer: T) -> T | Awaitable[T]:
     return then(_asked(_check, None, request), lambda _: answer)
 
 
-def _for_user(request: Request, response: Response) -> Response:
-    """Keep shared caches from storing what a user may see (RFC 9111, section 5.2.2.7)."""
+def _for_client(request: Request, response: Response) -> Response:
+    """Add the fields of a response that depend on the page and the user of the request."""
     access = access_of(request)
-    if access is None or access.user is None or not isinstance(response, Response):
+    if access is None or not isinstance(response, Response):
         return response
+    if access.user is not None:
+        _keep_private(response)
+    if access.page_fields:
+        response.headers = (*response.headers, *access.page_fields)
+    return response
+
+
+def _keep_private(response: Response) -> None:
+    """Keep shared caches from storing what a user may see (RFC 9111, section 5.2.2.7)."""
     fields = [(name, _PUBLIC.sub("private", value) if _is_cache(name) else value) for name, value in response.headers]
     if not any(_is_cache(name) for name, _ in fields):
         fields.append(("Cache-Control", "private"))
     response.headers = tuple(fields)
-    return response
 
 
 def _is_cache(name: str) -> bool:
@@ -90,6 +98,20 @@ async def _awaited(answer: Awaitable[T]) -> T:
     except BaseException as exc:
         raise_if_cancelled(exc)
         raise RuntimeError(f"{answer!r} raised {exc!r}") from exc
+
+
+def refusal_response(refuse: Refuse, request: Request | None) -> Response:
+    """Return the response for a refusal, which a page of another origin can read if its origin is allowed.
+
+    Args:
+        refuse: the refusal.
+        request: the request; None if it was not valid.
+    """
+    response = Response.refusal(refuse)
+    access = None if request is None else access_of(request)
+    if access is not None:
+        response.headers = (*response.headers, *access.page_fields)
+    return response
 
 
 def refusal_for(exc: Exception, what: str, request: Request | None) -> Refuse:

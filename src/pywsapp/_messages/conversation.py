@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pywsapp._http_text import one_line
 from pywsapp._log_fields import log_fields
 from pywsapp._messages.calls import Calls
-from pywsapp._messages.objects import PreparedObject
+from pywsapp._messages.objects import PreparedObject, no_message
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import ConfigurationError, InvalidMessage
@@ -27,7 +27,7 @@ logger = logging.getLogger("pywsapp")
 INVALID_MESSAGES = "invalid_messages"
 _RAW = (str, bytes, PreparedMessage, bytearray, memoryview)
 #: Characters of the text and the path of an error that the peer gets, and the log; libraries repeat tags of the peer.
-_MAX_TEXT = 500
+MAX_TEXT = 500
 
 
 class OwnConversation(ABC):
@@ -79,26 +79,22 @@ class Conversation:
 
     def invalid(self, component: Any, conn: Connection, exc: InvalidMessage) -> Any:
         """Count an invalid message, and call `on_invalid`; return what it returned."""
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "%r sent an invalid message: %s",
-                conn,
-                one_line(str(exc)[:_MAX_TEXT]),
-                extra=log_fields("message.invalid", conn, error=str(exc)),
-            )
-        if conn._driver is not None:
-            conn._driver.exceeded(INVALID_MESSAGES)
+        note_invalid(conn, exc)
         return component.on_invalid(conn, exc)
 
     def encoded(self, message: Any) -> Any:
         """Return what the outbox sends for a message: text and bytes as they are, objects by the codec.
 
         Raises:
-            TypeError: the codec has no form for the object.
+            TypeError: the codec has no form for the object, or the message is None.
         """
         if type(message) is PreparedObject:
             return message.form_for(self.codec)
-        return message if isinstance(message, _RAW) else self.codec.encode(message)
+        if isinstance(message, _RAW):
+            return message
+        if message is None:
+            raise no_message()
+        return self.codec.encode(message)
 
     def calls(self) -> Calls:
         """Return the calls to the peer.
@@ -126,10 +122,23 @@ class Conversation:
 
     def refuse(self, conn: Connection, exc: InvalidMessage) -> None:
         """Send an error message, and close the connection if there were too many."""
-        error = {"code": exc.code, "message": exc.reason[:_MAX_TEXT], "path": exc.path[:_MAX_TEXT]}
+        error = {"code": exc.code, "message": exc.reason[:MAX_TEXT], "path": exc.path[:MAX_TEXT]}
         answer = {"type": "error", **error} if exc.call_id is None else {"id": exc.call_id, "error": error}
         conn.send(self.codec.encode_error(answer))
         self._count += 1
         limit = self._options.max_invalid_messages
         if limit is not None and self._count >= limit:
             conn.close(CloseCode.INVALID_PAYLOAD, "too many invalid messages")
+
+
+def note_invalid(conn: Connection, exc: Exception) -> None:
+    """Count and log a message of a client that cannot be read."""
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "%r sent an invalid message: %s",
+            conn,
+            one_line(str(exc)[:MAX_TEXT]),
+            extra=log_fields("message.invalid", conn, error=str(exc)),
+        )
+    if conn._driver is not None:
+        conn._driver.exceeded(INVALID_MESSAGES)

@@ -1,5 +1,7 @@
 """Objects for many connections: encoded once, and the form of each other codec, which is made once.
 
+An object is any value except None that a codec has a form for: a dict, a list, a number, an object of a class.
+
 A topic carries an object in one codec: to other processes, in a history, and to `on_broadcast`. That codec is JSON, or
 the one of `App.topic_codec`. Each process makes from it what connections with another codec get. So a client gets the
 same from whichever process has sent the object.
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
     from pywsapp.connection import Connection
 
 logger = logging.getLogger("pywsapp")
-
-#: Values that are no objects: a program that broadcasts one has made a mistake.
-_NO_OBJECTS = (type(None), bool, int, float, complex, list, tuple, set, frozenset)
-
 
 #: The codecs that need no class of an application.
 _CODECS: dict[str, Callable[[], Codec]] = {"json": JsonCodec, "msgpack": MessagePackCodec, "cbor": CborCodec}
@@ -141,6 +139,11 @@ def _make_codec(kind: Callable[[], Codec]) -> Codec:
     return kind()
 
 
+def no_message() -> TypeError:
+    """Return the exception for None, which a program sends by mistake, for instance if a function returned nothing."""
+    return TypeError("None is no message: a message is a str or bytes, or an object such as a dict or a list")
+
+
 def object_content(message: str | bytes, codec: Codec) -> ObjectContent:
     """Return what a codec made of an object, as the content of an envelope."""
     content = ObjectText(message) if isinstance(message, str) else ObjectBytes(message)
@@ -181,8 +184,8 @@ def prepared_object(value: Any, compress: bool | None = None, codec: Codec | Non
         TypeError: it is no message, or has no form in the codec.
         ValueError: a part of it is out of the range of the codec.
     """
-    if isinstance(value, _NO_OBJECTS):
-        raise TypeError(f"a message is a str or bytes, or an object such as a dict, not {type(value).__name__}")
+    if value is None:
+        raise no_message()
     if codec is not None:
         return PreparedObject(object_content(codec.encode(value), codec), compress)
     try:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 from anyio.abc import TaskStatus
 
 from pywsapp._limits.connection_limits import ConnectionLimits
+from pywsapp._process.background import tasks_of_block
 from pywsapp._server.bind import ListeningSocket
 from pywsapp._server.server import Server
 from pywsapp.options import Options
@@ -46,13 +46,6 @@ async def serve_on_own_port(
 @asynccontextmanager
 async def running_task(task: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Run a task during a context; exceptions are not in an exception group."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            await tasks.start(task)
-            yield
-        except Exception as exc:
-            failure = exc
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with tasks_of_block() as tasks:
+        await tasks.start(task)
+        yield

@@ -33,7 +33,6 @@ from pywsapp._server.bind import ListeningSocket, raised_in
 from pywsapp._server.proxies import Proxies
 from pywsapp._server.server import Server
 from pywsapp._server.tls_reload import reloads_on_request
-from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
@@ -270,8 +269,7 @@ class Runner:
         program = functools.partial(run_until_signal, serve, self.stop, limit, reload=reload, supervised=supervised)
         if self._context is not None:
             self._listening.sockets = self._context.adopt(self._listening.sockets)
-            if self._context.bus is not None and self._topics.broker is None:
-                self._topics.broker = LocalBroker(self._context.bus)
+            self._context.connect(self._topics)
         elif count > 1 or self.watch is not None:
             program = functools.partial(self._supervise, count, limits)
         try:

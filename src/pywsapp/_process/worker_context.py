@@ -52,7 +52,9 @@ from pywsapp._process.worker_messages import (
 from pywsapp._process.worker_stats import OwnStats
 from pywsapp._server.admission import Counting
 from pywsapp._server.bind import ListeningSocket
+from pywsapp.brokers.local.broker import LocalBroker
 from pywsapp.exceptions import ConfigurationError
+from pywsapp.topics.registry import TopicRegistry
 
 VARIABLE = "PYWSAPP_WORKER"
 
@@ -104,6 +106,7 @@ class WorkerContext:
             stats: that of the worker's end of the socket for numbers.
             counts: that of the `ConnectionCounts` in a list, which can be empty, and the row of this process or None.
             workers: the number of workers.
+            secret: a text that all workers of the supervisor share, and no client learns.
             interval: seconds between two messages that the worker's event loop runs.
 
     Attributes:
@@ -111,6 +114,7 @@ class WorkerContext:
         sockets: for each listener of the App the file descriptors of its listening sockets.
         bus: the worker's end of the bus between workers, or None.
         workers: the number of workers.
+        secret: a text that all workers of the supervisor share, and no client learns.
         count: the connections, counted together with the other workers; None if this process counts alone.
         replaced: set when this process ends because another worker has replaced it.
         orphaned: set when this process ends because its supervisor has ended.
@@ -137,6 +141,7 @@ class WorkerContext:
         self.name = str(os.getpid())
         self.receive: Callable[[Sequence[str]], None] = lambda words: None
         self.workers: int = settings["workers"]
+        self.secret: str = settings["secret"]
         stats = socket.socket(fileno=settings["stats"])
         stats.setblocking(False)
         self.stats = OwnStats(stats)
@@ -201,6 +206,12 @@ class WorkerContext:
                     return
                 for words in messages:
                     self.receive(words)
+
+    def connect(self, topics: TopicRegistry) -> None:
+        """Connect the topics of the App with those of the other workers, unless they have a broker."""
+        if self.bus is not None and topics.broker is None:
+            topics.broker = LocalBroker(self.bus)
+            topics.fallback.use_secret(self.secret)
 
     def named(self, name: str) -> None:
         """Send the supervisor the name of this process on the broker."""

@@ -25,7 +25,7 @@ REPLACED, GONE, PROCESSES = "replaced", "gone", "processes"
 
 #: Grows when the messages, or what a supervisor passes to its workers, change: a worker that starts after an upgrade of
 #: pywsapp can have a supervisor of the version before.
-PROTOCOL = 1
+PROTOCOL = 2
 _READ_SIZE = 4096
 
 

@@ -23,6 +23,7 @@ worker that has said that it shuts down is no longer checked: its shutdown hooks
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import socket
 import subprocess
@@ -65,6 +66,8 @@ _LONGEST_INTERVAL = 3.0
 _STACK_SECONDS = 1.0
 #: Seconds without further bytes after which a stack is complete.
 _STACK_PAUSE = 0.1
+#: All workers of this supervisor get it, and no client learns it.
+_SECRET = secrets.token_hex(16)
 
 #: Called with the number of a worker that starts, and the supervisor's end of its bus.
 Attach = Callable[[int, socket.socket], None]
@@ -196,6 +199,7 @@ class WorkerProcess:
                     "bus": None if worker_bus is None else worker_bus.fileno(),
                     "counts": (counts.fds, place),
                     "workers": counts.workers,
+                    "secret": _SECRET,
                     "interval": min(self._limits.timeout / _CHECKS, _LONGEST_INTERVAL),
                 }
                 fds = [sock.fileno() for sock in (*inherited, *(sock for some in sockets for sock in some))]

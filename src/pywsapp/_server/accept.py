@@ -33,8 +33,6 @@ from pywsapp._transports.tls_lost import survive_loss
 ACCEPT_PAUSE_SECONDS = 0.2
 
 _ACCEPTS_A_TURN = 128
-# Logged at debug level, because every open port gets data that is not TLS.
-_NOT_CONNECTED = "a connection failed before its transport was created: %r"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
 
 #: Reads a PROXY header from a new connection before its transport is created.
@@ -174,11 +172,9 @@ class _Acceptor:
                     transport = await self._make_transport(sock, entry)
                 is_connected = True
             if not is_connected:
-                _logger.debug(
-                    _NOT_CONNECTED, TimeoutError(), extra=log_fields("connection.not_accepted", error="TimeoutError")
-                )
+                _log_not_connected(TimeoutError())
         except Exception as exc:
-            _logger.debug(_NOT_CONNECTED, exc, extra=log_fields("connection.not_accepted", error=type(exc).__name__))
+            _log_not_connected(exc)
         finally:
             if not is_connected:
                 self._pending.remove(entry)
@@ -210,7 +206,16 @@ class _Acceptor:
             await self._connect(loop, sock, self._make_protocol(entry))
         except Exception as exc:
             self._pending.remove(entry)
-            _logger.debug(_NOT_CONNECTED, exc, extra=log_fields("connection.not_accepted", error=type(exc).__name__))
+            _log_not_connected(exc)
+
+
+def _log_not_connected(exc: Exception) -> None:
+    if _logger.isEnabledFor(logging.DEBUG):  # every open port gets data that is not TLS
+        _logger.debug(
+            "a connection failed before its transport was created: %r",
+            exc,
+            extra=log_fields("connection.not_accepted", error=type(exc).__name__),
+        )
 
 
 class _Preparation:

@@ -42,7 +42,7 @@ import anyio.lowlevel
 
 from pywsapp._hooks import must_await
 from pywsapp._lifecycle.event_stream import EventStreamResponse
-from pywsapp._lifecycle.requests import decide_request, refusal_for
+from pywsapp._lifecycle.requests import decide_request, refusal_for, refusal_response
 from pywsapp._lifecycle.stream import StreamLifecycle
 from pywsapp._protocol.handshake import is_upgrade, protocol_asked_for
 from pywsapp._protocol.http import HeadBuffer, encode_response
@@ -387,10 +387,10 @@ class HttpConnection:
         if self._lost or self._state is HttpState.CLOSING:
             return
         try:
-            self._respond(Response.refusal(refuse))
+            self._respond(refusal_response(refuse, self._request))
         except Exception as fault:  # the component's refusal cannot be encoded
             refuse = refusal_for(fault, line, self._request)
-            self._respond(Response.refusal(refuse))
+            self._respond(refusal_response(refuse, self._request))
         self._server.counts.refused[refuse.status] += 1
         self._server.connection_log.refused(self._peer(), self._request, refuse)
 

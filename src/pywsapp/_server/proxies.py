@@ -120,11 +120,12 @@ class Proxies:
         hops = request.headers.getlist("x-forwarded-for")
         for hop in forwarded_hops(hops) if hops else ():
             if hop is None:
-                logger.debug(
-                    "X-Forwarded-For of %s has entries that are not addresses",
-                    request,
-                    extra=log_fields("request.invalid_forwarded_for", remote_address=request.remote_address),
-                )
+                if logger.isEnabledFor(logging.DEBUG):  # each request of a client can have such entries
+                    logger.debug(
+                        "X-Forwarded-For of %s has entries that are not addresses",
+                        request,
+                        extra=log_fields("request.invalid_forwarded_for", remote_address=request.remote_address),
+                    )
                 break
             request.remote_address = hop
             if hop not in self._networks:

@@ -123,13 +123,13 @@ def _fallback_stream(server: Server, request: Request, transport: Transport, ans
         ConfigurationError: the answer of the component is not valid, or the user of the request has no key.
     """
     access = access_of(request)
-    if access is None or not access.has_fallback or request.app is None:
+    if access is None or access.fallback_route is None or request.app is None:
         raise Refuse(406, body="this route has no fallback: the server must set fallback=True")
     server.check_not_draining()
     component, options = answer.component, without_frames(agreed_options(server, answer))
     assert component is not None
-    subprotocol, user = agreed_subprotocol(request, answer), key_of_user(request)
-    fields = (*_FALLBACK_FIELDS, *answer.headers)
+    subprotocol, route, user = agreed_subprotocol(request, answer), access.fallback_route, key_of_user(request)
+    fields = (*_FALLBACK_FIELDS, *answer.headers, *access.page_fields)
     encode_fields(fields)  # raises where a field could start another line
 
     def make() -> FallbackLifecycle:
@@ -142,6 +142,7 @@ def _fallback_stream(server: Server, request: Request, transport: Transport, ans
             subprotocol,
             connection_maker(component, request, subprotocol, options),
             request.app.topics.fallback,
+            route,
             user,
             fields,
             server.counts.of_route(request.route),

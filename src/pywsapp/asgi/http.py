@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.event_stream import EventStreamResponse
-from pywsapp._lifecycle.requests import decide_request
+from pywsapp._lifecycle.requests import decide_request, refusal_response
 from pywsapp._protocol.handshake import protocol_asked_for
 from pywsapp._protocol.http import encode_fields
 from pywsapp._server.response_progress import close_body
@@ -35,7 +35,7 @@ async def serve_request(server: Server, scope: Scope, receive: Receive, send: Se
         try:
             answer, fields = await _answer(exchange, server, receive, send)
         except Exception as exc:
-            answer = Response.refusal(exchange.refusal(exc))
+            answer = refusal_response(exchange.refusal(exc), exchange.request)
             fields = _checked(answer)
         if isinstance(answer, HostedStream):
             answer.open()

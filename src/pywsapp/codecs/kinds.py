@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
 
@@ -43,8 +43,8 @@ class Generated(Protocol):
         """Return the bytes."""
 
 
-#: What a codec can encode, for type checkers.
-Encodable = Mapping[str, object] | Dataclass | Struct | Model | Generated
+#: What a codec can encode, for type checkers. An int, also a bool, is a float for them.
+Encodable = Mapping[str, object] | Sequence[object] | float | Dataclass | Struct | Model | Generated
 
 
 class Library(Enum):

@@ -24,15 +24,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import NamedTuple, overload
 
 from pywsapp._access import set_guard
-from pywsapp._hooks import must_await, then
+from pywsapp._hooks import then
 from pywsapp._log_fields import log_fields
 from pywsapp._protocol.handshake import protocol_asked_for
-from pywsapp._request_state import access_of
+from pywsapp._request_state import access_of, make_access
 from pywsapp.auth.identity import public
 from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
@@ -41,7 +39,6 @@ from pywsapp.middleware.base import Application, HandshakeMiddleware
 from pywsapp.routing.fallback import is_for_stream, preflight
 from pywsapp.routing.host_pattern import HostPattern, is_loopback
 
-AnswerT = TypeVar("AnswerT", Accept, Response)
 _FLAGS = re.IGNORECASE | re.ASCII  # without ASCII the Kelvin sign would match "k"
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 # The serialization of an origin (RFC 6454, section 6.2): no user, no path, no blanks.
@@ -227,19 +224,18 @@ class OriginCheck(HandshakeMiddleware):
         """Check a handshake, and return what the component inside decides."""
         if protocol_asked_for(request) is None:
             return super().on_handshake(request)
-        ask: Callable[[], Accept | Awaitable[Accept]] = partial(self._ask_inside, request)
-        return then(self.run_check(request), lambda _: _for_page(request, ask, _add_to_accept))
+        return then(self.run_check(request), lambda _: self._ask_inside(_for_page(request)))
 
     def on_request(self, request: Request) -> Response | Awaitable[Response]:
         """Return the answer of the component inside to a plain HTTP request, which is checked for a fallback only."""
         access = access_of(request)
-        if access is None or not access.has_fallback or not is_for_stream(request):
+        if access is None or access.fallback_route is None or not is_for_stream(request):
             return self._request_inside(request)
-        ask: Callable[[], Response | Awaitable[Response]] = partial(self._request_inside, request)
+        ask: Callable[[Request], Response | Awaitable[Response]] = self._request_inside
         if request.method == "OPTIONS":
             set_guard(request, public)  # a browser sends no credentials with it
             ask = preflight
-        return then(self.run_check(request), lambda _: _for_page(request, ask, _add_to_response))
+        return then(self.run_check(request), lambda _: ask(_for_page(request)))
 
     def _allows(self, sent: list[str], request: Request) -> bool:
         allowed = self.allowed_origins
@@ -261,36 +257,11 @@ def _same_origin(origin: Origin, request: Request) -> bool:
     return same_host and origin.port == port
 
 
-async def _for_page(
-    request: Request,
-    ask: Callable[[], AnswerT | Awaitable[AnswerT]],
-    add: Callable[[AnswerT, list[tuple[str, str]]], AnswerT],
-) -> AnswerT:
-    """Return an answer, or refuse, with what lets the page of another origin read it."""
+def _for_page(request: Request) -> Request:
+    """Note what lets the page of a checked origin read the answer, whatever answers; return the request."""
     origin = request.headers.get("origin")
     fields: list[tuple[str, str]] = [("Vary", "Origin")]
     if origin is not None:
         fields += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
-    try:
-        found: Any = ask()
-        answer: AnswerT = await found if must_await(found) else found
-        return add(answer, fields)
-    except Refuse as refuse:
-        raise _with_fields(refuse, fields) from refuse
-
-
-def _with_fields(refuse: Refuse, fields: list[tuple[str, str]]) -> Refuse:
-    """Return a refusal of the same class with further fields; the component can raise the given one again."""
-    found: Refuse = type(refuse).__new__(type(refuse), *refuse.args)
-    found.__dict__.update(refuse.__dict__)
-    found.headers = (*refuse.headers, *fields)
-    return found
-
-
-def _add_to_accept(accept: Accept, fields: list[tuple[str, str]]) -> Accept:
-    return replace(accept, headers=(*accept.headers, *fields))
-
-
-def _add_to_response(response: Response, fields: list[tuple[str, str]]) -> Response:
-    response.headers = (*response.headers, *fields)
-    return response
+    make_access(request).page_fields = tuple(fields)
+    return request

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._messages.conversation import Conversation
-from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec, object_content
+from pywsapp._messages.objects import ObjectText, content_of, default_topic_codec, no_message, object_content
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp.connection import use_forms
 from pywsapp.protocols.views import Backlog
@@ -114,14 +114,14 @@ class Dialect(ABC):
 
 
 def content_for(message: Any, codec: Codec | None = None) -> Content:
-    """Return the content of a message of an application: text, bytes, or any other value in a codec.
+    """Return the content of a message of an application: text, bytes, or an object in a codec.
 
     Args:
         message: the message.
-        codec: the codec of a topic; JSON takes its place for a value without a form in it, and for None.
+        codec: the codec of a topic; JSON takes its place for an object without a form in it. None is JSON.
 
     Raises:
-        TypeError: it has no form in JSON.
+        TypeError: it has no form in JSON, or is None.
     """
     if isinstance(message, PreparedMessage):
         return content_of(message)
@@ -129,6 +129,8 @@ def content_for(message: Any, codec: Codec | None = None) -> Content:
         return message
     if isinstance(message, (bytes, bytearray, memoryview)):
         return bytes(message)
+    if message is None:
+        raise no_message()
     if codec is not None:
         with suppress(TypeError, ValueError, OverflowError, RecursionError):
             return object_content(codec.encode(message), codec)

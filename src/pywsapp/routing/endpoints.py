@@ -3,7 +3,9 @@
     POST /publish
     X-Signature: t=1767225600,v1=<HMAC-SHA256 of the lines "1767225600" and "/publish" and of the body, hexadecimal>
 
-    {"topic": "room:42", "text": "hello"}          or "base64" for a binary message
+    {"topic": "room:42", "text": "hello"}          or "base64" for a binary message, or "data" for an object
+
+`"data"` is any value of JSON but null: an object for `Topic.broadcast`, and a string is a text message.
 
 `"id"` is optional: a request that is repeated with the same id, because its outcome is not known, is delivered once.
 
@@ -17,22 +19,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pywsapp._clocks import wall_clock
+from pywsapp._messages.objects import default_topic_codec
 from pywsapp.brokers.envelope import Keys, keys_of
 from pywsapp.component import MessageComponent
-from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, OutcomeUnknown, Refuse, TopicError
+from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, InvalidMessage, OutcomeUnknown, Refuse, TopicError
 from pywsapp.http import Request, Response
 from pywsapp.topics.history.claims import TooManyClaims
 from pywsapp.topics.topic import Topic
 
 #: By how many seconds the clock of the signing program may be wrong.
 TOLERANCE_SECONDS = 300
+#: The fields that have the message; a body has one of them.
+_KINDS = frozenset(("text", "base64", "data"))
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 
 #: Returns whether an id is used for the first time. The first argument is the time in it, in seconds since 1970.
@@ -106,7 +110,7 @@ class PublishEndpoint(MessageComponent):
             topic = self._topic(name)
             if not await self._claim(moment, digest):
                 raise Refuse(401, body="the signature was used already")
-            await topic.broadcast(message, message_id=message_id)
+            await _broadcast(topic, message, message_id)
         except (TopicError, ConfigurationError) as exc:
             raise Refuse(400, body=str(exc)) from None
         except TooManyClaims:
@@ -132,19 +136,30 @@ class PublishEndpoint(MessageComponent):
         return int(found[1]), found[2]
 
 
-def _message(body: bytes) -> tuple[str, str | bytes, str]:
+def _message(body: bytes) -> tuple[str, Any, str]:
     """Return the topic, the message and its id in a body; a new id if there is none."""
     try:
-        fields: Any = json.loads(body)
-        if not isinstance(fields, dict) or ("text" in fields) == ("base64" in fields):
+        fields = default_topic_codec().decode(body.decode())
+        if not isinstance(fields, dict):
             raise ValueError
-        name, content = fields["topic"], fields.get("text", fields.get("base64"))
-        message_id = fields.get("id", "") or secrets.token_hex(8)
-        if not isinstance(name, str) or not isinstance(content, str) or not isinstance(message_id, str):
+        name, message_id = fields["topic"], fields.get("id", "") or secrets.token_hex(8)
+        (kind,) = _KINDS & fields.keys()
+        content = fields[kind]
+        if not isinstance(name, str) or not isinstance(message_id, str):
             raise ValueError
-        return name, content if "text" in fields else base64.b64decode(content, validate=True), message_id
-    except (ValueError, KeyError, RecursionError):
-        raise Refuse(400, body='the body must be JSON: {"topic": ..., "text": ...}, or "base64"') from None
+        if content is None or (kind != "data" and not isinstance(content, str)):
+            raise ValueError
+        return name, base64.b64decode(content, validate=True) if kind == "base64" else content, message_id
+    except (ValueError, KeyError, InvalidMessage):
+        wanted = 'the body must be JSON: {"topic": ..., "text": ...}, or "base64" or "data" instead of "text"'
+        raise Refuse(400, body=wanted) from None
+
+
+def _broadcast(topic: Topic, message: Any, message_id: str) -> Awaitable[None]:
+    try:
+        return topic.broadcast(message, message_id=message_id)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise Refuse(400, body=f"the topic cannot carry `data`: {exc}") from None
 
 
 def _digest(key: bytes, moment: str, path: str, body: bytes) -> str:

@@ -4,8 +4,10 @@ The server handles the GET request for the event stream as a handshake (`pywsapp
 middleware decide about it. A POST request is a plain request to the same component, with its guard and its middleware
 in front. In place of `on_request` of the component, `receive_batch` answers it.
 
-Origins. `OriginCheck` checks both requests as it checks handshakes. A page of another origin that the route allows gets
-the fields of CORS, also with a refusal, and an answer to the preflight request of its browser.
+Origins. `OriginCheck` checks both requests as it checks handshakes. It notes the fields of CORS for a page of another
+origin that the route allows, and the server adds them to whatever answers the request, also to its own refusals. The
+page gets an answer to the preflight request of its browser too. A request that is refused before it reaches the check,
+because the server drains for instance, has no such fields: who may read the answer is not known.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._protocol.fallback import STREAM_FIELD
-from pywsapp._request_state import make_access
+from pywsapp._request_state import access_of, make_access
 from pywsapp.auth.user_keys import key_of_user
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
@@ -56,9 +58,14 @@ def check_has_fallback(component: Any, label: str) -> None:
         raise ConfigurationError(f"{label}: fallback=True is for a TopicComponent, whose clients can fall back")
 
 
-def note_fallback(request: Request) -> None:
-    """Note that the route of a handshake has a fallback."""
-    make_access(request).has_fallback = True
+def note_fallback(request: Request, route: Route) -> None:
+    """Note that the route of a request has a fallback, and the name of the route for the fallback.
+
+    It is the same for all requests of one connection, and on all servers: the hosts of the route and of the mounts
+    around it, and the path of the request.
+    """
+    path = (request._origin or request).path
+    make_access(request).fallback_route = f"{request._mount_hosts}{route.hosts.text}; {path}"
 
 
 def takes_request(route: Route, request: Request, server_options: Options) -> bool:
@@ -71,7 +78,7 @@ def takes_request(route: Route, request: Request, server_options: Options) -> bo
     """
     if not route.has_fallback or not is_for_stream(request):
         return False
-    note_fallback(request)
+    note_fallback(request, route)
     max_size = 2 * (route.options or server_options).max_message_size + _SPARE_BYTES
     make_access(request).answer = _batch_receiver(max_size) if request.method == "POST" else _refuse_preflight
     return True
@@ -85,15 +92,15 @@ def _batch_receiver(max_size: int) -> Callable[[Request], Awaitable[Response]]:
     """
 
     async def receive_batch(request: Request) -> Response:
-        app, streams = request.app, request.headers.getlist(STREAM_FIELD)
-        if app is None or len(streams) != 1:
+        app, streams, access = request.app, request.headers.getlist(STREAM_FIELD), access_of(request)
+        if app is None or len(streams) != 1 or access is None or access.fallback_route is None:
             raise Refuse(400, body=f"a batch needs one field {STREAM_FIELD}, and an App")
         body = await request.read(max_size)
         try:
             batch = read_batch(body)
         except InvalidBatch as exc:
             raise Refuse(400, body=str(exc)) from None
-        outcome = await app.topics.fallback.deliver(streams[0], key_of_user(request), batch)
+        outcome = await app.topics.fallback.deliver(streams[0], access.fallback_route, key_of_user(request), batch)
         if outcome is not Outcome.ACCEPTED:
             found = _REFUSALS[outcome]
             raise type(found)(found.status, found.headers, found.body)
@@ -106,8 +113,8 @@ def _refuse_preflight(request: Request) -> Response:
     raise Refuse(405, {"Allow": "GET, HEAD, POST"}, "pages of other origins need a route of App.route")
 
 
-def preflight() -> Response:
-    """Return the answer to the preflight request of a browser; `OriginCheck` adds the origin."""
+def preflight(request: Request) -> Response:
+    """Return the answer to the preflight request of a browser."""
     fields = [
         ("Access-Control-Allow-Methods", "GET, POST"),
         ("Access-Control-Allow-Headers", f"Content-Type, {STREAM_FIELD}"),

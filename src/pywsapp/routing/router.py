@@ -320,7 +320,7 @@ class Router(MessageComponent):
                 if route.codecs:
                     note_codecs(request, route.codecs)
                 if route.has_fallback:
-                    note_fallback(request)
+                    note_fallback(request, route)
                 component = make_component(route.target)
                 answer = ask_handshake(component, _routed(request, route, params, rest))
                 return then(answer, partial(_accepted, route, component))
@@ -425,6 +425,7 @@ def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -
     inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too
     inner.path = rest or "/"
     inner._route = pattern
+    inner._mount_hosts = f"{request._mount_hosts}{route.hosts.text}; "
     return inner
 
 

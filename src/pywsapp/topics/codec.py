@@ -55,6 +55,7 @@ class EnvelopeCodec:
 
     Attributes:
         origin: the name of this process on the broker, random for each codec.
+        keys: the secrets that all processes share, the one that signs first; none without signatures.
         dropped: the number of envelopes that could not be decoded.
         is_signing: whether envelopes are signed.
         guard: recognises repetitions of signed envelopes.
@@ -67,7 +68,7 @@ class EnvelopeCodec:
         self.origin = secrets.token_hex(8)
         self.dropped = 0
         self._find_codec = (TopicCodecs() if codecs is None else codecs).named
-        self._keys: tuple[bytes, ...] = ()
+        self.keys: tuple[bytes, ...] = ()
         self._key: bytes | None = None  # the one that signs
         self._numbers = EnvelopeNumbers()
         self.guard = ReplayGuard()
@@ -83,10 +84,10 @@ class EnvelopeCodec:
         Raises:
             ConfigurationError: a key is empty.
         """
-        self._keys = keys_of(keys)
-        self._key = self._keys[0] if self._keys else None
-        self.is_signing = bool(self._keys)
-        self._start_at = SIGNATURE_BYTES if self._keys else 0
+        self.keys = keys_of(keys)
+        self._key = self.keys[0] if self.keys else None
+        self.is_signing = bool(self.keys)
+        self._start_at = SIGNATURE_BYTES if self.keys else 0
 
     def encode(self, topic: str, content: Content, message_id: str | None = None) -> bytes:
         """Return the envelope of a message of this process."""
@@ -128,7 +129,7 @@ class EnvelopeCodec:
         remembered = self._remembered.get(data) if self._remembered else None
         if remembered is not None and self.is_own(topic, data):
             return Envelope(topic, remembered[0], self.origin, number=remembered[1])
-        return decode_envelope(data, topic, self._keys, self._find_codec)
+        return decode_envelope(data, topic, self.keys, self._find_codec)
 
     def decode_kept(self, topic: str, data: bytes, seen: GrowingNumbers) -> Content | None:
         """Return the content of a message from a history; None if it is no valid one, which is counted and logged.

@@ -105,7 +105,7 @@ class TopicRegistry:
         self.users = UserService(self.codec, self.check_thread, options)
         self.occupancy = OccupancyService(self.codec, self.topic, self.presence, self.users, options)
         self.process_events = ProcessEvents(self.codec)
-        self.fallback = FallbackService(self.codec.origin, self.process_events)
+        self.fallback = FallbackService(self.codec, self.process_events)
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs

@@ -309,7 +309,8 @@ class Topic:
         the subscribers in this process.
 
         Args:
-            message: text, bytes, or an object. The topic carries an object as JSON, or in the codec of
+            message: text, bytes, or an object: a dict, a list, an object of a class, or any other value except None
+                that has a form in the topic's codec. The topic carries an object as JSON, or in the codec of
                 `App.topic_codec`; connections with another codec get it in theirs.
             exclude: a connection or several that do not get it, usually the sender.
             eligible: only these get it, if they subscribe. They are connections of this process, so the message stays

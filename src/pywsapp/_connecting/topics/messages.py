@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp._http_text import one_line
 from pywsapp.exceptions import CallError, InvalidMessage
+from pywsapp.topics.presence.events import bytes_of_user
 
 if TYPE_CHECKING:
     from pywsapp.codecs.base import Codec
@@ -93,6 +94,18 @@ def users_of(fields: Fields, name: str) -> dict[str, Any]:
     users = fields.get(name, {})
     check(type(users) is dict and all(isinstance(key, str) for key in users), f"`{name}` is no object")
     return users  # type: ignore[no-any-return]
+
+
+def size_of_user(key: str, meta: Any) -> int:
+    """Return how many bytes a user takes at most.
+
+    Raises:
+        BrokenProtocol: the meta is nested too deeply.
+    """
+    try:
+        return bytes_of_user(key, repr(meta))
+    except RecursionError:  # its codec could read it, with fewer calls around
+        raise BrokenProtocol("the meta of a user is nested too deeply") from None
 
 
 def keys_of(fields: Fields, name: str) -> list[str]:

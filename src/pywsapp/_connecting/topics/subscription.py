@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -12,8 +12,9 @@ from typing_extensions import Self, TypeVar
 
 from pywsapp._connecting.topics.bell import Bell
 from pywsapp._connecting.topics.message_queue import MessageQueue
-from pywsapp._connecting.topics.messages import Fields, data_of, keys_of, users_of
+from pywsapp._connecting.topics.messages import Fields, data_of, keys_of, size_of_user, users_of
 from pywsapp.exceptions import CallError, ConfigurationError, ConnectionClosed, InvalidMessage, MessagesLost, QueueFull
+from pywsapp.options import Options
 from pywsapp.topics.presence.view import PresenceDiff
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ DataT = TypeVar("DataT", default=Any)
 OnLost = Callable[[str | None], Awaitable[object] | object]
 Convert = Callable[[Any], Any]
 
-#: The users in one topic whom a client keeps; a server that makes users up must not fill its memory.
-MAX_PRESENT = 100_000
+#: Bytes of the users in one topic whom a client keeps, as on a server: a server that makes users up, or large values,
+#: must not fill its memory.
+MAX_PRESENT_BYTES = Options().max_presence_bytes
 
 
 class TopicMessage(Generic[DataT]):
@@ -93,6 +95,8 @@ class TopicSubscription(Generic[DataT]):
         self._received: str | None = None  # the position up to which everything has arrived
         self._taken: str | None = fields.get("since")  # and up to which the program has taken it
         self._present: dict[str, Any] = {}
+        self._sizes: dict[str, int] = {}  # bytes of each user who is present
+        self._present_bytes = 0
         self._bell = Bell()  # rings when the state or the users change
         self._is_subscribed = False
         self._is_sent = False  # on the current connection
@@ -142,8 +146,8 @@ class TopicSubscription(Generic[DataT]):
             MessagesLost: messages are missing before the next one. You can receive again.
             TimeoutError: no message came in time. You can receive again.
             InvalidMessage: the data is not of the `message_type`. You can receive again.
-            QueueFull: the program has received too slowly, or more than 100,000 users are present; the subscription
-                has ended.
+            QueueFull: the program has received too slowly, or the users who are present take too much memory; the
+                subscription has ended.
             CallError: the server has ended the subscription.
             ConnectionClosed: the subscription or the client is over.
             ConfigurationError: another task is waiting.
@@ -236,7 +240,7 @@ class TopicSubscription(Generic[DataT]):
         self._advance(fields.get("position"))
         self._is_subscribed = True
         if "present" in fields:
-            self._present.clear()
+            self._leave(list(self._present))
             self._join(users_of(fields, "present"))
         self._bell.ring()
 
@@ -261,17 +265,32 @@ class TopicSubscription(Generic[DataT]):
             self._put(_Lost(position))
         else:
             joined, changed = users_of(fields, "joined"), users_of(fields, "changed")
-            for key in keys_of(fields, "left"):
-                self._present.pop(key, None)
+            self._leave(keys_of(fields, "left"))
             self._join(joined | changed)
             self._bell.ring()
 
     def _join(self, users: Mapping[str, Any]) -> None:
-        """Note users who are present; too many of them end the subscription."""
-        if len(self._present) + len(users) > MAX_PRESENT and len(self._present.keys() | users.keys()) > MAX_PRESENT:
-            self._driver.leave(self, QueueFull(f"more than {MAX_PRESENT:,} users are present in {self._topic!r}"))
-        else:
-            self._present |= users
+        """Note users who are present. If they take too much memory, the subscription ends, without any of them.
+
+        Raises:
+            BrokenProtocol: a meta is nested too deeply.
+        """
+        sizes = {key: size_of_user(key, meta) for key, meta in users.items()}
+        replaced = sum(self._sizes.get(key, 0) for key in users)
+        size = self._present_bytes + sum(sizes.values()) - replaced
+        if size > MAX_PRESENT_BYTES:
+            reason = f"the users in {self._topic!r} take more than {MAX_PRESENT_BYTES:,} bytes"
+            self._driver.leave(self, QueueFull(reason))
+            return
+        self._present_bytes = size
+        self._sizes |= sizes
+        self._present |= users
+
+    def _leave(self, keys: Iterable[str]) -> None:
+        """Note users who are present no longer."""
+        for key in keys:
+            self._present.pop(key, None)
+            self._present_bytes -= self._sizes.pop(key, 0)
 
     def _advance(self, position: str | None) -> None:
         if position is not None:

@@ -25,7 +25,7 @@ from pywsapp._http_text import one_line
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
 from pywsapp._lifecycle.error_report import report_error
 from pywsapp._log_fields import log_fields
-from pywsapp._messages.conversation import INVALID_MESSAGES
+from pywsapp._messages.conversation import MAX_TEXT, note_invalid
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp.close_codes import CloseCode, ComeBack, come_back, cut_reason
 from pywsapp.exceptions import InvalidCredentials, InvalidMessage, Refuse
@@ -48,8 +48,6 @@ PING_SECONDS = 25
 #: Seconds after which a client comes back, by close code, and after all other codes.
 _COME_BACK = {CloseCode.UNAUTHENTICATED: 0, CloseCode.SERVICE_RESTART: 0, CloseCode.TRY_AGAIN_LATER: 5}
 _COME_BACK_LATER = 1
-#: Characters of the text of an error.
-_MAX_TEXT = 500
 #: The longest `ping`; longer messages are not looked at before their turn.
 _MAX_PING = 100
 
@@ -142,15 +140,7 @@ class TopicsV1Session(Session):
     def _refuse(self, exc: InvalidRequest) -> None:
         """Answer a message that is none of the protocol, and close the connection if there were too many."""
         conn, limit = self._conn, self._options.max_invalid_messages
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "%r sent an invalid message: %s",
-                conn,
-                one_line(str(exc)[:_MAX_TEXT]),
-                extra=log_fields("message.invalid", conn, error=str(exc)),
-            )
-        if conn._driver is not None:
-            conn._driver.exceeded(INVALID_MESSAGES)
+        note_invalid(conn, exc)
         self._send_error(exc.request_id, exc)
         self._invalid += 1
         if limit is not None and self._invalid >= limit:
@@ -291,7 +281,7 @@ class TopicsV1Session(Session):
             self._has_room.set()
 
     def _send_error(self, request_id: int | None, error: RequestError) -> None:
-        fields = {"type": "error", "id": request_id, "code": error.code, "message": error.message[:_MAX_TEXT]}
+        fields = {"type": "error", "id": request_id, "code": error.code, "message": error.message[:MAX_TEXT]}
         if request_id is None:
             del fields["id"]
         self._send(fields | _given(retry_after=error.retry_after))

@@ -23,7 +23,7 @@ MAX_PROCESSES = 1000
 MAX_CONNECTIONS = 10**6
 MAX_NUMBER = 2**53
 MAX_TIME = 1e11
-#: Bytes that a user of another process takes beside the key and the meta, and each value and object of the meta.
+#: Bytes that a user takes beside the key and the meta, and each value and object of the meta.
 USER_BYTES = 460
 #: Bytes that another process takes in a topic, with or without users.
 PROCESS_BYTES = 240
@@ -125,9 +125,13 @@ def _parse_entry(key: str, value: Any) -> RemoteEntry | None:
         return None
     if len(text) > MAX_META_BYTES:
         return None
-    values, objects = text.count(",") + text.count("["), text.count("{")
-    size = USER_BYTES + len(key) + len(text) + _VALUE_BYTES * values + _OBJECT_BYTES * objects
-    return float(set_at), connections, meta, size
+    return float(set_at), connections, meta, bytes_of_user(key, text)
+
+
+def bytes_of_user(key: str, meta: str) -> int:
+    """Return how many bytes a user takes at most, from the key and the text of the meta, in JSON or of `repr`."""
+    values, objects = meta.count(",") + meta.count("["), meta.count("{")
+    return USER_BYTES + len(key) + len(meta) + _VALUE_BYTES * values + _OBJECT_BYTES * objects
 
 
 def is_key(key: object) -> bool:

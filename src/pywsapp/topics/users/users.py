@@ -60,7 +60,7 @@ class UserConnections:
         It is encoded once for each wire format and process. `on_broadcast` listeners are not called.
 
         Args:
-            message: text, bytes, or an object, which each connection gets in its codec.
+            message: text, bytes, or an object, such as a dict or a list, which each connection gets in its codec.
             exclude: a connection or several of this process that do not get it, usually the sender.
             compress: as for `Connection.send`.
 
