@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp.cli.connect import add_client_options, headers_of, keywords_of, url_of
 from pywsapp.cli.numbers import bytes_number, count, positive, seconds
+from pywsapp.cli.output import write
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import safe, table
 
@@ -68,9 +69,9 @@ def _act(chosen: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
     if chosen.json:
-        sys.stdout.write(json.dumps(_as_json(plan, result), indent=2) + "\n")
+        write(json.dumps(_as_json(plan, result), indent=2) + "\n")
     else:
-        sys.stdout.write(_text(plan, result))
+        write(_text(plan, result))
     return 130 if result.is_interrupted else int(not result.answered or bool(result.failures) or bool(result.closed))
 
 
