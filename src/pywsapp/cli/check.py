@@ -44,8 +44,8 @@ def add_to(commands: Any) -> None:
 def _act(chosen: argparse.Namespace) -> int:
     from pywsapp.exceptions import ConfigurationError
 
-    complete(chosen, chosen.parser)
     try:
+        complete(chosen, chosen.parser)
         app = app_of(chosen)
         configure(app, chosen)
     except ProgramFailed as exc:

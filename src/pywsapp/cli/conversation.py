@@ -35,8 +35,8 @@ _MAX_HISTORY = 1000  # lines
 _SIGNAL_PAUSE = 0.05  # seconds
 _HELP = """\
 /ping                    send a ping and measure the time until the pong
-/close [CODE] [REASON]   close the connection and end; the code is 1000 by default
-/binary HEX or BASE64    send a binary message: /binary 00ff, /binary base64:AP8=
+/close [CODE] [REASON]   close the connection, by default with 1000, and end
+/binary HEX or BASE64    send bytes: /binary 00ff, /binary base64:AP8=
 /json                    show JSON with line breaks, or stop doing so
 /help                    show this help
 //text                   send /text

@@ -59,10 +59,13 @@ def _act(chosen: argparse.Namespace) -> None:
         raise ConfigurationError(f"{folder} exists already; choose another name") from None
     except OSError as exc:
         raise ConfigurationError(f"cannot make the directory {folder}: {exc.strerror}") from None
-    for path, content in FILES.items():
-        file = folder / _filled(path, values)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_filled(content, values), encoding="utf-8", newline="\n")
+    try:
+        for path, content in FILES.items():
+            file = folder / _filled(path, values)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(_filled(content, values), encoding="utf-8", newline="\n")
+    except OSError as exc:
+        raise ConfigurationError(f"cannot write {file}: {exc.strerror}; remove {folder} and try again") from None
     write(
         f"made {folder}/ with {len(FILES)} files\n\n"
         f"    cd {folder}\n"
