@@ -108,9 +108,7 @@ _OPTIONS = (
     _Option(("--worker-timeout",), _number, "SECONDS", "replace a worker that hangs for so long; inf for no limit"),
     _Option(("--worker-max-age",), _number, "SECONDS", "replace a worker after this time"),
     _Option(("--worker-max-connections",), _integer, "NUMBER", "replace a worker that has accepted so many"),
-    _Option(
-        ("--worker-max-memory",), bytes_number, "BYTES", "replace a worker that uses more memory; also 500m"
-    ),
+    _Option(("--worker-max-memory",), bytes_number, "BYTES", "replace a worker that uses more memory; also 500m"),
     _Option(("--max-pending",), _integer, "NUMBER", "accept so many connections without a complete request"),
     _Option(("--health-port",), _integer, "PORT", "answer health checks on this port too"),
     _Option(("--max-connections",), _integer, "NUMBER", "refuse more connections than this, of all workers together"),
