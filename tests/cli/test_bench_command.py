@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import random
+import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
+from support.serving import GUARD
 
 from pywsapp.cli import bench, load, main
 from pywsapp.cli.latencies import Latencies
-from pywsapp.cli.load import Load, Plan, Result, due_time
+from pywsapp.cli.load import Load, Plan, Progress, Result, due_time
 
 pytestmark = pytest.mark.once
 Bench = Callable[..., tuple[int, dict[str, Any]]]
@@ -63,8 +66,8 @@ def test_a_rate_shows_a_server_that_stalls(measure: Bench) -> None:
 def test_a_message_that_is_sent_late_counts_from_the_time_at_which_it_was_due(server: str) -> None:
     pauses = [0.2]  # seconds
 
-    def pause(passed: float, answered: int) -> None:
-        if pauses:
+    def pause(progress: Progress) -> None:
+        if pauses and progress.passed is not None:
             time.sleep(pauses.pop())
 
     found = anyio.run(Load(plan(url=server, rate=200.0, duration=0.6), pause).run)
@@ -110,8 +113,56 @@ def test_a_server_that_answers_nothing(measure: Bench, monkeypatch: pytest.Monke
 
 
 def test_connections_that_the_server_closes(measure: Bench) -> None:
-    status, found = measure("/talks?close=1", "--connections", "2")
-    assert (status, found["closed"]) == (1, {"1013": 2})
+    # It ends when no connection is open: the warm-up is only the limit of a server that is slow.
+    status, found = measure("/talks?close=1", "--connections", "2", "--warm-up", str(GUARD))
+    assert (status, found["closed"], found["generator"]["cores"]) == (1, {"1013": 2}, 0)
+    assert found["warnings"] == [
+        "nothing was measured, because the server closed all connections before the end of the warm-up"
+    ]
+
+
+@pytest.mark.parametrize(("code", "was_ours"), [(1000, True), (1005, True), (1006, True), (1013, False), (4401, False)])
+def test_a_close_frame_of_the_server_that_crosses_ours_counts(code: int, was_ours: bool) -> None:
+    test = Load(plan(), lambda progress: None)
+    conn: Any = SimpleNamespace(close_code=code)
+    client = load._Client(test, anyio.Event())
+    client.on_open(conn)
+    test.is_closing = True
+    client.on_close(conn)
+    assert client.was_ours == was_ours
+
+
+def test_the_url_is_shown_without_its_query(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--json"]):
+        times = ["--duration", "0.1", "--warm-up", "0", "--connections", "1"]
+        main(["bench", f"{server}/?token=secret", *times, *arguments])
+        output = capsys.readouterr().out
+        assert f"{server}/?..." in output
+        assert "secret" not in output
+
+
+def test_stopping_does_not_wait_for_a_server_that_does_not_answer() -> None:
+    shown: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        shown.append(progress)
+        started.stop()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        started = Load(plan(url=url, connections=1_000_000), stop)
+        found = anyio.run(started.run)
+    assert found.is_interrupted
+    assert (found.seconds, found.failures) == (0, {})
+    assert shown == [Progress(0, 0, None, 0)]
+
+
+def test_the_text_of_the_progress() -> None:
+    test = plan(connections=2000, warm_up=1.0, duration=3.0)
+    assert bench._progress_text(test, Progress(64, 0, None, 0)) == "opening connections: 64 of 2,000"
+    assert bench._progress_text(test, Progress(64, 2, None, 0)) == "opening connections: 64 of 2,000, 2 failed"
+    assert bench._progress_text(test, Progress(9, 0, 0.5, 0)) == "[##..................] 0.5/4 s  warm-up"
+    assert bench._progress_text(test, Progress(9, 0, 4.1, 1234)) == "[####################] 4.0/4 s  1,234 replies"
 
 
 def test_connections_that_are_refused(server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +183,7 @@ def test_the_report(server: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interruption_keeps_what_was_measured(server: str) -> None:
-    started = Load(plan(url=server, duration=60.0), lambda passed, answered: started.stop() if answered else None)
+    started = Load(plan(url=server, duration=60.0), lambda progress: started.stop() if progress.answered else None)
     found = anyio.run(started.run)
     assert found.is_interrupted
     assert 0 < found.answered == found.sent

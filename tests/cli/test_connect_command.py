@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from support.serving import GUARD
 
 from pywsapp.cli import conversation, main, make_parser
 from pywsapp.cli.close_texts import close_text
-from pywsapp.cli.connect import keywords_of, why_not
+from pywsapp.cli.colours import coloured_json, has_colours
+from pywsapp.cli.connect import keywords_of, reason_of, why_not
 from pywsapp.cli.tables import safe
+from pywsapp.exceptions import HandshakeError
 
 pytestmark = pytest.mark.once
 Pipe = Callable[..., tuple[int, str, str]]
@@ -109,13 +114,47 @@ def test_insecure_does_not_check_the_certificate() -> None:
     assert keywords_of(make_parser().parse_args(["connect", "wss://a"]))["tls"] is None
 
 
-def test_a_certificate_that_is_not_trusted() -> None:
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        (18, "self-signed certificate", "self-signed certificate; trust its authority with --ca-file"),
+        (10, "certificate has expired", "certificate has expired; the server needs a new certificate"),
+        (62, "Hostname mismatch.", "Hostname mismatch; write a name of the certificate in the URL"),
+    ],
+)
+def test_a_certificate_that_is_not_valid(code: int, message: str, expected: str) -> None:
     exc = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed (_ssl.c:1006)")
-    exc.verify_message = "self-signed certificate"
-    assert why_not("wss://a", exc) == (
-        "pywsapp: cannot connect to wss://a: self-signed certificate; trust its authority with --ca-file, or use "
-        "--insecure for a test\n"
+    exc.verify_code, exc.verify_message = code, message
+    assert why_not("wss://a/?b=secret", exc) == (
+        f"pywsapp: cannot connect to wss://a/?...: {expected}, or use --insecure for a test\n"
     )
+
+
+def test_a_server_without_tls(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", server.replace("ws:", "wss:")]) == 1
+    assert capsys.readouterr().err.endswith(": the server does not speak TLS; write ws:// in place of wss://\n")
+
+
+def test_a_server_that_ends_the_connection_can_want_tls() -> None:
+    exc = HandshakeError("the server closed the connection")
+    assert why_not("ws://a", exc) == (
+        "pywsapp: the server closed the connection; if the server speaks TLS, write wss:// in the URL\n"
+    )
+    assert why_not("wss://a", exc) == "pywsapp: the server closed the connection\n"
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        (OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.9', 1)"), os.strerror(errno.EHOSTUNREACH)),
+        (OSError(errno.EMFILE, "x"), "too many open files; raise the limit with ulimit -n"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (TimeoutError("no connection within 3 seconds"), "no connection within 3 seconds"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_why_a_connection_was_not_opened(exc: OSError, expected: str) -> None:
+    assert reason_of(exc) == expected
 
 
 def test_a_refusal_has_its_status_and_content(server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +168,7 @@ def test_a_refusal_has_its_status_and_content(server: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "status", "what"),
     [
-        (["ws://127.0.0.1:1"], 1, "pywsapp: cannot connect to ws://127.0.0.1:1: "),
+        (["127.0.0.1:1/a?b=secret"], 1, "pywsapp: cannot connect to ws://127.0.0.1:1/a?...: nothing listens there\n"),
         (["ftp://a"], 1, "pywsapp: a WebSocket URL looks like"),
         (["ws://a", "--header", "nothing"], 2, "argument --header: must be 'NAME: VALUE', not 'nothing'"),
         (["ws://a", "--timeout", "0"], 2, "argument --timeout: must be a number greater than 0, not '0'"),
@@ -174,7 +213,7 @@ def test_text_that_would_control_a_terminal_is_escaped() -> None:
 class Terminal:
     """`pywsapp connect` in a pseudo-terminal."""
 
-    def __init__(self, arguments: list[str], state: Path) -> None:
+    def __init__(self, arguments: list[str], state: Path, environment: Mapping[str, str]) -> None:
         pty = pytest.importorskip("pty")
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
@@ -183,7 +222,13 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "XDG_STATE_HOME": str(state)},
+            env={
+                **{name: value for name, value in os.environ.items() if name != "NO_COLOR"},
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "TERM": "xterm",
+                "XDG_STATE_HOME": str(state),
+                **environment,
+            },
         )
         os.close(slave)
         self.output = ""
@@ -198,7 +243,7 @@ class Terminal:
         while (found := re.search(pattern, self.output)) is None:
             assert time.monotonic() < deadline, f"{pattern!r} is not in {self.output!r}"
             try:
-                self.output += os.read(self._master, 65536).decode()
+                self.output += os.read(self._master, 65536).decode(errors="replace")
             except OSError:  # the process has ended
                 found = re.search(pattern, self.output)
                 assert found is not None, f"{pattern!r} is not in {self.output!r}"
@@ -221,8 +266,8 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Start `pywsapp connect` in a terminal."""
     started: list[Terminal] = []
 
-    def start(*arguments: str) -> Terminal:
-        started.append(Terminal(list(arguments), tmp_path))
+    def start(*arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Terminal:
+        started.append(Terminal(list(arguments), tmp_path, environment))
         return started[-1]
 
     yield start
@@ -248,7 +293,7 @@ def test_commands_of_the_terminal(terminal: Callable[..., Terminal], server: str
     shell.type("/json\n")
     shell.until("with line breaks")
     shell.type('{"a":[1]}\n')
-    shell.until(r'< \{\s+"a": \[\s+1\s+\]\s+\}')
+    shell.until(r'< \{\s+\x1b\[34m"a"\x1b\[0m: \[\s+\x1b\[36m1\x1b\[0m\s+\]\s+\}')
     shell.type("//slash\n")
     shell.until("< /slash")
     shell.type("escape\n")
@@ -261,6 +306,65 @@ def test_commands_of_the_terminal(terminal: Callable[..., Terminal], server: str
     history = tmp_path / "pywsapp" / "connect_history"
     assert "//slash" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "C"],
+)
+def test_a_terminal_without_the_characters_of_a_message(
+    environment: dict[str, str], terminal: Callable[..., Terminal], server: str
+) -> None:
+    shell = terminal(f"{server}/?token=secret", environment=environment)
+    shell.until(r"connected to ws://localhost:\d+/\?\.\.\.; /help")
+    shell.type("h名\n")
+    shell.until(r"< h\\u540d\r\n")
+    shell.type("again\n")
+    shell.until("< again")
+    shell.type("\x04")
+    assert shell.end() == 0
+
+
+def test_a_line_that_is_not_text() -> None:
+    with pytest.raises(ValueError, match="the line is not text in UTF-8"):
+        conversation._text_of("h\udcff")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_environments_without_colours(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert has_colours()
+    monkeypatch.setenv(name, value)
+    assert not has_colours()
+    show = conversation.Conversation(None, pretty=True)._shown  # type: ignore[arg-type] # it is not used here
+    assert show("[1]") == "< [\n    1\n  ]"
+
+
+def test_colours_of_json() -> None:
+    assert not has_colours(), "pytest has replaced the standard output"
+    assert coloured_json('{"a\\"": "b: 1", "c": [-1.5e3, true, null, "cut') == (
+        '{\x1b[34m"a\\""\x1b[0m: \x1b[32m"b: 1"\x1b[0m, \x1b[34m"c"\x1b[0m: '
+        '[\x1b[36m-1.5e3\x1b[0m, \x1b[35mtrue\x1b[0m, \x1b[35mnull\x1b[0m, "cut'
+    )
+
+
+def test_a_terminal_that_is_gone_ends_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = conversation.Conversation(SimpleNamespace(receive=lambda: "hello"), pretty=False)  # type: ignore[arg-type]
+
+    def fail(text: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(talk, "show", fail)
+    talk._has_left.set()
+    talk._receive()
+    assert talk._ended.is_set()
 
 
 def test_a_message_does_not_destroy_the_line_that_is_edited(

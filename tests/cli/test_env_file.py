@@ -77,6 +77,19 @@ def test_the_program_and_the_options_see_the_variables(
     assert capsys.readouterr().out == "a.example 9123\n"
 
 
+def test_check_reads_the_variables_of_the_server(
+    module: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYWSAPP_MAX_CONNECTIONS", "")  # so that the end of the test removes it
+    monkeypatch.delenv("PYWSAPP_MAX_CONNECTIONS")
+    name = module("from pywsapp import App\napp = App()\n")
+    (tmp_path / "settings.env").write_text("PYWSAPP_MAX_CONNECTIONS=9123\n")
+    assert main(["check", name, "--env-file", "settings.env"]) == 0
+    assert "limits: max_connections 9,123," in capsys.readouterr().out
+    assert main(["check", name, "--env-file", "no.env"]) == 2
+    assert capsys.readouterr().err == "pywsapp: cannot read no.env: No such file or directory\n"
+
+
 @pytest.mark.parametrize(("content", "what"), [(None, "No such file"), (b"A=\xff", "it is not UTF-8")])
 def test_a_file_that_cannot_be_read(
     content: bytes | None, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -123,6 +123,20 @@ def test_names_that_are_not_valid(name: str, what: str, capsys: pytest.CaptureFi
     assert f"argument NAME: {what}" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    source = """
+    import resource, signal
+    from pywsapp.cli import main
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+    main(["new", "chat"])
+    """
+    with Program(source, cwd=tmp_path) as program:
+        assert program.end() == 1
+    assert program.output == "pywsapp: cannot write chat/README.md: File too large; remove chat and try again\n"
+
+
 def test_a_directory_that_exists_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,19 +99,34 @@ def test_a_syntax_error_names_the_place(
     assert "importlib" not in written
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
-def test_a_reader_that_has_enough_causes_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "chat.py").write_text("from pywsapp import App\napp = App()\n")
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pywsapp", "routes", "chat"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=30,
-    )
-    os.close(writer)
-    assert (ended.returncode, ended.stderr) == (1, "")
+@pytest.mark.parametrize(
+    ("place", "arguments", "what"),
+    [
+        (".{name}", [], "an App is named by its module and its name there, such as chat:app, not '.{name}'"),
+        (
+            "{name}..a:app",
+            [],
+            "an App is named by its module and its name there, such as chat:app, not '{name}..a:app'",
+        ),
+        ("{name}:needs", ["--factory"], "{name}:needs needs arguments; --factory calls it without any"),
+        ("{name}:later", ["--factory"], "{name}:later is an async function; --factory calls a function without await"),
+    ],
+)
+def test_an_app_that_cannot_be_had_is_one_line(
+    place: str, arguments: list[str], what: str, module: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = module("def needs(settings): pass\nasync def later(): pass\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["run", place.format(name=name), *arguments])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"pywsapp: {what.format(name=name)}\n"
+
+
+def test_an_attribute_that_fails_shows_the_traceback_of_the_program(
+    module: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = module("class Site:\n    @property\n    def app(self):\n        raise ValueError('no')\nsite = Site()\n")
+    assert main(["run", f"{name}:site.app"]) == 1
+    written = capsys.readouterr().err
+    assert written.endswith("ValueError: no\n")
+    assert written.count('File "') == 1

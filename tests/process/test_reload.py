@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -75,19 +76,34 @@ def test_a_directory_that_does_not_exist(folder: Path) -> None:
     assert program.output == "pywsapp: there is no directory no to watch\n"
 
 
-def test_which_files_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a.py", "b.txt", "p/c.py", ".git/d.py", "node_modules/e.py", "p/__pycache__/f.py", "env/lib/g.py"):
+def test_which_files_are_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_out = [".git/d.py", "node_modules/e.py", "p/__pycache__/f.py", "env/lib/g.py", "conda/h.py"]
+    for name in ("a.py", "b.txt", "p/c.py", *left_out):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "env" / "pyvenv.cfg").write_text("")
+    (tmp_path / "conda" / "conda-meta").mkdir()
+    (tmp_path / ".#a.py").symlink_to("the lock of an editor")
     watched = FileWatch([str(tmp_path)])._look()
     assert sorted(path.removeprefix(f"{tmp_path}/") for path in watched) == ["a.py", "p/c.py"]
     monkeypatch.setattr(file_watch, "_MAX_FILES", 1)
     assert len(FileWatch([str(tmp_path)])._look()) == 1
+    assert "only the first 1 files are watched; name the directories of your program with --reload-dir" in caplog.text
+
+
+def test_a_slow_look_makes_the_pause_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.001, 10.0, 10.1])
+    monkeypatch.setattr(file_watch.time, "monotonic", lambda: next(times))
+    watch = FileWatch([str(tmp_path)])
+    assert watch._pause == file_watch._INTERVAL
+    watch._look()
+    assert watch._pause == pytest.approx(2.0)
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("change", ["write", "create", "remove"])
+@pytest.mark.parametrize("change", ["write", "create", "remove", "replace"])
 async def test_changes(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_watch, "_INTERVAL", 0.01)
     monkeypatch.setattr(file_watch, "_QUIET", 0.01)
@@ -107,6 +123,9 @@ async def test_changes(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (tmp_path / "a.py").write_text("22")
         elif change == "create":
             (tmp_path / "b.py").write_text("")
+        elif change == "replace":  # as editors do
+            (tmp_path / "a.py.tmp").write_text("22")
+            os.replace(tmp_path / "a.py.tmp", tmp_path / "a.py")
         else:
             (tmp_path / "a.py").unlink()
         with anyio.fail_after(GUARD):

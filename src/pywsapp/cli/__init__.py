@@ -6,13 +6,12 @@ when it runs.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from pywsapp.cli import bench, check, completion, connect, demo, documents, new, publish, routes, run, top
 from pywsapp.cli.failures import ProgramFailed
+from pywsapp.cli.output import OutputFailed, discard_output, open_streams, write
 from pywsapp.cli.parser import Parser, Version
 
 #: The commands in the order of the help.
@@ -25,15 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the arguments, instead of those of the process.
     """
+    open_streams()
     parser = make_parser()
-    chosen = parser.parse_args(arguments)
     try:
-        status: Any = chosen.act(chosen)
-        sys.stdout.flush()
+        return _run(parser, arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+        return 1
+    except OutputFailed as exc:
+        discard_output()
+        sys.stderr.write(f"pywsapp: {exc}\n")
         return 1
     except ProgramFailed as exc:
         sys.stderr.write(str(exc))
@@ -44,7 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(exc, (ConfigurationError, TopicError, BrokerUnavailable)):
             raise
         parser.exit(1, f"pywsapp: {exc}\n")
-    return status or 0
+
+
+def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
+    chosen = parser.parse_args(arguments)
+    status: int = chosen.act(chosen) or 0
+    write("")  # what is still in the buffer
+    return status
 
 
 def make_parser() -> Parser:

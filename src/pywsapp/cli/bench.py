@@ -7,16 +7,18 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pywsapp.cli.connect import add_client_options, headers_of, keywords_of, url_of
+from pywsapp.cli.connect import add_client_options, headers_of, keywords_of, shown, url_of
 from pywsapp.cli.numbers import bytes_number, count, positive, seconds
+from pywsapp.cli.output import folded, width_of_terminal, write
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import safe, table
 
 if TYPE_CHECKING:
     from pywsapp.cli.latencies import Latencies
-    from pywsapp.cli.load import Plan, Result
+    from pywsapp.cli.load import Plan, Progress, Result
 
 _PERCENTILES = (50, 75, 90, 95, 99, 99.9)
 #: The share of a core from which on the load generator itself counts as the bottleneck.
@@ -26,6 +28,7 @@ _LATE, _LATE_SHARE = 2_000_000, 0.25
 #: The share of the messages of a rate that must have been sent.
 _KEPT_RATE = 0.95
 _BAR = 20  # characters
+_INDENT = 13  # of further lines of the sums
 
 
 def add_to(commands: Any) -> None:
@@ -68,9 +71,9 @@ def _act(chosen: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
     if chosen.json:
-        sys.stdout.write(json.dumps(_as_json(plan, result), indent=2) + "\n")
+        write(json.dumps(_as_json(plan, result), indent=2) + "\n")
     else:
-        sys.stdout.write(_text(plan, result))
+        write(_text(plan, result))
     return 130 if result.is_interrupted else int(not result.answered or bool(result.failures) or bool(result.closed))
 
 
@@ -104,16 +107,23 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     )
 
 
-def _progress_bar(plan: Plan) -> Any:
-    total = plan.warm_up + plan.duration
-
-    def show(passed: float, answered: int) -> None:
-        done = min(int(passed / total * _BAR), _BAR)
-        phase = "warm-up" if passed < plan.warm_up else f"{answered:,} replies"
-        sys.stderr.write(f"\r\x1b[K[{'#' * done}{'.' * (_BAR - done)}] {min(passed, total):.1f}/{total:g} s  {phase}")
+def _progress_bar(plan: Plan) -> Callable[[Progress], None]:
+    def show(progress: Progress) -> None:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        sys.stderr.write(f"\r\x1b[K{_progress_text(plan, progress)[: max(columns - 1, 0)]}")
         sys.stderr.flush()
 
-    return show if sys.stderr.isatty() else lambda passed, answered: None
+    return show if sys.stderr.isatty() else lambda progress: None
+
+
+def _progress_text(plan: Plan, progress: Progress) -> str:
+    if progress.passed is None:
+        failed = f", {progress.failed:,} failed" if progress.failed else ""
+        return f"opening connections: {progress.opened:,} of {plan.connections:,}{failed}"
+    total = plan.warm_up + plan.duration
+    done = min(int(progress.passed / total * _BAR), _BAR)
+    phase = "warm-up" if progress.passed < plan.warm_up else f"{progress.answered:,} replies"
+    return f"[{'#' * done}{'.' * (_BAR - done)}] {min(progress.passed, total):.1f}/{total:g} s  {phase}"
 
 
 def _expected(plan: Plan, result: Result) -> int:
@@ -126,40 +136,51 @@ def _size(plan: Plan) -> int:
 
 
 def _text(plan: Plan, result: Result) -> str:
+    width = width_of_terminal()
+    lines = [folded(_head(plan, result), width), "\n"]
+    if result.latencies.count:
+        rows = [[f"p{percent:g}", _ms(result.latencies.percentile(percent))] for percent in _PERCENTILES]
+        rows.append(["max", _ms(result.latencies.max)])
+        lines += [table(["LATENCY", "MS"], rows, numbers=[1]), "\n"]
+    lines += [folded(text, width, indent=_INDENT) for text in _sums(plan, result)]
+    reasons = [f"{number:,} x {safe(reason)}" for reason, number in result.failures.most_common(5)]
+    reasons += [f"{number:,} x {_close_name(code)}" for code, number in result.closed.most_common(5)]
+    lines += [folded(f"    {text}", width, indent=8) for text in reasons]
+    generator = (
+        f"generator    {_share(result):.0%} of one core, its event loop late by {_ms(result.lags.percentile(99))} ms "
+        f"(p99), {_ms(result.lags.max)} ms (max)"
+    )
+    lines.append(folded(generator, width, indent=_INDENT))
+    lines += [folded(f"warning: {safe(text)}", width, indent=4) for text in _warnings(plan, result)]
+    lines += [folded(f"note: {safe(text)}", width, indent=4) for text in _notes(plan, result)]
+    return "".join(lines)
+
+
+def _head(plan: Plan, result: Result) -> str:
     if plan.broadcast:
         how = f"{plan.rate:g} broadcasts per second"
     elif plan.rate is None:
         how = "one message after the other on each"
     else:
         how = f"{plan.rate:g} messages per second together"
-    lines = [
-        f"{safe(plan.url)}: {_number(plan.connections, 'connection')}, {how}, {_size(plan):,} bytes each, "
-        f"{result.seconds:.1f} s after {plan.warm_up:g} s of warm-up\n\n"
-    ]
-    if result.latencies.count:
-        rows = [[f"p{percent:g}", _ms(result.latencies.percentile(percent))] for percent in _PERCENTILES]
-        rows.append(["max", _ms(result.latencies.max)])
-        lines += [table(["LATENCY", "MS"], rows, numbers=[1]), "\n"]
+    return (
+        f"{shown(plan.url)}: {_number(plan.connections, 'connection')}, {how}, {_size(plan):,} bytes each, "
+        f"{result.seconds:.1f} s after {plan.warm_up:g} s of warm-up"
+    )
+
+
+def _sums(plan: Plan, result: Result) -> list[str]:
     per_second = result.answered / result.seconds if result.seconds else 0
     unanswered = _expected(plan, result) - result.answered
     opened = result.handshakes
-    lines += [
+    return [
         f"throughput   {per_second:,.0f} {'deliveries' if plan.broadcast else 'replies'}/s, "
-        f"{per_second * _size(plan) / 1e6:,.1f} MB/s of content\n",
+        f"{per_second * _size(plan) / 1e6:,.1f} MB/s of content",
         f"messages     {result.sent:,} sent, {result.answered:,} {'delivered' if plan.broadcast else 'answered'}, "
-        f"{unanswered:,} missing after {_grace():g} s, {result.others:,} others received\n",
+        f"{unanswered:,} missing after {_grace():g} s, {result.others:,} others received",
         f"connections  {opened.count:,} opened (p50 {_ms(opened.percentile(50))} ms, max {_ms(opened.max)} ms), "
-        f"{sum(result.failures.values()):,} failed, {sum(result.closed.values()):,} closed by the server\n",
+        f"{sum(result.failures.values()):,} failed, {sum(result.closed.values()):,} closed by the server",
     ]
-    lines += [f"    {number:,} x {safe(reason)}\n" for reason, number in result.failures.most_common(5)]
-    lines += [f"    {number:,} x {_close_name(code)}\n" for code, number in result.closed.most_common(5)]
-    lines.append(
-        f"generator    {_share(result):.0%} of one core, its event loop late by {_ms(result.lags.percentile(99))} ms "
-        f"(p99), {_ms(result.lags.max)} ms (max)\n"
-    )
-    lines += [f"warning: {safe(text)}\n" for text in _warnings(plan, result)]
-    lines += [f"note: {safe(text)}\n" for text in _notes(plan, result)]
-    return "".join(lines)
 
 
 def _warnings(plan: Plan, result: Result) -> list[str]:
@@ -180,6 +201,8 @@ def _warnings(plan: Plan, result: Result) -> list[str]:
         found.append(
             f"only {result.sent / max(result.seconds, 1e-9):,.0f} of {plan.rate:g} messages per second were sent"
         )
+    if result.handshakes.count and not result.seconds and not result.is_interrupted:
+        found.append("nothing was measured, because the server closed all connections before the end of the warm-up")
     if result.sent and not result.answered:
         found.append("no reply had the mark of a message: the server must send messages back, or use --broadcast")
     return found
@@ -202,7 +225,7 @@ def _notes(plan: Plan, result: Result) -> list[str]:
 
 def _as_json(plan: Plan, result: Result) -> dict[str, Any]:
     return {
-        "url": plan.url,
+        "url": shown(plan.url),
         "connections": plan.connections,
         "rate": plan.rate,
         "broadcast": plan.broadcast,

@@ -12,6 +12,7 @@ from pywsapp.cli import routes
 from pywsapp.cli.app_argument import add_app, app_of
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.options import EPILOG, add_options, complete, configure
+from pywsapp.cli.output import write
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import safe
 
@@ -43,8 +44,8 @@ def add_to(commands: Any) -> None:
 def _act(chosen: argparse.Namespace) -> int:
     from pywsapp.exceptions import ConfigurationError
 
-    complete(chosen, chosen.parser)
     try:
+        complete(chosen, chosen.parser)
         app = app_of(chosen)
         configure(app, chosen)
     except ProgramFailed as exc:
@@ -69,9 +70,9 @@ def _report(app: App, chosen: argparse.Namespace) -> int:
             "routes": [routes.as_json(route) for route in found_routes],
             "findings": [finding._asdict() for finding in found],
         }
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        write(json.dumps(content, indent=2) + "\n")
     else:
-        sys.stdout.write(f"{routes.text(found_routes)}\n{_limits_text(app)}{_text(found)}")
+        write(f"{routes.text(found_routes)}\n{_limits_text(app)}{_text(found)}")
     return int(chosen.fail_on_warning and any(finding.level == WARNING for finding in found))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pywsapp.cli.output import write
 from pywsapp.cli.parser import Commands, Parser, add_command
 
 _EPILOG = (
@@ -41,8 +41,8 @@ def add_to(commands: Any) -> None:
 
 
 def _act(chosen: argparse.Namespace) -> None:
-    write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[chosen.shell]
-    sys.stdout.write(write(chosen.whole))
+    script = {"bash": _bash, "zsh": _zsh, "fish": _fish}[chosen.shell]
+    write(script(chosen.whole))
 
 
 def _commands_of(parser: Parser) -> dict[str, tuple[Parser, str]]:

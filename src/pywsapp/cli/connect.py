@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 #: The environment variable for `--token`.
 TOKEN_VARIABLE = "PYWSAPP_TOKEN"
+#: What to do about a certificate, by the code of OpenSSL; in other cases its authority is not known.
+_CERTIFICATES = {
+    10: "the server needs a new certificate",  # X509_V_ERR_CERT_HAS_EXPIRED
+    62: "write a name of the certificate in the URL",  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: "write a name of the certificate in the URL",  # X509_V_ERR_IP_ADDRESS_MISMATCH
+}
 _EPILOG = (
     "In a terminal, /help lists the commands. In a pipe, each line of the input is sent as a message, and each message "
     "is written as a line, a binary one as base64. The status is 0 after a normal end, 1 otherwise. "
@@ -104,16 +110,43 @@ def headers_of(chosen: argparse.Namespace) -> list[tuple[str, str]]:
     return fields
 
 
+def shown(url: str) -> str:
+    """Return a URL for a terminal or a log: without its query and its user, which can be secrets."""
+    from pywsapp._connecting.target import shown_url
+
+    return safe(shown_url(url))
+
+
 def why_not(url: str, exc: Exception) -> str:
     """Return why a connection was not opened, with the answer of the server if there is one."""
     from pywsapp.exceptions import HandshakeError
 
     if not isinstance(exc, HandshakeError):
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        if (problem := getattr(exc, "verify_message", None)) is not None:  # of ssl.SSLCertVerificationError
-            reason = f"{problem}; trust its authority with --ca-file, or use --insecure for a test"
-        return f"pywsapp: cannot connect to {safe(url)}: {safe(reason)}\n"
-    return f"pywsapp: {safe(str(exc))}\n{_answer(exc)}"
+        return f"pywsapp: cannot connect to {shown(url)}: {safe(reason_of(exc))}\n"
+    hint = ""
+    if exc.status is None and url.startswith("ws://"):
+        hint = "; if the server speaks TLS, write wss:// in the URL"
+    return f"pywsapp: {safe(str(exc))}{hint}\n{_answer(exc)}"
+
+
+def reason_of(exc: Exception) -> str:
+    """Return why a connection was not opened, with what to do about it if that is known."""
+    import errno
+    import socket
+    import ssl
+
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        hint = _CERTIFICATES.get(exc.verify_code, "trust its authority with --ca-file")
+        return f"{exc.verify_message.rstrip('.')}; {hint}, or use --insecure for a test"
+    if isinstance(exc, ssl.SSLError) and exc.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS; write ws:// in place of wss://"
+    if isinstance(exc, ConnectionRefusedError):
+        return "nothing listens there"
+    if isinstance(exc, OSError) and exc.errno == errno.EMFILE:
+        return "too many open files; raise the limit with ulimit -n"
+    if isinstance(exc, OSError) and exc.errno and not isinstance(exc, (socket.gaierror, ssl.SSLError)):
+        return os.strerror(exc.errno)  # the text of asyncio has a tuple with the address
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
 
 def _answer(exc: HandshakeError) -> str:
@@ -148,4 +181,4 @@ def _talk(conn: SyncConnection, url: str, chosen: argparse.Namespace) -> int:
 
     if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):  # None: closed, as by `<&-`
         return piping.pipe(conn, chosen.wait)
-    return conversation.talk(conn, url, pretty=chosen.json, has_history=not chosen.no_history)
+    return conversation.talk(conn, shown(url), pretty=chosen.json, has_history=not chosen.no_history)

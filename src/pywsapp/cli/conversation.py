@@ -12,9 +12,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from pywsapp.cli.close_texts import close_text
+from pywsapp.cli.colours import coloured_json, has_colours
+from pywsapp.cli.output import folded, width_of_terminal
 from pywsapp.cli.parser import did_you_mean
 from pywsapp.cli.tables import safe
 from pywsapp.client import SyncConnection
@@ -32,8 +35,8 @@ _MAX_HISTORY = 1000  # lines
 _SIGNAL_PAUSE = 0.05  # seconds
 _HELP = """\
 /ping                    send a ping and measure the time until the pong
-/close [CODE] [REASON]   close the connection and end; the code is 1000 by default
-/binary HEX or BASE64    send a binary message: /binary 00ff, /binary base64:AP8=
+/close [CODE] [REASON]   close the connection, by default with 1000, and end
+/binary HEX or BASE64    send bytes: /binary 00ff, /binary base64:AP8=
 /json                    show JSON with line breaks, or stop doing so
 /help                    show this help
 //text                   send /text
@@ -46,12 +49,14 @@ def talk(conn: SyncConnection, url: str, *, pretty: bool, has_history: bool) -> 
 
     Args:
         conn: the connection, which is closed.
-        url: the URL, for the first line.
+        url: the URL, for the first line, without what can be secret.
         pretty: show JSON with line breaks.
         has_history: whether lines are remembered for the next time.
     """
     history = _history_file() if has_history else None
     _read_history(history)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # `_text_of` decodes what the encoding of the terminal lacks
     try:
         return Conversation(conn, pretty=pretty).run(url)
     finally:
@@ -69,6 +74,7 @@ class Conversation:
     def __init__(self, conn: SyncConnection, *, pretty: bool) -> None:
         self._conn = conn
         self._pretty = pretty
+        self._has_colours = has_colours()
         self._is_editing = False  # the user sees a prompt
         self._ends = False  # this side closes
         self._ended = threading.Event()  # all messages are shown
@@ -85,7 +91,8 @@ class Conversation:
     def run(self, url: str) -> int:
         """Read lines until the user or the server ends; return the exit status."""
         chosen = f", subprotocol {safe(self._conn.subprotocol)}" if self._conn.subprotocol else ""
-        self.show(f"connected to {safe(url)}{chosen}; /help lists commands, Ctrl-D ends")
+        first = f"connected to {safe(url)}{chosen}; /help lists commands, Ctrl-D ends"
+        self.show(folded(first, width_of_terminal()))
         receiver = threading.Thread(target=self._receive, daemon=True)
         receiver.start()
         status = 0
@@ -106,7 +113,7 @@ class Conversation:
         self._conn.close()
         receiver.join()
         signal.signal(signal.SIGINT, previous)
-        self.show(close_text(self._conn.close_code, self._conn.close_reason))
+        self.show(folded(close_text(self._conn.close_code, self._conn.close_reason), width_of_terminal()))
         return status if was_ours or self._conn.close_code in (1000, 1001) else status or 1
 
     def show(self, text: str) -> None:
@@ -134,10 +141,13 @@ class Conversation:
             self._is_editing = False
 
     def _receive(self) -> None:
-        with suppress(ConnectionClosed):
+        try:
             while True:
                 self.show(self._shown(self._conn.receive()))
-        self._ended.set()
+        except (ConnectionClosed, OSError):  # the second one: the terminal is gone
+            pass
+        finally:
+            self._ended.set()
         # A signal ends `input`; one that comes just before `input` waits has no effect, so there are several.
         while hasattr(signal, "pthread_kill") and not self._has_left.wait(_SIGNAL_PAUSE):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -152,9 +162,11 @@ class Conversation:
         if isinstance(message, bytes):
             more = f"... ({len(message):,} bytes)" if len(message) > _MAX_SHOWN // 2 else ""
             return f"< binary {message[: _MAX_SHOWN // 2].hex()}{more}"
-        text = _as_json(message) if self._pretty else message
+        json_text = _as_json(message) if self._pretty else None
+        text = message if json_text is None else json_text
         more = f"... ({len(message):,} characters)" if len(text) > _MAX_SHOWN else ""
-        return "< " + safe(text[:_MAX_SHOWN], keep="\n").replace("\n", "\n  ") + more
+        shown = safe(text[:_MAX_SHOWN], keep="\n").replace("\n", "\n  ")
+        return f"< {coloured_json(shown) if json_text is not None and self._has_colours else shown}{more}"
 
     def _handle(self, line: str) -> None:
         name, _, argument = line.partition(" ")
@@ -165,7 +177,7 @@ class Conversation:
             elif line.startswith("/") and not line.startswith("//"):
                 self.show(f"there is no command {safe(name)}{did_you_mean(name, self._commands)}; /help lists them")
             elif line:
-                self._conn.send(line.removeprefix("/"))
+                self._conn.send(_text_of(line.removeprefix("/")))
         except (ConfigurationError, TimeoutError, ValueError) as exc:
             self.show(safe(str(exc)) or type(exc).__name__)
 
@@ -178,8 +190,8 @@ class Conversation:
             raise ValueError(f"the close code is a number such as 1000, not {code!r}")
         self._ends = True
         try:
-            self._conn.close(int(code or 1000), reason.strip())
-        except ConfigurationError:
+            self._conn.close(int(code or 1000), _text_of(reason.strip()))
+        except (ConfigurationError, ValueError):
             self._ends = False
             raise
 
@@ -200,14 +212,24 @@ def _binary_of(text: str) -> bytes:
         raise ValueError("write /binary 00ff, or /binary base64:AP8=") from None
 
 
-def _as_json(text: str) -> str:
-    """Return JSON with line breaks; other text as it is."""
+def _text_of(line: str) -> str:
+    """Return a line with the characters that the encoding of the terminal lacks, as in the locale C."""
+    if line.isascii():
+        return line
+    try:
+        return line.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise ValueError("the line is not text in UTF-8") from None
+
+
+def _as_json(text: str) -> str | None:
+    """Return JSON with line breaks; None for other text."""
     if len(text) > _MAX_JSON or not text.lstrip().startswith(("{", "[")):
-        return text
+        return None
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return text
+        return None
 
 
 def _history_file() -> Path:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from pywsapp.cli.app_argument import add_app, app_of
+from pywsapp.cli.output import write_utf_8
 from pywsapp.cli.parser import add_command
 
 
@@ -43,7 +43,7 @@ def _write(file: str | None, text: str) -> None:
     from pywsapp.exceptions import ConfigurationError
 
     if file is None:
-        sys.stdout.write(text)
+        write_utf_8(text)
         return
     try:
         with open(file, "w", encoding="utf-8", newline="\n") as opened:

@@ -16,13 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 
+from pywsapp.cli.connect import reason_of
 from pywsapp.cli.latencies import Latencies
 from pywsapp.client import ConnectKeywords, run_client
+from pywsapp.close_codes import CloseCode
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError, HandshakeError
@@ -35,6 +37,8 @@ MARK_SIZE = 18
 _OPENING = 64  # handshakes at a time
 _LAG_INTERVAL = 0.01
 _PROGRESS_INTERVAL = 0.2
+#: The close codes that follow from the close frame of this side.
+_OURS = (CloseCode.NORMAL, CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,22 @@ def due_time(message: str | bytes) -> int | None:
     return None
 
 
+class Progress(NamedTuple):
+    """How far a load test is.
+
+    Attributes:
+        opened: the connections that were opened.
+        failed: those that could not be opened.
+        passed: seconds since all of them were tried; None before.
+        answered: the replies.
+    """
+
+    opened: int
+    failed: int
+    passed: float | None
+    answered: int
+
+
 @dataclass(slots=True)
 class Result:
     """What came of it. Times are in nanoseconds.
@@ -124,13 +144,13 @@ class Load:
 
     Args:
         plan: what to do.
-        progress: called a few times in a second, with the seconds that have passed and the replies so far.
+        progress: called a few times in a second.
 
     Attributes:
         is_closing: whether this side closes the connections.
     """
 
-    def __init__(self, plan: Plan, progress: Callable[[float, int], None]) -> None:
+    def __init__(self, plan: Plan, progress: Callable[[Progress], None]) -> None:
         self._plan = plan
         self._progress = progress
         self._result = Result()
@@ -154,7 +174,7 @@ class Load:
         plan, result = self._plan, self._result
         async with anyio.create_task_group() as tasks:
             await self._connect_all(tasks)
-            if self._open:
+            if self._open and not self._is_stopped:
                 now = time.perf_counter_ns()
                 self._begin = now + int(plan.warm_up * 1e9)
                 self._end = self._begin + int(plan.duration * 1e9)
@@ -162,10 +182,11 @@ class Load:
                     measuring.start_soon(self._measure_lag)
                     self._start_sending(measuring)
                     await self._wait_until(self._begin, now)
-                    processor, began = time.process_time(), time.perf_counter_ns()
-                    await self._wait_until(self._end, now)
-                    result.processor = time.process_time() - processor
-                    result.seconds = (time.perf_counter_ns() - began) / 1e9
+                    if self._open and not self._is_stopped:
+                        processor, began = time.process_time(), time.perf_counter_ns()
+                        await self._wait_until(self._end, now)
+                        result.processor = time.process_time() - processor
+                        result.seconds = (time.perf_counter_ns() - began) / 1e9
                     self._end = min(self._end, time.perf_counter_ns())
                     measuring.cancel_scope.cancel()
                 await self._wait_for_replies()
@@ -184,17 +205,27 @@ class Load:
     # -- connections -------------------------------------------------------------------------------------------------
 
     async def _connect_all(self, tasks: Any) -> None:
-        slots = anyio.CapacityLimiter(_OPENING)
-        async with anyio.create_task_group() as opening:
-            for _ in range(self._plan.connections):
-                opening.start_soon(self._connect, tasks, slots)
+        slots = anyio.Semaphore(_OPENING)
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(self._watch_opening, watching.cancel_scope)
+            async with anyio.create_task_group() as opening:
+                for _ in range(self._plan.connections):
+                    await slots.acquire()
+                    opening.start_soon(self._connect, tasks, slots)
+            watching.cancel_scope.cancel()
 
-    async def _connect(self, tasks: Any, slots: anyio.CapacityLimiter) -> None:
-        async with slots:
-            if not self._is_stopped:
-                decided = anyio.Event()
-                tasks.start_soon(self._run_connection, decided)
-                await decided.wait()
+    async def _connect(self, tasks: Any, slots: anyio.Semaphore) -> None:
+        decided = anyio.Event()
+        tasks.start_soon(self._run_connection, decided)
+        await decided.wait()
+        slots.release()
+
+    async def _watch_opening(self, opening: anyio.CancelScope) -> None:
+        """Show how many connections are open, and stop opening more of them when the test is stopped."""
+        while not self._is_stopped:
+            await anyio.sleep(_PROGRESS_INTERVAL)
+            self._show_progress(None)
+        opening.cancel()
 
     async def _run_connection(self, decided: anyio.Event) -> None:
         client = _Client(self, decided)
@@ -203,8 +234,7 @@ class Load:
             if not client.was_ours:
                 self._result.closed[conn.close_code] += 1
         except (HandshakeError, OSError) as exc:
-            reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-            self._result.failures[reason] += 1
+            self._result.failures[reason_of(exc)] += 1
         except ConfigurationError as exc:
             self._mistake, self._is_stopped = exc, True
         finally:
@@ -274,7 +304,11 @@ class Load:
     async def _wait_until(self, when: int, since: int) -> None:
         while (left := when - time.perf_counter_ns()) > 0 and self._open and not self._is_stopped:
             await anyio.sleep(min(left / 1e9, _PROGRESS_INTERVAL))
-            self._progress((time.perf_counter_ns() - since) / 1e9, self._result.answered)
+            self._show_progress((time.perf_counter_ns() - since) / 1e9)
+
+    def _show_progress(self, passed: float | None) -> None:
+        result = self._result
+        self._progress(Progress(result.handshakes.count, result.failures.total(), passed, result.answered))
 
     async def _measure_lag(self) -> None:
         while True:
@@ -302,5 +336,5 @@ class _Client(MessageComponent):
         self._load.received(conn, message)
 
     def on_close(self, conn: Connection) -> None:
-        self.was_ours = self._load.is_closing
+        self.was_ours = self._load.is_closing and conn.close_code in _OURS
         self._load.ended(conn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from functools import reduce
@@ -27,14 +28,14 @@ def find_app(place: str, *, factory: bool = False) -> App:
     """
     name, _, attribute = place.partition(":")
     attribute = attribute or "app"
-    if not name:
-        raise ConfigurationError(f"an App is named by its module and its name there, such as chat:app, not {place!r}")
     directory, file = os.path.split(name)
     if directory:
         module = file.removesuffix(".py")
         raise ConfigurationError(
             f"{name!r} is a file: change to its directory and write its module, {module}:{attribute}"
         )
+    if not all(name.split(".")):
+        raise ConfigurationError(f"an App is named by its module and its name there, such as chat:app, not {place!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     with importing(name):
@@ -42,14 +43,22 @@ def find_app(place: str, *, factory: bool = False) -> App:
         if factory:
             if not callable(found):
                 raise ConfigurationError(f"{place} is no function that makes an App, but {type(found).__name__}")
-            found = _called(found)
+            found = _called(found, place)
     if not isinstance(found, App):
         hint = "; if it is a function that makes one, add --factory" if callable(found) and not factory else ""
         raise ConfigurationError(f"{place} is no App, but {type(found).__name__}{hint}")
     return found
 
 
-def _called(factory: Any) -> Any:
+def _called(factory: Any, place: str) -> Any:
+    if inspect.iscoroutinefunction(factory):
+        raise ConfigurationError(f"{place} is an async function; --factory calls a function without await")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        raise ConfigurationError(f"{place} needs arguments; --factory calls it without any") from None
+    except ValueError:
+        pass  # a function in C without a signature
     try:
         return factory()
     except ConfigurationError as exc:
@@ -79,3 +88,5 @@ def _attribute(module: Any, name: str, attribute: str) -> Any:
         apps = [key for key, value in vars(module).items() if isinstance(value, App)]
         hint = f"; it has {', '.join(f'{name}:{key}' for key in apps)}" if apps else ""
         raise ConfigurationError(f"module {name!r} has no {attribute!r}{hint}") from exc
+    except Exception as exc:  # of a property
+        raise ProgramFailed(exc) from None

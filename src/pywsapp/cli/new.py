@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pywsapp.cli.output import write
 from pywsapp.cli.parser import add_command
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -58,11 +59,14 @@ def _act(chosen: argparse.Namespace) -> None:
         raise ConfigurationError(f"{folder} exists already; choose another name") from None
     except OSError as exc:
         raise ConfigurationError(f"cannot make the directory {folder}: {exc.strerror}") from None
-    for path, content in FILES.items():
-        file = folder / _filled(path, values)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_filled(content, values), encoding="utf-8", newline="\n")
-    sys.stdout.write(
+    try:
+        for path, content in FILES.items():
+            file = folder / _filled(path, values)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(_filled(content, values), encoding="utf-8", newline="\n")
+    except OSError as exc:
+        raise ConfigurationError(f"cannot write {file}: {exc.strerror}; remove {folder} and try again") from None
+    write(
         f"made {folder}/ with {len(FILES)} files\n\n"
         f"    cd {folder}\n"
         f"    pywsapp run {values['@MODULE@']}.app --reload\n"

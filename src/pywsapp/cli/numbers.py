@@ -6,8 +6,8 @@ import argparse
 import math
 import re
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
-_BYTES = re.compile(r"([0-9]{1,12})([km]?)(?:ib|b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_BYTES = re.compile(r"([0-9]{1,12})([kmg]?)(?:ib|b)?", re.IGNORECASE)
 
 
 def seconds(text: str) -> float:
@@ -34,7 +34,7 @@ def count(text: str) -> int:
 
 
 def bytes_number(text: str) -> int:
-    """Return a number of bytes, which can have a unit: 500, 16k, 1m."""
+    """Return a number of bytes, which can have a unit: 500, 16k, 1m, 2g."""
     found = _BYTES.fullmatch(text)
     if found is None or not int(found[1]):
         raise argparse.ArgumentTypeError(f"must be a number of bytes such as 500, 16k or 1m, not {text!r}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pywsapp.cli.env_file import load_env_file
 from pywsapp.cli.numbers import bytes_number
 from pywsapp.cli.parser import Parser
 
@@ -107,7 +108,7 @@ _OPTIONS = (
     _Option(("--worker-timeout",), _number, "SECONDS", "replace a worker that hangs for so long; inf for no limit"),
     _Option(("--worker-max-age",), _number, "SECONDS", "replace a worker after this time"),
     _Option(("--worker-max-connections",), _integer, "NUMBER", "replace a worker that has accepted so many"),
-    _Option(("--worker-max-memory",), _integer, "BYTES", "replace a worker that uses so much memory"),
+    _Option(("--worker-max-memory",), bytes_number, "BYTES", "replace a worker that uses more memory; also 500m"),
     _Option(("--max-pending",), _integer, "NUMBER", "accept so many connections without a complete request"),
     _Option(("--health-port",), _integer, "PORT", "answer health checks on this port too"),
     _Option(("--max-connections",), _integer, "NUMBER", "refuse more connections than this, of all workers together"),
@@ -156,6 +157,7 @@ EPILOG = (
 
 def add_options(command: Parser) -> None:
     """Add the options to a command."""
+    command.add_argument("--env-file", metavar="FILE", help="set the variables of a file with KEY=VALUE lines first")
     for option in _OPTIONS:
         text = f"{option.help} [{option.variable}]"
         if option.convert is _switch:
@@ -165,9 +167,11 @@ def add_options(command: Parser) -> None:
 
 
 def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Set the options that are not on the command line from the environment, and set up logging."""
+    """Read the file with variables, set the options that are not on the command line, and set up logging."""
     from pywsapp._process.logging import configure_logging
 
+    if chosen.env_file is not None:
+        load_env_file(chosen.env_file)
     given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
     excluded = {name for names in _SOCKETS for name in names if given and names not in given}
     for option in _OPTIONS:
@@ -178,8 +182,18 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
             setattr(chosen, option.name, option.convert(text))
         except argparse.ArgumentTypeError as exc:
             parser.error(f"environment variable {option.variable}: {exc}")
+    _check_sockets(chosen, parser)
     if chosen.log_config is not None:
         configure_logging(chosen.log_config)  # before the program is imported, which can log
+
+
+def _check_sockets(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    given = [
+        [f"--{name.replace('_', '-')}" for name in names if getattr(chosen, name) is not None] for names in _SOCKETS
+    ]
+    options = [" with ".join(names) for names in given if names]
+    if len(options) > 1:
+        parser.error(f"choose one of {' and '.join(options)}")
 
 
 def run_app(app: App, chosen: argparse.Namespace) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
+
+from pywsapp.cli.output import write
 
 #: What `add_subparsers` returns.
 Commands = argparse._SubParsersAction
@@ -39,6 +40,13 @@ class Parser(argparse.ArgumentParser):
             message = f"invalid choice: {found[1]!r}{did_you_mean(found[1], action.choices)}"
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """Write the help, by default to the standard output."""
+        if file is None:
+            write(self.format_help())
+        else:
+            super().print_help(file)
+
     def option_strings(self) -> list[str]:
         """Return the names of all options."""
         return [name for action in self._actions for name in action.option_strings]
@@ -67,7 +75,7 @@ class Version(argparse.Action):
         from pywsapp._version import __version__
 
         lacks = "" if asyncio.run(check_eager_step()) else "; async handlers start in their own task"
-        sys.stdout.write(f"pywsapp {__version__} ({describe()}, Python {platform.python_version()}{lacks})\n")
+        write(f"pywsapp {__version__} ({describe()}, Python {platform.python_version()}{lacks})\n")
         parser.exit()
 
 

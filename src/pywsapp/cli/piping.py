@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 import sys
 import threading
 
 from pywsapp.cli.close_texts import close_text
+from pywsapp.cli.output import discard_output
 from pywsapp.cli.tables import safe
 from pywsapp.client import SyncConnection
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
@@ -71,5 +71,5 @@ def _write_messages(conn: SyncConnection, ended: threading.Event, problems: list
     except OSError as exc:
         if not isinstance(exc, BrokenPipeError):  # `| head`: the reader has enough
             problems.append(f"the output cannot be written: {exc.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     ended.set()

@@ -14,10 +14,13 @@ python3 -m venv .venv
 . .venv/bin/activate
 python -m pip install -e '.[test]'
 
-pywsapp run @MODULE@.app --reload             # http://localhost:8080
-pywsapp connect localhost:8080/room        # in two terminals: a message in one appears in both
+# Run it on http://localhost:8080. In two other terminals connect to the room: a message of one appears in both.
+pywsapp run @MODULE@.app --reload
+pywsapp connect localhost:8080/room
+
+# Before a commit: run the tests, and look for unsafe settings.
 python -m pytest
-pywsapp check @MODULE@.app                    # warns about unsafe settings
+pywsapp check @MODULE@.app
 ```
 
 | file | content |

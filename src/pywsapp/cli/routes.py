@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pywsapp.cli.app_argument import add_app, app_of
+from pywsapp.cli.output import write
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import table
 
@@ -29,7 +29,7 @@ def _act(chosen: argparse.Namespace) -> None:
     from pywsapp.cli.route_table import routes_of_app
 
     routes = routes_of_app(app_of(chosen))
-    sys.stdout.write(json.dumps([as_json(route) for route in routes], indent=2) + "\n" if chosen.json else text(routes))
+    write(json.dumps([as_json(route) for route in routes], indent=2) + "\n" if chosen.json else text(routes))
 
 
 def text(routes: Sequence[FoundRoute]) -> str:

@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pywsapp.cli.app_argument import add_app, app_of
-from pywsapp.cli.env_file import load_env_file
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.options import EPILOG, add_options, complete, names_socket, run_app
 from pywsapp.cli.parser import add_command
@@ -22,7 +21,6 @@ def add_to(commands: Any) -> None:
     """Add the command to the command line."""
     command = add_command(commands, "run", _act, help="run the App of a module", epilog=EPILOG)
     add_app(command)
-    command.add_argument("--env-file", metavar="FILE", help="set the variables of a file with KEY=VALUE lines first")
     command.add_argument(
         "--reload", action="store_true", help="load the program again when a .py file changes, for development"
     )
@@ -33,8 +31,6 @@ def add_to(commands: Any) -> None:
 
 
 def _act(chosen: argparse.Namespace) -> None:
-    if chosen.env_file is not None:
-        load_env_file(chosen.env_file)
     complete(chosen, chosen.parser)
     app = _reloading(chosen) if chosen.reload or chosen.reload_dir else app_of(chosen)
     if not names_socket(chosen):
