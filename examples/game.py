@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pywsapp import App, CallError, Connection, RateLimit, Response, Topic, TopicComponent, TopicRules
+from pywsapp import App, CallError, Connection, Options, RateLimit, Response, Topic, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 HERTZ, SIZE, SPEED = 30, 1000, 420  # the arena is a square of SIZE x SIZE; SPEED is for a second
@@ -105,7 +105,7 @@ app = App(
     int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
     authorize=TopicRules(subscribe=["arena"], presence=["arena"]),
 )
-app.route("/live", RateLimit(arena, messages_per_second=40))
+app.route("/live", RateLimit(arena, messages_per_second=40), options=Options(high_water=1024))
 app.route_client()
 app.on_presence("arena")(lambda topic, diff: None)  # pages get the changes without more code
 app.every(1 / HERTZ)(arena.step)
