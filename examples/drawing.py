@@ -63,7 +63,7 @@ app = App(
 app.route("/live", RateLimit(Board(), messages_per_second=200))
 app.route_client()
 app.history(BOARD, size=2000, seconds=24 * 3600, max_bytes=16 * 1024 * 1024)
-app.on_presence(BOARD)(lambda topic, diff: None)  # pages get the changes without more code
+app.presence(BOARD)
 
 
 @app.http("/")

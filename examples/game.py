@@ -107,7 +107,7 @@ app = App(
 )
 app.route("/live", RateLimit(arena, messages_per_second=40), options=Options(high_water=1024))
 app.route_client()
-app.on_presence("arena")(lambda topic, diff: None)  # pages get the changes without more code
+app.presence("arena")
 app.every(1 / HERTZ)(arena.step)
 app.http("/", lambda request: Response.html(PAGE))
 
