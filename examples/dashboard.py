@@ -67,9 +67,7 @@ def read() -> Values:
 class Series:
     is_counter: bool
     counted: tuple[float, float]  # the last time and value of a counter
-    past: deque[tuple[float, float]] = field(
-        default_factory=lambda: deque(maxlen=KEPT)
-    )  # times and values, newest last
+    past: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=KEPT))  # times and values
 
     def add(self, now: float, value: float) -> bool:
         """Add a value, and return whether it is another one. Counters become rates for a second."""

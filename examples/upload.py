@@ -69,6 +69,16 @@ def kind_of(start: bytes) -> str | None:
     return next((kind for begin, kind in KINDS.items() if start.startswith(begin)), None)
 
 
+def part_of(name: str) -> Path | None:
+    """Return the partial file of a known name, or else a new one; None if there are too many files."""
+    files = {path.name: path for path in DIRECTORY.iterdir()}
+    part = files.get(f"{name}.part")
+    if part is None and len(files) < MAX_FILES:
+        part = DIRECTORY / f"{secrets.token_urlsafe(16)}.part"
+        part.touch()
+    return part
+
+
 class Uploads(MessageComponent):
     def __init__(self) -> None:
         self.uploads: dict[Connection, Upload] = {}
@@ -92,19 +102,14 @@ class Uploads(MessageComponent):
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             conn.close(1007, "not valid")
             return
-        files = {path.name: path for path in DIRECTORY.iterdir()}
-        part = files.get(f"{name}.part")
-        older = next((other for other, upload in self.uploads.items() if upload.part == part), None)
         if not 0 < size <= MAX_SIZE:
             self.end(conn, {"type": "failed", "message": "The file is empty or too large."})
-        elif part is None and len(files) >= MAX_FILES:
+        elif (part := part_of(name)) is None:
             self.end(conn, {"type": "failed", "message": "The server has no space for more files."})
-        elif older:
+        elif older := next((other for other, upload in self.uploads.items() if upload.part == part), None):
             older.abort()  # the page has lost it; it stores its last chunk before another one can go on
             conn.close(1013, "connect again")
         else:
-            part = part or DIRECTORY / f"{secrets.token_urlsafe(16)}.part"
-            part.touch()
             self.uploads[conn] = upload = Upload(part, size, sha256)
             conn.send(json.dumps({"type": "ready", "upload": part.stem, "chunk": CHUNK, "window": WINDOW}))
             await self.store(conn, upload, b"")  # the page learns the offset

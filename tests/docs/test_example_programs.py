@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import queue
 import sys
 import time
 import tracemalloc
@@ -158,7 +159,7 @@ async def test_series_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     async with TestClient(dashboard.app) as client, peer_of(client) as peer:
         await peer.ask("subscribe", topic="series")
         for now, names in enumerate(["ab", "bc", "bcd"]):
-            board.show({name: (10.0 * now, True) for name in names}, now)
+            board.show(dict.fromkeys(names, (10.0 * now, True)), now)
         assert {name: list(one.past) for name, one in board.series.items()} == {
             "b": [(0, 0), (1, 10)],
             "c": [(1, 0), (2, 10)],
@@ -236,3 +237,28 @@ async def test_users_cannot_moderate(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await ben.fails("call", method="delete", params={"id": 1}) == "not_allowed"
         assert await ben.fails("call", method="ban", params={"user": "Ana", "minutes": 1}) == "not_allowed"
         assert (await ben.ask("call", method="chat"))["result"] == {"messages": [], "reports": None}
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_is_refused_leaves_no_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_progress = program(monkeypatch, "job_progress")
+    job_progress.jobs = queue.Queue(1)
+    topics: list[str] = []
+    job_progress.app.on_broadcast("job:*")(lambda topic, message: topics.append(topic.name))
+    async with TestClient(job_progress.app) as client, peer_of(client) as peer:
+        job = (await peer.ask("call", method="start"))["result"]
+        assert await peer.fails("call", method="start") == "busy"
+    assert topics == [f"job:{job}"]
+
+
+async def test_answers_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    live_answer = program(monkeypatch, "live_answer", str(tmp_path / "answers.db"))
+    monkeypatch.setattr(live_answer, "MAX_ACTIVE", 1)
+    async with TestClient(live_answer.app) as client:
+        answers = [await client.post("/ask", json="tea") for _ in range(2)]
+        assert [answer.status for answer in answers] == [200, 503]
+        live_answer.KEEP_SECONDS = -1
+        live_answer.forget_old_answers()
+        assert live_answer.database.execute("SELECT count(*) FROM answers").fetchone() == (0,)
