@@ -7,7 +7,7 @@ Try:   open http://localhost:8080 in two windows: the numbers are those of this 
 
 The server asks the URL once in a second, however many pages there are, and broadcasts only what has changed. A slow
 page gets only the newest value of each series (`newest`). Each page asks for the last values when it has subscribed.
-Needs the extra `prometheus`.
+Needs the extra `prometheus`. Run this program in one process: each one would ask the URL.
 """
 
 import json
@@ -19,13 +19,14 @@ import time
 import urllib.parse
 import urllib.request
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anyio.to_thread import run_sync
 from prometheus_client.parser import text_string_to_metric_families
 
-from pywsapp import App, Connection, Response, TopicComponent, TopicRules
+from pywsapp import App, Connection, RateLimit, Response, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
@@ -33,11 +34,8 @@ URL = sys.argv[2] if len(sys.argv) > 2 else f"http://localhost:{PORT}/metrics"
 QUERIES = sys.argv[3:]
 SECONDS, KEPT, MAX_SERIES = 1, 120, 100
 LEFT_OUT = re.compile("_(bucket|created|info)$")
-Values = dict[str, tuple[float, bool]]  # by the names of series; True for a counter
-
-series: dict[str, deque[tuple[float, float]]] = {}  # the times and the values, the newest is last
-counted: dict[str, tuple[float, float]] = {}  # the last time and count of each counter
 logger = logging.getLogger("dashboard")
+Values = dict[str, tuple[float, bool]]  # by the names of series; True for a counter
 
 
 def fetch(url: str) -> str:
@@ -65,47 +63,65 @@ def read() -> Values:
     return values
 
 
-def add(name: str, value: float, is_counter: bool, now: float) -> None:
-    """Add a value to a series, and broadcast it if it has changed. Counters become rates for a second."""
-    if is_counter:
-        since, before = counted.get(name, (now, value))
-        counted[name] = (now, value)
-        value = max(0, value - before) / max(SECONDS / 2, now - since)
-    value = round(value, 3)
-    if not math.isfinite(value) or (name not in series and len(series) >= MAX_SERIES):
-        return
-    past = series.setdefault(name, deque(maxlen=KEPT))
-    if not past or past[-1][1] != value:
-        past.append((now, value))
-        app.topic("series").broadcast({"series": name, "rate": is_counter, "at": now, "value": value})
+@dataclass
+class Series:
+    is_counter: bool
+    counted: tuple[float, float]  # the last time and value of a counter
+    past: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=KEPT))  # times and values
+
+    def add(self, now: float, value: float) -> bool:
+        """Add a value, and return whether it is another one. Counters become rates for a second."""
+        if self.is_counter:
+            (since, before), self.counted = self.counted, (now, value)
+            value = max(0, value - before) / max(SECONDS / 2, now - since)
+        value = round(value, 3)
+        if not math.isfinite(value) or (self.past and self.past[-1][1] == value):
+            return False
+        self.past.append((now, value))
+        return True
 
 
 class Dashboard(TopicComponent):
+    def __init__(self) -> None:
+        self.series: dict[str, Series] = {}
+        self.problem = ""
+
     def on_call(self, conn: Connection, method: str, params: Any) -> Any:
         if method != "series":
             return super().on_call(conn, method, params)
-        return [{"series": name, "rate": name in counted, "past": list(past)} for name, past in series.items()]
+        return [{"series": name, "rate": one.is_counter, "past": [*one.past]} for name, one in self.series.items()]
+
+    async def update(self) -> None:
+        """Read the values, and broadcast the changes, then a message without a series: the values are complete."""
+        now = round(time.time(), 1)
+        try:
+            self.show(await run_sync(read), now)
+            self.problem = ""
+        except Exception as exc:  # the source is another program
+            if not self.problem:
+                logger.warning("cannot read %s: %r", URL, exc)
+            self.problem = "The source does not answer."
+        app.topic("series").broadcast({"series": None, "problem": self.problem, "at": now})
+
+    def show(self, values: Values, now: float) -> None:
+        topic = app.topic("series")
+        for name in self.series.keys() - values.keys():
+            del self.series[name]
+            topic.broadcast({"series": name, "value": None, "at": now})
+        for name, (value, is_counter) in values.items():
+            if name not in self.series and len(self.series) < MAX_SERIES:
+                self.series[name] = Series(is_counter, (now, value))
+            if (one := self.series.get(name)) and one.add(now, value):
+                topic.broadcast({"series": name, "rate": is_counter, "value": one.past[-1][1], "at": now})
 
 
+dashboard = Dashboard()
 app = App("localhost", PORT, authorize=TopicRules(subscribe=["series"]))
-app.route("/live", Dashboard())
+app.route("/live", RateLimit(dashboard, messages_per_second=5))
 app.route_client()
 app.metrics(guard=["127.0.0.1", "::1"])  # this machine; behind a proxy, set `trusted_proxies`
+app.every(SECONDS)(dashboard.update)
 app.http("/", lambda request: Response.html(PAGE))
-
-
-@app.every(SECONDS)
-async def update() -> None:
-    try:
-        values = await run_sync(read)
-    except (OSError, ValueError, KeyError) as exc:
-        logger.warning("cannot read %s: %s", URL, exc)
-        app.topic("series").broadcast({"series": None, "problem": "The source does not answer.", "at": time.time()})
-        return
-    now = round(time.time(), 1)
-    for name, (value, is_counter) in values.items():
-        add(name, value, is_counter, now)
-    app.topic("series").broadcast({"series": None, "problem": "", "at": now})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pywsapp import App, CallError, Connection, RateLimit, Response, Topic, TopicComponent, TopicRules
-from pywsapp.http import Request
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 BOARD, LIVE = "board:1", "live:1"  # whole lines, which are kept; points and pointers, which are not
@@ -63,12 +62,8 @@ app = App(
 app.route("/live", RateLimit(Board(), messages_per_second=200))
 app.route_client()
 app.history(BOARD, size=2000, seconds=24 * 3600, max_bytes=16 * 1024 * 1024)
-app.on_presence(BOARD)(lambda topic, diff: None)  # pages get the changes without more code
-
-
-@app.http("/")
-def page(request: Request) -> Response:
-    return Response.html(PAGE)
+app.presence(BOARD)
+app.http("/", lambda request: Response.html(PAGE))
 
 
 if __name__ == "__main__":

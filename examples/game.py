@@ -6,40 +6,41 @@ Try:   open http://localhost:8080 in two windows, or on a phone. Steer with the 
 
 A page sends only the direction of its player, so it cannot cheat: the server moves the players and counts the points.
 A snapshot is encoded once for all pages, and has the whole state. So a page that is slow can leave snapshots out
-(`newest`), and needs no history. Names and colors change rarely; they are the presence of the players.
+(`newest`), and needs no history. Names and colors change rarely; they are the presence of the players. Run this
+program in one process: the arena is in its memory.
 """
 
 import random
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pywsapp import App, CallError, Connection, RateLimit, Response, Topic, TopicComponent, TopicRules
+from pywsapp import App, CallError, Connection, Options, RateLimit, Response, Topic, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 HERTZ, SIZE, SPEED = 30, 1000, 420  # the arena is a square of SIZE x SIZE; SPEED is for a second
 RADIUS, REACH = 26, 36  # of a player; the distance in which a player takes a dot
-PLAYERS, COLORS, DOTS = 16, 6, 12
+PLAYERS, COLORS, DOTS = 32, 6, 12
+MAX_NAME = 12
+SLOW = 1024  # bytes that wait for a page, from which on it gets only the newest snapshot
 
 
-def place() -> list[int]:
-    """Return a random place."""
+def random_place() -> list[float]:
     return [random.randint(80, SIZE - 80), random.randint(80, SIZE - 80)]
 
 
 @dataclass
 class Player:
     number: int
-    name: str
-    color: int
-    at: list[float] = field(default_factory=lambda: [float(number) for number in place()])
+    at: list[float] = field(default_factory=random_place)
     direction: tuple[float, float] = (0, 0)
     points: int = 0
 
-    def move(self) -> None:
+    def move(self, seconds: float) -> None:
         for axis in 0, 1:
-            moved = self.at[axis] + self.direction[axis] * SPEED / HERTZ
+            moved = self.at[axis] + self.direction[axis] * SPEED * seconds
             self.at[axis] = min(SIZE - RADIUS, max(RADIUS, moved))
 
 
@@ -55,22 +56,21 @@ def direction_of(params: Any) -> tuple[float, float]:
 class Arena(TopicComponent):
     def __init__(self) -> None:
         self.players: dict[Connection, Player] = {}
-        self.dots = [place() for _ in range(DOTS)]
-        self.tick = 0
+        self.dots = [random_place() for _ in range(DOTS)]
+        self.moved_at = time.monotonic()
 
     def on_track(self, conn: Connection, topic: Topic, meta: Any) -> Any:
-        """Let a connection play; what this returns is the presence of the player."""
-        if not isinstance(meta, str) or not 0 < len(meta.strip()) <= 12:
-            raise CallError("invalid", "a name has 1 to 12 characters")
+        """Have a connection play; what this returns is the presence of the player."""
+        name = meta.strip() if isinstance(meta, str) else ""
+        if not 0 < len(name) <= MAX_NAME:
+            raise CallError("invalid", f"A name has 1 to {MAX_NAME} characters.")
         if conn not in self.players:
-            used = {player.number for player in self.players.values()}
-            free = [number for number in range(PLAYERS) if number not in used]
+            free = set(range(PLAYERS)) - {player.number for player in self.players.values()}
             if not free:
-                raise CallError("full", "the arena is full")
-            self.players[conn] = Player(free[0], meta, free[0] % COLORS)
-        player = self.players[conn]
-        player.name = meta.strip()
-        return {"number": player.number, "name": player.name, "color": player.color}
+                raise CallError("full", "The arena is full.")
+            self.players[conn] = Player(min(free))
+        number = self.players[conn].number
+        return {"number": number, "name": name, "color": number % COLORS}
 
     def on_unsubscribe(self, conn: Connection, topic: Topic) -> None:
         """Remove a player; also called at the end of the connection."""
@@ -84,19 +84,20 @@ class Arena(TopicComponent):
 
     def step(self) -> None:
         """Move all players, and broadcast a snapshot: players as number, x, y, points, ..., and dots as x, y, ..."""
-        self.tick += 1
+        now = time.monotonic()
+        seconds, self.moved_at = now - self.moved_at, now  # a step that is late is a longer one
         for player in self.players.values():
-            player.move()
-            for number, (x, y) in enumerate(self.dots):
+            player.move(seconds)
+            for index, (x, y) in enumerate(self.dots):
                 if (player.at[0] - x) ** 2 + (player.at[1] - y) ** 2 < REACH * REACH:
                     player.points += 1
-                    self.dots[number] = place()
+                    self.dots[index] = random_place()
         players: list[int] = []
         for player in self.players.values():
             players += player.number, round(player.at[0]), round(player.at[1]), player.points
         if players:
             dots = [number for dot in self.dots for number in dot]
-            app.topic("arena").broadcast({"tick": self.tick, "players": players, "dots": dots})
+            app.topic("arena").broadcast({"time": round(now * 1000), "players": players, "dots": dots})
 
 
 arena = Arena()
@@ -105,9 +106,9 @@ app = App(
     int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
     authorize=TopicRules(subscribe=["arena"], presence=["arena"]),
 )
-app.route("/live", RateLimit(arena, messages_per_second=40))
+app.route("/live", RateLimit(arena, messages_per_second=40), options=Options(high_water=SLOW))
 app.route_client()
-app.on_presence("arena")(lambda topic, diff: None)  # pages get the changes without more code
+app.presence("arena")
 app.every(1 / HERTZ)(arena.step)
 app.http("/", lambda request: Response.html(PAGE))
 

@@ -5,7 +5,8 @@ Try:   open http://localhost:8080, start three jobs, and reload the page: the ba
 
 Two worker processes take jobs from a queue, as those of Celery do, and publish on the topic of the job by signed HTTP
 requests. With a broker, `Publisher("redis://...").publish(topic, text)` takes the place of `publish`. Each topic keeps
-its messages for an hour, so a page that comes late sees the result.
+its messages for an hour, so a page that comes late sees the result. Run this program in one process: the queue is its
+own.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import hmac
 import json
 import multiprocessing
 import os
-import queue
 import secrets
 import signal
 import sys
@@ -24,7 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from pywsapp import App, CallError, Connection, Response, TopicComponent, TopicRules
+from pywsapp import App, CallError, Connection, RateLimit, Response, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 STEPS, WORKERS, MAX_WAITING = 40, 2, 20
@@ -84,17 +84,16 @@ class Jobs(TopicComponent):
     async def on_call(self, conn: Connection, method: str, params: Any) -> Any:
         if method != "start":
             return super().on_call(conn, method, params)
+        if jobs.full():  # only this process fills the queue
+            raise CallError("busy", "Too many jobs wait; try again later.")
         job = secrets.token_urlsafe(12)
         await app.topic(f"job:{job}").broadcast(json.dumps({"state": "waiting"}))
-        try:
-            jobs.put_nowait(job)
-        except queue.Full:
-            raise CallError("busy", "Too many jobs wait; try again later.") from None
+        jobs.put_nowait(job)
         return job
 
 
 app = App("localhost", PORT, authorize=TopicRules(subscribe=["job:*"], history=["job:*"]))
-app.route("/live", Jobs())
+app.route("/live", RateLimit(Jobs(), messages_per_second=10))
 app.route_client()
 app.history("job:*", size=STEPS + 2, seconds=3600)
 app.http("/", lambda request: Response.html(PAGE))

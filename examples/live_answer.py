@@ -22,7 +22,7 @@ import anyio
 from pywsapp import App, Request, Response, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
-KEEP_SECONDS, MAX_TOKENS = 3600, 2000
+KEEP_SECONDS, MAX_TOKENS, MAX_ACTIVE = 3600, 2000, 20
 TEXT = (
     "You have asked about {question}. A program cannot know everything about it, but it can write at a steady pace, "
     "and that is what matters here. Each of these words is stored before it is sent. When you reload this page, the "
@@ -52,13 +52,13 @@ database.executescript("""
 
 async def write_answer(answer: str, question: str, begun: list[str]) -> None:
     """Store and broadcast the tokens of an answer. It needs no connection: the page that has asked can be gone."""
-    number = len(begun)
+    topic, number = app.topic(f"answer:{answer}"), len(begun)
     async for token in ask_model(question, begun):
         database.execute("INSERT INTO tokens VALUES (?, ?, ?)", (answer, number, token))
-        await app.topic(f"answer:{answer}").broadcast({"number": number, "token": token})
+        await topic.broadcast({"number": number, "token": token})
         number += 1
     database.execute("UPDATE answers SET is_done = 1 WHERE answer = ?", (answer,))
-    await app.topic(f"answer:{answer}").broadcast({"number": number, "token": None})
+    await topic.broadcast({"number": number, "token": None})
 
 
 app = App(
@@ -76,16 +76,22 @@ app.http("/", lambda request: Response.html(PAGE))
 @app.on_startup
 async def resume() -> None:
     """Publish the answers of an earlier run, and go on with those that are not finished."""
-    rows = database.execute(
-        "SELECT answer, question, is_done FROM answers WHERE asked_at > ?", (time.time() - KEEP_SECONDS,)
-    )
-    for answer, question, is_done in rows.fetchall():
+    forget_old_answers()
+    for answer, question, is_done in database.execute("SELECT answer, question, is_done FROM answers").fetchall():
         found = database.execute("SELECT token FROM tokens WHERE answer = ? ORDER BY number", (answer,))
         tokens = [token for (token,) in found]
         for number, token in enumerate([*tokens, None] if is_done else tokens):
             await app.topic(f"answer:{answer}").broadcast({"number": number, "token": token})
         if not is_done:
             app.start_soon(write_answer, answer, question, tokens)
+
+
+@app.every(60)
+def forget_old_answers() -> None:
+    """Delete what is as old as the oldest topic that is kept, so the database does not grow for ever."""
+    old = (time.time() - KEEP_SECONDS,)
+    database.execute("DELETE FROM tokens WHERE answer IN (SELECT answer FROM answers WHERE asked_at < ?)", old)
+    database.execute("DELETE FROM answers WHERE asked_at < ?", old)
 
 
 @app.on_shutdown
@@ -101,6 +107,9 @@ async def ask(request: Request) -> dict[str, str] | Response:
         question = str(json.loads(await request.read(2000)))[:200]
     except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return Response(status=400)
+    active = database.execute("SELECT count(*) FROM answers WHERE is_done = 0").fetchone()[0]
+    if active >= MAX_ACTIVE:
+        return Response(status=503, headers={"Retry-After": "10"})
     answer = secrets.token_urlsafe(16)  # a client that knows it can read the answer
     database.execute("INSERT INTO answers VALUES (?, ?, ?, 0)", (answer, question, time.time()))
     app.start_soon(write_answer, answer, question, [])

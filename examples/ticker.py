@@ -5,7 +5,7 @@ Try:   open http://localhost:8080, and switch symbols off: fewer messages come, 
        out. Stop the server and start it again: the table goes on with the prices of the server.
 
 The topic keeps no history, because an old price is worth nothing. A page asks for all prices when it has subscribed,
-also after a reconnect. Random numbers stand in for a market.
+also after a reconnect. Random numbers stand in for a market. Run this program in one process, which makes them.
 """
 
 import random
@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pywsapp import App, Connection, Response, TopicComponent, TopicRules
-from pywsapp.http import Request
+from pywsapp import App, Connection, RateLimit, Response, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 SYMBOLS = ["ARCH", "BOLT", "CRUX", "DUNE", "ECHO", "FERN", "GALE", "HALO", "IRIS", "JADE", "KITE", "LYNX"]
@@ -36,8 +35,9 @@ app = App(
     int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
     authorize=TopicRules(subscribe=["prices"]),
 )
-app.route("/live", Prices())
+app.route("/live", RateLimit(Prices(), messages_per_second=20))
 app.route_client()
+app.http("/", lambda request: Response.html(PAGE))
 
 
 @app.every(0.2)
@@ -47,11 +47,6 @@ def trade() -> None:
         step = max(1, price // 250)
         prices[symbol]["price"] = max(100, price + random.randint(-step, step))
         app.topic("prices").broadcast(prices[symbol])
-
-
-@app.http("/")
-def page(request: Request) -> Response:
-    return Response.html(PAGE)
 
 
 if __name__ == "__main__":

@@ -6,30 +6,32 @@ Try:   open http://localhost:8080 and choose a picture. Pause and go on. Stop th
 
 A page sends chunks, and has at most WINDOW bytes on the way: then it waits until the server has stored some. The name
 of the partial file is a secret of the server and the page, and its size is the offset of the next chunk, also after a
-restart. At the end the server checks the SHA-256 and the kind of the file. It chooses the name. Without a DIRECTORY,
-the files are in a temporary one, which the server removes when it ends.
+restart. The server checks the kind and the SHA-256 of the file. It chooses the name, so a file never replaces another
+one. It holds one chunk of an upload in memory, and stores at most MAX_FILES files of MAX_SIZE bytes. Without a
+DIRECTORY, they are in a temporary one, which the server removes when it ends. Run this program in one process.
 """
 
 import hashlib
 import json
-import os
 import secrets
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anyio.to_thread import run_sync
 
 from pywsapp import App, Connection, MessageComponent, Options, RateLimit, Response
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
-CHUNK, WINDOW, MAX_SIZE, MAX_PARTS, KEEP_SECONDS = 64 * 1024, 8 * 64 * 1024, 50 * 1024 * 1024, 100, 3600
+CHUNK, WINDOW = 64 * 1024, 8 * 64 * 1024
+MAX_SIZE, MAX_FILES = 256 * 1024 * 1024, 40
+KEEP_SECONDS = 3600  # how long an upload that has stopped can go on
 KINDS = {b"\x89PNG\r\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"%PDF-": ".pdf"}  # by the first bytes
 temporary = None if len(sys.argv) > 2 else tempfile.TemporaryDirectory(prefix="uploads-")
 DIRECTORY = Path(temporary.name if temporary else sys.argv[2])
+DIRECTORY.mkdir(exist_ok=True)
 
 
 @dataclass
@@ -44,16 +46,37 @@ class Upload:
             file.write(chunk)
             return file.tell()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, str]:
         """Check the whole file, and move it to where it stays."""
-        content = self.part.read_bytes()
-        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
-        if kind is None or hashlib.sha256(content).hexdigest() != self.sha256:
-            self.part.unlink()
-            return {"type": "failed", "message": "The file has changed." if kind else "This is no picture and no PDF."}
+        digest = hashlib.sha256()
+        with self.part.open("rb") as file:
+            kind = kind_of(file.read(8))
+            file.seek(0)
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        if kind is None or digest.hexdigest() != self.sha256:
+            return self.fail("The file has changed.")
         name = secrets.token_hex(8) + kind
-        os.replace(self.part, DIRECTORY / name)
+        self.part.rename(DIRECTORY / name)
         return {"type": "done", "name": name}
+
+    def fail(self, message: str) -> dict[str, str]:
+        self.part.unlink(missing_ok=True)
+        return {"type": "failed", "message": message}
+
+
+def kind_of(start: bytes) -> str | None:
+    return next((kind for begin, kind in KINDS.items() if start.startswith(begin)), None)
+
+
+def part_of(name: str) -> Path | None:
+    """Return the partial file of a known name, or else a new one; None if there are too many files."""
+    files = {path.name: path for path in DIRECTORY.iterdir()}
+    part = files.get(f"{name}.part")
+    if part is None and len(files) < MAX_FILES:
+        part = DIRECTORY / f"{secrets.token_urlsafe(16)}.part"
+        part.touch()
+    return part
 
 
 class Uploads(MessageComponent):
@@ -62,26 +85,28 @@ class Uploads(MessageComponent):
 
     async def on_message(self, conn: Connection, message: str | bytes) -> None:
         upload = self.uploads.get(conn)
-        if isinstance(message, bytes) and upload:
-            await self.store(conn, upload, message)
-        elif isinstance(message, str) and not upload:
+        if upload is None:
             await self.start(conn, message)
+        elif message == "cancel":
+            self.end(conn, upload.fail("The upload was cancelled."))
+        elif isinstance(message, bytes):
+            await self.store(conn, upload, message)
         else:
             conn.close(1008, "not now")
 
-    async def start(self, conn: Connection, message: str) -> None:
+    async def start(self, conn: Connection, message: str | bytes) -> None:
         """Start an upload, or go on with one whose name the page knows."""
         try:
             wish = json.loads(message)
-            part, size, sha256 = part_of(str(wish["upload"])), int(wish["size"]), str(wish["sha256"])
-        except (ValueError, TypeError, KeyError, OverflowError):
+            name, size, sha256 = str(wish["upload"]), int(wish["size"]), str(wish["sha256"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             conn.close(1007, "not valid")
             return
-        older = next((other for other, upload in self.uploads.items() if upload.part == part), None)
-        if part is None or not 0 < size <= MAX_SIZE:
-            conn.send(json.dumps({"type": "failed", "message": "It is too large." if part else "Try again later."}))
-            conn.close()
-        elif older:
+        if not 0 < size <= MAX_SIZE:
+            self.end(conn, {"type": "failed", "message": "The file is empty or too large."})
+        elif (part := part_of(name)) is None:
+            self.end(conn, {"type": "failed", "message": "The server has no space for more files."})
+        elif older := next((other for other, upload in self.uploads.items() if upload.part == part), None):
             older.abort()  # the page has lost it; it stores its last chunk before another one can go on
             conn.close(1013, "connect again")
         else:
@@ -91,29 +116,36 @@ class Uploads(MessageComponent):
 
     async def store(self, conn: Connection, upload: Upload, chunk: bytes) -> None:
         offset = await run_sync(upload.add, chunk)
+        if 0 < offset == len(chunk) and kind_of(chunk) is None:
+            self.end(conn, upload.fail("This is no picture and no PDF."))
+            return
         conn.send(json.dumps({"type": "stored", "offset": offset}))
         if offset >= upload.size:
-            del self.uploads[conn]
-            conn.send(json.dumps(await run_sync(upload.finish)))
-            conn.close()
+            self.end(conn, await run_sync(upload.finish))
+
+    def end(self, conn: Connection, result: dict[str, str]) -> None:
+        """Send the result of an upload."""
+        self.uploads.pop(conn, None)
+        conn.send(json.dumps(result))
+        conn.close()
 
     def on_close(self, conn: Connection) -> None:
         self.uploads.pop(conn, None)
 
-
-def part_of(name: str) -> Path | None:
-    """Return the partial file of a known name, or else a new one; None if there are too many."""
-    parts = {part.stem: part for part in DIRECTORY.glob("*.part")}
-    for stem in [stem for stem, part in parts.items() if part.stat().st_mtime < time.time() - KEEP_SECONDS]:
-        parts.pop(stem).unlink()
-    return parts.get(name) or (DIRECTORY / f"{secrets.token_urlsafe(16)}.part" if len(parts) < MAX_PARTS else None)
+    def remove_old_parts(self) -> None:
+        active = {upload.part for upload in self.uploads.values()}
+        for part in DIRECTORY.glob("*.part"):
+            if part not in active and part.stat().st_mtime < time.time() - KEEP_SECONDS:
+                part.unlink()
 
 
+uploads = Uploads()
 rate = float(sys.argv[3]) if len(sys.argv) > 3 else 20 * 1024 * 1024
+limited = RateLimit(uploads, bytes_per_second=rate, bytes_burst=4 * CHUNK, per="address")  # above it, messages wait
 app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, max_connections_per_address=20)
-uploads = RateLimit(Uploads(), bytes_per_second=rate, bytes_burst=4 * CHUNK, per="address")  # above it, messages wait
-app.route("/upload", uploads, options=Options(max_message_size=CHUNK))
+app.route("/upload", limited, options=Options(max_message_size=CHUNK))
 app.http("/", lambda request: Response.html(PAGE))
+app.every(60)(uploads.remove_old_parts)
 if temporary:
     app.on_shutdown(temporary.cleanup)
 

@@ -713,6 +713,17 @@ class App:
         """
         return self.topics.listeners.decorator(pattern)
 
+    def presence(self, pattern: str) -> None:
+        """Track the users in matching topics, for `Topic.track` and `Topic.present`, and for the clients that see them.
+
+        Args:
+            pattern: a pattern of topics, as for `on_broadcast`.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the App runs already.
+        """
+        self.topics.presence.turn_on(pattern)
+
     def on_presence(self, pattern: str) -> Callable[[WatcherT], WatcherT]:
         """Track the users in matching topics, and call a def or async def with each change; a decorator.
 

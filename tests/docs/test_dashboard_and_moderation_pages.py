@@ -27,7 +27,7 @@ pytestmark = pytest.mark.once
 
 
 class Source(ThreadingHTTPServer):
-    """A metrics page, and the queries of a Prometheus server."""
+    """A metrics page."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -39,18 +39,14 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests += 1
-        if self.path.startswith("/api/v1/query?query=sum"):
-            found = {"metric": {"job": "shop"}, "value": [0, "12.5"]}
-            body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": [found]}})
-        else:
-            body = (
-                "# TYPE http_requests_total counter\n"
-                f'http_requests_total{{code="200"}} {40 * self.server.requests}\n'
-                "# TYPE queue_length gauge\n"
-                f"queue_length {7 + self.server.requests % 5}\n"
-                "# TYPE node_memory_bytes gauge\n"
-                'node_memory_bytes{host="<b>web</b>"} 2.5e9\n'
-            )
+        body = (
+            "# TYPE http_requests_total counter\n"
+            f'http_requests_total{{code="200"}} {40 * self.server.requests}\n'
+            "# TYPE queue_length gauge\n"
+            f"queue_length {7 + self.server.requests % 5}\n"
+            "# TYPE node_memory_bytes gauge\n"
+            'node_memory_bytes{host="<b>web</b>"} 2.5e9\n'
+        )
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body.encode())
@@ -96,16 +92,6 @@ def test_the_numbers_of_an_exporter(browser: Any, pictures: Path, source: Source
         source.shutdown()
         source.server_close()
         expect(page.get_by_role("alert")).to_have_text("The source does not answer.")
-
-
-def test_the_answers_of_prometheus(browser: Any, source: Source) -> None:
-    url = f"http://127.0.0.1:{source.server_port}"
-    with pages_of(browser, "dashboard.py", url, "sum by (job) (up)") as pages:
-        page = pages.open()
-        expect(page.locator("article")).to_have_count(1)
-        assert page.locator("article h2").inner_text() == "sum by (job) (up)"
-        expect(page.locator("article")).to_contain_text("job=shop")
-        expect(page.locator(".value")).to_have_text("12.5")
 
 
 def test_the_numbers_of_the_server_itself(browser: Any) -> None:
@@ -160,23 +146,3 @@ def test_moderators_decide(browser: Any, pictures: Path) -> None:
         ana.reload()
         expect(ana.locator("#messages li")).to_have_count(1)
         program.until("Mia: delete message 2")
-
-
-def test_users_cannot_moderate(browser: Any) -> None:
-    with pages_of(browser, "moderated_chat.py") as pages:
-        results = pages.open(path="/#ana-token").evaluate(
-            """async () => {
-                const { connect } = await import("/pywsapp.js");
-                const client = connect("/live", { token: () => "ben-token" });
-                const code = (promise) => promise.then(() => "done", (error) => error.code);
-                const reports = client.subscribe("reports");
-                return [
-                    await new Promise((resolve) => reports.on("error", (error) => resolve(error.code))),
-                    await code(client.call("delete", { id: 1 })),
-                    await code(client.call("ban", { user: "Ana", minutes: 1 })),
-                    await code(client.publish("reports", "x")),
-                    (await client.call("chat")).reports,
-                ];
-            }"""
-        )
-    assert results == ["not_allowed", "not_allowed", "not_allowed", "not_allowed", None]

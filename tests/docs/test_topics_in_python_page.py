@@ -37,7 +37,7 @@ app.route("/live", Rooms())
 app.route("/private", Private())
 app.history("orders", size=2, seconds=300)
 app.history("room:*", size=100, seconds=300)
-app.on_presence("room:*")(lambda topic, diff: None)
+app.presence("room:*")
 
 @app.on_startup
 def fill():

@@ -134,6 +134,33 @@ async def test_a_key_publishes_once_and_for_one_client_only() -> None:
             assert [(await reader.next())["data"] for _ in range(3)] == ["a", "b", "another"]
 
 
+class Slow(Open):
+    """Accepts one message for each text, as a slow mode does."""
+
+    def __init__(self) -> None:
+        self.texts: list[Any] = []
+
+    async def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:
+        if message in self.texts:
+            raise CallError("slow", "one message at a time")
+        self.texts.append(message)
+        return None if message == "nothing" else message
+
+
+@pytest.mark.parametrize("topic", ["t", "room:1"], ids=["no-history", "history"])
+async def test_a_repeated_message_is_accepted_without_a_second_call(topic: str) -> None:
+    async with two_nodes(lambda: app_of(Slow())) as (one, _), TestClient(app_of(Slow())) as alone:
+        for client in (one, alone):
+            for text in ("hello", "nothing"):
+                for _ in range(2):
+                    async with peer_of(client, connects=False) as peer:
+                        await peer.connect(session="secret-of-the-client")
+                        assert await peer.ask("publish", topic=topic, data=text, key=text) == {"type": "ok"}
+                async with peer_of(client) as other:
+                    assert await other.fails("publish", topic=topic, data=text, key=text) == "slow"
+                    assert await other.fails("publish", topic=topic, data=text, key=text) == "slow"
+
+
 async def test_a_key_belongs_to_the_user() -> None:
     app = App("localhost", 8080, authenticate=lambda request: request.cookies.get("user"))
     app.route("/live", Rooms())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import gc
 import json
+import socket
 import weakref
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
-from support.serving import GUARD
-from support.topics_peer import MSGPACK, Open, TopicsPeer, app_of, peer_of, talking
+from support.serving import GUARD, serving
+from support.topics_peer import JSON, MSGPACK, Open, TopicsPeer, app_of, peer_of, talking
 
 from pywsapp import App, ConfigurationError, Options
 from pywsapp._messages.objects import ObjectText
@@ -281,6 +283,25 @@ async def test_too_much_that_waits_is_left_to_the_slow_consumer(limit: str) -> N
             await peer.ws.assert_closed(1013)
         else:
             assert [(await peer.next())["data"]["n"] for _ in range(MAX_WAITING + 10)] == list(range(MAX_WAITING + 10))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the kernel has no such option")
+async def test_few_messages_wait_in_the_kernel_for_a_client_that_does_not_read() -> None:
+    app = app_of(Open(), options=SLOW)
+    app.rebind(port=0)
+    async with serving(app) as server, server.client("/live", headers=f"Sec-WebSocket-Protocol: {JSON}\r\n") as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        subscribe = {"type": "subscribe", "id": 2, "topic": "t", "newest": True}
+        await client.send('{"type": "connect", "id": 1}', json.dumps(subscribe))
+        assert [json.loads(await client.message())["type"] for _ in range(2)] == ["ok", "ok"]
+        for n in range(1000):
+            app.topic("t").broadcast({"n": n, "text": "x" * 600})
+            await anyio.lowlevel.checkpoint()
+        received = [-1]
+        while received[-1] < 999:
+            received.append(json.loads(await client.message())["data"]["n"])
+        assert len(received) < 100
 
 
 async def test_filter_and_last_together() -> None:

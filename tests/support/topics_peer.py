@@ -101,7 +101,7 @@ def app_of(component: TopicComponent, route: dict[str, Any] | None = None, **set
     app = App("localhost", 8080, **settings)
     app.route("/live", component, **route or {})
     app.history("room:*", size=5, seconds=300)
-    app.on_presence("room:*")(lambda topic, diff: None)
+    app.presence("room:*")
     return app
 
 

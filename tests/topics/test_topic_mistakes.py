@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 MISTAKES: dict[str, tuple[Callable[[Topic, Connection], Any], str]] = {
     "plain": (lambda topic, conn: topic.recover(conn, None), "'plain' keeps no history; add App.history"),
-    "lonely": (lambda topic, conn: topic.track(conn, "ana"), "'lonely' has no presence; add App.on_presence"),
+    "lonely": (lambda topic, conn: topic.track(conn, "ana"), "'lonely' has no presence; add App.presence"),
     "kept:1": (lambda topic, conn: topic.broadcast("x", exclude=conn), "leave out `exclude` and `eligible`"),
     "kept:2": (lambda topic, conn: topic.broadcast("x", eligible=conn), "leave out `exclude` and `eligible`"),
 }

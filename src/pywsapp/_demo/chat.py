@@ -155,7 +155,7 @@ def make_app(
 
     with suppress(ConfigurationError):  # not every broker keeps a history; new people then see new messages only
         app.history(ROOMS, size=HISTORY, seconds=KEEP_SECONDS)
-    app.on_presence(PEOPLE)(lambda topic, diff: None)  # pages get the changes without more code
+    app.presence(PEOPLE)
     app.route("/chat", Chat(app))
     app.route_client("/pywsapp.js")
     app.health("/health")

@@ -41,10 +41,14 @@ def with_message_id(keep: Keep, message_id: str | None) -> Keep:
 
 
 class RecentIds:
-    """The latest ids of messages that a process has delivered. The topic registry creates it."""
+    """The latest ids of messages with which something has happened in a process. The topic registry creates it."""
 
     def __init__(self) -> None:
         self._ids: dict[tuple[str, str], None] = {}
+
+    def has(self, topic: str, message_id: str) -> bool:
+        """Return whether an id is remembered."""
+        return (topic, message_id) in self._ids
 
     def add(self, topic: str, message_id: str) -> bool:
         """Remember an id, and return whether it is new; the oldest one is dropped when there are too many."""

@@ -287,18 +287,28 @@ class TopicClient:
             key: under which the same client publishes the message once.
         """
         topic = self.topic(name)
+        message_id = None if key is None else self._message_id(key)
+        if message_id is not None and topic._registry.accepted_ids.has(name, message_id):
+            return ALREADY_DONE
         await self._may("publish", name)
         message = self.component.on_publish(self.conn, topic, data)
         if isinstance(message, Awaitable):
             message = await message
-        if message is None:
-            return ALREADY_DONE
-        is_prepared = isinstance(message, PreparedMessage)
-        prepared = message if is_prepared else prepared_content(_content(message, data, topic.codec))
-        try:
-            return topic.broadcast(prepared, message_id=None if key is None else self._message_id(key))
-        except TopicError as exc:
-            raise RequestError("too_large", str(exc)) from None
+        accepted: Awaitable[None] = ALREADY_DONE
+        if message is not None:
+            is_prepared = isinstance(message, PreparedMessage)
+            prepared = message if is_prepared else prepared_content(_content(message, data, topic.codec))
+            try:
+                accepted = topic.broadcast(prepared, message_id=message_id)
+            except TopicError as exc:
+                raise RequestError("too_large", str(exc)) from None
+        if accepted is ALREADY_DONE and message_id is not None:
+            topic._registry.accepted_ids.add(name, message_id)
+        return accepted
+
+    def note_accepted(self, name: str, key: str) -> None:
+        """Remember that the broker has accepted a message, so `publish` does nothing when the client repeats it."""
+        self.topic(name)._registry.accepted_ids.add(name, self._message_id(key))
 
     def _message_id(self, key: str) -> str:
         """Return the id of a message, which no other client can make: it would suppress the message."""

@@ -133,7 +133,8 @@ class TopicComponent(MessageComponent):
     def on_publish(self, conn: Connection, topic: Topic, message: Any) -> Any:
         """Handle a message that a client publishes, after `authorize` has allowed it.
 
-        A client that repeats a message because it got no answer repeats this call too; only the broadcast happens once.
+        A client that got no answer repeats its message. The message is broadcast once. This call happens again only if
+        another process, or a broker that does not answer, leaves open whether the first one has succeeded.
 
         Args:
             conn: the connection.

@@ -5,12 +5,15 @@ looked at once for all of them.
 
 A client of `Newest` that reads as fast as messages come gets all of them. When more than `Options.high_water` bytes
 wait for it, further messages wait in its `Backlog`, where a newer one takes the place of an older one with the same
-key. They are sent when the client has read what was sent before.
+key. They are sent when the client has read what was sent before. The kernel would take megabytes for a slow client, so
+the backlog limits that too.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pywsapp._lifecycle.cancellation import raise_if_cancelled
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pywsapp._protocol.prepared import PreparedMessage
+    from pywsapp._transports.base import Transport
     from pywsapp.brokers.base import Position
     from pywsapp.connection import Connection
     from pywsapp.topics.codec import Content
@@ -34,6 +38,8 @@ MAX_FIELDS, MAX_VALUES = 8, 100
 MAX_NAME, MAX_TEXT = 100, 200
 #: Messages that wait for one slow client.
 MAX_WAITING = 1000
+#: The option of a socket with the unsent bytes from which on it takes no more; Linux and macOS have it.
+_UNSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _SCALARS = (str, int, float, bool, type(None))
 #: The content that was read last, with its value: the same message is looked at for several groups.
 _last_read: tuple[Content, dict[str, Any] | None] | None = None
@@ -207,6 +213,7 @@ class Backlog:
         self._messages: dict[tuple[str, Any], PreparedMessage] = {}
         self._size = 0
         self._is_sending = False
+        limit_unsent(conn._outbox.transport, conn._outbox.high_water)
 
     def send(self, key: tuple[str, Any], message: PreparedMessage) -> None:
         """Send a message if nothing waits for the client; otherwise have it wait in the place of an older one."""
@@ -255,6 +262,18 @@ class Backlog:
             self._conn.abort()
         finally:
             self._is_sending = False
+
+
+def limit_unsent(transport: Transport, size: int) -> None:
+    """Have the kernel take few bytes of a transport before it has sent those it has, where it can do that.
+
+    Otherwise it takes megabytes for a slow client, and messages wait there, where a newer one cannot replace them.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or _UNSENT is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):  # the peer is gone already
+        sock.setsockopt(socket.IPPROTO_TCP, _UNSENT, size)
 
 
 def backlog_of(conn: Connection) -> Backlog:

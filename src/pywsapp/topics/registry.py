@@ -112,7 +112,8 @@ class TopicRegistry:
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
         self.measures = False
-        self._ids = RecentIds()
+        self._ids = RecentIds()  # of messages that were delivered here
+        self.accepted_ids = RecentIds()  # of messages of clients that need no hook and no broadcast any more
 
     def topic(self, name: str) -> Topic:
         """Return the topic of a name.

@@ -237,7 +237,7 @@ class Topic:
     # -- presence ----------------------------------------------------------------------------------------------------
 
     def track(self, conn: Connection, key: str, meta: Any = None) -> LazyCoroutine[None]:
-        """Mark a subscriber as a user, or change the user's meta; for the topics of `App.on_presence`. Never blocks.
+        """Mark a subscriber as a user, or change the user's meta; for the topics of `App.presence`. Never blocks.
 
         `authorize` is asked for "presence" first. All processes know it within about a tenth of a second. It ends when
         the connection unsubscribes.
@@ -257,7 +257,7 @@ class Topic:
         """
         conn._outbox.check_thread("topic.track")
         if not self._registry.presence.covers(self.name):
-            raise ConfigurationError(f"{self.name!r} has no presence; add App.on_presence for it before the app runs")
+            raise ConfigurationError(f"{self.name!r} has no presence; add App.presence for it before the app runs")
         authorization = None if conn._driver is None else conn._driver.subscriptions().authorization
         asked = authorization.ask_presence(self) if authorization is not None and conn in self._subscribers else None
         if asked is not None:

@@ -93,7 +93,8 @@ class TopicsV1Session(Session):
         self._options = options
         self._invalid = 0
         self._in_use: set[int] = set()  # ids of requests that are not handled in the handler task any more
-        self._unaccepted: deque[tuple[int, Awaitable[None]]] = deque()  # messages that the broker has not accepted
+        #: Messages that the broker has not accepted yet: the ids of the requests, the topics and the keys.
+        self._unaccepted: deque[tuple[int, str, str | None, Awaitable[None]]] = deque()
         self._has_room: anyio.Event | None = None
 
     # -- receiving ---------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class TopicsV1Session(Session):
         if request.id is None or driver is None or (accepted is ALREADY_DONE and not self._unaccepted):
             return {}
         self._in_use.add(request.id)
-        self._unaccepted.append((request.id, accepted))
+        self._unaccepted.append((request.id, fields["topic"], fields.get("key"), accepted))
         if len(self._unaccepted) == 1:
             driver.subscriptions().start_soon(self._await_accepted)
         return None
@@ -248,9 +249,11 @@ class TopicsV1Session(Session):
     async def _await_accepted(self) -> None:
         """Answer published messages in their order, as the broker accepts them."""
         while self._unaccepted:
-            request_id, accepted = self._unaccepted[0]
+            request_id, topic, key, accepted = self._unaccepted[0]
             try:
                 await accepted
+                if key is not None:
+                    self._client.note_accepted(topic, key)
                 self._reply(request_id, {})
             except BaseException as exc:
                 raise_if_cancelled(exc)

@@ -36,6 +36,10 @@ _TICK_SECONDS = 0.1
 _SETTLE_SECONDS = 0.3
 
 
+def _ignore(topic: Topic, diff: PresenceDiff) -> None:
+    """Do nothing: the watcher of topics whose changes only clients see."""
+
+
 class PresenceService:
     """Keeps the presence of topics: of those that have watchers, and of reserved ones. The topic registry creates it.
 
@@ -68,6 +72,14 @@ class PresenceService:
     def watch_internal(self, name: str, report: Callable[[PresenceDiff], None]) -> None:
         """Keep the presence of a reserved topic, which the caller opens and closes, and report its changes."""
         self._internal[name] = report
+
+    def turn_on(self, pattern: str) -> None:
+        """Track the users in the topics of a pattern.
+
+        Raises:
+            ConfigurationError: the pattern is not valid, or the app runs already.
+        """
+        self.watchers.add(pattern, _ignore)
 
     def covers(self, name: str) -> bool:
         """Return whether a topic has presence, which needs a watcher."""
