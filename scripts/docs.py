@@ -15,6 +15,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,12 +342,15 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 1
     gc.disable()  # the program ends soon, and collections take a fifth of its time
-    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), "-d", str(directory / "docs-cache")]
+    cache = directory / "docs-cache"
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), "-d", str(cache)]
     if arguments.sample:
         options += ["-D", f"sample={arguments.sample}"]
     status = build_main([*options, str(source), str(site)])
     if status == 0:
         print(site / "index.html")
+    else:
+        shutil.rmtree(cache, ignore_errors=True)  # Sphinx warns of a page only when it reads it
     return status
 
 

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent.parent
 BUILD_SECONDS = 360
 #: A start page, a how-to guide with tables, a page of the reference with tables, and one from docstrings.
 SHOWN = ("index", "howto/deploy-behind-a-load-balancer", "reference/options", "reference/api/applications-and-routing")
-#: The pages that the tests look at. Sphinx reads all pages and resolves their links: it warns of those that lead nowhere.
+#: The pages that the tests look at. Sphinx reads all pages, and warns of each link that leads nowhere.
 WRITTEN = (*SHOWN, "howto/deploy", "howto/route-components", "howto/show-online-users", "project/examples")
 OTHER_VERSION = "0.0.1"
 
