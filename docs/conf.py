@@ -99,6 +99,14 @@ def convert_span(found: re.Match[str]) -> str:
     return f"`{code}`" if re.fullmatch(r"[A-Za-z_][\w.]*", code) else f"``{code}``"
 
 
+def write_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Write a dash between an argument and its description, which `smartquotes` would do everywhere."""
+    if app.env.docname.startswith("reference/api/"):
+        for text in list(doctree.findall(nodes.Text)):
+            if text == " -- ":
+                text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 @functools.cache
 def places_of_names(env: BuildEnvironment) -> dict[str, tuple[str, str]]:
     """Return the page and the anchor of each public name that pages can link to.
@@ -145,6 +153,7 @@ class SampleBuilder(StandaloneHTMLBuilder):
 def setup(app: Sphinx) -> None:
     """Register what Sphinx does not know by itself."""
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # before napoleon
+    app.connect("doctree-read", write_dashes)
     app.connect("doctree-resolved", link_names)
     app.add_lexer("jsx", JavascriptLexer)
     app.add_config_value("sample", [], "", list)
