@@ -15,6 +15,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -329,7 +330,9 @@ def main() -> int:
     """Build the site."""
     parser = argparse.ArgumentParser(description="Build the documentation site; it needs no network.")
     parser.add_argument("--directory", type=Path, default=BUILD, help="where docs, the site, is written")
-    directory = parser.parse_args().directory.resolve()
+    parser.add_argument("--sample", metavar="PAGE,PAGE", help="check all pages, but write these only; for the tests")
+    arguments = parser.parse_args()
+    directory = arguments.directory.resolve()
     os.environ["PYWSAPP_PURE"] = "1"  # extension modules have no signatures
     sys.path.insert(0, str(ROOT / "src"))
     source, site = directory / "docs-source", directory / "docs"
@@ -339,10 +342,15 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 1
     gc.disable()  # the program ends soon, and collections take a fifth of its time
-    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), "-d", str(directory / "docs-cache")]
+    cache = directory / "docs-cache"
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(DOCS), "-d", str(cache)]
+    if arguments.sample:
+        options += ["-D", f"sample={arguments.sample}"]
     status = build_main([*options, str(source), str(site)])
     if status == 0:
         print(site / "index.html")
+    else:
+        shutil.rmtree(cache, ignore_errors=True)  # Sphinx warns of a page only when it reads it
     return status
 
 
