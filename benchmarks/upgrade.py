@@ -197,6 +197,21 @@ def is_kept(found: dict[str, Any]) -> bool:
     return lossless and counts.no_promise_broken and not found["problems"]
 
 
+def report(title: str, found: dict[str, Any]) -> int:
+    """Print the results, and return the exit status."""
+    print(f"{title}\n")
+    for line in (*found["steps"], ""):
+        print(line)
+    for key, number in found["counts"].items():
+        print(f"{key.replace('_', ' '):32}{number:>10,}")
+    print(f"{'connections of clients':32}{found['connects']:>10,}")
+    for line in found["problems"]:
+        print(f"  {line}")
+    kept = is_kept(found)
+    print("\nnothing is lost or doubled" if kept else "\nPROMISES BROKEN")
+    return 0 if kept else 1
+
+
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -222,17 +237,9 @@ def main() -> int:
     except (NoVersion, pytest.skip.Exception) as exc:
         print(f"upgrade.py: {exc}", file=sys.stderr)
         return 2
-    print(f"{args.old} to this version, {args.nodes} x {args.workers} workers on {args.loop}, seed {args.seed}\n")
-    for line in (*found["steps"], ""):
-        print(line)
-    for key, number in found["counts"].items():
-        print(f"{key.replace('_', ' '):32}{number:>10,}")
-    print(f"{'connections of clients':32}{found['connects']:>10,}")
-    for line in found["problems"]:
-        print(f"  {line}")
-    kept = is_kept(found)
-    print("\nnothing is lost or doubled" if kept else "\nPROMISES BROKEN")
-    return 0 if kept else 1
+    return report(
+        f"{args.old} to this version, {args.nodes} x {args.workers} workers on {args.loop}, seed {args.seed}", found
+    )
 
 
 if __name__ == "__main__":
