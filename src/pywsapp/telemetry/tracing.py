@@ -7,7 +7,7 @@ Requests that the server refuses without asking a component have no span: a floo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from types import CoroutineType
@@ -28,7 +28,7 @@ from opentelemetry.trace import (
 
 from pywsapp._hooks import must_await
 from pywsapp._http_text import one_line
-from pywsapp._lifecycle.delayed_call import DelayedCall
+from pywsapp._lifecycle.delayed_call import DelayedCall, Wait
 from pywsapp._request_state import access_of, make_access
 from pywsapp._server.connection_log import ConnectionLog
 from pywsapp._signatures import name_of
@@ -265,34 +265,37 @@ class _HandlerSpans(ComponentMiddleware):
     def _call(self, hook: str, kind: SpanKind, function: Any, *arguments: Any) -> Any:
         name = f"{hook} {self._attributes['http.route']}"
         span = self._tracer.start_span(name, Context(), kind, self._attributes, self._links)
-        context = set_span_in_context(span, Context())
-        try:
-            with attached(context):
-                result = function(*arguments)
-        except BaseException as exc:
-            end_failed(span, exc)
-            raise
-        return _follow(span, context, result)
+        return _call_in_span(span, set_span_in_context(span, Context()), function, *arguments)
 
 
-def _follow(span: Span, context: Context, result: Any) -> Any:
-    """Return what a handler has returned; the span ends when that has ended."""
+def _call_in_span(span: Span, context: Context, function: Any, *arguments: Any) -> Any:
+    """Call a handler, and return what it has returned; the span ends when that has ended."""
+    try:
+        with attached(context):
+            result = function(*arguments)
+    except BaseException as exc:
+        end_failed(span, exc)
+        raise
     if type(result) is CoroutineType:
         return _in_span(span, context, result)
     if type(result) is DelayedCall:  # its handler is called later
-        return DelayedCall(partial(_begin_in_span, span, context, result.begin))
+        wait = partial(_wait_in_span, span, context, result.wait)
+        return result.around(lambda handler: partial(_call_in_span, span, context, handler), wait)
     span.end()
     return result
 
 
-async def _begin_in_span(span: Span, context: Context, begin: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _wait_in_span(span: Span, context: Context, wait: Wait) -> bool:
+    """Wait until a handler can be called; the span ends if it need not be called any more."""
     try:
         with attached(context):
-            result = await begin()
+            is_wanted = await wait()
     except BaseException as exc:
         end_failed(span, exc)
         raise
-    return _follow(span, context, result)
+    if not is_wanted:
+        span.end()
+    return is_wanted
 
 
 async def _in_span(span: Span, context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
