@@ -7,7 +7,7 @@ Requests that the server refuses without asking a component have no span: a floo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import nullcontext
 from functools import partial
 from types import CoroutineType

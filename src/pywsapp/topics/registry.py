@@ -28,6 +28,7 @@ from pywsapp.brokers.envelope import Envelope, EnvelopeError, Keys
 from pywsapp.brokers.message_ids import RecentIds
 from pywsapp.brokers.relay import Relay
 from pywsapp.brokers.relay_lag import measure_lag
+from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.codecs.base import Codec
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
@@ -109,6 +110,7 @@ class TopicRegistry:
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
+        self._ended_relay: RelayStats | None = None  # of the last run, which the last numbers of a worker need
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
         self.measures = False
@@ -137,7 +139,7 @@ class TopicRegistry:
     def stats(self) -> TopicStats:
         """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
-        broker = None if self.relay is None else self.relay.stats
+        broker = self._ended_relay if self.relay is None else self.relay.stats
         subscriptions = sum(len(subscribers) for _, subscribers in self._subscribed.values())
         counted = len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, subscriptions
         return TopicStats(*counted, self.presence.present_here, *self.history.kept_here)
@@ -441,6 +443,8 @@ class TopicRegistry:
                 await self.relay.flush()
 
     def _stop(self) -> None:
+        if self.relay is not None:
+            self._ended_relay = self.relay.stats._replace(connected=0, pending=0, lag=0.0)
         self.relay = self._thread = self._tasks = None
         self.history.stop()
         self.users.stop()
