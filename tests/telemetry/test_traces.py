@@ -36,8 +36,8 @@ from pywsapp import (
 from pywsapp.brokers.envelope import Envelope, encode_envelope, traceparent_in
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.telemetry.contexts import parse_traceparent
+from pywsapp.telemetry.handlers import HandlerSpans
 from pywsapp.telemetry.otlp import export_over_otlp
-from pywsapp.telemetry.tracing import _HandlerSpans
 from pywsapp.testing import TestClient, check_middleware
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
@@ -334,7 +334,8 @@ async def test_listeners_run_in_the_trace_of_the_broadcast(has_broker: bool, han
         with anyio.fail_after(10):
             await came.wait()
     assert found == [expected] * 4
-    assert len(spans.names) == (5 if handler_spans else 1)
+    assert spans.names.count("deliver") == (2 if has_broker else 0)
+    assert len(spans.names) == (5 if handler_spans else 1) + spans.names.count("deliver")
 
 
 def test_envelopes_have_no_context_without_telemetry() -> None:
@@ -342,6 +343,8 @@ def test_envelopes_have_no_context_without_telemetry() -> None:
     traced.topics.codec.origin = plain.topics.codec.origin
     spans = Spans()
     spans.instrument(traced)
+    assert traced.topics.trace_hooks is not None
+    traced.topics.codec.trace(traced.topics.trace_hooks, traced.topics.receive)
     expected = b'{"v":1,"topic":"room:1","from":"%s","text":"hello"}' % plain.topics.codec.origin.encode()
     with spans.tracer.start_as_current_span("broadcast") as span:
         assert plain.topics.codec.encode("room:1", "hello") == expected
@@ -434,4 +437,4 @@ async def test_a_request_that_reaches_no_component_has_no_span() -> None:
 
 async def test_spans_of_handlers_keep_the_rules_of_middleware() -> None:
     tracer = Spans().tracer
-    await check_middleware(lambda component: _HandlerSpans(component, tracer))
+    await check_middleware(lambda component: HandlerSpans(component, tracer))
