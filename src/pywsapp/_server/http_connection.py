@@ -382,14 +382,13 @@ class HttpConnection:
 
     def _refuse(self, exc: Exception) -> None:
         self._count_no_longer()
-        line = request_line(self._request)
-        refuse = refusal_for(exc, line, self._request)
+        refuse = refusal_for(exc, request_line(self._request), self._request)
         if self._lost or self._state is HttpState.CLOSING:
             return
         try:
             self._respond(Response.refusal(refuse), refuse)
         except Exception as fault:  # the component's refusal cannot be encoded
-            refuse = refusal_for(fault, line, self._request)
+            refuse = refusal_for(fault, request_line(self._request), self._request)
             self._respond(Response.refusal(refuse), refuse)
         self._server.counts.refused[refuse.status] += 1
         self._server.connection_log.refused(self._peer(), self._request, refuse)
