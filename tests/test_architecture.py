@@ -30,6 +30,8 @@ LAYERS: list[set[str]] = [
         "pywsapp._request_state",
         "pywsapp._signatures",
         "pywsapp._topic_actions",
+        "pywsapp._trace_hooks",
+        "pywsapp._traceparent",
         "pywsapp._version",
         "pywsapp.close_codes",
         "pywsapp.codecs",

@@ -28,6 +28,7 @@ from typing_extensions import Self
 
 from pywsapp._messages.objects import content_to_publish
 from pywsapp._protocol.prepared import Sendable
+from pywsapp._traceparent import current_traceparent
 from pywsapp.brokers.acknowledgement import Acknowledgement
 from pywsapp.brokers.base import Broker, Keep
 from pywsapp.brokers.envelope import Envelope, EnvelopeNumbers, Keys, encode_envelope, keys_of
@@ -147,10 +148,25 @@ class AsyncPublisher:
             ValueError: a part of the object is out of the range of the topic's codec.
             ConfigurationError: the publisher is used outside of `async with`, or the id is invalid.
         """
-        await self._publish(topic, message, message_id, math.inf)
+        await self._publish(topic, message, message_id, math.inf, current_traceparent())
 
-    async def _publish(self, topic: str, message: Sendable | Encodable, message_id: str | None, seconds: float) -> None:
-        """Publish a message within a number of seconds; see `publish`."""
+    async def _publish(
+        self,
+        topic: str,
+        message: Sendable | Encodable,
+        message_id: str | None,
+        seconds: float,
+        traceparent: str | None = None,
+    ) -> None:
+        """Publish a message within a number of seconds; see `publish`.
+
+        Args:
+            topic: the topic's name.
+            message: the message.
+            message_id: its id; None for a new one.
+            seconds: for how long to wait.
+            traceparent: the trace that the message belongs to; None for none.
+        """
         relay = self._relay
         if relay is None:
             raise ConfigurationError("an AsyncPublisher publishes within `async with` only")
@@ -165,7 +181,7 @@ class AsyncPublisher:
             with anyio.move_on_after(seconds):
                 await relay.attempted.wait()
                 # The number of a signed envelope is taken when it is queued, so that the numbers arrive in their order.
-                data = self._encode(topic, content, message_id)
+                data = self._encode(topic, content, message_id, traceparent)
                 acknowledgement = relay.publish(topic, data, self._keep(topic, message_id))
                 await acknowledgement
                 return
@@ -181,11 +197,11 @@ class AsyncPublisher:
                 relay.withdraw(acknowledgement, "the call was cancelled")
             raise
 
-    def _encode(self, topic: str, content: str | bytes, message_id: str) -> bytes:
+    def _encode(self, topic: str, content: str | bytes, message_id: str, traceparent: str | None) -> bytes:
         envelope = Envelope(topic, content, self._origin, None, message_id)
         if not self._keys:
-            return encode_envelope(envelope)
-        return encode_envelope(replace(envelope, number=next(self._numbers)), self._keys[0])
+            return encode_envelope(envelope, None, traceparent)
+        return encode_envelope(replace(envelope, number=next(self._numbers)), self._keys[0], traceparent)
 
     def _keep(self, topic: str, message_id: str) -> Keep | None:
         for rule in self._histories:
@@ -326,8 +342,9 @@ class _PublisherThread:
 
     def publish(self, topic: str, message: Sendable | Encodable, message_id: str | None, seconds: float) -> None:
         """Publish a message, see `Publisher.publish`."""
+        arguments = topic, message, message_id, seconds, current_traceparent()  # of the calling thread
         try:
-            call = self._portal.start_task_soon(self.publisher._publish, topic, message, message_id, seconds)
+            call = self._portal.start_task_soon(self.publisher._publish, *arguments)
         except RuntimeError:
             raise BrokerUnavailable("the publisher was closed meanwhile") from None
         try:

@@ -36,7 +36,7 @@ class RouteStats:
         bytes_sent: the bytes of their frames.
         messages_dropped: messages that were dropped because their client reads too slowly.
         handler_seconds: how long calls of `on_message` took, until an async def had ended; None without `App(metrics)`.
-            A def that a `RateLimit` has delayed is not measured.
+            The time for which a `RateLimit` delays a message does not count.
         ping_seconds: how long clients took to answer the pings of the keepalive; None without `App(metrics)`.
     """
 

@@ -270,15 +270,22 @@ async def test_calls_of_stores_of_sessions_are_counted() -> None:
     assert app.stats().sessions == {"the session store in memory": (1, 0, 0), "the broken store": (0, 1, 0)}
 
 
-async def test_delayed_handlers_are_measured_without_the_delay() -> None:
-    clock = VirtualClock()
+class Failing(EchoServer):
+    def on_message(self, conn: Connection, message: str | bytes) -> None:
+        conn.send(message)
+        raise ValueError("failed")
 
-    class Slow(MessageComponent):
-        async def on_message(self, conn: Connection, message: str | bytes) -> None:
-            await anyio.sleep(0.001)
-            conn.send(message)
+    def on_error(self, conn: Connection, exc: Exception) -> None:
+        """Keep the connection open."""
 
-    app = app_of(RateLimit(Slow(), messages_per_second=1, messages_burst=1), metrics=True)
+
+@pytest.mark.parametrize("limits", [1, 2])
+@pytest.mark.parametrize("component", [EchoServer, Failing, Working])
+async def test_delayed_handlers_are_measured_without_the_delay(component: type[MessageComponent], limits: int) -> None:
+    clock, limited = VirtualClock(), component()
+    for number in range(limits):
+        limited = RateLimit(limited, messages_per_second=1, messages_burst=1, name=str(number))
+    app = app_of(limited, metrics=True)
     async with TestClient(app, clock=clock) as client, client.connect("/") as ws:
         for number in range(3):
             ws.send(str(number))

@@ -142,7 +142,15 @@ async def test_a_message_that_waits_is_dropped_when_this_side_closes() -> None:
         assert component.names() == ["open", "message", "close"]
 
 
-async def test_the_wait_is_no_time_of_the_handler() -> None:
+def limited_twice(component: MessageComponent) -> MessageComponent:
+    inside = RateLimit(component, messages_per_second=4, messages_burst=1)
+    return RateLimit(inside, messages_per_second=1000, messages_burst=1, name="outside")
+
+
+@pytest.mark.parametrize(
+    "limited", [lambda component: RateLimit(component, messages_per_second=4, messages_burst=1), limited_twice]
+)
+async def test_the_wait_is_no_time_of_the_handler(limited: Callable[[MessageComponent], MessageComponent]) -> None:
     class Slow(Recorder):
         async def on_message(self, conn: Connection, message: Any) -> None:
             self.record("message", message)
@@ -151,8 +159,7 @@ async def test_the_wait_is_no_time_of_the_handler() -> None:
 
     component = Slow()
     options = Options(handler_timeout=0.1)
-    limit = RateLimit(component, messages_per_second=4, messages_burst=1)
-    async with serving(app_with(limit, options)) as server, server.client() as client:
+    async with serving(app_with(limited(component), options)) as server, server.client() as client:
         await client.send("1", "2", "hang")
         await component.until_called("error")
         assert component.calls[1:4] == [("message", "1"), ("message", "2"), ("message", "hang")]

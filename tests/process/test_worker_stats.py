@@ -208,6 +208,11 @@ HANDSHAKES = 'pywsapp_handshakes_total{route="/room/{name}"}'
 OPEN = 'pywsapp_connections{route="/room/{name}"}'
 
 
+def counters(found: dict[str, float]) -> dict[str, float]:
+    """Return the values that must never decrease."""
+    return {name: value for name, value in found.items() if re.match(r"\w+_(total|bucket|count|sum)\b", name)}
+
+
 @both_libraries
 def test_one_scrape_sees_all_workers_whatever_happens_to_them(run: str) -> None:
     with Program(SOURCE.format(run=run)) as program, ExitStack() as opened:
@@ -235,6 +240,7 @@ def test_one_scrape_sees_all_workers_whatever_happens_to_them(run: str) -> None:
 
         workers.until(lambda found: found["pywsapp_workers_missing"] == 0)
         workers.echo(5)
+        before = counters(workers.scrape())
         program.send(signal.SIGHUP)
         for client, _ in workers.clients.values():
             client.receive_close()
@@ -242,3 +248,6 @@ def test_one_scrape_sees_all_workers_whatever_happens_to_them(run: str) -> None:
         found = workers.scrape()
         assert (found[RECEIVED], found[OPEN], found["pywsapp_workers_missing"]) == (230, 0, 0)
         assert found['pywsapp_closed_connections_total{code="1012",route="/room/{name}"}'] == 2
+        after = counters(found)
+        assert {name: value for name, value in before.items() if after.get(name, 0) < value} == {}
+        assert after["pywsapp_broker_connects_total"] == before["pywsapp_broker_connects_total"] + 2

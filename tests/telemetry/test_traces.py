@@ -10,15 +10,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import SpanKind, StatusCode
 from support.asgi_servers import hosted
 from support.otlp_receiver import OtlpReceiver, attributes, receiving_over_grpc, receiving_over_http
 from support.outages import until
 from support.receiver import SECRET, Receiver
 from support.serving import serving
+from support.spans import SPAN_ID, TRACE_ID, TRACEPARENT, Spans, current_trace_id, hexadecimal, identity
 
 from pywsapp import (
     App,
@@ -36,47 +34,19 @@ from pywsapp import (
 from pywsapp.brokers.envelope import Envelope, encode_envelope, traceparent_in
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.telemetry.contexts import parse_traceparent
+from pywsapp.telemetry.handlers import HandlerSpans
 from pywsapp.telemetry.otlp import export_over_otlp
-from pywsapp.telemetry.tracing import _HandlerSpans
 from pywsapp.testing import TestClient, check_middleware
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 #: For tests of what does not depend on the event loop.
 one_loop = pytest.mark.parametrize("anyio_backend", ["trio"])
-TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 Receiving = Callable[[], AbstractContextManager[OtlpReceiver]]
-
-
-class Spans:
-    """The finished spans of an App, with a tracer for the test."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("test")
-
-    def instrument(self, app: App, **arguments: Any) -> App:
-        telemetry.instrument(app, tracer_provider=self.provider, **arguments)
-        return app
-
-    @property
-    def finished(self) -> list[ReadableSpan]:
-        return list(self._exporter.get_finished_spans())
-
-    @property
-    def names(self) -> list[str]:
-        return [span.name for span in self.finished]
-
-    def one(self, name: str) -> ReadableSpan:
-        (found,) = [span for span in self.finished if span.name == name]
-        return found
 
 
 class Room(MessageComponent):
@@ -92,28 +62,14 @@ class Room(MessageComponent):
     def on_message(self, conn: Connection, message: Any) -> Any:
         if message == "fail":
             raise ValueError("failed")
-        return self._answer(conn, message) if message == "async" else conn.send(trace_id())
+        return self._answer(conn, message) if message == "async" else conn.send(current_trace_id())
 
     async def _answer(self, conn: Connection, message: Any) -> None:
         await anyio.lowlevel.checkpoint()
-        await conn.send(trace_id())
+        await conn.send(current_trace_id())
 
     async def on_error(self, conn: Connection, exc: Exception) -> None:
         conn.send("failed")
-
-
-def trace_id() -> str:
-    return f"{get_current_span().get_span_context().trace_id:032x}"
-
-
-def identity(span: ReadableSpan) -> SpanContext:
-    found = span.get_span_context()
-    assert found is not None
-    return found
-
-
-def hexadecimal(number: int) -> str:
-    return f"{number:032x}"
 
 
 def app_with_room(**arguments: Any) -> App:
@@ -316,11 +272,11 @@ async def test_listeners_run_in_the_trace_of_the_broadcast(has_broker: bool, han
 
     @app.on_broadcast("room:*")
     def note(topic: Any, message: Any) -> None:
-        found.append(trace_id())
+        found.append(current_trace_id())
 
     @app.on_broadcast("room:*")
     async def note_later(topic: Any, message: Any) -> None:
-        found.append(trace_id())
+        found.append(current_trace_id())
         if len(found) == 4:
             came.set()
 
@@ -328,13 +284,14 @@ async def test_listeners_run_in_the_trace_of_the_broadcast(has_broker: bool, han
         spans.instrument(each, handler_spans=handler_spans)
     async with TestClient(first), TestClient(second):
         with spans.tracer.start_as_current_span("broadcast"):
-            expected = trace_id()
+            expected = current_trace_id()
             await first.topic("room:1").broadcast("hello")
             first.topic("room:1").broadcast("hello")
         with anyio.fail_after(10):
             await came.wait()
     assert found == [expected] * 4
-    assert len(spans.names) == (5 if handler_spans else 1)
+    assert spans.names.count("deliver") == (2 if has_broker else 0)
+    assert len(spans.names) == (5 if handler_spans else 1) + spans.names.count("deliver")
 
 
 def test_envelopes_have_no_context_without_telemetry() -> None:
@@ -342,6 +299,8 @@ def test_envelopes_have_no_context_without_telemetry() -> None:
     traced.topics.codec.origin = plain.topics.codec.origin
     spans = Spans()
     spans.instrument(traced)
+    assert traced.topics.trace_hooks is not None
+    traced.topics.codec.trace(traced.topics.trace_hooks, traced.topics.receive)
     expected = b'{"v":1,"topic":"room:1","from":"%s","text":"hello"}' % plain.topics.codec.origin.encode()
     with spans.tracer.start_as_current_span("broadcast") as span:
         assert plain.topics.codec.encode("room:1", "hello") == expected
@@ -434,4 +393,4 @@ async def test_a_request_that_reaches_no_component_has_no_span() -> None:
 
 async def test_spans_of_handlers_keep_the_rules_of_middleware() -> None:
     tracer = Spans().tracer
-    await check_middleware(lambda component: _HandlerSpans(component, tracer))
+    await check_middleware(lambda component: HandlerSpans(component, tracer))

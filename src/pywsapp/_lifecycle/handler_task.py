@@ -215,10 +215,10 @@ class HandlerTask:
             TimeoutError: the time is over; the handler was cancelled.
         """
         timeout = self._timeout
-        if type(awaitable) is DelayedCall:
+        while type(awaitable) is DelayedCall:  # of several middlewares around each other
             awaitable = await awaitable.begin()
-            if not isinstance(awaitable, Awaitable):
-                return awaitable
+        if not isinstance(awaitable, Awaitable):
+            return awaitable
         deadline = float("inf") if timeout is None else anyio.current_time() + timeout
         try:
             with anyio.CancelScope(deadline=deadline) as scope:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from time import perf_counter
-from types import CoroutineType
 from typing import Any
 
 from pywsapp._histogram import Histogram
-from pywsapp._lifecycle.delayed_call import DelayedCall
 from pywsapp._outbox.pings import Pings
 
 
@@ -24,16 +22,6 @@ async def measured_coroutine(coroutine: Coroutine[Any, Any, Any], began: float, 
         return await coroutine
     finally:
         histogram.observe(perf_counter() - began)
-
-
-def measured_later(delayed: DelayedCall, histogram: Histogram) -> DelayedCall:
-    """Return a call that has to wait, and whose handler is measured without the wait if it is an async def."""
-
-    async def begin() -> Any:
-        result = await delayed.begin()
-        return measured_coroutine(result, perf_counter(), histogram) if type(result) is CoroutineType else result
-
-    return DelayedCall(begin)
 
 
 class MeasuredPings(Pings):

@@ -6,17 +6,14 @@ another App reads no clock for a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
 from pywsapp._histogram import Histogram
-from pywsapp._lifecycle.delayed_call import DelayedCall
-from pywsapp._lifecycle.measured import MeasuredPings, measured_coroutine, measured_later
+from pywsapp._lifecycle.delayed_call import DelayedCall, OnMessage
+from pywsapp._lifecycle.measured import MeasuredPings, measured_coroutine
 from pywsapp._outbox.pings import Pings
-
-OnMessage = Callable[[Any, Any], Any]
 
 
 class Measures:
@@ -51,7 +48,7 @@ class Measures:
             if type(result) is CoroutineType:
                 return measured_coroutine(result, began, histogram)
             if type(result) is DelayedCall:  # its handler is called later
-                return measured_later(result, histogram)
+                return result.around(self._timed)
             observe(perf_counter() - began)
             return result
 

@@ -300,9 +300,6 @@ class Runner:
             self._server.reload_certificates()
         self._manager.ready()
 
-    def _count_accepted(self) -> int:
-        return 0 if self._server is None else self._server.accepted
-
     async def _serve_alone(self) -> None:
         """Run the App, and report to a service manager that the event loop runs."""
         async with tasks_of_block() as tasks:
@@ -312,7 +309,7 @@ class Runner:
     async def _serve_as_worker(self, context: WorkerContext) -> None:
         """Run the App, and report to the supervisor that the event loop runs."""
         async with tasks_of_block() as tasks:
-            tasks.start_soon(context.report_alive, self._count_accepted)
+            tasks.start_soon(context.report_alive, lambda: 0 if self._server is None else self._server.accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
             tasks.start_soon(context.follow_peers)
             tasks.start_soon(context.stats.run, self.stats)
@@ -421,6 +418,7 @@ class Runner:
             counting=None if self._context is None else self._context.counting(),
             users=self._topics.users,
             measures=self._topics.measures,
+            trace_hooks=self._topics.trace_hooks,
         )
 
     async def _run_shutdown_hooks(self) -> None:
@@ -432,12 +430,12 @@ class Runner:
 
     def stop(self) -> None:
         """Begin to drain; see `App.stop`."""
-        if self._context is not None and not self._stopping:
-            self._context.stopping(self._shutdown_seconds())
         if not self._stopping:
+            if self._context is not None:
+                self._context.stopping(self._shutdown_seconds())
             self._manager.stopping()
-        if self._server is not None and not self._stopping:
-            self._topics.drain(self._app.options.drain_delay)
+            if self._server is not None:
+                self._topics.drain(self._app.options.drain_delay)
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.event_stream import EventStreamConnection
 from pywsapp._limits.over_limit import OverLimit
 from pywsapp._log_fields import log_fields
-from pywsapp._protocol.handshake import protocol_asked_for
+from pywsapp._protocol.handshake import is_upgrade, protocol_asked_for
 
 if TYPE_CHECKING:
+    from pywsapp._trace_hooks import TraceHooks
     from pywsapp.connection import Connection
     from pywsapp.exceptions import Refuse
     from pywsapp.http import Request
@@ -26,7 +28,7 @@ _NO_HTTP = {400, 408, 505}
 
 
 class ConnectionLog:
-    """Log the connections and requests of a server.
+    """Log the connections and requests of a server, and report their ends to traces.
 
     The access log has one INFO line for each finished request, WebSocket and event stream, on the logger
     `pywsapp.access`. The path is logged without its query string, because query strings can hold secrets.
@@ -40,25 +42,40 @@ class ConnectionLog:
     Args:
         access_log: whether to write the access log. The debug lines depend on the level of the logger `pywsapp`.
         is_probe: returns whether a request is a health check.
+        trace_hooks: gets the end of each request too; None without `pywsapp.telemetry`.
 
     Attributes:
         has_access_log: whether to write the access log.
         has_times: whether to store when connections are opened, also if nothing is logged.
     """
 
-    __slots__ = ("_is_probe", "_opened_at", "has_access_log", "has_times")
+    __slots__ = ("_is_probe", "_opened_at", "_trace_hooks", "has_access_log", "has_times")
 
-    def __init__(self, access_log: bool, is_probe: Callable[[Request], bool]) -> None:
+    def __init__(
+        self, access_log: bool, is_probe: Callable[[Request], bool], trace_hooks: TraceHooks | None = None
+    ) -> None:
         self.has_access_log = access_log
+        self._trace_hooks = trace_hooks
         self.has_times = False
         self._is_probe = is_probe
         # By the identity of the request: an open connection keeps its request.
         self._opened_at: dict[int, float] = {}
 
+    @property
+    def follows_requests(self) -> bool:
+        """Whether the end of a request matters."""
+        return self.has_access_log or self._trace_hooks is not None
+
+    def inside(self, request: Request) -> AbstractContextManager[object]:
+        """Return a context manager whose block belongs to the trace of a request."""
+        return nullcontext() if self._trace_hooks is None else self._trace_hooks.inside(request)
+
     def opened(self, request: Request) -> None:
-        """Store when the connection of a request was opened, if this is needed."""
+        """Store when the connection of a request was opened, if this is needed. The request itself has ended."""
         if self.has_access_log or self.has_times or logger.isEnabledFor(logging.DEBUG):
             self._opened_at[id(request)] = time.monotonic()
+        if self._trace_hooks is not None:
+            self._trace_hooks.ended(request, 101 if is_upgrade(request) else 200)
 
     def opened_at(self, request: Request) -> float | None:
         """Return when the connection of a request was opened, in seconds of `time.monotonic`; None if not stored."""
@@ -96,7 +113,14 @@ class ConnectionLog:
             )
 
     def responded(
-        self, peer: str, request: Request | None, status: int, began: float | None, *, complete: bool = True
+        self,
+        peer: str,
+        request: Request | None,
+        status: int,
+        began: float | None,
+        *,
+        complete: bool = True,
+        refuse: Refuse | None = None,
     ) -> None:
         """Log a response to the access log, if there is one.
 
@@ -106,7 +130,10 @@ class ConnectionLog:
             status: the HTTP status.
             began: the result of `time.monotonic` when the request was complete; None if the request was not valid.
             complete: whether the whole body was sent.
+            refuse: the refusal that the response has, for traces.
         """
+        if self._trace_hooks is not None and request is not None:
+            self._trace_hooks.ended(request, status, refuse, is_complete=complete)
         if not self.has_access_log:
             return
         seconds = None if began is None else time.monotonic() - began
@@ -139,6 +166,8 @@ class ConnectionLog:
             request: the request; None if it was not valid.
             refuse: the refusal.
         """
+        if self._trace_hooks is not None and request is not None:
+            self._trace_hooks.ended(request, refuse.status, refuse)
         is_noise = isinstance(refuse, OverLimit) or (request is None and refuse.status in _NO_HTTP)
         level = logging.DEBUG if is_noise else logging.INFO
         if not logger.isEnabledFor(level):  # floods are refused here
@@ -151,6 +180,11 @@ class ConnectionLog:
             one_line(str(refuse)),
             extra=log_fields("request.refused", request, remote_address=peer, status=refuse.status, reason=str(refuse)),
         )
+
+    def abandoned(self, request: Request | None) -> None:
+        """Note that a request gets no answer, if nothing has ended it before; nothing is logged."""
+        if self._trace_hooks is not None and request is not None:
+            self._trace_hooks.abandoned(request)
 
 
 def request_line(request: Request | None) -> str:

@@ -119,9 +119,8 @@ class HttpConnection:
         self._body_complete: anyio.Event | None = None
         self._began: float | None = None  # when the request was complete, for the access log
         self._discarded = 0  # bytes
-        self._reading_paused = False
+        self._reading_paused = self._lost = False
         self._progress: ResponseProgress | None = None  # exists from the response on
-        self._lost = False
         self._cancel_scope: anyio.CancelScope | None = None  # of the decision or of the streamed body
         self._writable: anyio.Event | None = None  # exists while a streamed body waits for the peer
 
@@ -204,6 +203,7 @@ class HttpConnection:
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
         self._count_no_longer()
+        self._server.connection_log.abandoned(None if self._state is HttpState.STREAMING else self._request)
         self._server.runtime.discard(self)
 
     def abort(self) -> None:
@@ -382,15 +382,14 @@ class HttpConnection:
 
     def _refuse(self, exc: Exception) -> None:
         self._count_no_longer()
-        line = request_line(self._request)
-        refuse = refusal_for(exc, line, self._request)
+        refuse = refusal_for(exc, request_line(self._request), self._request)
         if self._lost or self._state is HttpState.CLOSING:
             return
         try:
-            self._respond(refusal_response(refuse, self._request))
+            self._respond(refusal_response(refuse, self._request), refuse)
         except Exception as fault:  # the component's refusal cannot be encoded
-            refuse = refusal_for(fault, line, self._request)
-            self._respond(refusal_response(refuse, self._request))
+            refuse = refusal_for(fault, request_line(self._request), self._request)
+            self._respond(refusal_response(refuse, self._request), refuse)
         self._server.counts.refused[refuse.status] += 1
         self._server.connection_log.refused(self._peer(), self._request, refuse)
 
@@ -400,7 +399,7 @@ class HttpConnection:
             return self._request.remote_address or "local"
         return remote_address(self._peername, None if self._pending is None else self._pending.header) or "local"
 
-    def _respond(self, response: Response) -> None:
+    def _respond(self, response: Response, refuse: Refuse | None = None) -> None:
         request, body, size = self._request, response.body, response.content_length
         head_only = response.status in (204, 304) or (request is not None and request.method == "HEAD")
         content, stream = None, None
@@ -416,7 +415,7 @@ class HttpConnection:
         self._progress = ResponseProgress(len(data))
         self._transport.write(data)
         if head_only or stream is None:
-            self._server.connection_log.responded(self._peer(), request, response.status, self._began)
+            self._server.connection_log.responded(self._peer(), request, response.status, self._began, refuse=refuse)
             self._finish()
         else:
             self._enter(HttpState.STREAMING)
@@ -441,8 +440,9 @@ class HttpConnection:
         except Exception:
             log_failed_body(self._request)
         finally:
+            log = self._server.connection_log
             await close_body(body)
-        self._server.connection_log.responded(self._peer(), self._request, status, self._began, complete=sent == size)
+            log.responded(self._peer(), self._request, status, self._began, complete=sent == size)
         if sent == size:
             self._finish()
         else:

@@ -32,6 +32,7 @@ from pywsapp._server.proxies import Proxies
 from pywsapp._server.runtime import Runtime, Timed, end_one
 from pywsapp._server.tls_reload import CertificateWatch
 from pywsapp._server.watchdog import Watchdog
+from pywsapp._trace_hooks import TraceHooks
 from pywsapp.close_codes import CloseCode
 from pywsapp.exceptions import Refuse
 
@@ -110,6 +111,7 @@ class Server:
         counting: what the limits of handshakes, addresses and users count with.
         users: the connections of each user; None if there is no App.
         measures: whether to measure the time of handlers, of pings and of the event loop.
+        trace_hooks: traces the requests; None without `pywsapp.telemetry`.
 
     Attributes:
         admission: the limits of handshakes, addresses and users; None if there are none.
@@ -138,12 +140,14 @@ class Server:
         counting: Counting | None = None,
         users: UserService | None = None,
         measures: bool = False,
+        trace_hooks: TraceHooks | None = None,
     ) -> None:
         limits = limits or ConnectionLimits()
         self.app = app
         self.counts = ServerCounts(measures=measures)
         self._count = count
-        self.connection_log = ConnectionLog(access_log, is_probe)
+        self._trace_hooks = trace_hooks
+        self.connection_log = ConnectionLog(access_log, is_probe, trace_hooks)
         self.component = component
         self.options = options
         self.proxies = proxies or Proxies()
@@ -186,6 +190,8 @@ class Server:
         """
         self._stop = anyio.Event()
         self.draining = False
+        if self._trace_hooks is not None:
+            self.component = self._trace_hooks.around_component(self.component, self.is_probe)
         bytes(_KEPT_BY_MALLOC)
         with ExitStack() as opened:
             bound: list[tuple[ListeningSocket, list[socket.socket]]] = []

@@ -31,16 +31,19 @@ async def serve_request(server: Server, scope: Scope, receive: Receive, send: Se
     """Answer a plain request."""
     exchange = Exchange(server, scope)
     answer: Response | HostedStream
-    with exchange:
-        try:
-            answer, fields = await _answer(exchange, server, receive, send)
-        except Exception as exc:
-            answer = refusal_response(exchange.refusal(exc), exchange.request)
-            fields = _checked(answer)
-        if isinstance(answer, HostedStream):
-            answer.open()
-        else:
-            await _send(exchange, answer, fields, send, head_only=scope["method"] == "HEAD")
+    try:
+        with exchange:
+            try:
+                answer, fields = await _answer(exchange, server, receive, send)
+            except Exception as exc:
+                answer = refusal_response(exchange.refusal(exc), exchange.request)
+                fields = _checked(answer)
+            if isinstance(answer, HostedStream):
+                answer.open()
+            else:
+                await _send(exchange, answer, fields, send, head_only=scope["method"] == "HEAD")
+    finally:
+        server.connection_log.abandoned(exchange.request)
     if isinstance(answer, HostedStream):
         await answer.run(fields, receive, send)
 

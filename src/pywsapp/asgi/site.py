@@ -88,7 +88,7 @@ class Site(MessageComponent):
         http = make(config=config, server_state=self._state, app_state=self._lifespan.state)
         http.logger = logger
         http.access_log = False
-        if server.connection_log.has_access_log:
+        if server.connection_log.follows_requests:
             http.app = functools.partial(_answer_logged, http.app, server.connection_log, taken.request)
         if server.admission is not None:
             server.admission.add(taken.request)
@@ -155,7 +155,7 @@ class _Lifespan(LifespanOn):
 async def _answer_logged(
     application: Any, log: ConnectionLog, request: Request, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Call the site, and write a line to the access log."""
+    """Call the site, and note the end of its answer."""
     status, is_complete, began = 500, False, time.monotonic()
 
     async def note_and_send(message: Any) -> None:
@@ -168,7 +168,8 @@ async def _answer_logged(
             log.responded(request.remote_address or "local", request, status, began)
 
     try:
-        await application(scope, receive, note_and_send)
+        with log.inside(request):
+            await application(scope, receive, note_and_send)
     finally:
         if not is_complete:
             log.responded(request.remote_address or "local", request, status, began, complete=False)

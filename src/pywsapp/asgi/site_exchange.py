@@ -195,6 +195,8 @@ class SiteExchange(asyncio.Protocol):
     def _end(self) -> None:
         del self._http.on_response_complete  # which refers to this object
         server = self._taken.server
+        if self._http.cycle is None:  # uvicorn has refused the head, and did not call the site
+            server.connection_log.abandoned(self._taken.request)
         if server.admission is not None:
             server.admission.release(self._taken.request)
         server.runtime.discard(self)

@@ -44,7 +44,11 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
     """Answer a handshake as the component decides, and run the connection if it is accepted."""
     if (await receive())["type"] != "websocket.connect":
         return
-    opened = await _open(server, scope, send)
+    exchange = Exchange(server, scope)
+    try:
+        opened = await _open(exchange, server, send)
+    finally:
+        server.connection_log.abandoned(exchange.request)
     if opened is None:
         return
     lifecycle, carrier = opened
@@ -67,15 +71,14 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
             lifecycle.abort()
 
 
-async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
+async def _open(exchange: Exchange, server: Server, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
     """Answer a handshake as the component decides.
 
     Returns:
         the open connection, and its transport, or its host if the App has taken over the transport of the server; None
         if it is refused.
     """
-    exchange = Exchange(server, scope)
-    takeover = takeover_of(scope)
+    takeover = takeover_of(exchange.scope)
     carrier: AsgiTransport | HostOfOne
     try:
         with exchange:
@@ -94,7 +97,7 @@ async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, As
         )
         return None
     except Exception as exc:
-        await _refuse(exchange.refusal(exc), scope, send)
+        await _refuse(exchange.refusal(exc), exchange.scope, send)
         return None
     lifecycle._ws.traffic.handshakes += 1
     server.connection_log.opened(lifecycle.conn.request)

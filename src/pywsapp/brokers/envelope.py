@@ -173,6 +173,12 @@ def _encode_event(envelope: Envelope) -> bytes:
         return json.dumps(fields).encode()
 
 
+def has_signature(data: bytes, keys: Sequence[bytes]) -> bool:
+    """Return whether an envelope has a signature that was made with one of the keys."""
+    signature, content = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    return any(hmac.compare_digest(signature, _signature(key, content)) for key in keys)
+
+
 def decode_envelope(
     data: bytes, topic: str, keys: Sequence[bytes] = (), find_codec: FindCodec | None = None
 ) -> Envelope:
@@ -190,9 +196,9 @@ def decode_envelope(
         ConfigurationError: the library of the codec is not installed.
     """
     if keys:
-        signature, data = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
-        if not any(hmac.compare_digest(signature, _signature(key, data)) for key in keys):
+        if not has_signature(data, keys):
             raise EnvelopeError("the signature is missing or wrong")
+        data = data[SIGNATURE_BYTES:]
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as exc:

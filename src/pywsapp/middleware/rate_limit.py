@@ -158,9 +158,10 @@ class RateLimit(ComponentMiddleware):
         if budget.take(size, now):
             return self.inner.on_message(conn, message)
         if budget.must_ask(size, now):
-            return DelayedCall(partial(self._ask, conn, message, size))
+            return DelayedCall(partial(self._ask, conn, size), self.inner.on_message, conn, message)
         if limit.when_exceeded is Exceeded.DELAY:
-            return DelayedCall(partial(self._handle_after, budget.reserve(size, now), conn, message, size))
+            wait = partial(self._wait, budget.reserve(size, now), conn, size)
+            return DelayedCall(wait, self.inner.on_message, conn, message)
         limit.refuse(conn, now)
         return None
 
@@ -183,26 +184,27 @@ class RateLimit(ComponentMiddleware):
 
     # -- messages that wait ------------------------------------------------------------------------------------------
 
-    async def _ask(self, conn: Connection, message: Any, size: int) -> Any:
+    async def _ask(self, conn: Connection, size: int) -> bool:
+        """Ask for a place in the shared budget, and wait; return whether the message must be handled."""
         limit = self._limit
         delays = limit.when_exceeded is Exceeded.DELAY
         seconds = await self._budget.ask(size, reserve=delays)
         if delays or seconds == 0:
-            return await self._handle_after(seconds, conn, message, size)
+            return await self._wait(seconds, conn, size)
         limit.refuse(conn, monotonic())
-        return None
+        return False
 
-    async def _handle_after(self, seconds: float, conn: Connection, message: Any, size: int) -> Any:
-        """Wait, and call the hook of the component inside, unless the connection ends meanwhile."""
+    async def _wait(self, seconds: float, conn: Connection, size: int) -> bool:
+        """Wait; return whether the message must be handled, because the connection has not ended meanwhile."""
         counts = self._limit.counts
         if seconds > 0:
             counts.delayed.exceeded(conn, monotonic())
         if await pause(conn, seconds):
-            return self.inner.on_message(conn, message)
+            return True
         if seconds > 0:
             self._budget.give_back(size)
             counts.dropped.exceeded(conn, monotonic())
-        return None
+        return False
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 

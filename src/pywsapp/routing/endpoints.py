@@ -22,6 +22,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pywsapp._clocks import wall_clock
@@ -66,6 +67,7 @@ class PublishEndpoint(MessageComponent):
         claim: returns whether a signature is used for the first time.
         max_size: the bytes that the body of a request may have.
         clock: returns the time in seconds since 1970.
+        publishing: returns a context manager for the block that publishes the message of a request on a topic.
 
     Raises:
         ConfigurationError: the key is too short.
@@ -78,12 +80,14 @@ class PublishEndpoint(MessageComponent):
         claim: Claim,
         max_size: int = 64 * 1024,
         clock: Callable[[], float] = wall_clock,
+        publishing: Callable[[Request, str], AbstractContextManager[object]] = lambda request, topic: nullcontext(),
     ) -> None:
         self._topic = topic
         self._keys = keys_of(keys)
         self._claim = claim
         self._max_size = max_size
         self._clock = clock
+        self._publishing = publishing
         if any(len(key) < 16 for key in self._keys):
             raise ConfigurationError("the key needs at least 16 bytes; secrets.token_hex() makes a good one")
 
@@ -110,7 +114,8 @@ class PublishEndpoint(MessageComponent):
             topic = self._topic(name)
             if not await self._claim(moment, digest):
                 raise Refuse(401, body="the signature was used already")
-            await _broadcast(topic, message, message_id)
+            with self._publishing(request, name):
+                await _broadcast(topic, message, message_id)
         except (TopicError, ConfigurationError) as exc:
             raise Refuse(400, body=str(exc)) from None
         except TooManyClaims:

@@ -9,6 +9,6 @@ OpenTelemetry say. It needs the extra `otlp`.
 """
 
 from pywsapp.telemetry.instrumenting import instrument
-from pywsapp.telemetry.tracing import context_of, link_to
+from pywsapp.telemetry.requests import context_of, link_to
 
 __all__ = ["context_of", "instrument", "link_to"]

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagate import extract
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
     TraceFlags,
-    get_current_span,
     set_span_in_context,
 )
 
-from pywsapp.http import Request
+from pywsapp.http import Headers, Request
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _MAX_TRACEPARENT = 200  # characters; later versions can have more fields than the 55 of the first one
@@ -46,17 +46,6 @@ def _flags(text: str) -> TraceFlags:
     return TraceFlags(int(text, 16) & TraceFlags.SAMPLED)
 
 
-def format_traceparent(context: SpanContext) -> str:
-    """Return the `traceparent` of a context."""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"
-
-
-def current_traceparent() -> str | None:
-    """Return the `traceparent` of the current span; None without one."""
-    context = get_current_span().get_span_context()
-    return format_traceparent(context) if context.is_valid else None
-
-
 def inside_of(context: SpanContext) -> Context:
     """Return a context for spans that are children of a span of which only the identity is known."""
     return set_span_in_context(NonRecordingSpan(context), Context())
@@ -72,26 +61,32 @@ def attached(context: Context) -> Iterator[None]:
         detach(token)
 
 
-@contextmanager
-def inside_traceparent(text: str) -> Iterator[None]:
-    """Make the context that a `traceparent` names the current one during a block, if it is valid."""
-    context = parse_traceparent(text)
-    if context is None:
-        yield
-        return
-    with attached(inside_of(context)):
-        yield
+def sent_by_client(request: Request) -> SpanContext | None:
+    """Return the context that a client names in a request; None without a valid one."""
+    fields = request.headers.getlist("traceparent")
+    return parse_traceparent(fields[0]) if len(fields) == 1 else None
+
+
+class _Fields(Getter[Headers]):
+    """Reads header fields for the propagators of OpenTelemetry, which join repeated fields themselves."""
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        return carrier.getlist(key) or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return list(carrier)
 
 
 def context_of_client(request: Request, *, trusted: bool) -> tuple[Context, list[Link]]:
-    """Return the context and the links of the span for a handshake.
+    """Return the context and the links of the span for a request.
 
     Args:
-        request: the handshake.
+        request: the request.
         trusted: whether the span belongs to the trace of the client. The propagators of the program then read it.
     """
+    headers = request.headers
     if trusted:
-        return extract(dict(request.headers), Context()), []
-    fields = request.headers.getlist("traceparent")
-    context = parse_traceparent(fields[0]) if len(fields) == 1 else None
+        is_repeated = len(headers.getlist("traceparent")) > 1  # which is invalid
+        return Context() if is_repeated else extract(headers, Context(), _Fields()), []
+    context = sent_by_client(request)
     return Context(), [] if context is None else [Link(context)]

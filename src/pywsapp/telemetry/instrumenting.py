@@ -39,18 +39,15 @@ class Instrumentation:
     def __init__(self, app: App, *, handler_spans: bool, trust_clients: bool) -> None:
         self.numbers = numbers_of(app)
         self.numbers.claim()
-        self._app = app
-        self._tracing = Tracing(app.topics, handler_spans=handler_spans, trust_clients=trust_clients)
+        self._tracing = app.topics.trace_hooks = Tracing(handler_spans=handler_spans, trust_clients=trust_clients)
 
     def create_instruments(self, provider: MeterProvider) -> None:
         """Create the instruments, once for each provider."""
         create_instruments(provider.get_meter(SCOPE, __version__), self.numbers)
 
     def trace(self, provider: TracerProvider) -> None:
-        """Trace the server of the App, which starts. A startup hook calls this."""
-        server = self._app._runner.server
-        assert server is not None
-        self._tracing.start(server, provider.get_tracer(SCOPE, __version__))
+        """Make spans from now on. A startup hook calls this, before the server starts."""
+        self._tracing.use(provider.get_tracer(SCOPE, __version__))
 
 
 def instrument(
@@ -65,7 +62,7 @@ def instrument(
 
     The instruments are made when the App starts, in each worker. They read the numbers of the App when they are
     exported, so that a message costs nothing more than with `App(metrics=True)`. Each handshake that reaches a
-    component has a span. Without a tracer provider there are no spans.
+    component has a span, and so has each plain request. Without a tracer provider there are no spans.
 
     Args:
         app: the App that runs, before it runs.

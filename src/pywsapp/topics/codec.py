@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pywsapp._log_fields import log_fields
-from pywsapp.brokers.base import MIB
+from pywsapp._trace_hooks import TraceHooks
+from pywsapp.brokers.base import MIB, Position, Receive
 from pywsapp.brokers.envelope import (
     SIGNATURE_BYTES,
     Envelope,
@@ -27,6 +28,7 @@ from pywsapp.brokers.envelope import (
     decode_envelope,
     encode_envelope,
     envelope_start,
+    has_signature,
     keys_of,
 )
 from pywsapp.exceptions import ConfigurationError, PywsappError
@@ -70,6 +72,7 @@ class EnvelopeCodec:
         self._find_codec = (TopicCodecs() if codecs is None else codecs).named
         self.keys: tuple[bytes, ...] = ()
         self._key: bytes | None = None  # the one that signs
+        self._write: Callable[[Envelope, bytes | None], bytes] = encode_envelope
         self._numbers = EnvelopeNumbers()
         self.guard = ReplayGuard()
         self._origin_bytes = self.origin.encode()
@@ -91,20 +94,26 @@ class EnvelopeCodec:
 
     def encode(self, topic: str, content: Content, message_id: str | None = None) -> bytes:
         """Return the envelope of a message of this process."""
-        return encode_envelope(Envelope(topic, content, self.origin, None, message_id, self._next_number()), self._key)
+        return self._write(Envelope(topic, content, self.origin, None, message_id, self._next_number()), self._key)
 
-    def carry_traces(self, traceparent: Callable[[], str | None]) -> None:
-        """Write the context of a trace into the envelopes of messages from now on.
+    def trace(self, hooks: TraceHooks, receive: Receive) -> Receive:
+        """Write the contexts of traces into the envelopes of messages from now on.
 
         Args:
-            traceparent: returns the context in which the caller runs; None without one.
+            hooks: returns the contexts.
+            receive: handles envelopes from the broker.
+
+        Returns:
+            what handles envelopes in place of `receive`: it reads their contexts.
         """
+        self._write = lambda envelope, key: encode_envelope(envelope, key, hooks.traceparent())
+        return hooks.around_receive(receive, self._is_delivered)
 
-        def encode(topic: str, content: Content, message_id: str | None = None) -> bytes:
-            envelope = Envelope(topic, content, self.origin, None, message_id, self._next_number())
-            return encode_envelope(envelope, self._key, traceparent())
-
-        self.encode = encode  # type: ignore[method-assign] # so that others do not pay for it
+    def _is_delivered(self, topic: str, data: bytes, position: Position | None) -> bool:
+        """Return whether an envelope is no echo of this process, and has a valid signature if it needs one."""
+        if position is None and self.is_own(topic, data):
+            return False
+        return not self._keys or has_signature(data, self._keys)
 
     def encode_event(self, topic: str, event: dict[str, Any]) -> bytes:
         """Return the envelope of an event, by which processes talk to each other."""

@@ -24,6 +24,7 @@ from pywsapp.topics.names import TopicPattern, without_included
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from pywsapp._trace_hooks import TraceHooks
     from pywsapp.topics.topic import Topic
 
 logger = logging.getLogger("pywsapp")
@@ -84,24 +85,20 @@ class Listeners:
         for listener in self._listeners:
             listener.call(event)
 
-    def start(self, tasks: TaskGroup) -> None:
-        """Start the tasks of async functions."""
+    def start(self, tasks: TaskGroup, hooks: TraceHooks | None = None) -> None:
+        """Start the tasks of async functions.
+
+        Args:
+            tasks: runs them.
+            hooks: calls the functions in the contexts of the events; None without traces.
+        """
         self._running = True
+        if hooks is not None:
+            self._listeners = [_traced(one, hooks) for one in self._listeners]
         for listener in self._listeners:
             if listener.is_async:
                 listener.queue = deque()
                 tasks.start_soon(listener.run)
-
-    def wrap(self, wrap: Callable[[Function, bool], Function], note: Callable[[], Any]) -> None:
-        """Call functions through others from now on.
-
-        Args:
-            wrap: returns the function that is called in place of one; takes that one, and whether it is async. It gets
-                what `note` has returned before the other arguments.
-            note: called when an event comes, for each function.
-        """
-        for listener in self._listeners:
-            listener.wrap(wrap, note)
 
     async def until_idle(self) -> None:
         """Wait until the calls of async functions have ended."""
@@ -189,11 +186,6 @@ class _Listener:
         self._event: anyio.Event | None = None  # while the task waits for a call
         self._idle: anyio.Event | None = None  # while the end of all calls is awaited
 
-    def wrap(self, wrap: Callable[[Function, bool], Function], note: Callable[[], Any]) -> None:
-        call_without = self.call
-        self._function = wrap(self._function, self.is_async)
-        self.call = lambda call: call_without((note(), *call))  # type: ignore[method-assign]
-
     def call(self, call: _Call) -> None:
         if self.is_async:
             self._enqueue(call)
@@ -245,3 +237,21 @@ class _Listener:
 
     def _log_failure(self) -> None:
         logger.exception("%s failed", self._name, extra=log_fields("listener.failed", handler=self._name))
+
+
+class _TracedListener(_Listener):
+    """A listener whose function is called in the context of the event, also if the call has waited."""
+
+    def __init__(self, listener: _Listener, hooks: TraceHooks) -> None:
+        function = hooks.around_listener(listener._function, is_async=listener.is_async)
+        super().__init__(listener.pattern, function, listener._calls)
+        self._name = listener._name
+        self._note_context = hooks.note_context
+
+    def call(self, call: _Call) -> None:
+        super().call((self._note_context(), *call))
+
+
+def _traced(listener: _Listener, hooks: TraceHooks) -> _Listener:
+    """Return a listener that is called in the context of the event; the same one if it is already."""
+    return listener if isinstance(listener, _TracedListener) else _TracedListener(listener, hooks)

@@ -54,6 +54,8 @@ from pywsapp.topics.users.service import UserService
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from pywsapp._trace_hooks import TraceHooks
+
 logger = logging.getLogger("pywsapp")
 
 #: Seconds for which an app waits for its broker before it listens. It is less than a usual `worker_timeout`, so that no
@@ -87,6 +89,7 @@ class TopicRegistry:
         occupancy: reports topics and users that come and go.
         fallback: the fallback connections, and the batches for them.
         measures: whether the App measures times, with `App(metrics=True)` or `App.metrics`.
+        trace_hooks: traces the App; None without `pywsapp.telemetry`.
         process_events: events of the layers above, between processes.
 
     Raises:
@@ -109,9 +112,11 @@ class TopicRegistry:
         self._topics: WeakValueDictionary[str, Topic] = WeakValueDictionary()
         self._thread: int | None = None  # of the event loop, while the app runs
         self._tasks: TaskGroup | None = None  # while the app runs
+        self._last_relay: Relay | None = None  # also after the run, since a worker then reports its last numbers
         self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
         self._has_warned = False
         self.measures = False
+        self.trace_hooks: TraceHooks | None = None
         self._ids = RecentIds()  # of messages that were delivered here
         self.accepted_ids = RecentIds()  # of messages of clients that need no hook and no broadcast any more
 
@@ -138,7 +143,7 @@ class TopicRegistry:
     def stats(self) -> TopicStats:
         """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
-        broker = None if self.relay is None else self.relay.stats
+        broker = None if self._last_relay is None else self._last_relay.stats
         subscriptions = sum(len(subscribers) for _, subscribers in self._subscribed.values())
         counted = len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, subscriptions
         return TopicStats(*counted, self.presence.present_here, *self.history.kept_here)
@@ -407,15 +412,17 @@ class TopicRegistry:
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._thread, self._tasks = current_thread(), tasks
-        self.listeners.start(tasks)
+        hooks = self.trace_hooks
+        receive = self.receive if hooks is None else self.codec.trace(hooks, self.receive)
+        self.listeners.start(tasks, hooks)
         if self.broker is not None:
-            self.relay = Relay(self.broker, self.receive, self.listeners.patterns, self._connected)
+            self.relay = self._last_relay = Relay(self.broker, receive, self.listeners.patterns, self._connected)
         self.history.start(self.relay, tasks)
         self.users.start(self.relay)
         self.process_events.start(self.relay)
         self.fallback.start()
         self.presence.start(tasks, self.relay)
-        self.occupancy.prepare(self.relay)
+        self.occupancy.prepare(self.relay, hooks)
         if self.relay is not None:
             tasks.start_soon(self.relay.run)
             if self.measures:

@@ -16,7 +16,7 @@ class TopicStats(NamedTuple):
         lost: how often messages of a topic with a history were lost, which its subscribers get a report of.
         skipped: calls of async functions of the App, such as those of `on_broadcast`, that were skipped because their
             queue was full.
-        broker: what the relay to the broker has done; None while the app does not run, or without a broker.
+        broker: what the relay to the broker has done, in the last run if the app does not run; None without a broker.
         subscriptions: subscriptions of connections in this process now.
         present: users that are present by connections of this process now; a user counts once in each topic.
         histories: topics whose messages this process keeps now; Redis keeps those of its topics itself.

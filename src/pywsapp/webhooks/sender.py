@@ -16,6 +16,7 @@ from typing import NamedTuple
 import anyio
 
 from pywsapp._log_fields import log_fields
+from pywsapp._trace_hooks import TraceHooks
 from pywsapp._version import __version__
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.occupancy.changes import Change, EventType, Kind
@@ -103,13 +104,13 @@ class WebhookSender:
         open_client: opens an HTTP client.
 
     Attributes:
-        wrap_post: returns what sends a request in place of what the client gives; None without `pywsapp.telemetry`.
+        trace_hooks: traces the requests; None without `pywsapp.telemetry`.
     """
 
     def __init__(self, target: Target, options: WebhookOptions, open_client: OpenClient) -> None:
         self.target = target
         self._options = options
-        self.wrap_post: Callable[[Post], Post] | None = None
+        self.trace_hooks: TraceHooks | None = None
         self._open_client = open_client
         self._queue = EventQueue(options)
         self._prefix = secrets.token_hex(8)
@@ -229,8 +230,10 @@ class WebhookSender:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(self.target.keys, message_id, timestamp, body),
         }
+        if self.trace_hooks is not None:
+            post = self.trace_hooks.around_post(self.target.shown, post)
         try:
-            answer = await (post if self.wrap_post is None else self.wrap_post(post))(headers, body)
+            answer = await post(headers, body)
         except Unreachable as exc:
             return Outcome.FAILED, None, str(exc)
         return outcome_of(answer.status), answer, f"status {answer.status}"

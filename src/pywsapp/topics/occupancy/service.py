@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from pywsapp._log_fields import log_fields
+from pywsapp._trace_hooks import TraceHooks
 from pywsapp.brokers.envelope import Envelope
 from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
@@ -51,7 +52,13 @@ UserHookT = TypeVar("UserHookT", bound=Callable[[str], Any])
 
 
 class Reports(Protocol):
-    """What takes the changes that this process reports, beside the functions of a program: a webhook."""
+    """What takes the changes that this process reports, beside the functions of a program: a webhook.
+
+    Attributes:
+        trace_hooks: traces it; None without `pywsapp.telemetry`.
+    """
+
+    trace_hooks: TraceHooks | None
 
     def covers(self, kind: Kind, name: str | None = None) -> bool:
         """Return whether changes of a topic, or of all users, are wanted; for a topic without a name, of any topic."""
@@ -286,9 +293,16 @@ class OccupancyService:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def prepare(self, relay: Relay | None) -> None:
-        """Prepare for a run with a broker, if there is one; the relay does not run yet."""
+    def prepare(self, relay: Relay | None, hooks: TraceHooks | None = None) -> None:
+        """Prepare for a run.
+
+        Args:
+            relay: the relay to the broker, which does not run yet; None without a broker.
+            hooks: traces what the objects of `add_reports` do; None without traces.
+        """
         self._relay, self._is_finished = relay, False
+        for reports in self._reports:
+            reports.trace_hooks = hooks
         if self._kinds and relay is not None:
             relay.subscribe(REPORTED_TOPIC)
 
