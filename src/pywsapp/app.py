@@ -500,14 +500,14 @@ class App:
             ConfigurationError: there is no guard, an argument is not valid, or the route exists.
         """
         authenticate, networks = checked_guard(guard, can_disconnect=can_disconnect)
-        service = StatusService(
-            self, lambda: self._runner.server, lambda: self._runner.worker, can_disconnect=can_disconnect
-        )
-        page = StatusPage(service, path, networks)
+        page = StatusPage(lambda: self._runner.status, path, networks, can_disconnect=can_disconnect)
         self.http(path, page.show, authenticate=authenticate)
         self.route(path, page, authenticate=authenticate)
-        self.on_startup(service.start)
-        self.on_shutdown(service.stop)
+        if self._runner.status is None:
+            service = self._runner.status = StatusService(self, lambda: self._runner)
+            self.on_startup(service.start)
+            self.on_shutdown(service.stop)
+        self._runner.status.can_disconnect |= can_disconnect
         self.topics.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:

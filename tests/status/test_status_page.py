@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 from support.serving import GUARD
-from support.user_rooms import by_query
+from support.status_pages import answer, app_of, snapshot
 from support.waiting import until_blocked
 
-from pywsapp import App, ConfigurationError, EchoServer, MessageComponent
+from pywsapp import App, ConfigurationError, EchoServer
 from pywsapp._status import service as module
 from pywsapp.auth import public
 from pywsapp.codecs import MessagePackCodec
@@ -24,39 +23,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.once]
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL", 0.02)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
-
-
-class Rooms(MessageComponent):
-    def on_open(self, conn: Any) -> None:
-        conn.subscribe("room:<b>1</b>")
-
-    def on_message(self, conn: Any, message: Any) -> None:
-        if message == "fail":
-            raise ValueError("a secret of the handler")
-        conn.send(message)
-
-
-def app_of(**arguments: Any) -> App:
-    app = App(authenticate=by_query)
-    app.route("/rooms/{name}", Rooms())
-    app.status(**{"guard": by_query, **arguments})
-    return app
-
-
-async def snapshot(page: Any, is_wanted: Callable[[Any], object] = lambda found: True) -> Any:
-    """Return the first snapshot that a function accepts."""
-    while True:
-        found = await page.receive_json()
-        if found["type"] == "snapshot" and is_wanted(found):
-            return found
-
-
-async def answer(page: Any, action: Any) -> tuple[str, str]:
-    """Send an action; return the type and the text of its answer."""
-    page.send_json(action)
-    while (found := await page.receive_json())["type"] == "snapshot":
-        pass
-    return found["type"], found["text"]
 
 
 async def test_a_snapshot_has_connections_topics_routes_and_handlers() -> None:

@@ -18,7 +18,7 @@ from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
 from pywsapp._process.app_hooks import AppHooks
 from pywsapp._process.background import Hook, call, run_logged, tasks_of_block
-from pywsapp._process.collecting import collect_stats
+from pywsapp._process.collecting import collect_in_turns, collect_stats
 from pywsapp._process.file_watch import FileWatch
 from pywsapp._process.listening import Listening, answering_on_own_ports
 from pywsapp._process.logging import check_log_format, set_up_logging
@@ -76,6 +76,7 @@ class Runner:
         connection_limits: the limits of its connections.
         watch: the files after whose changes the workers are replaced, also if there is one only.
         session_stores: returns the stores of sessions.
+        status: the service of the status pages; `App.status` sets it.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Runner:
         self._access_log = False
         self.session_stores: Callable[[], Iterable[SessionStore]] = tuple
         self._has_site = False
+        self.status: Any = None
         self._server: Server | None = None
         self._is_hosted = False
         self._starting: anyio.CancelScope | None = None
@@ -180,6 +182,10 @@ class Runner:
         if self._server is not None or other._server is not None:
             raise ConfigurationError("an App must be mounted on another App before either of them runs")
         self.hooks.include(other.hooks)
+        if self.status is None:
+            self.status = other.status
+        elif other.status is not None:
+            self.status.include(other.status)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -211,10 +217,14 @@ class Runner:
         """Return the numbers of this process."""
         return collect_stats(self._server, self._topics, self.limits, self.session_stores())
 
+    async def stats_in_turns(self, look: Callable[[Sequence[Any]], None] | None = None) -> Stats:
+        """Return the numbers of this process, while other tasks run; see `collect_in_turns`."""
+        return await collect_in_turns(self._server, self._topics, self.limits, self.session_stores(), look)
+
     async def worker_stats(self) -> WorkerStats:
         """Return the numbers of all workers together."""
         if self._context is None:
-            return WorkerStats(self.stats(), 1, 0)
+            return WorkerStats(await self.stats_in_turns(), 1, 0)
         return await self._context.stats.ask(self._context.workers)
 
     @property
@@ -317,7 +327,7 @@ class Runner:
             tasks.start_soon(context.report_alive, self._count_accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
             tasks.start_soon(context.follow_peers)
-            tasks.start_soon(context.stats.run, self.stats)
+            tasks.start_soon(context.stats.run, self.stats_in_turns)
             context.named(self._topics.codec.origin)
             await self.serve()
 

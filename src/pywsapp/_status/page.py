@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,22 @@ class StatusPage(MessageComponent):
     """The page and its WebSocket, at the same path.
 
     Args:
-        service: makes the snapshots, and does what users of the page ask for.
+        find_service: returns what makes the snapshots, and does what users of the page ask for.
         path: the path, without parameters.
         networks: the addresses that may see the page; None for all that the guard accepts.
+        can_disconnect: whether the users of the page can disconnect connections and users.
 
     Raises:
         ConfigurationError: the path has parameters.
     """
 
-    def __init__(self, service: StatusService, path: str, networks: Networks | None) -> None:
+    def __init__(
+        self, find_service: Callable[[], StatusService], path: str, networks: Networks | None, *, can_disconnect: bool
+    ) -> None:
         if "{" in path:
             raise ConfigurationError(f"{path!r}: the path of the status page has no parameters")
-        self._service = service
+        self._find_service = find_service
+        self._can_disconnect = can_disconnect
         self._networks = networks
 
     def show(self, request: Request) -> Response:
@@ -96,16 +100,16 @@ class StatusPage(MessageComponent):
 
     def on_open(self, conn: Connection) -> None:
         """Begin to feed a page."""
-        self._service.add_page(conn)
+        self._find_service().add_page(conn, can_disconnect=self._can_disconnect)
 
     def on_close(self, conn: Connection) -> None:
         """Handle the end of a page."""
-        self._service.discard_page(conn)
+        self._find_service().discard_page(conn)
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         """Do what a page asks for, and send it the result."""
         try:
-            result = {"type": "done", "text": await self._service.act(conn, _action_of(message))}
+            result = {"type": "done", "text": await self._find_service().act(conn, _action_of(message))}
         except ValueError as exc:
             result = {"type": "failed", "text": str(exc)}
         conn.send(json.dumps(result))
