@@ -499,15 +499,15 @@ class App:
         Raises:
             ConfigurationError: there is no guard, an argument is not valid, or the route exists.
         """
-        authenticate, networks = checked_guard(guard, can_disconnect=can_disconnect)
-        page = StatusPage(lambda: self._runner.status, path, networks, can_disconnect=can_disconnect)
+        authenticate, addresses = checked_guard(guard, can_disconnect=can_disconnect)
+        page = StatusPage(lambda: self._runner.hooks.status, path, addresses, can_disconnect=can_disconnect)
         self.http(path, page.show, authenticate=authenticate)
         self.route(path, page, authenticate=authenticate)
-        if self._runner.status is None:
-            service = self._runner.status = StatusService(self, lambda: self._runner)
+        if self._runner.hooks.status is None:
+            service = self._runner.hooks.status = StatusService(self, lambda: self._runner)
             self.on_startup(service.start)
             self.on_shutdown(service.stop)
-        self._runner.status.can_disconnect |= can_disconnect
+        self._runner.hooks.status.can_disconnect |= can_disconnect
         self.topics.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:

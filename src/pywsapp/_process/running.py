@@ -26,7 +26,7 @@ from pywsapp._process.service_manager import ServiceManager, service_manager
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervising import supervise_app
 from pywsapp._process.supervisor import check_workers
-from pywsapp._process.urls import urls_of
+from pywsapp._process.urls import port_of, urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket, raised_in
@@ -76,7 +76,6 @@ class Runner:
         connection_limits: the limits of its connections.
         watch: the files after whose changes the workers are replaced, also if there is one only.
         session_stores: returns the stores of sessions.
-        status: the service of the status pages; `App.status` sets it.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class Runner:
         self._access_log = False
         self.session_stores: Callable[[], Iterable[SessionStore]] = tuple
         self._has_site = False
-        self.status: Any = None
         self._server: Server | None = None
         self._is_hosted = False
         self._starting: anyio.CancelScope | None = None
@@ -182,10 +180,6 @@ class Runner:
         if self._server is not None or other._server is not None:
             raise ConfigurationError("an App must be mounted on another App before either of them runs")
         self.hooks.include(other.hooks)
-        if self.status is None:
-            self.status = other.status
-        elif other.status is not None:
-            self.status.include(other.status)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -244,11 +238,7 @@ class Runner:
     @property
     def port(self) -> int:
         """The TCP port: the port in use while the App runs, the configured one before."""
-        if self._server is not None:
-            for _, address in self._server.addresses:
-                if not address.startswith("unix:"):
-                    return int(address.rpartition(":")[2])
-        return self._listening.sockets[0].port
+        return port_of(self._server.addresses if self._server is not None else ()) or self._listening.sockets[0].port
 
     @property
     def urls(self) -> list[str]:

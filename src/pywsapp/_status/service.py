@@ -111,7 +111,7 @@ class StatusService:
     def start(self) -> None:
         """Start to answer other processes and to keep lines of the log; a startup hook."""
         runner = self._find_runner()
-        if runner.status is not self:
+        if runner.hooks.status is not self:
             return
         self._is_feeding = self._is_answering = False
         self._asking.clear()
@@ -125,7 +125,7 @@ class StatusService:
 
     def stop(self) -> None:
         """Undo `start`; a shutdown hook."""
-        if self._find_runner().status is not self:
+        if self._find_runner().hooks.status is not self:
             return
         self._app.topics.process_events.unlisten(_STATUS_TOPIC)  # an answer after "gone" would show the process again
         self._publish("gone", 1)
