@@ -500,15 +500,15 @@ class App:
         Raises:
             ConfigurationError: there is no guard, an argument is not valid, or the route exists.
         """
-        authenticate, networks = checked_guard(guard, can_disconnect=can_disconnect)
-        service = StatusService(
-            self, lambda: self._runner.server, lambda: self._runner.worker, can_disconnect=can_disconnect
-        )
-        page = StatusPage(service, path, networks)
+        authenticate, addresses = checked_guard(guard, can_disconnect=can_disconnect)
+        page = StatusPage(lambda: self._runner.hooks.status, path, addresses, can_disconnect=can_disconnect)
         self.http(path, page.show, authenticate=authenticate)
         self.route(path, page, authenticate=authenticate)
-        self.on_startup(service.start)
-        self.on_shutdown(service.stop)
+        if self._runner.hooks.status is None:
+            service = self._runner.hooks.status = StatusService(self, lambda: self._runner)
+            self.on_startup(service.start)
+            self.on_shutdown(service.stop)
+        self._runner.hooks.status.can_disconnect |= can_disconnect
         self.topics.measures = True
 
     def publish_endpoint(self, path: str, key: Keys, *, max_size: int = 64 * 1024) -> None:

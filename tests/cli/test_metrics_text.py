@@ -47,6 +47,12 @@ def test_the_numbers_of_an_app_are_read_with_hostile_labels() -> None:
     assert found.sum("nothing") == 0
 
 
+def test_labels_with_line_breaks_of_other_systems() -> None:
+    name = "a\u2028b\x85c\x0bd"
+    assert reading(replace(NO_STATS, limits={name: 3}), 0).by("pywsapp_limits_exceeded_total", "limit") == {name: 3}
+    assert Reading("pywsapp_info 1\r\npywsapp_tasks 2\r\n").sum("pywsapp_tasks") == 2
+
+
 def test_rates_are_those_between_two_readings() -> None:
     before = reading(replace(NO_STATS, routes={"/a": route(10), "/b": route(1)}), 0)
     now = reading(replace(NO_STATS, routes={"/a": route(30), "/b": route(1), "/c": route(2)}), 2)
@@ -96,8 +102,10 @@ def test_the_view_has_all_parts_and_nothing_that_controls_a_terminal() -> None:
         "pywsapp_info x",
         'pywsapp_info{version="1"} 1\nnonsense',
         "\x00",
+        'pywsapp_info 1\npywsapp_loop_lag_seconds_bucket{le="x"} 1',
+        "pywsapp_info{" + "} " * 10_000,
     ],
-    ids=["nothing", "html", "comments", "another program", "no number", "nonsense", "binary"],
+    ids=["nothing", "html", "comments", "another program", "no number", "nonsense", "binary", "no bound", "long"],
 )
 def test_other_texts_are_no_metrics(text: str) -> None:
     with pytest.raises(NoMetrics):

@@ -6,11 +6,14 @@ import os
 import re
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -25,6 +28,7 @@ from pywsapp.testing import AppServer
 
 pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
 termios = pytest.importorskip("termios")
+fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.once
 KEY = "a-key-of-more-than-20-characters"
 
@@ -107,10 +111,47 @@ def test_mistakes_in_arguments(arguments: list[str], message: str, capsys: pytes
         ("localhost:8080", "http://localhost:8080/metrics"),
         ("wss://chat.example/", "https://chat.example/metrics"),
         ("http://chat.example/numbers", "http://chat.example/numbers"),
+        ("chat.example?key=1", "http://chat.example/metrics?key=1"),
+        ("[::1]:8080/?key=a/b", "http://[::1]:8080/metrics?key=a/b"),
     ],
 )
 def test_the_url_can_be_short(given: str, url: str) -> None:
     assert top.url_of(given) == url
+
+
+def test_secrets_of_the_url_are_not_shown(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"{server}/metrics?key=hidden") == 0
+    assert run(f"{server}/nothing?key=hidden") == 1
+    found = capsys.readouterr()
+    assert found.out.startswith(f"{server}/metrics?...  ")
+    assert f"{server}/nothing?... answered" in found.err
+    with pytest.raises(SystemExit, match="2"):
+        run(server.replace("://", "://ana:hidden@"))
+    found = capsys.readouterr()
+    assert "must have no user and no password" in found.err
+    assert "hidden" not in found.out + found.err
+
+
+@pytest.mark.parametrize(
+    ("end", "error"), [(False, "timed out"), (True, "the answer ends 97 bytes too early")], ids=["slow", "cut"]
+)
+def test_an_answer_that_does_not_come_completely(end: bool, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer() -> None:
+        conn, _ = listener.accept()
+        with conn, suppress(OSError):  # the reader has given up
+            conn.recv(4096)
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n###")
+            while not end:
+                conn.sendall(b"#")
+                given_up.wait(0.02)
+
+    given_up = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert run(f"127.0.0.1:{listener.getsockname()[1]}", "--timeout", "0.2") == 1
+        thread.join(GUARD)
+    assert capsys.readouterr().err.endswith(f": {error}\n")
 
 
 class Terminal:
@@ -119,10 +160,16 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.main, other = pty.openpty()
         self.other = other
+        self.resize(60, 12)
         command = [sys.executable, "-m", "pywsapp", "top", *arguments]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "60", "LINES": "12"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        for name in ("COLUMNS", "LINES"):  # they would be stronger than the size of the terminal
+            environment.pop(name, None)
         self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
         self.output = ""
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self.other, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def until(self, text: str) -> None:
         due = time.monotonic() + GUARD
@@ -157,6 +204,7 @@ def test_a_terminal_is_restored(server: str, how: str, status: int) -> None:
     finally:
         terminal.close()
     assert first.startswith("\x1b[?1049h\x1b[?25l")
+    assert re.search(r"\.\.\. \d+ more lines", first)
     lines = [re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", line) for line in first.split("\r\n")]
     assert max(map(len, lines)) <= 60
 
@@ -173,3 +221,23 @@ def test_a_server_that_ends_leaves_the_last_numbers() -> None:
         before = len(terminal.output)
         terminal.until("these numbers are old: cannot read")
         assert "waiting" in terminal.output[before:]  # the row of the last numbers
+
+
+def test_another_size_and_ctrl_z(server: str) -> None:
+    terminal = Terminal(server, "--interval", "1000")
+    try:
+        terminal.until("more lines")
+        terminal.output = ""
+        terminal.resize(100, 50)
+        terminal.until("IN ALL")
+        assert "more lines" not in terminal.output
+        terminal.output = ""
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.until("\x1b[?25h\x1b[?1049l")
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until("\x1b[?1049h\x1b[?25l")
+        terminal.until("IN ALL")
+        os.write(terminal.main, b"q")
+        assert terminal.process.wait(GUARD) == 0
+    finally:
+        terminal.close()

@@ -40,13 +40,16 @@ class Worker:
         self.end: ReportingWorker = supervisor.add()
         self.end.is_asked = True
 
+    async def collect(self) -> Stats:
+        return self.stats
+
     @asynccontextmanager
     async def running(self, *, answers: bool = True) -> AsyncIterator[None]:
         with self.ours, self.theirs:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.end.run, self.ours, self.supervisor.ask)
                 if answers:
-                    tasks.start_soon(self.own.run, lambda: self.stats)
+                    tasks.start_soon(self.own.run, self.collect)
                 await until_blocked()
                 yield
                 tasks.cancel_scope.cancel()

@@ -48,6 +48,6 @@ def test_a_connection_of_the_other_worker_is_disconnected() -> None:
             found = next_of(page, "snapshot")
         action = {"action": "disconnect", "process": other["process"], "connection": other["id"]}
         page.sock.sendall(frame(TEXT, json.dumps(action).encode()))
-        assert next_of(page, "done")["text"] == f"The connection {other['id']} is disconnected."
+        assert next_of(page, "done")["text"] == f"The connection {other['id']} is being disconnected."
         assert clients[other["user"]].receive_close() == 3503
         program.until(rf"worker {other['worker']} INFO root disconnects <Connection {other['id']} /echo ")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import urllib.error
+import urllib.request
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from support.serving import GUARD
-from support.user_rooms import by_query
+from support.status_pages import answer, app_of, snapshot
 from support.waiting import until_blocked
 
-from pywsapp import App, ConfigurationError, EchoServer, MessageComponent
+from pywsapp import App, ConfigurationError, EchoServer
 from pywsapp._status import service as module
 from pywsapp.auth import public
 from pywsapp.codecs import MessagePackCodec
-from pywsapp.testing import TestClient, two_nodes
+from pywsapp.testing import AppServer, TestClient, two_nodes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
@@ -24,39 +26,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.once]
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL", 0.02)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
-
-
-class Rooms(MessageComponent):
-    def on_open(self, conn: Any) -> None:
-        conn.subscribe("room:<b>1</b>")
-
-    def on_message(self, conn: Any, message: Any) -> None:
-        if message == "fail":
-            raise ValueError("a secret of the handler")
-        conn.send(message)
-
-
-def app_of(**arguments: Any) -> App:
-    app = App(authenticate=by_query)
-    app.route("/rooms/{name}", Rooms())
-    app.status(**{"guard": by_query, **arguments})
-    return app
-
-
-async def snapshot(page: Any, is_wanted: Callable[[Any], object] = lambda found: True) -> Any:
-    """Return the first snapshot that a function accepts."""
-    while True:
-        found = await page.receive_json()
-        if found["type"] == "snapshot" and is_wanted(found):
-            return found
-
-
-async def answer(page: Any, action: Any) -> tuple[str, str]:
-    """Send an action; return the type and the text of its answer."""
-    page.send_json(action)
-    while (found := await page.receive_json())["type"] == "snapshot":
-        pass
-    return found["type"], found["text"]
 
 
 async def test_a_snapshot_has_connections_topics_routes_and_handlers() -> None:
@@ -122,17 +91,45 @@ async def test_only_addresses_of_the_guard_may_see_the_page(address: str, status
             await client.assert_refused("/status", 403, address=address)
 
 
+def get(url: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Return the status and the text of an answer."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.1", "::1")], ids=["unknown", "trusted"])
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+async def test_a_proxy_that_the_app_does_not_know_lets_nobody_pass(path: str, trusted: tuple[str, ...]) -> None:
+    app = App(port=0, trusted_proxies=trusted)
+    app.status(guard=["127.0.0.1", "::1"])
+    app.metrics(guard=["127.0.0.1", "::1"])
+    async with AppServer(app) as server:
+        answer = await anyio.to_thread.run_sync(get, server.url + path, {})
+        assert answer[0] == 200
+        for hops in ("203.0.113.5", "127.0.0.1, 203.0.113.5"):  # a client has sent the first entry
+            status, text = await anyio.to_thread.run_sync(get, server.url + path, {"X-Forwarded-For": hops})
+            assert status == 403
+            assert ("add its address to trusted_proxies" in text) == (trusted == ())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, r"write who may see it: app.status\(guard=...\)"),
         ({"guard": "10.0.0.0/8"}, r"write \['10.0.0.0/8'\]"),
         ({"guard": ["example.com"]}, "example.com"),
+        ({"guard": []}, "empty list"),
+        ({"guard": 5}, "or a list of IP addresses and networks, not 5"),
+        ({"guard": "public"}, "or a list of IP addresses and networks, not 'public'"),
         ({"guard": public, "can_disconnect": True}, "needs to know who disconnects"),
         ({"guard": ["127.0.0.1"], "can_disconnect": True}, "needs to know who disconnects"),
         ({"guard": public, "path": "/status/{name}"}, "no parameters"),
     ],
-    ids=["no guard", "text", "no address", "public", "addresses", "parameters"],
+    ids=["no guard", "text", "no address", "no entry", "no list", "name", "public", "addresses", "parameters"],
 )
 def test_arguments_that_are_not_possible(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

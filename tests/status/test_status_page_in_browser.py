@@ -38,10 +38,10 @@ class Rooms(MessageComponent):
         conn.send(message)
 
 
-def app_on(port: int) -> App:
+def app_on(port: int, guard: Any = by_query) -> App:
     app = App(port=port, authenticate=by_query)
     app.route("/rooms/{name:path}", Rooms())
-    app.status(guard=by_query, can_disconnect=True)
+    app.status(guard=guard, can_disconnect=True)
     return app
 
 
@@ -183,3 +183,53 @@ def test_a_page_that_was_disconnected_stays_so(context: Any, url: str) -> None:
     page.get_by_role("button", name="Disconnect user").click()
     page.get_by_role("dialog").get_by_role("button", name="Disconnect").click()
     expect(page.locator("#state")).to_have_text("You were disconnected.")
+
+
+@pytest.mark.parametrize(
+    ("guard", "text"),
+    [
+        (lambda request: None, "You may not see this page any more (status 401). Reload it."),
+        (
+            lambda request: by_query(request) if "upgrade" not in request.headers else None,
+            "The WebSocket of the page does not open. The log of the server, or a proxy, says why.",
+        ),
+    ],
+    ids=["page", "websocket"],
+)
+def test_a_page_that_is_refused_says_so(context: Any, portal: Any, guard: Any, text: str) -> None:
+    with portal.wrap_async_context_manager(AppServer(app_on(0))) as server:
+        port = server.port
+        page = open_page(context, server.url, [])
+    again = app_on(port, guard)
+    ended, _ = portal.start_task(again.serve)
+    expect(page.locator("#state")).to_have_text(text)
+    portal.call(again.stop)
+    ended.result()
+
+
+def test_numbers_that_do_not_come_any_more_are_old(context: Any, portal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with portal.wrap_async_context_manager(AppServer(app_on(0))) as server:
+        monkeypatch.setattr(service, "INTERVAL", 1000.0)  # one snapshot, as from a server that has hung up silently
+        page = context.new_page()
+        page.clock.install()
+        page.goto(f"{server.url}/status?root")
+        expect(page.locator("#state")).to_have_text("Live")
+        page.clock.fast_forward(6_000)
+        expect(page.locator("#state")).to_have_text("No answer from the server")
+        expect(page.locator("body")).to_have_class(re.compile("stale"))
+        with page.expect_websocket():
+            page.clock.fast_forward(20_000)
+
+
+def test_the_focus_stays_when_rows_change(context: Any, url: str) -> None:
+    page = open_page(context, url, [])
+    with connect(url, "ana"):
+        with connect(url, "ben"):
+            button = page.get_by_role("button", name=re.compile("of ben"))
+            button.focus()
+            with connect(url, "cem"):
+                expect(rows_of(page, "Connections")).to_have_count(4)
+                expect(button).to_be_focused()
+            expect(rows_of(page, "Connections")).to_have_count(3)
+            expect(button).to_be_focused()
+        expect(page.get_by_role("button", name=re.compile("of ana"))).to_be_focused()

@@ -24,6 +24,10 @@ from pywsapp.testing import TestClient
 pytestmark = pytest.mark.once
 
 
+#: Counts that are not all 0, with the sum 0.
+CANCELLED = (1, -1, *[0] * (len(BOUNDS) - 1))
+
+
 class NoText:
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -77,6 +81,12 @@ def with_part(index: int, value: Any) -> Callable[[], Any]:
         with_part(6, [["a", 1]] * (reports.MAX_TOPICS + 1)),
         with_part(6, [["a" * 600_000, 1]]),
         with_part(7, [["x", "ERROR", "a", "b"]]),
+        with_part(3, "nan"),
+        with_part(3, "inf"),
+        with_part(0, "9" * 400),
+        with_part(3, -1),
+        with_part(4, encoded(handshakes=-1)[4]),
+        with_part(4, encoded(routes={"/a": route(handler_seconds=HistogramStats(CANCELLED, 0.0))})[4]),
     ],
     ids=[
         "none",
@@ -92,6 +102,12 @@ def with_part(index: int, value: Any) -> Callable[[], Any]:
         "many topics",
         "long",
         "no time",
+        "text nan",
+        "text inf",
+        "long text",
+        "negative time",
+        "negative count",
+        "negative bucket",
     ],
 )
 def test_what_no_process_sends_is_refused(make: Callable[[], Any]) -> None:
@@ -131,7 +147,29 @@ def test_the_log_keeps_the_last_lines_whatever_they_are() -> None:
     assert max(len(row.text) for row in log.rows) == 400
     logger.error("%s", NoText())
     logger.error("too %s few %s", 1)
-    assert [row.level for row in log.rows[-2:]] == ["ERROR", "ERROR"]
+    logger.error(NoText())
+    assert [(row.level, row.text) for row in log.rows[-3:]] == [
+        ("ERROR", "%s"),
+        ("ERROR", "too %s few %s"),
+        ("ERROR", "a NoText without a text"),
+    ]
+
+
+def test_a_program_without_logging_still_writes_warnings_to_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "lastResort", logging._StderrHandler(logging.WARNING))  # type: ignore[attr-defined]
+    logger, site = logging.getLogger("library"), logging.getLogger("library.site")
+    monkeypatch.setattr(logger, "propagate", False)  # to the handlers of pytest
+    monkeypatch.setattr(logger, "handlers", [])
+    for log in (ErrorLog(), ErrorLog()):  # of two Apps
+        logger.addHandler(log)
+    logger.warning("first")
+    site.error("second")
+    assert capsys.readouterr().err == "first\nsecond\n"
+    logger.addHandler(logging.NullHandler())
+    logger.warning("third")
+    assert capsys.readouterr().err == ""
 
 
 def test_rates_are_those_of_each_process_and_survive_its_end() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pywsapp._process.background import Background, Hook, HookT
 from pywsapp._signatures import check_takes, name_of
 
@@ -13,12 +15,14 @@ class AppHooks:
         startup: the startup hooks.
         shutdown: the shutdown hooks.
         background: the timers and background tasks.
+        status: the service of the status pages, which is one for all mounted Apps; `App.status` sets it.
     """
 
     def __init__(self) -> None:
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
         self.background = Background()
+        self.status: Any = None
 
     def on_startup(self, hook: HookT) -> HookT:
         """Add a startup hook, and return it.
@@ -37,6 +41,10 @@ class AppHooks:
         self.startup += other.startup
         self.shutdown += other.shutdown
         self.background.include(other.background)
+        if self.status is None:
+            self.status = other.status
+        elif other.status is not None:
+            self.status.include(other.status)
 
 
 def _add(hook: HookT, hooks: list[Hook]) -> HookT:

@@ -1,9 +1,13 @@
-"""Collecting the numbers of `App.stats`."""
+"""Collecting the numbers of `App.stats`, at once or in turns of the event loop."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.lowlevel
 
 from pywsapp._event_loop import count_tasks
 from pywsapp._lifecycle.lifecycle import Lifecycle
@@ -20,11 +24,15 @@ from pywsapp.topics.registry import TopicRegistry
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+ItemT = TypeVar("ItemT")
+#: Connections, or topics, that are looked at before other tasks get their turn. A turn takes one to three milliseconds.
+_A_TURN = 1_000
+
 
 def collect_stats(
     server: Server | None, topics: TopicRegistry, limits: AllMessageCounts, stores: Iterable[SessionStore]
 ) -> Stats:
-    """Return the numbers of an App. It looks at each connection, which takes about 0.2 ms for 1,000 connections.
+    """Return the numbers of an App. It looks at each connection, which takes about 0.4 ms for 1,000 connections.
 
     Args:
         server: its server; None while it does not run.
@@ -32,8 +40,49 @@ def collect_stats(
         limits: its limits of messages.
         stores: its stores of sessions.
     """
-    counts = ServerCounts() if server is None else server.counts
     waiting = waiting_of(() if server is None else server.runtime.connections)
+    return _stats_of(server, topics, limits, stores, waiting)
+
+
+async def collect_in_turns(
+    server: Server | None,
+    topics: TopicRegistry,
+    limits: AllMessageCounts,
+    stores: Iterable[SessionStore],
+    look: Callable[[Sequence[Any]], None] | None = None,
+) -> Stats:
+    """Return the same as `collect_stats`, while other tasks run: connections that open or end meanwhile can be missing.
+
+    Args:
+        server: as for `collect_stats`.
+        topics: as for `collect_stats`.
+        limits: as for `collect_stats`.
+        stores: as for `collect_stats`.
+        look: called with some connections after the other.
+    """
+    waiting = Counter(waiting_of(()))
+    async for some in in_turns(() if server is None else tuple(server.runtime.connections)):
+        waiting.update(waiting_of(some))
+        if look is not None:
+            look(some)
+    return _stats_of(server, topics, limits, stores, waiting)
+
+
+async def in_turns(items: Sequence[ItemT]) -> AsyncIterator[Sequence[ItemT]]:
+    """Yield the items in parts, between which other tasks run."""
+    for start in range(0, len(items), _A_TURN):
+        yield items[start : start + _A_TURN]
+        await anyio.lowlevel.checkpoint()
+
+
+def _stats_of(
+    server: Server | None,
+    topics: TopicRegistry,
+    limits: AllMessageCounts,
+    stores: Iterable[SessionStore],
+    waiting: Mapping[str, int],
+) -> Stats:
+    counts = ServerCounts() if server is None else server.counts
     return Stats(
         open_connections=0 if server is None else server.pending.admitted,
         pending_connections=0 if server is None else len(server.pending),

@@ -18,7 +18,7 @@ from pywsapp._log_fields import log_fields
 from pywsapp._process.announcing import announce
 from pywsapp._process.app_hooks import AppHooks
 from pywsapp._process.background import Hook, call, run_logged, tasks_of_block
-from pywsapp._process.collecting import collect_stats
+from pywsapp._process.collecting import collect_in_turns, collect_stats
 from pywsapp._process.file_watch import FileWatch
 from pywsapp._process.listening import Listening, answering_on_own_ports
 from pywsapp._process.logging import check_log_format, set_up_logging
@@ -26,7 +26,7 @@ from pywsapp._process.service_manager import ServiceManager, service_manager
 from pywsapp._process.signals import FORCED, run_until_signal
 from pywsapp._process.supervising import supervise_app
 from pywsapp._process.supervisor import check_workers
-from pywsapp._process.urls import urls_of
+from pywsapp._process.urls import port_of, urls_of
 from pywsapp._process.worker_context import ORPHAN_SECONDS, WorkerContext, worker_context
 from pywsapp._process.worker_limits import WorkerLimits
 from pywsapp._server.bind import ListeningSocket, raised_in
@@ -210,10 +210,14 @@ class Runner:
         """Return the numbers of this process."""
         return collect_stats(self._server, self._topics, self.limits, self.session_stores())
 
+    async def stats_in_turns(self, look: Callable[[Sequence[Any]], None] | None = None) -> Stats:
+        """Return the numbers of this process, while other tasks run; see `collect_in_turns`."""
+        return await collect_in_turns(self._server, self._topics, self.limits, self.session_stores(), look)
+
     async def worker_stats(self) -> WorkerStats:
         """Return the numbers of all workers together."""
         if self._context is None:
-            return WorkerStats(self.stats(), 1, 0)
+            return WorkerStats(await self.stats_in_turns(), 1, 0)
         return await self._context.stats.ask(self._context.workers)
 
     @property
@@ -233,11 +237,7 @@ class Runner:
     @property
     def port(self) -> int:
         """The TCP port: the port in use while the App runs, the configured one before."""
-        if self._server is not None:
-            for _, address in self._server.addresses:
-                if not address.startswith("unix:"):
-                    return int(address.rpartition(":")[2])
-        return self._listening.sockets[0].port
+        return port_of(self._server.addresses if self._server is not None else ()) or self._listening.sockets[0].port
 
     @property
     def urls(self) -> list[str]:
@@ -312,7 +312,7 @@ class Runner:
             tasks.start_soon(context.report_alive, lambda: 0 if self._server is None else self._server.accepted)
             tasks.start_soon(context.follow_ends, self._topics.presence.process_ended)
             tasks.start_soon(context.follow_peers)
-            tasks.start_soon(context.stats.run, self.stats)
+            tasks.start_soon(context.stats.run, self.stats_in_turns)
             context.named(self._topics.codec.origin)
             await self.serve()
 

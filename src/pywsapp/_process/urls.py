@@ -30,3 +30,9 @@ def urls_of(addresses: Iterable[tuple[ListeningSocket, str]], http_host: str | S
             host = name
         urls.append(f"{'http' if listener.tls is None else 'https'}://{host}:{port}")
     return list(dict.fromkeys(urls))
+
+
+def port_of(addresses: Iterable[tuple[ListeningSocket, str]]) -> int | None:
+    """Return the first TCP port of listening addresses; None if there are Unix sockets only."""
+    ports = (int(address.rpartition(":")[2]) for _, address in addresses if not address.startswith("unix:"))
+    return next(ports, None)

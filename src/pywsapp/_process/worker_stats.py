@@ -18,16 +18,19 @@ import itertools
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from pywsapp._log_fields import log_fields
 from pywsapp._process.stats_messages import NO_STATS, added, from_json, to_json, without_gauges
 from pywsapp.stats import Stats, WorkerStats
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 logger = logging.getLogger("pywsapp")
 
@@ -119,6 +122,10 @@ class JsonChannel:
             self._sock.setblocking(False)
 
 
+async def _no_stats() -> Stats:
+    return NO_STATS
+
+
 class OwnStats:
     """The worker's end: reports its numbers, and asks for those of all workers.
 
@@ -128,22 +135,29 @@ class OwnStats:
 
     def __init__(self, sock: socket.socket) -> None:
         self._channel = JsonChannel(sock)
-        self._collect: Callable[[], Stats] = lambda: NO_STATS
+        self._collect: Callable[[], Awaitable[Stats]] = _no_stats
+        self._tasks: TaskGroup | None = None
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[anyio.Event, list[WorkerStats]]] = {}
 
-    async def run(self, collect: Callable[[], Stats]) -> None:
+    async def run(self, collect: Callable[[], Awaitable[Stats]]) -> None:
         """Answer the supervisor until cancelled.
 
         Args:
             collect: returns the numbers of this process.
         """
         self._collect = collect
-        await self._channel.run(self._handle)
+        async with anyio.create_task_group() as self._tasks:
+            await self._channel.run(self._handle)
+            self._tasks.cancel_scope.cancel()
+
+    async def _report(self, number: int) -> None:
+        self._channel.send("report", number, to_json(await self._collect()))
 
     def _handle(self, kind: str, number: int, *values: Any) -> None:
         if kind == "report":
-            self._channel.send("report", number, to_json(self._collect()))
+            assert self._tasks is not None
+            self._tasks.start_soon(self._report, number)
         elif kind == "total" and number in self._asked:
             answered, answer = self._asked[number]
             stats, workers, missing = values
@@ -170,7 +184,7 @@ class OwnStats:
                 await answered.wait()
         finally:
             del self._asked[number]
-        return answer[0] if answer else WorkerStats(self._collect(), workers, workers - 1)
+        return answer[0] if answer else WorkerStats(await self._collect(), workers, workers - 1)
 
 
 class ReportingWorker:

@@ -7,19 +7,18 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pywsapp._access import Authenticate
-from pywsapp._addresses import Networks
-from pywsapp._http_text import one_line
 from pywsapp._status.service import StatusService
 from pywsapp.auth.identity import public
 from pywsapp.component import MessageComponent
 from pywsapp.connection import Connection
-from pywsapp.exceptions import ConfigurationError, Refuse
+from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Request, Response
+from pywsapp.routing.address_guard import AddressGuard
 
 #: Who may see the page: an authenticator, or IP addresses and networks.
 StatusGuard = Authenticate | Iterable[str]
@@ -27,8 +26,8 @@ StatusGuard = Authenticate | Iterable[str]
 _MAX_ACTION = 2_000
 
 
-def checked_guard(guard: StatusGuard | None, *, can_disconnect: bool) -> tuple[Authenticate, Networks | None]:
-    """Return the guard of the routes of the page, and the addresses that may see it; None for all.
+def checked_guard(guard: StatusGuard | None, *, can_disconnect: bool) -> tuple[Authenticate, AddressGuard | None]:
+    """Return the guard of the routes of the page, and that of addresses, if there is one.
 
     Raises:
         ConfigurationError: there is no guard, or it is not valid.
@@ -38,39 +37,42 @@ def checked_guard(guard: StatusGuard | None, *, can_disconnect: bool) -> tuple[A
             "the status page shows users, addresses and topics, so write who may see it: "
             "app.status(guard=...), an authenticator, or addresses such as ['127.0.0.1']"
         )
-    if isinstance(guard, str):
-        raise ConfigurationError(
-            f"guard is an authenticator, or a list of IP addresses and networks: write [{one_line(guard)!r}]"
-        )
+    addresses = None if callable(guard) else AddressGuard(guard, "the status page is")
     if can_disconnect and (guard is public or not callable(guard)):
         raise ConfigurationError(
             "can_disconnect needs to know who disconnects: write an authenticator that returns a user as guard"
         )
     if callable(guard):
         return guard, None
-    networks = Networks()
-    for entry in guard:
-        networks.add(entry)
-    return public, networks
+    return public, addresses
 
 
 class StatusPage(MessageComponent):
     """The page and its WebSocket, at the same path.
 
     Args:
-        service: makes the snapshots, and does what users of the page ask for.
+        find_service: returns what makes the snapshots, and does what users of the page ask for.
         path: the path, without parameters.
-        networks: the addresses that may see the page; None for all that the guard accepts.
+        addresses: lets addresses pass; None if all that the guard accepts may see the page.
+        can_disconnect: whether the users of the page can disconnect connections and users.
 
     Raises:
         ConfigurationError: the path has parameters.
     """
 
-    def __init__(self, service: StatusService, path: str, networks: Networks | None) -> None:
+    def __init__(
+        self,
+        find_service: Callable[[], StatusService],
+        path: str,
+        addresses: AddressGuard | None,
+        *,
+        can_disconnect: bool,
+    ) -> None:
         if "{" in path:
             raise ConfigurationError(f"{path!r}: the path of the status page has no parameters")
-        self._service = service
-        self._networks = networks
+        self._find_service = find_service
+        self._can_disconnect = can_disconnect
+        self._addresses = addresses
 
     def show(self, request: Request) -> Response:
         """Return the page, a file without any data.
@@ -91,21 +93,21 @@ class StatusPage(MessageComponent):
         self._check_address(request)
 
     def _check_address(self, request: Request) -> None:
-        if self._networks is not None and request.remote_address not in self._networks:
-            raise Refuse(403, body="the status page is not for your address")
+        if self._addresses is not None:
+            self._addresses.check(request)
 
     def on_open(self, conn: Connection) -> None:
         """Begin to feed a page."""
-        self._service.add_page(conn)
+        self._find_service().add_page(conn, can_disconnect=self._can_disconnect)
 
     def on_close(self, conn: Connection) -> None:
         """Handle the end of a page."""
-        self._service.discard_page(conn)
+        self._find_service().discard_page(conn)
 
     async def on_message(self, conn: Connection, message: Any) -> None:
         """Do what a page asks for, and send it the result."""
         try:
-            result = {"type": "done", "text": await self._service.act(conn, _action_of(message))}
+            result = {"type": "done", "text": await self._find_service().act(conn, _action_of(message))}
         except ValueError as exc:
             result = {"type": "failed", "text": str(exc)}
         conn.send(json.dumps(result))

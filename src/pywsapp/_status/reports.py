@@ -9,18 +9,22 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from pywsapp._histogram import BOUNDS
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._process.collecting import in_turns
 from pywsapp._process.stats_messages import read, to_json
 from pywsapp._request_state import access_of
 from pywsapp._server.server import Server
+from pywsapp.auth.user_keys import UserKeys
 from pywsapp.brokers.envelope import EnvelopeError
 from pywsapp.connection import Connection
+from pywsapp.exceptions import ConfigurationError
 from pywsapp.stats import Stats
 from pywsapp.topics.registry import TopicRegistry
 
@@ -93,7 +97,11 @@ class Report(NamedTuple):
 
 
 class ErrorLog(logging.Handler):
-    """Keeps the last lines of the log of the library at level WARNING or above, while it is a handler of the logger."""
+    """Keeps the last lines of the log of the library at level WARNING or above, while it is a handler of the logger.
+
+    In a program without any other handler, Python writes such lines to stderr, but not if a logger has a handler. So
+    this one passes them on.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -106,56 +114,101 @@ class ErrorLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line; of an exception its class and its text."""
-        try:
-            text = record.getMessage()
-            if record.exc_info and record.exc_info[1] is not None:
-                text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        except Exception:  # the arguments do not fit the text, or one of them has no text
-            text = str(record.msg)
         event = getattr(record, "event", "")
-        self._rows.append(ErrorRow(record.created, record.levelname, _short(str(event)), _short(text, _MAX_ERROR)))
+        text = _short(_text_of(record), _MAX_ERROR)
+        self._rows.append(ErrorRow(record.created, record.levelname, _short(str(event)), text))
+        if logging.lastResort is not None and self._is_alone(logging.getLogger(record.name)):
+            logging.lastResort.handle(record)
+
+    def _is_alone(self, logger: logging.Logger | None) -> bool:
+        """Return whether no other handler gets the records of a logger, except for one of the same kind."""
+        kept = []
+        while logger is not None:
+            kept += logger.handlers
+            logger = logger.parent if logger.propagate else None
+        return kept[0] is self and all(isinstance(one, ErrorLog) for one in kept) if kept else False
 
 
-def make_report(
-    worker: int | None, server: Server | None, stats: Stats, topics: TopicRegistry, log: ErrorLog
+def _text_of(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+    except Exception:  # the arguments do not fit the text, or one of them has no text
+        text = record.msg if isinstance(record.msg, str) else f"a {type(record.msg).__name__} without a text"
+    return text
+
+
+#: Returns the numbers of this process; calls a function with some of its connections after the other.
+Collect = Callable[[Callable[[Sequence[Any]], None]], Awaitable[Stats]]
+
+
+async def make_report(
+    worker: int | None, server: Server | None, collect: Collect, topics: TopicRegistry, log: ErrorLog
 ) -> Report:
-    """Return the report of this process. It looks at each connection, twice with the numbers.
+    """Return the report of this process. It looks at each connection and each topic, while other tasks run.
 
     Args:
         worker: the number of the worker, if this process is one.
         server: its server; None while it does not run.
-        stats: its numbers.
+        collect: returns its numbers.
         topics: its topics.
         log: the last lines of its log.
     """
+    shown = _ShownConnections()
+    stats = await collect(shown.look)
+    largest = await _largest_topics(topics)
     return Report(
         os.getpid(),
         _short(platform.node()),
         worker or 0,
         time.monotonic(),
         stats,
-        () if server is None else _connections_of(server, topics),
-        _topics_of(topics),
+        () if server is None else tuple(_row_of(conn, server, topics) for conn in shown.open()),
+        largest,
         log.rows,
     )
 
 
-def _connections_of(server: Server, topics: TopicRegistry) -> tuple[ConnectionRow, ...]:
-    opened = [one.conn for one in server.runtime.connections if isinstance(one, Lifecycle) and one.conn.is_open]
-    chosen = dict.fromkeys(heapq.nlargest(NEWEST_CONNECTIONS, opened, key=attrgetter("id")))
-    fullest = heapq.nlargest(FULLEST_CONNECTIONS, opened, key=attrgetter("buffered"))
-    chosen |= dict.fromkeys(conn for conn in fullest if conn.buffered)
-    return tuple(_row_of(conn, server, topics) for conn in chosen)
+class _ShownConnections:
+    """The connections that a report shows: the newest, and those for which the most bytes wait."""
+
+    def __init__(self) -> None:
+        self._newest: list[Connection] = []
+        self._fullest: list[tuple[int, int, Connection]] = []
+
+    def look(self, some: Sequence[Any]) -> None:
+        """Look at some of the connections."""
+        oldest = self._newest[-1].id if len(self._newest) == NEWEST_CONNECTIONS else 0
+        lifecycles = [one for one in some if isinstance(one, Lifecycle)]
+        newer = [one.conn for one in lifecycles if one.conn.id > oldest and one.conn.is_open]
+        self._newest = heapq.nlargest(NEWEST_CONNECTIONS, [*self._newest, *newer], key=attrgetter("id"))
+        full = [(size, one.conn.id, one.conn) for one in lifecycles if (size := one.machine.outbox.buffered)]
+        self._fullest = heapq.nlargest(FULLEST_CONNECTIONS, [*self._fullest, *full])
+
+    def open(self) -> list[Connection]:
+        """Return those that are open, each once."""
+        found = dict.fromkeys([*self._newest, *(conn for _, _, conn in self._fullest)])
+        return [conn for conn in found if conn.is_open]
+
+
+async def _largest_topics(topics: TopicRegistry) -> tuple[TopicRow, ...]:
+    largest: list[TopicRow] = []
+    async for some in in_turns(topics.subscribed()):
+        rows = [TopicRow(topic.name, len(subscribers)) for topic, subscribers in some]
+        largest = heapq.nlargest(MAX_TOPICS, [*largest, *rows], key=itemgetter(1))
+    return tuple(largest)
 
 
 def _row_of(conn: Connection, server: Server, topics: TopicRegistry) -> ConnectionRow:
     request, opened_at = conn.request, server.connection_log.opened_at(conn.request)
+    key = key_of(conn, topics)
     return ConnectionRow(
         conn.id,
         _short(request.route),
         _short(request.path),
         conn.remote_address or "local",
-        key_of(conn, topics),
+        None if key is None else _short(key),
         None if opened_at is None else time.monotonic() - opened_at,
         len(conn.topics),
         conn.buffered,
@@ -174,9 +227,17 @@ def key_of(conn: Connection, topics: TopicRegistry) -> str | None:
     return key if len(key) <= MAX_TEXT else None
 
 
-def _topics_of(topics: TopicRegistry) -> tuple[TopicRow, ...]:
-    rows = (TopicRow(topic.name, len(topic)) for topic in topics.active())
-    return tuple(heapq.nlargest(MAX_TOPICS, rows, key=itemgetter(1)))
+def name_of(conn: Connection, topics: TopicRegistry) -> str | None:
+    """Return what names the user of a page in the log: its key, or what its guard calls it; None if nothing does.
+
+    The users of the page can be others than those of the App, which `App(user_key=...)` knows.
+    """
+    access = access_of(conn.request)
+    if access is None or access.user is None:
+        return None
+    with suppress(ConfigurationError):
+        return key_of(conn, topics) or UserKeys().of_access(access)[:MAX_TEXT]
+    return None
 
 
 def _short(text: str, limit: int = MAX_TEXT) -> str:
@@ -197,10 +258,10 @@ def decode_report(value: Any) -> Report:
         EnvelopeError: it is no report that a process could have sent.
     """
     try:
-        if len(json.dumps(value, allow_nan=False)) > _MAX_REPORT:
+        if len(json.dumps(value)) > _MAX_REPORT:
             raise EnvelopeError("its report is too long")
-        _check_numbers(value)
         report: Report = read(Report, value)
+        _check_numbers(encode_report(report))  # not of the value, in which a number can be a text such as "nan"
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise EnvelopeError(f"its report is invalid: {one_line(str(exc))}") from None
     lists: Iterable[tuple[Any, int]] = (
@@ -221,14 +282,14 @@ def decode_report(value: Any) -> Report:
 
 
 def _check_numbers(value: Any) -> None:
-    """Check that the numbers of a value of JSON can be added and divided.
+    """Check that the numbers of a report can be added and divided.
 
     Raises:
-        ValueError: one is too large.
+        ValueError: one is negative, too large or not a number.
     """
     if isinstance(value, (int, float)):
-        if abs(value) > _MAX_NUMBER:
-            raise ValueError("a number is too large")
-    elif isinstance(value, (list, dict)):
+        if not 0 <= value <= _MAX_NUMBER:
+            raise ValueError("a number is negative or too large")
+    elif isinstance(value, (list, tuple, dict)):
         for one in value.values() if isinstance(value, dict) else value:
             _check_numbers(one)

@@ -142,6 +142,13 @@ class Relay:
             self._pending_bytes += len(data)
         return acknowledgement
 
+    def publish_event(self, topic: str, data: bytes) -> LazyCoroutine[None]:
+        """Queue an event between processes, as `publish` does; after the end of the relay it is not sent, nor logged.
+
+        A process that is cancelled loses its broker before its shutdown hooks run. The others notice its end anyway.
+        """
+        return self.publish(topic, data) if self._running else ALREADY_DONE
+
     def _fail(self, acknowledgements: Iterable[Acknowledgement], reason: str) -> None:
         for acknowledgement in acknowledgements:
             self._failed += 1

@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 #: Samples of one text; a server with thousands of routes has fewer.
 MAX_SAMPLES = 200_000
+#: Characters of a line.
+_MAX_LINE = 16_384
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?[ \t]+([^ \t]+)(?:[ \t]+-?[0-9.]+)?[ \t]*")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"[ \t]*,?[ \t]*')
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n"}
+#: The shortest time between two readings; the clock of Windows has steps of 15 ms.
+_MIN_SECONDS = 0.001
 
 
 class NoMetrics(ValueError):
@@ -83,7 +87,8 @@ class Change(NamedTuple):
         """Return by how much a counter grows in a second; None if this is not known."""
         if self.before is None:
             return None
-        return (self.now.sum(name, **labels) - self.before.sum(name, **labels)) / (self.now.at - self.before.at)
+        seconds = max(self.now.at - self.before.at, _MIN_SECONDS)
+        return (self.now.sum(name, **labels) - self.before.sum(name, **labels)) / seconds
 
     def longest(self, name: str) -> float | None:
         """Return an upper bound of the longest duration of a histogram between the readings, in seconds."""
@@ -96,17 +101,20 @@ class Change(NamedTuple):
 
 
 def _samples(text: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...], float]]:
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a label can have other characters that `splitlines` takes for the end of a line
+        line = line.removesuffix("\r")
         if not line or line.startswith("#"):
             continue
-        found = _SAMPLE.fullmatch(line)
+        found = None if len(line) > _MAX_LINE else _SAMPLE.fullmatch(line)
         if found is None:
             raise NoMetrics("it is not in the text format of Prometheus")
-        try:
-            value = float(found[3])
-        except ValueError:
-            raise NoMetrics("it is not in the text format of Prometheus") from None
-        yield found[1], tuple((name, _unescaped(label)) for name, label in _LABEL.findall(found[2] or "")), value
+        labels = tuple((name, _unescaped(label)) for name, label in _LABEL.findall(found[2] or ""))
+        for number in (found[3], *(label for name, label in labels if name == "le")):
+            try:
+                float(number)
+            except ValueError:
+                raise NoMetrics("it is not in the text format of Prometheus") from None
+        yield found[1], labels, float(found[3])
 
 
 def _unescaped(text: str) -> str:

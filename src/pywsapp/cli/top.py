@@ -5,24 +5,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pywsapp.cli.connect import TOKEN_VARIABLE, headers_of
 from pywsapp.cli.numbers import positive
 from pywsapp.cli.parser import add_command
-from pywsapp.cli.tables import safe
+from pywsapp.cli.tables import cut, safe
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pywsapp.cli.metrics_text import Change, Reading
 
 #: Bytes of an answer.
 _MAX_ANSWER = 16 << 20
+_PART = 65536
+#: Seconds between two looks at the size of the terminal.
+_LOOK_SECONDS = 0.25
 _ENTER = "\x1b[?1049h\x1b[?25l"  # another screen, without a cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 
@@ -73,7 +79,15 @@ def url_of(text: str) -> str:
         text = f"http://{text}"
     scheme, _, rest = text.partition("://")
     scheme = {"ws": "http", "wss": "https"}.get(scheme.lower(), scheme)
-    return f"{scheme}://{rest if rest.partition('/')[2] else rest.rstrip('/') + '/metrics'}"
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    path, mark, query = rest[len(host) :].partition("?")
+    return f"{scheme}://{host}{path.rstrip('/') or '/metrics'}{mark}{query}"
+
+
+def shown(url: str) -> str:
+    """Return a URL for the terminal, without the values after its path, which can be secrets."""
+    path, mark, _ = url.partition("?")
+    return safe(path) + (f"{mark}..." if mark else "")
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -92,8 +106,7 @@ def _reader(chosen: argparse.Namespace) -> Callable[[], Reading]:
     from pywsapp.cli.metrics_text import NoMetrics, Reading
 
     url = url_of(chosen.url)
-    if not url.startswith(("http://", "https://")):
-        chosen.parser.error(f"argument URL: must begin with http:// or https://, not {safe(chosen.url)!r}")
+    _check_url(chosen, url)
     try:
         context = ssl.create_default_context(cafile=chosen.ca_file)
         request = urllib.request.Request(url, headers={"Accept": "text/plain", **dict(headers_of(chosen))})
@@ -111,27 +124,51 @@ def _reader(chosen: argparse.Namespace) -> Callable[[], Reading]:
 
     def read() -> Reading:
         try:
+            due = time.monotonic() + chosen.timeout
             with opener.open(request, timeout=chosen.timeout) as answer:
-                content = answer.read(_MAX_ANSWER + 1)
+                content = _content_of(answer, due)
         except urllib.error.HTTPError as exc:
             with exc:
                 raise NotRead(_refused(url, exc.code, exc.headers.get("Location"))) from None
         except (OSError, ValueError, http.client.HTTPException) as exc:
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise NotRead(f"cannot read {safe(url)}: {safe(text)}") from None
+            raise NotRead(f"cannot read {shown(url)}: {safe(text)}") from None
         if len(content) > _MAX_ANSWER:
-            raise NotRead(f"the answer of {safe(url)} is longer than {_MAX_ANSWER >> 20} MiB")
+            raise NotRead(f"the answer of {shown(url)} is longer than {_MAX_ANSWER >> 20} MiB")
         try:
             return Reading(content.decode("utf-8", "replace"))
         except NoMetrics as exc:
-            raise NotRead(f"{safe(url)} answers, but {exc}; app.metrics() serves them at /metrics") from None
+            raise NotRead(f"{shown(url)} answers, but {exc}; app.metrics() serves them at /metrics") from None
 
     return read
 
 
+def _check_url(chosen: argparse.Namespace, url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        chosen.parser.error(f"argument URL: must begin with http:// or https://, not {safe(chosen.url)!r}")
+    if "@" in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]:
+        chosen.parser.error("argument URL: must have no user and no password; use --token or --header")
+
+
+def _content_of(answer: Any, due: float) -> bytes:
+    """Return the content of an answer, or so much of it that it is too long.
+
+    Raises:
+        OSError: it does not come until `due`, or not completely.
+    """
+    content = bytearray()
+    while len(content) <= _MAX_ANSWER and (part := answer.read1(_PART)):
+        content += part
+        if time.monotonic() > due:  # each part comes in time, but not all of them
+            raise TimeoutError("timed out")
+    if answer.length and len(content) <= _MAX_ANSWER:
+        raise ConnectionError(f"the answer ends {answer.length} bytes too early")
+    return bytes(content)
+
+
 def _refused(url: str, status: int, location: str | None) -> str:
-    text = f"{safe(url)} answered with status {status}"
+    text = f"{shown(url)} answered with status {status}"
     if status == 401:
         return f"{text}: it needs a token, write --token TOKEN or set {TOKEN_VARIABLE}"
     if status == 403:
@@ -159,7 +196,7 @@ def _write_once(url: str, read: Callable[[], Reading], interval: float) -> int:
     before = read()
     time.sleep(interval)
     change, note = _change(read(), before)
-    sys.stdout.write("\n".join(view(url, change, note=note)) + "\n")
+    sys.stdout.write("\n".join(view(shown(url), change, note=note)) + "\n")
     sys.stdout.flush()
     return 0
 
@@ -169,11 +206,13 @@ def _show_live(url: str, read: Callable[[], Reading], interval: float) -> int:
 
     last = read()
     change, note = _change(last, None)
-    with _screen() as wait_for_end:
+    with _Screen() as screen:
         while True:
-            _draw(view(url, change, note=note))
-            if wait_for_end(interval):
-                return 0
+            due = time.monotonic() + interval
+            while (left := due - time.monotonic()) > 0:
+                screen.draw(view(shown(url), change, note=note))
+                if screen.wait(left):
+                    return 0
             try:
                 now = read()
             except NotRead as exc:
@@ -183,66 +222,80 @@ def _show_live(url: str, read: Callable[[], Reading], interval: float) -> int:
             last = now
 
 
-def _draw(lines: list[str]) -> None:
-    columns, rows = shutil.get_terminal_size()
-    shown = [line[:columns] for line in lines[: max(rows - 1, 1)]]
-    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in shown) + "\x1b[J")
-    sys.stdout.flush()
+class _Screen:
+    """Another screen of the terminal, and keys without the Enter key, while a block runs; Ctrl-Z and fg work.
 
-
-@contextlib.contextmanager
-def _screen() -> Iterator[Callable[[float], bool]]:
-    """Use another screen of the terminal for a block.
-
-    Returns:
-        a function that waits some seconds, and returns whether the user wants to end.
+    Without a terminal for the keys, and on Windows, only Ctrl-C ends the view.
     """
 
-    def end(*_: object) -> None:
-        sys.exit(143)
+    def __init__(self) -> None:
+        self._drawn: tuple[int, int] | None = None  # the size of the terminal when it was drawn
+        self._mode: Any = None  # of the terminal before; None if it is not changed
+        self._previous: dict[int, Any] = {}
 
-    previous = signal.signal(signal.SIGTERM, end)
-    sys.stdout.write(_ENTER)
-    try:
-        with _single_keys() as wait_for_end:
-            yield wait_for_end
-    finally:
+    def __enter__(self) -> Self:
+        handlers: dict[str, Callable[..., None]] = {"SIGTERM": self._terminate, "SIGTSTP": self._suspend}
+        for name, handler in handlers.items():
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                self._previous[number] = signal.signal(number, handler)
+        self._begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def draw(self, lines: list[str]) -> None:
+        """Write lines; what does not fit is left out."""
+        columns, rows = self._drawn = shutil.get_terminal_size()
+        room = max(rows - 1, 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"... {len(lines) - room + 1} more lines"]
+        # A line is erased first, because erasing behind its last column would take the last character.
+        text = "".join(f"\x1b[K{cut(line, columns)}\r\n" for line in lines)
+        sys.stdout.write(f"\x1b[H{text}\x1b[J")
+        sys.stdout.flush()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a time, or until the lines must be drawn again; return whether the user wants to end."""
+        due = time.monotonic() + seconds
+        while (left := due - time.monotonic()) > 0 and shutil.get_terminal_size() == self._drawn:
+            if self._mode is None:
+                time.sleep(min(left, _LOOK_SECONDS))
+            elif select.select([sys.stdin], [], [], min(left, _LOOK_SECONDS))[0]:
+                keys = os.read(sys.stdin.fileno(), 64)
+                if not keys or b"q" in keys.lower():
+                    return True
+        return False
+
+    def _begin(self) -> None:
+        with contextlib.suppress(ImportError, OSError, TypeError, ValueError):  # stdin is no terminal, or closed
+            import termios
+            import tty
+
+            with contextlib.suppress(termios.error):
+                self._mode = termios.tcgetattr(sys.stdin)
+                tty.setcbreak(sys.stdin)
+        sys.stdout.write(_ENTER)
+        self._drawn = None
+
+    def _end(self) -> None:
         sys.stdout.write(_LEAVE)
         sys.stdout.flush()
-        signal.signal(signal.SIGTERM, previous)
+        if self._mode is not None:
+            import termios
 
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._mode)
+            self._mode = None
 
-@contextlib.contextmanager
-def _single_keys() -> Iterator[Callable[[float], bool]]:
-    """Read keys without the Enter key for a block; without a terminal, and on Windows, only Ctrl-C ends the view."""
-    try:
-        import termios
-        import tty
+    def _terminate(self, *_: object) -> None:
+        sys.exit(143)
 
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError):
-        yield _wait
-        return
-    except termios.error:
-        yield _wait
-        return
-    try:
-        tty.setcbreak(sys.stdin)
-        yield _wait_for_key
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _wait(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
-
-
-def _wait_for_key(seconds: float) -> bool:
-    due = time.monotonic() + seconds
-    while (left := due - time.monotonic()) > 0:
-        if select.select([sys.stdin], [], [], left)[0]:
-            keys = os.read(sys.stdin.fileno(), 64)
-            if not keys or b"q" in keys.lower():
-                return True
-    return False
+    def _suspend(self, number: int, frame: object) -> None:
+        self._end()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # returns when the shell continues this process
+        signal.signal(number, self._suspend)
+        self._begin()

@@ -6,11 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from pywsapp._access import Authenticate
-from pywsapp._addresses import Networks
-from pywsapp._http_text import one_line
 from pywsapp.auth.identity import public
-from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
+from pywsapp.routing.address_guard import AddressGuard
 from pywsapp.routing.router import Router
 
 #: Who may read the metrics: an authenticator, or IP addresses and networks.
@@ -34,20 +32,13 @@ def add_metrics(
     Raises:
         ConfigurationError: the path or the guard is not valid, or the route exists.
     """
-    networks: Networks | None = None
-    if isinstance(guard, str):
-        raise ConfigurationError(
-            f"guard is an authenticator, or a list of IP addresses and networks: write [{one_line(guard)!r}]"
-        )
+    addresses: AddressGuard | None = None
     if guard is not None and not callable(guard):
-        networks = Networks()
-        for entry in guard:
-            networks.add(entry)
-        guard = public  # who may read is decided below
+        addresses, guard = AddressGuard(guard, "the metrics are"), public
 
     async def metrics(request: Request) -> Response:
-        if networks is not None and request.remote_address not in networks:
-            raise Refuse(403, body="the metrics are not for your address")
+        if addresses is not None:
+            addresses.check(request)
         content, content_type = encode(await collect(), request.headers.get("accept", ""))
         return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
 

@@ -73,7 +73,11 @@ class ProcessEvents:
         self._handlers[envelope.topic](envelope)
 
     def publish(self, topic: str, event: dict[str, Any]) -> LazyCoroutine[None]:
-        """Send an event to the other processes that listen; nothing without a broker. Never blocks."""
+        """Send an event to the other processes that listen; nothing without a broker. Never blocks.
+
+        Returns:
+            an awaitable. Awaiting it waits until the broker has accepted the event. It need not be awaited.
+        """
         if self._relay is None:
             return ALREADY_DONE
-        return self._relay.publish(topic, self._codec.encode_event(topic, event))
+        return self._relay.publish_event(topic, self._codec.encode_event(topic, event))

@@ -114,6 +114,7 @@ class Topic:
         if conn not in self._subscribers:
             return
         del self._subscribers[conn]
+        self._registry.subscriptions -= 1
         if self._groups is not None:
             self._groups.remove(conn)
             if not self._groups.is_needed:
@@ -154,6 +155,7 @@ class Topic:
             self._groups = Groups(self._subscribers)
         if self._groups is not None:
             self._groups.add(conn, form)
+        self._registry.subscriptions += conn not in self._subscribers
         self._subscribers[conn] = sent
         if is_first:
             self._registry.start_receiving(self, self._subscribers)

@@ -279,7 +279,7 @@ class OccupancyService:
     def _publish(self, changes: Iterable[Change]) -> None:
         if self._relay is not None:
             for event in events_of(changes):
-                self._relay.publish(REPORTED_TOPIC, self._codec.encode_event(REPORTED_TOPIC, event))
+                self._relay.publish_event(REPORTED_TOPIC, self._codec.encode_event(REPORTED_TOPIC, event))
 
     def _report(self, change: Change) -> None:
         kind, name = change.subject

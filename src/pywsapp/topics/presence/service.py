@@ -196,7 +196,7 @@ class PresenceService:
 
     def _send(self, name: str, event: Event) -> None:
         if self._relay is not None:
-            self._relay.publish(name, self._codec.encode_event(name, event))
+            self._relay.publish_event(name, self._codec.encode_event(name, event))
 
     def _report(self, name: str, diff: PresenceDiff) -> None:
         report = self._internal.get(name)
