@@ -61,7 +61,7 @@ from pywsapp.sessions.session import Session
 from pywsapp.stats import Stats
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
-from pywsapp.topics.presence.view import PresenceDiff, Present
+from pywsapp.topics.presence.topic_presence import PresenceDiff, Present
 from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import UserConnections, Users

@@ -56,7 +56,7 @@ from pywsapp.topics.history.rules import HistoryRule, Wrap, wrap_as_json
 from pywsapp.topics.names import TopicPattern
 from pywsapp.topics.occupancy.changes import EVENT_TYPES, EventType
 from pywsapp.topics.occupancy.service import TopicHookT, UserHookT
-from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.presence.topic_presence import PresenceDiff
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 from pywsapp.topics.users.users import Users

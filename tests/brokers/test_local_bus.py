@@ -8,7 +8,8 @@ import anyio
 import pytest
 from support.local_bus import TOPIC, running, until
 
-from pywsapp.testing.broker import BROKER_CHECKS, Check, Peer
+from pywsapp.testing.broker import BROKER_CHECKS
+from pywsapp.testing.broker_peers import Check, Peer
 from pywsapp.topics.registry import TopicRegistry
 
 pytestmark = pytest.mark.anyio

@@ -39,7 +39,7 @@ from pywsapp.brokers.local.frames import (
     encode_messages,
 )
 from pywsapp.exceptions import BrokerUnavailable
-from pywsapp.testing.broker import Peer
+from pywsapp.testing.broker_peers import Peer
 
 pytestmark = pytest.mark.anyio
 

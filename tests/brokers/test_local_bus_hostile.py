@@ -34,7 +34,7 @@ from pywsapp.brokers.local.frames import (
     encode,
 )
 from pywsapp.brokers.local.router import BusRouter
-from pywsapp.testing.broker import Peer
+from pywsapp.testing.broker_peers import Peer
 
 pytestmark = pytest.mark.anyio
 

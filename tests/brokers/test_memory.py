@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pywsapp.brokers.memory import MemoryBroker
-from pywsapp.testing.broker import BROKER_CHECKS, Check
+from pywsapp.testing.broker import BROKER_CHECKS
+from pywsapp.testing.broker_peers import Check
 
 pytestmark = pytest.mark.anyio
 

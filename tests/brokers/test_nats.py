@@ -19,7 +19,8 @@ from pywsapp.brokers.base import PartlyRefused
 from pywsapp.brokers.nats import NatsBroker, broker_from_url
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
+from pywsapp.testing.broker import BROKER_CHECKS
+from pywsapp.testing.broker_peers import Check, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,8 @@ from pywsapp.brokers.base import Broker, Outgoing, PartlyRefused
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, peers, unique_topic
+from pywsapp.testing.broker import BROKER_CHECKS
+from pywsapp.testing.broker_peers import Check, peers, unique_topic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -19,7 +19,8 @@ from pywsapp.brokers.base import Broker
 from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.urls import broker_for
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.testing.broker import BROKER_CHECKS, Check, MakeBroker, peers, unique_topic
+from pywsapp.testing.broker import BROKER_CHECKS
+from pywsapp.testing.broker_peers import Check, MakeBroker, peers, unique_topic
 from pywsapp.topics.topic import Topic
 
 pytestmark = pytest.mark.anyio

@@ -23,7 +23,7 @@ from pywsapp.brokers.redis import broker_from_url
 from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.relay import MAX_PENDING, Relay
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
-from pywsapp.testing.broker import Peer, peers, unique_topic
+from pywsapp.testing.broker_peers import Peer, peers, unique_topic
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from pywsapp.brokers.redis.history import MAX_PUBLISHERS, UNUSED_SECONDS, decode
 from pywsapp.brokers.redis.names import RedisNames
 from pywsapp.brokers.relay import Relay
 from pywsapp.exceptions import TopicError
-from pywsapp.testing.broker import peers, unique_topic
+from pywsapp.testing.broker_peers import peers, unique_topic
 from pywsapp.topics.history.memory_store import REMEMBERED, MemoryHistory
 from pywsapp.topics.names import RESERVED, check_name
 

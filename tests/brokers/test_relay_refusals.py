@@ -19,7 +19,7 @@ from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.brokers.nats import NatsBroker
 from pywsapp.brokers.redis.broker import RedisBroker
 from pywsapp.brokers.relay import Relay
-from pywsapp.testing.broker import Peer, peers, unique_topic
+from pywsapp.testing.broker_peers import Peer, peers, unique_topic
 from pywsapp.topics.names import TopicPattern
 
 pytestmark = pytest.mark.anyio

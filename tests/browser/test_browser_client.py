@@ -82,7 +82,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-def run_tests(*arguments: str | Path, cwd: Path = TESTS, **variables: str) -> tuple[int, int]:
+def run_tests(*arguments: str | Path, cwd: Path, **variables: str) -> tuple[int, int]:
     """Run tests with Node.js; return how many have passed, and how many the file has at least."""
     found = re.search(r"^(?:#|ℹ) pass (\d+)$", run(node_program(), *arguments, cwd=cwd, **variables), re.M)
     written = re.findall(r"^ *(?:await )?(?:t\.)?test\(", (cwd / arguments[-1]).read_text(encoding="utf-8"), re.M)
@@ -92,7 +92,7 @@ def run_tests(*arguments: str | Path, cwd: Path = TESTS, **variables: str) -> tu
 
 @pytest.mark.parametrize("name", ["connecting", "topics", "hostile"])
 def test_in_memory(name: str) -> None:
-    passed, written = run_tests("--test", TESTS / f"{name}.test.mjs")
+    passed, written = run_tests("--test", TESTS / f"{name}.test.mjs", cwd=TESTS)
     assert passed >= written > 0
 
 
@@ -100,7 +100,7 @@ def test_in_memory(name: str) -> None:
 def test_beside_a_server(name: str) -> None:
     path = os.pathsep.join(sys.path)
     variables = {"TEST_PORT": str(free_port()), "TEST_PYTHON": sys.executable, "PYTHONPATH": path}
-    passed, written = run_tests("--experimental-websocket", TESTS / f"{name}.test.mjs", **variables)
+    passed, written = run_tests("--experimental-websocket", TESTS / f"{name}.test.mjs", cwd=TESTS, **variables)
     assert passed >= written > 0
 
 

@@ -184,7 +184,7 @@ def test_after_close(url: str) -> None:
 def test_mistakes(url: str) -> None:
     with connect_sync(url) as conn:
         with pytest.raises(TypeError):
-            conn.send(3)  # type: ignore[arg-type]
+            conn.send(3)
         with pytest.raises(ConfigurationError):
             conn.close(999)
         conn.send("still open")

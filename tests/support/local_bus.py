@@ -13,7 +13,7 @@ from pywsapp.brokers.base import Position
 from pywsapp.brokers.local.broker import LocalBroker, LocalConnection
 from pywsapp.brokers.local.frames import BEGIN, BEGUN, FrameReader, encode, items_of
 from pywsapp.brokers.local.router import QUEUE_LIMIT, BusRouter
-from pywsapp.testing.broker import Peer
+from pywsapp.testing.broker_peers import Peer
 from support.serving import GUARD
 
 TOPIC = "room:42"

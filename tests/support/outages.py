@@ -15,7 +15,7 @@ from pywsapp import App, Connection, MessageComponent, Options, Topic
 from pywsapp.brokers.base import Broker, Outgoing
 from pywsapp.brokers.relay_stats import RelayStats
 from pywsapp.exceptions import BrokerUnavailable
-from pywsapp.testing.broker import MakeBroker, Peer, unique_topic
+from pywsapp.testing.broker_peers import MakeBroker, Peer, unique_topic
 from support.services import Service
 from support.serving import Client, Serving, serving
 

@@ -17,13 +17,8 @@ from support.serving import Serving, serving
 from pywsapp import App, Connection, MessageComponent, Topic, TopicError
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.topics.presence.events import MAX_META_BYTES, Event
-from pywsapp.topics.presence.view import (
-    HEARTBEAT_SECONDS,
-    LEASE_SECONDS,
-    PresenceDiff,
-    PresenceView,
-    Present,
-)
+from pywsapp.topics.presence.topic_presence import PresenceDiff, Present
+from pywsapp.topics.presence.view import HEARTBEAT_SECONDS, LEASE_SECONDS, PresenceView
 
 TOPICS = ("room:1", "room:2")
 KEYS = ("ana", "bea", "cid")

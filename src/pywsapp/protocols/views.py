@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pywsapp.brokers.base import Position
     from pywsapp.connection import Connection
     from pywsapp.topics.codec import Content
-    from pywsapp.topics.presence.view import PresenceDiff
+    from pywsapp.topics.presence.topic_presence import PresenceDiff
 
 #: Fields of a filter, and values of each.
 MAX_FIELDS, MAX_VALUES = 8, 100

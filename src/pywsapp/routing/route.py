@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 
 from pywsapp._access import Authenticate
 from pywsapp._authorize import Authorize
+from pywsapp._protocol.http import TOKEN
 from pywsapp.codecs.base import Codec
 from pywsapp.component import MessageComponent
+from pywsapp.exceptions import ConfigurationError
 from pywsapp.options import Options
 from pywsapp.routing.host_pattern import HostPattern
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
+
+#: The methods of a plain request for what is at a path.
+READING = ("GET", "HEAD")
 
 
 class RouteKind(str, Enum):
@@ -95,3 +100,21 @@ def label_of(target: object) -> str:
 def path_below(prefix: str, path: str) -> str:
     """Return the whole pattern of a path below a mount; the pattern of the mount alone for `"/"`."""
     return path if prefix in ("", "/") else prefix if path == "/" else prefix + path
+
+
+def checked_methods(methods: Any) -> tuple[str, ...]:
+    """Return the methods of a handler in upper case, with HEAD beside GET.
+
+    Raises:
+        ConfigurationError: one of them is no method, or there is none.
+    """
+    if isinstance(methods, str):
+        raise ConfigurationError(f"methods is a list: write [{methods!r}]")
+    names = [name.upper() if isinstance(name, str) else name for name in methods]
+    if not names:
+        raise ConfigurationError("methods is empty; leave it out for GET")
+    for name in names:
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
+    read = READING if "GET" in names else ()
+    return tuple(dict.fromkeys((*read, *names)))

@@ -16,7 +16,6 @@ http://127.0.0.1:8080. A host that is given for a single route means exactly tha
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +26,6 @@ from typing_extensions import Unpack
 
 from pywsapp._access import (
     Authenticate,
-    after_guard,
     ask_handler,
     ask_handshake,
     ask_request,
@@ -36,24 +34,22 @@ from pywsapp._access import (
     refuse_after_guard,
     set_guard,
 )
-from pywsapp._authorize import Authorize, check_authorize, note_authorize
-from pywsapp._hooks import as_accept, check_component, checked_subprotocols, make_component, then
+from pywsapp._authorize import Authorize, check_authorize
+from pywsapp._hooks import check_component, checked_subprotocols, make_component, then
 from pywsapp._log_fields import log_fields
 from pywsapp._messages.choosing import Codecs, check_can_read, check_has_no_protocol, checked_codecs, note_codecs
-from pywsapp._protocol.http import TOKEN
 from pywsapp._signatures import check_takes
-from pywsapp.component import Accept, ComponentFactory, HandshakeAnswer, MessageComponent
+from pywsapp.component import Accept, ComponentFactory, MessageComponent
 from pywsapp.exceptions import ConfigurationError, Refuse
 from pywsapp.http import Request, Response
 from pywsapp.options import SERVER_WIDE, Options, check_not_server_wide
 from pywsapp.routing.events import EventSettings, EventStreams
 from pywsapp.routing.fallback import check_has_fallback, note_fallback, takes_request
 from pywsapp.routing.host_pattern import HostPattern, check_not_bind_all, default_hosts
+from pywsapp.routing.passing_on import accepted, ask_mounted, note_rules, passed_on
 from pywsapp.routing.path_pattern import REST_OF_PATH, PathPattern
-from pywsapp.routing.responses import HttpHandler, as_response, with_slash
-from pywsapp.routing.route import Route, RouteInfo, RouteKind, label_of, path_below
-
-_READING = ("GET", "HEAD")
+from pywsapp.routing.responses import HttpHandler, as_response
+from pywsapp.routing.route import READING, Route, RouteInfo, RouteKind, checked_methods, label_of
 
 _MAX_NAMED_HOSTS = 100  # peers can invent any number of hosts; further ones are refused without a log line
 _MAX_HOST_CHARACTERS = 100
@@ -209,7 +205,7 @@ class Router(MessageComponent):
                 hosts=self._hosts(http_host),
                 pattern=PathPattern(path),
                 target=handler,
-                methods=_checked_methods(methods),
+                methods=checked_methods(methods),
                 is_probe=is_probe,
                 authenticate=check_authenticate(authenticate, f"the route {path!r}"),
             )
@@ -301,7 +297,8 @@ class Router(MessageComponent):
             if route.kind is RouteKind.HTTP and request.method in route.methods:
                 return route.is_probe
             if route.kind is RouteKind.MOUNT:
-                return isinstance(route.target, Router) and route.target.is_probe(_routed(request, route, params, rest))
+                inner = passed_on(request, route, params, rest)
+                return isinstance(route.target, Router) and route.target.is_probe(inner)
         return False
 
     def on_handshake(self, request: Request) -> Accept | Awaitable[Accept]:
@@ -310,20 +307,20 @@ class Router(MessageComponent):
         Raises:
             Refuse: no WebSocket component has this path and host; status 404.
         """
-        _note_rules(request, self)
+        note_rules(request, self)
         if self._codecs:
             note_codecs(request, self._codecs)
         known = False
         for route, params, rest in self._matching(request):
             if route.kind is not RouteKind.HTTP:
-                _note_rules(request, route)
+                note_rules(request, route)
                 if route.codecs:
                     note_codecs(request, route.codecs)
                 if route.has_fallback:
                     note_fallback(request, route)
                 component = make_component(route.target)
-                answer = ask_handshake(component, _routed(request, route, params, rest))
-                return then(answer, partial(_accepted, route, component))
+                answer = ask_handshake(component, passed_on(request, route, params, rest))
+                return then(answer, partial(accepted, route, component))
             known = True
         refuse = Refuse(404, body="there is no WebSocket here, only plain HTTP") if known else self._not_found(request)
         return refuse_after_guard(request, refuse)
@@ -336,7 +333,7 @@ class Router(MessageComponent):
         Raises:
             Refuse: no route has this path and host, status 404; or a route has, for other methods, status 405.
         """
-        _note_rules(request, self)
+        note_rules(request, self)
         websocket: tuple[Route, dict[str, Any], str] | None = None
         allowed: tuple[str, ...] = ()
         for route, params, rest in self._matching(request):
@@ -344,20 +341,20 @@ class Router(MessageComponent):
                 websocket = websocket or (route, params, rest)
             elif route.kind is RouteKind.HTTP:
                 if request.method in route.methods:
-                    _note_rules(request, route)
-                    routed = _routed(request, route, params, rest)
+                    note_rules(request, route)
+                    routed = passed_on(request, route, params, rest)
                     answer = ask_handler(route.target, routed)
                     return then(answer, partial(as_response, route.target))
                 allowed += route.methods
             elif websocket is None and not allowed:
-                return _ask_mounted(request, route, params, rest)
+                return ask_mounted(request, route, params, rest)
             else:
                 break
         if websocket is not None:
-            if request.method in _READING or takes_request(websocket[0], request, self._server_options):
+            if request.method in READING or takes_request(websocket[0], request, self._server_options):
                 set_guard(request, websocket[0].authenticate)
-                return ask_request(make_component(websocket[0].target), _routed(request, *websocket))
-            allowed = (*_READING, *allowed)
+                return ask_request(make_component(websocket[0].target), passed_on(request, *websocket))
+            allowed = (*READING, *allowed)
         if allowed:
             names = ", ".join(dict.fromkeys(allowed))
             return refuse_after_guard(request, Refuse(405, {"Allow": names}, f"the methods here are {names}"))
@@ -403,61 +400,3 @@ class Router(MessageComponent):
                 )
         self._routes.append(route)
         self._routes.sort(key=Route.sort_key)
-
-
-def _note_rules(request: Request, owner: Router | Route) -> None:
-    """Note the guard and the `authorize` of a request; a plain one can be for an event stream."""
-    set_guard(request, owner.authenticate)
-    if owner.authorize is not None:
-        note_authorize(request, owner.authorize)
-
-
-def _routed(request: Request, route: Route, params: dict[str, Any], rest: str) -> Request:
-    if params:
-        request.path_params.update(params)
-    origin = request._origin
-    if origin is None:
-        pattern = request._route = route.pattern.text
-    else:  # below a mount, whose request has the pattern of the mount
-        pattern = origin._route = path_below(request._route, route.pattern.text)
-    if route.kind is not RouteKind.MOUNT:
-        return request
-    inner = copy.copy(request)  # shares path_params, so conn.request has those of the inner routes too
-    inner.path = rest or "/"
-    inner._route = pattern
-    inner._mount_hosts = f"{request._mount_hosts}{route.hosts.text}; "
-    return inner
-
-
-def _ask_mounted(request: Request, route: Route, params: dict[str, Any], rest: str) -> Response | Awaitable[Response]:
-    set_guard(request, route.authenticate)
-    if not rest and request.method in _READING:
-        redirect = with_slash(request)  # before the guard removes a token from the query
-        return after_guard(request, lambda: redirect)
-    return ask_request(make_component(route.target), _routed(request, route, params, rest))
-
-
-def _accepted(route: Route, component: MessageComponent, answer: HandshakeAnswer) -> Accept:
-    """Add the route's settings to the component's answer, which takes precedence."""
-    accept = as_accept(answer, component)
-    if route.subprotocols is None and route.options is None and not route.require_subprotocol:
-        return accept
-    return replace(
-        accept,
-        subprotocols=route.subprotocols if accept.subprotocols is None else accept.subprotocols,
-        require_subprotocol=accept.require_subprotocol or route.require_subprotocol,
-        options=route.options if accept.options is None else accept.options,
-    )
-
-
-def _checked_methods(methods: Any) -> tuple[str, ...]:
-    if isinstance(methods, str):
-        raise ConfigurationError(f"methods is a list: write [{methods!r}]")
-    names = [name.upper() if isinstance(name, str) else name for name in methods]
-    if not names:
-        raise ConfigurationError("methods is empty; leave it out for GET")
-    for name in names:
-        if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ConfigurationError(f"{name!r} is no HTTP method such as 'POST'")
-    read = _READING if "GET" in names else ()
-    return tuple(dict.fromkeys((*read, *names)))

@@ -8,9 +8,20 @@ from typing import TypeVar
 import anyio
 
 MakeT = TypeVar("MakeT")
+CheckT = TypeVar("CheckT", bound=Callable[..., Awaitable[None]])
 
 #: Seconds that one check may take.
 CHECK_SECONDS = 60.0
+
+
+def recorder(checks: dict[str, CheckT]) -> Callable[[CheckT], CheckT]:
+    """Return a decorator that adds a function to some checks, under its name."""
+
+    def record(function: CheckT) -> CheckT:
+        checks[getattr(function, "__name__", "")] = function
+        return function
+
+    return record
 
 
 async def run_checks(checks: Mapping[str, Callable[[MakeT], Awaitable[None]]], make: MakeT, what: str) -> None:

@@ -27,7 +27,7 @@ from pywsapp.component import Accept, MessageComponent
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConnectionClosed, InvalidCredentials, NotAuthorized, Refuse
 from pywsapp.http import Request, Response
-from pywsapp.testing.checks import run_checks
+from pywsapp.testing.checks import recorder, run_checks
 from pywsapp.testing.client import TestClient
 from pywsapp.testing.idle import until_idle
 from pywsapp.topics.topic import Topic
@@ -38,6 +38,7 @@ Check = Callable[[MakeMiddleware], Awaitable[None]]
 _PATIENCE = 5.0
 #: Every check by its name, in the order of `check_middleware`.
 MIDDLEWARE_CHECKS: dict[str, Check] = {}
+_check = recorder(MIDDLEWARE_CHECKS)
 
 
 async def check_middleware(make: MakeMiddleware) -> None:
@@ -50,11 +51,6 @@ async def check_middleware(make: MakeMiddleware) -> None:
         AssertionError: the middleware breaks a rule, or raises something. The text begins with the rule.
     """
     await run_checks(MIDDLEWARE_CHECKS, make, "the middleware")
-
-
-def _check(function: Check) -> Check:
-    MIDDLEWARE_CHECKS[getattr(function, "__name__", "")] = function
-    return function
 
 
 class _Inside(MessageComponent):

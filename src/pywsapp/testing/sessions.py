@@ -23,7 +23,7 @@ import anyio
 
 from pywsapp.exceptions import SessionEnded, SessionError
 from pywsapp.sessions.base import SessionStore, Stored
-from pywsapp.testing.checks import run_checks
+from pywsapp.testing.checks import recorder, run_checks
 
 MakeSessionStore = Callable[[], SessionStore]
 SessionCheck = Callable[[MakeSessionStore], Awaitable[None]]
@@ -33,6 +33,7 @@ _TOKEN_CHARACTERS = 22
 _COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 #: Every check by its name, in the order of `check_session_store`.
 SESSION_STORE_CHECKS: dict[str, SessionCheck] = {}
+_check = recorder(SESSION_STORE_CHECKS)
 
 DATA = {
     "user": 42,
@@ -70,11 +71,6 @@ async def check_session_store(make: MakeSessionStore) -> None:
         AssertionError: the store breaks a rule, or raises something else. The text begins with the rule.
     """
     await run_checks(SESSION_STORE_CHECKS, make, "the store")
-
-
-def _check(function: SessionCheck) -> SessionCheck:
-    SESSION_STORE_CHECKS[getattr(function, "__name__", "")] = function
-    return function
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 
 from pywsapp.auth.tickets import TicketStore
-from pywsapp.testing.checks import run_checks
+from pywsapp.testing.checks import recorder, run_checks
 
 MakeStore = Callable[[], TicketStore]
 Check = Callable[[MakeStore], Awaitable[None]]
@@ -24,6 +24,7 @@ Check = Callable[[MakeStore], Awaitable[None]]
 #: Every check by its name, in the order of `check_ticket_store`.
 #: Every check by its name, in the order of `check_ticket_store`.
 TICKET_STORE_CHECKS: dict[str, Check] = {}
+_check = recorder(TICKET_STORE_CHECKS)
 
 
 async def check_ticket_store(make: MakeStore) -> None:
@@ -37,11 +38,6 @@ async def check_ticket_store(make: MakeStore) -> None:
         AssertionError: the store breaks a rule, or raises something. The text begins with the rule.
     """
     await run_checks(TICKET_STORE_CHECKS, make, "the store")
-
-
-def _check(function: Check) -> Check:
-    TICKET_STORE_CHECKS[getattr(function, "__name__", "")] = function
-    return function
 
 
 @asynccontextmanager

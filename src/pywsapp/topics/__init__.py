@@ -4,7 +4,7 @@ from pywsapp._topic_actions import TopicAction
 from pywsapp.topics.history.recovery import Recovery
 from pywsapp.topics.history.rules import Publication
 from pywsapp.topics.names import TopicPattern
-from pywsapp.topics.presence.view import PresenceDiff, Present
+from pywsapp.topics.presence.topic_presence import PresenceDiff, Present
 from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.rules import TopicRules
 from pywsapp.topics.topic import Topic

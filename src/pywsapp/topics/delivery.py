@@ -21,7 +21,7 @@ from pywsapp.topics.codec import Content
 
 if TYPE_CHECKING:
     from pywsapp.topics.history.rules import HistoryRule
-    from pywsapp.topics.presence.view import PresenceDiff
+    from pywsapp.topics.presence.topic_presence import PresenceDiff
 
 logger = logging.getLogger("pywsapp")
 

@@ -17,7 +17,7 @@ from pywsapp.exceptions import ConfigurationError, TopicError
 from pywsapp.topics.delivery import RECOVERING, DeliveryForm, Groups, Subscribers, deliver_in_forms, form_of
 from pywsapp.topics.history.recovery import Recovery, has_more, position_before
 from pywsapp.topics.history.rules import HistoryRule
-from pywsapp.topics.presence.view import Present
+from pywsapp.topics.presence.topic_presence import Present
 from pywsapp.topics.replays import GrowingNumbers
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pywsapp._connecting.topics.message_queue import MessageQueue
 from pywsapp._connecting.topics.messages import Fields, data_of, keys_of, size_of_user, users_of
 from pywsapp.exceptions import CallError, ConfigurationError, ConnectionClosed, InvalidMessage, MessagesLost, QueueFull
 from pywsapp.options import Options
-from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.presence.topic_presence import PresenceDiff
 
 if TYPE_CHECKING:
     from pywsapp._connecting.topics.driver import TopicsDriver

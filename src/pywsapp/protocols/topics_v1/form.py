@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pywsapp.brokers.base import Position
     from pywsapp.codecs.base import Codec
     from pywsapp.topics.codec import Content
-    from pywsapp.topics.presence.view import PresenceDiff
+    from pywsapp.topics.presence.topic_presence import PresenceDiff
 
 logger = logging.getLogger("pywsapp")
 

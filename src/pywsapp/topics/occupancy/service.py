@@ -30,7 +30,7 @@ from pywsapp.topics.occupancy.changes import (
 from pywsapp.topics.occupancy.view import OccupancyView
 from pywsapp.topics.presence.events import MAX_KEY, MAX_NUMBER
 from pywsapp.topics.presence.service import PresenceService
-from pywsapp.topics.presence.view import PresenceDiff
+from pywsapp.topics.presence.topic_presence import PresenceDiff
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup

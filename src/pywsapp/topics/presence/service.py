@@ -18,7 +18,8 @@ from pywsapp.options import Options
 from pywsapp.topics.codec import EnvelopeCodec
 from pywsapp.topics.listeners import TopicListeners
 from pywsapp.topics.presence.events import ALIVE_TOPIC, Event
-from pywsapp.topics.presence.view import PresenceDiff, PresenceView, Present
+from pywsapp.topics.presence.topic_presence import PresenceDiff, Present
+from pywsapp.topics.presence.view import PresenceView
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup

@@ -26,9 +26,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from pywsapp.exceptions import TopicError
 from pywsapp.options import Options
@@ -40,13 +39,12 @@ from pywsapp.topics.presence.events import (
     MAX_PROCESSES,
     PART,
     Change,
-    Entry,
     Event,
-    RemoteEntry,
     RemoteUsers,
     is_key,
     parse_change,
 )
+from pywsapp.topics.presence.topic_presence import PresenceDiff, Present, TopicPresence
 
 #: Seconds between two alive events of a process, and until a silent process is taken for dead.
 HEARTBEAT_SECONDS = 5.0
@@ -55,97 +53,6 @@ LEASE_SECONDS = 15.0
 _CHECK_SECONDS = 0.5
 #: Processes whose lease has expired that are remembered, and processes that have ended.
 _MAX_EXPIRED = 1000
-
-
-class Present(NamedTuple):
-    """A user who is in a topic.
-
-    Args:
-        meta: the user's meta that was set last.
-        connections: the number of the user's connections.
-    """
-
-    meta: Any
-    connections: int
-
-
-@dataclass(frozen=True, slots=True)
-class PresenceDiff:
-    """The changes of presence in a topic.
-
-    Args:
-        joined: users who came, with their meta.
-        left: users who left, with their last meta.
-        changed: users whose meta changed, with the old and the new meta.
-    """
-
-    joined: dict[str, Any] = field(default_factory=dict)
-    left: dict[str, Any] = field(default_factory=dict)
-    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-
-
-class _TopicPresence:
-    """The presence of one topic: users of this process, users of others, and what was reported to the app.
-
-    Attributes:
-        settled: whether the users of other processes are known, so that changes are reported.
-        connections: the connections of each user of this process, with the time and the meta of `track`.
-        keys: the user of each connection.
-        others: the users of each other process.
-        reported: the users that the app knows of, with their meta.
-        unreported: users whose change is not reported to the app yet.
-        unsent: users whose change is not sent to other processes yet.
-        number: of the last diff or state of this process.
-        ask: the processes whose state is to be asked for; None for all of them.
-        send_state: whether to send the state instead of a diff. True at first, since others may remember entries from
-            before the topic was closed here.
-    """
-
-    __slots__ = (
-        "ask",
-        "connections",
-        "keys",
-        "number",
-        "others",
-        "reported",
-        "send_state",
-        "settled",
-        "unreported",
-        "unsent",
-    )
-
-    def __init__(self, *, settled: bool) -> None:
-        self.settled = settled
-        self.connections: dict[str, dict[Hashable, tuple[float, Any]]] = {}
-        self.keys: dict[Hashable, str] = {}
-        self.others: dict[str, RemoteUsers] = {}
-        self.reported: dict[str, Any] = {}
-        self.unreported: dict[str, None] = {}
-        self.unsent: dict[str, None] = {}
-        self.number = 0
-        self.ask: dict[str | None, None] = {}
-        self.send_state = True
-
-    def local_entry(self, key: str) -> Entry | None:
-        """Return the entry of a user for the connections of this process; None without any."""
-        connections = self.connections.get(key)
-        if not connections:
-            return None
-        set_at, meta = max(connections.values(), key=lambda one: one[0])
-        return set_at, len(connections), meta
-
-    def present(self, key: str) -> Present | None:
-        """Return a user with the connections of all processes; None if the user is not present."""
-        entries: list[tuple[Entry | RemoteEntry, str]] = [
-            (entry, process) for process, users in self.others.items() if (entry := users.entries.get(key)) is not None
-        ]
-        local = self.local_entry(key)
-        if local is not None:
-            entries.append((local, ""))
-        if not entries:
-            return None
-        latest = max(entries, key=lambda one: (one[0][0], one[1]))
-        return Present(latest[0][2], sum(entry[1] for entry, _ in entries))
 
 
 class PresenceView:
@@ -172,7 +79,7 @@ class PresenceView:
         self._process = process
         self._send = send
         self._report = report
-        self._topics: dict[str, _TopicPresence] = {}
+        self._topics: dict[str, TopicPresence] = {}
         self.left_out = 0
         self._size = 0  # bytes of the users of other processes
         self._last_event: dict[str, float] = {}  # when each other process was last heard, in seconds
@@ -196,7 +103,7 @@ class PresenceView:
             settled: whether there are no other processes, so that all users are known.
         """
         if name not in self._topics:
-            self._topics[name] = _TopicPresence(settled=settled)
+            self._topics[name] = TopicPresence(settled=settled)
 
     def ask(self, name: str) -> None:
         """Request the state of all other processes; call it when their events on the topic are received."""
@@ -265,7 +172,7 @@ class PresenceView:
             del topic.connections[key]
         self._note_local_change(name, topic, key)
 
-    def _note_local_change(self, name: str, topic: _TopicPresence, key: str) -> None:
+    def _note_local_change(self, name: str, topic: TopicPresence, key: str) -> None:
         topic.unreported[key] = topic.unsent[key] = None
         self._changed[name] = None
 
@@ -328,12 +235,12 @@ class PresenceView:
             del self._expired[process]
             self._send(ALIVE_TOPIC, {"presence": "ask", "of": process})
 
-    def _send_state_soon(self, name: str, topic: _TopicPresence) -> None:
+    def _send_state_soon(self, name: str, topic: TopicPresence) -> None:
         if topic.connections:
             topic.send_state = True
             self._changed[name] = None
 
-    def _apply(self, name: str, topic: _TopicPresence, process: str, change: Change) -> None:
+    def _apply(self, name: str, topic: TopicPresence, process: str, change: Change) -> None:
         users = topic.others.get(process) or RemoteUsers()
         before = users.size if process in topic.others else 0
         self._changed[name] = None
@@ -409,7 +316,7 @@ class PresenceView:
         """Send to the other processes that this one shuts down."""
         self._send(ALIVE_TOPIC, {"presence": "bye"})
 
-    def _send_changes(self, name: str, topic: _TopicPresence) -> None:
+    def _send_changes(self, name: str, topic: TopicPresence) -> None:
         if topic.send_state and topic.unsent.keys() | topic.connections.keys():
             topic.send_state, topic.unsent = False, {}
             topic.number += 1
@@ -424,7 +331,7 @@ class PresenceView:
             self._send(name, {"presence": "ask"} if process is None else {"presence": "ask", "of": process})
         topic.ask = {}
 
-    def _diff(self, topic: _TopicPresence, keys: list[str]) -> Event:
+    def _diff(self, topic: TopicPresence, keys: list[str]) -> Event:
         topic.number += 1
         entries = {key: topic.local_entry(key) for key in keys}
         gone = [key for key, entry in entries.items() if entry is None]
@@ -435,7 +342,7 @@ class PresenceView:
             "gone": gone,
         }
 
-    def _report_changes(self, name: str, topic: _TopicPresence) -> None:
+    def _report_changes(self, name: str, topic: TopicPresence) -> None:
         if not topic.settled:
             return
         unreported, topic.unreported = topic.unreported, {}
