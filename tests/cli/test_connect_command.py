@@ -232,6 +232,7 @@ class Terminal:
         )
         os.close(slave)
         self.output = ""
+        self.written = ""  # all of it
 
     def type(self, text: str) -> None:
         """Type text; \\n is the Return key."""
@@ -243,7 +244,9 @@ class Terminal:
         while (found := re.search(pattern, self.output)) is None:
             assert time.monotonic() < deadline, f"{pattern!r} is not in {self.output!r}"
             try:
-                self.output += os.read(self._master, 65536).decode(errors="replace")
+                read = os.read(self._master, 65536).decode(errors="replace")
+                self.output += read
+                self.written += read
             except OSError:  # the process has ended
                 found = re.search(pattern, self.output)
                 assert found is not None, f"{pattern!r} is not in {self.output!r}"
@@ -306,6 +309,17 @@ def test_commands_of_the_terminal(terminal: Callable[..., Terminal], server: str
     history = tmp_path / "pywsapp" / "connect_history"
     assert "//slash" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
+
+
+def test_a_message_at_the_start_shows_one_prompt(terminal: Callable[..., Terminal], server: str) -> None:
+    shell = terminal(f"{server}/?show=1")
+    shell.until(r"< \{.*\}")
+    shell.type("hello\n")
+    shell.until("< hello")
+    shell.type("\x04")
+    shell.until("closed with")
+    assert shell.end() == 0
+    assert "> > " not in shell.written
 
 
 @pytest.mark.parametrize(

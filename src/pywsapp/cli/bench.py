@@ -44,12 +44,16 @@ def add_to(commands: Any) -> None:
         "bottleneck; the result says so then.",
     )
     add_client_options(command)
-    command.add_argument("--connections", type=count, default=10, metavar="NUMBER", help="how many (10)")
+    command.add_argument("--connections", type=count, default=10, metavar="NUMBER", help="how many connections (10)")
     command.add_argument("--rate", type=positive, metavar="NUMBER", help="messages per second, of all connections")
     command.add_argument("--broadcast", action="store_true", help="one connection sends, and all get each message")
-    command.add_argument("--duration", type=positive, default=10.0, metavar="SECONDS", help="of the measurement (10)")
-    command.add_argument("--warm-up", type=seconds, default=2.0, metavar="SECONDS", help="before it (2)")
-    command.add_argument("--size", type=bytes_number, default=64, metavar="BYTES", help="of a message, from 18 on (64)")
+    command.add_argument("--duration", type=positive, default=10.0, metavar="SECONDS", help="how long to measure (10)")
+    command.add_argument(
+        "--warm-up", type=seconds, default=2.0, metavar="SECONDS", help="how long to send before the measurement (2)"
+    )
+    command.add_argument(
+        "--size", type=bytes_number, default=64, metavar="BYTES", help="the size of a message, from 18 on (64)"
+    )
     command.add_argument("--message", metavar="TEXT", help="the message, in which %%s stands for the mark of bench")
     command.add_argument("--binary", action="store_true", help="send binary messages")
     command.add_argument("--json", action="store_true", help="write JSON")

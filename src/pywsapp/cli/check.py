@@ -12,7 +12,7 @@ from pywsapp.cli import routes
 from pywsapp.cli.app_argument import add_app, app_of
 from pywsapp.cli.failures import ProgramFailed
 from pywsapp.cli.options import EPILOG, add_options, complete, configure
-from pywsapp.cli.output import write
+from pywsapp.cli.output import folded, width_of_terminal, write
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import safe
 
@@ -89,11 +89,15 @@ def _limits(app: App) -> dict[str, Any]:
 
 def _limits_text(app: App) -> str:
     named = [f"{name} {'-' if value is None else f'{value:,}'}" for name, value in _limits(app).items()]
-    return f"limits: {', '.join(named)}\n"
+    return folded(f"limits: {', '.join(named)}", width_of_terminal(), indent=4)
 
 
 def _text(found: Sequence[Finding]) -> str:
-    lines = [f"{one.level} {one.name}: {safe(one.text)}\n    {one.fix}\n" for one in found]
+    width = width_of_terminal()
+    lines = []
+    for one in found:
+        lines.append(folded(f"{one.level} {one.name}: {safe(one.text)}", width, indent=2))
+        lines.append(folded(f"    {one.fix}", width, indent=4))
     warnings = sum(one.level == "warning" for one in found)
     counts = f"{_count(warnings, 'warning')}, {_count(len(found) - warnings, 'note')}\n"
     return "".join(["\n" if lines else "", *lines, counts])

@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
     """Add the command to the command line."""
     command = add_command(commands, "connect", _act, help="talk to a WebSocket server", epilog=_EPILOG)
     add_client_options(command)
-    command.add_argument("--json", action="store_true", help="show JSON with line breaks")
+    command.add_argument("--json", action="store_true", help="show JSON with line breaks and colours")
     command.add_argument("--no-history", action="store_true", help="neither read nor write the history of lines")
     command.add_argument(
         "--wait", type=seconds, default=1.0, metavar="SECONDS", help="after the end of a pipe: how long to receive (1)"
@@ -44,8 +44,12 @@ def add_to(commands: Any) -> None:
 def add_client_options(command: Parser) -> None:
     """Add the URL, and how to connect."""
     command.add_argument("url", metavar="URL", help="ws://..., wss://..., or localhost:8080/chat")
-    command.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
-    command.add_argument("--subprotocol", action="append", default=[], metavar="NAME", help="offer a subprotocol")
+    command.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field, also several times"
+    )
+    command.add_argument(
+        "--subprotocol", action="append", default=[], metavar="NAME", help="offer a subprotocol, also several times"
+    )
     command.add_argument("--origin", help="the page that connects: https://app.example")
     command.add_argument("--token", help=f"send Authorization: Bearer TOKEN [{TOKEN_VARIABLE}]")
     command.add_argument(
@@ -53,13 +57,15 @@ def add_client_options(command: Parser) -> None:
     )
     command.add_argument("--insecure", action="store_true", help="do not check the certificate of the server")
     command.add_argument("--compress", action="store_true", help="offer compression (permessage-deflate)")
-    command.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="to connect (10)")
+    command.add_argument(
+        "--timeout", type=positive, default=10.0, metavar="SECONDS", help="how long connecting can take (10)"
+    )
     command.add_argument(
         "--max-message-size",
         type=bytes_number,
         default=16 << 20,
         metavar="BYTES",
-        help="that a message can have (16m)",
+        help="close the connection after a larger message (16m)",
     )
 
 

@@ -76,6 +76,7 @@ class Conversation:
         self._pretty = pretty
         self._has_colours = has_colours()
         self._is_editing = False  # the user sees a prompt
+        self._writes_prompt = False  # this thread holds `_writing`
         self._ends = False  # this side closes
         self._ended = threading.Event()  # all messages are shown
         self._has_left = threading.Event()  # no line is read any more
@@ -133,12 +134,29 @@ class Conversation:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGWINCH)
 
     def _read_line(self) -> str:
-        with self._writing:
+        if not hasattr(readline, "set_pre_input_hook"):  # without readline, and with libedit
             self._is_editing = True
+        else:  # a message comes before the prompt or after it: one in between would show a second prompt
+            readline.set_startup_hook(self._begin_prompt)
+            readline.set_pre_input_hook(self._begin_editing)
         try:
             return input(_PROMPT)
         finally:
             self._is_editing = False
+            self._end_prompt()  # Ctrl-C can come before the second hook
+
+    def _begin_prompt(self) -> None:
+        self._writing.acquire()
+        self._writes_prompt = True
+
+    def _begin_editing(self) -> None:
+        self._is_editing = True
+        self._end_prompt()
+
+    def _end_prompt(self) -> None:
+        if self._writes_prompt:
+            self._writes_prompt = False
+            self._writing.release()
 
     def _receive(self) -> None:
         try:
