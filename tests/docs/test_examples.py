@@ -57,6 +57,7 @@ class Example:
 def running(name: str) -> Iterator[Example]:
     example = Example(name)
     try:
+        assert "WARNING" not in example.output
         yield example
     finally:
         example.stop()
