@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from pywsapp import App, CallError, Connection, PresenceDiff, Response, Topic, TopicComponent, TopicRules, rpc
+from pywsapp.auth import public
 from pywsapp.http import Request
 
 PAGE = """<!doctype html>
@@ -69,7 +70,7 @@ def log_presence(topic: Topic, diff: PresenceDiff) -> None:
     print(f"{topic.name}: joined {sorted(diff.joined)}, left {sorted(diff.left)}")
 
 
-@app.http("/")
+@app.http("/", authenticate=public)
 def page(request: Request) -> Response:
     return Response(PAGE, content_type="text/html; charset=utf-8")
 

@@ -62,6 +62,7 @@ def running(name: str) -> Iterator[Example]:
         example.stop()
     assert example.process.returncode == 0
     assert "Traceback" not in example.output
+    assert re.findall("WARNING (?!received an invalid message).*", example.output) == []
 
 
 def received(connection: ClientConnection) -> str | bytes:
