@@ -28,10 +28,12 @@ def refuse(request: Any) -> None:
         ("pywsapp.d.ts", "text/plain; charset=utf-8"),
     ],
 )
-async def test_the_files_of_the_client(name: str, content_type: str) -> None:
+async def test_the_files_of_the_client(caplog: pytest.LogCaptureFixture, name: str, content_type: str) -> None:
     app = App("localhost", authenticate=refuse)
     app.route_client("/static/pywsapp.js")
+    caplog.set_level("INFO", "pywsapp")
     async with TestClient(app) as client:
+        assert f"GET HEAD /static/{name} (route_client)" in caplog.text  # among the routes that need no user
         answer = await client.get(f"/static/{name}")
         assert (answer.status, answer.body) == (200, (FILES / name).read_bytes())
         assert answer.headers["content-type"] == content_type
