@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.wire import running
 
 import pywsapp
 from pywsapp import App, ConfigurationError
@@ -28,12 +29,10 @@ def refuse(request: Any) -> None:
         ("pywsapp.d.ts", "text/plain; charset=utf-8"),
     ],
 )
-async def test_the_files_of_the_client(caplog: pytest.LogCaptureFixture, name: str, content_type: str) -> None:
+async def test_the_files_of_the_client(name: str, content_type: str) -> None:
     app = App("localhost", authenticate=refuse)
     app.route_client("/static/pywsapp.js")
-    caplog.set_level("INFO", "pywsapp")
     async with TestClient(app) as client:
-        assert f"GET HEAD /static/{name} (route_client)" in caplog.text  # among the routes that need no user
         answer = await client.get(f"/static/{name}")
         assert (answer.status, answer.body) == (200, (FILES / name).read_bytes())
         assert answer.headers["content-type"] == content_type
@@ -45,6 +44,14 @@ async def test_the_files_of_the_client(caplog: pytest.LogCaptureFixture, name: s
             again = await client.get(f"/static/{name}", headers={"If-None-Match": field})
             assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
         assert (await client.get(f"/static/{name}", headers={"If-None-Match": '"other"'})).status == 200
+
+
+async def test_the_log_names_the_routes_after_the_method(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pywsapp")
+    app = App("localhost", 0, authenticate=refuse)
+    app.route_client()
+    async with running(app):
+        assert "GET HEAD /pywsapp.js (route_client)" in caplog.text
 
 
 async def test_other_files_of_the_directory_are_not_served() -> None:
