@@ -49,6 +49,7 @@ async def test_the_files_of_the_client(name: str, content_type: str) -> None:
 async def test_the_log_names_the_routes_after_the_method(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "pywsapp")
     app = App("localhost", 0, authenticate=refuse)
+    app.http("/page", refuse)
     app.route_client()
     async with running(app):
         assert "GET HEAD /pywsapp.js (route_client)" in caplog.text
