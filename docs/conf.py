@@ -32,6 +32,7 @@ myst_heading_anchors = 6  # the anchors of GitHub
 smartquotes = False  # text as GitHub shows it
 highlight_language = "none"
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]  # JSON with "..."; tables of benchmarks below an H1
+pygments_dark_style = "github-dark"  # that of the theme underlines names, as if they were links
 html_theme = "furo"
 html_title = f"pywsapp {version}"
 html_static_path = ["_static"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.wire import running
 
 import pywsapp
 from pywsapp import App, ConfigurationError
@@ -43,6 +44,15 @@ async def test_the_files_of_the_client(name: str, content_type: str) -> None:
             again = await client.get(f"/static/{name}", headers={"If-None-Match": field})
             assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
         assert (await client.get(f"/static/{name}", headers={"If-None-Match": '"other"'})).status == 200
+
+
+async def test_the_log_names_the_routes_after_the_method(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pywsapp")
+    app = App("localhost", 0, authenticate=refuse)
+    app.http("/page", refuse)
+    app.route_client()
+    async with running(app):
+        assert "GET HEAD /pywsapp.js (route_client)" in caplog.text
 
 
 async def test_other_files_of_the_directory_are_not_served() -> None:
