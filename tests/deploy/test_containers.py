@@ -272,12 +272,24 @@ def by_kind() -> dict[str, dict[str, Any]]:
 
 def test_objects_of_kubernetes_fit_together() -> None:
     objects = by_kind()
-    assert list(objects) == ["Deployment", "Service", "Ingress", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
+    assert list(objects) == [
+        "Deployment",
+        "Service",
+        "Ingress",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+    ]
     deployment = objects["Deployment"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     assert deployment["selector"]["matchLabels"] == labels
     assert objects["Service"]["spec"]["selector"] == labels
     assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    (container,) = deployment["template"]["spec"]["containers"]
+    ports = [port["port"] for rule in policy["ingress"] for port in rule["ports"]]
+    assert ports == [port["name"] for port in container["ports"]]
     backend = objects["Ingress"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
     service = objects["Service"]
     assert backend["name"] == service["metadata"]["name"]

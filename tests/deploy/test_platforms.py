@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
@@ -14,6 +15,8 @@ from support.program import Program
 from support.projects import new_project
 from support.services import free_port
 from support.serving import GUARD
+
+from pywsapp import Options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +28,8 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 FILES = {"Procfile": "", "fly.toml": "toml", "render.yaml": "yaml"}
 #: Variables that are set for the program, and not options of the command line.
 OTHERS = {"PYWSAPP_BROKER_KEY"}
+#: What a shutdown takes beside its drain, without shutdown hooks: docs/howto/shut-down-cleanly.md.
+SHUTDOWN_SECONDS = Options().on_close_timeout + 7
 
 
 def test_the_line_of_the_procfile_runs(tmp_path: Path) -> None:
@@ -55,4 +60,23 @@ def test_the_page_shows_the_file_and_its_variables_exist(name: str) -> None:
 def test_the_port_of_fly_is_that_of_the_image() -> None:
     settings = tomllib.loads((DOCS / "deploy" / "fly.toml").read_text())
     assert f"EXPOSE {settings['http_service']['internal_port']}\n" in (DOCS / "deploy" / "Dockerfile").read_text()
-    assert float(settings["env"]["PYWSAPP_DRAIN_TIMEOUT"]) < settings["kill_timeout"]
+
+
+def test_the_longest_shutdown_ends_before_the_platform_kills_the_process() -> None:
+    fly = tomllib.loads((DOCS / "deploy" / "fly.toml").read_text())["kill_timeout"]
+    render = re.search(r"maxShutdownDelaySeconds: (\d+)", (DOCS / "deploy" / "render.yaml").read_text())
+    assert render is not None
+    for name, limit in {"Procfile": 30, "fly.toml": fly, "render.yaml": int(render[1])}.items():
+        drain = re.search(r"PYWSAPP_DRAIN_TIMEOUT\W+(?:value: \")?(\d+)", (DOCS / "deploy" / name).read_text())
+        assert drain is not None
+        assert int(drain[1]) + SHUTDOWN_SECONDS < limit, name
+
+
+def test_heroku_installs_the_project_by_its_requirements(tmp_path: Path) -> None:
+    project = new_project(tmp_path, "chat")
+    page = (DOCS / "howto" / "deploy-on-a-platform.md").read_text()
+    commands = re.search(r"```sh\n(echo \. .*?)```", page, re.DOTALL)
+    assert commands is not None
+    subprocess.run(["sh", "-e", "-c", commands[1]], cwd=project, check=True)
+    assert (project / "requirements.txt").read_text() == ".\n"
+    assert (project / "pyproject.toml").exists()
