@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from queue import Queue
 from typing import Any
 
 import anyio
@@ -17,12 +18,14 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from support.otlp_receiver import OtlpReceiver, receiving_over_grpc, receiving_over_http
+from support.outages import until
 from support.serving import GUARD, serving
 
 from pywsapp import App, ConfigurationError, EchoServer, Options, RateLimit, telemetry
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.sessions.memory import MemorySessionStore
 from pywsapp.telemetry.metrics import EXPORTED, attribute_of, name_of, unit_of
+from pywsapp.telemetry.numbers import numbers_of
 from pywsapp.telemetry.otlp import export_over_otlp
 from pywsapp.testing import TestClient
 
@@ -161,6 +164,26 @@ async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest
         thread.start()
         thread.join()
         assert found == [1]
+
+
+@one_loop
+async def test_an_export_in_another_thread_does_not_block_the_end_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.telemetry.numbers.WAIT_SECONDS", GUARD)
+    app, questions = app_with_echo(), Queue[Callable[[], None]]()
+    telemetry.instrument(app)
+    numbers = numbers_of(app)
+    async with TestClient(app) as client, client.connect("/rooms/a"):
+        await until(lambda: numbers._call_soon)
+        numbers._call_soon = questions.put
+        thread = threading.Thread(target=numbers.read, args=("other",))
+        thread.start()
+        answer = questions.get(timeout=GUARD)
+        numbers.read_last()  # as the App does when it ends, in the thread of the event loop
+        assert thread.is_alive()
+        last = numbers.read("another")
+        answer()
+        thread.join()
+        assert numbers.read("other") is last
 
 
 @one_loop
