@@ -209,18 +209,20 @@ async def test_a_receiver_that_does_not_answer_does_not_keep_the_app(monkeypatch
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its threads log when the test has ended
     app = app_with_echo(options=Options(drain_timeout=3 * GUARD))
     export_over_otlp(app)
+    before = {*threading.enumerate()}
     with socket.create_server(("127.0.0.1", 0)) as silent, anyio.fail_after(GUARD) as scope:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(3 * GUARD))
         async with TestClient(app) as client, client.connect("/rooms/a"):
             pass
         assert not scope.cancel_called
+        assert all(thread.daemon for thread in {*threading.enumerate()} - before)  # Python waits for others at its end
         answer_until_threads_end(silent)
 
 
 def answer_until_threads_end(listener: socket.socket) -> None:
     """Answer the requests of exporters until their threads, which would disturb later tests, have ended."""
-    exporting = [thread for thread in threading.enumerate() if thread.name.startswith("Otel")]
+    exporting = [thread for thread in threading.enumerate() if thread.name.startswith(("Otel", "pywsapp telemetry"))]
     assert exporting
     listener.settimeout(0.1)
     while any(thread.is_alive() for thread in exporting):
