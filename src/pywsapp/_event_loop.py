@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -120,6 +122,19 @@ def thread_safe_call_soon() -> CallSoon:
         return asyncio.get_running_loop().call_soon_threadsafe
     call_soon: CallSoon = sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon
     return call_soon
+
+
+def call_at_end_of_turn() -> Callable[[Callable[[], None]], Any]:
+    """Return what calls a function at the end of a turn of the running event loop, which is asyncio or uvloop.
+
+    asyncio keeps the context of a write for all later callbacks of a transport whose peer is slow. So it writes in the
+    context of the caller of this function, not in that of the handler that was the first to send in a turn. uvloop
+    keeps the context in which a transport was made.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.BaseEventLoop):
+        return functools.partial(loop.call_soon, context=contextvars.copy_context())
+    return loop.call_soon
 
 
 def loop_name() -> str:

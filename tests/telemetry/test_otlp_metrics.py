@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from queue import Queue
 from typing import Any
 
 import anyio
@@ -17,12 +18,14 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from support.otlp_receiver import OtlpReceiver, receiving_over_grpc, receiving_over_http
+from support.outages import until
 from support.serving import GUARD, serving
 
 from pywsapp import App, ConfigurationError, EchoServer, Options, RateLimit, telemetry
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.sessions.memory import MemorySessionStore
 from pywsapp.telemetry.metrics import EXPORTED, attribute_of, name_of, unit_of
+from pywsapp.telemetry.numbers import numbers_of
 from pywsapp.telemetry.otlp import export_over_otlp
 from pywsapp.testing import TestClient
 
@@ -164,6 +167,26 @@ async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest
 
 
 @one_loop
+async def test_an_export_in_another_thread_does_not_block_the_end_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pywsapp.telemetry.numbers.WAIT_SECONDS", GUARD)
+    app, questions = app_with_echo(), Queue[Callable[[], None]]()
+    telemetry.instrument(app)
+    numbers = numbers_of(app)
+    async with TestClient(app) as client, client.connect("/rooms/a"):
+        await until(lambda: numbers._call_soon)
+        numbers._call_soon = questions.put
+        thread = threading.Thread(target=numbers.read, args=("other",))
+        thread.start()
+        answer = questions.get(timeout=GUARD)
+        numbers.read_last()  # as the App does when it ends, in the thread of the event loop
+        assert thread.is_alive()
+        last = numbers.read("another")
+        answer()
+        thread.join()
+        assert numbers.read("other") is last
+
+
+@one_loop
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -186,18 +209,20 @@ async def test_a_receiver_that_does_not_answer_does_not_keep_the_app(monkeypatch
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its threads log when the test has ended
     app = app_with_echo(options=Options(drain_timeout=3 * GUARD))
     export_over_otlp(app)
+    before = {*threading.enumerate()}
     with socket.create_server(("127.0.0.1", 0)) as silent, anyio.fail_after(GUARD) as scope:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(3 * GUARD))
         async with TestClient(app) as client, client.connect("/rooms/a"):
             pass
         assert not scope.cancel_called
+        assert all(thread.daemon for thread in {*threading.enumerate()} - before)  # Python waits for others at its end
         answer_until_threads_end(silent)
 
 
 def answer_until_threads_end(listener: socket.socket) -> None:
     """Answer the requests of exporters until their threads, which would disturb later tests, have ended."""
-    exporting = [thread for thread in threading.enumerate() if thread.name.startswith("Otel")]
+    exporting = [thread for thread in threading.enumerate() if thread.name.startswith(("Otel", "pywsapp telemetry"))]
     assert exporting
     listener.settimeout(0.1)
     while any(thread.is_alive() for thread in exporting):

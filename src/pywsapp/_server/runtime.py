@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.lowlevel
 
-from pywsapp._event_loop import known_to_anyio, note_asyncio, on_asyncio
+from pywsapp._event_loop import call_at_end_of_turn, known_to_anyio, note_asyncio, on_asyncio
 from pywsapp._lifecycle.eager_check import check_eager_step
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._limits.report import LimitReport
@@ -173,7 +172,7 @@ class Runtime:
             try:
                 async with anyio.create_task_group() as transports:
                     if on_asyncio():
-                        self.flusher = TurnFlusher(asyncio.get_running_loop().call_soon)
+                        self.flusher = TurnFlusher(call_at_end_of_turn())
                     else:
                         self.flusher = flusher = TaskFlusher()
                         transports.start_soon(flusher.run)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from pywsapp._event_loop import call_at_end_of_turn
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp._server.runtime import Runtime
@@ -34,7 +35,7 @@ class LoopRuntime(Runtime):
         self.loop = asyncio.get_running_loop()
         check_loop(self.loop)
         super().__init__(options)
-        self.flusher = TurnFlusher(self.loop.call_soon)
+        self.flusher = TurnFlusher(call_at_end_of_turn())
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock: asyncio.Task[None] | None = None  # exists while there are connections
 

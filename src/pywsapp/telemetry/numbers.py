@@ -40,6 +40,7 @@ class Numbers:
         self._thread: int | None = None  # of the event loop
         self._stats: Stats | None = None
         self._readers: set[str] = set()  # that have read these numbers
+        self._has_ended = False  # the App: the last numbers are the newest ones
         self._is_claimed = False
         app.topics.measures = True
         app.on_startup(self._start)
@@ -57,7 +58,7 @@ class Numbers:
 
     def _start(self) -> None:
         self._app._mounting.check_not_mounted()
-        self._stats = None
+        self._stats, self._has_ended = None, False
         self._app.start_soon(self._answer)
 
     async def _answer(self) -> None:
@@ -69,10 +70,9 @@ class Numbers:
             self._call_soon = self._thread = None
 
     def read_last(self) -> None:
-        """Read the numbers for the last export. The event loop calls this."""
+        """Read the numbers for the last export. The event loop calls this; it does not wait for other threads."""
         with self._lock:
-            self._stats = self._app.stats()
-            self._readers.clear()
+            self._stats, self._has_ended = self._app.stats(), True
 
     def read(self, reader: str) -> Stats | None:
         """Return the numbers; None if there are none yet. Any thread can call this.
@@ -84,19 +84,23 @@ class Numbers:
                 new ones.
         """
         with self._lock:
-            if reader in self._readers or self._stats is None:
-                self._read_new()
-                self._readers.clear()
-            self._readers.add(reader)
+            if self._has_ended or (self._stats is not None and reader not in self._readers):
+                self._readers.add(reader)
+                return self._stats
+        found = self._ask()  # without the lock, which the event loop may need before it can answer
+        with self._lock:
+            if found is not None and not self._has_ended:
+                self._stats = found
+            self._readers = {reader}
             return self._stats
 
-    def _read_new(self) -> None:
+    def _ask(self) -> Stats | None:
+        """Return new numbers; None if the event loop does not answer in time, or has ended."""
         call_soon = self._call_soon
         if call_soon is None:
-            return
+            return None
         if self._thread == threading.get_ident():
-            self._stats = self._app.stats()
-            return
+            return self._app.stats()
         found: list[Stats] = []
         has_answered = threading.Event()
 
@@ -106,8 +110,8 @@ class Numbers:
 
         with suppress(RuntimeError):  # the event loop has ended
             call_soon(answer)
-            if has_answered.wait(WAIT_SECONDS):
-                self._stats = found[0]
+            has_answered.wait(WAIT_SECONDS)
+        return found[0] if found else None
 
 
 def numbers_of(app: App) -> Numbers:

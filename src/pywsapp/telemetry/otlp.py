@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 
+from pywsapp._event_loop import thread_safe_call_soon
 from pywsapp._extras import missing_extra
 from pywsapp.exceptions import ConfigurationError
 
@@ -80,13 +81,31 @@ class _Exports:
             self._shutdowns.append(tracers.shutdown)
 
     async def _end(self) -> None:
-        """Export what is left, and close the exporters; in another thread, which may wait for the network."""
+        """Export what is left, and close the exporters; in threads, which may wait for the network."""
         self._instrumentation.numbers.read_last()
         shutdowns, self._shutdowns = self._shutdowns, []
         with anyio.move_on_after(_LAST_EXPORT_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for shutdown in shutdowns:
-                    tasks.start_soon(partial(anyio.to_thread.run_sync, shutdown, abandon_on_cancel=True))
+                    tasks.start_soon(_run_in_daemon_thread, shutdown)
+
+
+async def _run_in_daemon_thread(function: Callable[[], object]) -> None:
+    """Call a function in a thread, and wait for its end; a cancelled task leaves the thread alone.
+
+    Python waits for a thread of `anyio.to_thread` when the program ends, also for one that was abandoned.
+    """
+    call_soon, has_ended = thread_safe_call_soon(), anyio.Event()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            with suppress(RuntimeError):  # the event loop has ended
+                call_soon(has_ended.set)
+
+    threading.Thread(target=run, name="pywsapp telemetry", daemon=True).start()
+    await has_ended.wait()
 
 
 def export_over_otlp(app: App, *, handler_spans: bool = False, trust_clients: bool = False) -> None:
