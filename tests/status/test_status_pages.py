@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ from support.user_rooms import by_query
 
 from pywsapp import App, EchoServer, __version__
 from pywsapp._status import service as module
+from pywsapp._status.reports import Report, make_report
 from pywsapp.auth import public
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.brokers.memory import MemoryBroker
@@ -120,6 +122,25 @@ async def test_the_log_names_an_operator_whom_the_app_does_not_know(caplog: pyte
         assert (await answer(page, action))[0] == "done"
         await conn.assert_closed(3503)
     assert [vars(one)["by"] for one in caplog.records if getattr(one, "event", "") == "status.disconnected"] == ["root"]
+
+
+async def test_a_process_that_is_busy_has_a_pause_between_its_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    ended = math.inf
+
+    async def make_slowly(*arguments: Any) -> Report:
+        nonlocal ended
+        pauses.append(anyio.current_time() - ended)
+        await anyio.sleep(2 * module.INTERVAL)
+        found = await make_report(*arguments)
+        ended = anyio.current_time()
+        return found
+
+    monkeypatch.setattr(module, "make_report", make_slowly)
+    async with TestClient(app_of()) as client, client.connect("/status?root") as page:
+        while len(pauses) < 4:
+            await snapshot(page)
+    assert min(pauses[1:]) >= module.INTERVAL / 4  # clocks are not exact
 
 
 async def test_a_report_of_another_version_is_left_out_without_a_warning() -> None:

@@ -158,7 +158,7 @@ class StatusService:
                 due = monotonic() + INTERVAL
                 await self._ask()
                 self._send(rates, await self._own_report())
-                await anyio.sleep(max(0.0, due - monotonic()))
+                await anyio.sleep(max(INTERVAL / 2, due - monotonic()))  # a busy process needs a pause
         finally:
             self._is_feeding = False
             self._reports.clear()
