@@ -96,8 +96,12 @@ def test_a_server_that_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["ftp://host/x"], "must begin with http"), (["localhost", "--header", "x"], "must be 'NAME: VALUE'")],
-    ids=["scheme", "header"],
+    [
+        (["ftp://host/x"], "must begin with http"),
+        (["localhost", "--header", "x"], "must be 'NAME: VALUE'"),
+        (["localhost", "--ca-file", "/nothing.pem"], "cannot use '/nothing.pem': No such file"),
+    ],
+    ids=["scheme", "header", "file"],
 )
 def test_mistakes_in_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -234,7 +238,8 @@ def test_another_size_and_ctrl_z(server: str) -> None:
         terminal.output = ""
         terminal.process.send_signal(signal.SIGTSTP)
         terminal.until("\x1b[?25h\x1b[?1049l")
-        terminal.process.send_signal(signal.SIGCONT)
+        while not select.select([terminal.main], [], [], 0.05)[0]:  # it is stopped a moment after its last output
+            terminal.process.send_signal(signal.SIGCONT)
         terminal.until("\x1b[?1049h\x1b[?25l")
         terminal.until("IN ALL")
         os.write(terminal.main, b"q")

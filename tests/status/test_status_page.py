@@ -11,12 +11,14 @@ import anyio.to_thread
 import pytest
 from support.serving import GUARD
 from support.status_pages import answer, app_of, snapshot
+from support.user_rooms import by_query
 from support.waiting import until_blocked
 
 from pywsapp import App, ConfigurationError, EchoServer
 from pywsapp._status import service as module
 from pywsapp.auth import public
 from pywsapp.codecs import MessagePackCodec
+from pywsapp.routing.guards import log_guards
 from pywsapp.testing import AppServer, TestClient, two_nodes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.once]
@@ -72,6 +74,17 @@ async def test_the_page_is_a_file_that_runs_nothing_but_its_own_script() -> None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert "innerHTML" not in response.text
+
+
+def test_its_guard_is_no_reason_to_warn_of_other_routes(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    app.route("/echo", EchoServer())
+    app.status(guard=by_query)
+    log_guards(app.router)
+    assert caplog.messages == []
+    app.route("/rooms", EchoServer(), authenticate=by_query)
+    log_guards(app.router)
+    assert [message.count("/status") for message in caplog.messages] == [0]
 
 
 async def test_a_page_of_another_origin_cannot_connect() -> None:

@@ -9,9 +9,11 @@ import pytest
 from support.status_pages import answer, app_of, snapshot
 from support.user_rooms import by_query
 
-from pywsapp import App, EchoServer
+from pywsapp import App, EchoServer, __version__
 from pywsapp._status import service as module
+from pywsapp._status.reports import Report, make_report
 from pywsapp.auth import public
+from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.brokers.memory import MemoryBroker
 from pywsapp.testing import TestClient, two_nodes
 
@@ -119,3 +121,32 @@ async def test_the_log_names_an_operator_whom_the_app_does_not_know(caplog: pyte
         assert (await answer(page, action))[0] == "done"
         await conn.assert_closed(3503)
     assert [vars(one)["by"] for one in caplog.records if getattr(one, "event", "") == "status.disconnected"] == ["root"]
+
+
+async def test_a_busy_process_sends_no_snapshot_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = 0
+
+    async def make_slowly(*arguments: Any) -> Report:
+        nonlocal reports
+        reports += 1
+        await anyio.sleep(2 * module.INTERVAL)
+        return await make_report(*arguments)
+
+    monkeypatch.setattr(module, "make_report", make_slowly)
+    async with TestClient(app_of()) as client, client.connect("/status?root") as page:
+        for number in range(1, 5):
+            await snapshot(page)
+            assert number <= reports
+
+
+async def test_a_report_of_another_version_is_left_out_without_a_warning() -> None:
+    async with two_nodes(app_of) as (here, _), here.connect("/status?root") as page:
+        await snapshot(page, has_two)
+        topics, number = here.app.topics, here.app._runner.hooks.status._number
+        event = {"status": "report", "number": number, "version": "0.0.0", "report": ["other", "numbers"]}
+        envelope = Envelope(f"$pywsapp:status:{topics.codec.origin}", None, "0123456789abcdef", event)
+        topics.process_events.receive(envelope)
+        event["version"] = __version__
+        with pytest.raises(EnvelopeError):
+            topics.process_events.receive(envelope)
+        assert has_two(await snapshot(page))

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ItemT = TypeVar("ItemT")
-#: Connections, or topics, that are looked at before other tasks get their turn. A turn takes one to three milliseconds.
-_A_TURN = 1_000
+#: Connections, or topics, that are looked at before the clock is read.
+_A_PART = 500
+#: Seconds of a turn of the event loop. In a busy one, each further turn makes the answer later.
+_TURN_SECONDS = 0.004
 
 
 def collect_stats(
@@ -69,10 +71,14 @@ async def collect_in_turns(
 
 
 async def in_turns(items: Sequence[ItemT]) -> AsyncIterator[Sequence[ItemT]]:
-    """Yield the items in parts, between which other tasks run."""
-    for start in range(0, len(items), _A_TURN):
-        yield items[start : start + _A_TURN]
-        await anyio.lowlevel.checkpoint()
+    """Yield the items in parts. Other tasks run at the beginning, at the end, and when a turn has taken long enough."""
+    turn_ends = 0.0
+    for start in range(0, len(items), _A_PART):
+        if time.monotonic() >= turn_ends:
+            await anyio.lowlevel.checkpoint()
+            turn_ends = time.monotonic() + _TURN_SECONDS
+        yield items[start : start + _A_PART]
+    await anyio.lowlevel.checkpoint()
 
 
 def _stats_of(

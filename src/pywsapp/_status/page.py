@@ -60,6 +60,9 @@ class StatusPage(MessageComponent):
         ConfigurationError: the path has parameters.
     """
 
+    #: Its guard is no reason to warn of other routes without one.
+    is_for_operators = True
+
     def __init__(
         self,
         find_service: Callable[[], StatusService],

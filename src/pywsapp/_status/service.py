@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from pywsapp._outbox.awaitables import LazyCoroutine
 from pywsapp._process.running import Runner
 from pywsapp._status.reports import MAX_TEXT, ErrorLog, Report, decode_report, encode_report, make_report, name_of
 from pywsapp._status.snapshot import RateMeter, snapshot_of
+from pywsapp._version import __version__
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.close_codes import CloseCode
 from pywsapp.connection import Connection, broadcast
@@ -157,7 +158,7 @@ class StatusService:
                 due = monotonic() + INTERVAL
                 await self._ask()
                 self._send(rates, await self._own_report())
-                await anyio.sleep(max(0.0, due - monotonic()))
+                await anyio.sleep(max(INTERVAL / 2, due - monotonic()))  # a busy process needs a pause
         finally:
             self._is_feeding = False
             self._reports.clear()
@@ -219,12 +220,12 @@ class StatusService:
         if kind == "ask":
             self._answer_soon(process, number)
         elif kind == "report":
-            self._take_report(process, number, event.get("report"))
+            self._take_report(process, number, event)
         elif kind == "gone":
             self._reports.pop(process, None)
         elif kind == "disconnect":
             if event.get("process") == self._process and self.can_disconnect:
-                self._disconnect_here(number, str(event.get("by")))
+                self._disconnect_here(number, str(event.get("by"))[:MAX_TEXT])
         else:
             raise EnvelopeError("its event is not one that processes send about their status")
 
@@ -243,17 +244,22 @@ class StatusService:
                 report = encode_report(await self._own_report())
                 asking, self._asking = self._asking, {}
                 for process, number in asking.items():
-                    answer = {"status": "report", "number": number, "report": report}
+                    answer = {"status": "report", "number": number, "version": __version__, "report": report}
                     self._app.topics.process_events.publish(f"{_STATUS_TOPIC}:{process}", answer)
         finally:
             self._is_answering = False
 
-    def _take_report(self, process: str, number: int, report: Any) -> None:
+    def _take_report(self, process: str, number: int, event: Mapping[str, Any]) -> None:
         if not self._is_feeding or not self._number - _LAST_QUESTIONS < number <= self._number:
             return  # it is late
         if process not in self._reports and len(self._reports) >= _MAX_PROCESSES:
             return
-        self._reports[process] = decode_report(report), monotonic()
+        try:
+            self._reports[process] = decode_report(event.get("report")), monotonic()
+        except EnvelopeError:
+            if event.get("version") == __version__:
+                raise
+            return  # of a version with other numbers, during an upgrade
         self._awaited.discard(process)
         if not self._awaited:
             self._all_answered.set()

@@ -110,7 +110,9 @@ def _reader(chosen: argparse.Namespace) -> Callable[[], Reading]:
     try:
         context = ssl.create_default_context(cafile=chosen.ca_file)
         request = urllib.request.Request(url, headers={"Accept": "text/plain", **dict(headers_of(chosen))})
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        chosen.parser.error(f"argument --ca-file: cannot use {safe(str(chosen.ca_file))!r}: {exc.strerror or exc}")
+    except ValueError as exc:
         chosen.parser.error(safe(str(exc)))
     if chosen.insecure:
         context.check_hostname = False

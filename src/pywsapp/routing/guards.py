@@ -110,6 +110,11 @@ def has_fallback(component: object) -> bool:
     return any(route.has_fallback or has_fallback(route.target) for route in component.routes_with_targets())
 
 
+def _is_for_operators(target: object) -> bool:
+    owner = getattr(target, "__self__", target)  # of a method that handles requests
+    return getattr(owner, "is_for_operators", False) is True
+
+
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more
@@ -118,7 +123,9 @@ def _listed(names: list[str]) -> str:
 def guards_of(
     router: Router, prefix: str = "", outer: Authenticate | None = None
 ) -> Iterator[tuple[str, Authenticate | None]]:
-    """Yield each route of a router, and of the routers mounted on it, with its guard; health checks are left out.
+    """Yield each route of a router, and of the routers mounted on it, with its guard.
+
+    Health checks and the pages of operators are left out: whether they have a guard says nothing about the other ones.
 
     Args:
         router: the router.
@@ -135,6 +142,8 @@ def guards_of(
         while route.kind is not RouteKind.HTTP and hasattr(target, "component"):  # middleware
             guard = target.authenticate or guard
             target = target.component
+        if _is_for_operators(target):
+            continue
         path = path_below(prefix, route.pattern.text)
         if isinstance(target, Router):
             yield from guards_of(target, "" if path == "/" else path, guard)
