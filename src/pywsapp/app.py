@@ -28,7 +28,6 @@ from pywsapp._server.tls_settings import TlsArgument
 from pywsapp._signatures import check_no_function
 from pywsapp._status.page import StatusGuard, StatusPage, checked_guard
 from pywsapp._status.service import StatusService
-from pywsapp._trace_hooks import publishing
 from pywsapp.asgi.application import AsgiApplication
 from pywsapp.auth.identity import public
 from pywsapp.auth.user_keys import UserKey, UserKeys
@@ -522,13 +521,7 @@ class App:
         Raises:
             ConfigurationError: the path is not valid, the route exists, or the key is too short.
         """
-        endpoint = PublishEndpoint(
-            self.topic,
-            key,
-            lambda *claim: self.topics.history.claim(*claim),
-            max_size,
-            publishing=lambda *request: publishing(self.topics.trace_hooks, *request),
-        )
+        endpoint = PublishEndpoint(self.topics, key, max_size)
         self.router.http(path, endpoint.on_request, methods=["POST"], http_host="*", authenticate=public)
 
     def mount(

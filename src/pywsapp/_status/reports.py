@@ -194,7 +194,7 @@ class _ShownConnections:
 
 async def _largest_topics(topics: TopicRegistry) -> tuple[TopicRow, ...]:
     largest: list[TopicRow] = []
-    async for some in in_turns(topics.subscribed()):
+    async for some in in_turns(list(topics.subscribed.values())):
         rows = [TopicRow(topic.name, len(subscribers)) for topic, subscribers in some]
         largest = heapq.nlargest(MAX_TOPICS, [*largest, *rows], key=itemgetter(1))
     return tuple(largest)

@@ -22,16 +22,17 @@ import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pywsapp._clocks import wall_clock
 from pywsapp._messages.objects import default_topic_codec
+from pywsapp._trace_hooks import publishing
 from pywsapp.brokers.envelope import Keys, keys_of
 from pywsapp.component import MessageComponent
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError, InvalidMessage, OutcomeUnknown, Refuse, TopicError
 from pywsapp.http import Request, Response
 from pywsapp.topics.history.claims import TooManyClaims
+from pywsapp.topics.registry import TopicRegistry
 from pywsapp.topics.topic import Topic
 
 #: By how many seconds the clock of the signing program may be wrong.
@@ -39,9 +40,6 @@ TOLERANCE_SECONDS = 300
 #: The fields that have the message; a body has one of them.
 _KINDS = frozenset(("text", "base64", "data"))
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
-
-#: Returns whether an id is used for the first time. The first argument is the time in it, in seconds since 1970.
-Claim = Callable[[int, str], Awaitable[bool]]
 
 
 def sign(key: str | bytes, path: str, body: bytes, now: float) -> str:
@@ -62,12 +60,10 @@ class PublishEndpoint(MessageComponent):
     """Broadcasts the message of each signed POST request; `App.publish_endpoint` mounts it.
 
     Args:
-        topic: returns the topic of a name; `App.topic`.
+        topics: the topics; they remember which signatures were used.
         keys: a secret of at least 16 bytes, shared with the programs that publish, or several that are all accepted.
-        claim: returns whether a signature is used for the first time.
         max_size: the bytes that the body of a request may have.
         clock: returns the time in seconds since 1970.
-        publishing: returns a context manager for the block that publishes the message of a request on a topic.
 
     Raises:
         ConfigurationError: the key is too short.
@@ -75,19 +71,15 @@ class PublishEndpoint(MessageComponent):
 
     def __init__(
         self,
-        topic: Callable[[str], Topic],
+        topics: TopicRegistry,
         keys: Keys,
-        claim: Claim,
-        max_size: int = 64 * 1024,
+        max_size: int,
         clock: Callable[[], float] = wall_clock,
-        publishing: Callable[[Request, str], AbstractContextManager[object]] = lambda request, topic: nullcontext(),
     ) -> None:
-        self._topic = topic
+        self._topics = topics
         self._keys = keys_of(keys)
-        self._claim = claim
         self._max_size = max_size
         self._clock = clock
-        self._publishing = publishing
         if any(len(key) < 16 for key in self._keys):
             raise ConfigurationError("the key needs at least 16 bytes; secrets.token_hex() makes a good one")
 
@@ -111,10 +103,10 @@ class PublishEndpoint(MessageComponent):
         name, message, message_id = _message(body)
         again = {"Retry-After": "1", "X-Message-Id": message_id}
         try:
-            topic = self._topic(name)
-            if not await self._claim(moment, digest):
+            topic = self._topics.topic(name)
+            if not await self._topics.history.claim(moment, digest):
                 raise Refuse(401, body="the signature was used already")
-            with self._publishing(request, name):
+            with publishing(self._topics.trace_hooks, request, name):
                 await _broadcast(topic, message, message_id)
         except (TopicError, ConfigurationError) as exc:
             raise Refuse(400, body=str(exc)) from None

@@ -96,16 +96,18 @@ class EnvelopeCodec:
         """Return the envelope of a message of this process."""
         return self._write(Envelope(topic, content, self.origin, None, message_id, self._next_number()), self._key)
 
-    def trace(self, hooks: TraceHooks, receive: Receive) -> Receive:
+    def trace(self, hooks: TraceHooks | None, receive: Receive) -> Receive:
         """Write the contexts of traces into the envelopes of messages from now on.
 
         Args:
-            hooks: returns the contexts.
+            hooks: returns the contexts; None without traces.
             receive: handles envelopes from the broker.
 
         Returns:
             what handles envelopes in place of `receive`: it reads their contexts.
         """
+        if hooks is None:
+            return receive
         self._write = lambda envelope, key: encode_envelope(envelope, key, hooks.traceparent())
         return hooks.around_receive(receive, self._is_delivered)
 
@@ -113,7 +115,7 @@ class EnvelopeCodec:
         """Return whether an envelope is no echo of this process, and has a valid signature if it needs one."""
         if position is None and self.is_own(topic, data):
             return False
-        return not self._keys or has_signature(data, self._keys)
+        return not self.keys or has_signature(data, self.keys)
 
     def encode_event(self, topic: str, event: dict[str, Any]) -> bytes:
         """Return the envelope of an event, by which processes talk to each other."""

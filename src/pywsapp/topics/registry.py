@@ -91,6 +91,7 @@ class TopicRegistry:
         measures: whether the App measures times, with `App(metrics=True)` or `App.metrics`.
         trace_hooks: traces the App; None without `pywsapp.telemetry`.
         process_events: events of the layers above, between processes.
+        subscribed: the topics that have subscribers in this process, by name.
         subscriptions: the subscriptions of connections in this process; topics count them.
 
     Raises:
@@ -115,7 +116,7 @@ class TopicRegistry:
         self._tasks: TaskGroup | None = None  # while the app runs
         self._last_relay: Relay | None = None  # also after the run, since a worker then reports its last numbers
         self.subscriptions = 0
-        self._subscribed: dict[str, tuple[Topic, Subscribers]] = {}  # the topics that have subscribers here
+        self.subscribed: dict[str, tuple[Topic, Subscribers]] = {}
         self._has_warned = False
         self.measures = False
         self.trace_hooks: TraceHooks | None = None
@@ -139,18 +140,14 @@ class TopicRegistry:
 
     def active(self) -> list[Topic]:
         """Return the topics that have subscribers in this process."""
-        return [topic for topic, _ in self._subscribed.values()]
-
-    def subscribed(self) -> list[tuple[Topic, Subscribers]]:
-        """Return the same topics with their subscribers; faster than `active`, for 100,000 topics below 1 ms."""
-        return list(self._subscribed.values())
+        return [topic for topic, _ in self.subscribed.values()]
 
     @property
     def stats(self) -> TopicStats:
         """The numbers so far."""
         skipped = self.listeners.skipped + self.presence.watchers.skipped + self.occupancy.skipped
         broker = None if self._last_relay is None else self._last_relay.stats
-        counted = len(self._subscribed), self.codec.dropped, self.history.lost, skipped, broker, self.subscriptions
+        counted = len(self.subscribed), self.codec.dropped, self.history.lost, skipped, broker, self.subscriptions
         return TopicStats(*counted, self.presence.present_here, *self.history.kept_here)
 
     # -- what the app registers --------------------------------------------------------------------------------------
@@ -197,8 +194,7 @@ class TopicRegistry:
         """
         if other.broker is not None or other.codec.is_signing:
             raise ConfigurationError("an App that is mounted on another App cannot have its own broker or broker_key")
-        both = sorted(set(self._topics) & set(other._topics))
-        if both:
+        if both := sorted(set(self._topics) & set(other._topics)):
             raise ConfigurationError(f"both Apps use the topic {both[0]!r} already; mount before using it")
         for rule in other.history.rules:
             self.keep_history(rule)
@@ -226,7 +222,7 @@ class TopicRegistry:
     def start_receiving(self, topic: Topic, subscribers: Subscribers) -> None:
         """Have the broker deliver the messages of a topic, which has its first subscriber."""
         name = topic.name
-        self._subscribed[name] = topic, subscribers
+        self.subscribed[name] = topic, subscribers
         received = ALREADY_DONE
         if self.relay is not None:
             is_covered = self.listeners.covers(name)
@@ -250,7 +246,7 @@ class TopicRegistry:
 
     def stop_receiving(self, topic: Topic) -> None:
         """Have the broker stop to deliver the messages of a topic, which has no subscriber any more."""
-        del self._subscribed[topic.name]
+        del self.subscribed[topic.name]
         self.presence.close(topic.name)
         self.occupancy.closed(topic.name)
         self.history.unfollow(topic.name)
@@ -265,7 +261,7 @@ class TopicRegistry:
         message_id: str | None = None,
     ) -> LazyCoroutine[None]:
         """Send a message to all subscribers of a topic; return what waits until the broker has accepted it."""
-        if self._thread is None and not self._subscribed:
+        if self._thread is None and not self.subscribed:
             self._warn_of_no_receiver(topic)
         if topic.history is not None:
             return self._broadcast_kept(topic, content_of(message), topic.history, message_id)
@@ -297,7 +293,7 @@ class TopicRegistry:
     ) -> LazyCoroutine[None]:
         name = topic.name
         if self.relay is not None:
-            comes_back = name in self._subscribed or self.listeners.covers(name)
+            comes_back = name in self.subscribed or self.listeners.covers(name)
             return self.history.publish(name, content, rule, message_id, comes_back=comes_back)
         if self.history.append(name, content, rule, message_id):
             self.listeners.call(topic, content)
@@ -307,14 +303,13 @@ class TopicRegistry:
 
     def receive(self, name: str, data: bytes, position: Position | None) -> None:
         """Handle an envelope from the broker; raises nothing, whatever the envelope is."""
-        subscribed = self._subscribed.get(name)
+        subscribed = self.subscribed.get(name)
         is_covered = self.listeners.covers(name)
         try:
             if subscribed is None and (name.startswith(RESERVED) or not is_covered):
                 if name == USERS_TOPIC and self.users.is_for_others(data):
                     return
-                is_event = name in _RESERVED_TOPICS or name in self.process_events
-                if is_event and not self.codec.is_own(name, data):
+                if (name in _RESERVED_TOPICS or name in self.process_events) and not self.codec.is_own(name, data):
                     self._receive_event(self.codec.decode(name, data))
                 return
             topic = self.topic(name) if subscribed is None else subscribed[0]
@@ -371,7 +366,7 @@ class TopicRegistry:
             self.listeners.call(topic, envelope.message)
 
     def _deliver(self, name: str, message: PreparedMessage, exclude: frozenset[Connection] = frozenset()) -> None:
-        subscribed = self._subscribed.get(name)
+        subscribed = self.subscribed.get(name)
         if subscribed is None:
             return
         topic, subscribers = subscribed
@@ -381,7 +376,7 @@ class TopicRegistry:
             deliver(subscribers, message, exclude)
 
     def _deliver_kept(self, name: str, position: Position, content: Content | None) -> None:
-        subscribed = self._subscribed.get(name)
+        subscribed = self.subscribed.get(name)
         if subscribed is None:
             return
         topic, subscribers = subscribed
@@ -417,9 +412,8 @@ class TopicRegistry:
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._thread, self._tasks = current_thread(), tasks
-        hooks = self.trace_hooks
-        receive = self.receive if hooks is None else self.codec.trace(hooks, self.receive)
-        self.listeners.start(tasks, hooks)
+        receive = self.codec.trace(self.trace_hooks, self.receive)
+        self.listeners.start(tasks, self.trace_hooks)
         if self.broker is not None:
             self.relay = self._last_relay = Relay(self.broker, receive, self.listeners.patterns, self._connected)
         self.history.start(self.relay, tasks)
@@ -427,7 +421,7 @@ class TopicRegistry:
         self.process_events.start(self.relay)
         self.fallback.start()
         self.presence.start(tasks, self.relay)
-        self.occupancy.prepare(self.relay, hooks)
+        self.occupancy.prepare(self.relay, self.trace_hooks)
         if self.relay is not None:
             tasks.start_soon(self.relay.run)
             if self.measures:
