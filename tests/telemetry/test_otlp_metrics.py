@@ -169,12 +169,12 @@ async def test_a_blocked_event_loop_does_not_block_an_export(monkeypatch: pytest
 @one_loop
 async def test_an_export_in_another_thread_does_not_block_the_end_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pywsapp.telemetry.numbers.WAIT_SECONDS", GUARD)
-    app, questions = app_with_echo(), Queue[Callable[[], None]]()
+    app, questions = app_with_echo(), Queue[Callable[[], object]]()
     telemetry.instrument(app)
     numbers = numbers_of(app)
     async with TestClient(app) as client, client.connect("/rooms/a"):
         await until(lambda: numbers._call_soon)
-        numbers._call_soon = questions.put
+        numbers._call_soon = questions.put_nowait
         thread = threading.Thread(target=numbers.read, args=("other",))
         thread.start()
         answer = questions.get(timeout=GUARD)

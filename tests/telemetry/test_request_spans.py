@@ -201,7 +201,7 @@ async def test_a_client_of_an_asgi_server_that_has_gone_has_a_span(kind: str) ->
     spans, app = Spans(), App("*", port=0)
     app.route("/", EchoServer())
     app.http("/page", lambda request: "page")
-    scope = {"type": kind, "path": "/" if kind == "websocket" else "/page", "query_string": b"", "http_version": "1.1"}
+    scope: dict[str, Any] = {"type": kind, "path": "/" if kind == "websocket" else "/page", "query_string": b""}
     scope |= {"headers": [(b"host", b"localhost")], "method": "GET", "scheme": "ws", "client": None, "server": None}
     events = iter([{"type": "websocket.connect"}])
 

@@ -24,6 +24,7 @@ from pywsapp import (
     EchoServer,
     HandshakeError,
     MessageComponent,
+    Options,
     RateLimit,
     Refuse,
     Request,
@@ -394,3 +395,44 @@ async def test_a_request_that_reaches_no_component_has_no_span() -> None:
 async def test_spans_of_handlers_keep_the_rules_of_middleware() -> None:
     tracer = Spans().tracer
     await check_middleware(lambda component: HandlerSpans(component, tracer))
+
+
+class Hanging(MessageComponent):
+    """Waits for ever in its handler."""
+
+    def __init__(self) -> None:
+        self.called = anyio.Event()
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        self.called.set()
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+async def test_the_span_of_a_handler_that_is_cancelled_ends(end: str) -> None:
+    spans, hanging = Spans(), Hanging()
+    app = App(port=0, options=Options(cancel_on_disconnect=end == "client"))
+    app.route("/", RateLimit(hanging, messages_per_second=1, messages_burst=1))
+    async with serving(spans.instrument(app, handler_spans=True)) as server, server.client() as client:
+        await client.send("hang", "queued")
+        await hanging.called.wait()
+        if end == "client":
+            await client.reset()
+            await until(lambda: not app.stats().open_connections)
+        else:
+            server.cancel()
+            await server.ended.wait()
+    assert spans.open == 0
+    assert spans.one("on_message /").status.status_code is StatusCode.ERROR
+
+
+async def test_the_span_of_a_message_that_is_dropped_while_it_waits_ends() -> None:
+    spans, app = Spans(), App(port=0)
+    app.route("/", RateLimit(EchoServer(), messages_per_second=0.01, messages_burst=1))
+    async with serving(spans.instrument(app, handler_spans=True)) as server, server.client() as client:
+        await client.send("first", "second")
+        await until(lambda: spans.open)
+        await client.reset()
+        await until(lambda: not app.stats().open_connections)
+    assert spans.open == 0
+    assert spans.names.count("on_message /") == 2

@@ -42,6 +42,6 @@ async def test_any_joins_and_leaves_end_without_a_subscription(seed: int) -> Non
                 for topic in conn.topics:
                     topic.remove(conn)
         await until(lambda: broker.subscribed == set())
-        assert not rooms.app.topics._subscribed
+        assert not rooms.app.topics.subscribed
         assert rooms.app.topics.relay is not None
         assert not rooms.app.topics.relay._wanted
