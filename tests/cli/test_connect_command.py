@@ -238,6 +238,11 @@ class Terminal:
         """Type text; \\n is the Return key."""
         os.write(self._master, text.encode())
 
+    def end_of_input(self) -> None:
+        """Wait for a prompt, and type Ctrl-D, which the terminal itself would take before the prompt."""
+        self.until("> ")
+        self.type("\x04")
+
     def until(self, pattern: str) -> None:
         """Wait until the output since the last call matches a pattern, and drop it."""
         deadline = time.monotonic() + GUARD
@@ -316,7 +321,7 @@ def test_a_message_at_the_start_shows_one_prompt(terminal: Callable[..., Termina
     shell.until(r"< \{.*\}")
     shell.type("hello\n")
     shell.until("< hello")
-    shell.type("\x04")
+    shell.end_of_input()
     shell.until("closed with")
     assert shell.end() == 0
     assert "> > " not in shell.written
@@ -339,7 +344,7 @@ def test_a_terminal_without_the_characters_of_a_message(
     shell.until(r"< h\\u540d\r\n")
     shell.type("again\n")
     shell.until("< again")
-    shell.type("\x04")
+    shell.end_of_input()
     assert shell.end() == 0
 
 
@@ -395,7 +400,7 @@ def test_a_message_does_not_destroy_the_line_that_is_edited(
     shell.until("< now: later\r\n> hel")
     shell.type("lo\n")
     shell.until("< hello")
-    shell.type("\x04")
+    shell.end_of_input()
     shell.until("closed with 1000 NORMAL")
     assert shell.end() == 0
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import anyio
@@ -95,7 +96,7 @@ def test_which_files_are_watched(
 
 def test_a_slow_look_makes_the_pause_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 0.001, 10.0, 10.1])
-    monkeypatch.setattr("pywsapp._process.file_watch.time.monotonic", lambda: next(times))
+    monkeypatch.setattr(file_watch, "time", SimpleNamespace(monotonic=lambda: next(times)))
     watch = FileWatch([str(tmp_path)])
     assert watch._pause == file_watch._INTERVAL
     watch._look()
