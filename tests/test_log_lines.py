@@ -141,7 +141,6 @@ TRUSTED = {
     "_limits/shared_budget.py reason": "one_line, above",
     "_process/connection_counts.py exc": "the operating system",
     "_process/worker_process.py exc": "the operating system",
-    "_server/accept.py exc": "by repr",
     "_server/server.py exc": "the operating system",
     "_server/streams.py exc": "the operating system",
     "_server/tls_reload.py reason": "the operating system and OpenSSL, about files of the program",

@@ -114,8 +114,9 @@ def test_the_process_of_the_image_is_healthy_and_ends_at_sigterm(project: Path) 
         url = f"ws://localhost:{server.port}/room"
         python, *check = json.loads(last("HEALTHCHECK").partition(" CMD ")[2])
         assert python == "python"
-        assert f":{last('EXPOSE')}/health" in check[1]
-        check[1] = check[1].replace(f":{last('EXPOSE')}/", f":{server.port}/")
+        address = f"('127.0.0.1', {last('EXPOSE')})"
+        assert address in check[1]
+        check[1] = check[1].replace(address, f"('127.0.0.1', {server.port})")
         subprocess.run([sys.executable, *check], check=True, timeout=GUARD, user=user, group=user)
         with connect_sync(url) as client:
             client.send("hello")
