@@ -116,7 +116,7 @@ def get(url: str, headers: dict[str, str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("trusted", [(), ("127.0.0.1", "::1")], ids=["unknown", "trusted"])
 @pytest.mark.parametrize("path", ["/status", "/metrics"])
-async def test_a_proxy_that_the_app_does_not_know_lets_nobody_pass(path: str, trusted: tuple[str, ...]) -> None:
+async def test_requests_of_a_proxy_that_the_app_does_not_know_are_refused(path: str, trusted: tuple[str, ...]) -> None:
     app = App(port=0, trusted_proxies=trusted)
     app.status(guard=["127.0.0.1", "::1"])
     app.metrics(guard=["127.0.0.1", "::1"])
