@@ -41,8 +41,10 @@ BURST, PER_SECOND = 10, 2  # requests that a connection may send at once, and on
 JOINERS = "\u200c\u200d"  # not printable, but needed in Persian words and in emoji
 PEOPLE, ROOMS = "people", "room:*"
 KEEP_SECONDS = 24 * 3600
-POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
-POLICY += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # scripts and styles are files of this server
+POLICY = (  # scripts and styles are files of this server
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 RULES = TopicRules(subscribe=[PEOPLE, ROOMS], presence=[PEOPLE], history=[ROOMS], publish=[ROOMS])
 
