@@ -301,7 +301,7 @@ async def test_few_messages_wait_in_the_kernel_for_a_client_that_does_not_read()
         received = [-1]
         while received[-1] < 999:
             received.append(json.loads(await client.message())["data"]["n"])
-        assert len(received) < 100
+        assert len(received) < 300  # about 64 KiB are in the buffer of the client
 
 
 async def test_filter_and_last_together() -> None:
