@@ -239,3 +239,26 @@ async def test_requests_of_a_site_have_spans() -> None:
     assert [hexadecimal(identity(span).trace_id) for span in spans.finished[:2]] == traces
     assert len({*traces}) == 2
     assert spans.open == 0
+
+
+@one_loop
+@pytest.mark.parametrize("trust_clients", [False, True])
+@pytest.mark.parametrize(
+    ("headers", "is_known"),
+    [
+        ([("traceparent", TRACEPARENT), ("tracestate", ",".join(f"k{number}=v" for number in range(1000)))], True),
+        ([("traceparent", TRACEPARENT), ("tracestate", "=,=,\t"), ("tracestate", "a=b")], True),
+        ([("traceparent", TRACEPARENT), ("baggage", ",".join(f"k{number}=v" for number in range(1000)))], True),
+        ([("traceparent", TRACEPARENT), ("traceparent", TRACEPARENT)], False),
+    ],
+    ids=["many entries", "malformed", "baggage", "repeated"],
+)
+async def test_hostile_contexts_of_clients_do_no_harm(
+    headers: list[tuple[str, str]], is_known: bool, trust_clients: bool
+) -> None:
+    spans = Spans()
+    async with TestClient(spans.instrument(app_with_pages(), trust_clients=trust_clients)) as client:
+        assert (await client.get("/def/a", headers=headers)).status == 200
+    span = spans.one("GET /def/{name}")
+    assert (span.parent is not None) == (is_known and trust_clients)
+    assert len(span.links) == (is_known and not trust_clients)
