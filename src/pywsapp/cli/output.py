@@ -9,14 +9,12 @@ import textwrap
 from io import TextIOWrapper
 from typing import TextIO
 
-_CANNOT_WRITE = "the output cannot be written"
-
 
 class OutputFailed(Exception):
     """The standard output cannot be written; the text says why."""
 
     def __init__(self, exc: OSError) -> None:
-        super().__init__(f"{_CANNOT_WRITE}: {exc.strerror or exc}")
+        super().__init__(f"the output cannot be written: {exc.strerror or exc}")
 
 
 def open_streams() -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 
 from pywsapp.cli.close_texts import close_text
-from pywsapp.cli.output import discard_output
+from pywsapp.cli.output import OutputFailed, discard_output
 from pywsapp.cli.tables import safe
 from pywsapp.client import SyncConnection
 from pywsapp.exceptions import ConfigurationError, ConnectionClosed
@@ -70,6 +70,6 @@ def _write_messages(conn: SyncConnection, ended: threading.Event, problems: list
         pass
     except OSError as exc:
         if not isinstance(exc, BrokenPipeError):  # `| head`: the reader has enough
-            problems.append(f"the output cannot be written: {exc.strerror}")
+            problems.append(str(OutputFailed(exc)))
         discard_output()
     ended.set()
