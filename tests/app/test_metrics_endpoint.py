@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -180,3 +181,17 @@ def test_a_guard_allows_another_address() -> None:
 async def test_an_app_that_does_not_run_has_metrics_too() -> None:
     text, _ = encode(await App().worker_stats(), "")
     assert "pywsapp_admitted_connections 0.0" in text.decode()
+
+
+async def test_the_text_is_made_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noting(*arguments: Any) -> tuple[bytes, str]:
+        threads.append(threading.get_ident())
+        return encode(*arguments)
+
+    monkeypatch.setattr("pywsapp._prometheus.encode", noting)
+    async with TestClient(app_of()) as client:
+        assert (await client.get("/metrics")).status == 200
+    assert threads
+    assert threads[0] != threading.get_ident()

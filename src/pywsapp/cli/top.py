@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pywsapp.cli.connect import TOKEN_VARIABLE, headers_of
+from pywsapp.cli.connect import TOKEN_VARIABLE, headers_of, shown
 from pywsapp.cli.numbers import positive
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import cut, safe
@@ -82,12 +82,6 @@ def url_of(text: str) -> str:
     host = re.split("[/?#]", rest, maxsplit=1)[0]
     path, mark, query = rest[len(host) :].partition("?")
     return f"{scheme}://{host}{path.rstrip('/') or '/metrics'}{mark}{query}"
-
-
-def shown(url: str) -> str:
-    """Return a URL for the terminal, without the values after its path, which can be secrets."""
-    path, mark, _ = url.partition("?")
-    return safe(path) + (f"{mark}..." if mark else "")
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class PresenceService:
         options: the limit of the users of other processes.
 
     Attributes:
-        watchers: the functions of `App.on_presence`.
+        watchers: the functions of `App.on_presence`, and the patterns of `App.presence`.
     """
 
     def __init__(self, codec: EnvelopeCodec, topic: Callable[[str], Topic], options: Options) -> None:
