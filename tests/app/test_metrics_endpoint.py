@@ -191,7 +191,7 @@ async def test_the_text_is_made_in_another_thread(monkeypatch: pytest.MonkeyPatc
         return encode(*arguments)
 
     monkeypatch.setattr("pywsapp._prometheus.encode", noting)
-    async with TestClient(app_of()) as client:
+    async with TestClient(app_of(guard=public)) as client:
         assert (await client.get("/metrics")).status == 200
     assert threads
     assert threads[0] != threading.get_ident()
