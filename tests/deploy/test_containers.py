@@ -248,8 +248,11 @@ def test_replicas_of_compose_share_topics_and_one_shuts_down(project: Path, tmp_
         for number in (1, 2):  # HAProxy has resolved the name and checked both servers
             balancer.until(f"Server chat/chat-{number} .*is UP")
         url = f"ws://localhost:{port}/room"
-        first, second = (stack.enter_context(connect_sync(url)) for _ in addresses)
-        first.send("hello")
+        first = stack.enter_context(connect_sync(url))
+        first.send("alone")
+        assert first.receive() == "alone"  # so it subscribes, also to what the other replica broadcasts
+        second = stack.enter_context(connect_sync(url))
+        second.send("hello")
         assert [client.receive() for client in (first, second)] == ["hello", "hello"]
 
         replicas[0].send(signal.SIGTERM)

@@ -83,8 +83,8 @@ class Room(MessageComponent):
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
 
-    def on_open(self, conn: Connection) -> None:
-        self.topic.add(conn)
+    async def on_open(self, conn: Connection) -> None:
+        await self.topic.add(conn)  # from here on it gets what other processes broadcast
 
     def on_message(self, conn: Connection, message: str | bytes) -> None:
         self.topic.broadcast(message)
