@@ -23,9 +23,10 @@ TRUSTED = {
 COMPARED = [
     "auth/api_keys.py: digest, other",
     "auth/signed_urls.py: signature, _signature(key, signed).encode()",
-    "brokers/envelope.py: signature, _signature(key, data)",
+    "brokers/envelope.py: signature, _signature(key, content)",
     "routing/endpoints.py: found[2].encode(), _digest(key, found[1], path, body).encode()",
     "sessions/django_cookie.py: sent, _signature(key, value).encode()",
+    "topics/fallback/service.py: given, _signature(key, unsigned).encode()",
 ]
 
 

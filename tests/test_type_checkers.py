@@ -63,7 +63,7 @@ class Chat(MessageComponent):
 
     async def on_message(self, conn: Connection[GameState], message: Join | Say) -> None:
         greet(conn)  # E: arg-type reportArgumentType
-        conn.send(5)  # E: arg-type reportArgumentType
+        conn.send(None)  # E: arg-type reportArgumentType
         await conn.send(message, timeout=5)  # E: call-arg reportCallIssue
         assert_type(await conn.call("confirm", {"text": "?"}, result_type=bool), bool)
         assert_type(await conn.call("names", result_type=list[str] | None), list[str] | None)
@@ -111,7 +111,7 @@ def script() -> None:
         assert_type([message.text for message in conn], list[str])
         assert_type(conn.call("add", result_type=int), int)
         conn.receive(Join).text  # E: attr-defined reportAttributeAccessIssue
-        conn.send(5)  # E: arg-type reportArgumentType
+        conn.send(None)  # E: arg-type reportArgumentType
 """
 Errors = set[tuple[int, str]]
 

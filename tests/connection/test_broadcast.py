@@ -116,7 +116,7 @@ async def test_handlers_can_change_the_set_between_broadcasts() -> None:
         assert len(component.clients) == 1
 
 
-@pytest.mark.parametrize("message", [1, None, ["x"]], ids=repr)
+@pytest.mark.parametrize("message", [None, [1j]], ids=repr)
 def test_an_invalid_broadcast_reaches_no_connection(message: Any) -> None:
     _, pipes = connections(2)
     with pytest.raises(TypeError):

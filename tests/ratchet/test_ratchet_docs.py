@@ -167,5 +167,6 @@ def test_every_warning_is_on_the_page() -> None:
 def test_the_source_uses_only_the_loggers_on_the_page() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "pywsapp").rglob("*.py"))
     used = set(re.findall(r"getLogger\(([^)]*)\)", source))
-    # "" is the root logger, which shows whether logging is set up; `name` is the logger of a client library.
-    assert used == {'"pywsapp"', '"pywsapp.access"', '"pywsapp.site"', '"uvicorn.error"', "", "name"}
+    # "" is the root logger, which shows whether logging is set up; `name` is the logger of a client library, and
+    # `record.name` one whose handlers the status page asks for.
+    assert used == {'"pywsapp"', '"pywsapp.access"', '"pywsapp.site"', '"uvicorn.error"', "", "name", "record.name"}

@@ -44,11 +44,7 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
     """Answer a handshake as the component decides, and run the connection if it is accepted."""
     if (await receive())["type"] != "websocket.connect":
         return
-    exchange = Exchange(server, scope)
-    try:
-        opened = await _open(exchange, server, send)
-    finally:
-        server.connection_log.abandoned(exchange.request)
+    opened = await _open(server, scope, send)
     if opened is None:
         return
     lifecycle, carrier = opened
@@ -71,7 +67,16 @@ async def serve_websocket(server: Server, scope: Scope, receive: Receive, send: 
             lifecycle.abort()
 
 
-async def _open(exchange: Exchange, server: Server, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
+async def _open(server: Server, scope: Scope, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
+    """Do the same as `_answer` with a new exchange, which ends with this call."""
+    exchange = Exchange(server, scope)
+    try:
+        return await _answer(exchange, server, send)
+    finally:
+        server.connection_log.abandoned(exchange.request)
+
+
+async def _answer(exchange: Exchange, server: Server, send: Send) -> tuple[Lifecycle, AsgiTransport | HostOfOne] | None:
     """Answer a handshake as the component decides.
 
     Returns:
