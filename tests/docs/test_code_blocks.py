@@ -161,6 +161,7 @@ def serving_programs() -> list[Block]:
 def test_the_app_of_a_program_serves(block: Block, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(directory)
     monkeypatch.setattr(sys, "path", [str(directory), *sys.path])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds; nothing receives what the programs export
     names: dict[str, object] = {"__name__": "docs"}
     exec(compile(block.text, block.name, "exec"), names)
     app = names.get("app")

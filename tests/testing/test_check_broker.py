@@ -172,7 +172,8 @@ class IsNeverLost(DictConnection):
 async def test_a_broken_rule_is_named(
     connection_class: type[DictConnection], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pywsapp.testing.broker.PATIENCE", 0.2)
+    for module in ("broker", "broker_history", "broker_peers"):
+        monkeypatch.setattr(f"pywsapp.testing.{module}.PATIENCE", 0.2)
     exchange = Exchange()
 
     class Broken(DictBroker):
