@@ -229,7 +229,7 @@ def _is_on_demand(name: str) -> bool:
 
 def foreign_imports(modules: dict[str, Module]) -> list[str]:
     """Find imports of packages that are not pywsapp, the standard library or a declared dependency."""
-    allowed = {"pywsapp"} | DEPENDENCIES | sys.stdlib_module_names
+    allowed = {"pywsapp", "tomllib"} | DEPENDENCIES | sys.stdlib_module_names  # tomllib came with Python 3.11
     return [
         f"{name}:{found.line} imports {found.module}"
         for name, module in modules.items()
