@@ -158,7 +158,8 @@ class StatusService:
                 due = monotonic() + INTERVAL
                 await self._ask()
                 self._send(rates, await self._own_report())
-                await anyio.sleep(max(INTERVAL / 2, due - monotonic()))  # a busy process needs a pause
+                # A busy process needs a pause, longer than a report is used again: uvloop can wake a task 1 ms early.
+                await anyio.sleep(max(0.6 * INTERVAL, due - monotonic()))
         finally:
             self._is_feeding = False
             self._reports.clear()
