@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -62,13 +62,10 @@ def balanced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     before = {"haproxy": "    default_backend chat", "nginx": "        location / {"}[request.param]
     program = {"haproxy": "HAProxy", "nginx": "nginx"}[request.param]
     directory = tmp_path_factory.mktemp(request.param)
-    servers = BalancedServers(request.param, directory, "memory://", SOURCE, {before: rule(program)})
-    try:
+    with closing(BalancedServers(request.param, directory, "memory://", SOURCE, {before: rule(program)})) as servers:
         servers.start(a="uvloop", b="asyncio")
         servers.start_balancer()
         yield servers
-    finally:
-        servers.close()
 
 
 def send_all(port: int, tls: ssl.SSLContext | None = None) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -34,13 +34,10 @@ app.run({run})
 
 @pytest.fixture(params=["haproxy", "nginx", "caddy"])
 def balanced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BalancedServers]:
-    servers = BalancedServers(request.param, tmp_path, "memory://", SOURCE)
-    try:
+    with closing(BalancedServers(request.param, tmp_path, "memory://", SOURCE)) as servers:
         servers.start(a="asyncio", b="asyncio")
         servers.start_balancer()
         yield servers
-    finally:
-        servers.close()
 
 
 def status_of(balanced: BalancedServers) -> int:

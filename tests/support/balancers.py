@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -294,11 +294,7 @@ def modules() -> Path:
 @contextmanager
 def balanced(kind: str, directory: Path) -> Iterator[BalancedServers]:
     """Run the servers and the balancer; the servers run on different event loops, which clients must not notice."""
-    with redis_server() as redis:
-        setup = BalancedServers(kind, directory, redis.url)
-        try:
-            setup.start(a="uvloop", b="trio")
-            setup.start_balancer()
-            yield setup
-        finally:
-            setup.close()
+    with redis_server() as redis, closing(BalancedServers(kind, directory, redis.url)) as setup:
+        setup.start(a="uvloop", b="trio")
+        setup.start_balancer()
+        yield setup

@@ -185,7 +185,7 @@ class RateLimit(ComponentMiddleware):
     # -- messages that wait ------------------------------------------------------------------------------------------
 
     async def _ask(self, conn: Connection, size: int) -> bool:
-        """Ask for a place in the shared budget, and wait; return whether the message must be handled."""
+        """Request a place in the shared budget, and wait; return whether the message must be handled."""
         limit = self._limit
         delays = limit.when_exceeded is Exceeded.DELAY
         seconds = await self._budget.ask(size, reserve=delays)

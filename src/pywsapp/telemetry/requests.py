@@ -82,7 +82,7 @@ class RequestSpans(HandshakeMiddleware):
         return self._in_span(request, super().on_request)
 
     def _in_span(self, request: Request, ask: Callable[[Request], T | Awaitable[T]]) -> T | Awaitable[T]:
-        """Ask the router inside of a span; `end_span` or `end_abandoned` ends it."""
+        """Return the answer of the router, which runs inside a span; `end_span` or `end_abandoned` ends the span."""
         parent, links = context_of_client(request, trusted=self._trust_clients)
         name = method_of(request)
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes_of(request), links)
