@@ -55,6 +55,7 @@ class Program:
     ) -> None:
         arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
         self._lines: list[str] = []
+        self._is_complete = False  # whether everything was read
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-W", "error", *arguments],
@@ -98,10 +99,10 @@ class Program:
         expression = re.compile(pattern)
         deadline = time.monotonic() + GUARD
         with self._changed:
-            while (found := expression.search(self.output, start)) is None:
-                if not self._changed.wait(deadline - time.monotonic()) or self.process.poll() is not None:
-                    found = expression.search(self.output, start)
+            while (found := expression.search(self.output, start)) is None and not self._is_complete:
+                if (left := deadline - time.monotonic()) <= 0:
                     break
+                self._changed.wait(left)
         assert found is not None, f"the program did not write {pattern!r} but:\n{self.output}"
         return found
 
@@ -124,6 +125,7 @@ class Program:
                 self._lines.append(line)
                 self._changed.notify_all()
         with self._changed:
+            self._is_complete = True
             self._changed.notify_all()
 
 
