@@ -4,15 +4,15 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test as untimed } from "node:test";
 
 import { connect } from "../../src/pywsapp/browser/pywsapp.js";
-import { DISCONNECTS, FAST, heardOverDisconnects, MESSAGES, once, Server, subscribed } from "./server.mjs";
+import { DISCONNECTS, FAST, heardOverDisconnects, MESSAGES, once, Server, subscribed, TIMEOUT } from "./server.mjs";
 
-const test = (name, body) => untimed(name, { timeout: 30_000 }, body);
+const test = (name, body) => untimed(name, { timeout: TIMEOUT }, body);
 const server = new Server();
 const clients = [];
 const realFetch = globalThis.fetch;
 let attempts = 0; // to open WebSockets
 let requests = []; // by method
-const batches = new Set(); // with messages; a repeated one counts once
+const batches = new Set(); // with messages that are no ping; a repeated one counts once
 let loseAnswers = false; // whether the answers to every third POST request are lost
 let busy = 0; // how many POST requests get status 429
 let isFull = false; // whether the storage of the tab takes nothing more
@@ -39,7 +39,7 @@ globalThis.fetch = async (url, options = {}) => {
   requests.push(method);
   if (method === "POST") {
     const { number, messages } = JSON.parse(options.body);
-    if (messages.length) batches.add(`${options.headers["Pywsapp-Stream"]} ${number}`);
+    if (messages.some((text) => JSON.parse(text).type !== "ping")) batches.add(`${options.headers["Pywsapp-Stream"]} ${number}`);
   }
   if (method === "POST" && busy && busy--) return new Response(null, { status: 429 });
   const response = await realFetch(url, options);
@@ -122,14 +122,17 @@ test("a guard refuses the client", async () => {
 
 test("the next connection uses the fallback at once, and a WebSocket again after some time", async () => {
   const client = await opened(), before = attempts;
-  await server.command("drop=1006");
-  await once(client, "state", (state) => state === "open");
+  const comeBack = async () => {
+    const back = once(client, "state", (state) => state === "open");
+    await server.command("drop=1006");
+    await back;
+  };
+  await comeBack();
   assert.equal(attempts, before);
   const { now } = Date;
   Date.now = () => now() + 3_600_000;
   try {
-    await server.command("drop=1006");
-    await once(client, "state", (state) => state === "open");
+    await comeBack();
   } finally {
     Date.now = now;
   }

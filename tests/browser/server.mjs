@@ -40,6 +40,7 @@ export class Server {
 /** Options with which a client comes back soon. */
 export const FAST = { firstDelay: 20, maxDelay: 200 };
 export const MESSAGES = 1_000;
+export const TIMEOUT = 90_000; // of one test, which takes some seconds when the machine has nothing else to do
 export const DISCONNECTS = 20;
 
 /** Subscribe to a topic; return the subscription, and whether it is complete, when the server has accepted it. */

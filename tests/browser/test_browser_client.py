@@ -22,10 +22,10 @@ CLIENT = ROOT / "src" / "pywsapp" / "browser"
 REFERENCE = ROOT / "docs" / "reference" / "browser-client.md"
 GUIDE = ROOT / "docs" / "howto" / "use-topics-in-a-browser.md"
 TESTS = Path(__file__).parent
-SECONDS = 100  # for one program of Node.js
+SECONDS = 150  # for one program of Node.js
 MAX_SIZE = 8 * 1024  # bytes of pywsapp.js, compressed
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]  # the compiler takes a second of one processor
+pytestmark = [pytest.mark.once, pytest.mark.timeout(200)]  # the compiler takes a second of one processor
 
 #: A program that must compile, also without the types of a DOM for what it makes itself.
 RIGHT = """

@@ -11,7 +11,7 @@ import pytest
 pytest.register_assert_rewrite("support.browser")
 
 from support.program import Program  # noqa: E402 - not before the line above
-from support.services import find_program, free_port, redis_server  # noqa: E402
+from support.services import Service, find_program, redis_server, talk  # noqa: E402
 from support.topic_pages import SITE, Site, heard, write_over_disconnects  # noqa: E402
 
 pytest_plugins = ["support.browser"]
@@ -55,26 +55,21 @@ topics = (f"room:{number}" for number in itertools.count())
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
     """The port of nginx, and those of the nodes behind it."""
-    directory, port = tmp_path_factory.mktemp("nginx"), free_port()
-    program = find_program("nginx", "nginx")
+    directory, program = tmp_path_factory.mktemp("nginx"), find_program("nginx", "nginx")
+    config = directory / "nginx.conf"
+    settings = f"daemon off; master_process off; pid {directory}/pid; error_log stderr;"
+    nginx = Service(
+        lambda _: [program, "-p", str(directory), "-c", str(config), "-g", settings],
+        lambda nginx: talk(nginx.port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200 "),
+    )
     with (
         redis_server() as redis,
         Program([str(SITE), "0", redis.url]) as first,
         Program([str(SITE), "0", redis.url]) as second,
     ):
-        config = directory / "nginx.conf"
-        config.write_text(NGINX.format(directory=directory, port=port, first=first.port, second=second.port))
-        become = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", program]
-        options = [
-            "-p",
-            str(directory),
-            "-c",
-            str(config),
-            "-g",
-            f"daemon off; master_process off; pid {directory}/pid; error_log stderr;",
-        ]
-        with Program([*become, *options]):
-            yield [port, first.port, second.port]
+        config.write_text(NGINX.format(directory=directory, port=nginx.port, first=first.port, second=second.port))
+        with nginx:
+            yield [nginx.port, first.port, second.port]
 
 
 @pytest.fixture

@@ -278,9 +278,12 @@ async def test_two_processes_are_one_chat() -> None:
     async with two_nodes(make_app) as (one, two), AsyncExitStack() as stack:
         connect = connector(stack)
         ana, ben, back = await connect(one), await connect(two, "k" * 16), await connect(one, "k" * 16)
+        viewer = await connect(two)  # outside of all rooms
         await ana.enter("Ana")
         await ana.say("hello")
         said = await ana.hear()
+        viewer.present = (await viewer.ask("subscribe", topic="people", presence=True))["present"]
+        await viewer.until(lambda: viewer.people() == ["Ana"])  # the second process knows her
         await ben.enter("ana")
         assert (ben.me["name"], ben.people()) == ("ana 2", ["Ana", "ana 2"])
         assert await ben.hear() == said

@@ -19,7 +19,21 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Browser", "ChatUsers", "Page", "Server", "browser", "expect", "next_servers", "pictures", "server", "users"]
+from support.services import free_port
+
+__all__ = [
+    "SHORT_PAUSES",
+    "Browser",
+    "ChatUsers",
+    "Page",
+    "Server",
+    "browser",
+    "expect",
+    "next_servers",
+    "pictures",
+    "server",
+    "users",
+]
 
 MISSING = "the browser tests need `apt-get install chromium` and `pip install playwright`"
 
@@ -30,7 +44,7 @@ except ImportError:
         raise
     pytest.skip(MISSING, allow_module_level=True)
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=25_000)
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -42,15 +56,22 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-#: The messages of Chromium in the console while a page tries to connect to a server that is down.
-REFUSED = re.compile(r"WebSocket connection to '.*' failed|net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED)")
+#: The messages of Chromium in the console while a page tries to connect to a server that is down. A server that starts
+#: just after a handshake was refused answers the plain request by which the client looks for the reason: with 426.
+REFUSED = re.compile(
+    r"WebSocket connection to '.*' failed|net::ERR_(CONNECTION_REFUSED|INTERNET_DISCONNECTED)"
+    r"|the server responded with a status of 426"
+)
+#: A script for pages whose server restarts. Pauses before they connect again are random and double with each attempt:
+#: after some seconds the longest can be longer than a test waits. With this script they last 1.5 seconds at most.
+SHORT_PAUSES = "Math.random = () => 0.05"
 
 
 class Server:
     """The demo, run by the command line, on a free port that stays the same after a restart."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.port = free_port()
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -76,7 +97,7 @@ class Server:
             lines.append(line)
             address = re.search(r"://[\w.]+:(\d+)", line)
             if address:
-                self.port = int(address[1])
+                assert int(address[1]) == self.port
                 return
         raise AssertionError("the demo did not start:\n" + "".join(lines))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from support.browser import Page
+from support.serving import GUARD
 
 SITE = Path(__file__).parent / "topic_site.py"
 #: Connects, and subscribes to a topic; what comes is in `heard`, the states of the client in `states`.
@@ -67,6 +69,18 @@ class Site:
         for port in self._servers:
             with urllib.request.urlopen(f"http://localhost:{port}/command?{query}", data=b"") as answer:
                 assert answer.status == 200
+
+    def connections(self) -> int:
+        """Return how many connections the server has."""
+        with urllib.request.urlopen(f"{self.url}/connections") as answer:
+            return int(answer.read())
+
+    def until_connections(self, count: int) -> None:
+        """Wait until the server has so many connections."""
+        deadline = time.monotonic() + GUARD
+        while (found := self.connections()) != count:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
 
 
 def write_over_disconnects(site: Site, topic: str, pages: list[Page], messages: int, disconnects: int) -> None:
