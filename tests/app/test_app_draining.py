@@ -15,7 +15,7 @@ from support.wire import peer_of, running
 from pywsapp import App, BrokerUnavailable, Connection
 
 #: Seconds; shorter than the limits of 30 seconds that a test could reach by mistake.
-SOON = 15
+SOON = 25
 
 
 @pytest.mark.anyio
@@ -61,7 +61,7 @@ from pywsapp._process import running, supervisor, worker_process
 running._SPARE_SECONDS = running._BROKER_SECONDS = running._HANDSHAKE_GRACE = 0.2
 supervisor._SPARE_SECONDS = worker_process._SPARE_SECONDS = 0.2
 
-app = App("*", 0, options=Options(drain_timeout=1, on_close_timeout=0.1))
+app = App("*", 0, options=Options(drain_timeout=2, on_close_timeout=0.1))
 
 @app.on_startup
 def add():

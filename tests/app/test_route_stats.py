@@ -147,7 +147,7 @@ class Working(MessageComponent):
     async def on_message(self, conn: Connection, message: Any) -> None:
         if message == "fail":
             raise ValueError(message)
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.2)
         conn.send(message)
 
     def on_error(self, conn: Connection, exc: Exception) -> None:
@@ -166,7 +166,7 @@ async def test_the_time_of_handlers_is_measured_until_they_end() -> None:
         assert of_def is not None
         assert of_async is not None
         assert (of_def.number, of_async.number) == (1, 2)
-        assert of_def.seconds < 0.05 <= of_async.seconds
+        assert of_def.seconds < 0.19 <= of_async.seconds  # uvloop can wake 1 ms too early
         assert sum(of_async.buckets[9:]) == 1  # the one that has slept: above 0.05
 
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from support.asgi_servers import ask, chat, exchange
 from support.program import Program
+from support.services import free_port
 from support.serving import GUARD
 from support.wire import Peer, get, handshake
 
@@ -55,8 +56,7 @@ HOSTS = {
 @pytest.fixture(params=HOSTS, scope="module")
 def running(request: Any) -> Any:
     host = HOSTS[request.param]
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     # Some of the servers use what their libraries warn of.
     with Program(["-W", "ignore", *[part.replace("PORT", str(port)) for part in host.command]]) as program:
         yield host, port, program

@@ -222,8 +222,9 @@ async def test_the_site_gets_no_hidden_request(before: bytes, caplog: pytest.Log
             await until_closed(peer)
             found[name] = paths.get(port, [])
 
-    app = App("*", 0, options=IMPATIENT)
-    async with served(recording, app, idle_timeout=0.1), anyio.create_task_group() as tasks:
+    # Not `IMPATIENT`: a busy machine needs a while for so many connections at once.
+    app = App("*", 0, options=Options(ping_timeout=1, min_http_rate=None, handshake_timeout=1))
+    async with served(recording, app, idle_timeout=1), anyio.create_task_group() as tasks:
         for name in VECTORS:
             tasks.start_soon(try_one, name)
     expected = {name: accepted_paths(before + data) for name, data in VECTORS.items()}
@@ -275,12 +276,13 @@ async def test_a_client_that_takes_a_long_response_steadily(site: PlainSite) -> 
             await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
         await send({"type": "http.response.body"})
 
-    async with served(site, impatient()) as (_, peer):
+    app = App("*", 0, options=Options(ping_timeout=0.5, min_http_rate=None))
+    async with served(site, app) as (_, peer):
         await peer.send(get("/long"))
         await peer.head()
         for _ in range(32):  # each pause is short, and all of them are longer than `ping_timeout`
             await peer.exactly(MIB)
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.02)
         assert site.paths == ["/long"]
 
 
@@ -333,11 +335,11 @@ async def test_a_slow_site_is_no_slow_client(site: PlainSite) -> None:
 
 async def test_an_idle_connection_closes_without_a_word(site: PlainSite) -> None:
     options = Options(ping_timeout=0.1)  # so that the server looks often
-    async with served(site, App("*", 0, options=options), idle_timeout=0.05) as (app, peer):
+    async with served(site, App("*", 0, options=options), idle_timeout=0.5) as (app, peer):
         await peer.send(get("/"))
         assert await answers(peer, 1) == [b"GET /"]
         assert (app.stats().open_connections, app.stats().pending_connections) == (0, 1)
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             assert await peer.receive() == b""
 
 

@@ -187,7 +187,7 @@ async def test_on_close_is_called_once_after_every_kind_of_end(
         max_message_size=1000,
         close_timeout=0.05 if "no_answer" in end.__name__ else GUARD,
         ping_interval=0.05 if end is the_peer_sends_no_pong else None,
-        ping_timeout=0.05 if end is the_peer_sends_no_pong else GUARD,
+        ping_timeout=0.5 if end is the_peer_sends_no_pong else GUARD,
     )
     async with serving(recorder, options=options) as server:
         async with server.client() as client:

@@ -15,6 +15,7 @@ from support.services import Redis, redis_server
 from support.serving import CLOSE, GUARD, PING, Client, Recorder, close_code, close_frame, serving
 from support.waiting import until_blocked
 
+from pywsapp._limits import shared_budget
 from pywsapp._limits.budget import Rates
 from pywsapp._limits.shared_budget import LEASE_SECONDS, SharedBuckets, SharedBudget
 from pywsapp.app import App
@@ -30,6 +31,13 @@ def redis(redis: Redis) -> Redis:
     redis.ask("FLUSHALL")
     redis.ask("CONFIG", "RESETSTAT")
     return redis
+
+
+@pytest.fixture(autouse=True)
+def _long_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for Redis for as long as it takes, and do not try a Redis again that was unavailable."""
+    for name in ("_TIMEOUT", "_RETRY_SECONDS"):
+        monkeypatch.setattr(shared_budget, name, 10 * GUARD)
 
 
 @asynccontextmanager
@@ -136,13 +144,13 @@ async def test_a_flood_that_is_dropped_does_not_ask_redis_for_each_message(redis
 
 
 async def test_keys_expire_when_the_bucket_is_full(redis: Redis) -> None:
-    arguments = {"messages_per_second": 100, "messages_burst": 50, "bytes_per_second": 1000}
+    arguments = {"messages_per_second": 1, "messages_burst": 50, "bytes_per_second": 1000}
     async with two_apps(redis, EchoServer(), EchoServer(), **arguments) as [(_, one), _]:
         await one.send("hello")
         await one.message()
         key = "pywsapp:limit:shared:address 127.0.0.1"
         assert redis.ask("DBSIZE") == ":1"
-        assert 0 < int(redis.ask("PTTL", key).removeprefix(":")) <= 2000
+        assert 0 < int(redis.ask("PTTL", key).removeprefix(":")) <= 51_000
 
 
 async def test_an_outage_is_logged_once_and_each_process_counts(caplog: pytest.LogCaptureFixture) -> None:
@@ -175,15 +183,15 @@ async def test_redis_counts_again_after_an_outage(redis: Redis, caplog: pytest.L
     assert "is available again for RateLimit 'limit'" in caplog.messages[1]
 
 
-async def test_a_frozen_redis_counts_as_unavailable(redis: Redis) -> None:
+async def test_a_frozen_redis_counts_as_unavailable(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     buckets = SharedBuckets(redis.url, "limit", Rates(0.01, 2, None, 0))
     budget = SharedBudget(buckets, "ana", monotonic())
     assert await budget.ask(0, reserve=False) == 0
     redis.freeze()
+    monkeypatch.setattr(shared_budget, "_TIMEOUT", 0.2)
     try:
-        began = monotonic()
-        assert await budget.ask(0, reserve=False) == 0  # this process counts from here on
-        assert monotonic() - began < 3
+        with anyio.fail_after(GUARD):
+            assert await budget.ask(0, reserve=False) == 0  # this process counts from here on
         now = monotonic()
         assert [budget.take(0, now), budget.take(0, now), budget.must_ask(0, now)] == [True, False, False]
         assert await budget.ask(0, reserve=False) == float("inf")
@@ -195,20 +203,21 @@ async def test_a_frozen_redis_counts_as_unavailable(redis: Redis) -> None:
     await buckets.aclose()
 
 
-async def test_only_one_message_waits_for_a_frozen_redis(redis: Redis) -> None:
+async def test_only_one_message_waits_for_a_frozen_redis(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     buckets = SharedBuckets(redis.url, "limit", Rates(0.01, 5, None, 0))
     budgets = [SharedBudget(buckets, str(number), monotonic()) for number in range(20)]
     redis.freeze()
     try:
-        assert await buckets.ask("ana", 0, reserve=False) is None
+        with monkeypatch.context() as short:
+            short.setattr(shared_budget, "_TIMEOUT", 0.2)
+            assert await buckets.ask("ana", 0, reserve=False) is None
         buckets._down_until = monotonic()  # it is time to try again
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(budgets[0].ask, 0, reserve=False))
             await until_blocked()
-            began = monotonic()
-            for budget in budgets[1:]:
-                assert await budget.ask(0, reserve=False) == 0
-            assert monotonic() - began < 0.5
+            with anyio.fail_after(GUARD):
+                for budget in budgets[1:]:
+                    assert await budget.ask(0, reserve=False) == 0
             tasks.cancel_scope.cancel()
     finally:
         redis.thaw()
@@ -239,7 +248,7 @@ async def test_never_more_than_the_burst_and_the_rate_passes_in_many_processes(r
 
 
 async def test_a_budget_is_forgotten_when_redis_has_forgotten_it(redis: Redis) -> None:
-    buckets = SharedBuckets(redis.url, "limit", Rates(10, 5, 1000, 100))
+    buckets = SharedBuckets(redis.url, "limit", Rates(0.1, 5, 10, 100))
     budget = SharedBudget(buckets, "ana", monotonic())
     assert budget.is_full(monotonic())
     assert await budget.ask(10, reserve=True) == 0
@@ -268,7 +277,8 @@ async def test_pings_are_counted_for_both(redis: Redis) -> None:
         assert sum(dropped) == 40 - answered
 
 
-async def test_pings_are_counted_by_each_process_without_redis(redis: Redis) -> None:
+async def test_pings_are_counted_by_each_process_without_redis(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_budget, "_TIMEOUT", 0.2)
     buckets = SharedBuckets(redis.url, "limit", Rates(None, 0, None, 0, 0.01, 3))
     budget = SharedBudget(buckets, "ana", monotonic())
     redis.freeze()

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from support.program import Program
+from support.serving import GUARD
 
 pytestmark = pytest.mark.once
 
 SOURCE = """
 from pywsapp import App, TopicComponent
+from pywsapp.topics.fallback import service
 
+service.ANSWER_SECONDS = 1000
 
 class Rooms(TopicComponent):
     def authorize(self, conn, action, topic):
@@ -50,7 +53,7 @@ def test_batches_reach_the_stream_from_every_worker(tmp_path: Path) -> None:
             assert up.getresponse().status == 204
             up.close()
         for number in range(4):  # either worker refuses an invented id at once
-            up = http.client.HTTPConnection("localhost", program.port, timeout=2)
+            up = http.client.HTTPConnection("localhost", program.port, timeout=GUARD)
             invented = {"Pywsapp-Stream": f"{'0' * 16}.x"}
             up.request("POST", "/live", json.dumps({"number": 1, "messages": []}), invented)
             assert up.getresponse().status == 404, number

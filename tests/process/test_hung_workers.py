@@ -21,9 +21,9 @@ from pywsapp._process.worker_limits import WorkerLimits
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
 #: Seconds; shorter than the limits of 30 seconds and more that a test could reach by mistake.
-SOON = 15
+SOON = 25
 
-#: An event loop beside which the bus is served; it hangs, or is suspended, at the word that comes on the bus.
+#: An event loop beside which the bus is served; it returns each word, and then hangs or is suspended at some of them.
 LOOP = """
 async def serve():
     async with anyio.create_task_group() as tasks:
@@ -31,13 +31,13 @@ async def serve():
         while True:
             await anyio.wait_readable(context.bus)
             word = context.bus.recv(100)
+            context.bus.sendall(word)
             if word == b"loop":
                 loops()
             elif word == b"lock":
                 sum(range(10**13))
             elif word == b"suspend":
                 os.kill(os.getpid(), signal.SIGSTOP)
-            context.bus.sendall(word)
 
 def loops():
     while True:
@@ -52,6 +52,9 @@ APP = """
 import os, sys, time
 import anyio
 from pywsapp import App, MessageComponent, Options
+from pywsapp._process import worker_process
+
+worker_process._STACK_SECONDS, worker_process._STACK_PAUSE = 20, 0.5
 
 class Hangs(MessageComponent):
     def on_open(self, conn):
@@ -80,11 +83,14 @@ async def test_worker_that_hangs_is_replaced(
     word: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_process, "_LONGEST_INTERVAL", 0.02)
+    if word != b"suspend":
+        monkeypatch.setattr(worker_process, "_STACK_SECONDS", GUARD)
+        monkeypatch.setattr(worker_process, "_STACK_PAUSE", 0.5)
     buses = Buses()
-    async with supervised(buses, first=LOOP, limits=WorkerLimits(5)) as supervisor:
+    async with supervised(buses, first=LOOP, limits=WorkerLimits(10)) as supervisor:
         first, second = await buses.of(1), await buses.of(2)
         await first.pid(), await second.pid()
-        first.sock.send(word)
+        await first.ask(word)
         supervisor._slots[0].worker._limits = WorkerLimits(0.5)
         assert await first.ended()
         await (await buses.of(1, 2)).pid()
@@ -101,7 +107,7 @@ async def test_worker_that_hangs_is_replaced(
 async def test_time_in_which_the_supervisor_does_not_run_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "_LONGEST_INTERVAL", 0.02)
     buses = Buses()
-    async with supervised(buses, 1, first=LOOP, limits=WorkerLimits(5)) as supervisor:
+    async with supervised(buses, 1, first=LOOP, limits=WorkerLimits(10)) as supervisor:
         bus = await buses.of(1)
         pid = await bus.pid()
         supervisor._slots[0].worker._limits = WorkerLimits(2)
@@ -115,11 +121,11 @@ async def test_time_in_which_the_supervisor_does_not_run_does_not_count(monkeypa
 
 
 def test_app_that_hangs_is_replaced_and_its_stack_is_logged() -> None:
-    with Program(f"{APP}app.run(workers=2, worker_timeout=4)") as program, BlockingClient(program.port) as client:
+    with Program(f"{APP}app.run(workers=2, worker_timeout=8)") as program, BlockingClient(program.port) as client:
         worker, pid = client.frame()[1].decode().split()
         client.sock.sendall(frame(TEXT))
         who = rf"worker {worker} \(process {pid}\)"
-        program.until(rf"ERROR {who} hangs and is killed: its event loop has not run for 4 s")
+        program.until(rf"ERROR {who} hangs and is killed: its event loop has not run for 8 s")
         program.until(rf"(?s)the stacks of {who}:\n.*in on_message\n.*{who} was killed by SIGKILL; starting another")
 
 
@@ -145,10 +151,10 @@ def hang():
     if app.worker == 1 and not os.path.exists({str(tmp_path / "hung")!r}):
         os.mkdir({str(tmp_path / "hung")!r})
         time.sleep(1000)
-app.run({run}, workers=2, worker_timeout=3)
+app.run({run}, workers=2, worker_timeout=8)
 """
     with Program(source) as program:
-        program.until(r"worker 1 \(process \d+\) hangs and is killed: it has not begun to listen for 3 s")
+        program.until(r"worker 1 \(process \d+\) hangs and is killed: it has not begun to listen for 8 s")
         program.until(r"(?s)the stacks of worker 1 .*in hang\n")
         program.until(r"worker 1 \(process \d+\) was killed by SIGKILL; starting another one in 0\.1 s")
         program.until("2 workers on")
@@ -206,9 +212,9 @@ def test_orphan_ends_whatever_it_does(run: str, message: bytes) -> None:
         program.process.kill()
         program.end()  # the end of the output, so all processes that write to it end
         while accepts(program.port):
-            assert time.monotonic() - killed_at < 4
+            assert time.monotonic() - killed_at < GUARD
             time.sleep(0.02)
-        assert time.monotonic() - killed_at < 4
+        assert time.monotonic() - killed_at < GUARD
 
 
 def test_orphan_that_starts_ends() -> None:
@@ -218,4 +224,4 @@ def test_orphan_that_starts_ends() -> None:
         killed_at = time.monotonic()
         program.process.kill()
         program.end()
-        assert time.monotonic() - killed_at < 4
+        assert time.monotonic() - killed_at < GUARD

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import anyio
 import pytest
 from support.program import Program
+from support.services import free_port
 from support.serving import GUARD
 
 from pywsapp import App, ConfigurationError
@@ -86,7 +87,8 @@ def test_start_and_end(manager: Notified, folder: Path) -> None:
 
 
 def test_workers_and_their_replacement(manager: Notified, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    # A message a second: the kernel keeps ten messages that the test has not read, and drops further ones.
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
     with Program(["-m", "pywsapp", "run", "chat", "--workers", "2"], cwd=folder) as program:
         manager.until("READY")
         before = time.monotonic_ns() // 1000
@@ -250,8 +252,7 @@ def test_sockets_of_other_programs_are_left_alone(
 
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="apt-get install systemd")
 def test_systemd_socket_activate(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-E", "PYTHONPATH", sys.executable]
     process = subprocess.Popen(
         [*command, "-m", "pywsapp", "run", "chat"],

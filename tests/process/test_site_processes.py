@@ -17,6 +17,8 @@ pytestmark = pytest.mark.once
 
 #: Django has no lifespan, so the site has one around it.
 DJANGO = """
+import sys
+
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
@@ -38,7 +40,7 @@ async def site(scope, receive, send):
         return
     for event in ("startup", "shutdown"):
         await receive()
-        print(event, app.worker, flush=True)
+        sys.stdout.write(f"{event} {app.worker}\\n")  # in one write, because the other worker writes too
         await send({"type": f"lifespan.{event}.complete"})
 
 app = App("*", 0)

@@ -212,9 +212,7 @@ async def test_stopped_while_workers_start() -> None:
 
 async def test_no_connection_is_accepted_while_workers_end() -> None:
     buses = Buses()
-    async with supervised(
-        buses, first="[os.close(fd) for fds in context.sockets for fd in fds]", limit=1
-    ) as supervisor:
+    async with supervised(buses, first="[os.close(fd) for fds in context.sockets for fd in fds]") as supervisor:
         port = int(supervisor.addresses[0][1].rpartition(":")[2])
         for number in (1, 2):
             bus = await buses.of(number)
@@ -226,6 +224,8 @@ async def test_no_connection_is_accepted_while_workers_end() -> None:
             while not await refused(port):
                 await anyio.lowlevel.checkpoint()
         await bus.ask(b"still there")
+        for bus in buses.all:
+            bus.sock.send(b"crash")
 
 
 async def refused(port: int) -> bool:

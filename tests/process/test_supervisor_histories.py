@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from support.serving import GUARD
 
 from pywsapp import App, Options
 from pywsapp._process import supervising
@@ -33,7 +34,7 @@ async def test_the_supervisor_bounds_and_expires_histories(monkeypatch: pytest.M
         for number in range(5):
             router.history.append(f"t:{number}", bytes(1000), Keep(("p", 1), 5, 300))
         now[0] = 300
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             while any(one.messages for one in router.history._topics.values()):
                 await anyio.lowlevel.checkpoint()
         return True

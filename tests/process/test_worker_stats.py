@@ -61,8 +61,9 @@ def counted(stats: Stats) -> tuple[int, int]:
 
 
 @pytest.fixture(autouse=True)
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+def long_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANSWER_SECONDS", "_TOTAL_SECONDS"):
+        monkeypatch.setattr(module, name, GUARD)
 
 
 @pytest.mark.anyio
@@ -79,7 +80,8 @@ async def test_a_worker_asks_for_the_numbers_of_all() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_worker_that_does_not_answer_is_missing_with_its_last_numbers() -> None:
+async def test_a_worker_that_does_not_answer_is_missing_with_its_last_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
     supervisor = StatsOfWorkers(3)
     first, second = Worker(supervisor), Worker(supervisor)
     async with first.running(), second.running(answers=False):
@@ -115,8 +117,7 @@ async def test_without_an_answer_of_the_supervisor_the_others_are_missing(monkey
 
 
 @pytest.mark.anyio
-async def test_large_numbers_pass_a_full_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", GUARD)
+async def test_large_numbers_pass_a_full_socket() -> None:
     supervisor = StatsOfWorkers(1)
     worker = Worker(supervisor)
     worker.stats = replace(NO_STATS, limits={f"{number}" * 50: number for number in range(5_000)})
@@ -144,7 +145,7 @@ import os, time
 from pywsapp import App, MessageComponent
 from pywsapp.auth import public
 from pywsapp._process import worker_stats
-worker_stats.ANSWER_SECONDS = 0.5
+worker_stats.ANSWER_SECONDS, worker_stats._TOTAL_SECONDS = 3, 10
 
 class Echo(MessageComponent):
     def on_open(self, conn):

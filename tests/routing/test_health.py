@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.services import free_port
-from support.serving import CLOSE
+from support.serving import CLOSE, GUARD
 from support.wire import HttpResponse, Peer, Site, get, handshake, peer_of, running
 
 from pywsapp import App, ConfigurationError, Options
@@ -55,7 +55,7 @@ async def test_during_the_drain_delay_only_the_health_check_fails(caplog: pytest
             await late.open(host="chat.example")
             for peer in early, late:
                 assert (await peer.receive_close())[0] == 1012
-        assert time.monotonic() - began >= 0.7
+        assert time.monotonic() - began >= 0.69  # uvloop can wake 1 ms too early
         with pytest.raises(ConnectionRefusedError):
             peer_of(app)
     assert "accepting connections for 0.7 s more" in caplog.messages
@@ -72,7 +72,7 @@ async def test_without_a_delay_the_server_stops_accepting_at_once() -> None:
 
 async def test_a_cancellation_ends_the_delay() -> None:
     app = made(drain_delay=3600)
-    with anyio.fail_after(20):
+    with anyio.fail_after(GUARD):
         async with anyio.create_task_group() as tasks:
             await tasks.start(app.serve)
             app.stop()
@@ -128,9 +128,13 @@ async def test_health_checks_are_answered_above_max_connections() -> None:
 
 
 async def test_while_the_app_stops_it_lives_but_is_not_ready() -> None:
-    async with running(made(drain_delay=0.3)) as app:
-        app.stop()
-        assert await answers(app) == {"": 503, "/live": 200, "/ready": 503, "/capacity": 200}
+    app = made(drain_delay=3600)
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(app.serve)
+            app.stop()
+            assert await answers(app) == {"": 503, "/live": 200, "/ready": 503, "/capacity": 200}
+            tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("needed", [True, False])
@@ -143,7 +147,7 @@ async def test_a_lost_broker_makes_an_app_unready_if_it_needs_it(needed: bool) -
         assert (await answers(app))["/ready"] == (503 if needed else 200)
         assert (await answers(app))["/live"] == 200
         broker.available = True
-        with anyio.fail_after(20):
+        with anyio.fail_after(GUARD):
             while (await answers(app))["/ready"] != 200:
                 await anyio.lowlevel.checkpoint()
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.serving import Serving, serving
+from support.serving import GUARD, Serving, serving
 
 from pywsapp import App, ConfigurationError, Connection, MessageComponent, Refuse
 from pywsapp.brokers.memory import MemoryBroker
@@ -93,7 +93,7 @@ async def test_a_body_can_arrive_in_pieces(server: Serving) -> None:
         await stream.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
         for start in range(10, len(body), 7000):
             await stream.send(body[start : start + 7000])
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             assert (await stream.receive()).startswith(b"HTTP/1.1 204")
         assert (await client.receive())[1] == b"x" * 60_000
 
@@ -155,7 +155,7 @@ async def test_other_requests_are_refused(server: Serving) -> None:
     head = b"POST /publish HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
         await stream.send(head)
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             assert (await stream.receive()).startswith(b"HTTP/1.1 411")
 
 

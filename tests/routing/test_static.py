@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.waiting import until_blocked
+from support.waiting import GUARD, until_blocked
 
 from pywsapp.component import MessageComponent, in_thread
 from pywsapp.exceptions import ConfigurationError, Refuse
@@ -512,7 +512,7 @@ async def test_files_do_not_wait_for_methods_in_threads(public: Path) -> None:
             for _ in range(number):
                 tasks.start_soon(slow.on_message, None, "")
             await until_blocked()
-            with anyio.fail_after(10):
+            with anyio.fail_after(GUARD):
                 assert await body(await ask(StaticFolder(public), "/big.bin")) == BIG
         finally:
             release.set()

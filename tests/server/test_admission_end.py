@@ -286,7 +286,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
 async def test_each_end_makes_room(end: Callable[[Peer], Any]) -> None:
     component = Ending()
-    options = Options(ping_interval=0.1, ping_timeout=0.1) if end is silent else Options()
+    options = Options(ping_interval=0.1, ping_timeout=0.5) if end is silent else Options()
     limits: dict[str, Any] = {"max_connections_per_address": 1, "max_connections_per_user": 1}
     async with serving(component, options, **limits, counting=counting()) as server:
         for _ in range(2):

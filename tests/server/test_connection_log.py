@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import CLOSE, close_frame, frame
+from support.serving import CLOSE, GUARD, close_frame, frame
 from support.wire import Site, get, handshake, peer_of, serving
 
 from pywsapp import Refuse, Response
@@ -35,7 +35,7 @@ def logged(access: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def until_empty(server: Server) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(GUARD):
         await server.runtime.wait_empty()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.serving import BINARY, CLOSE, TEXT, frame
+from support.serving import BINARY, CLOSE, GUARD, TEXT, frame
 from support.wire import Site, get, handshake, peer_of, secured, serving
 
 from pywsapp import Accept, EchoServer, MessageComponent, Options, Refuse, Response, Router
@@ -341,7 +341,7 @@ async def test_decision_is_cancelled_when_the_peer_is_lost(request_: bytes, how:
             peer.reset()
         else:
             peer.disconnect()
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             await ended.wait()
             await server.runtime.wait_empty()
 
@@ -352,7 +352,7 @@ async def test_peer_that_is_lost_before_its_head_is_removed(log: pytest.LogCaptu
         peer.disconnect()
         async with peer_of(server) as second:
             await second.open()
-            with anyio.fail_after(5):
+            with anyio.fail_after(GUARD):
                 while len(server.runtime.connections) != 1:
                     await anyio.lowlevel.checkpoint()
         assert lines(log) == []
@@ -410,7 +410,7 @@ async def test_decision_is_cancelled_when_a_tls_peer_is_lost(request_: bytes, ca
         await peer.send(request_)
         await asked.wait()
         await peer.aclose()
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             await ended.wait()
             await server.runtime.wait_empty()
     assert caplog.messages == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import close_frame, frame
+from support.serving import GUARD, close_frame, frame
 from support.transports import SERVER_TLS
 from support.waiting import until_blocked
 from support.wire import Peer, get, handshake, peer_of, running
@@ -129,7 +129,7 @@ async def until_lost(app: App) -> None:
     assert server is not None
     async with peer_of(app):  # the connections before it are accepted
         await until_blocked()
-    with anyio.fail_after(10):
+    with anyio.fail_after(GUARD):
         while server.runtime.connections or server.pending._entries:
             await until_blocked()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import TEXT, Recorder, frame
+from support.serving import GUARD, TEXT, Recorder, frame
 from support.wire import Peer, get, handshake, peer_of, running, serving
 
 from pywsapp import App, IpBlackList, Response
@@ -74,6 +74,6 @@ async def test_a_unix_peer_that_resets_is_served_like_any_other(tmp_path: Path) 
         async with Peer(sock) as peer:
             await peer.send(handshake() + frame(TEXT, b"hello"))
             assert (await peer.head())[0] == 101
-            with anyio.fail_after(5):
+            with anyio.fail_after(GUARD):
                 await component.until_called("message")
     assert component.calls[0] == ("handshake", "")

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.waiting import until_blocked
+from support.waiting import GUARD, until_blocked
 from support.wire import Site, peer_of, serving
 
 from pywsapp import Options, Response
@@ -79,7 +79,7 @@ async def test_slow_bodies_do_not_count_against_max_connections() -> None:
         for number in range(40):
             slow.append(peer_of(server))
             await slow[-1].send(head)
-            with anyio.fail_after(5):
+            with anyio.fail_after(GUARD):
                 while asked <= number:  # trio starts tasks in any order, and the last ones must be the newest
                     await anyio.lowlevel.checkpoint()
         for _ in range(2):
@@ -88,7 +88,7 @@ async def test_slow_bodies_do_not_count_against_max_connections() -> None:
         await slow[39].send(b"cd")
         assert (await slow[39].head())[0] == 503, "its body is complete, but there is no room"
         slow.pop().disconnect()
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             while server.pending.admitted == 2:
                 await anyio.lowlevel.checkpoint()
         await slow[38].send(b"cd")
@@ -105,7 +105,7 @@ async def test_a_body_must_arrive_at_the_least_rate() -> None:
 
     async with serving(Site(respond), Options(handshake_timeout=1000)) as server, peer_of(server) as peer:
         await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nab")
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             while not (server.pending and server.runtime.connections):
                 await anyio.lowlevel.checkpoint()
             await until_blocked()
@@ -136,7 +136,7 @@ async def test_the_end_of_the_stream_ends_the_wait_for_a_body(is_early: bool) ->
             await other.send(b"\0")
             await other.head()
         go_on.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             await ended.wait()
             if is_early:
                 assert (await peer.head())[0] == 400

@@ -217,8 +217,9 @@ async def test_cancelled_server_aborts_its_connections() -> None:
 async def test_drain_does_not_wait_for_a_tls_handshake() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(tls)
-    with anyio.fail_after(5):
-        async with serving(EchoServer(), listeners=[ListeningSocket(port=0, tls=tls)]) as server:
+    with anyio.fail_after(GUARD):
+        options = Options(handshake_timeout=1000)
+        async with serving(EchoServer(), options, listeners=[ListeningSocket(port=0, tls=tls)]) as server:
             peer = peer_of(server)
             await peer.send(b"\x16\x03\x01")
             for _ in range(50):

@@ -282,7 +282,7 @@ async def test_close_sends_the_tls_closing_alert(files: Files) -> None:
 
 @pytest.mark.anyio
 async def test_silent_peers_do_not_block_others_and_time_out(files: Files, caplog: pytest.LogCaptureFixture) -> None:
-    async with served(files, handshake_timeout=0.5) as server:
+    async with served(files, handshake_timeout=1.5) as server:
         silent = [silent_client(server) for _ in range(20)]
         async with await connect(server, files) as client:
             assert await echoes(client, 100)

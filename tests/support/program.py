@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -55,7 +54,7 @@ class Program:
     ) -> None:
         arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
         self._lines: list[str] = []
-        self._is_complete = False  # whether everything was read
+        self._has_ended = False  # the output
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-W", "error", *arguments],
@@ -97,12 +96,10 @@ class Program:
     def until(self, pattern: str, start: int = 0) -> re.Match[str]:
         """Wait until the output matches a pattern, from a position on; return the match."""
         expression = re.compile(pattern)
-        deadline = time.monotonic() + GUARD
         with self._changed:
-            while (found := expression.search(self.output, start)) is None and not self._is_complete:
-                if (left := deadline - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(left)
+            # Output can follow the end of the process: what it has written last, and lines of its workers.
+            self._changed.wait_for(lambda: self._has_ended or expression.search(self.output, start), GUARD)
+            found = expression.search(self.output, start)
         assert found is not None, f"the program did not write {pattern!r} but:\n{self.output}"
         return found
 
@@ -125,7 +122,7 @@ class Program:
                 self._lines.append(line)
                 self._changed.notify_all()
         with self._changed:
-            self._is_complete = True
+            self._has_ended = True
             self._changed.notify_all()
 
 
