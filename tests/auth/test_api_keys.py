@@ -60,6 +60,10 @@ def test_new_keys_differ() -> None:
     assert new_api_key() != new_api_key()
 
 
+def test_a_new_key_can_be_the_value_of_an_option() -> None:
+    assert not any(new_api_key().startswith("-") for _ in range(3000))
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

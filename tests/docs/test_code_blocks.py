@@ -108,6 +108,7 @@ every_block = pytest.mark.parametrize("block", blocks("python"), ids=lambda bloc
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory with the files that pages name: certificates, settings of Django, a module of protoc."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for the certificate for development
+    monkeypatch.setenv("API_KEY", "0123456789abcdef" * 2)  # prepare-for-production.md makes one
     authority = trustme.CA()
     certificate = authority.issue_cert("chat.example.com", "localhost")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")

@@ -20,6 +20,7 @@ from support.serving import GUARD
 from support.topic_bench import until as waiting_until
 
 from pywsapp._process import health_port
+from pywsapp.routing.health import Health
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no workers"),
@@ -67,7 +68,7 @@ def health_port_of(program: Program) -> int:
 def test_the_supervisor_answers_for_all_workers(run: str) -> None:
     with Program(SOURCE.format(run=run, delay=1)) as program, ExitStack() as opened:
         port, health = program.port, health_port_of(program)
-        ready = {"status": "ok", "connections": 0, "max_connections": 100, "ready_workers": 2}
+        ready = {"status": "ok", "connections": 0, "max_connections": 50, "ready_workers": 2}
         until(lambda: ask(health, "/health") == (200, ready))
         pids: set[int] = set()
         while len(pids) < 2:
@@ -93,8 +94,9 @@ def test_the_supervisor_answers_for_all_workers(run: str) -> None:
         b"null",
         b"\xff",
         b"[" * 4000,
-        b'["1", "ok", 1, 1]',
-        b'[1, "ok", null, 1]',
+        b'["1", "ok", 1, 1, false]',
+        b'[1, "ok", null, 1, false]',
+        b'[1, "ok", 1, 1]',
         b"9" * 4000,
         b"x" * 9000,
     ],
@@ -104,14 +106,40 @@ async def test_what_is_no_report_ends_its_connection_only(report: bytes, tmp_pat
     async with anyio.create_task_group() as tasks:
         await tasks.start(reports.receive, path)
         async with await anyio.connect_unix(path) as good, await anyio.connect_unix(path) as bad:
-            await good.send(b'[1, "ok", 2, 10]\n')
+            await good.send(b'[1, "ok", 2, 10, false]\n')
             await bad.send(report + b"\n")
             with anyio.fail_after(GUARD), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await bad.receive()
             await waiting_until(lambda: reports._last)
-            assert reports.health() == ("ok", 2, 10, {"ready_workers": 1})
+            assert reports.health() == Health("ok", 2, 10, {"ready_workers": 1})
         await waiting_until(lambda: not reports._last)
         tasks.cancel_scope.cancel()
+
+
+def test_capacity_is_that_of_all_workers_together() -> None:
+    source = SOURCE.format(run=BACKENDS["uvloop"], delay=0).replace("max_connections=50", "max_connections=4")
+    with Program(source) as program, ExitStack() as opened:
+        port, health = program.port, health_port_of(program)
+        until(lambda: ask(health, "/health")[1].get("ready_workers") == 2)
+        assert ask(health, "/health/capacity")[0] == ask(port, "/health/capacity")[0] == 200
+        clients = [opened.enter_context(BlockingClient(port)) for _ in range(4)]
+        assert all(client.frame() for client in clients)
+        until(lambda: ask(health, "/health/capacity")[0] == 503)
+        full = {"status": "full", "connections": 4, "max_connections": 4, "ready_workers": 2}
+        assert ask(health, "/health/capacity") == (503, full)
+        assert ask(port, "/health/capacity") == (503, {"status": "full"})
+        assert ask(port, "/health")[0] == ask(health, "/health")[0] == 200
+        clients[0].sock.close()
+        until(lambda: ask(health, "/health/capacity")[0] == ask(port, "/health/capacity")[0] == 200)
+
+
+@pytest.mark.anyio
+async def test_workers_that_count_alone_add_their_numbers() -> None:
+    reports = health_port._Reports()
+    now = anyio.current_time()
+    rows = [[1, "ok", 5, 9, True], [2, "ok", 6, 9, True], [3, "ok", 2, 9, False], [4, "stopping", 7, 9, True]]
+    reports._last = {number: (now, row) for number, row in enumerate(rows)}
+    assert reports.health() == Health("ok", 8, 18, {"ready_workers": 3})
 
 
 def test_workers_that_stop_are_not_ready() -> None:

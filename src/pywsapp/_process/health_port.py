@@ -132,7 +132,7 @@ async def _report(stream: SocketStream, number: int, health: Callable[[], Health
         state, now = health(), anyio.current_time()
         if state.status != reported or now >= due:
             reported, due = state.status, now + _REPORT_SECONDS
-            report = [number, state.status, state.connections, state.max_connections]
+            report = [number, state.status, state.connections, state.max_connections, state.is_shared]
             await stream.send(json.dumps(report).encode() + b"\n")
         await anyio.sleep(_POLL_SECONDS)
 
@@ -170,10 +170,16 @@ class _Reports:
         statuses = [report[1] for report in fresh]
         return Health(
             OK if ready else statuses[0] if statuses else STARTING,
-            sum(report[2] for report in ready),
-            sum(report[3] for report in ready),
+            _of_all(ready, 2),
+            _of_all(ready, 3),
             {"ready_workers": len({report[0] for report in ready})},
         )
+
+
+def _of_all(reports: list[list[Any]], place: int) -> int:
+    """Return a number of all workers: those that share a limit report the same one, the others add theirs."""
+    shared = [report[place] for report in reports if report[4]]
+    return max(shared, default=0) + sum(report[place] for report in reports if not report[4])
 
 
 def _parsed(line: bytes) -> list[Any]:
@@ -186,6 +192,6 @@ def _parsed(line: bytes) -> list[Any]:
         report = json.loads(line)
     except RecursionError:
         report = None
-    if not isinstance(report, list) or [type(value) for value in report] != [int, str, int, int]:
+    if not isinstance(report, list) or [type(value) for value in report] != [int, str, int, int, bool]:
         raise ValueError("no report of a worker")
     return report

@@ -199,7 +199,7 @@ class Runner:
             status = OK
         if server is None:
             return Health(status)
-        return Health(status, server.pending.admitted, server.max_connections)
+        return Health(status, server.connections, server.max_connections, is_shared=server.shares_limit)
 
     def _own_health(self) -> Health:
         """Return the health for the supervisor, which does not count a worker that was replaced."""

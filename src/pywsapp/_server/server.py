@@ -267,6 +267,17 @@ class Server:
         if self._certificates is not None:
             self._certificates.reload_now()
 
+    @property
+    def shares_limit(self) -> bool:
+        """Whether `max_connections` limits the connections of all processes together."""
+        return self._count is not None
+
+    @property
+    def connections(self) -> int:
+        """The connections that count against `max_connections`, in all processes that share this limit."""
+        number = self.pending.admitted
+        return number if self._count is None else self._count.update(number)
+
     def check_capacity(self) -> None:
         """Refuse a request or handshake if the server drains or has too many connections.
 

@@ -23,8 +23,11 @@ _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 def new_api_key() -> str:
-    """Return a new random key of 192 bits."""
-    return secrets.token_urlsafe(24)
+    """Return a new random key of 192 bits that does not begin with `-`."""
+    key = "-"
+    while key.startswith("-"):  # a command line would take it for an option: --token "$KEY"
+        key = secrets.token_urlsafe(24)
+    return key
 
 
 def hash_api_key(key: str) -> str:

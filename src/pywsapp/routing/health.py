@@ -37,12 +37,14 @@ class Health(NamedTuple):
         connections: the connections that count against `max_connections`.
         max_connections: how many there can be.
         details: further numbers for the health port.
+        is_shared: whether the two numbers of a worker are those of all workers together.
     """
 
     status: str
     connections: int = 0
     max_connections: int = 0
     details: dict[str, Any] = {}  # noqa: RUF012 - a field, never changed
+    is_shared: bool = False
 
     @property
     def capacity(self) -> str:
