@@ -9,6 +9,7 @@ import anyio
 import pytest
 from support.serving import Pipe, Recorder
 
+from pywsapp._lifecycle.mistakes import explain
 from pywsapp.component import MessageComponent, in_thread
 from pywsapp.connection import Connection
 from pywsapp.exceptions import Refuse
@@ -27,6 +28,13 @@ def test_setting_an_unknown_attribute_of_a_connection_fails(caplog: pytest.LogCa
     pipe.send("Ana")
     assert "conn.state.name" in caplog.text
     assert pipe.codes() == [1011]
+
+
+@pytest.mark.parametrize("end", ["", " and no __dict__ for setting new attributes"])
+def test_the_message_for_an_unknown_attribute_is_the_same_on_all_pythons(end: str) -> None:
+    exc = AttributeError(f"'Connection' object has no attribute 'name'{end}")  # with this end from Python 3.13 on
+    explain(MessageComponent(), exc)
+    assert str(exc) == "'Connection' object has no attribute 'name'; keep your own data in conn.state: conn.state.name"
 
 
 def test_reading_an_unknown_attribute_of_a_connection_fails() -> None:

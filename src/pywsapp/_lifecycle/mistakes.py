@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pywsapp")
 
-_FREE_ATTRIBUTE = re.compile(r"'(?:[\w.]+\.)?(?:Client|Typed)?Connection' object has no attribute '(\w+)'")
+# From Python 3.13 on the message goes on if the attribute was set: "... and no __dict__ for setting new attributes".
+_FREE_ATTRIBUTE = re.compile(
+    r"('(?:[\w.]+\.)?(?:Client|Typed)?Connection' object has no attribute '(\w+)')(?: and no __dict__ .*)?"
+)
 _SET_USER = re.compile(r"[^']*'user'.*no setter|attribute 'user'.*not writable|can't set attribute( 'user')?")
 _SENDING = "write conn.send(message) with a str or bytes"
 _RECEIVING = "messages come to on_message"
@@ -44,7 +47,7 @@ def explain(component: MessageComponent, exc: Exception) -> None:
     if isinstance(exc, AttributeError) and exc.args and isinstance(exc.args[0], str):
         found = _FREE_ATTRIBUTE.fullmatch(exc.args[0])
         if found is not None:
-            exc.args = (f"{exc.args[0]}; {_instead_of(found[1])}", *exc.args[1:])
+            exc.args = (f"{found[1]}; {_instead_of(found[2])}", *exc.args[1:])
         elif _SET_USER.match(exc.args[0]) is not None:
             exc.args = (f"{exc.args[0]}; return the user from authenticate, or write conn.refresh_user(user)",)
     elif isinstance(exc, Refuse) and not isinstance(exc, InvalidCredentials) and _first_time(component, "Refuse"):
