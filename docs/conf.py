@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 
 from docutils import nodes
@@ -100,6 +101,27 @@ def convert_span(found: re.Match[str]) -> str:
     return f"`{code}`" if re.fullmatch(r"[A-Za-z_][\w.]*", code) else f"``{code}``"
 
 
+def show_values(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Change a signature: show the values of constants, and hide a parameter that takes nothing but mistakes.
+
+    A constant stays if its value is an object, which has no short form. A parameter of the type NoReturn exists for the
+    message of an error.
+    """
+    if signature is None:
+        return None
+    function = inspect.unwrap(obj.__init__ if isinstance(obj, type) else obj)  # type: ignore[misc, arg-type]
+    constants = getattr(function, "__globals__", {})
+
+    def value_of(found: re.Match[str]) -> str:
+        value = constants.get(found[0])
+        return repr(value) if isinstance(value, (int, float, str, tuple)) else found[0]
+
+    signature = re.sub(r"(?<== )[A-Z_]+(?=[,)])", value_of, signature)
+    return re.sub(r"\*\w+: ~?(?:typing\.)?NoReturn\b", "*", signature), returned
+
+
 def write_dashes(app: Sphinx, doctree: nodes.document) -> None:
     """Write a dash between an argument and its description, which `smartquotes` would do everywhere."""
     if app.env.docname.startswith("reference/api/"):
@@ -154,6 +176,7 @@ class SampleBuilder(StandaloneHTMLBuilder):
 def setup(app: Sphinx) -> None:
     """Register what Sphinx does not know by itself."""
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", show_values)
     app.connect("doctree-read", write_dashes)
     app.connect("doctree-resolved", link_names)
     app.add_lexer("jsx", JavascriptLexer)

@@ -36,7 +36,16 @@ BUILD_SECONDS = 360
 #: A start page, a how-to guide with tables, a page of the reference with tables, and one from docstrings.
 SHOWN = ("index", "howto/deploy-behind-a-load-balancer", "reference/options", "reference/api/applications-and-routing")
 #: The pages that the tests look at. Sphinx reads all pages, and warns of each link that leads nowhere.
-WRITTEN = (*SHOWN, "howto/deploy", "howto/route-components", "howto/show-online-users", "project/examples")
+WRITTEN = (
+    *SHOWN,
+    "howto/deploy",
+    "howto/route-components",
+    "howto/show-online-users",
+    "project/examples",
+    "reference/api/client",
+    "reference/api/pywsapp.sessions",
+    "reference/api/users",
+)
 OTHER_VERSION = "0.0.1"
 
 
@@ -167,6 +176,22 @@ def test_every_public_method_is_documented(documented: set[str], objects: dict[s
             if is_public and not {f"{name}.{member}" for name in names} & documented:
                 missing.add(f"{names[0]}.{member}")
     assert missing == set()
+
+
+def test_signatures_show_what_a_program_can_write(texts: dict[Path, str]) -> None:
+    signatures = {
+        path.stem: [
+            " ".join(html.unescape(re.sub(r"<[^>]+>", "", found)).split())
+            for found in re.findall(r'<dt class="sig .*?</dt>', text, re.DOTALL)
+        ]
+        for path, text in texts.items()
+        if path.parent.name == "api"
+    }
+    assert [one for found in signatures.values() for one in found if re.search(r"= ?_|NoReturn", one)] == []
+    (app,) = (one for one in signatures["applications-and-routing"] if one.startswith("class App( "))
+    assert "http_host: str | Sequence[str] = 'localhost'" in app
+    (connect,) = (one for one in signatures["client"] if one.startswith("connect( "))
+    assert connect.startswith("connect( url: str, *, headers: ")
 
 
 # -- the lists of docs/index.md ----------------------------------------------------------------------------------------
