@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
+from typing import Any
 
 from docutils import nodes
 from pygments.lexers.javascript import JavascriptLexer
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
+from sphinx.search.en import SearchEnglish
 
 import pywsapp
 
@@ -39,6 +42,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = [("versions.js", {"defer": "defer"})]
 templates_path = ["_templates"]
+html_additional_pages = {"404": "404.html"}  # hosts of static sites answer with it
 _SIDEBAR = ("brand", "versions", "search", "scroll-start", "navigation", "scroll-end")
 html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
 html_copy_source = False
@@ -100,6 +104,27 @@ def convert_span(found: re.Match[str]) -> str:
     return f"`{code}`" if re.fullmatch(r"[A-Za-z_][\w.]*", code) else f"``{code}``"
 
 
+def show_values(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Change a signature: show the values of constants, and hide a parameter that takes nothing but mistakes.
+
+    A constant stays if its value is an object, which has no short form. A parameter of the type NoReturn exists for the
+    message of an error.
+    """
+    if signature is None:
+        return None
+    function = inspect.unwrap(obj.__init__ if isinstance(obj, type) else obj)  # type: ignore[misc, arg-type]
+    constants = getattr(function, "__globals__", {})
+
+    def value_of(found: re.Match[str]) -> str:
+        value = constants.get(found[0])
+        return repr(value) if isinstance(value, (int, float, str, tuple)) else found[0]
+
+    signature = re.sub(r"(?<== )[A-Z_]+(?=[,)])", value_of, signature)
+    return re.sub(r"\*\w+: ~?(?:typing\.)?NoReturn\b", "*", signature), returned
+
+
 def write_dashes(app: Sphinx, doctree: nodes.document) -> None:
     """Write a dash between an argument and its description, which `smartquotes` would do everywhere."""
     if app.env.docname.startswith("reference/api/"):
@@ -137,6 +162,22 @@ def link_names(app: Sphinx, doctree: nodes.document, page: str) -> None:
         link += literal
 
 
+class SearchWithNumbers(SearchEnglish):
+    """The words of the search: also numbers such as a close code, a status, a port or an RFC."""
+
+    def word_filter(self, word: str) -> bool:
+        """Return whether the search finds a word."""
+        return super().word_filter(word) or re.fullmatch(r"[0-9]{3,5}", word) is not None
+
+
+def prepare_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Add the script for numbers to the page of the search, and the directories of pages to the 404 page."""
+    if page == "search":
+        app.add_js_file("numbers.js", loading_method="defer")
+    if page == "404":
+        context["directories"] = "|".join(sorted({name.split("/")[0] for name in app.env.found_docs if "/" in name}))
+
+
 class SampleBuilder(StandaloneHTMLBuilder):
     """A builder that reads all pages and resolves their links, but writes the pages of the setting `sample` only."""
 
@@ -154,8 +195,11 @@ class SampleBuilder(StandaloneHTMLBuilder):
 def setup(app: Sphinx) -> None:
     """Register what Sphinx does not know by itself."""
     app.connect("autodoc-process-docstring", convert_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", show_values)
     app.connect("doctree-read", write_dashes)
     app.connect("doctree-resolved", link_names)
+    app.connect("html-page-context", prepare_page)
+    app.add_search_language(SearchWithNumbers)
     app.add_lexer("jsx", JavascriptLexer)
     app.add_config_value("sample", [], "", list)
     if app.config.sample:

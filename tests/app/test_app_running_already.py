@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.wire import running
@@ -29,3 +30,25 @@ async def test_a_running_app_is_not_configured(name: str) -> None:
         with pytest.raises(ConfigurationError, match="this App is running already; configure it before"):
             CALLS[name](app)
         assert (app.router.routes(), app.topics.broker, app.topics.codec.is_signing) == before
+
+
+#: Methods that follow topics or users from the start on; a call that comes later would miss what happened before.
+LATE_CALLS: dict[str, Callable[[App], Any]] = {
+    "presence": lambda app: app.presence("room:*"),
+    "on_presence": lambda app: app.on_presence("room:*"),
+    "on_broadcast": lambda app: app.on_broadcast("room:*"),
+    "on_occupied": lambda app: app.on_occupied("room:*"),
+    "on_vacated": lambda app: app.on_vacated("room:*"),
+    "on_user_online": lambda app: app.on_user_online(print),
+    "on_user_offline": lambda app: app.on_user_offline(print),
+}
+
+
+@pytest.mark.parametrize("name", LATE_CALLS)
+async def test_the_error_of_a_late_call_names_its_method(name: str) -> None:
+    app = App("chat.example", 0)
+    async with running(app):
+        with pytest.raises(ConfigurationError, match=rf"^App\.{name} must be called before the app runs$"):
+            LATE_CALLS[name](app)
+        assert not app.topics.presence.watchers
+        assert app.topics.occupancy._kinds == []

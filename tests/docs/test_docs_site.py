@@ -10,6 +10,7 @@ import inspect
 import json
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,7 +37,16 @@ BUILD_SECONDS = 360
 #: A start page, a how-to guide with tables, a page of the reference with tables, and one from docstrings.
 SHOWN = ("index", "howto/deploy-behind-a-load-balancer", "reference/options", "reference/api/applications-and-routing")
 #: The pages that the tests look at. Sphinx reads all pages, and warns of each link that leads nowhere.
-WRITTEN = (*SHOWN, "howto/deploy", "howto/route-components", "howto/show-online-users", "project/examples")
+WRITTEN = (
+    *SHOWN,
+    "howto/deploy",
+    "howto/route-components",
+    "howto/show-online-users",
+    "project/examples",
+    "reference/api/client",
+    "reference/api/pywsapp.sessions",
+    "reference/api/users",
+)
 OTHER_VERSION = "0.0.1"
 
 
@@ -77,7 +87,7 @@ def test_links_lead_to_a_file_and_an_anchor(site: Path, texts: dict[Path, str]) 
     for page, text in texts.items():
         for link in set(re.findall(r'<a\b[^>]*\bhref="([^"]*)"', text)):
             url = urllib.parse.urlsplit(html.unescape(link))
-            if url.scheme or url.netloc:
+            if url.scheme or url.netloc or link == "/":  # that of 404.html, whose script replaces it
                 continue
             target = (page.parent / urllib.parse.unquote(url.path)).resolve() if url.path else page
             if target in others:
@@ -169,6 +179,22 @@ def test_every_public_method_is_documented(documented: set[str], objects: dict[s
     assert missing == set()
 
 
+def test_signatures_show_what_a_program_can_write(texts: dict[Path, str]) -> None:
+    signatures = {
+        path.stem: [
+            " ".join(html.unescape(re.sub(r"<[^>]+>", "", found)).split())
+            for found in re.findall(r'<dt class="sig .*?</dt>', text, re.DOTALL)
+        ]
+        for path, text in texts.items()
+        if path.parent.name == "api"
+    }
+    assert [one for found in signatures.values() for one in found if re.search(r"= ?_|NoReturn", one)] == []
+    (app,) = (one for one in signatures["applications-and-routing"] if one.startswith("class App( "))
+    assert "http_host: str | Sequence[str] = 'localhost'" in app
+    (connect,) = (one for one in signatures["client"] if one.startswith("connect( "))
+    assert connect.startswith("connect( url: str, *, headers: ")
+
+
 # -- the lists of docs/index.md ----------------------------------------------------------------------------------------
 
 
@@ -207,7 +233,18 @@ def test_links_in_code_stay_and_others_fit_the_place_of_the_page(docs: Any, tmp_
 # -- in Chromium -------------------------------------------------------------------------------------------------------
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
+class HostHandler(http.server.SimpleHTTPRequestHandler):
+    """A host of static sites: it answers for missing files with 404.html of its root."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        page = (Path(self.directory) / "404.html").read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
+
     def log_message(self, *_: object) -> None:
         """Print nothing."""
 
@@ -221,7 +258,8 @@ def url(site: Path) -> Iterator[str]:
     (root / OTHER_VERSION).mkdir()
     (root / OTHER_VERSION / "index.html").write_text("<title>The other version</title>")
     (root / "versions.json").write_text(json.dumps([pywsapp.__version__, OTHER_VERSION]))
-    handler = functools.partial(QuietHandler, directory=str(root))
+    shutil.copy(site / "404.html", root)
+    handler = functools.partial(HostHandler, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -270,6 +308,27 @@ def test_search_finds_a_page(opened: Any) -> None:
     page = opened("index")
     page.get_by_placeholder("Search").first.fill("presence")
     page.keyboard.press("Enter")
+    expect(page.locator("#search-results")).to_contain_text("Show online users")
+
+
+def test_search_finds_numbers(opened: Any) -> None:
+    page = opened("search")
+    for words in ("1013", "close 1013"):
+        page.get_by_placeholder("Search").first.fill(words)
+        page.keyboard.press("Enter")
+        expect(page.locator("#search-results")).to_contain_text("Options")
+
+
+@pytest.mark.parametrize("place", ["howto/show-users", "howto/a/b/show-users", "show-users"])
+def test_a_missing_page_leads_to_the_start_page_and_the_search(
+    opened: Any, url: str, pictures: Path, place: str
+) -> None:
+    page = opened(place)
+    expect(page.get_by_role("heading")).to_have_text("Page not found")
+    page.screenshot(path=pictures / "site-404.png")
+    assert page.get_by_role("link").evaluate("it => it.href") == f"{url}/index.html"
+    page.get_by_label("Words").fill("users")
+    page.get_by_role("button").click()
     expect(page.locator("#search-results")).to_contain_text("Show online users")
 
 

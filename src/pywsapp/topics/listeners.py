@@ -64,6 +64,18 @@ class Listeners:
         """The number of calls that were skipped because the queue of an async function was full."""
         return sum(listener.skipped for listener in self._listeners)
 
+    def check_not_running(self, method: str) -> None:
+        """Check that functions can be registered still.
+
+        Args:
+            method: the method of App that was called.
+
+        Raises:
+            ConfigurationError: the app is running already.
+        """
+        if self._running:
+            raise ConfigurationError(f"App.{method} must be called before the app runs")
+
     def register(self, function: Function, pattern: str = "*") -> None:
         """Register a function; only `TopicListeners` have patterns.
 
@@ -71,8 +83,7 @@ class Listeners:
             ConfigurationError: the pattern is invalid, the function takes other arguments, or the app is running
                 already.
         """
-        if self._running:
-            raise ConfigurationError(f"App.{self.hook} must be called before the app runs")
+        self.check_not_running(self.hook)
         check_takes(function, self._arguments, name_of(function))
         self._listeners.append(_Listener(TopicPattern(pattern), function, self._calls))
 
@@ -142,9 +153,11 @@ class TopicListeners(Listeners):
         """Return a decorator that registers a function for the topics of a pattern.
 
         Raises:
-            ConfigurationError: the decorator is used without a pattern; the decorator raises it as `add` does.
+            ConfigurationError: the decorator is used without a pattern, or the app is running already; the decorator
+                raises it as `add` does.
         """
         check_no_function(pattern, f'@app.{self.hook}("room:*")')
+        self.check_not_running(self.hook)
 
         def decorate(function: FunctionT) -> FunctionT:
             self.add(pattern, function)

@@ -129,13 +129,15 @@ class OccupancyService:
 
     def on_occupied(self, pattern: str) -> Callable[[TopicHookT], TopicHookT]:
         """See `App.on_occupied`."""
+        decorate = self.occupied.decorator(pattern)
         self._watch(Kind.TOPIC)
-        return self.occupied.decorator(pattern)
+        return decorate
 
     def on_vacated(self, pattern: str) -> Callable[[TopicHookT], TopicHookT]:
         """See `App.on_vacated`."""
+        decorate = self.vacated.decorator(pattern)
         self._watch(Kind.TOPIC)
-        return self.vacated.decorator(pattern)
+        return decorate
 
     def on_user_online(self, function: UserHookT) -> UserHookT:
         """See `App.on_user_online`."""

@@ -80,6 +80,7 @@ class PresenceService:
         Raises:
             ConfigurationError: the pattern is not valid, or the app runs already.
         """
+        self.watchers.check_not_running("presence")
         self.watchers.add(pattern, _ignore)
 
     def covers(self, name: str) -> bool:
