@@ -35,7 +35,7 @@ _ON_MESSAGE_MARK = "_pywsapp_typed"
 
 
 class TypedMessages:
-    """What the handlers of one component class accept.
+    """The typed handlers of one component class, and the messages that they accept.
 
     Args:
         label: names `on_message` of the class, for messages.

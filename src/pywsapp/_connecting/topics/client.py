@@ -1,4 +1,4 @@
-"""What a program holds: one connection for many topics, which is opened again after each loss."""
+"""The public client of topics: one connection for many topics, which is opened again after each loss."""
 
 from __future__ import annotations
 

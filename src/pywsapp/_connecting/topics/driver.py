@@ -1,4 +1,4 @@
-"""What drives a client of topics: one connection after the other, and what waits for the next one.
+"""The driver of a client of topics: one connection after the other, and the requests that wait for the next one.
 
 A task in the background iterates over the connections of a `Reconnecting`, and uses each of them. A program
 that awaits something is woken by it, so an exception of the program never ends in the tasks of the client.

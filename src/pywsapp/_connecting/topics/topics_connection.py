@@ -51,7 +51,7 @@ _REPEAT_AFTER, _MAX_REPEAT_AFTER = 1.0, 300.0
 
 @dataclass(repr=False)  # it has secrets
 class ClientState:
-    """What a client keeps over all of its connections.
+    """The state that a client keeps over all of its connections.
 
     Args:
         arguments: where to connect to, and how.
