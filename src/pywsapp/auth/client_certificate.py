@@ -23,7 +23,7 @@ from pywsapp.http import Request
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What a certificate says about its owner.
+    """The names of the owner of a certificate.
 
     Attributes:
         common_name: the common name of the subject; None without one.

@@ -1,4 +1,4 @@
-"""What `Relay.publish` returns: a queued message, and how it ended."""
+"""The result of `Relay.publish`: a queued message, and how it ended."""
 
 from __future__ import annotations
 

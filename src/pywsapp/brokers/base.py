@@ -90,7 +90,7 @@ class Outgoing(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a history keeps after a position.
+    """The messages that a history keeps after a position.
 
     Args:
         position: of the last message that the history has accepted; the offset is 0 if there was none in this epoch.

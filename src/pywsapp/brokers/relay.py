@@ -112,7 +112,7 @@ class Relay:
 
     @property
     def stats(self) -> RelayStats:
-        """What the relay has done so far."""
+        """The activity of the relay so far."""
         pending = len(self._pending) + len(self._in_flight)
         counted = self._connects, self._published, self._failed, self._received
         return RelayStats(int(self.connection is not None), *counted, pending, self.lag)

@@ -41,7 +41,7 @@ class Codec(ABC):
     def decode(self, message: str | bytes) -> Any:
         """Return what a message holds, as `dict`, `list`, `str`, numbers, `bool` and None.
 
-        Its nesting is bounded. Of two equal keys in one object, the last one counts.
+        Its nesting is bounded. If two keys in one object are equal, the last one counts.
 
         Raises:
             InvalidMessage: the message cannot be read; the text is for the client.

@@ -1,4 +1,4 @@
-"""A guard of pages for operators that lets some addresses pass: the metrics, and the status page."""
+"""A guard of pages for operators that accepts only some addresses: the metrics, and the status page."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Owner(Protocol):
 
     @property
     def authorize(self) -> Authorize | None:
-        """What decides about topics."""
+        """The functions that decide about topics."""
 
 
 def note_rules(request: Request, owner: Owner) -> None:

@@ -47,7 +47,7 @@ class SessionStore(ABC):
 
     Args:
         cookie: the name and the attributes of the cookie; a str is its name.
-        max_age: seconds that a session lives.
+        max_age: seconds after which a session expires.
         sliding: whether each request begins this time anew. Otherwise it is fixed when the session is created.
         max_size: bytes of the data of a session, encoded.
 

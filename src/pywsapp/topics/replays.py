@@ -25,7 +25,7 @@ _MAX_PUBLISHERS = 1000
 
 
 class Novelty(Enum):
-    """What the number of an envelope says."""
+    """The relation of the number of an envelope to earlier ones."""
 
     NEXT = auto()  #: it is larger than the last number of its publisher
     FIRST = auto()  #: it is the first one of its publisher, and new

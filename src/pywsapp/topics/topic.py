@@ -27,7 +27,7 @@ Connections = Connection | Iterable[Connection]
 
 
 class _Page(NamedTuple):
-    """What was sent of one page of a history: up to which position, and whether that is the whole page."""
+    """The sent part of one page of a history: up to which position, and whether that is the whole page."""
 
     position: Position
     complete: bool
@@ -207,7 +207,7 @@ class Topic:
     async def _send_missed(self, conn: Connection, position: Position | None, last: int | None = None) -> Recovery:
         """Send what comes after a position as fast as the client reads, until the client has all of it.
 
-        The history is read in pages. What does not fit into the outbox is read again when there is room.
+        The history is read in pages. Messages that do not fit into the outbox are read again later.
         """
         outbox, seen = conn._outbox, GrowingNumbers()
         complete, count = True, 0

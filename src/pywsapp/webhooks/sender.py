@@ -78,7 +78,7 @@ class Webhook:
 
 
 class Target(NamedTuple):
-    """What a webhook sends, and where.
+    """The settings of a webhook.
 
     Args:
         url: the URL.

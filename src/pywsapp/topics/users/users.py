@@ -1,4 +1,4 @@
-"""What a program uses of users: `app.users`, and the connections of one user."""
+"""The public objects of users: `app.users`, and the connections of one user."""
 
 from __future__ import annotations
 
