@@ -93,7 +93,7 @@ def _expiring(found: Any, certificate: ClientCertificate) -> Authenticated:
 
 
 def parse_certificate(fields: dict[str, Any]) -> ClientCertificate:
-    """Return what a certificate says, from the dict of `ssl.SSLSocket.getpeercert`."""
+    """Return the content of a certificate, from the dict of `ssl.SSLSocket.getpeercert`."""
     names = fields.get("subjectAltName", ())
 
     def named(kind: str) -> tuple[str, ...]:

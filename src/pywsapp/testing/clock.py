@@ -43,10 +43,10 @@ _VIRTUAL_TOO = ("pywsapp.testing.cookies",)
 
 
 class VirtualClock:
-    """A clock for `TestClient(app, clock=VirtualClock())`: `await client.clock.advance(30)` lets 30 seconds pass.
+    """A clock for `TestClient(app, clock=VirtualClock())`: `await client.clock.advance(30)` adds 30 seconds.
 
     Between two calls no time passes. A real sleep in the test, and all that waits for a time, then waits for ever;
-    receiving has its own, real time limit. `time` and `monotonic` can be passed to what takes a clock.
+    receiving has its own, real time limit. `time` and `monotonic` are for arguments that take a clock.
 
     Args:
         modules: the names of modules whose `time.time` and `time.monotonic` are replaced too, with those below them:
@@ -139,7 +139,7 @@ class VirtualClock:
             self._loop_time.flow()
 
     def end(self) -> None:
-        """Bring the time back."""
+        """Restore the real time."""
         self._users -= 1
         if self._users == 0 and self._loop_time is not None:
             for module, name, value in self._replaced:

@@ -1,4 +1,4 @@
-"""The WebSocket of a test: `TestWebSocket`, which `TestClient.connect` gives."""
+"""The WebSocket of a test: `TestWebSocket`, which `TestClient.connect` returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A topic: the connections that get what is broadcast on it, in this process and in all others (Ratchet's Topic)."""
+"""A topic: the connections that get its messages, in this process and in all others (Ratchet's Topic)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Topic:
             NotAuthorized: `authorize` refuses it, on calling or on awaiting.
             TopicError: the connection has `Options.max_topics` topics already.
             ConfigurationError: the caller runs in another thread.
-            Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
+            Exception: an exception of `on_subscribe`, on calling or on awaiting; the connection is not subscribed then.
         """
         conn._outbox.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
@@ -168,13 +168,14 @@ class Topic:
 
         `authorize` is asked for "subscribe" and "history", and `on_subscribe` is called. The connection then gets, in
         order and without a gap, the messages after a position and those that are broadcast from now on, each as the
-        `wrap` of `App.history` makes it. If some of them are not kept any more, it first gets what `wrap` makes of
-        that. Blocks until the client has read what it has missed, except for the last `Options.high_water` bytes.
+        `wrap` of `App.history` makes it. If the history no longer has some of them, it first gets the notice that
+        `wrap` makes. Blocks until the client has read the missed messages, except for the last `Options.high_water`
+        bytes.
 
         Args:
             conn: the connection, which must not subscribe yet.
-            since: the position of the last message that the client has; None if it has none, which sends all that is
-                kept.
+            since: the position of the last message that the client has; None if it has none, which sends all kept
+                messages.
             last: send no more than the last so many messages to a client without a position; 0 for none.
 
         Returns:
@@ -278,7 +279,7 @@ class Topic:
         self._registry.presence.track(self.name, conn, key, meta)
 
     def untrack(self, conn: Connection) -> None:
-        """Mark a subscriber as no user any more; nothing if it is none.
+        """Remove a subscriber from the present users, if it is one of them.
 
         Raises:
             ConfigurationError: the caller runs in another thread.
