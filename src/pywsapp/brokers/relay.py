@@ -217,7 +217,7 @@ class Relay:
             self._in_flight = []
             self._published += len(batch)
             for acknowledgement in batch:
-                acknowledgement.settle()  # of those that were refused, nothing changes
+                acknowledgement.accept()  # of those that were refused, nothing changes
 
     def _refuse(self, batch: Sequence[Acknowledgement], exc: PartlyRefused) -> None:
         for place, reason in exc.reasons.items():

@@ -103,7 +103,7 @@ class TopicsConnection:
 
     Attributes:
         is_connected: whether the server has accepted the client, and the connection has not ended.
-        failure: why the client is closed for good.
+        failure: why the client is closed permanently.
         order: what the server has ordered for the end of the connection.
         reason: why the connection has ended; None if only the close code says it.
     """
