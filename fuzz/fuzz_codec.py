@@ -58,7 +58,7 @@ class Broker:
         if self.is_signed or data in self.sent:
             assert self.sent.get(data) == (topic, envelope.message), "it was not sent"
         if self.is_signed:
-            novelty = self.receiver.guard.judge(envelope)
+            novelty = self.receiver.guard.novelty_of(envelope)
             assert (novelty is Novelty.NEXT) <= (data not in self.delivered), "it is delivered twice"
             self.delivered.add(data)
 

@@ -16,7 +16,8 @@ from pywsapp.auth.jwks import Jwks, _BadKeySet, _parsed, keys_of
 from pywsapp.auth.jwt import JwtAuthenticator, SharedSecret
 from pywsapp.auth.tickets import MemoryTicketStore, TicketIssuer, _key
 from pywsapp.brokers.envelope import decode_envelope
-from pywsapp.exceptions import SessionError
+from pywsapp.codecs import MessagePackCodec
+from pywsapp.exceptions import InvalidMessage, SessionError
 from pywsapp.routing.endpoints import _message
 from pywsapp.sessions.flask import FlaskSessionStore
 from pywsapp.sessions.flask_session import FlaskRedisStore
@@ -152,13 +153,19 @@ CLAIMS = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.hex())
 async def test_messagepack_reserves_nothing_for_what_is_announced(claim: bytes) -> None:
-    store = FlaskRedisStore("redis://localhost")
+    codec = MessagePackCodec()
+    readers: list[Callable[[bytes], object]] = [
+        *FlaskRedisStore("redis://localhost")._decoders,
+        codec.decode,
+        codec.decoder(list[int]),
+    ]
     for data in (claim, b"\x81\xa1a" + claim, b"\x91" * 500 + claim, (b"\xdd\xff\xff\xff\xff" * 12_000)):
-        for decode in store._decoders:
+        for read in readers:
             tracemalloc.start()
             try:
-                with pytest.raises((ValueError, RecursionError)):  # what `load` expects
-                    decode(data)
+                # what `load` of a session expects, and what a typed handler expects
+                with pytest.raises((ValueError, RecursionError, InvalidMessage)):
+                    read(data)
                 assert tracemalloc.get_traced_memory()[1] < 1_000_000
             finally:
                 tracemalloc.stop()

@@ -1,6 +1,6 @@
-"""Who may make a request: the guard of a route, and the user that it has found.
+"""Access to a route: its guard, and the user that the guard has found.
 
-A *guard* is what is given as `authenticate`: to a component, a route, a mount or an App. Guards outside of a component
+A *guard* is the `authenticate` of a component, a route, a mount or an App. Guards outside of a component
 are noted on the request while it is passed on, each one replacing the last. The innermost one is called, once, right
 before the request reaches what answers it: `on_handshake` or `on_request` of a component, a handler of plain HTTP, or
 the answer that there is nothing at this path.
@@ -9,7 +9,7 @@ Two rules hold whatever a component does. A request is not answered, and a hands
 guard has been called: `ask_handshake` and `ask_request` of the server check this last. And a component that another
 component names in an `Accept` is asked for its own `authenticate` first.
 
-What is known is kept beside `request.state`, so a connection without a guard has no attribute for it.
+The result is stored beside `request.state`, so a connection without a guard has no attribute for it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each of them can have an `authorize(conn, action, topic)`. The most specific one
 the component, then of the middleware around it, of its route, and of the Router or App. Those outside of the component
 are noted on the request while it is passed on, as guards are (see `_access`). `_lifecycle.authorization` calls them.
 
-What is known is kept beside `request.state`, so a connection without an `authorize` has no attribute for it.
+The functions are stored beside `request.state`, so a connection without an `authorize` has no attribute for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What drives a connection, as the connection and its topics see it: protocols for type checkers."""
+"""The driver of a connection, as the connection and its topics see it: protocols for type checkers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Authorization(Protocol):
-    """What `authorize` allows a connection."""
+    """The topics that `authorize` allows a connection."""
 
     def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
         """See `Connection.may`."""
@@ -35,7 +35,7 @@ class Subscriptions(Protocol):
 
     @property
     def authorization(self) -> Authorization | None:
-        """What `authorize` allows the connection; None if it has no `authorize`."""
+        """The topics that `authorize` allows the connection; None if it has no `authorize`."""
 
     @property
     def is_full(self) -> bool:
@@ -43,7 +43,7 @@ class Subscriptions(Protocol):
 
     @property
     def start_soon(self) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
-        """What starts a task for the connection, which must end when the connection has ended."""
+        """A function that starts a task for the connection, which must end when the connection has ended."""
 
     def add(self, topic: Topic) -> None:
         """Note that the connection subscribes to a topic.
@@ -57,7 +57,7 @@ class Subscriptions(Protocol):
 
 
 class Replies(Protocol):
-    """What handles some messages before others that wait: the calls of a connection, which get their replies."""
+    """Handles some messages before others that wait: the calls of a connection, which get their replies."""
 
     def take(self, message: str | bytes) -> bool:
         """Return whether a message does not wait; it is then handled."""

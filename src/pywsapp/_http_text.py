@@ -1,4 +1,4 @@
-"""What every part of the library that speaks HTTP needs: status phrases, and text of a peer made safe for a log."""
+"""Text for all parts of the library that speak HTTP: status phrases, and text of a peer made safe for a log."""
 
 from __future__ import annotations
 

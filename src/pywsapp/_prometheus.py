@@ -37,7 +37,7 @@ def encode(stats: WorkerStats, accept: str) -> tuple[bytes, str]:
 
 
 class _Collected:
-    """What the encoders take in place of a registry."""
+    """The metrics that the encoders take in place of a registry."""
 
     def __init__(self, stats: WorkerStats) -> None:
         self._stats = stats

@@ -1,4 +1,4 @@
-"""What is kept beside `Request.state`: the user and the session of a request, so that one without has no attributes."""
+"""State beside `Request.state`: the user and the session of a request, so that one without has no attributes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """What is known of the client of one request, and of the connection that it opens; `pywsapp._access` fills it.
+    """The client of one request, and of the connection that it opens; `pywsapp._access` fills it.
 
     Attributes:
         guard: must be called before the request is answered; None if there is none left.

@@ -1,4 +1,4 @@
-"""What a connection can want of a topic: the actions that `authorize` decides about."""
+"""The actions of a connection on a topic, which `authorize` decides about."""
 
 from __future__ import annotations
 

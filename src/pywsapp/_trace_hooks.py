@@ -19,7 +19,7 @@ ComponentT = TypeVar("ComponentT")
 
 
 class TraceHooks(ABC):
-    """What traces one App in one process; `TopicRegistry.trace_hooks` has it."""
+    """Traces one App in one process; `TopicRegistry.trace_hooks` has it."""
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

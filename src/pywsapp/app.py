@@ -94,7 +94,7 @@ class App:
             not count.
         broker: carries the messages of topics to other processes and machines: a URL such as "redis://localhost", or a
             Broker. None keeps them in this process.
-        broker_key: a secret that signs messages; others are dropped. Of several in a list, the first one signs.
+        broker_key: a secret that signs messages; others are dropped. If a list has several, the first one signs.
         access_log: log a line for each request and each connection.
         max_pending: accepted connections without a complete request, 10,000 by default, or as many as the limit of open
             files leaves. A further one takes the place of the oldest.
@@ -258,8 +258,8 @@ class App:
             sessions: a store as for `App(session_store=...)`, instead of the App's; False for no sessions.
             authorize: decides which topics the connections of this route may use, where the component has no opinion,
                 as for `App`.
-            codec: the codec of the connections of this route, such as `JsonCodec()`. Of several in a list, a client
-                chooses one by its name as the subprotocol; the first one is for clients that choose none.
+            codec: the codec of the connections of this route, such as `JsonCodec()`. If a list has several, a
+                client chooses one by its name as the subprotocol; the first one is for clients that choose none.
             fallback: whether the clients of a `TopicComponent` that cannot open WebSockets, because a proxy blocks
                 them, fall back to an event stream and POST requests.
 
@@ -365,8 +365,8 @@ class App:
     def events(self, path: str, topic: str, *, sessions: Sessions = None, **settings: Unpack[EventSettings]) -> None:
         """Stream a topic as server-sent events, for `EventSource` of browsers and other HTTP clients.
 
-        The events of a topic with a history have positions as ids, so a browser that connects again gets what it has
-        missed. If some of these messages are not kept any more, it gets an event `lost` first. See
+        The events of a topic with a history have positions as ids, so a browser that connects again gets the
+        missed messages. If the history no longer has some of them, the browser gets an event `lost` first. See
         docs/howto/stream-with-server-sent-events.md.
 
         Args:
@@ -669,7 +669,7 @@ class App:
     def history(
         self, pattern: str, *, size: int = 100, seconds: float = 300, wrap: Wrap = wrap_as_json, max_bytes: int = MIB
     ) -> None:
-        """Keep the last messages of topics, so that `Topic.recover` sends returning clients what they missed.
+        """Keep the last messages of topics, so that `Topic.recover` sends returning clients the missed ones.
 
         Args:
             pattern: a pattern of topics, as for `on_broadcast`; the first pattern that matches a topic applies.
@@ -890,7 +890,7 @@ class App:
         fd: int | None = None,
         tls: TlsArgument | None = None,
     ) -> None:
-        """Listen elsewhere than the arguments of App say; None keeps a value. Other sockets of `listen` stay.
+        """Replace the address, port or TLS of the App; None keeps a value. Other sockets of `listen` stay.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -913,11 +913,17 @@ class App:
     ) -> None:
         """Replace arguments of App before it runs; None keeps a value. The command line calls this.
 
-        `health_port` is the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
-        `session_store` replaces that of the App, which must have one; routes with a store of their own keep it.
-        `options` replaces some values of `options` by their names; routes with options of their own keep theirs, except
-        for those of the whole server such as `drain_timeout`.
-        `limits` are `max_connections`, `max_pending` and the other limits of connections.
+        Args:
+            http_host: as for App.
+            broker: as for App.
+            broker_key: as for App.
+            trusted_proxies: as for App.
+            access_log: as for App.
+            health_port: the port of `health`, whose other arguments stay; an App without one answers on 127.0.0.1.
+            session_store: replaces that of the App, which must have one; routes with a store of their own keep it.
+            options: new values of some `Options` by their names. Routes with options of their own keep theirs, except
+                for those of the whole server such as `drain_timeout`.
+            limits: `max_connections`, `max_pending` and the other limits of connections.
 
         Raises:
             ConfigurationError: an argument is not valid, or the App runs already.
@@ -975,8 +981,9 @@ class App:
             worker_timeout: seconds in which a worker must listen after its start, and in which its event loop must run
                 each time. A worker that exceeds it hangs: its stack is logged, and another one replaces it.
                 `math.inf` for no limit.
-            worker_max_age: seconds after which a worker is replaced, as at SIGHUP. Of this and the next two limits,
-                each worker has a random share between 80 and 100 %, so that not all are replaced at the same time.
+            worker_max_age: seconds after which a worker is replaced, as at SIGHUP. Each
+                worker has a random share between 80 and 100 % of this and of the next two limits, so that not all are
+                replaced at the same time.
             worker_max_connections: connections that a worker accepts until it is replaced.
             worker_max_memory: bytes of memory at which a worker is replaced.
             log_format: "text", or "json" for one object a line (`pywsapp.logs.JsonFormatter`); for programs that have
@@ -1020,8 +1027,8 @@ class App:
     def lifespan(self, site: object = None) -> AbstractAsyncContextManager[None]:
         """Run the App with a website: `FastAPI(lifespan=app.lifespan)`, or `async with app.lifespan():` in its own.
 
-        Frameworks do not start what is mounted in them. The App starts before the site answers requests, and drains
-        when the site shuts down.
+        Frameworks do not start applications that are mounted in them. The App starts before the site answers
+        requests, and drains when the site shuts down.
 
         Args:
             site: the website, which frameworks pass; it is not used.

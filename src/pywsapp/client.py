@@ -105,11 +105,11 @@ def connect(
     Args:
         url: "ws://..." or "wss://...".
         headers: further header fields of the request, for example an Authorization field.
-        codec: what encodes the objects that you send, and reads those that you receive; or a list of codecs, of which
-            the server chooses one. Their names are offered as subprotocols, unless you write `subprotocols`. If the
-            server chooses none of them, the first one is used.
-        message_type: the type of the messages that you receive: a class or a union, what the annotation of `on_message`
-            can be. By default messages come as `str` or `bytes`. Without `codec` it is read from JSON.
+        codec: the codec that encodes the objects that you send, and reads those that you receive; or a list of codecs,
+            of which the server chooses one. Their names are offered as subprotocols, unless you write `subprotocols`.
+            If the server chooses none of them, the first one is used.
+        message_type: the type of the messages that you receive: a class or a union, as for the annotation of
+            `on_message`. By default messages come as `str` or `bytes`. Without `codec` it is read from JSON.
         options: limits and timings; `handshake_timeout` also bounds connecting.
         subprotocols: the subprotocols to offer, the preferred one first.
         cookies: names and values for the Cookie field.
@@ -240,10 +240,10 @@ def reconnecting(
 ) -> Reconnecting[ReceivedT]:
     """Connect again and again: `async for conn in reconnecting(url):` gives an open connection in each pass.
 
-    In the body, `async for message in conn` ends when the connection has ended. When the body ends then, the loop waits
-    and connects again, or it ends, as the close code says (`pywsapp.close_codes.come_back`): it ends without an
-    exception after code 1000, and raises ConnectionClosed after other codes that are final. After code 4401 it connects
-    with new credentials, which only a function as `headers` can bring. If the body ends while the connection is open,
+    In the body, `async for message in conn` ends when the connection has ended. When the body ends then, the close code
+    decides (`pywsapp.close_codes.come_back`). Usually the loop waits and connects again. It ends without an exception
+    after code 1000, and raises ConnectionClosed after other codes that are final. After code 4401 it connects with new
+    credentials, which only a function as `headers` can return. If the body ends while the connection is open,
     the connection is closed with 1000, and the loop connects again too; write `break` to end it.
 
     An attempt that fails is repeated too: a server that cannot be reached, or that answers with status 408, 425, 429 or
@@ -321,8 +321,8 @@ def connect_topics(
     """Connect to a route with a `TopicComponent`: `async with connect_topics(url) as topics:` gives a `TopicsClient`.
 
     The client speaks `pywsapp.topics.v1`. It connects again after each loss until the end of the block, or until the
-    server wants it no more. Then what waits raises an exception, and so does what is tried later. After each reconnect
-    it subscribes again and gets what it has missed. Works on asyncio, uvloop and trio.
+    server refuses it permanently. Then waiting calls and later calls raise an exception. After each reconnect it
+    subscribes again and gets the missed messages. Works on asyncio, uvloop and trio.
 
     Args:
         url: "ws://..." or "wss://...".
@@ -334,15 +334,15 @@ def connect_topics(
         backoff: the pauses between attempts, and when to give up. By default the first pause is 0.5 seconds at most,
             and the longest one 30 seconds.
         codec: `JsonCodec()`, which is the default, or `MessagePackCodec()`.
-        max_queue: how many messages to publish and calls may wait, for a connection or their replies.
-        max_queue_bytes: bytes of them that may wait.
+        max_queue: messages to publish and calls that can wait, for a connection or their replies.
+        max_queue_bytes: bytes of these messages and calls.
         arguments: the other keyword arguments of `connect`, without `subprotocols`.
 
     Raises:
         ConfigurationError: the URL or an argument is invalid. `connect_topics` itself raises this.
         HandshakeError: on entering, the server refused the handshake in a way that a repetition does not change.
         OSError: on entering, the server cannot be reached, and a limit of `backoff` is exceeded.
-        ConnectionClosed: on entering, the server does not want this client.
+        ConnectionClosed: on entering, the server refuses this client by a close code.
         CallError: on entering, the server does not accept the token.
     """
     codec = JsonCodec() if codec is None else codec

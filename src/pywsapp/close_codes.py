@@ -48,7 +48,7 @@ class CloseCode(IntEnum):
 
 
 class ComeBack(Enum):
-    """What a client does by itself after a connection has ended."""
+    """The behaviour of a client after a connection has ended."""
 
     LATER = "later"  #: it connects again, after a random pause that grows with each failure
     WITH_CREDENTIALS = "with new credentials"  #: it gets a new token or ticket first, or has the user log in

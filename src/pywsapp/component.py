@@ -53,10 +53,10 @@ class MessageComponent:
             status 401.
         authorize: an optional hook, a method `authorize(self, conn, action, topic)` that decides which topics a
             connection may use, or an object such as `TopicRules`. The action is "subscribe", "publish", "presence" or
-            "history", and `topic` is the name. True allows it, False refuses it, and None is no opinion: the
-            `authorize` of the route is then asked, and that of the App. What the server does for a connection is
-            refused by False only; for what a client asks, `conn.may` is true only if `authorize` returns True. An
-            exception refuses too, and `on_error` gets it.
+            "history", and `topic` is the name. True allows it, and False refuses it. After None the `authorize` of the
+            route decides, and then that of the App. Only False refuses an action of the server; `conn.may`, for
+            requests of clients, is true only if an `authorize` returns True. An exception refuses too, and `on_error`
+            gets it.
         sends: the types of the messages that it sends, such as `[Joined, Said]`, or `[str]` for text; only for the
             documents of its interface, see `App.asyncapi`.
     """
@@ -104,7 +104,7 @@ class MessageComponent:
     def on_subscribe(self, conn: Connection, topic: Topic) -> Any:
         """Decide whether a connection may subscribe to a topic (Ratchet's WampServerInterface::onSubscribe).
 
-        It is called after `authorize`, which decides also about what clients ask for.
+        The server calls it after `authorize`, which also decides about requests of clients.
 
         Raises:
             TopicError: the connection may not subscribe. `Topic.add` raises this, or any other exception of the hook.

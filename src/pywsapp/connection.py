@@ -308,10 +308,10 @@ class Connection(Generic[StateT]):
         self._topic(topic, "conn.unsubscribe").remove(self)
 
     def may(self, action: TopicAction, topic: str) -> LazyCoroutine[bool]:
-        """Return whether `authorize` allows what a client asks for: `if await conn.may("publish", name):`.
+        """Return whether `authorize` allows a request of a client: `if await conn.may("publish", name):`.
 
-        Call it for each request of a client. What the server itself does for a connection is also possible if
-        `authorize` has no opinion.
+        Call it for each request of a client. An action of the server itself is also possible if
+        `authorize` returns None.
 
         Args:
             action: "subscribe", "publish", "presence" or "history".
@@ -332,7 +332,7 @@ class Connection(Generic[StateT]):
         return REFUSED if authorization is None else authorization.may(action, topic)
 
     def reauthorize(self) -> LazyCoroutine[None]:
-        """Call `authorize` again, because what the user may do has changed. Never blocks.
+        """Call `authorize` again, because the permissions of the user have changed. Never blocks.
 
         All remembered answers are dropped. The connection then unsubscribes from the topics that it may not use any
         more, which calls `on_unsubscribe`: those that `authorize` refuses, and those that it had allowed and does not
@@ -368,7 +368,7 @@ async def _no_pong() -> float:
 
 
 def no_pong() -> LazyCoroutine[float]:
-    """Return what awaits a ping on a connection that has ended."""
+    """Return an awaitable for a ping on a connection that has ended; it raises `ConnectionClosed`."""
     return LazyAwaitable(_no_pong)
 
 

@@ -141,10 +141,10 @@ class TopicError(PywsappError, ValueError):
 
 
 class NotAuthorized(TopicError):
-    """`authorize` does not allow a connection what was tried for it.
+    """`authorize` does not allow an action of a connection on a topic.
 
     Attributes:
-        action: what was tried: "subscribe", "publish", "presence" or "history".
+        action: the refused action: "subscribe", "publish", "presence" or "history".
         topic: the name of the topic.
     """
 
@@ -166,7 +166,7 @@ _TRIED = {
 class BrokerUnavailable(PywsappError):
     """The broker did not accept a message for other processes, and will not publish it later.
 
-    The subclass `OutcomeUnknown` is the exception: then it may have accepted the message.
+    After the subclass `OutcomeUnknown`, the broker may have accepted the message.
     """
 
 

@@ -42,7 +42,7 @@ class Compressor(Protocol):
 
 
 class SlowConsumer(Enum):
-    """What the server does when a connection's outbox is full because its peer reads too slowly."""
+    """The policy for a full outbox of a connection, whose peer reads too slowly."""
 
     CLOSE = "close"  #: drop all queued messages and close the connection with 1013
     DROP_NEWEST = "drop_newest"  #: drop the new message, which does not fit
@@ -50,7 +50,7 @@ class SlowConsumer(Enum):
 
 
 class TooMany(Enum):
-    """What the server does when a user with `App(max_connections_per_user=...)` connections opens another one."""
+    """The policy for a user with `App(max_connections_per_user=...)` connections that opens another one."""
 
     REFUSE = "refuse"  #: refuse the new connection with status 429
     CLOSE_OLDEST = "close_oldest"  #: close the user's oldest connection with 1008, in whichever worker it is

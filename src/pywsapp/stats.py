@@ -1,4 +1,4 @@
-"""What `App.stats` returns: what one process of an App does, as plain numbers; and the same of all workers."""
+"""The result of `App.stats`: the activity of one process of an App as plain numbers, and that of all workers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ProcessStats(NamedTuple):
 
 
 class SessionStats(NamedTuple):
-    """What a store of sessions has done, counted from the start of the process.
+    """The calls of a store of sessions, counted from the start of the process.
 
     Args:
         calls: calls of the store that worked.

@@ -144,7 +144,7 @@ async def test_a_message_that_is_too_large() -> None:
     async with serving_topics(Script(answer)) as server, server.client(options=options) as topics:
         with pytest.raises(ConnectionClosed):
             await topics.call("any")
-        with pytest.raises(ConnectionClosed, match=r"closed for good: .* 1009"):
+        with pytest.raises(ConnectionClosed, match=r"closed permanently: .* 1009"):
             await topics.call("any")
 
 

@@ -245,7 +245,7 @@ async def test_it_does_not_come_back() -> None:
                 with pytest.raises(ConnectionClosed, match="enough") as closed:
                     await subscription.receive()
                 assert (closed.value.code, closed.value.reason) == (code, "enough")
-            with pytest.raises(ConnectionClosed, match=r"closed for good: .*enough"):
+            with pytest.raises(ConnectionClosed, match=r"closed permanently: .*enough"):
                 await topics.publish("room:1", 1)
             assert topics.state == "closed"
             assert isinstance(topics.reason, ConnectionClosed)
@@ -340,6 +340,6 @@ async def test_the_token_function_fails() -> None:
             rooms.drop_all()
             while await anext(states) != "closed":
                 pass
-            with pytest.raises(ConnectionClosed, match="closed for good"):
+            with pytest.raises(ConnectionClosed, match="closed permanently"):
                 await topics.call("add", {"a": 1, "b": 1})
             assert isinstance(topics.reason, ZeroDivisionError)

@@ -107,10 +107,13 @@ async def test_the_environment(server_tls: ssl.SSLContext, monkeypatch: pytest.M
         assert [host for host, _ in proxy.requests] == ["chat.test"]
 
 
-async def test_the_certificate_of_the_server_is_checked_behind_a_proxy(server_tls: ssl.SSLContext) -> None:
-    async with server_of("wss", server_tls) as app, proxying("http") as proxy:
+@pytest.mark.parametrize(("kind", "proxy_scheme"), [("http", "http"), ("socks", "socks5h")])
+async def test_the_certificate_of_the_server_is_checked_behind_a_proxy(
+    kind: str, proxy_scheme: str, server_tls: ssl.SSLContext
+) -> None:
+    async with server_of("wss", server_tls) as app, proxying(kind) as proxy:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await echo(app, "wss", "chat.test", proxy=f"http://127.0.0.1:{proxy.port}")
+            await echo(app, "wss", "chat.test", proxy=f"{proxy_scheme}://127.0.0.1:{proxy.port}")
 
 
 async def test_another_name_for_the_certificate(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:

@@ -204,12 +204,12 @@ def test_the_number_of_remembered_publishers_is_bounded(monkeypatch: pytest.Monk
     guard, now = ReplayGuard(), time.time_ns() // 1000
     for number in range(1000):
         envelope = Envelope("t", "x", f"p{number}", number=now)
-        assert guard.judge(envelope) is Novelty.FIRST
-        assert guard.judge(envelope) is Novelty.REPEATED
-        assert guard.judge(Envelope("t", "x", f"p{number}", number=now + 1)) is Novelty.NEXT
+        assert guard.novelty_of(envelope) is Novelty.FIRST
+        assert guard.novelty_of(envelope) is Novelty.REPEATED
+        assert guard.novelty_of(Envelope("t", "x", f"p{number}", number=now + 1)) is Novelty.NEXT
     assert len(guard._numbers._last) == 100
-    assert guard.judge(Envelope("u", "x", "p999", number=now)) is Novelty.FIRST
-    assert guard.judge(Envelope("v", "x", "p999", number=1)) is Novelty.OLD
+    assert guard.novelty_of(Envelope("u", "x", "p999", number=now)) is Novelty.FIRST
+    assert guard.novelty_of(Envelope("v", "x", "p999", number=1)) is Novelty.OLD
 
 
 def test_numbers_only_grow() -> None:

@@ -61,7 +61,7 @@ class Backoff:
 
 
 class ReconnectRules:
-    """What a `reconnecting` loop does after each event.
+    """The next step of a `reconnecting` loop after each event.
 
     Args:
         backoff: the pauses and limits.

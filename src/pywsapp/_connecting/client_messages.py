@@ -1,4 +1,4 @@
-"""What `codec` and `message_type` of a client mean: how its messages are read."""
+"""The arguments `codec` and `message_type` of a client, and how its messages are read."""
 
 from __future__ import annotations
 

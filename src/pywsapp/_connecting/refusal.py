@@ -1,4 +1,4 @@
-"""What a server answers in place of accepting: the beginning of its content, and a message without secrets."""
+"""The answer of a server that refuses: the beginning of its content, and a message without secrets."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TypedClientConnection(ClientConnection[Any]):
-    """What connections with a codec do in another way; it shows users nothing else than a `ClientConnection`."""
+    """A connection with a codec; users see the methods of a `ClientConnection` only."""
 
     __slots__ = ()
     _inbox: TypedInbox

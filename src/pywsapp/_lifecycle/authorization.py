@@ -3,7 +3,7 @@
 Theory
 
 The functions of a connection are called in their order until one has an opinion; the result is cached for the action
-and the topic. What a client names fills the cache, so it is bounded, and the oldest answers are dropped.
+and the topic. The names that a client sends fill the cache, so it is bounded, and the oldest answers are dropped.
 
 An async function takes time, and three things can happen meanwhile:
 
@@ -101,7 +101,7 @@ class Question:
 
 
 class TopicAuthorization:
-    """What `authorize` allows one connection. The subscriptions of a connection with an `authorize` create it.
+    """The topics that `authorize` allows one connection. The subscriptions of the connection create it.
 
     Args:
         conn: the connection.
@@ -336,7 +336,7 @@ class TopicAuthorization:
         return None
 
     async def _check(self, topic: str, actions: Sequence[TopicAction]) -> None:
-        """Check with the answers of one generation. What follows this without an await can rely on them.
+        """Check with the answers of one generation. Code that follows this without an await can rely on them.
 
         Raises:
             NotAuthorized: an action is refused.

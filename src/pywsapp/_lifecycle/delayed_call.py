@@ -16,7 +16,7 @@ Wait = Callable[[], Coroutine[Any, Any, bool]]
 
 
 class DelayedCall:
-    """What `on_message` of a middleware can return to call the handler inside later; it is awaited once.
+    """A result of `on_message` of a middleware, which calls the handler inside later; it is awaited once.
 
     `Options.handler_timeout` and the histogram of handlers count the call of the handler and what it returns, and not
     the wait before. The handler task takes the two apart; in any other place, awaiting this awaits both.

@@ -53,7 +53,7 @@ logger = logging.getLogger("pywsapp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """What the streams of one route have in common.
+    """The settings that the streams of one route share.
 
     Args:
         wire_format: encodes the messages.

@@ -1,6 +1,6 @@
 """The limits of the life of a connection: its age, and the time without a message.
 
-Only a connection whose options set such a limit has a `Lifetime`. What notices its messages is put around the functions
+Only a connection whose options set such a limit has a `Lifetime`. Its functions wrap those
 that its messages pass anyway, so a message of another connection passes no code of this module.
 """
 

@@ -1,6 +1,6 @@
-"""What is measured with a clock about the connections of one route: the time of handlers, and the latency of pings.
+"""Measurements of the connections of one route: the time of handlers, and the latency of pings.
 
-Only an App with metrics has this. What measures is put around the functions that messages and pongs pass anyway, so
+Only an App with metrics has this. The measuring functions wrap those that messages and pongs pass anyway, so
 another App reads no clock for a message.
 """
 

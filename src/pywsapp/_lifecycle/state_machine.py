@@ -1,7 +1,7 @@
 """The state machine of one connection: the closing handshake (RFC 6455, section 7.1), and every other way to its end.
 
-`states` has the states and their transitions; only this module changes the state. What follows from it for sending,
-reading and the transport is decided here as well.
+`states` has the states and their transitions; only this module changes the state. It also decides what follows for
+sending, reading and the transport.
 """
 
 from __future__ import annotations

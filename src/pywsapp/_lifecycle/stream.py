@@ -1,4 +1,4 @@
-"""What all connections over an event stream have in common: server-sent events in place of frames, and keepalives."""
+"""The base of all connections over an event stream: server-sent events in place of frames, and keepalives."""
 
 from __future__ import annotations
 

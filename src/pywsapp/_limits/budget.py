@@ -1,4 +1,4 @@
-"""What one client may send: a budget of messages, bytes and control frames, and the budgets of all clients.
+"""The budget of one client: messages, bytes and control frames, and the budgets of all clients.
 
 Budgets of addresses and users are shared by their connections. A table has them: those with open connections, whose
 number the limits of connections bound, and idle ones, which a client must find again when it comes back, or it would
@@ -101,7 +101,7 @@ class MessageBudget:
 
 
 class Budget(Protocol):
-    """What a table needs of a budget."""
+    """The part of a budget that a table uses."""
 
     connections: int
 

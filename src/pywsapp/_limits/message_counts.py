@@ -1,4 +1,4 @@
-"""What the limits of messages have done: the numbers of one limit, and those of all limits of an App."""
+"""The counts of the limits of messages: the numbers of one limit, and those of all limits of an App."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pywsapp._limits.report import LimitReport
 
 
 class RateLimitStats(NamedTuple):
-    """What a `RateLimit` has done in this process, counted from its start.
+    """The activity of a `RateLimit` in this process, counted from its start.
 
     Args:
         delayed: messages that waited.

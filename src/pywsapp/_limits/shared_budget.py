@@ -215,7 +215,7 @@ def _bucket(name: str, rate: float, burst: float, need: float) -> list[str | flo
 
 
 class SharedBudget:
-    """What one client may send to all processes.
+    """The budget of one client in all processes.
 
     Args:
         buckets: the buckets in Redis.

@@ -2,7 +2,7 @@
 
 Theory
 
-A bucket gets `rate` tokens a second and holds `burst` at most. What passes takes tokens, so no more than
+A bucket gets `rate` tokens a second and holds `burst` at most. Each message that passes takes tokens, so no more than
 `burst + rate * t` passes in any time of t seconds, and a client below the rate always finds tokens.
 
 `take` takes tokens that are there, or none. `reserve` takes them in any case, and returns the seconds after which the

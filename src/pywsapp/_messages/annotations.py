@@ -1,4 +1,4 @@
-"""What the annotation of a handler's `message` means: text and bytes as they come, or types to read."""
+"""The meaning of the annotation of a handler's `message`: text and bytes as they come, or types to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RAW_TEXTS = frozenset(
 
 
 class Accepted(NamedTuple):
-    """What a handler accepts.
+    """The messages that a handler accepts.
 
     Args:
         types: the types that are read; none if messages come as they are.

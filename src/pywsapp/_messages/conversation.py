@@ -31,7 +31,7 @@ MAX_TEXT = 500
 
 
 class OwnConversation(ABC):
-    """What makes the conversations of a component that speaks a protocol with codecs of its own."""
+    """Makes the conversations of a component that speaks a protocol with codecs of its own."""
 
     @abstractmethod
     def conversation(self, subprotocol: str | None, options: Options) -> Conversation:

@@ -50,7 +50,7 @@ def rpc(name: str) -> Callable[[HandlerT], HandlerT]: ...
 def rpc(name: Any) -> Any:
     """Mark a method of a component as a procedure that clients can call: `@rpc` or `@rpc("math.add")`.
 
-    The parameters after `conn` are those of the call, validated by their annotations. What the method returns is the
+    The parameters after `conn` are those of the call, validated by their annotations. The return value is the
     result. It raises `CallError` to answer with an error.
 
     Args:

@@ -54,7 +54,7 @@ def accepted_decoder(codec: Codec, accepted: Accepted, label: str) -> Decoder:
 
 
 def _decoder_of_types(codec: Codec, types: tuple[Any, ...]) -> Decoder:
-    if is_told_apart(types):
+    if is_distinguishable(types):
         return codec.decoder(Union[types])  # noqa: UP007 - a union of a tuple
     read = object_reader(codec, by_tag(types, _no_handler))
     return lambda message: read(message)[1]
@@ -126,8 +126,8 @@ def object_reader(
     return read
 
 
-def is_told_apart(types: tuple[Any, ...]) -> bool:
-    """Return whether one library tells the types apart by itself."""
+def is_distinguishable(types: tuple[Any, ...]) -> bool:
+    """Return whether one library distinguishes the types by itself."""
     return len(types) == 1 or all(map(is_struct, types)) or all(map(is_pydantic, types))
 
 

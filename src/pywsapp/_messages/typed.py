@@ -19,7 +19,7 @@ from pywsapp._messages.reading import (
     Reader,
     Tagged,
     by_tag,
-    is_told_apart,
+    is_distinguishable,
     object_reader,
     single_reader,
     tag_field,
@@ -35,7 +35,7 @@ _ON_MESSAGE_MARK = "_pywsapp_typed"
 
 
 class TypedMessages:
-    """What the handlers of one component class accept.
+    """The typed handlers of one component class, and the messages that they accept.
 
     Args:
         label: names `on_message` of the class, for messages.
@@ -89,7 +89,7 @@ class TypedMessages:
             return single_reader(codec, self.accepted, handler, self.label)
         if handler is None:
             return object_reader(codec, self.tagged, self.procedures)
-        if is_told_apart(types) and (len(types) == 1 or tag_of(types[0]) is None):
+        if is_distinguishable(types) and (len(types) == 1 or tag_of(types[0]) is None):
             return object_reader(codec, {}, self.procedures, (types[0], handler))
         return object_reader(codec, by_tag(types, handler), self.procedures)
 

@@ -94,7 +94,7 @@ ALREADY_DONE: LazyCoroutine[None] = _AlreadyDone()
 
 
 class Permission(LazyAwaitable[bool]):
-    """What `conn.may` returns when the answer takes time.
+    """The result of `conn.may` when the answer takes time.
 
     It has no truth value, because a forgotten `await` would be a permission.
     """

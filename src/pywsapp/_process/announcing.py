@@ -1,4 +1,4 @@
-"""What the log says when an App has started."""
+"""The log lines of an App that has started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an App calls when it starts and ends, and its timers and background tasks."""
+"""The hooks that an App calls when it starts and ends, and its timers and background tasks."""
 
 from __future__ import annotations
 

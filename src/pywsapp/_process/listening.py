@@ -1,4 +1,4 @@
-"""What an App listens on: its sockets, and the port of health checks."""
+"""The sockets of an App, and its port of health checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pywsapp.stats import WorkerStats
 
 
 class Listening:
-    """What an App listens on; the runner creates it.
+    """The sockets and ports that an App listens on; the runner creates it.
 
     Attributes:
         sockets: the sockets; the first one is that of the App's arguments.

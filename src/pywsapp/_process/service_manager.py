@@ -1,4 +1,4 @@
-"""What a service manager passes to a service, and what the service tells it: sd_notify(3) and sd_listen_fds(3).
+"""The messages to a service manager, and the sockets that it passes: sd_notify(3) and sd_listen_fds(3).
 
 systemd sets `NOTIFY_SOCKET` for a unit with `Type=notify` or `Type=notify-reload`, `WATCHDOG_USEC` for one with
 `WatchdogSec=`, and `LISTEN_FDS` for one with a socket unit. Other managers do the same (s6, launchers of containers).

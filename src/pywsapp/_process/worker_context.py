@@ -1,4 +1,4 @@
-"""What a supervisor passes to a worker process, and how the two communicate: both ends.
+"""The settings that a supervisor passes to a worker process, and both ends of their communication.
 
 A worker runs the program's command line again. One environment variable makes the process a worker. It has the numbers
 of the inherited file descriptors: the listening sockets, the socket for messages between worker and supervisor, the
@@ -92,7 +92,7 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
 
 
 class WorkerContext:
-    """What a supervisor has passed to this worker process; `worker_context` creates it.
+    """The settings and sockets of this worker process, from its supervisor; `worker_context` creates it.
 
     Args:
         settings: the decoded environment variable:

@@ -7,7 +7,7 @@ A worker and its supervisor exchange lines of JSON over a socket of their own:
     from a worker         ["report", NUMBER, STATS]     its numbers; NUMBER is 0 for its last ones, when it ends
                           ["ask", NUMBER]               send me the numbers of all workers
 
-The supervisor keeps what each worker has reported last. What a worker that has ended has counted stays in the total.
+The supervisor keeps what each worker has reported last. The counts of a worker that has ended stay in the total.
 So the total never decreases, also if a worker is killed: what it had counted since its last report is lost, but no
 total has had that. A worker that does not answer in time is counted as missing, with its last report in the total.
 """

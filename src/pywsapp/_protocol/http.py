@@ -15,8 +15,8 @@ what is wrong with it.
 
 Values are latin-1 (a byte is a character), as HTTP defines them. Only the path is percent-decoded, as UTF-8.
 
-An open connection keeps its request. What many requests have in common (the method, the version, the host and its port)
-is one object for all of them.
+An open connection keeps its request. Parts that many requests share (the method, the version, the host and its port)
+are one object for all of them.
 """
 
 from __future__ import annotations

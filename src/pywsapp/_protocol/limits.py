@@ -1,4 +1,4 @@
-"""What wsproto lacks for the frames that `WebSocket` passes to it, as one of its extensions.
+"""The checks that wsproto lacks for the frames that `WebSocket` passes to it, as one of its extensions.
 
 wsproto calls an enabled extension with the header of each frame before it keeps any payload, and with each piece of
 payload. A close code that the extension returns instead of a value fails the connection.

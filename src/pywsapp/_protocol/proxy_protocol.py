@@ -45,7 +45,7 @@ _CLIENT_SSL = 0x01
 
 
 class ProxyHeader(NamedTuple):
-    """What a load balancer states about a connection.
+    """The statements of a load balancer about a connection.
 
     Attributes:
         address: the client's IP address in canonical spelling; `""` if the load balancer does not state it.

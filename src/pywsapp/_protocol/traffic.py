@@ -1,4 +1,4 @@
-"""What the connections of one route have done, in numbers: their messages and bytes, their handshakes and ends."""
+"""The traffic of the connections of one route, in numbers: their messages and bytes, their handshakes and ends."""
 
 from __future__ import annotations
 

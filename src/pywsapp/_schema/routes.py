@@ -37,7 +37,7 @@ class DocumentedRoute(NamedTuple):
 
     @property
     def typed(self) -> TypedMessages | None:
-        """What the handlers of the component accept; None for text and bytes."""
+        """The messages that the handlers of the component accept; None for text and bytes."""
         typed = None if self.component is None else self.component._typed
         return typed if isinstance(typed, TypedMessages) else None
 

@@ -15,7 +15,7 @@ _MAX_DEPTH = 40
 
 
 class Context(NamedTuple):
-    """What a schema means in one place.
+    """The meaning of a schema in one place.
 
     Args:
         names: the types of the named schemas.

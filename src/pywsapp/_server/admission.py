@@ -41,7 +41,7 @@ _SUSPICIOUS = 10
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """What the admission of a process counts with.
+    """The counters of the admission of a process.
 
     Args:
         addresses: the connections of each address.

@@ -1,4 +1,4 @@
-"""What a server counts: handshakes, refusals, the ends of connections, and the traffic of each route."""
+"""The counts of a server: handshakes, refusals, the ends of connections, and the traffic of each route."""
 
 from __future__ import annotations
 

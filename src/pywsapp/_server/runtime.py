@@ -1,4 +1,4 @@
-"""What the connections of one event loop share: flushing, time limits and the tasks of handlers."""
+"""State that the connections of one event loop share: flushing, time limits and the tasks of handlers."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ CHECK_SECONDS = 5.0
 
 
 class FileVersion(NamedTuple):
-    """What changes with a file. Permissions change the `changed` time only."""
+    """The values of `stat` that change with a file. Permissions change the `changed` time only."""
 
     modified: int
     changed: int

@@ -66,7 +66,7 @@ class Peers(Protocol):
 
 
 class Place:
-    """What one connection counts for.
+    """The address and the user that one connection counts for.
 
     Args:
         address: its network, or None.
@@ -87,7 +87,7 @@ class Place:
 
 
 class _Question(NamedTuple):
-    """What one process has asked; `answers` are the times by process, the oldest first, and the number."""
+    """A question of one process; `answers` are the times by process, the oldest first, and the number."""
 
     user: str
     token: str

@@ -1,4 +1,4 @@
-"""What one process reports for the status page: its numbers, and bounded lists of connections, topics and errors."""
+"""The report of one process for the status page: numbers, and bounded lists of connections, topics and errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ErrorRow(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one process reports.
+    """The report of one process.
 
     Args:
         pid: the number of the process.

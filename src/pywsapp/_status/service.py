@@ -64,7 +64,7 @@ _REASON = "disconnected by the server"
 
 
 class RunningApp(Protocol):
-    """What the service needs to know of an App."""
+    """The part of an App that the service uses."""
 
     topics: TopicRegistry
 

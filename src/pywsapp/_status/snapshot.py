@@ -1,4 +1,4 @@
-"""What the status page shows: the sums of the reports of all processes, and rates per second."""
+"""The content of the status page: the sums of the reports of all processes, and rates per second."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ PIECE = 256 * 1024
 class LargeWrite:
     """Stands in for a transport while a large frame leaves through it, and has its methods.
 
-    The caller calls `send_piece` as long as the transport takes more. What is written meanwhile, a ping for instance,
-    leaves behind the frame.
+    The caller calls `send_piece` as long as the transport takes more. A later write, for example a ping, follows the
+    frame.
 
     Args:
         transport: the transport.

@@ -1,7 +1,7 @@
 """The WebSocket protocol of pywsapp for uvicorn: `uvicorn main:site --ws pywsapp.asgi.uvicorn:Protocol`.
 
 uvicorn reads the head of a request, and passes the transport on when the request asks for a WebSocket. A `Protocol`
-calls the ASGI application, which is the whole site with its middleware. What happens to the connection depends on the
+calls the ASGI application, which is the whole site with its middleware. The further data flow depends on the
 application that answers the handshake:
 
     an App              takes over the transport (`pywsapp.asgi.takeover`): its lifecycle runs the connection as on the

@@ -23,7 +23,7 @@ from pywsapp.http import Request
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What a certificate says about its owner.
+    """The names of the owner of a certificate.
 
     Attributes:
         common_name: the common name of the subject; None without one.
@@ -93,7 +93,7 @@ def _expiring(found: Any, certificate: ClientCertificate) -> Authenticated:
 
 
 def parse_certificate(fields: dict[str, Any]) -> ClientCertificate:
-    """Return what a certificate says, from the dict of `ssl.SSLSocket.getpeercert`."""
+    """Return the content of a certificate, from the dict of `ssl.SSLSocket.getpeercert`."""
     names = fields.get("subjectAltName", ())
 
     def named(kind: str) -> tuple[str, ...]:

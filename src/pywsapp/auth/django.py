@@ -15,7 +15,7 @@ from pywsapp.sessions.django import in_django_thread
 
 
 class _SessionCopy(dict[str, Any]):
-    """What Django's `get_user` reads; it changes a session whose user has another password or an old secret key."""
+    """The session that Django's `get_user` reads, and changes after a new password or with an old secret key."""
 
     def flush(self) -> None:
         """Forget the user. The site ends the session itself, at its next request with this cookie."""
@@ -26,7 +26,7 @@ class _SessionCopy(dict[str, Any]):
 
 
 class _SiteRequest:
-    """What Django's `get_user` takes."""
+    """The request that Django's `get_user` takes."""
 
     def __init__(self, session: Mapping[str, Any]) -> None:
         self.session = _SessionCopy(session)

@@ -1,4 +1,4 @@
-"""What `authenticate` returns: a user, a user with more facts, or that a route is public."""
+"""The results of `authenticate`: a user, a user with more facts, or `public`."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def _described(exc: Exception) -> str:
 
 
 class _BadKeySet(Exception):
-    """What was loaded is no set of keys."""
+    """The loaded document is no set of keys."""
 
 
 def keys_of(loaded: object) -> list[VerifyingKey]:

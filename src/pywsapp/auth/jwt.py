@@ -1,4 +1,4 @@
-"""Signed JSON Web Tokens (RFC 7519): who has issued them, for whom, until when, and who the user is.
+"""Signed JSON Web Tokens (RFC 7519): their issuer, audience, expiry and signature, and the user that they name.
 
     from pywsapp.auth.jwt import JwtAuthenticator, Jwks
 
@@ -6,9 +6,9 @@
         {"https://issuer.example": Jwks.from_url("https://issuer.example/keys.json")}, audience="chat"))
 
 The order of the checks: the size and the form of the token; an allowed algorithm; a known issuer, which decides whose
-keys are used; the signature; then the claims. Nothing that an unverified token says causes a request to another place
-than the one that the program has named, and `jku`, `x5u`, `jwk` and `x5c` of its header are never read. A `none`
-algorithm does not exist here. An HMAC works with a `SharedSecret` only, and a `SharedSecret` with an HMAC only.
+keys are used; the signature; then the claims. An unverified token causes no request to another place than the
+one that the program has named, and `jku`, `x5u`, `jwk` and `x5c` of its header are never read. There is no
+algorithm `none`. An HMAC works with a `SharedSecret` only, and a `SharedSecret` with an HMAC only.
 
 Signatures are verified by joserfc: `pip install 'pywsapp[jwt]'`.
 """

@@ -30,12 +30,12 @@ class RedisTicketStore(TicketStore):
         self.name = f"the ticket store {self._client.name}"
 
     async def put(self, key: str, data: bytes, seconds: float) -> None:
-        """Store what belongs to a ticket."""
+        """Store the data of a ticket."""
         with anyio.fail_after(_TIMEOUT):
             await self._client.execute(("SET", self._prefix + key, data, "PX", math.ceil(seconds * 1000)))
 
     async def take(self, key: str) -> bytes | None:
-        """Remove a ticket and return what belongs to it."""
+        """Remove a ticket and return its data."""
         with anyio.fail_after(_TIMEOUT):
             (data,) = await self._client.execute(("GETDEL", self._prefix + key))
         assert data is None or isinstance(data, bytes)

@@ -6,9 +6,9 @@
     App(authenticate=urls)
 
 The signature is an HMAC-SHA256 of the path and of all parameters. It is for any method and any host: use different keys
-for different sites. Proxies can change the spelling of a URL, so what is signed is the path after percent-decoding, and
-the parameters after decoding, sorted by their names. Parameters of the same name keep their order. Everyone who sees
-the URL can use it until it expires; a ticket can be used once.
+for different sites. Proxies can change the spelling of a URL, so the signed text is the path after percent-decoding,
+and the parameters after decoding, sorted by their names. Parameters of the same name keep their order. Everyone who
+sees the URL can use it until it expires; a ticket can be used once.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class SignedUrls:
 
 
 def canonical(path: bytes, query: str) -> bytes:
-    """Return what is signed of a URL: two URLs that mean the same have the same, and no others.
+    """Return the signed text of a URL: equal for two URLs with the same meaning, and different for all others.
 
     Args:
         path: the path after percent-decoding.

@@ -57,20 +57,20 @@ class TicketStore(ABC):
 
     @abstractmethod
     async def put(self, key: str, data: bytes, seconds: float) -> None:
-        """Store what belongs to a ticket.
+        """Store the data of a ticket.
 
         Args:
             key: the hash of the ticket.
-            data: what belongs to it.
-            seconds: after which it is gone.
+            data: the data.
+            seconds: seconds until it expires.
 
         Raises:
-            Exception: it could not be stored.
+            Exception: the ticket could not be stored.
         """
 
     @abstractmethod
     async def take(self, key: str) -> bytes | None:
-        """Remove a ticket and return what belongs to it; None if there is none, or another caller has it.
+        """Remove a ticket and return its data; None if there is none, or another caller has it.
 
         Raises:
             Exception: the store cannot be reached.
@@ -101,7 +101,7 @@ class MemoryTicketStore(TicketStore):
         return len(self._tickets)
 
     async def put(self, key: str, data: bytes, seconds: float) -> None:
-        """Store what belongs to a ticket."""
+        """Store the data of a ticket."""
         now = self._clock()
         while self._tickets and next(iter(self._tickets.values()))[0] <= now:  # the oldest ones are in front
             del self._tickets[next(iter(self._tickets))]
@@ -110,7 +110,7 @@ class MemoryTicketStore(TicketStore):
         self._tickets[key] = now + seconds, data
 
     async def take(self, key: str) -> bytes | None:
-        """Remove a ticket and return what belongs to it."""
+        """Remove a ticket and return its data."""
         expires, data = self._tickets.pop(key, (0.0, b""))
         return data if expires > self._clock() else None
 

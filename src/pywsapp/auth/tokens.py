@@ -292,7 +292,7 @@ async def verified(verify: Verify, token: str, request: Request) -> Authenticate
 
 
 class FirstOf:
-    """The type of what `first_of` returns."""
+    """The type of the results of `first_of`."""
 
     def __init__(self, authenticators: tuple[Callable[[Request], Any], ...]) -> None:
         if not authenticators:

@@ -1,4 +1,4 @@
-"""What `Relay.publish` returns: a queued message, and how it ended."""
+"""The result of `Relay.publish`: a queued message, and how it ended."""
 
 from __future__ import annotations
 
@@ -42,12 +42,10 @@ class Acknowledgement(LazyCoroutine[None]):
         if self._failure is not None:
             raise OutcomeUnknown(self._failure) if self._is_unknown else BrokerUnavailable(self._failure)
 
-    def settle(self) -> None:
-        """Note that the broker has accepted the message; only the first call of `settle` or `fail` counts."""
+    def accept(self) -> None:
+        """Note that the broker has accepted the message; only the first call of `accept` or `fail` counts."""
         if not self._done:
-            self._done = True
-            if self._event is not None:
-                self._event.set()
+            self._end()
 
     def fail(self, reason: str, *, is_unknown: bool) -> None:
         """Note that the message is not published any more.
@@ -58,4 +56,9 @@ class Acknowledgement(LazyCoroutine[None]):
         """
         if not self._done:
             self._failure, self._is_unknown = reason, is_unknown
-            self.settle()
+            self._end()
+
+    def _end(self) -> None:
+        self._done = True
+        if self._event is not None:
+            self._event.set()

@@ -1,6 +1,6 @@
-"""The port to what carries messages between processes and machines.
+"""The port to brokers, which carry messages between processes and machines.
 
-A `Broker` is what an application names, by a URL or as an object; it only connects. A `BrokerConnection` is one
+An application names a `Broker`, by a URL or as an object; it only connects. A `BrokerConnection` is one
 connection of one process, usable until it is lost. The `Relay` remembers what has to be subscribed and published again
 after that, for all brokers alike. Both are used from one task group of one event loop. Messages are delivered at most
 once: a message can be lost with a connection, and never comes twice over one. Only a kept message, one of a topic with
@@ -42,7 +42,7 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: object) -> Position:
-        """Parse what `str` made of a position; it mostly comes from a client.
+        """Parse the `str` of a position; it mostly comes from a client.
 
         Raises:
             TopicError: the text is not a position.
@@ -90,7 +90,7 @@ class Outgoing(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a history keeps after a position.
+    """The messages that a history keeps after a position.
 
     Args:
         position: of the last message that the history has accepted; the offset is 0 if there was none in this epoch.
@@ -157,7 +157,7 @@ class BrokerConnection(ABC):
         """Close the connection, lost or not. Must not raise or take long, even when it is being cancelled."""
 
     async def read_history(self, topic: str, since: Position | None, max_bytes: int | None = None) -> Kept:
-        """Return what is kept after a position; for None no messages, only the position of the last one.
+        """Return the kept messages after a position; for None no messages, only the position of the last one.
 
         Only for a broker that `keeps_history`. Reading a topic on which nothing was published creates nothing.
 
@@ -202,4 +202,4 @@ class Broker(ABC):
         """
 
     def close(self) -> None:  # noqa: B027 - most brokers have nothing to do here
-        """Release what does not belong to a connection, when the app of this broker has ended."""
+        """Release resources that belong to no connection, when the app of this broker has ended."""

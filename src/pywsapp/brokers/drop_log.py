@@ -1,4 +1,4 @@
-"""What the log says about messages that a relay does not publish."""
+"""The log lines about messages that a relay does not publish."""
 
 from __future__ import annotations
 

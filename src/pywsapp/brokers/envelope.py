@@ -61,7 +61,7 @@ _quoted = encode_basestring
 
 
 class EnvelopeError(PywsappError):
-    """What came from the broker is not an envelope, or its signature is wrong."""
+    """A message from the broker is not an envelope, or its signature is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class MemoryBroker(Broker):
     Attributes:
         available: False refuses connections, like a broker that is down.
         connections: the open connections.
-        history: what the topics keep.
+        history: the kept messages of the topics.
     """
 
     name = "the memory broker"

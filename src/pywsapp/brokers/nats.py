@@ -7,8 +7,8 @@ of the subject. The pattern "room:*" becomes "pywsapp.room.>". The server sends 
 subscription, so a topic that a pattern covers is not subscribed as well.
 
 Confirmation: the server confirms no message. But it handles the input of a connection in order. When it answers a PING,
-it has accepted everything published before, and all subscriptions made before are active. What the user has no right to
-do, it has refused before by an error that names the subject, in lower case as nats-py passes it on. Such an error
+it has accepted everything published before, and all subscriptions made before are active. It refuses an action without
+a right before the PONG, by an error that names the subject, in lower case as nats-py passes it on. Such an error
 belongs to the call that waits for the PONG. If no call has named the subject, the server has withdrawn the right to a
 subscription, and the connection counts as lost, so that the next one asks for the subscription again.
 

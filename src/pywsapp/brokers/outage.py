@@ -1,4 +1,4 @@
-"""What the log says about the outages of a broker: when one begins, while it lasts, and when it is over."""
+"""The log lines about the outages of a broker: when one begins, while it lasts, and when it is over."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Properties: aiormq closes its connection at a message with a property that it ca
 year 9999, or with a routing key that is not UTF-8. Every program that can publish can send one. Nothing here needs the
 properties, so they are removed before aiormq parses a frame (`amqp_frames`).
 
-The reconnecting of aio-pika is not used. Of aio-pika this module uses connections and channels only; for each message
+The reconnecting of aio-pika is not used. This module uses only connections and channels of aio-pika; for each message
 it calls aiormq, the client library below, without a layer in between.
 """
 

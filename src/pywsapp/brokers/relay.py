@@ -112,7 +112,7 @@ class Relay:
 
     @property
     def stats(self) -> RelayStats:
-        """What the relay has done so far."""
+        """The activity of the relay so far."""
         pending = len(self._pending) + len(self._in_flight)
         counted = self._connects, self._published, self._failed, self._received
         return RelayStats(int(self.connection is not None), *counted, pending, self.lag)
@@ -217,7 +217,7 @@ class Relay:
             self._in_flight = []
             self._published += len(batch)
             for acknowledgement in batch:
-                acknowledgement.settle()  # of those that were refused, nothing changes
+                acknowledgement.accept()  # of those that were refused, nothing changes
 
     def _refuse(self, batch: Sequence[Acknowledgement], exc: PartlyRefused) -> None:
         for place, reason in exc.reasons.items():

@@ -1,4 +1,4 @@
-"""What a relay has done so far, as numbers."""
+"""The counts of a relay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class RelayStats(NamedTuple):
-    """What a relay has done, counted from the start of the process.
+    """The activity of a relay, counted from the start of the process.
 
     Args:
         connected: 1 if there is a connection now, else 0; with workers, how many of them have one.

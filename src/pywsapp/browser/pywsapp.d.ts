@@ -28,7 +28,7 @@ export interface ConnectOptions {
   WebSocket?: new (url: URL, protocol: string) => any;
 }
 
-/** `"waiting"`: until the next attempt. `"closed"`: for good. */
+/** `"waiting"`: until the next attempt. `"closed"`: permanently. */
 export type State = "connecting" | "open" | "waiting" | "closed";
 
 export interface ClientEvents {
@@ -36,7 +36,7 @@ export interface ClientEvents {
   state: (state: State) => void;
   /** The server has sent a message to this client alone. */
   message: (message: { readonly data: unknown }) => void;
-  /** The client is closed for good, but not by `close`, or something failed that no promise and no listener reports. */
+  /** The client is closed permanently, but not by `close`, or something failed that no promise and no listener reports. */
   error: (error: PywsappError) => void;
 }
 
@@ -80,7 +80,7 @@ export interface Client {
   /** Connect now instead of waiting, for a button such as "Try again". A closed client stays closed. */
   reconnect(): void;
 
-  /** Close the connection for good. What waits is rejected with the code `closed`. */
+  /** Close the connection permanently. What waits is rejected with the code `closed`. */
   close(): void;
 }
 

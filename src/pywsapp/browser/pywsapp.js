@@ -423,7 +423,7 @@ class Connection extends Emitter {
     }
   }
 
-  /** @param {PywsappError} reason why the client is closed for good */
+  /** @param {PywsappError} reason why the client is closed */
   #finish(reason) {
     if (this.state === "closed") return;
     this.#drop(reason.code === "protocol_error" ? 4002 : 1000);

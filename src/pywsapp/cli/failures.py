@@ -1,4 +1,4 @@
-"""What the command line prints when the program of the user fails: the user's own frames, without ours."""
+"""The traceback of a program of the user that fails: the user's own frames, without ours."""
 
 from __future__ import annotations
 

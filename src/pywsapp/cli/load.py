@@ -43,7 +43,7 @@ _OURS = (CloseCode.NORMAL, CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do.
+    """The plan of a load test.
 
     Args:
         url: the URL.
@@ -110,7 +110,7 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True)
 class Result:
-    """What came of it. Times are in nanoseconds.
+    """The result of a load test. Times are in nanoseconds.
 
     Attributes:
         latencies: from the time at which a message was due until its reply came.

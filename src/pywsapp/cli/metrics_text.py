@@ -73,7 +73,7 @@ class Reading:
 
 
 class Change(NamedTuple):
-    """What has happened between two readings.
+    """The changes between two readings.
 
     Args:
         now: the last reading.

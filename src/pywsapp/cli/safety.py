@@ -1,4 +1,4 @@
-"""What is unsafe in the settings of an App, and how to fix it."""
+"""The unsafe settings of an App, and how to fix them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pywsapp top` shows: the lines of one view."""
+"""The lines of one view of `pywsapp top`."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, message: str | bytes) -> Any:
-        """Return what a message holds, as `dict`, `list`, `str`, numbers, `bool` and None.
+        """Return the content of a message, as `dict`, `list`, `str`, numbers, `bool` and None.
 
-        Its nesting is bounded. Of two equal keys in one object, the last one counts.
+        Its nesting is bounded. If two keys in one object are equal, the last one counts.
 
         Raises:
             InvalidMessage: the message cannot be read; the text is for the client.
@@ -67,7 +67,7 @@ class Codec(ABC):
         return lambda message: convert(decode(message))
 
     def converter(self, kind: Any) -> Callable[[Any], Any]:
-        """Return a function that validates what `decode` returned, and makes an object of it.
+        """Return a function that validates a result of `decode`, and makes an object of it.
 
         The function raises `InvalidMessage`.
 

@@ -11,8 +11,8 @@ from pywsapp.codecs.base import Codec
 class CborCodec(Codec):
     """CBOR (RFC 8949) as binary messages, under the subprotocol "cbor"; needs the extra `cbor`.
 
-    Integers have 64 bits, and 400 containers can be nested. Of tags, only dates, UUIDs and the mark of CBOR itself are
-    accepted. Types other than `dict` need the extra `msgspec`, or `pydantic` for its models.
+    Integers have 64 bits, and 400 containers can be nested. The only tags that it accepts are dates, UUIDs and
+    the mark of CBOR itself. Types other than `dict` need the extra `msgspec`, or `pydantic` for its models.
 
     Raises:
         ConfigurationError: cbor2 is not installed.

@@ -48,7 +48,7 @@ Encodable = Mapping[str, object] | Sequence[object] | float | Dataclass | Struct
 
 
 class Library(Enum):
-    """What validates a type."""
+    """The library that validates a type."""
 
     NONE = "none"  #: any object; nothing is validated
     MSGSPEC = "msgspec"

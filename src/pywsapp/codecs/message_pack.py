@@ -12,7 +12,7 @@ from pywsapp.codecs.kinds import Library, library_of
 class MessagePackCodec(Codec):
     """MessagePack as binary messages, under the subprotocol "msgpack"; needs the extra `msgspec`.
 
-    Integers have 64 bits. Of extension types, only timestamps are accepted.
+    Integers have 64 bits. The only extension types that it accepts are timestamps.
 
     Raises:
         ConfigurationError: msgspec is not installed.

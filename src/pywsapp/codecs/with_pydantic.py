@@ -25,7 +25,7 @@ def invalid(exc: ValidationError) -> InvalidMessage:
 
 
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return the adapter of a type; the models of a union are told apart by their tags, if all have one.
+    """Return the adapter of a type; models of a union are distinguished by their tags, if all have one.
 
     Raises:
         ConfigurationError: pydantic cannot validate the type.
@@ -33,14 +33,14 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     members = members_of(kind)
     fields = {tag[0] for tag in map(tag_of, members) if tag is not None}
     if len(members) > 1 and len(fields) == 1 and all(map(tag_of, members)):
-        kind = _told_apart(Union[members], fields.pop())  # noqa: UP007 - a union of a tuple
+        kind = _distinguished(Union[members], fields.pop())  # noqa: UP007 - a union of a tuple
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as exc:
         raise ConfigurationError(f"pydantic cannot validate {name_of_kind(kind)}: {exc}") from None
 
 
-def _told_apart(union: Any, field: str) -> Any:
+def _distinguished(union: Any, field: str) -> Any:
     return Annotated[union, Field(discriminator=field)]
 
 

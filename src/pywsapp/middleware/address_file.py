@@ -29,7 +29,7 @@ class AddressFile:
         path: the file, in UTF-8.
 
     Attributes:
-        networks: what the file contained when it was valid last.
+        networks: the content of the file when it was valid last.
 
     Raises:
         ConfigurationError: the file cannot be read, is larger than 64 MiB, or has a line that is no address or network.
@@ -51,7 +51,7 @@ class AddressFile:
         return self._stat() != self._version
 
     async def reload(self) -> None:
-        """Read the file in a thread; log what is wrong with it, and keep the networks from before then."""
+        """Read the file in a thread; if it has a mistake, log that and keep the networks from before."""
         self._is_reading = True
         try:
             self._version = self._stat()

@@ -118,8 +118,8 @@ class ComponentMiddleware(HandshakeMiddleware):
     """Middleware for a whole connection: override the hooks that you want to change, the others call `self.inner`.
 
     The middleware and the component inside see the same Connection. Each connection has a shallow copy of the
-    middleware, whose `inner` is the component for this connection. What the copies share, such as a set or a lock,
-    is made in `__init__`.
+    middleware, whose `inner` is the component for this connection. Make objects that the copies share, such
+    as a set or a lock, in `__init__`.
 
     Attributes:
         inner: the component inside; set from `on_open` on.

@@ -11,7 +11,7 @@ field. A missing port counts as the default port of the origin's own scheme, so 
 `localhost`, `127.0.0.1` and `::1` count as one host, because developers open the same server under any of them.
 The scheme is compared in one direction only. Over TLS the page must be https, because a page that was loaded over plain
 HTTP can have been changed on its way. Over plain TCP the page may be either: when a proxy ends TLS, the page is https
-and the request that reaches this server is not, and nothing in the request that can be trusted tells which it was.
+and the request that reaches this server is not, and no trustworthy part of the request shows which it was.
 
 The requests of a fallback (`pywsapp.routing.fallback`) are checked as handshakes are. A page of another origin that is
 allowed can read the answers, with the cookies of the user, since it could open a WebSocket with them. A browser sends

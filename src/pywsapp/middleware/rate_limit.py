@@ -36,7 +36,7 @@ ClientName = Callable[[Connection], str]
 
 
 class Exceeded(Enum):
-    """What a `RateLimit` does with a message above the limit."""
+    """The reaction of a `RateLimit` to a message above the limit."""
 
     DELAY = "delay"  #: handle it later, and read no further messages of the connection meanwhile
     DROP = "drop"  #: drop the message; the connection stays open
@@ -169,7 +169,7 @@ class RateLimit(ComponentMiddleware):
         """Return whether a ping is answered, or close the connection; called within the protocol.
 
         Raises:
-            ProtocolError: the connection is to be closed.
+            ProtocolError: the connection must be closed.
         """
         limit, budget = self._limit, self._budget
         if budget is None or (limit.is_per_user and conn.user is not self._user):
@@ -229,7 +229,7 @@ class RateLimit(ComponentMiddleware):
 
 
 class _Limit:
-    """What the copies of a `RateLimit` share."""
+    """State that the copies of a `RateLimit` share."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a client of a `TopicComponent` can ask for, whatever protocol it speaks.
+"""The requests of a client of a `TopicComponent`, in any protocol.
 
 Each request is checked here: its names, what `authorize` allows, the limits. A request that fails raises a
 `RequestError`, whose code is the same in all protocols; any other exception is a fault of a hook.
@@ -129,7 +129,7 @@ class TopicClient:
     def _alarm(
         self, expires_at: float | None, expiring: Callable[[int], None]
     ) -> tuple[float, Callable[[], None]] | None:
-        """Return when and how the client is asked for a new token; None if it is not."""
+        """Return when to ask the client for a new token, and a function that asks; None without an expiry."""
         if expires_at is None or self.component.authenticate_token is None:
             return None
         now = time.time()

@@ -74,7 +74,7 @@ class ProtocolConversation(Conversation):
 
 
 class Session(ABC):
-    """What one client of a protocol says and gets. The endpoint of the connection creates it."""
+    """The requests and replies of one client of a protocol. The endpoint of the connection creates it."""
 
     @abstractmethod
     def receive(self, message: str | bytes) -> Awaitable[None] | None:

@@ -32,7 +32,7 @@ class _ProtocolConversations(OwnConversation):
 
 
 class _Passing:
-    """What passes the queue of messages that wait for a busy handler, in the form of calls that wait for replies.
+    """Messages that pass the queue of a busy handler, in the form of calls that wait for replies.
 
     Args:
         session: handles such messages.

@@ -142,7 +142,7 @@ class TopicComponent(MessageComponent):
             message: a str, bytes, or any other value of JSON except None.
 
         Returns:
-            what is broadcast on the topic; None broadcasts nothing. By default the message.
+            the message to broadcast on the topic; None broadcasts nothing. By default the message itself.
 
         Raises:
             CallError: the client gets the code and the text.
@@ -161,7 +161,7 @@ class TopicComponent(MessageComponent):
             meta: any value of JSON.
 
         Returns:
-            what others see of the user: any value of JSON, at most 4 KiB. By default the meta.
+            the value that others see: any value of JSON, at most 4 KiB. By default the meta.
 
         Raises:
             CallError: the client gets the code and the text. A client that wanted to subscribe does not subscribe then.
@@ -170,6 +170,11 @@ class TopicComponent(MessageComponent):
 
     def on_call(self, conn: Connection, method: str, params: dict[str, Any] | list[Any]) -> Any:
         """Handle a call of a method that no procedure of the component has; return the result.
+
+        Args:
+            conn: the connection.
+            method: the name of the method.
+            params: the parameters, values of JSON.
 
         Raises:
             CallError: the client gets the code and the text. By default the code is "unknown_method".

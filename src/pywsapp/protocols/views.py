@@ -1,4 +1,4 @@
-"""What a subscription shows of its topic: messages with certain values, or only the newest ones for a slow client.
+"""The views of a subscription: messages with certain values, or only the newest ones for a slow client.
 
 Both are delivery forms around that of the protocol. Subscriptions with the same filter are one group: a message is
 looked at once for all of them.

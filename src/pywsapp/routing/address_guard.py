@@ -1,4 +1,4 @@
-"""A guard of pages for operators that lets some addresses pass: the metrics, and the status page."""
+"""A guard of pages for operators that accepts only some addresses: the metrics, and the status page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pywsapp.http import Request
 
 
 class AddressGuard:
-    """Lets requests from some addresses pass.
+    """Accepts requests from some addresses only.
 
     A proxy that the App does not know makes all clients look like one on the address of the proxy, often 127.0.0.1. So
     requests that a proxy has marked as forwarded are refused while the App has no `trusted_proxies`.

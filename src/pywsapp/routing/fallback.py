@@ -7,7 +7,7 @@ in front. In place of `on_request` of the component, `receive_batch` answers it.
 Origins. `OriginCheck` checks both requests as it checks handshakes. It notes the fields of CORS for a page of another
 origin that the route allows, and the server adds them to whatever answers the request, also to its own refusals. The
 page gets an answer to the preflight request of its browser too. A request that is refused before it reaches the check,
-because the server drains for instance, has no such fields: who may read the answer is not known.
+because the server drains for instance, has no such fields, because the allowed origins are not known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Health checks: whether a server lives, whether clients may be sent to it, and whether it has room for them.
+"""Health checks: whether a server runs, whether clients may be sent to it, and whether it can accept more.
 
     path                  200                                     503
     --------------------  --------------------------------------  ------------------------------------------
@@ -59,7 +59,7 @@ def add_health_checks(router: Router, path: str, health: Callable[[], Health], *
         router: gets the routes.
         path: the path of the readiness check; the others are below it.
         health: returns the health at the moment; must not block.
-        has_numbers: whether the answers contain numbers, which are nobody's business on a public port.
+        has_numbers: whether the answers contain numbers, which are not for a public port.
 
     Raises:
         ConfigurationError: the path is not valid, or a route exists.

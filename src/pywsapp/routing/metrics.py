@@ -1,4 +1,4 @@
-"""The endpoint for metrics: who may read them, and the answer."""
+"""The endpoint for metrics: its guard, and its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a router passes a request on: what it notes on the request, and what it adds to the answer."""
+"""Passing a request on from a router: its notes on the request, and its additions to the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Owner(Protocol):
 
     @property
     def authorize(self) -> Authorize | None:
-        """What decides about topics."""
+        """The functions that decide about topics."""
 
 
 def note_rules(request: Request, owner: Owner) -> None:

@@ -138,7 +138,7 @@ class Router(MessageComponent):
                 (`pywsapp.options.SERVER_WIDE`) must have their defaults or the values of `server_options`.
             authenticate: the guard of this route; None is that of the router, a mount or an App around it.
             authorize: decides which topics its connections may use, after the component and before the router.
-            codec: the codec of its connections, such as `JsonCodec()`. Of several in a list, a client chooses one by
+            codec: the codec of its connections, such as `JsonCodec()`. If a list has several, a client chooses one by
                 its name as the subprotocol; the first one is for clients that choose none.
             fallback: as for `App.route`, but for pages of the same origin only.
 

@@ -1,11 +1,11 @@
-"""The port to what keeps the data of sessions.
+"""The port to stores, which keep the data of sessions.
 
 A `SessionStore` turns the value of a cookie, its *token*, into the data of a session and back. Most stores keep the
 data on a server, and the token is a random id. Others keep the data in the token itself, signed (`is_in_cookie`). The
-store of a website reads what the website has written there.
+store of a website reads the data that the website has written there.
 
-A store raises `SessionError` for what is wrong with one session, and any other exception when it is unavailable.
-`SessionService` does the rest for all stores: cookies, time limits, and what the log says.
+A store raises `SessionError` for a fault of one session, and any other exception when it is unavailable.
+`SessionService` does the rest for all stores: cookies, time limits and log lines.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class SessionStore(ABC):
 
     Args:
         cookie: the name and the attributes of the cookie; a str is its name.
-        max_age: seconds that a session lives.
+        max_age: seconds after which a session expires.
         sliding: whether each request begins this time anew. Otherwise it is fixed when the session is created.
-        max_size: bytes of the data of a session, encoded.
+        max_size: bytes of the encoded data of a session.
 
     Attributes:
         name: what logs call the store, without a password.

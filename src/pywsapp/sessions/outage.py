@@ -1,4 +1,4 @@
-"""What the log says about the failures of a session store: the first one, reminders, and that it works again."""
+"""The log lines about the failures of a session store: the first one, reminders, and the end of the outage."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Session(MutableMapping[str, Any]):
     also `conn.session`. Changes in `on_handshake` and in handlers of `app.http` are saved with the answer. On an open
     connection, `await conn.session.save()` saves them.
 
-    It is the data at the time of the handshake. `reload` reads what others have saved since then. Of two that save the
+    It is the data at the time of the handshake. `reload` reads what others have saved since then. If two save the
     same session, the last one wins, with all its data. It belongs to the thread of the event loop.
     """
 

@@ -31,7 +31,7 @@ class SignedCookieStore(SessionStore):
     sliding session that is only read is extended when less than half of its life is left.
 
     Args:
-        key: a secret of at least 16 bytes. Of several in a list, the first one signs, and all are accepted.
+        key: a secret of at least 16 bytes. If a list has several, the first one signs, and all are accepted.
         options: those of `SessionStore`: `cookie`, `max_age`, `sliding`.
 
     Raises:

@@ -62,7 +62,7 @@ class Numbers:
         self._app.start_soon(self._answer)
 
     async def _answer(self) -> None:
-        """Let the other threads ask until the App has drained."""
+        """Answer the other threads until the App has drained."""
         self._call_soon, self._thread = thread_safe_call_soon(), threading.get_ident()
         try:
             await anyio.sleep_forever()

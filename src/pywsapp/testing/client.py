@@ -86,7 +86,7 @@ class TestClient(HasAwaitables):
         host: the Host field; by default the first name of the App's `http_host`.
         timeout: seconds after which waiting fails.
         raise_handler_errors: whether exceptions that the App would only log fail the test: those of handlers, of hooks
-            and of background tasks. What an `on_error` of the program handles is not among them.
+            and of background tasks. Exceptions that an `on_error` of the program handles are not among them.
         clock: the time of the App, which the test moves; None for the real time.
 
     Attributes:

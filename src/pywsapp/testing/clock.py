@@ -43,10 +43,10 @@ _VIRTUAL_TOO = ("pywsapp.testing.cookies",)
 
 
 class VirtualClock:
-    """A clock for `TestClient(app, clock=VirtualClock())`: `await client.clock.advance(30)` lets 30 seconds pass.
+    """A clock for `TestClient(app, clock=VirtualClock())`: `await client.clock.advance(30)` adds 30 seconds.
 
     Between two calls no time passes. A real sleep in the test, and all that waits for a time, then waits for ever;
-    receiving has its own, real time limit. `time` and `monotonic` can be passed to what takes a clock.
+    receiving has its own, real time limit. `time` and `monotonic` are for arguments that take a clock.
 
     Args:
         modules: the names of modules whose `time.time` and `time.monotonic` are replaced too, with those below them:
@@ -78,7 +78,7 @@ class VirtualClock:
         return self._began[1] + self.passed
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass: run what is due in its order, each at its own time, until the App is idle again.
+        """Advance the time: run due calls in their order, each at its own time, until the App is idle again.
 
         An App checks its time limits about once a second, so an hour takes about a second of real time. `jump` passes
         days.
@@ -101,7 +101,7 @@ class VirtualClock:
         await self._until_idle()
 
     async def jump(self, seconds: float) -> None:
-        """Let time pass at once: all that is due runs at the end of it, and what repeats runs once.
+        """Advance the time at once: all due calls run at its end, and repeated ones run once.
 
         Args:
             seconds: how much time passes.
@@ -134,12 +134,12 @@ class VirtualClock:
             self._replaced = list(self._replace())
 
     def flow(self) -> None:
-        """Let time pass by itself, for the shutdown of an App."""
+        """Make the time pass by itself, for the shutdown of an App."""
         if self._users == 1 and self._loop_time is not None:
             self._loop_time.flow()
 
     def end(self) -> None:
-        """Bring the time back."""
+        """Restore the real time."""
         self._users -= 1
         if self._users == 0 and self._loop_time is not None:
             for module, name, value in self._replaced:

@@ -14,7 +14,7 @@ from pywsapp.topics.users.users import Users
 
 
 class FakeApp:
-    """What `conn.app` of a `FakeConnection` is. Several connections can share one, and get each other's broadcasts.
+    """The `conn.app` of a `FakeConnection`. Several connections can share one, and get each other's broadcasts.
 
     Attributes:
         published: the names and messages of all broadcasts, the first one first.

@@ -28,7 +28,7 @@ NOT_GIVEN = NotGiven()
 
 
 class _GivenAccess(Access):
-    """What is known of a client whose user the test gives: each guard of the App is replaced by one of the test."""
+    """The state of a client whose user the test gives: a guard of the test replaces each guard of the App."""
 
     __slots__ = ("_given", "_guard")
 

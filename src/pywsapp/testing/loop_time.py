@@ -43,7 +43,7 @@ class LoopTime(ABC):
         return self.start + self.passed
 
     def flow(self) -> None:
-        """Let time pass as it does in reality."""
+        """Make the time pass as it does in reality."""
         self._flows_since = self._real_now()
 
     @abstractmethod

@@ -53,7 +53,7 @@ class RunningApp:
 
         Raises:
             ConfigurationError: the App runs already, or is mounted on another one.
-            Exception: what a startup hook raised.
+            Exception: the exception of a startup hook.
         """
         self._app._mounting.check_not_mounted()
         if on_asyncio():
@@ -76,7 +76,7 @@ class RunningApp:
             drains: whether connections are closed before, and not aborted.
 
         Raises:
-            Exception: what has ended the App.
+            Exception: the exception that has ended the App.
         """
         runner = self._app._runner
         with anyio.CancelScope(shield=True):

@@ -85,7 +85,7 @@ class SyncTestClient:
         return self._running_portal.call(function, *arguments)
 
     def advance(self, seconds: float) -> None:
-        """Let the time of a virtual clock pass; see `VirtualClock.advance`."""
+        """Advance the time of a virtual clock; see `VirtualClock.advance`."""
         self.call(self._client.clock.advance, seconds)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What one connection of a test has sent and received, as text for a failure."""
+"""The sent and received messages of one connection of a test, as text for a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WebSocket of a test: `TestWebSocket`, which `TestClient.connect` gives."""
+"""The WebSocket of a test: `TestWebSocket`, which `TestClient.connect` returns."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ class TestWebSocket(HasAwaitables):
 
 
 class Connecting:
-    """What `TestClient.connect` returns: `async with client.connect("/chat") as ws:`.
+    """The result of `TestClient.connect`: `async with client.connect("/chat") as ws:`.
 
     Args:
         connect: opens the connection.

@@ -357,7 +357,7 @@ class TopicRegistry:
         envelope = self.codec.decode(topic.name, data)  # verified before its position moves anything
         if envelope.message is None:
             raise EnvelopeError("it has a position in a history, but it is not a message")
-        novelty = self.codec.guard.judge(envelope) if self.codec.is_signing else Novelty.NEXT
+        novelty = self.codec.guard.novelty_of(envelope) if self.codec.is_signing else Novelty.NEXT
         if novelty is Novelty.REPEATED:
             raise EnvelopeError("it was received before")
         self.history.receive(envelope, data, position, is_next=novelty is Novelty.NEXT)
@@ -442,7 +442,7 @@ class TopicRegistry:
             self._tasks.start_soon(self.relay.give_up_when_stuck, delay)
 
     async def _finish(self) -> None:
-        self.presence.say_goodbye()
+        self.presence.announce_end()
         if self.relay is not None:
             with anyio.move_on_after(_FLUSH_SECONDS):
                 await self.relay.flush()

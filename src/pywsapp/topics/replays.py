@@ -25,7 +25,7 @@ _MAX_PUBLISHERS = 1000
 
 
 class Novelty(Enum):
-    """What the number of an envelope says."""
+    """The relation of the number of an envelope to earlier ones."""
 
     NEXT = auto()  #: it is larger than the last number of its publisher
     FIRST = auto()  #: it is the first one of its publisher, and new
@@ -61,14 +61,14 @@ class ReplayGuard:
         Raises:
             EnvelopeError: it is.
         """
-        novelty = self.judge(envelope)
+        novelty = self.novelty_of(envelope)
         if novelty is Novelty.REPEATED:
             raise EnvelopeError("it was received before")
         if novelty is Novelty.OLD:
             raise EnvelopeError("it is old, or the clock of its publisher is more than five minutes behind")
 
-    def judge(self, envelope: Envelope) -> Novelty:
-        """Return what the number of a verified envelope says, and remember it."""
+    def novelty_of(self, envelope: Envelope) -> Novelty:
+        """Return how the number of a verified envelope relates to earlier ones, and remember it."""
         number = envelope.number
         last = self._numbers.add(f"{envelope.topic} {envelope.origin}", number)
         if last is not None:

@@ -106,15 +106,16 @@ def _parse_part(part: str, rule: str) -> _Part:
 class TopicRules:
     """Allows topics by rules; `App(authorize=TopicRules(...))`, also for a route or as `authorize` of a component.
 
-    It returns True for a topic that one of the rules of the action matches, else None: what no rule matches is decided
-    by the next `authorize`. If there is none, clients are refused, and the server may do it.
+    It returns True for a topic that a rule of the action matches. For other topics it returns None, so the next
+    `authorize` decides. If there is none, requests of clients are refused, and actions of the server are allowed.
 
     Args:
-        subscribe: what a connection may subscribe to: a list of rules such as "public:*" or "user:{user.id}:*". A `*`
-            matches one part of a name, and one or more parts at the end. `pywsapp.topics.rules` has all placeholders.
-        publish: what it may publish on.
-        presence: in which topics it may be present.
-        history: of which topics it may read the history.
+        subscribe: the topics that a connection may subscribe to: a list of rules such as "public:*" or
+            "user:{user.id}:*". A `*` matches one part of a name, and one or more parts at the end.
+            `pywsapp.topics.rules` has all placeholders.
+        publish: the topics that it may publish on.
+        presence: the topics that it may be present in.
+        history: the topics whose history it may read.
 
     Raises:
         ConfigurationError: a rule is not valid; the message says what to write.

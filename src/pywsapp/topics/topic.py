@@ -1,4 +1,4 @@
-"""A topic: the connections that get what is broadcast on it, in this process and in all others (Ratchet's Topic)."""
+"""A topic: the connections that get its messages, in this process and in all others (Ratchet's Topic)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Connections = Connection | Iterable[Connection]
 
 
 class _Page(NamedTuple):
-    """What was sent of one page of a history: up to which position, and whether that is the whole page."""
+    """The sent part of one page of a history: up to which position, and whether that is the whole page."""
 
     position: Position
     complete: bool
@@ -94,7 +94,7 @@ class Topic:
             NotAuthorized: `authorize` refuses it, on calling or on awaiting.
             TopicError: the connection has `Options.max_topics` topics already.
             ConfigurationError: the caller runs in another thread.
-            Exception: what `on_subscribe` raised, on calling or on awaiting; the connection is not subscribed then.
+            Exception: an exception of `on_subscribe`, on calling or on awaiting; the connection is not subscribed then.
         """
         conn._outbox.check_thread("topic.add")
         if not conn.is_open or conn in self._subscribers:
@@ -168,13 +168,14 @@ class Topic:
 
         `authorize` is asked for "subscribe" and "history", and `on_subscribe` is called. The connection then gets, in
         order and without a gap, the messages after a position and those that are broadcast from now on, each as the
-        `wrap` of `App.history` makes it. If some of them are not kept any more, it first gets what `wrap` makes of
-        that. Blocks until the client has read what it has missed, except for the last `Options.high_water` bytes.
+        `wrap` of `App.history` makes it. If the history no longer has some of them, it first gets the notice that
+        `wrap` makes. Blocks until the client has read the missed messages, except for the last `Options.high_water`
+        bytes.
 
         Args:
             conn: the connection, which must not subscribe yet.
-            since: the position of the last message that the client has; None if it has none, which sends all that is
-                kept.
+            since: the position of the last message that the client has; None if it has none, which sends all kept
+                messages.
             last: send no more than the last so many messages to a client without a position; 0 for none.
 
         Returns:
@@ -207,7 +208,7 @@ class Topic:
     async def _send_missed(self, conn: Connection, position: Position | None, last: int | None = None) -> Recovery:
         """Send what comes after a position as fast as the client reads, until the client has all of it.
 
-        The history is read in pages. What does not fit into the outbox is read again when there is room.
+        The history is read in pages. Messages that do not fit into the outbox are read again later.
         """
         outbox, seen = conn._outbox, GrowingNumbers()
         complete, count = True, 0
@@ -278,7 +279,7 @@ class Topic:
         self._registry.presence.track(self.name, conn, key, meta)
 
     def untrack(self, conn: Connection) -> None:
-        """Mark a subscriber as no user any more; nothing if it is none.
+        """Remove a subscriber from the present users, if it is one of them.
 
         Raises:
             ConfigurationError: the caller runs in another thread.

@@ -1,4 +1,4 @@
-"""What the topics of a process are and have done, as numbers."""
+"""The topics of a process and their activity, as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from the answer to a request, and when the next attempt begins. Time and chance are arguments.
+"""The meaning of an answer to a request, and the time of the next attempt. Time and chance are arguments.
 
 A request that could succeed later is sent again: after a failed connection, and after the statuses 408, 429 and from
 500 on. The pause is a random number between 0 and a bound that doubles ("full jitter"), and not shorter than a
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Outcome(Enum):
-    """What an answer means for a request."""
+    """The meaning of an answer for a request."""
 
     DELIVERED = "delivered"
     FAILED = "failed"  #: it can be sent again

@@ -78,7 +78,7 @@ class Webhook:
 
 
 class Target(NamedTuple):
-    """What a webhook sends, and where.
+    """The settings of a webhook.
 
     Args:
         url: the URL.
@@ -168,7 +168,7 @@ class WebhookSender:
                 await self._sleep(_FAULT_SECONDS)
 
     async def flush(self) -> None:
-        """Wait until the queue is empty, for `WebhookOptions.flush_seconds` at most; drop what is left then."""
+        """Wait until the queue is empty, for `WebhookOptions.flush_seconds` at most; then drop the rest."""
         self._hurry.set()
         try:
             with anyio.move_on_after(self._options.flush_seconds):

@@ -1,4 +1,4 @@
-"""What a program holds: one connection for many topics, which is opened again after each loss."""
+"""The public client of topics: one connection for many topics, which is opened again after each loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class TopicsClient:
     """A client of the topics of a server, which `connect_topics` creates.
 
     It connects again after each loss, subscribes to its topics from where they were, and repeats published messages
-    without a reply. `async with` connects; its end closes the client for good. Use it in the thread of the event loop.
+    without a reply. `async with` connects; its end closes the client permanently. Use it in the thread of the event
+    loop.
     """
 
     def __init__(self, make_driver: Callable[[], TopicsDriver], codec: Codec) -> None:
@@ -72,7 +73,7 @@ class TopicsClient:
 
     @property
     def state(self) -> State:
-        """ "connecting", "open", "waiting" for the next attempt, or "closed" for good."""
+        """ "connecting", "open", "waiting" for the next attempt, or "closed" permanently."""
         return self._driver.state
 
     @property
@@ -236,10 +237,10 @@ class TopicsClient:
 
     def reconnect(self) -> None:
         """Connect now instead of waiting, for a button such as "Try again". A closed client stays closed."""
-        self._driver.hurry()
+        self._driver.skip_pause()
 
     async def close(self) -> None:
-        """Close the connection for good, and wait until it has ended, `Options.close_timeout` at most."""
+        """Close the connection permanently, and wait until it has ended, `Options.close_timeout` at most."""
         driver = self._driver
         try:
             await driver.close()

@@ -1,4 +1,4 @@
-"""What drives a client of topics: one connection after the other, and what waits for the next one.
+"""The driver of a client of topics: one connection after the other, and the requests that wait for the next one.
 
 A task in the background iterates over the connections of a `Reconnecting`, and uses each of them. A program
 that awaits something is woken by it, so an exception of the program never ends in the tasks of the client.
@@ -40,7 +40,7 @@ class TopicsDriver:
         rules: when to connect again.
 
     Attributes:
-        state: "connecting", "open", "waiting" for the next attempt, or "closed" for good.
+        state: "connecting", "open", "waiting" for the next attempt, or "closed" permanently.
         reason: why the client waits or is closed.
         client_id: the public id of the last connection.
         user: the key of the user.
@@ -62,8 +62,8 @@ class TopicsDriver:
         self._current: TopicsConnection | None = None
         self._conn: LoopConnection[str | bytes] | None = None
         self._scope = anyio.CancelScope()
-        self._hurry = Bell()
-        self._must_hurry = False  # the next attempt follows without a pause
+        self._pause_skipped = Bell()
+        self._must_skip_pause = False  # the next attempt follows without a pause
         self._ended = Bell()
         self._has_ended = False
         self._is_closing = False
@@ -91,24 +91,24 @@ class TopicsDriver:
             raise
 
     async def close(self) -> None:
-        """Close the connection for good, and wait until it has ended."""
+        """Close the connection permanently, and wait until it has ended."""
         self._is_closing = True
         self._scope.cancel()
         while not self._has_ended:
             await self._ended.wait()
 
     async def abort(self) -> None:
-        """Abort the connection for good; it blocks for a moment only, also in a task that is cancelled."""
+        """Abort the connection permanently; it blocks for a moment only, also in a task that is cancelled."""
         if self._conn is not None:
             self._conn.abort()
         with anyio.CancelScope(shield=True):
             await self.close()
 
-    def hurry(self) -> None:
+    def skip_pause(self) -> None:
         """End the pause before the next attempt, also if it has not begun yet."""
         if self.state == "waiting":
-            self._must_hurry = True
-            self._hurry.ring()
+            self._must_skip_pause = True
+            self._pause_skipped.ring()
 
     def closed(self) -> ConnectionClosed:
         """Return the exception for what waits or is tried when the client is closed."""
@@ -116,7 +116,7 @@ class TopicsDriver:
         if reason is None:
             return ConnectionClosed("the client is closed")
         code, text = (reason.code, reason.reason) if isinstance(reason, ConnectionClosed) else (None, "")
-        return ConnectionClosed(f"the client is closed for good: {reason}", code, text)
+        return ConnectionClosed(f"the client is closed permanently: {reason}", code, text)
 
     def copied(self, fields: Fields) -> Fields:
         """Return what the codec makes of fields, so that later changes have no effect.
@@ -252,7 +252,7 @@ class TopicsDriver:
             self.changed.ring()
 
     async def _wait_for_attempt(self, seconds: float) -> None:
-        """Wait before the next attempt; `hurry` ends the pause."""
+        """Wait before the next attempt; `skip_pause` ends the pause."""
         self._set("waiting", self._rules.reason)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._end_pause, tasks)
@@ -260,13 +260,13 @@ class TopicsDriver:
             tasks.cancel_scope.cancel()
 
     async def _end_pause(self, tasks: TaskGroup) -> None:
-        while not self._must_hurry:
-            await self._hurry.wait()
+        while not self._must_skip_pause:
+            await self._pause_skipped.wait()
         tasks.cancel_scope.cancel()
 
     async def _prepare(self) -> HeaderFields:
         """Get the token for one attempt, and return the header fields."""
-        self._must_hurry = False
+        self._must_skip_pause = False
         self._set("connecting", self._rules.reason)
         arguments = self._client.arguments
         try:
@@ -281,7 +281,7 @@ class TopicsDriver:
         """Use a connection until it has ended, or this side must leave it.
 
         Raises:
-            Exception: the client is closed for good.
+            Exception: the client is closed permanently.
         """
         self._conn = conn
         self._current = current = TopicsConnection(self._client, conn, self._token, self._connected)

@@ -15,7 +15,7 @@ _BUSY = 5.0
 
 
 class Order(NamedTuple):
-    """What the end of a connection means, if the close code does not say it.
+    """The meaning of the end of a connection, if the close code does not say it.
 
     Args:
         come_back: whether the client comes back, and how.
@@ -29,7 +29,7 @@ class Order(NamedTuple):
 
 
 class TopicsRules(ReconnectRules):
-    """What a client of topics does after each event; the arguments are those of `ReconnectRules`.
+    """The next step of a client of topics after each event; the arguments are those of `ReconnectRules`.
 
     Attributes:
         order: what the end of the current connection means; None if its close code decides.

@@ -51,7 +51,7 @@ _REPEAT_AFTER, _MAX_REPEAT_AFTER = 1.0, 300.0
 
 @dataclass(repr=False)  # it has secrets
 class ClientState:
-    """What a client keeps over all of its connections.
+    """The state that a client keeps over all of its connections.
 
     Args:
         arguments: where to connect to, and how.
@@ -103,7 +103,7 @@ class TopicsConnection:
 
     Attributes:
         is_connected: whether the server has accepted the client, and the connection has not ended.
-        failure: why the client is closed for good.
+        failure: why the client is closed permanently.
         order: what the server has ordered for the end of the connection.
         reason: why the connection has ended; None if only the close code says it.
     """

@@ -6,7 +6,7 @@ then wants another one. So connections follow each other on the same socket. Eac
 earlier subscriptions, and ignores everything before the answer. A connection is also lost when the router reports
 missed messages, since histories and presence begin anew with each connection.
 
-The router sends no plain message back to the worker that published it. Of a kept message it sends the position only, in
+The router sends no plain message back to the worker that published it. It sends only the position of a kept message, in
 the order of the history. The connection then hands over its own copy of the message, which it holds until the router
 has confirmed the request. By then the position has come, unless the router left it out and reports missed messages.
 

@@ -26,8 +26,8 @@ The last item is the remainder, so that a frame with one message consists of the
                     CONFIRMED                 items: the number of frames with CONFIRM that are done, 4 bytes
                     MISSED                    items: the number of messages that were left out here, 8 bytes
 
-A worker gets no plain message back that it has published itself. Of a message that it has published to be kept it gets
-the position in PLACED, at the place where the other workers get KEPT; the message is still in its own memory.
+A worker gets no plain message back that it has published itself. For a message that it has published to be kept it
+gets the position in PLACED, at the place where the other workers get KEPT; the message is still in its own memory.
 
 Frames are processed in their order. A worker sets the bit CONFIRM in the kind of the last frame of a request: when this
 frame is confirmed, all frames before it are done as well. The bit has no meaning in a frame that is passed on.
@@ -195,7 +195,7 @@ def _encode_keep(keep: Keep) -> bytes:
 
 
 def decode_keep(process: bytes, how: bytes) -> Keep:
-    """Decode how a message is to be kept.
+    """Decode the request to keep a message.
 
     Raises:
         BusError: it is invalid.

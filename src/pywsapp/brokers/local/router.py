@@ -8,12 +8,13 @@ The router knows which worker subscribes to which topic, and passes the bytes of
 parses the heads of frames only. Adjacent frames for the same workers are passed on as one piece, and everything that
 one read brings leaves in one write for each worker. The router keeps the histories, since it outlives the workers.
 
-A plain message is not sent back to the worker that published it. Of a kept message its publisher gets the position
-only.
+A plain message is not sent back to the worker that published it. The publisher of a kept message gets only its
+position.
 
-A slow worker does not slow down others. What a worker does not read is queued for it up to a limit. Then further
-messages to it are left out and counted, and nothing is read from it. When it has read half of the queue, it is told how
-many messages it missed. Publishers and other workers do not notice: publishing waits until the router has the message.
+A slow worker does not slow down others. The router queues up to a limit what a worker does not read. Then it
+leaves out and counts further messages to this worker, and reads nothing from it. When the worker has read half of the
+queue, the router reports how many messages it missed. Publishers and other workers do not notice: publishing waits
+until the router has the message.
 
 A worker that sends an invalid frame loses its connection; the others are not affected.
 """
@@ -69,7 +70,7 @@ _ONE_CONFIRMED = encode(CONFIRMED, b"", [COUNT.pack(1)])
 
 
 class BusStats(NamedTuple):
-    """What a router has done.
+    """The activity of a router.
 
     Args:
         workers: workers that are connected now.
@@ -110,7 +111,7 @@ class BusRouter:
 
     @property
     def stats(self) -> BusStats:
-        """What the router has done so far."""
+        """The activity of the router so far."""
         return BusStats(len(self._workers), len(self._subscribers), self.accepted, self.dropped)
 
     def attach(self, number: int, sock: socket.socket) -> None:

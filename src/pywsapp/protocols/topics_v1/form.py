@@ -1,4 +1,4 @@
-"""What clients of `pywsapp.topics.v1` get of the messages of topics, in one codec."""
+"""The form in which clients of `pywsapp.topics.v1` get messages of topics, in one codec."""
 
 from __future__ import annotations
 

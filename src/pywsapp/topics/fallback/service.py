@@ -57,7 +57,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class Outcome(Enum):
-    """What has become of a batch."""
+    """The result of a batch."""
 
     ACCEPTED = "accepted"  #: the connection has its messages, now or since an earlier request
     GONE = "gone"  #: there is no such stream, or it is one of another user or another route

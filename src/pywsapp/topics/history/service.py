@@ -227,7 +227,7 @@ class HistoryService:
     ) -> None:
         """Deliver a message that was received, or was read from the history if there is no envelope.
 
-        What is in the history and is not a valid message takes a position, so it is reported as lost.
+        An invalid message in the history takes a position, so it is reported as lost.
         """
         if envelope is None:
             content = self._codec.decode_kept(name, data, seen)

@@ -1,4 +1,4 @@
-"""What changes: a topic or a user comes or goes; and the events by which processes tell each other what was reported.
+"""The changes, a topic or a user that comes or goes, and the events by which processes share the reported ones.
 
 A program that can write to the broker can send any event. So an event is applied only if a process could have sent it.
 """

@@ -7,7 +7,7 @@ notice the end of a process (`topics.presence.view`). One of them, the *reporter
 It is the process with the smallest number. A process takes a number when it begins, greater than all that it knows, so
 the oldest process is the reporter.
 
-A change is reported when what is present differs from what was reported. What has gone must stay away for the delay, so
+A change is reported when the present state differs from the reported one. A subject must stay away for the delay, so
 a page that is loaded again reports nothing. The reporter publishes what it has reported, and all of it again when
 another process takes a number. The others remember it, and with it the changes that are not reported yet. When the
 reporter ends, the next one reports these. So a change is lost neither with a process that is killed, nor in the time
@@ -50,7 +50,7 @@ _FORGET_LIMIT = 1000
 
 
 class OccupancyView:
-    """What is present in the cluster and what was reported. The occupancy service creates one for each run.
+    """The present and the reported state of the cluster. The occupancy service creates one for each run.
 
     Args:
         process: the name of this process.

@@ -235,7 +235,7 @@ class PresenceService:
         if self._is_used:
             tasks.start_soon(self._tick)
 
-    def say_goodbye(self) -> None:
+    def announce_end(self) -> None:
         """Send to the other processes that this one shuts down."""
         if self._is_used:
             self._view.stop()

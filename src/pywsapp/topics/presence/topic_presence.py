@@ -48,7 +48,7 @@ class TopicPresence:
         unreported: users whose change is not reported to the app yet.
         unsent: users whose change is not sent to other processes yet.
         number: of the last diff or state of this process.
-        ask: the processes whose state is to be asked for; None for all of them.
+        ask: the processes to ask for their state; None for all of them.
         send_state: whether to send the state instead of a diff. True at first, since others may remember entries from
             before the topic was closed here.
     """

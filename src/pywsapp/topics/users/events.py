@@ -35,7 +35,7 @@ class Send(NamedTuple):
 
 
 class Disconnect(NamedTuple):
-    """All connections of a user are to be closed with a code and a reason."""
+    """All processes close the connections of a user with a code and a reason."""
 
     key: str
     code: int
@@ -43,7 +43,7 @@ class Disconnect(NamedTuple):
 
 
 class Reauthorize(NamedTuple):
-    """What a user may do has changed: `authorize` is to be asked again for all connections of the user."""
+    """The permissions of a user have changed: all processes ask `authorize` again for the user's connections."""
 
     key: str
 

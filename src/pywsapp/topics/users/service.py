@@ -13,8 +13,8 @@ the open connections. Before that, a connection costs nothing here.
 
 A disconnect has one race: a handshake whose credentials were checked before the disconnect arrived, and which is
 accepted afterwards. So each guard notes when it began (`Access.asked_at`), and the service remembers the disconnects of
-the last seconds. A handshake whose guard began before a disconnect of its user is refused. What the guard finds out
-later is its own business: the program must revoke the credentials first, and disconnect then.
+the last seconds. A handshake whose guard began before a disconnect of its user is refused. A guard that begins
+later decides by itself: so the program must revoke the credentials first, and then disconnect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a program uses of users: `app.users`, and the connections of one user."""
+"""The public objects of users: `app.users`, and the connections of one user."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ class UserConnections:
     ) -> LazyCoroutine[None]:
         """Close all connections of the user, in this process and in all others. Never blocks.
 
-        Make `authenticate` refuse the user first, for instance by revoking the token, and call this then. A handshake
-        whose `authenticate` was called before the disconnect arrived is refused with status 401. Whether a later one is
-        accepted is up to `authenticate`.
+        First make `authenticate` refuse the user, for instance by revoking the token, and then call this. A handshake
+        whose `authenticate` was called before the disconnect arrived is refused with status 401. `authenticate`
+        decides about a later one.
 
         Args:
             code: the close code. By default it is 3503, after which clients do not connect again by themselves. Use
@@ -135,8 +135,8 @@ class UserConnections:
     def reauthorize(self) -> LazyCoroutine[None]:
         """Call `authorize` again for all connections of the user, in this process and in all others. Never blocks.
 
-        Change what the user may do first, for instance in the database, and call this then. Each connection drops what
-        `authorize` has answered, and unsubscribes from the topics that it may not use any more; see
+        First change the permissions of the user, for instance in the database, and then call this. Each connection
+        drops the answers of `authorize`, and unsubscribes from the topics that it may not use any more; see
         `Connection.reauthorize`.
 
         Returns:
@@ -173,8 +173,8 @@ class Users:
         """Return the key of a user: the text that is the same for all connections of the user.
 
         The key of a connection is what `App(user_key=...)` returns for its user. Without that function it is the
-        subject of `Authenticated` if there is one, else the user itself if it is a str, an int or a UUID, else its `id`
-        or `pk`. The user 7 and the user "7" are the same.
+        subject of `Authenticated` if there is one, else the user itself if it is a str, an int or a UUID, else its
+        `sub`, `id` or `pk`. The user 7 and the user "7" are the same.
 
         Args:
             user: a key, a user, or an `Authenticated`.
