@@ -25,7 +25,7 @@ pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
 
 HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
-WAIT_SECONDS = 20
+WAIT_SECONDS = 40
 USER, PASSWORD = "ana", "tea"
 CREATE_USER = """
 import mysite.logout, mysite.notifications

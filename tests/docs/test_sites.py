@@ -36,7 +36,7 @@ pytestmark = pytest.mark.once
 HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
 SITES = ("django", "fastapi", "flask")
 HOST = "www.example.com"
-WAIT_SECONDS = 20
+WAIT_SECONDS = 40
 USER, PASSWORD = "ana", "tea"
 DJANGO = """
 from django.core.management import execute_from_command_line as run
