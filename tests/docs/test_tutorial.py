@@ -19,7 +19,7 @@ from support.program import Program  # noqa: E402
 from support.services import Redis, find_program, free_port  # noqa: E402
 
 pytest_plugins = ["support.browser", "pytester"]
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]  # programs that start one after another
 TUTORIAL = Path(__file__).parent.parent.parent / "docs" / "tutorial"
 BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 Open = Callable[[str], Page]
