@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from support.program import Program
+from support.services import free_port
 from support.serving import GUARD
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "connect-to-a-server.md"
@@ -39,6 +40,9 @@ app.route("/echo", EchoServer(), subprotocols=["echo.v1", "echo.v2"])
 app.route("/countdown", Countdown())
 app.run()
 """
+
+#: Random pauses, which double with each attempt to connect, are a twentieth of the longest ones.
+SHORT_PAUSES = "import random\nrandom.uniform = lambda low, high: low + (high - low) / 20\n"
 
 OUTPUT = {
     'await conn.send("hello")\n        print': "hello\n",
@@ -105,16 +109,17 @@ def test_certificate(tmp_path: Path) -> None:
 
 def test_reconnecting() -> None:
     """The program at the end of the page survives a restart of the server, and ends when the server is done."""
-    source = SERVER.format(code=1000, tls=None)
-    text = program("does not want us")
+    port = free_port()
+    source = SERVER.format(code=1000, tls=None).replace("port=0", f"port={port}")
+    text = program("does not want us").replace("8080", str(port))
     with Program(source) as server:
-        port = server.port
-        with Program(text.replace("8080", str(port))) as client:
+        assert server.port == port
+        with Program(SHORT_PAUSES + text) as client:
             client.until("connected\nsubscribe news")
             server.process.terminate()
             client.until(r"the connection to ws://localhost:\d+/echo has ended \(code 1012")
             server.process.wait(GUARD)
-            with Program(source.replace("port=0", f"port={port}")) as second:
+            with Program(source) as second:
                 assert second.port == port
                 client.until(r"(?s)again after .*connected\nsubscribe news")
             assert "Traceback" not in client.output

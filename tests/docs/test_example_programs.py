@@ -52,11 +52,12 @@ async def test_a_late_step_moves_players_for_its_whole_time(monkeypatch: pytest.
         await viewer.ask("subscribe", topic="arena")
         await peer.ask("call", method="steer", params={"x": 1, "y": 0})
         [player] = game.arena.players.values()
-        times = []
+        times, direction = [], player.direction
         for late in 0, 1:
-            player.at = [100.0, 500.0]
+            player.at, player.direction = [100.0, 500.0], direction
             game.arena.moved_at = time.monotonic() - late
             game.arena.step()
+            player.direction = (0, 0)  # the App goes on with its steps
             found = await viewer.next()
             while found["data"]["players"][1] != round(player.at[0]):
                 found = await viewer.next()

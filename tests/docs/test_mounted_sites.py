@@ -22,10 +22,10 @@ from support.program import Program  # noqa: E402
 from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]  # programs that start one after another
 
 HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
-WAIT_SECONDS = 20
+WAIT_SECONDS = 40
 USER, PASSWORD = "ana", "tea"
 CREATE_USER = """
 import mysite.logout, mysite.notifications

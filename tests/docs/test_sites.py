@@ -31,12 +31,12 @@ from support.program import Program  # noqa: E402
 from support.services import find_program, free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]  # programs that start one after another
 
 HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
 SITES = ("django", "fastapi", "flask")
 HOST = "www.example.com"
-WAIT_SECONDS = 20
+WAIT_SECONDS = 40
 USER, PASSWORD = "ana", "tea"
 DJANGO = """
 from django.core.management import execute_from_command_line as run

@@ -46,7 +46,7 @@ async def test_a_snapshot_has_connections_topics_routes_and_handlers() -> None:
         ("root", "/status", "/status", 0),
         ("ana", "/rooms/1", "/rooms/{name}", 1),
     ]
-    assert 0 <= found["connections"][0]["seconds"] < 5
+    assert 0 <= found["connections"][0]["seconds"] < GUARD
     assert {one["route"]: one["received"] for one in found["routes"]} == {"/rooms/{name}": 1, "/status": 0}
     assert [(one["route"], one["calls"]) for one in found["handlers"]] == [("/rooms/{name}", 1)]
     assert [one["connections"] for one in found["workers"]] == [2]

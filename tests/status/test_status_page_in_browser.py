@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.register_assert_rewrite("support.browser")
 
 from support.browser import expect  # noqa: E402 - not before the line above
 from support.contrast import LOWEST_CONTRAST  # noqa: E402
+from support.services import free_port  # noqa: E402
 from support.user_rooms import by_query  # noqa: E402
 
 from pywsapp import App, MessageComponent  # noqa: E402
@@ -56,6 +58,17 @@ def short_interval() -> Iterator[None]:
 def portal() -> Iterator[Any]:
     with start_blocking_portal() as portal:
         yield portal
+
+
+@contextmanager
+def serving(portal: Any, app: App) -> Iterator[str]:
+    """Serve an App on its own port; the value is its URL."""
+    ended, _ = portal.start_task(app.serve)
+    try:
+        yield app.urls[0]
+    finally:
+        portal.call(app.stop)
+        ended.result()
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +178,13 @@ def test_it_fits_and_can_be_read(browser: Any, url: str, width: int, is_phone: b
 
 
 def test_the_page_comes_back_when_the_server_does(context: Any, portal: Any) -> None:
-    with portal.wrap_async_context_manager(AppServer(app_on(0))) as server:
-        port = server.port
-        page = open_page(context, server.url, [])
+    port = free_port()
+    with serving(portal, app_on(port)) as url:
+        page = open_page(context, url, [])
     expect(page.locator("#state")).to_have_text("Reconnecting…")
-    again = app_on(port)
-    ended, _ = portal.start_task(again.serve)
-    expect(page.locator("#state")).to_have_text("Live")
-    expect(card(page, "Connections")).to_have_text("1")
-    portal.call(again.stop)
-    ended.result()
+    with serving(portal, app_on(port)):
+        expect(page.locator("#state")).to_have_text("Live")
+        expect(card(page, "Connections")).to_have_text("1")
 
 
 def test_a_page_that_was_disconnected_stays_so(context: Any, url: str) -> None:
@@ -197,14 +207,11 @@ def test_a_page_that_was_disconnected_stays_so(context: Any, url: str) -> None:
     ids=["page", "websocket"],
 )
 def test_a_page_that_is_refused_says_so(context: Any, portal: Any, guard: Any, text: str) -> None:
-    with portal.wrap_async_context_manager(AppServer(app_on(0))) as server:
-        port = server.port
-        page = open_page(context, server.url, [])
-    again = app_on(port, guard)
-    ended, _ = portal.start_task(again.serve)
-    expect(page.locator("#state")).to_have_text(text)
-    portal.call(again.stop)
-    ended.result()
+    port = free_port()
+    with serving(portal, app_on(port)) as url:
+        page = open_page(context, url, [])
+    with serving(portal, app_on(port, guard)):
+        expect(page.locator("#state")).to_have_text(text)
 
 
 def test_numbers_that_do_not_come_any_more_are_old(context: Any, portal: Any, monkeypatch: pytest.MonkeyPatch) -> None:

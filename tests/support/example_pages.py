@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.browser import Page
+from support.browser import SHORT_PAUSES, Page
 from support.program import Program
 
 __all__ = ["EXAMPLES", "Pages", "pages_of", "take"]
@@ -22,10 +22,12 @@ class Pages:
     Args:
         browser: opens them.
         url: the address of the example.
+        restarts: whether its server restarts. The pauses before a page connects again are short then.
     """
 
-    def __init__(self, browser: Any, url: str) -> None:
+    def __init__(self, browser: Any, url: str, *, restarts: bool = False) -> None:
         self.url = url
+        self._restarts = restarts
         self._browser = browser
         self._contexts: list[Any] = []
 
@@ -39,6 +41,8 @@ class Pages:
             **settings,
         )
         self._contexts.append(context)
+        if self._restarts:
+            context.add_init_script(SHORT_PAUSES)
         page: Page = context.new_page()
         page.goto(self.url + path)
         return page
