@@ -255,8 +255,9 @@ def test_replicas_of_compose_share_topics_and_one_shuts_down(project: Path, tmp_
         second.send("hello")
         assert [client.receive() for client in (first, second)] == ["hello", "hello"]
 
+        position = len(balancer.output)
         replicas[0].send(signal.SIGTERM)
-        balancer.until("Server chat/chat-[12] is DOWN")
+        balancer.until("Server chat/chat-[12] is DOWN", position)
         third = stack.enter_context(connect_sync(url))
         third.send("new")
         assert third.receive() == "new"

@@ -101,12 +101,13 @@ async def test_replacing_a_server_under_load_causes_no_errors(setup: BalancedSer
             await all_connected.wait()
             setup.servers["a"].send(signal.SIGTERM)
             assert await setup.end("a") == 0
-            assert first["a"] <= closings["a", 1012] <= first["a"] + 2
             await anyio.to_thread.run_sync(lambda: setup.start(a="asyncio"))
             replaced = True
             await is_used_again.wait()
             done.set()
+    # Counted at the end: the balancer can pass the last close frames on after the end of the server.
     assert set(closings) == {("a", 1012)}
+    assert first["a"] <= closings["a", 1012] <= first["a"] + 2
     assert first["a"] > CLIENTS / 4
     assert first["b"] > CLIENTS / 4
 
@@ -120,10 +121,10 @@ async def test_a_server_that_shuts_down_keeps_its_clients_and_gets_no_new_ones(s
         position = len(setup.balancer.output)
         setup.servers["a"].send(signal.SIGTERM)
         await setup.until_balancer_writes(NOTICED[setup.name], position)
+        assert await old["a"].echo("still here") == 0
         for _ in range(4):
             new = await stack.enter_async_context(setup.client())
             assert new.welcome["server"] == "b"
-        assert await old["a"].echo("still here") == 0
         assert await old["a"].receive_and_answer_close() == 1012
         assert await old["b"].echo("here as well") == 0
     assert await setup.end("a") == 0

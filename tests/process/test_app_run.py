@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import sys
-import time
 
 import pytest
 from support.program import BlockingClient, Program, both_libraries, every_backend
@@ -15,7 +14,7 @@ from support.serving import CLOSE, GUARD, TEXT, frame
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
 #: Longer than anything that should happen at once, shorter than anything that waits for a limit of 30 seconds.
-SOON = 15
+SOON = 25
 
 APP = """
 import os, sys, time
@@ -28,6 +27,17 @@ ECHO = APP + 'app.route("/", EchoServer())\n'
 SHORT_LIMITS = """
 from pywsapp._process import running, signals
 running._SPARE_SECONDS = running._BROKER_SECONDS = running._HANDSHAKE_GRACE = signals._CANCEL_SECONDS = 0.3
+"""
+
+#: Writes a line for each signal, also while a handler blocks the event loop.
+TELLING_SIGNALS = """
+import os
+from pywsapp._process.signals import _Signals
+handle = _Signals._handle
+def handle_and_tell(*arguments):
+    handle(*arguments)
+    os.write(1, b"signal\\n")
+_Signals._handle = handle_and_tell
 """
 
 HANDLERS = {
@@ -91,7 +101,9 @@ def test_signal_closes_every_connection_and_exits_with_0(run: str, number: signa
 @every_backend
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
-    source = hanging(handler) if handler == "waiting" else f"{SHORT_LIMITS}{hanging(handler)}"
+    source = TELLING_SIGNALS + hanging(handler)
+    if handler != "waiting":
+        source = SHORT_LIMITS + source
     with Program(f"{source}app.run({run})") as program, BlockingClient(program.port) as client:
         client.sock.sendall(frame(TEXT))
         if handler == "blocking the loop":
@@ -99,9 +111,8 @@ def test_second_signal_ends_at_once_with_130(run: str, handler: str) -> None:
         else:
             assert client.frame() == (TEXT, b"begun")
         program.send(signal.SIGINT)
-        if handler == "blocking the loop":
-            time.sleep(0.5)  # no output shows that the signal was handled
-        else:
+        program.until("signal\n")
+        if handler != "blocking the loop":
             assert client.frame()[0] == CLOSE
         assert program.process.poll() is None
         program.send(signal.SIGINT)

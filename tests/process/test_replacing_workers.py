@@ -106,21 +106,21 @@ def accepted(port: int, count: int) -> list[Client]:
 
 def test_max_connections_is_that_of_all_workers() -> None:
     source = f"""{worker_info()}
-app = App("*", 0, max_connections=10)
+app = App("*", 0, max_connections=30)
 app.route("/", WorkerInfo())
 app.run(workers=2)
 """
     with Program(source) as program:
         port = program.port
-        clients = accepted(port, 30)
-        assert len(clients) == 10
-        assert len({client.pid for client in clients}) == 2
+        clients = accepted(port, 60)
+        assert len(clients) == 30
+        assert len({client.pid for client in clients}) == 2, "one run in five hundred million has all in one worker"
         killed = clients[0].pid
         others = [client for client in clients if client.pid != killed]
         os.kill(killed, signal.SIGKILL)
         program.until("was killed by SIGKILL")
-        others += accepted(port, 30)
-        assert len(others) == 10, "the connections of the killed worker do not count"
+        others += accepted(port, 60)
+        assert len(others) == 30, "the connections of the killed worker do not count"
         others.pop().sock.close()
         deadline = time.monotonic() + SOON
         while not (again := accepted(port, 1)):
@@ -164,7 +164,7 @@ app.run({run}, workers=2)
             os.kill(pids["2"], signal.SIGKILL)
             killed_at = time.monotonic()
             program.until(r"worker 1: joined \[\] left \['2'\]")
-            assert time.monotonic() - killed_at < 5, "the lease of a process is 15 seconds"
+            assert time.monotonic() - killed_at < 10, "the lease of a process is 15 seconds"
 
 
 # -- limits ------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ app.run({run}, workers=2)
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        ("worker_max_age=2", r"it has run for \d s"),
+        ("worker_max_age=2", r"it has run for \d+ s"),
         ("worker_max_connections=20", r"it has accepted \d+ connections"),
         ("worker_max_memory=2**20", r"it uses \d+ MiB of memory"),
     ],

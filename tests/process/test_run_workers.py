@@ -19,7 +19,7 @@ from support.serving import CLOSE, GUARD, TEXT, frame
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
 #: Seconds; shorter than the time limits of 30 seconds that a test could reach by mistake.
-SOON = 15
+SOON = 25
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SO_REUSEPORT does not balance")
 
 #: An App whose connections send the number and the process ID of their worker; a message can make it crash.
@@ -318,7 +318,10 @@ app.run(workers=2)
 
 
 def test_no_worker_listens() -> None:
+    # No worker is started again before the other one has ended too.
     source = f"""{worker_info()}
+from pywsapp._process import supervisor
+supervisor.FIRST_PAUSE = 1000.0
 @app.on_startup
 def fail():
     raise LookupError("no database")
@@ -393,7 +396,8 @@ def test_sighup_replaces_the_workers_and_no_client_is_refused(run: str) -> None:
         program.send(signal.SIGTERM)
         assert program.end(SOON) == 0
     assert "ERROR" not in program.output
-    assert "WARNING" not in program.output
+    # On a busy machine the system can suspend a worker in the middle of a handler.
+    assert re.findall("WARNING(?!.* has been blocking the event loop).*", program.output) == []
 
 
 def test_sighup_loads_new_code(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from anyio.streams.tls import TLSStream
 
 from support.program import BACKENDS, Program
 from support.services import find_program, free_port, redis_server
-from support.serving import CLOSE, GUARD, Client, close_code, close_frame
+from support.serving import CLOSE, GUARD, PING, PONG, Client, Frame, close_code, close_frame
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
 MISSING = "needs nginx's stream module: apt-get install libnginx-mod-stream"
@@ -258,6 +258,12 @@ class ChatClient(Client):
     """
 
     welcome: dict[str, Any]
+
+    async def receive(self) -> Frame:
+        """Return the next frame, apart from pings, which are answered."""
+        while (received := await super().receive())[0] == PING:
+            await self.send_frame(PONG, received[1])
+        return received
 
     async def echo(self, text: str) -> int:
         """Send a message and receive it back; return 0, or the code if the server closes instead."""

@@ -18,7 +18,10 @@ from types import MappingProxyType, TracebackType
 import pytest
 from typing_extensions import Self
 
-from support.serving import CLOSE, GUARD, Frame, close_frame, take_frame
+from support.serving import CLOSE, Frame, close_frame, take_frame
+
+#: Seconds after which a program that hangs fails a test; a busy machine needs many to start a few programs.
+PATIENCE = 40
 
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
@@ -98,7 +101,7 @@ class Program:
         expression = re.compile(pattern)
         with self._changed:
             # Output can follow the end of the process: what it has written last, and lines of its workers.
-            self._changed.wait_for(lambda: self._has_ended or expression.search(self.output, start), GUARD)
+            self._changed.wait_for(lambda: self._has_ended or expression.search(self.output, start), PATIENCE)
             found = expression.search(self.output, start)
         assert found is not None, f"the program did not write {pattern!r} but:\n{self.output}"
         return found
@@ -106,7 +109,7 @@ class Program:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def end(self, within: float = GUARD) -> int:
+    def end(self, within: float = PATIENCE) -> int:
         """Wait at most `within` seconds for the end of the program; return the exit status."""
         try:
             status = self.process.wait(within)
@@ -136,7 +139,7 @@ class BlockingClient:
     """
 
     def __init__(self, port: int, trailing: bytes = b"", path: str = "/") -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), GUARD)
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self._buffer = bytearray()
         key = base64.b64encode(os.urandom(16)).decode()
         head = (

@@ -11,6 +11,7 @@ in the environment, the test fails instead.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -47,10 +48,9 @@ __all__ = [
 #: Seconds after which a server that does not start or stop is an error.
 START_TIMEOUT = 30.0
 
-_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = range(20000 + _PROCESS % 16, 32768, 16)
-#: Ports that the kernel gives to no socket by itself. Each process of pytest-xdist has its own.
-_ports = cycle(SystemRandom().sample(_PORTS, len(_PORTS)))
+#: Ports that the kernel gives to no socket by itself. Each process that runs tests has every 64th of them.
+_PORTS = range(20000, 32768)
+_SHARES = 64
 
 
 def find_program(package: str, *names: str) -> str:
@@ -66,10 +66,27 @@ def find_program(package: str, *names: str) -> str:
     pytest.skip(reason)
 
 
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """Return the ports of this process, again and again; the first one stays in use, and marks the others as taken."""
+    for first in _PORTS[:_SHARES]:
+        mark = socket.socket()
+        with suppress(OSError):
+            mark.bind(("127.0.0.1", first))
+            _marks.append(mark)
+            ports = _PORTS[first + _SHARES - _PORTS.start :: _SHARES]
+            return cycle(SystemRandom().sample(ports, len(ports)))
+        mark.close()
+    raise RuntimeError("too many processes run tests")
+
+
+_marks: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that stays free: another process of the tests returns other ports."""
+    """Return a port of 127.0.0.1 that stays free: another process, of any run of the tests, returns other ports."""
     while True:
-        port = next(_ports)
+        port = next(_own_ports())
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             return port

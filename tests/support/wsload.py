@@ -22,7 +22,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "wsload.c"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-SHORT = ["--conns", "2", "--seconds", "0.07", "--warmup", "0.01", "--settle", "0"]
+SHORT = ["--conns", "2", "--seconds", "0.2", "--warmup", "0.01", "--settle", "0"]
 QUANTILES = ["p50", "p90", "p99", "p999", "max"]
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10

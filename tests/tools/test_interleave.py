@@ -22,7 +22,7 @@ def interleave(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("wsload")  # skips without a compiler
 def test_one_pair_of_runs() -> None:
-    options = ["--pairs", "1", "--seconds", "0.1", "--scenarios", "echo16", "--variant", "pure"]
+    options = ["--pairs", "1", "--seconds", "0.5", "--scenarios", "echo16", "--variant", "pure"]
     done = interleave(ROOT, ROOT, *options)
     assert done.returncode == 0, done.stderr
     name, ratio, *spread = done.stdout.split()

@@ -55,7 +55,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("/stray", [], "stray continuation"),
     ("/interleaved", [], "bad opcode"),
     ("/huge", ["--verify", "1000"], "reply longer than 16 bytes"),
-    ("/silent", ["--timeout", "0.3"], "2 messages did not come back"),
+    ("/silent", ["--timeout", "1"], "2 messages did not come back"),
     ("/refused", [], "403 Forbidden"),
     ("/bad-accept", [], "wrong Sec-WebSocket-Accept"),
     ("/unoffered", [], "extension not offered"),
@@ -63,8 +63,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("/abort", [], "read: "),
     ("/echo", ["--mode", "broadcast"], "the publisher received its own message"),
     ("/skipping", ["--mode", "broadcast"], "payload of message 3 differs"),
-    ("/events", ["--greetings", "2", "--timeout", "0.3"], "only 0 of 2 connections opened"),
-    ("/echo", ["--greetings", "1", "--timeout", "0.3"], "only 0 of 2 connections opened"),
+    ("/events", ["--greetings", "2", "--timeout", "1"], "only 0 of 2 connections opened"),
+    ("/echo", ["--greetings", "1", "--timeout", "1"], "only 0 of 2 connections opened"),
 ]
 
 
@@ -113,6 +113,7 @@ def test_fan_out_figures(wsload: Wsload) -> None:
 
 def test_a_schedule_is_kept(wsload: Wsload) -> None:
     """The number of messages depends on the time only, not on the server."""
-    _, result, server = wsload.run("/echo", "--rate", "1000", "--warmup", "0", "--seconds", "0.3")
-    assert 200 <= server.received["/echo"] <= 310
+    _, result, server = wsload.run("/echo", "--rate", "1000", "--warmup", "0", "--seconds", "1")
+    most = 1000 * result["seconds"] + 10
+    assert most - 500 <= server.received["/echo"] <= most  # the last ones are missing if wsload did not run then
     assert result["offered_rate"] == 1000

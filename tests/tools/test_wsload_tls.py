@@ -49,7 +49,8 @@ def test_every_tls_handshake_is_a_full_one(wsload: Wsload, context: ssl.SSLConte
     context.maximum_version = version
     # typeshed allows only numbers as results, but None continues the handshake
     context.sni_callback = note_name  # type: ignore[assignment,unused-ignore]
-    status, result, server = wsload.run("/echo", "--tls", "--mode", "connect", "--concurrency", "2", context=context)
+    options = ["--tls", "--mode", "connect", "--concurrency", "2", "--seconds", "1"]
+    status, result, server = wsload.run("/echo", *options, context=context)
     assert (status, result["errors"]) == (0, 0)
     assert result["handshakes"] > 2
     assert is_in_order(result["handshake_us"])
@@ -59,7 +60,7 @@ def test_every_tls_handshake_is_a_full_one(wsload: Wsload, context: ssl.SSLConte
 
 
 def test_tls_to_a_server_without_tls(wsload: Wsload, context: ssl.SSLContext) -> None:
-    assert "only 0 of 2 connections opened" in wsload.refuses("/echo", "--tls", "--timeout", "0.2")
+    assert "only 0 of 2 connections opened" in wsload.refuses("/echo", "--tls", "--timeout", "1")
 
 
 def test_no_tls_to_a_server_with_tls(wsload: Wsload, context: ssl.SSLContext) -> None:
