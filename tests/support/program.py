@@ -55,6 +55,7 @@ class Program:
     ) -> None:
         arguments = ["-c", textwrap.dedent(source)] if isinstance(source, str) else source
         self._lines: list[str] = []
+        self._has_ended = False  # the output has
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-W", "error", *arguments],
@@ -99,8 +100,8 @@ class Program:
         deadline = time.monotonic() + GUARD
         with self._changed:
             while (found := expression.search(self.output, start)) is None:
-                if not self._changed.wait(deadline - time.monotonic()) or self.process.poll() is not None:
-                    found = expression.search(self.output, start)
+                # A process that has ended can have written lines that are not read yet.
+                if self._has_ended or not self._changed.wait(deadline - time.monotonic()):
                     break
         assert found is not None, f"the program did not write {pattern!r} but:\n{self.output}"
         return found
@@ -124,6 +125,7 @@ class Program:
                 self._lines.append(line)
                 self._changed.notify_all()
         with self._changed:
+            self._has_ended = True
             self._changed.notify_all()
 
 

@@ -79,10 +79,9 @@ def talk(port: int, data: bytes, until: bytes) -> bytes:
     """Send bytes to a port of 127.0.0.1, and return the answer once it contains `until`.
 
     Raises:
-        OSError: the port refuses the connection, closes it, or does not answer within 5 seconds.
+        OSError: the port refuses the connection, closes it, or does not answer within `START_TIMEOUT`.
     """
-    with closing(socket.create_connection(("127.0.0.1", port), 5)) as sock:
-        sock.settimeout(5)
+    with closing(socket.create_connection(("127.0.0.1", port), START_TIMEOUT)) as sock:
         sock.sendall(data)
         answer = b""
         while until not in answer:
