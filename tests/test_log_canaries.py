@@ -270,10 +270,10 @@ async def test_clients(records: Records) -> None:
                     async with connect(url, headers=headers, **arguments):
                         pass
                 found.append(caught.value)
-        with anyio.move_on_after(0.2):
-            async for _ in reconnecting(urls[0], headers=headers):
-                pass
-    assert {"client.not_connected"} <= events_of(records)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, reconnecting(urls[0], headers=headers))
+            await until(lambda: "client.not_connected" in events_of(records))
+            tasks.cancel_scope.cancel()
     assert leaks(records) == set()
     assert CANARY.findall("".join(text for exc in found for text in texts_of(exc))) == []
 
