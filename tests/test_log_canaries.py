@@ -245,7 +245,7 @@ async def test_webhooks_that_fail(records: Records) -> None:
     secret = "whsec_" + base64.b64encode(canary("WebhookSecret").encode()).decode()
     app = App("*", 0)
     app.route("/room", Room())
-    quick = WebhookOptions(base=0.01, cap=0.01, retry_seconds=0.1, flush_seconds=0.1)
+    quick = WebhookOptions(base=0.01, cap=0.01, max_attempts=3, flush_seconds=0.1)
     with Receiver() as receiver:
         receiver.answers += [(500, {}), (404, {"X-Secret": canary("Answer")})]
         for url in (receiver.url, f"http://127.0.0.1:{CLOSED_PORT}/hooks"):

@@ -103,7 +103,10 @@ class Service:
     Attributes:
         port: a port of 127.0.0.1, which stays the same over restarts.
         directory: a directory with a short path, which is deleted at the end.
+        start_timeout: seconds after which a server that does not answer is an error.
     """
+
+    start_timeout = START_TIMEOUT
 
     def __init__(
         self,
@@ -148,7 +151,7 @@ class Service:
                 env={**os.environ, **self._environment},
                 start_new_session=True,  # kill() reaches the child processes too
             )
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while not self._is_ready():
             assert self.process.poll() is None, f"the server has ended: {self.output}"
             assert time.monotonic() < deadline, f"the server does not answer: {self.output}"
@@ -273,6 +276,8 @@ class Rabbit(Service):
         users: the users besides guest. The value is a password, and a pattern of the names that the user may
             configure, write and read.
     """
+
+    start_timeout = 90.0  # on a busy machine it needs half a minute
 
     def __init__(self, configuration: str = "", **users: tuple[str, str]) -> None:
         installed = find_program("rabbitmq-server", "rabbitmq-server")
