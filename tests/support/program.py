@@ -21,6 +21,9 @@ from typing_extensions import Self
 
 from support.serving import CLOSE, GUARD, Frame, close_frame, take_frame
 
+#: Seconds after which a program that hangs fails its test. To start, it needs a second of processor time, and several
+#: seconds on a busy machine.
+PROGRAM_GUARD = 40
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
     "uvloop": 'backend="asyncio", uvloop=True',
@@ -97,7 +100,7 @@ class Program:
     def until(self, pattern: str, start: int = 0) -> re.Match[str]:
         """Wait until the output matches a pattern, from a position on; return the match."""
         expression = re.compile(pattern)
-        deadline = time.monotonic() + GUARD
+        deadline = time.monotonic() + PROGRAM_GUARD
         with self._changed:
             while (found := expression.search(self.output, start)) is None:
                 # A process that has ended can have written lines that are not read yet.
@@ -109,7 +112,7 @@ class Program:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def end(self, within: float = GUARD) -> int:
+    def end(self, within: float = PROGRAM_GUARD) -> int:
         """Wait at most `within` seconds for the end of the program; return the exit status."""
         try:
             status = self.process.wait(within)
