@@ -11,7 +11,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.serving import frame
+from support.serving import GUARD, frame
 from support.tokens import ISSUER, claims, public, rsa_key, token
 from support.wire import peer_of, running
 
@@ -29,7 +29,7 @@ from pywsapp.auth import Authenticated
 from pywsapp.auth.expiry import Expiries
 from pywsapp.auth.jwt import Jwks, JwtAuthenticator
 
-QUICK = Options(close_timeout=0.08)  # the server looks at the time limits four times as often
+QUICK = Options(message_timeout=0.08)  # the server looks at the time limits four times as often
 
 
 class Clock:
@@ -263,7 +263,7 @@ async def test_ended_connections_are_forgotten() -> None:
                 await peer.read_to_end()
         server = app._runner._server
         assert server is not None
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             await server.runtime.wait_empty()
         assert len(server.runtime.expiries) == 0
         gc.collect()

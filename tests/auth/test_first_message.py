@@ -119,7 +119,7 @@ async def test_a_client_that_leaves_is_not_known_to_the_component() -> None:
 
 async def test_a_client_that_sends_nothing_is_closed() -> None:
     chat = Chat()
-    async with chatting(chat, options=Options(close_timeout=0.08), seconds=0.05) as (_, peer):
+    async with chatting(chat, options=Options(message_timeout=0.08), seconds=0.05) as (_, peer):
         await peer.open("/x")
         assert await peer.receive_close() == (4401, "no credentials came in time")
     assert chat.calls == []
@@ -138,7 +138,7 @@ async def test_the_deadline_ends_with_the_token() -> None:
 
 async def test_a_token_that_expires_at_once() -> None:
     chat = Chat()
-    async with chatting(chat, options=Options(close_timeout=0.08)) as (_, peer):
+    async with chatting(chat, options=Options(message_timeout=0.08)) as (_, peer):
         await peer.open("/x", frame(TEXT, b"short"))
         assert await peer.frame() == (TEXT, b"hello Ana")
         assert await peer.receive_close() == (4401, "the credentials have expired")

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.serving import CLOSE, PING, PONG, Recorder, frame, message_frame, serving
+from support.serving import CLOSE, GUARD, PING, PONG, Recorder, frame, message_frame, serving
 
 from pywsapp import App, Connection, Options
 from pywsapp.auth.first_message import FirstMessage
@@ -36,7 +36,7 @@ async def test_the_oldest_connection_without_a_token_makes_room(caplog: pytest.L
             opened = anyio.Event()
             tasks.start_soon(hold, number, opened)
             await opened.wait()
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             while len(ended) < 17:
                 await anyio.lowlevel.checkpoint()
         assert sorted(ended) == list(range(17))
@@ -66,7 +66,7 @@ async def test_a_connection_that_ends_does_not_wait(ends: str) -> None:
                 if ends == "wrong":
                     await client.send("ana")
                     assert await client.receive_close() == 4401
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             while limit._waiting:
                 await anyio.lowlevel.checkpoint()
         assert app.stats().limits["max_waiting"] == 0

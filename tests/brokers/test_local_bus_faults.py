@@ -126,7 +126,6 @@ async def test_connections_follow_each_other_on_the_socket() -> None:
 
 
 async def test_a_relay_reconnects_when_the_router_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "PUBLISH_SECONDS", 0.1)
     async with running() as bus:
         sender, peer = relay.Relay(bus.broker(), lambda topic, data, position: None), await bus.peer(TOPIC)
         sender.subscribe(NAME.decode() + ":own")
@@ -135,10 +134,12 @@ async def test_a_relay_reconnects_when_the_router_does_not_answer(monkeypatch: p
             await sender.publish(TOPIC, b"1")
             (worker,) = bus.router.route(NAME + b":own")
             worker._transport.pause_reading()
-            with pytest.raises(BrokerUnavailable):
-                await sender.publish(TOPIC, b"2")
+            with monkeypatch.context() as patch:
+                patch.setattr(relay, "PUBLISH_SECONDS", 0.1)
+                with pytest.raises(BrokerUnavailable):
+                    await sender.publish(TOPIC, b"2")
             worker._transport.resume_reading()
-            await until(lambda: sender.stats.connects == 2)
+            await until(lambda: sender.stats.connects >= 2)
             await sender.publish(TOPIC, b"3")
             await until(lambda: peer.received[-1][1] == b"3")
             tasks.cancel_scope.cancel()

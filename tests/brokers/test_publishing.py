@@ -16,6 +16,7 @@ from support.serving import Client, serving
 
 from pywsapp import App, AsyncPublisher, BrokerUnavailable, Connection, MessageComponent, Options, Publisher
 
+pytestmark = pytest.mark.timeout(120)  # RabbitMQ can start slowly
 KEY = "a secret for the test"
 
 

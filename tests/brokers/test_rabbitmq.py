@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 from support.outages import check_freeze, check_refused_login, check_restart, check_slow_reader
 from support.services import Rabbit, free_port
+from support.serving import GUARD
 
 from pywsapp.brokers.base import Broker, Outgoing, PartlyRefused
 from pywsapp.brokers.rabbitmq import RabbitBroker, broker_from_url
@@ -184,7 +185,7 @@ async def test_the_loss_of_a_channel_is_noticed(rabbit: Rabbit) -> None:
         assert "ok" in await anyio.to_thread.run_sync(rabbit.evaluate, delete)
         with pytest.raises(Exception, match="NOT_FOUND - no exchange 'doomed'"):
             await peer.publish(unique_topic(), b"1")
-        with anyio.fail_after(10), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
+        with anyio.fail_after(GUARD), pytest.raises(BrokerUnavailable, match="NOT_FOUND - no exchange 'doomed'"):
             await peer.connection.wait_lost()
 
 

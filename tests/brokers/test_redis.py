@@ -12,7 +12,7 @@ import anyio
 import pytest
 import trustme
 from support.services import Redis, find_program, free_port, redis_cluster, redis_server
-from support.serving import serving
+from support.serving import GUARD, serving
 
 from pywsapp import App
 from pywsapp.brokers.base import Broker
@@ -210,6 +210,6 @@ async def test_the_redis_cli_example_of_the_page_reaches_subscribers(redis: Redi
     async with serving(app):
         done = await anyio.run_process(line.replace("redis-cli", f"{program} -p {redis.port}", 1))
         assert done.stdout == b"1\n"
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             await arrived.wait()
     assert received == [("room:42", "hello")]

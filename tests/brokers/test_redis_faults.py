@@ -117,7 +117,7 @@ async def test_the_loss_of_either_connection_is_noticed(kind: str, redis: Redis)
         await peer.connection.subscribe([unique_topic()])
         assert redis.ask("CLIENT", "KILL", "TYPE", kind) == ":1"
         # A connection that is silent is lost later, and for another reason.
-        with anyio.fail_after(10), pytest.raises(Exception, match=r"(?i)closed"):
+        with anyio.fail_after(TIMEOUT), pytest.raises(Exception, match=r"(?i)closed"):
             await peer.connection.wait_lost()
 
 
@@ -208,7 +208,7 @@ async def test_a_moved_slot_is_followed(cluster: list[Redis], request: pytest.Fi
         new_owner = other.ask("CLUSTER", "MYID").split("\r\n")[-1]
         for server in (other, owner):
             assert server.ask("CLUSTER", "SETSLOT", str(slot), "NODE", new_owner) == "+OK"
-        await until(lambda: subscriber.stats.connects == 2 and topic in subscriber._active)
+        await until(lambda: subscriber.stats.connects >= 2 and topic in subscriber._active)
         with anyio.fail_after(TIMEOUT):
             while True:
                 try:

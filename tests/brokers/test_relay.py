@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import anyio
 import anyio.lowlevel
 import pytest
@@ -159,14 +157,25 @@ async def test_a_kept_message_does_not_wait_for_a_broker_that_accepts_nothing_wh
 
 
 async def test_a_slow_broker_gets_all_messages_while_the_app_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "GIVE_UP_SECONDS", 0.3)
     monkeypatch.setattr(relay_module, "_BATCH", 1)
-    broker = Bench()
-    broker.before["publish"] = functools.partial(anyio.sleep, 0.02)
-    inbox = Inbox()
+    broker, inbox = Bench(), Inbox()
     relay = Relay(broker, inbox)
     relay.subscribe("t")
+    looks = 0
+
+    async def sleep(seconds: float) -> None:
+        """Pass the time until the relay looks again, in which the broker accepts one message."""
+        nonlocal looks
+        looks += seconds == relay_module.GIVE_UP_SECONDS
+        before = relay.stats.published
+        await until(lambda: not seconds or relay.stats.published > before)
+
+    async def wait() -> None:
+        await until(lambda: looks > relay.stats.published)
+
     async with relaying(relay), anyio.create_task_group() as tasks:
+        broker.before["publish"] = wait
+        monkeypatch.setattr(anyio, "sleep", sleep)
         tasks.start_soon(relay.give_up_when_stuck, 0)
         acknowledgements = [relay.publish("t", b"%d" % number, kept(number)) for number in range(1, 31)]
         for acknowledgement in acknowledgements:

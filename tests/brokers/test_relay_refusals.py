@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from redis.crc import key_slot
 from support.services import Redis, nats_server, redis_cluster
+from support.serving import GUARD
 from support.topic_bench import Inbox, failure_of, kept, relaying, taken, until
 
 from pywsapp.brokers import relay as relay_module
@@ -187,7 +188,7 @@ async def test_an_unserved_slot_fails_alone(cluster: list[Redis], short_retries:
                 owner = cluster[0].ask("CLUSTER", "MYID").split("\r\n")[-1]
                 assert cluster[0].ask("CLUSTER", "ADDSLOTS", str(slot)) == "+OK"
                 cluster[1].ask("CLUSTER", "SETSLOT", str(slot), "NODE", owner)
-        await until(lambda: relay.stats.connects == 3 and bad in relay._active)
+        await until(lambda: relay.stats.connects >= 3 and bad in relay._active)
         await taken(relay.publish(bad, b"back"))
         await peer.expect([(bad, b"back")])
 
@@ -265,6 +266,6 @@ async def test_a_right_that_is_withdrawn_loses_the_connection_to_nats() -> None:
         configuration.write_text(configuration.read_text().replace('">"', '"other"'))
         assert server.process is not None
         server.process.send_signal(signal.SIGHUP)
-        with anyio.fail_after(10), pytest.raises(Exception, match=r"(?i)permissions violation for subscription"):
+        with anyio.fail_after(GUARD), pytest.raises(Exception, match=r"(?i)permissions violation for subscription"):
             await connection.wait_lost()
         await connection.aclose()

@@ -14,7 +14,7 @@ from support.receiver import SECRET, Receiver
 from pywsapp import App, Options, Webhook
 from pywsapp.testing import TestClient
 
-pytestmark = [pytest.mark.anyio, pytest.mark.once]
+pytestmark = [pytest.mark.anyio, pytest.mark.once, pytest.mark.timeout(120)]  # RabbitMQ can start slowly
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -233,6 +234,7 @@ class Terminal:
         os.close(slave)
         self.output = ""
         self.written = ""  # all of it
+        self._decode = getincrementaldecoder("utf-8")("replace").decode  # a character can come in two pieces
 
     def type(self, text: str) -> None:
         """Type text; \\n is the Return key."""
@@ -249,7 +251,7 @@ class Terminal:
         while (found := re.search(pattern, self.output)) is None:
             assert time.monotonic() < deadline, f"{pattern!r} is not in {self.output!r}"
             try:
-                read = os.read(self._master, 65536).decode(errors="replace")
+                read = self._decode(os.read(self._master, 65536))
                 self.output += read
                 self.written += read
             except OSError:  # the process has ended

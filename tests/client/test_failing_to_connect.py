@@ -13,6 +13,7 @@ import anyio
 import pytest
 import trustme
 from support.client_servers import answering, echoing, silent, websockets_server
+from support.services import free_port
 from support.serving import GUARD, Recorder
 
 from pywsapp import ConfigurationError, HandshakeError, Options, connect, run_client
@@ -57,10 +58,8 @@ async def test_websockets_refuses(attempt: Attempt) -> None:
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:{}/", "wss://127.0.0.1:{}/"])
 async def test_no_server_listens(attempt: Attempt, url: str) -> None:
-    with silent() as sock:
-        port = sock.getsockname()[1]
     with pytest.raises(OSError):  # noqa: PT011 - the text is the system's
-        await attempt(url.format(port))
+        await attempt(url.format(free_port()))
 
 
 async def test_no_such_unix_socket(attempt: Attempt, tmp_path: Path) -> None:

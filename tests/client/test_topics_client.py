@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.serving import GUARD
 from support.topics_server import Rooms, serving_topics
 from support.waiting import until_blocked
 
@@ -41,7 +42,7 @@ async def test_the_way_of_a_message(codec: Codec) -> None:
         async with ana.subscribe("room:1") as subscription:
             for data in ("text", 5, 1.5, True, [1, "2", None], {}, {"n": {"é": None}}, b"\0\xff"):
                 await ben.publish("room:1", data)
-                message = await subscription.receive(timeout=5)
+                message = await subscription.receive(timeout=GUARD)
                 assert (message.topic, message.data) == ("room:1", data)
                 assert message.position == subscription.position
         with pytest.raises(ConnectionClosed, match="the subscription to 'room:1' is over"):

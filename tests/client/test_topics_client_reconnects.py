@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from support.services import free_port
+from support.serving import GUARD
 from support.topics_server import Private, Rooms, TopicsServer, serving_topics
 from support.waiting import until_blocked
 
@@ -51,7 +52,7 @@ async def test_a_thousand_messages_over_twenty_losses() -> None:
 
     async def collect(name: str, subscription: TopicSubscription[int]) -> None:
         while len(received[name]) < MESSAGES:
-            received[name].append((await subscription.receive(timeout=10)).data)
+            received[name].append((await subscription.receive(timeout=GUARD)).data)
 
     async with (
         serving_topics(Dropping()) as server,
@@ -104,7 +105,7 @@ async def test_messages_published_while_the_client_is_away() -> None:
             await topics.publish("room:1", 3)
         assert str(topics.state) in ("waiting", "connecting")
         async with serving_topics(port=port), topics.subscribe("room:1", since=None) as subscription:
-            assert [(await subscription.receive(timeout=5)).data for _ in range(2)] == [1, 2]
+            assert [(await subscription.receive(timeout=GUARD)).data for _ in range(2)] == [1, 2]
             assert topics.state == "open"
 
 
@@ -126,11 +127,11 @@ async def test_a_server_that_has_lost_its_history() -> None:
             assert [(await one.receive()).data for one in (loud, quiet)] == ["before", "before"]
         async with serving_topics(port=port):
             with pytest.raises(MessagesLost, match="'room:1'") as missing:
-                await loud.receive(timeout=5)
+                await loud.receive(timeout=GUARD)
             assert missing.value.topic == "room:1"
             for topic in "room:1", "room:2":
                 await topics.publish(topic, "after")
-            assert [(await one.receive(timeout=5)).data for one in (loud, quiet)] == ["after", "after"]
+            assert [(await one.receive(timeout=GUARD)).data for one in (loud, quiet)] == ["after", "after"]
             assert len(lost) == 1
 
 

@@ -12,6 +12,7 @@ import pytest
 from redis.exceptions import ResponseError
 from support.outages import until
 from support.services import Redis, redis_server
+from support.serving import GUARD
 
 from pywsapp._clients.redis_connection import RedisConnection
 from pywsapp._clients.redis_url import RedisUrl
@@ -63,17 +64,17 @@ async def test_published_messages_are_passed_on(redis: Redis) -> None:
     async with connected(redis, [], on_message) as connection:
         await connection.execute([("SUBSCRIBE", "one"), ("SUBSCRIBE", "two")])
         assert redis.ask("PUBLISH", "two", "hello") == ":1"
-        assert await asyncio.wait_for(received.get(), 10) == [b"message", b"two", b"hello"]
+        assert await asyncio.wait_for(received.get(), GUARD) == [b"message", b"two", b"hello"]
 
 
 async def test_closing_does_not_wait_for_the_next_check_of_health(redis: Redis) -> None:
     """Before Python 3.12, `asyncio.wait_for` can lose a cancellation at the moment in which its task ends."""
     for turns in range(8):
-        connection = RedisConnection(RedisUrl(redis.url).new_connection(), 60, lambda _: None)
+        connection = RedisConnection(RedisUrl(redis.url).new_connection(), 6 * GUARD, lambda _: None)
         await connection.open()
         for _ in range(turns):
             await asyncio.sleep(0)  # up to the moments in which the first ping is sent
-        await asyncio.wait_for(connection.aclose(), 10)  # the next check would come after 20 seconds
+        await asyncio.wait_for(connection.aclose(), GUARD)  # the next check would come after 40 seconds
         assert connection._transport is not None
         assert connection._transport.is_closing()
         assert [task.done() for task in connection._tasks] == [True, True]
@@ -98,7 +99,7 @@ async def test_a_frozen_server_is_noticed() -> None:
         async with connected(redis, reasons, health=0.5) as connection:
             redis.freeze()
             with pytest.raises(ConnectionError, match=r"no answer for 0\.5 seconds"):
-                await asyncio.wait_for(connection.execute([("GET", "key")]), 10)
+                await asyncio.wait_for(connection.execute([("GET", "key")]), GUARD)
     assert str(reasons[0]) == "no answer for 0.5 seconds"
 
 

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from support.client_servers import silent
 from support.program import Program
+from support.services import free_port
 from support.serving import GUARD
 from support.typed import Join, Say
 
@@ -61,9 +63,16 @@ class Typed(MessageComponent):
         conn.send({"type": "say", "text": "before the reply"})
         return a + b
 
-app = App(port=0)
+app = App(port=0, metrics=True)
 app.route("/typed", Typed(), allowed_origins=["*"], codec=[JsonCodec(), MessagePackCodec()])
-app.route("/{rest:path}", Remote(), allowed_origins=["*"], options=Options(ping_interval=0.2, ping_timeout=0.2))
+app.route("/pinged", Remote(), allowed_origins=["*"], options=Options(ping_interval=0.1))
+app.route("/{rest:path}", Remote(), allowed_origins=["*"])
+
+@app.http("/pongs")
+def pongs(request):
+    answered = app.stats().routes["/pinged"].ping_seconds
+    return str(answered.number if answered else 0)
+
 app.run()
 """
 
@@ -152,9 +161,13 @@ def test_a_timeout_loses_no_message(url: str) -> None:
         assert conn.receive() == "one"
 
 
-def test_pings_are_answered_while_the_program_is_busy(url: str) -> None:
-    with connect_sync(url) as conn:
-        time.sleep(0.6)  # the server's ping_interval and ping_timeout together are 0.4
+def test_pings_are_answered_while_the_program_is_busy(server: Program, url: str) -> None:
+    with connect_sync(f"{url}pinged") as conn:
+        deadline, pongs = time.monotonic() + GUARD, 0
+        while pongs < 3:
+            assert time.monotonic() < deadline
+            with urlopen(f"http://127.0.0.1:{server.port}/pongs", timeout=GUARD) as answer:
+                pongs = int(answer.read())
         conn.send("still here")
         assert conn.receive(timeout=GUARD) == "still here"
 
@@ -163,9 +176,10 @@ def test_leaving_the_block_by_an_exception(server: Program, url: str) -> None:
     with pytest.raises(LookupError), connect_sync(url) as conn:
         raise LookupError
     assert (conn.close_code, conn.was_clean) == (1011, True)
+    before = len(server.output)
     with pytest.raises(KeyboardInterrupt), connect_sync(url) as conn:
         raise KeyboardInterrupt
-    server.until("closed 1006 False")
+    server.until("closed 1006 False", before)
     assert threads() == 0
 
 
@@ -199,9 +213,9 @@ def test_failing_to_connect(url: str) -> None:
     with silent() as sock:
         port = sock.getsockname()[1]
         with pytest.raises(HandshakeError, match="in time"):
-            connect_sync(f"ws://127.0.0.1:{port}/", options=Options(handshake_timeout=0.1))
+            connect_sync(f"ws://127.0.0.1:{port}/", options=Options(handshake_timeout=0.5))
     with pytest.raises(OSError):  # noqa: PT011 - the text is the system's
-        connect_sync(f"ws://127.0.0.1:{port}/")
+        connect_sync(f"ws://127.0.0.1:{free_port()}/")
     assert threads() == 0
 
 
@@ -283,13 +297,14 @@ conn.close()
 def run(program: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=GUARD, check=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, env=environment)
 
 
 def test_the_end_of_the_interpreter_closes_what_is_open(server: Program, url: str) -> None:
+    before = len(server.output)
     done = run(f"from pywsapp import connect_sync\nconn = connect_sync({url!r})\nprint(conn.is_open)")
     assert (done.stdout, done.stderr) == ("True\n", "")
-    server.until("closed 1001 True")
+    server.until("closed 1001 True", before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")

@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 from support.client_servers import Server, echoing, silent
 from support.fake_time import FakeTime
+from support.services import free_port
 from support.serving import GUARD
 from support.waiting import until_blocked
 from support.wire import running
@@ -148,10 +149,8 @@ async def test_restarts_of_the_server() -> None:
         if len(clock.pauses) % 3 == 2:  # one attempt finds no server
             await start(port)
 
-    async with apps:
-        app = await start(0)
-        port = app.port
-        await apps.aclose()  # it listens again in the second pause
+    port = free_port()
+    async with apps:  # it listens in the second pause
         clock.during = restart
         async for conn in clock.use(reconnecting(f"ws://127.0.0.1:{port}/", backoff=Backoff(base=0.1))):
             async with conn:
@@ -164,10 +163,8 @@ async def test_restarts_of_the_server() -> None:
 
 
 async def test_no_server_until_the_limit() -> None:
-    with silent() as sock:
-        port = sock.getsockname()[1]
     clock = FakeTime()
-    loop = clock.use(reconnecting(f"ws://127.0.0.1:{port}/", backoff=Backoff(max_attempts=4)))
+    loop = clock.use(reconnecting(f"ws://127.0.0.1:{free_port()}/", backoff=Backoff(max_attempts=4)))
     with pytest.raises(OSError):  # noqa: PT011 - the text is the system's
         await receive_all(loop, [])
     assert (loop.attempts, clock.pauses) == (4, [2, 4, 8])
@@ -327,10 +324,8 @@ async def test_cancelling_at_any_moment_of_connecting() -> None:
 
 
 async def test_cancelling_a_pause() -> None:
-    with silent() as sock:
-        port = sock.getsockname()[1]
     with anyio.move_on_after(0.05) as scope:
-        await receive_all(reconnecting(f"ws://127.0.0.1:{port}/", backoff=Backoff(base=1000, cap=1000)), [])
+        await receive_all(reconnecting(f"ws://127.0.0.1:{free_port()}/", backoff=Backoff(base=1000, cap=1000)), [])
     assert scope.cancelled_caught
 
 

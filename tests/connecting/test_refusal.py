@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 
 import anyio
-import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import given
 from hypothesis import strategies as st
-from support.client_servers import answering, silent
+from support.client_servers import answering
 from support.serving import GUARD
 
 from pywsapp import HandshakeError, Headers, Options, connect
+from pywsapp._connecting import dialing
 from pywsapp._connecting.refusal import MAX_BODY, RefusalBody
 
 
@@ -72,22 +73,30 @@ async def test_the_attributes_of_a_refusal() -> None:
 
 
 @pytest.mark.anyio
-async def test_content_that_does_not_end_is_not_waited_for() -> None:
-    with silent() as listening:
+@pytest.mark.parametrize(
+    ("body_seconds", "handshake_timeout"), [(0.05, 3 * GUARD), (3 * GUARD, 1)], ids=["content", "handshake"]
+)
+async def test_content_that_does_not_end_is_not_waited_for(
+    body_seconds: float, handshake_timeout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialing, "BODY_SECONDS", body_seconds)
 
-        def run() -> None:
-            sock, _ = listening.accept()
-            with sock:
-                sock.recv(65536)
-                sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nbeginning")
-                sock.settimeout(GUARD)
-                assert sock.recv(1) == b"", "the client closes the connection"
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nbeginning")
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+            ended.set()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, run)
-            started = time.monotonic()
-            refused = await refusal(f"ws://127.0.0.1:{listening.getsockname()[1]}/", Options(handshake_timeout=0.3))
-            assert time.monotonic() - started < GUARD / 2
+    ended = anyio.Event()
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.extra(SocketAttribute.local_port)
+        refused = await refusal(f"ws://127.0.0.1:{port}/", Options(handshake_timeout=handshake_timeout))
+        with anyio.fail_after(GUARD):
+            await ended.wait()  # the client closes the connection
+        tasks.cancel_scope.cancel()
     assert str(refused) == "the server answered 404 Not Found: beginning"
 
 

@@ -189,7 +189,7 @@ async def test_a_page_reads_why_the_server_refuses() -> None:
         def check(self, request: Request) -> None:
             raise RuntimeError("broken")
 
-    app = App(options=Options(handshake_timeout=0.05), max_connections_per_user=1, authenticate=by_header)
+    app = App(max_connections_per_user=1, authenticate=by_header)
     origins = ["https://page.example"]
     app.route("/live", Open(), origins, fallback=True)
     app.route("/plain", Open(), origins)
@@ -199,14 +199,21 @@ async def test_a_page_reads_why_the_server_refuses() -> None:
     headers = {**as_user("ana"), **PAGE}
     statuses = {"/live": 429, "/plain": 406, "/failing": 500, "/slow": 503}
     async with (
-        TestClient(app, raise_handler_errors=False) as client,
+        TestClient(app, raise_handler_errors=False, clock=VirtualClock()) as client,
         fallback_socket(client, "/nested", headers=headers) as socket,
     ):
         assert_page_can_read(socket.stream.headers)
-        for path, status in statuses.items():
+
+        async def check(path: str) -> None:
             response = await client.get(path, headers={**headers, **accept()})
-            assert response.status == status
+            assert response.status == statuses[path]
             assert_page_can_read(response.headers)
+
+        for path in statuses:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(check, path)
+                if path == "/slow":
+                    await client.clock.advance(app.options.handshake_timeout)
         response = await socket.post_body(b"", stream="x", headers=headers)
         assert response.status == 400
         assert_page_can_read(response.headers)

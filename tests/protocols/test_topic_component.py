@@ -9,7 +9,7 @@ import anyio
 import pytest
 from google.protobuf.source_context_pb2 import SourceContext
 from support.serving import GUARD, Recorder
-from support.topics_peer import JSON, MSGPACK, Open, TopicsPeer, app_of, peer_of, talking
+from support.topics_peer import JSON, MSGPACK, Open, TopicsPeer, app_of, passing_time, peer_of, talking
 
 from pywsapp import (
     App,
@@ -29,7 +29,7 @@ from pywsapp import (
     rpc,
 )
 from pywsapp.codecs import CborCodec, Codec, JsonCodec, MessagePackCodec, ProtobufCodec
-from pywsapp.testing import FakeConnection, TestClient, two_nodes
+from pywsapp.testing import FakeConnection, TestClient, VirtualClock, two_nodes
 
 pytestmark = pytest.mark.anyio
 FILE = SourceContext(file_name="a.proto")
@@ -442,7 +442,9 @@ async def test_on_track_decides_what_others_see() -> None:
 
 
 async def test_on_track_knows_the_users_of_other_processes() -> None:
-    async with two_nodes(lambda: app_of(Naming())) as (one, two), peer_of(one) as a, peer_of(two) as b:
-        await a.ask("subscribe", topic="room:1", track="ana")
-        present = (await b.ask("subscribe", topic="room:1", presence=True, track="ben"))["present"]
+    clock = VirtualClock()  # a node waits for the users of others for a short time
+    async with two_nodes(lambda: app_of(Naming()), clock=clock) as (one, two), peer_of(one) as a, peer_of(two) as b:
+        async with passing_time(clock):
+            await a.ask("subscribe", topic="room:1", track="ana")
+            present = (await b.ask("subscribe", topic="room:1", presence=True, track="ben"))["present"]
         assert sorted(present.values()) == ["ana 0", "ben 1"]

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from google.protobuf.source_context_pb2 import SourceContext
 from support.serving import GUARD
-from support.topics_peer import JSON, MSGPACK, Open, app_of, peer_of, talking
+from support.topics_peer import JSON, MSGPACK, Open, app_of, passing_time, peer_of, talking
 
 from pywsapp import (
     App,
@@ -24,7 +24,7 @@ from pywsapp import (
     broadcast,
     rpc,
 )
-from pywsapp.testing import TestClient, two_nodes
+from pywsapp.testing import TestClient, VirtualClock, two_nodes
 
 pytestmark = pytest.mark.anyio
 both_codecs = pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
@@ -314,9 +314,12 @@ async def test_each_action_needs_its_permission() -> None:
 
 
 async def test_two_nodes_share_topics_history_and_presence() -> None:
-    async with two_nodes(lambda: app_of(Rooms())) as (one, two), peer_of(one) as a, peer_of(two, MSGPACK) as b:
-        await a.ask("subscribe", topic="room:1", track={"name": "a"})
-        present = (await b.ask("subscribe", topic="room:1", since=None, presence=True))["present"]
+    clock = VirtualClock()  # a node waits for the users of others for a short time
+    nodes = two_nodes(lambda: app_of(Rooms()), clock=clock)
+    async with nodes as (one, two), peer_of(one) as a, peer_of(two, MSGPACK) as b:
+        async with passing_time(clock):
+            await a.ask("subscribe", topic="room:1", track={"name": "a"})
+            present = (await b.ask("subscribe", topic="room:1", since=None, presence=True))["present"]
         assert list(present.values()) == [{"name": "a"}]
         ids = [a.send("publish", topic="room:1", data=n, key=f"k{n % 3}") for n in range(5)]
         for request_id in ids:

@@ -207,9 +207,9 @@ def test_time_grows_with_the_size_only() -> None:
     """A file can have max_size bytes of the costliest kinds."""
     for part in (b"a|N;", b'a|s:0:"";', b"a|" + b"a:1:{i:0;N;}", b'a|C:1:"A":0:{}', b"a|i:1;"):
         data = part * (4000 // len(part) * 10)
-        began = time.perf_counter()
+        began = time.process_time()
         parse_php_session(data, max_size=10**6)
-        assert time.perf_counter() - began < 5
+        assert time.process_time() - began < 5
 
 
 def test_the_last_one_of_equal_names_counts() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.php_output import PHP, PHP_SERIALIZE, VARIABLES
@@ -15,7 +15,7 @@ from support.wire import handshake, peer_of, running
 
 from pywsapp import App, MessageComponent, Request
 from pywsapp.exceptions import ConfigurationError, SessionError
-from pywsapp.sessions import Stored
+from pywsapp.sessions import Stored, php
 from pywsapp.sessions.php import PhpFileStore
 from pywsapp.sessions.php_redis import PhpRedisStore
 from pywsapp.testing.sessions import HOSTILE_TOKENS, open_stores
@@ -87,7 +87,7 @@ async def test_age_and_size(file: Path) -> None:
         await PhpFileStore(file.parent, max_size=10).load(ID)
 
 
-async def test_a_file_that_php_uses(file: Path) -> None:
+async def test_a_file_that_php_uses(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PHP locks the file for a whole request."""
     store = PhpFileStore(file.parent)
     with open(file, "rb+") as locked:
@@ -95,15 +95,13 @@ async def test_a_file_that_php_uses(file: Path) -> None:
         assert await store.load(ID) == Stored(VARIABLES)
         locked.truncate(0)
 
-        def write() -> None:
+        def write(seconds: float) -> None:
             locked.write(b"user|i:7;")
             locked.flush()
             fcntl.flock(locked, fcntl.LOCK_UN)
 
-        timer = threading.Timer(0.03, write)
-        timer.start()
+        monkeypatch.setattr(php, "time", SimpleNamespace(sleep=write))  # PHP ends while the store waits for the lock
         found = await store.load(ID)
-        timer.join()
     assert found == Stored({"user": 7}), "it was read between the two steps of a write"
 
 

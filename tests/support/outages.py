@@ -109,8 +109,7 @@ async def check_restart(service: Service, make: MakeBroker, caplog: pytest.LogCa
         assert [await client.message() for client in (local_client, remote_client)] == ["1", "1"]
 
         service.kill()
-        with anyio.fail_after(10):
-            await until(lambda: not connected(app) and not connected(remote_app))
+        await until(lambda: not connected(app) and not connected(remote_app))
         await sender.send("2")
         assert await sender.message() == "2 stayed here"
         assert await local_client.message() == "2"

@@ -96,10 +96,9 @@ def talk(port: int, data: bytes, until: bytes) -> bytes:
     """Send bytes to a port of 127.0.0.1, and return the answer once it contains `until`.
 
     Raises:
-        OSError: the port refuses the connection, closes it, or does not answer within 5 seconds.
+        OSError: the port refuses the connection, closes it, or does not answer within `START_TIMEOUT`.
     """
-    with closing(socket.create_connection(("127.0.0.1", port), 5)) as sock:
-        sock.settimeout(5)
+    with closing(socket.create_connection(("127.0.0.1", port), START_TIMEOUT)) as sock:
         sock.sendall(data)
         answer = b""
         while until not in answer:
@@ -121,7 +120,10 @@ class Service:
     Attributes:
         port: a port of 127.0.0.1, which stays the same over restarts.
         directory: a directory with a short path, which is deleted at the end.
+        start_timeout: seconds after which a server that does not answer is an error.
     """
+
+    start_timeout = START_TIMEOUT
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class Service:
                 env={**os.environ, **self._environment},
                 start_new_session=True,  # kill() reaches the child processes too
             )
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while not self._is_ready():
             assert self.process.poll() is None, f"the server has ended: {self.output}"
             assert time.monotonic() < deadline, f"the server does not answer: {self.output}"
@@ -291,6 +293,8 @@ class Rabbit(Service):
         users: the users besides guest. The value is a password, and a pattern of the names that the user may
             configure, write and read.
     """
+
+    start_timeout = 90.0  # on a busy machine it needs half a minute
 
     def __init__(self, configuration: str = "", **users: tuple[str, str]) -> None:
         installed = find_program("rabbitmq-server", "rabbitmq-server")

@@ -12,7 +12,7 @@ import pytest
 from pywsapp.brokers.base import Keep, Outgoing, Position, Receive
 from pywsapp.brokers.memory import MemoryBroker, MemoryConnection
 from pywsapp.brokers.relay import Relay
-from pywsapp.exceptions import BrokerUnavailable
+from pywsapp.exceptions import BrokerUnavailable, OutcomeUnknown
 from pywsapp.topics.names import TopicPattern
 from support.serving import GUARD
 
@@ -133,6 +133,19 @@ async def failure_of(acknowledgement: Awaitable[None]) -> str:
     with anyio.fail_after(GUARD), pytest.raises(BrokerUnavailable) as info:
         await acknowledgement
     return str(info.value)
+
+
+async def until_unknown(publish: Callable[[], Awaitable[None]]) -> OutcomeUnknown:
+    """Publish with a short time limit until the limit ends after the broker was given the message.
+
+    An earlier limit withdraws the message.
+    """
+    with anyio.fail_after(GUARD):
+        while True:
+            with pytest.raises(BrokerUnavailable) as info:
+                await publish()
+            if isinstance(info.value, OutcomeUnknown):
+                return info.value
 
 
 async def taken(acknowledgement: Awaitable[None]) -> None:

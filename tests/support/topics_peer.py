@@ -9,10 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 
 from pywsapp import App, Connection, TopicComponent
-from pywsapp.testing import TestClient
+from pywsapp.testing import TestClient, VirtualClock
 from support.json_schema import Schema
 
 SCHEMA_FILE = Path(__file__).parent.parent.parent / "docs" / "reference" / "topics-v1.schema.json"
@@ -116,6 +117,20 @@ async def peer_of(
         if connects:
             await peer.connect()
         yield peer
+
+
+@asynccontextmanager
+async def passing_time(clock: VirtualClock) -> AsyncIterator[None]:
+    """Let the time of a clock pass during a block; whatever the machine does, nothing comes late by this clock."""
+
+    async def advance() -> None:
+        while True:
+            await clock.advance(0.1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(advance)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -39,6 +39,12 @@ DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 Receiving = Callable[[], AbstractContextManager[OtlpReceiver]]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the last export also on a busy machine."""
+    monkeypatch.setattr("pywsapp.telemetry.otlp._LAST_EXPORT_SECONDS", GUARD)
+
+
 def use(monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceiver, **variables: str) -> None:
     """Export to a receiver, when the App ends unless an interval is given."""
     variables = {"OTEL_METRIC_EXPORT_INTERVAL": "60000", "OTEL_SERVICE_NAME": "chat", **variables}

@@ -15,7 +15,7 @@ from support.asgi_servers import hosted
 from support.otlp_receiver import OtlpReceiver, attributes, receiving_over_grpc, receiving_over_http
 from support.outages import until
 from support.receiver import SECRET, Receiver
-from support.serving import serving
+from support.serving import GUARD, serving
 from support.spans import SPAN_ID, TRACE_ID, TRACEPARENT, Spans, current_trace_id, hexadecimal, identity
 
 from pywsapp import (
@@ -85,6 +85,7 @@ def app_with_room(**arguments: Any) -> App:
 async def test_a_receiver_decodes_the_spans(
     protocol: str, receiving: Receiving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pywsapp.telemetry.otlp._LAST_EXPORT_SECONDS", GUARD)
     app = app_with_room()
     export_over_otlp(app)
     with receiving() as receiver:
@@ -288,7 +289,7 @@ async def test_listeners_run_in_the_trace_of_the_broadcast(has_broker: bool, han
             expected = current_trace_id()
             await first.topic("room:1").broadcast("hello")
             first.topic("room:1").broadcast("hello")
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             await came.wait()
     assert found == [expected] * 4
     assert spans.names.count("deliver") == (2 if has_broker else 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.serving import GUARD
 
 from pywsapp import App, ClientConnection, Connection, ConnectionClosed, EchoServer, Options, connect
 from pywsapp.exceptions import ConfigurationError
@@ -27,7 +28,7 @@ class Recorder(EchoServer):
         self.changed.set()
 
     async def until_closed(self) -> list[int | None]:
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             await self.changed.wait()
         return self.closed
 

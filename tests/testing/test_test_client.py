@@ -121,9 +121,9 @@ async def test_an_app_without_compression(app: App) -> None:
 async def test_a_failure_says_that_the_connection_is_compressed(chat: Chat) -> None:
     app = App(options=Options(deflate=Deflate()))
     app.route("/chat", chat)
-    async with TestClient(app, timeout=0.05) as client, client.connect("/chat", compression=True) as ws:
+    async with TestClient(app) as client, client.connect("/chat", compression=True) as ws:
         with pytest.raises(AssertionError, match="opened with permessage-deflate"):
-            await ws.receive()
+            await ws.receive(timeout=0.05)
 
 
 async def test_refused_handshakes(app: App) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.serving import GUARD
 
 from pywsapp.brokers.base import HISTORY_BYTES, MIB, Keep, Position
 from pywsapp.exceptions import ConfigurationError
@@ -270,7 +271,7 @@ async def test_memory_is_freed_without_any_call(monkeypatch: pytest.MonkeyPatch)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keep_expiring, history)
         clock.now = REMEMBERED
-        with anyio.fail_after(5):
+        with anyio.fail_after(GUARD):
             while history.topics():
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()

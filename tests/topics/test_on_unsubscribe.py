@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from support.serving import Pipe, Recorder
+from support.serving import GUARD, Pipe, Recorder
 
 from pywsapp import Connection, Options, Topic
 from pywsapp.topics.registry import TopicRegistry
@@ -136,7 +136,7 @@ async def test_it_is_cancelled_with_on_close_timeout(caplog: pytest.LogCaptureFi
         topics.topic("a").add(pipe.conn)
         pipe.client.transport.abort()
         pipe.turn()
-        with anyio.fail_after(10):
+        with anyio.fail_after(GUARD):
             while not pipe.host.discarded:
                 await anyio.lowlevel.checkpoint()
     assert "on_close took longer than 0.05 s" in caplog.text

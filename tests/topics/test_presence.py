@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.serving import Serving, serving
+from support.serving import GUARD, Serving, serving
 
 from pywsapp import App, Connection, MessageComponent, Topic, TopicError
 from pywsapp.brokers.memory import MemoryBroker
@@ -401,7 +401,7 @@ async def join_and_leave(first: Serving, second: Serving, app: App) -> None:
         assert await said(ana) == {"joined": {}, "left": {"bea": {"name": "Bea"}}}
         async with second.client("/?name=ana") as again:
             assert (await again.receive())[1] == b"welcome"
-            with anyio.fail_after(5):
+            with anyio.fail_after(GUARD):
                 while app.topic("room:1").present()["ana"].connections != 2:
                     await anyio.lowlevel.checkpoint()
 
