@@ -39,6 +39,7 @@ class Chat(MessageComponent):
         ("redis", "redis", "from pywsapp.auth import TicketIssuer; TicketIssuer('redis://localhost')"),
         ("httpx", "webhooks", "from pywsapp import App; App().webhook('https://localhost', secret='0' * 16)"),
         ("prometheus_client", "prometheus", "from pywsapp import App; App().metrics(port=9100)"),
+        ("opentelemetry", "otlp", "from pywsapp.telemetry.otlp import export_over_otlp"),
         ("cryptography", "dev-tls", "from pywsapp import Tls; Tls.self_signed()"),
         ("msgspec", "msgspec", "from pywsapp.codecs import MessagePackCodec; MessagePackCodec()"),
         ("msgspec", "msgspec", f"{TYPED}App().route('/', Chat())"),

@@ -100,3 +100,35 @@ def test_a_file_that_cannot_be_read(
     with pytest.raises(SystemExit):
         main(["run", "chat", "--env-file", str(file)])
     assert f"pywsapp: cannot read {file}: {what}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PROT", "PORT"),
+        ("HOST", "ADDRESS"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+        ("BROKER_KEYS", "BROKER_KEY"),
+        ("MAX_CONNECTION", "MAX_CONNECTIONS"),
+    ],
+)
+def test_a_misspelt_variable_is_named(
+    name: str,
+    meant: str,
+    module: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(f"PYWSAPP_{name}", "1")
+    assert main(["check", module("from pywsapp import App\napp = App()\n")]) == 0
+    expected = f"the environment variable PYWSAPP_{name} has no effect; did you mean PYWSAPP_{meant}?\n"
+    assert capsys.readouterr().err == f"pywsapp check: {expected}"
+
+
+def test_variables_of_the_program_are_not_reported(
+    module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DATABASE_URL", "BROKER_KEY", "TOKEN", "TLS_CA"):
+        monkeypatch.setenv(f"PYWSAPP_{name}", "0" * 32)
+    assert main(["check", module("from pywsapp import App\napp = App()\n")]) == 0
+    assert capsys.readouterr().err == ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 
 #: Has no option of the command line, because other users of the machine can read the command lines of its processes.
 BROKER_KEY = "PYWSAPP_BROKER_KEY"
+_PREFIX = "PYWSAPP_"
+#: Set by the supervisor for its workers.
+_WORKER = "PYWSAPP_WORKER"
+#: Variables that no option has.
+_OTHERS = (BROKER_KEY, _WORKER, "PYWSAPP_HEALTH", "PYWSAPP_LISTEN_FDS", "PYWSAPP_PURE", "PYWSAPP_TOKEN")
+#: How similar the name of a variable is to the one that was meant: PROT and PORT have 0.75.
+_SIMILAR = 0.75
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -88,7 +97,7 @@ class _Option(NamedTuple):
 
     @property
     def variable(self) -> str:
-        return f"PYWSAPP_{self.name.upper()}"
+        return _PREFIX + self.name.upper()
 
 
 _OPTIONS = (
@@ -172,6 +181,8 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
 
     if chosen.env_file is not None:
         load_env_file(chosen.env_file)
+    if _WORKER not in os.environ:
+        _report_misspelt(parser.prog)
     given = [names for names in _SOCKETS if any(getattr(chosen, name) is not None for name in names)]
     excluded = {name for names in _SOCKETS for name in names if given and names not in given}
     for option in _OPTIONS:
@@ -185,6 +196,22 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
     _check_sockets(chosen, parser)
     if chosen.log_config is not None:
         configure_logging(chosen.log_config)  # before the program is imported, which can log
+
+
+def _report_misspelt(program: str) -> None:
+    """Name the variables that no option has and that look like one of them; there can be others, of the program."""
+    known = {
+        flag.removeprefix("--").replace("-", "_").upper(): option.variable
+        for option in _OPTIONS
+        for flag in option.flags
+    }
+    known |= {name.removeprefix(_PREFIX): name for name in _OTHERS}
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known.values():
+            for close in difflib.get_close_matches(name.removeprefix(_PREFIX), known, n=1, cutoff=_SIMILAR):
+                sys.stderr.write(
+                    f"{program}: the environment variable {name} has no effect; did you mean {known[close]}?\n"
+                )
 
 
 def _check_sockets(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

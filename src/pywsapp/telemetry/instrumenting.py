@@ -11,7 +11,8 @@ try:
     from opentelemetry.metrics import MeterProvider, get_meter_provider
     from opentelemetry.trace import ProxyTracerProvider, TracerProvider, get_tracer_provider
 except ModuleNotFoundError as exc:
-    raise missing_extra(exc, "opentelemetry") from exc
+    # `pywsapp.telemetry.otlp`, which needs more than the extra `opentelemetry`, imports this module first.
+    raise missing_extra(exc, "otlp") from exc
 
 from pywsapp.telemetry.metrics import create_instruments
 from pywsapp.telemetry.numbers import numbers_of
