@@ -12,6 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+for checker in ("mypy", "basedpyright"):
+    pytest.importorskip(checker, reason="the type checkers need `pip install 'pywsapp[dev]'`")
+
 ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
