@@ -15,7 +15,17 @@ from pywsapp import App
 from pywsapp._histogram import BOUNDS, HistogramStats
 from pywsapp._process.stats_messages import NO_STATS
 from pywsapp._status import reports
-from pywsapp._status.reports import ErrorLog, ErrorRow, Report, TopicRow, decode_report, encode_report
+from pywsapp._status.reports import (
+    MAX_REPORT_ROUTES,
+    OTHER_ROUTES,
+    ErrorLog,
+    ErrorRow,
+    Report,
+    TopicRow,
+    decode_report,
+    encode_report,
+    with_fewer_routes,
+)
 from pywsapp._status.snapshot import RateMeter, snapshot_of
 from pywsapp.brokers.envelope import Envelope, EnvelopeError
 from pywsapp.stats import ProcessStats, RouteStats
@@ -210,3 +220,54 @@ def test_a_snapshot_is_the_sum_of_all_processes() -> None:
     assert [one["late"] for one in snapshot["workers"]] == [None, 1.5]
     assert len(snapshot["errors"]) == 2
     json.dumps(snapshot, allow_nan=False)
+
+
+def many_routes(received: int = 5) -> dict[str, RouteStats]:
+    """Return 2,000 routes with long names and large numbers, of which the last ones have the most connections."""
+    slow = HistogramStats((10**9,) * (len(BOUNDS) + 1), 10.0**12)
+    fast = HistogramStats((10**9,) * (len(BOUNDS) + 1), 10.0)
+    return {
+        f"/{number}/{'x' * 100}": route(
+            received, open_connections=number, closed={"1000": 10**9}, handler_seconds=fast if number else slow
+        )
+        for number in range(2000)
+    }
+
+
+def test_a_process_with_many_routes_reports_some_of_them_and_the_sum_of_the_others() -> None:
+    stats = with_fewer_routes(replace(NO_STATS, routes=many_routes()))
+    found = decode_report(encoded(routes=stats.routes)).stats.routes
+    names = [pattern.split("/")[1] for pattern in found if pattern != OTHER_ROUTES]
+    assert len(names) == MAX_REPORT_ROUTES
+    assert {"0", "1999", "1900"} <= set(names), "the slowest one, and those with the most connections"
+    assert sum(one.open_connections for one in found.values()) == sum(range(2000))
+    assert sum(one.messages_received for one in found.values()) == 5 * 2000
+
+
+def test_the_page_shows_the_largest_routes_and_the_sum_of_the_others() -> None:
+    rates = RateMeter()
+    for at in (1.0, 2.0):
+        stats = with_fewer_routes(replace(NO_STATS, routes=many_routes(int(at) * 5)))
+        reports_of = {"a": report(at, routes=stats.routes)}
+        rates.update(reports_of)
+    snapshot = snapshot_of(reports_of, rates, {})
+    assert [one["route"].split("/")[1] for one in snapshot["routes"][:2]] == ["1999", "1998"]
+    assert [one["route"] for one in snapshot["routes"][50:]] == [OTHER_ROUTES]
+    assert snapshot["total"]["routes"] == MAX_REPORT_ROUTES + 1
+    assert snapshot["total"]["connections"] == sum(range(2000))
+    assert snapshot["rates"]["messages_received"] == 5 * 2000
+
+
+def test_a_route_that_was_among_the_others_has_no_rate_at_first() -> None:
+    rates = RateMeter()
+    rates.update({"a": report(1.0, routes={"/a": route(3), OTHER_ROUTES: route(1000)})})
+    rates.update({"a": report(2.0, routes={"/a": route(4), "/b": route(900), OTHER_ROUTES: route(100)})})
+    assert rates.of_route("/b")["messages_received"] == 0
+    assert rates.total()["messages_received"] == 1
+
+
+def test_the_sum_of_the_others_has_no_rate_at_first() -> None:
+    rates = RateMeter()
+    rates.update({"a": report(1.0, routes={"/a": route(3), "/b": route(1000)})})
+    rates.update({"a": report(2.0, routes={"/a": route(4), OTHER_ROUTES: route(1000)})})
+    assert rates.total()["messages_received"] == 1

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -18,20 +19,25 @@ from pywsapp._histogram import BOUNDS
 from pywsapp._http_text import one_line
 from pywsapp._lifecycle.lifecycle import Lifecycle
 from pywsapp._process.collecting import in_turns
-from pywsapp._process.stats_messages import read, to_json
+from pywsapp._process.stats_messages import added, read, to_json
 from pywsapp._request_state import access_of
 from pywsapp._server.server import Server
 from pywsapp.auth.user_keys import UserKeys
 from pywsapp.brokers.envelope import EnvelopeError
 from pywsapp.connection import Connection
 from pywsapp.exceptions import ConfigurationError
-from pywsapp.stats import Stats
+from pywsapp.stats import RouteStats, Stats
 from pywsapp.topics.registry import TopicRegistry
 
 #: The newest connections, and those for which the most bytes wait.
 NEWEST_CONNECTIONS = 50
 FULLEST_CONNECTIONS = 10
 MAX_TOPICS = 50
+#: Routes of a process; the numbers of all others are added up. Each has up to 1,000 characters.
+MAX_REPORT_ROUTES = 200
+_SLOWEST_ROUTES = 20
+#: The name of the sum of the routes that a report leaves out. No pattern of a path is the same.
+OTHER_ROUTES = "other routes"
 MAX_ERRORS = 20
 _MAX_CONNECTIONS = NEWEST_CONNECTIONS + FULLEST_CONNECTIONS
 #: Characters of a text.
@@ -163,7 +169,7 @@ async def make_report(
         _short(platform.node()),
         worker or 0,
         time.monotonic(),
-        stats,
+        with_fewer_routes(stats),
         () if server is None else tuple(_row_of(conn, server, topics) for conn in shown.open()),
         largest,
         log.rows,
@@ -190,6 +196,29 @@ class _ShownConnections:
         """Return those that are open, each once."""
         found = dict.fromkeys([*self._newest, *(conn for _, _, conn in self._fullest)])
         return [conn for conn in found if conn.is_open]
+
+
+def with_fewer_routes(stats: Stats) -> Stats:
+    """Return the numbers of a process with those routes that have the most connections or the slowest handlers.
+
+    The numbers of all others are added up as `OTHER_ROUTES`, so a report of many routes is not too long, and its sums
+    are right.
+    """
+    routes = stats.routes
+    if len(routes) <= MAX_REPORT_ROUTES:
+        return stats
+    slowest = heapq.nlargest(_SLOWEST_ROUTES, routes, key=lambda pattern: mean_seconds(routes[pattern]))
+    largest = heapq.nlargest(MAX_REPORT_ROUTES, routes, key=lambda pattern: routes[pattern].open_connections)
+    kept = {pattern: routes[pattern] for pattern in list(dict.fromkeys([*slowest, *largest]))[:MAX_REPORT_ROUTES]}
+    others = added(route for pattern, route in routes.items() if pattern not in kept)
+    return replace(stats, routes={**kept, OTHER_ROUTES: others})
+
+
+def mean_seconds(route: RouteStats) -> float:
+    """Return how long the handlers of a route take on average; 0 if that is not known."""
+    times = route.handler_seconds
+    calls = 0 if times is None else sum(times.buckets)
+    return times.seconds / calls if times is not None and calls else 0.0
 
 
 async def _largest_topics(topics: TopicRegistry) -> tuple[TopicRow, ...]:

@@ -14,7 +14,9 @@ from pywsapp._status.reports import (
     MAX_ERRORS,
     MAX_TOPICS,
     NEWEST_CONNECTIONS,
+    OTHER_ROUTES,
     Report,
+    mean_seconds,
 )
 from pywsapp.stats import RouteStats, Stats
 
@@ -69,12 +71,16 @@ def _summed(rates: Iterable[_Rates]) -> _Rates:
 
 def _compared(last: Report, new: Report) -> tuple[_Rates, dict[str, _Rates], float | None]:
     """Return the rates between two reports of one process: its own and those of its routes; and the lag of its loop."""
-    seconds = max(new.at - last.at, _MIN_SECONDS)
+    seconds, before = max(new.at - last.at, _MIN_SECONDS), last.stats.routes
+
+    def rate(pattern: str, route: RouteStats, name: str) -> float:
+        from_others = pattern == OTHER_ROUTES or OTHER_ROUTES in before  # with all that it has counted
+        known = before.get(pattern, route if from_others else None)
+        new_count: int = getattr(route, name) - getattr(known, name, 0)
+        return max(0.0, new_count / seconds)
+
     routes = {
-        pattern: {
-            name: max(0.0, (getattr(route, name) - getattr(last.stats.routes.get(pattern), name, 0)) / seconds)
-            for name in _OF_ROUTES
-        }
+        pattern: {name: rate(pattern, route, name) for name in _OF_ROUTES}
         for pattern, route in new.stats.routes.items()
     }
     cpu = max(0.0, (new.stats.process.cpu_seconds - last.stats.process.cpu_seconds) / seconds)
@@ -103,7 +109,10 @@ def snapshot_of(reports: Mapping[str, Report], rates: RateMeter, late: Mapping[s
         late: the processes that have not answered, with the seconds since their last report.
     """
     total: Stats = added(report.stats for report in reports.values())
-    routes = sorted(total.routes.items(), key=lambda item: (-item[1].open_connections, item[0]))
+    routes = sorted(
+        total.routes.items(), key=lambda item: (item[0] == OTHER_ROUTES, -item[1].open_connections, item[0])
+    )
+    shown = routes[:MAX_ROUTES] + [item for item in routes[MAX_ROUTES:] if item[0] == OTHER_ROUTES]
     broker = total.topics.broker
     return {
         "type": "snapshot",
@@ -112,7 +121,7 @@ def snapshot_of(reports: Mapping[str, Report], rates: RateMeter, late: Mapping[s
         "rates": rates.total(),
         "lag": max((lag for lag in map(rates.lag_of, reports) if lag is not None), default=None),
         "workers": [_worker(process, report, rates, late) for process, report in sorted(reports.items(), key=_place)],
-        "routes": [_route(pattern, route, rates.of_route(pattern)) for pattern, route in routes[:MAX_ROUTES]],
+        "routes": [_route(pattern, route, rates.of_route(pattern)) for pattern, route in shown],
         "handlers": _handlers(total.routes),
         "topics": _topics(reports.values()),
         "connections": _connections(reports),
@@ -130,6 +139,7 @@ def _totals(total: Stats) -> dict[str, Any]:
     return {
         "connections": sum(route.open_connections for route in routes),
         "pending": total.pending_connections,
+        "routes": len(total.routes),
         "handshakes": total.handshakes,
         "accepted": total.accepted_connections,
         "messages_received": sum(route.messages_received for route in routes),
@@ -184,7 +194,7 @@ def _handlers(routes: Mapping[str, RouteStats]) -> list[dict[str, Any]]:
         {
             "route": pattern,
             "calls": sum(times.buckets),
-            "mean": times.seconds / sum(times.buckets),
+            "mean": mean_seconds(route),
             "p99": _percentile(times, 0.99),
         }
         for pattern, route in routes.items()
