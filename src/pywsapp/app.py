@@ -454,9 +454,9 @@ class App:
     ) -> None:
         """Serve the numbers of all workers for Prometheus, whichever of them answers. Needs the extra `prometheus`.
 
-        The answer is in the text format of Prometheus, or of OpenMetrics if the client asks for it. It comes also above
-        `max_connections`. `docs/howto/watch-with-prometheus.md` lists all metrics. The App also measures times from now
-        on, as with `App(metrics=True)`.
+        The answer is in the text format of Prometheus, or of OpenMetrics if the client asks for it, and is compressed
+        if the client accepts gzip. It comes also above `max_connections`. `docs/howto/watch-with-prometheus.md` lists
+        all metrics. The App also measures times from now on, as with `App(metrics=True)`.
 
         Args:
             path: the path of the metrics.

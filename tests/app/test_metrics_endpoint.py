@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -71,6 +72,28 @@ async def test_the_answer_has_the_format_that_the_client_asks_for(accept: str, c
         assert found["pywsapp_rate_limited_total", "delayed", 'say "hello"\\\n'] == 0
         assert found["pywsapp_broker_connected",] == 1
         assert found["pywsapp_workers",] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "is_compressed"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("gzip ; q=1.0, identity", True),
+        ("", False),
+        ("identity", False),
+        ("x-gzip", False),
+        ("br, gzip;q=0", False),
+        ("gzip; q=0.00 , br", False),
+    ],
+)
+async def test_the_answer_is_compressed_if_the_client_asks_for_it(field: str, is_compressed: bool) -> None:
+    async with TestClient(app_of(guard=public)) as client:
+        answer = await client.get("/metrics", headers={"Accept-Encoding": field})
+        assert answer.headers.get("content-encoding") == ("gzip" if is_compressed else None)
+        text = gzip.decompress(answer.body) if is_compressed else answer.body
+        assert ("pywsapp_workers",) in values_of(parse_text(text.decode()))
+        assert answer.headers["content-length"] == str(len(answer.body))
 
 
 async def test_all_metrics_are_in_an_answer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -17,6 +19,9 @@ from pywsapp.routing.router import Router
 MetricsGuard = Authenticate | Iterable[str]
 #: Returns the text of numbers for the Accept field of a request, and its content type.
 Encode = Callable[[Any, str], tuple[bytes, str]]
+
+_GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))(?:[;,]|$)", re.IGNORECASE)
+_LEVEL = 6  # of 9, which takes five times as long for a twentieth of the bytes
 
 
 def add_metrics(
@@ -41,9 +46,16 @@ def add_metrics(
     async def metrics(request: Request) -> Response:
         if addresses is not None:
             addresses.check(request)
-        stats = await collect()
+        stats, accept = await collect(), request.headers.get("accept", "")
+        is_compressed = any(map(_GZIP.search, request.headers.getlist("accept-encoding")))
+
+        def content_and_type() -> tuple[bytes, str]:
+            content, content_type = encode(stats, accept)
+            return gzip.compress(content, _LEVEL) if is_compressed else content, content_type
+
         # In a thread, because the text of hundreds of routes takes a tenth of a second.
-        content, content_type = await anyio.to_thread.run_sync(encode, stats, request.headers.get("accept", ""))
-        return Response(content, content_type=content_type, headers={"Cache-Control": "no-store"})
+        content, content_type = await anyio.to_thread.run_sync(content_and_type)
+        headers = {"Cache-Control": "no-store", **({"Content-Encoding": "gzip"} if is_compressed else {})}
+        return Response(content, content_type=content_type, headers=headers)
 
     router.http(path, metrics, is_probe=True, authenticate=guard)
