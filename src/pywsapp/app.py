@@ -1041,7 +1041,12 @@ class App:
         self._runner.stop()
 
     def stats(self) -> Stats:
-        """Return the numbers of this process: connections, handshakes, limits and topics. Never blocks."""
+        """Return the numbers of this process: connections, handshakes, limits and topics. Does not wait for anything.
+
+        It looks at each connection, because counting what waits would make each message slower. That takes half a
+        millisecond for 1,000 connections and up to 64 ms for 100,000, in which no message is handled. `worker_stats`
+        lets the event loop go on every 4 ms.
+        """
         return self._runner.stats()
 
     async def worker_stats(self) -> WorkerStats:
