@@ -148,7 +148,7 @@ def test_prices_of_some_symbols(browser: Any, pictures: Path) -> None:
 
 
 def test_jobs_go_on_without_the_page(browser: Any, pictures: Path) -> None:
-    with pages_of(browser, "job_progress.py", "0.03", port=free_port()) as pages:
+    with pages_of(browser, "job_progress.py", free_port(), STEP_SECONDS="0.03") as pages:
         page, other = pages.open(), pages.open(phone=True, dark=True)
         for number in 1, 2:
             page.get_by_role("button", name="Start a job").click()
@@ -172,10 +172,10 @@ def test_jobs_go_on_without_the_page(browser: Any, pictures: Path) -> None:
 @pytest.mark.parametrize("query", ["", "?events"], ids=["client", "events"])
 def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, tmp_path: Path, query: str) -> None:
     port, database = free_port(), str(tmp_path / "answers.db")
-    program = [str(EXAMPLES / "live_answer.py"), str(port), database]
+    program = [str(EXAMPLES / "live_answer.py"), str(port)]
     pages = Pages(browser, f"http://localhost:{port}")
     with closing(pages):
-        with Program(program) as server:
+        with Program(program, environment={"ANSWERS_DATABASE": database}) as server:
             assert server.port == port
             page = pages.open(path=f"/{query}")
             page.locator("[name=question]").fill("tea")
@@ -184,7 +184,7 @@ def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, t
             page.reload()
             expect(page.locator("#answer")).to_contain_text("but it can write")
         expect(page.locator("#state")).to_have_text("connecting")
-        with Program(program) as server:
+        with Program(program, environment={"ANSWERS_DATABASE": database}) as server:
             assert server.port == port
             other = pages.open(phone=True, dark=True, path=page.url.removeprefix(pages.url))
             expect(other.locator("#state")).to_have_text("writing")
