@@ -52,7 +52,7 @@ class Chat(MessageComponent):
             conn.send(message)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, authenticate=keys)
+app = App("localhost", 8080, authenticate=keys)
 app.route("/chat", Chat(), authenticate=tokens)
 
 
@@ -63,4 +63,5 @@ def token(request: Request) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

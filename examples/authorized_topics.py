@@ -40,11 +40,12 @@ class Topics(MessageComponent):
 
 app = App(
     "localhost",
-    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    8080,
     authenticate=name,
     authorize=TopicRules(subscribe=["public:*", "inbox:{user}"], publish=["public:*", "inbox:*"]),
 )
 app.route("/topics", Topics())
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

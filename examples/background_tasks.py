@@ -40,7 +40,7 @@ class Sum(MessageComponent):
         anyio.from_thread.run_sync(conn.send, digest)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.route("/clock", Clock())
 app.route("/work", Work())
 app.route("/sum", Sum())
@@ -62,4 +62,5 @@ async def close_resources() -> None:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

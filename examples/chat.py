@@ -1,6 +1,6 @@
 """A chat: each message goes to all other clients. One component object serves every connection.
 
-Run:   python chat.py [PORT]
+Run:   python chat.py [PORT], or pywsapp run chat:make_app --factory
 Try:   python client.py ws://localhost:8080/chat   in two terminals; type in one, read in the other.
 Test:  python -m pytest test_chat.py
 """

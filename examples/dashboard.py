@@ -1,18 +1,19 @@
 """A live dashboard from Prometheus data: rates and values of any exporter, or the answers to queries.
 
-Run:   python dashboard.py [PORT [URL [QUERY ...]]]
+Run:   python dashboard.py [PORT]
 Try:   open http://localhost:8080 in two windows: the numbers are those of this server. Reload one, and watch the
-       connections. For other numbers: python dashboard.py 8080 http://localhost:9100/metrics
-       For a Prometheus server: python dashboard.py 8080 http://localhost:9090 up 'rate(requests_total[1m])'
+       connections. For other numbers: SOURCE=http://localhost:9100/metrics python dashboard.py
+       For a Prometheus server: SOURCE=http://localhost:9090 QUERIES='up; rate(requests_total[1m])' python dashboard.py
 
-The server asks the URL once in a second, however many pages there are, and broadcasts only what has changed. A slow
+The server asks the source once in a second, however many pages there are, and broadcasts only what has changed. A slow
 page gets only the newest value of each series (`newest`). Each page asks for the last values when it has subscribed.
-Needs the extra `prometheus`. Run this program in one process: each one would ask the URL.
+Needs the extra `prometheus`. Run this program in one process: each one would ask the source.
 """
 
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -29,9 +30,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pywsapp import App, Connection, RateLimit, Response, TopicComponent, TopicRules
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
-PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-URL = sys.argv[2] if len(sys.argv) > 2 else f"http://localhost:{PORT}/metrics"
-QUERIES = sys.argv[3:]
+SOURCE = os.environ.get("SOURCE", "")  # by default the metrics of this server
+QUERIES = [query.strip() for query in os.environ.get("QUERIES", "").split(";") if query.strip()]
 SECONDS, KEPT, MAX_SERIES = 1, 120, 100
 LEFT_OUT = re.compile("_(bucket|created|info)$")
 logger = logging.getLogger("dashboard")
@@ -51,11 +51,12 @@ def name_of(name: str, labels: dict[str, str]) -> str:
 def read() -> Values:
     """Return the values now; blocks."""
     values: Values = {}
+    source = SOURCE or f"http://localhost:{app.port}/metrics"
     for query in QUERIES:
-        answer = json.loads(fetch(f"{URL}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
+        answer = json.loads(fetch(f"{source}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
         for one in answer["data"]["result"]:
             values[name_of(query, one["metric"])] = (float(one["value"][1]), False)
-    for family in [] if QUERIES else text_string_to_metric_families(fetch(URL)):
+    for family in [] if QUERIES else text_string_to_metric_families(fetch(source)):
         for sample in family.samples:
             is_counter = family.type == "counter" or sample.name.endswith(("_count", "_sum"))
             if not LEFT_OUT.search(sample.name):
@@ -99,7 +100,7 @@ class Dashboard(TopicComponent):
             self.problem = ""
         except Exception as exc:  # the source is another program
             if not self.problem:
-                logger.warning("cannot read %s: %r", URL, exc)
+                logger.warning("cannot read the source: %r", exc)
             self.problem = "The source does not answer."
         app.topic("series").broadcast({"series": None, "problem": self.problem, "at": now})
 
@@ -116,7 +117,7 @@ class Dashboard(TopicComponent):
 
 
 dashboard = Dashboard()
-app = App("localhost", PORT, authorize=TopicRules(subscribe=["series"]))
+app = App("localhost", 8080, authorize=TopicRules(subscribe=["series"]))
 app.route("/live", RateLimit(dashboard, messages_per_second=5))
 app.route_client()
 app.metrics(guard=["127.0.0.1", "::1"])  # this machine; behind a proxy, set `trusted_proxies`
@@ -125,4 +126,5 @@ app.http("/", lambda request: Response.html(PAGE))
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -56,7 +56,7 @@ class Board(TopicComponent):
 
 app = App(
     "localhost",
-    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    8080,
     authorize=TopicRules(subscribe=[BOARD, LIVE], publish=[BOARD, LIVE], history=[BOARD], presence=[BOARD]),
 )
 app.route("/live", RateLimit(Board(), messages_per_second=200))
@@ -67,4 +67,5 @@ app.http("/", lambda request: Response.html(PAGE))
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

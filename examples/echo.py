@@ -14,8 +14,9 @@ class Echo(MessageComponent):
         conn.send(message)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.route("/echo", Echo())
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

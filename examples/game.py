@@ -103,7 +103,7 @@ class Arena(TopicComponent):
 arena = Arena()
 app = App(
     "localhost",
-    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    8080,
     authorize=TopicRules(subscribe=["arena"], presence=["arena"]),
 )
 app.route("/live", RateLimit(arena, messages_per_second=40), options=Options(high_water=SLOW))
@@ -114,4 +114,5 @@ app.http("/", lambda request: Response.html(PAGE))
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

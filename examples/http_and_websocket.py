@@ -36,7 +36,7 @@ class Visitors(MessageComponent):
         broadcast(self.connections, str(len(self.connections)))
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 visitors = app.route("/live", Visitors())
 
 
@@ -51,4 +51,5 @@ def count(request: Request) -> Response:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -1,6 +1,6 @@
 """The progress of jobs that other processes do, on a page that can be reloaded or closed meanwhile.
 
-Run:   python job_progress.py [PORT [SECONDS_OF_A_STEP]]
+Run:   python job_progress.py [PORT]
 Try:   open http://localhost:8080, start three jobs, and reload the page: the bars go on, and no result is missed.
 
 Two worker processes take jobs from a queue, as those of Celery do, and publish on the topic of the job by signed HTTP
@@ -28,15 +28,14 @@ from pywsapp import App, CallError, Connection, RateLimit, Response, TopicCompon
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 STEPS, WORKERS, MAX_WAITING = 40, 2, 20
-PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-STEP_SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.1
+STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.1"))
 PATH = "/publish"
 
 
 # -- the worker processes ----------------------------------------------------------------------------------------------
 
 
-def publish(key: str, topic: str, message: dict[str, Any], message_id: str) -> None:
+def publish(port: int, key: str, topic: str, message: dict[str, Any], message_id: str) -> None:
     """Publish a message; if the server does not answer, again with the same id, so that it comes once."""
     body = json.dumps({"topic": topic, "text": json.dumps(message), "id": message_id}).encode()
     for attempt in range(10):
@@ -45,7 +44,7 @@ def publish(key: str, topic: str, message: dict[str, Any], message_id: str) -> N
         signature = hmac.new(key.encode(), f"{now}\n{PATH}\n".encode() + body, hashlib.sha256).hexdigest()
         headers = {"X-Signature": f"t={now},v1={signature}"}
         try:
-            urllib.request.urlopen(urllib.request.Request(f"http://localhost:{PORT}{PATH}", body, headers), timeout=10)
+            urllib.request.urlopen(urllib.request.Request(f"http://localhost:{port}{PATH}", body, headers), timeout=10)
         except urllib.error.HTTPError as exc:
             if exc.code not in (503, 504):  # 503 and 504: the broker is not available
                 raise
@@ -55,7 +54,7 @@ def publish(key: str, topic: str, message: dict[str, Any], message_id: str) -> N
             return
 
 
-def work(jobs: "multiprocessing.Queue[str]", key: str) -> None:
+def work(jobs: "multiprocessing.Queue[str]", port: int, key: str) -> None:
     """Do jobs until the server ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the server, which stops the workers
     threading.Thread(target=end_with_server, daemon=True).start()
@@ -63,8 +62,8 @@ def work(jobs: "multiprocessing.Queue[str]", key: str) -> None:
         job = jobs.get()
         for step in range(1, STEPS + 1):
             time.sleep(STEP_SECONDS)  # the work
-            publish(key, f"job:{job}", {"state": "running", "done": step / STEPS}, f"{job}-{step}")
-        publish(key, f"job:{job}", {"state": "finished", "result": f"{STEPS} pictures"}, f"{job}-result")
+            publish(port, key, f"job:{job}", {"state": "running", "done": step / STEPS}, f"{job}-{step}")
+        publish(port, key, f"job:{job}", {"state": "finished", "result": f"{STEPS} pictures"}, f"{job}-result")
 
 
 def end_with_server() -> None:
@@ -92,18 +91,23 @@ class Jobs(TopicComponent):
         return job
 
 
-app = App("localhost", PORT, authorize=TopicRules(subscribe=["job:*"], history=["job:*"]))
+context = multiprocessing.get_context("spawn")
+jobs: "multiprocessing.Queue[str]" = context.Queue(MAX_WAITING)
+key = secrets.token_urlsafe(32)
+app = App("localhost", 8080, authorize=TopicRules(subscribe=["job:*"], history=["job:*"]))
 app.route("/live", RateLimit(Jobs(), messages_per_second=10))
 app.route_client()
 app.history("job:*", size=STEPS + 2, seconds=3600)
+app.publish_endpoint(PATH, key=key)
 app.http("/", lambda request: Response.html(PAGE))
 
 
-if __name__ == "__main__":  # the workers import this file, too
-    context = multiprocessing.get_context("spawn")
-    jobs: "multiprocessing.Queue[str]" = context.Queue(MAX_WAITING)
-    key = secrets.token_urlsafe(32)
-    app.publish_endpoint(PATH, key=key)
+@app.on_startup
+def start_workers() -> None:
     for _ in range(WORKERS):
-        context.Process(target=work, args=(jobs, key), daemon=True).start()
+        context.Process(target=work, args=(jobs, app.port, key), daemon=True).start()
+
+
+if __name__ == "__main__":  # the workers import this file, too
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -1,6 +1,6 @@
 """The answer of a language model, token by token: it survives reloads of the page and restarts of the server.
 
-Run:   python live_answer.py [PORT [DATABASE]]
+Run:   python live_answer.py [PORT]
 Try:   open http://localhost:8080, ask something, and reload the page while the answer comes. Kill the server and start
        it again: the answer goes on. Open the address with `?events`: the page then uses EventSource, not the client.
 
@@ -10,6 +10,7 @@ however often it comes. A function that makes up words stands in for the model. 
 """
 
 import json
+import os
 import secrets
 import sqlite3
 import sys
@@ -41,7 +42,7 @@ async def ask_model(question: str, begun: list[str]) -> AsyncIterator[str]:
 
 # -- the answers -------------------------------------------------------------------------------------------------------
 
-database = sqlite3.connect(sys.argv[2] if len(sys.argv) > 2 else "answers.db", isolation_level=None)
+database = sqlite3.connect(os.environ.get("ANSWERS_DATABASE", "answers.db"), isolation_level=None)
 database.executescript("""
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
@@ -63,7 +64,7 @@ async def write_answer(answer: str, question: str, begun: list[str]) -> None:
 
 app = App(
     "localhost",
-    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    8080,
     authorize=TopicRules(subscribe=["answer:*"], history=["answer:*"]),
 )
 app.history("answer:*", size=MAX_TOKENS, seconds=KEEP_SECONDS)
@@ -117,4 +118,5 @@ async def ask(request: Request) -> dict[str, str] | Response:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

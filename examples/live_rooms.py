@@ -58,8 +58,7 @@ def authenticate(request: Request) -> str | None:
 
 
 rooms = ["room:*"]
-port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-app = App("localhost", port, authorize=TopicRules(subscribe=rooms, publish=rooms, history=rooms, presence=rooms))
+app = App("localhost", 8080, authorize=TopicRules(subscribe=rooms, publish=rooms, history=rooms, presence=rooms))
 app.route("/live", Rooms(), authenticate=authenticate)
 app.route_client()
 app.history("room:*", size=100, seconds=300)
@@ -76,4 +75,5 @@ def page(request: Request) -> Response:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -1,6 +1,6 @@
 """A chat with moderation: roles, a word filter, slow mode, reports, and deleting, muting and banning.
 
-Run:   python moderated_chat.py [PORT [SLOW_SECONDS]]
+Run:   python moderated_chat.py [PORT]
 Try:   open http://localhost:8080/#ana-token, #ben-token and #mia-token in three windows; Mia is a moderator. Write as
        Ana and Ben, report a message, and see what Mia can do with it. Ban Ben for a minute, and reload his page.
 
@@ -12,6 +12,7 @@ this program in one process; with several, mutes and bans belong in a database.
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -25,7 +26,7 @@ PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 TOKENS = {"ana-token": "Ana", "ben-token": "Ben", "mia-token": "Mia"}  # in a product: random tokens, which expire
 MODERATORS = {"Mia"}
 BAD_WORDS = re.compile(r"\b(darn|heck)\b", re.IGNORECASE)
-SLOW_SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 2  # the pause between two messages of a user
+SLOW_SECONDS = int(os.environ.get("SLOW_SECONDS", "2"))  # the pause between two messages of a user
 MAX_LENGTH, MAX_MESSAGES, MAX_REPORTS = 300, 100, 100
 audit = logging.getLogger("audit")
 
@@ -101,7 +102,7 @@ class Chat(TopicComponent):
         audit.info("%s: %s %s for %d min", moderator, method, user, minutes)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.route("/live", RateLimit(Chat(), messages_per_second=20, per="address"))
 app.route_client()
 app.http("/", lambda request: Response.html(PAGE))
@@ -118,4 +119,5 @@ def keep(topic: Topic, message: str | bytes) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

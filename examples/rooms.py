@@ -35,8 +35,9 @@ class Rooms(MessageComponent):
         topic.broadcast(f"{conn.state.name} left")
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.route("/rooms/{room}", Rooms())
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

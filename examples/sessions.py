@@ -10,8 +10,6 @@ from urllib.parse import parse_qs
 
 from pywsapp import App, Connection, MessageComponent, Refuse, Request, Response
 
-PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-
 FORM = '<form action="/login" method="post">Your name: <input name="name" autofocus><button>Log in</button></form>'
 PAGE = """
 <p id="text"></p>
@@ -35,7 +33,7 @@ class Hello(MessageComponent):
         conn.send(f"hello {conn.session['user']}, this is visit {conn.session['visits']}")
 
 
-app = App("localhost", PORT, session_store="memory")
+app = App("localhost", 8080, session_store="memory")
 app.route("/hello", Hello())
 
 
@@ -59,4 +57,5 @@ async def logout(request: Request) -> None:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -32,7 +32,7 @@ class Prices(TopicComponent):
 
 app = App(
     "localhost",
-    int(sys.argv[1]) if len(sys.argv) > 1 else 8080,
+    8080,
     authorize=TopicRules(subscribe=["prices"]),
 )
 app.route("/live", RateLimit(Prices(), messages_per_second=20))
@@ -50,4 +50,5 @@ def trade() -> None:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -76,7 +76,7 @@ async def write_answer(answer: str, question: str) -> None:
     await topic.broadcast({"token": "", "done": True})
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.history("answer:*", size=1000, seconds=600)
 app.events("/answers/{answer}", topic="answer:{answer}", event="token", retry=1)
 
@@ -95,4 +95,5 @@ def page(request: Request) -> Response:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

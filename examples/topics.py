@@ -32,8 +32,7 @@ class Rooms(MessageComponent):
             super().on_error(conn, exc)
 
 
-port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-app = App("localhost", port, broker=sys.argv[3] if len(sys.argv) > 3 else None)
+app = App("localhost", 8080)
 app.route("/rooms/{room}", Rooms())
 app.history("room:*", size=100, seconds=300)
 
@@ -45,4 +44,6 @@ def send_changes(topic: Topic, diff: PresenceDiff) -> None:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
+    app.configure(broker=sys.argv[3] if len(sys.argv) > 3 else None)
     app.run(workers=int(sys.argv[2]) if len(sys.argv) > 2 else 1)

@@ -90,8 +90,9 @@ class Chat(MessageComponent):
             self.names.pop(conn.state.room, None)
 
 
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+app = App("localhost", 8080)
 app.route("/chat", Chat())
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

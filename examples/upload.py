@@ -1,18 +1,19 @@
 """File upload over a WebSocket: progress from the server, pause, and resume after a lost connection.
 
-Run:   python upload.py [PORT [DIRECTORY [BYTES_PER_SECOND]]]
+Run:   UPLOAD_DIRECTORY=uploads python upload.py [PORT]
 Try:   open http://localhost:8080 and choose a picture. Pause and go on. Stop the server in the middle, and start it
-       again with the same DIRECTORY; or reload the page, and choose the file again: the upload goes on where it was.
+       again with the same directory; or reload the page, and choose the file again: the upload goes on where it was.
 
 A page sends chunks, and has at most WINDOW bytes on the way: then it waits until the server has stored some. The name
 of the partial file is a secret of the server and the page, and its size is the offset of the next chunk, also after a
 restart. The server checks the kind and the SHA-256 of the file. It chooses the name, so a file never replaces another
-one. It holds one chunk of an upload in memory, and stores at most MAX_FILES files of MAX_SIZE bytes. Without a
-DIRECTORY, they are in a temporary one, which the server removes when it ends. Run this program in one process.
+one. It holds one chunk of an upload in memory, and stores at most MAX_FILES files of MAX_SIZE bytes. Without
+UPLOAD_DIRECTORY, they are in a temporary one, which the server removes when it ends. Run this program in one process.
 """
 
 import hashlib
 import json
+import os
 import secrets
 import sys
 import tempfile
@@ -29,8 +30,8 @@ CHUNK, WINDOW = 64 * 1024, 8 * 64 * 1024
 MAX_SIZE, MAX_FILES = 256 * 1024 * 1024, 40
 KEEP_SECONDS = 3600  # how long an upload that has stopped can go on
 KINDS = {b"\x89PNG\r\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"%PDF-": ".pdf"}  # by the first bytes
-temporary = None if len(sys.argv) > 2 else tempfile.TemporaryDirectory(prefix="uploads-")
-DIRECTORY = Path(temporary.name if temporary else sys.argv[2])
+temporary = None if "UPLOAD_DIRECTORY" in os.environ else tempfile.TemporaryDirectory(prefix="uploads-")
+DIRECTORY = Path(temporary.name if temporary else os.environ["UPLOAD_DIRECTORY"])
 DIRECTORY.mkdir(exist_ok=True)
 
 
@@ -140,9 +141,9 @@ class Uploads(MessageComponent):
 
 
 uploads = Uploads()
-rate = float(sys.argv[3]) if len(sys.argv) > 3 else 20 * 1024 * 1024
+rate = float(os.environ.get("BYTES_PER_SECOND", 20 * 1024 * 1024))
 limited = RateLimit(uploads, bytes_per_second=rate, bytes_burst=4 * CHUNK, per="address")  # above it, messages wait
-app = App("localhost", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, max_connections_per_address=20)
+app = App("localhost", 8080, max_connections_per_address=20)
 app.route("/upload", limited, options=Options(max_message_size=CHUNK))
 app.http("/", lambda request: Response.html(PAGE))
 app.every(60)(uploads.remove_old_parts)
@@ -151,4 +152,5 @@ if temporary:
 
 
 if __name__ == "__main__":
+    app.rebind(port=int(sys.argv[1]) if len(sys.argv) > 1 else None)
     app.run()

@@ -17,7 +17,6 @@ pytest.register_assert_rewrite("support.browser", "support.example_pages")
 from support.browser import Page, expect  # noqa: E402 - not before the line above
 from support.example_pages import EXAMPLES, Pages, pages_of, take  # noqa: E402
 from support.program import Program  # noqa: E402
-from support.services import free_port  # noqa: E402
 
 pytest_plugins = ["support.browser"]
 pytestmark = pytest.mark.once
@@ -69,7 +68,7 @@ def card(page: Page, name: str) -> Any:
 
 def test_the_numbers_of_an_exporter(browser: Any, pictures: Path, source: Source) -> None:
     url = f"http://127.0.0.1:{source.server_port}/metrics"
-    with pages_of(browser, "dashboard.py", url) as pages:
+    with pages_of(browser, "dashboard.py", SOURCE=url) as pages:
         page, other = pages.open(), pages.open(phone=True, dark=True)
         expect(card(page, "node_memory_bytes")).to_contain_text("2.5 G")
         expect(card(page, "node_memory_bytes")).to_contain_text("host=<b>web</b>")
@@ -95,7 +94,7 @@ def test_the_numbers_of_an_exporter(browser: Any, pictures: Path, source: Source
 
 
 def test_the_numbers_of_the_server_itself(browser: Any) -> None:
-    with pages_of(browser, "dashboard.py", port=free_port()) as pages:
+    with pages_of(browser, "dashboard.py") as pages:
         page = pages.open()
         expect(card(page, "pywsapp_connections").locator(".value").first).to_have_text("1")
 
@@ -110,7 +109,7 @@ def write(page: Page, text: str) -> None:
 
 def test_moderators_decide(browser: Any, pictures: Path) -> None:
     with (
-        Program([str(EXAMPLES / "moderated_chat.py"), "0", "3600"]) as program,
+        Program([str(EXAMPLES / "moderated_chat.py"), "0"], environment={"SLOW_SECONDS": "3600"}) as program,
         closing(Pages(browser, f"http://localhost:{program.port}")) as pages,
     ):
         ana, ben = pages.open(path="/#ana-token"), pages.open(phone=True, dark=True, path="/#ben-token")

@@ -162,7 +162,7 @@ def start_jobs(page: Page, *numbers: int) -> None:
 
 def test_jobs_go_on_over_a_reload(browser: Any, pictures: Path) -> None:
     # A job takes 40 seconds, so that it runs for as long as the test.
-    with pages_of(browser, "job_progress.py", "1", port=free_port()) as pages:
+    with pages_of(browser, "job_progress.py", free_port(), STEP_SECONDS="1") as pages:
         page, other = pages.open(), pages.open(phone=True, dark=True)
         start_jobs(page, 1, 2)
         start_jobs(other, 1)
@@ -174,7 +174,7 @@ def test_jobs_go_on_over_a_reload(browser: Any, pictures: Path) -> None:
 
 
 def test_jobs_go_on_without_the_page(browser: Any) -> None:
-    with pages_of(browser, "job_progress.py", "0", port=free_port()) as pages:
+    with pages_of(browser, "job_progress.py", free_port(), STEP_SECONDS="0") as pages:
         page, other = pages.open(), pages.open()
         start_jobs(page, 1, 2)
         page.goto("about:blank")
@@ -194,7 +194,6 @@ import sys
 from pathlib import Path
 import anyio
 sys.path.insert(0, {examples!r})
-sys.argv[1:] = ["{port}", {database!r}]
 import live_answer
 
 async def ask_model(question, begun):
@@ -206,6 +205,7 @@ async def ask_model(question, begun):
             await anyio.sleep(0.02)
 
 written, live_answer.ask_model = live_answer.ask_model, ask_model
+live_answer.app.rebind(port={port})
 live_answer.app.run()
 """
 
@@ -213,10 +213,10 @@ live_answer.app.run()
 @pytest.mark.parametrize("query", ["", "?events"], ids=["client", "events"])
 def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, tmp_path: Path, query: str) -> None:
     port, database = free_port(), str(tmp_path / "answers.db")
-    program = SLOW_ANSWER.format(examples=str(EXAMPLES), port=port, database=database, directory=str(tmp_path))
+    program = SLOW_ANSWER.format(examples=str(EXAMPLES), port=port, directory=str(tmp_path))
     pages = Pages(browser, f"http://localhost:{port}", restarts=True)
     with closing(pages):
-        with Program(program) as server:
+        with Program(program, environment={"ANSWERS_DATABASE": database}) as server:
             assert server.port == port
             page = pages.open(path=f"/{query}")
             page.locator("[name=question]").fill("tea")
@@ -226,7 +226,7 @@ def test_an_answer_survives_reloads_and_restarts(browser: Any, pictures: Path, t
             expect(page.locator("#answer")).to_contain_text("but it can write")
         expect(page.locator("#state")).to_have_text("connecting")
         (tmp_path / "30").touch()
-        with Program(program) as server:
+        with Program(program, environment={"ANSWERS_DATABASE": database}) as server:
             assert server.port == port
             other = pages.open(phone=True, dark=True, path=page.url.removeprefix(pages.url))
             expect(other.locator("#state")).to_have_text("writing")

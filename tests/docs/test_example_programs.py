@@ -30,9 +30,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def program(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> Any:
-    """Return the module of an example."""
-    monkeypatch.setattr(sys, "argv", [name, "8080", *arguments])
+def program(monkeypatch: pytest.MonkeyPatch, name: str, **settings: str) -> Any:
+    """Return the module of an example; the settings are variables of its environment."""
+    for variable, value in settings.items():
+        monkeypatch.setenv(variable, value)
     spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -92,7 +93,7 @@ async def uploaded(client: TestClient, content: bytes, *messages: bytes | str, n
 
 
 async def test_a_directory_gets_no_more_than_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    upload = program(monkeypatch, "upload", str(tmp_path / "new"))
+    upload = program(monkeypatch, "upload", UPLOAD_DIRECTORY=str(tmp_path / "new"))
     monkeypatch.setattr(upload, "MAX_FILES", 2)
     async with TestClient(upload.app) as client:
         for _ in range(2):
@@ -113,7 +114,7 @@ async def test_a_directory_gets_no_more_than_its_files(monkeypatch: pytest.Monke
 async def test_an_upload_that_fails_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, messages: Any, text: str
 ) -> None:
-    upload = program(monkeypatch, "upload", str(tmp_path))
+    upload = program(monkeypatch, "upload", UPLOAD_DIRECTORY=str(tmp_path))
     async with TestClient(upload.app) as client:
         assert await uploaded(client, PNG + b"more", *messages, name="../x") == {"type": "failed", "message": text}
         assert list(tmp_path.iterdir()) == []
@@ -123,7 +124,7 @@ async def test_an_upload_that_fails_leaves_nothing(
 
 
 async def test_only_parts_without_a_connection_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    upload = program(monkeypatch, "upload", str(tmp_path))
+    upload = program(monkeypatch, "upload", UPLOAD_DIRECTORY=str(tmp_path))
     for name in "old.part", "old.png":
         (tmp_path / name).write_bytes(PNG)
     async with TestClient(upload.app) as client, client.connect("/upload") as ws:
@@ -136,7 +137,7 @@ async def test_only_parts_without_a_connection_are_removed(monkeypatch: pytest.M
 
 
 def test_a_large_file_is_checked_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    upload = program(monkeypatch, "upload", str(tmp_path))
+    upload = program(monkeypatch, "upload", UPLOAD_DIRECTORY=str(tmp_path))
     content = PNG + bytes(8 * 1024 * 1024)
     part = tmp_path / "x.part"
     part.write_bytes(content)
@@ -154,7 +155,7 @@ def test_a_large_file_is_checked_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 async def test_series_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    dashboard = program(monkeypatch, "dashboard", "http://localhost:1/")
+    dashboard = program(monkeypatch, "dashboard", SOURCE="http://localhost:1/")
     monkeypatch.setattr(dashboard, "MAX_SERIES", 2)
     board = dashboard.dashboard
     async with TestClient(dashboard.app) as client, peer_of(client) as peer:
@@ -171,7 +172,7 @@ async def test_series_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_the_answers_of_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
-    dashboard = program(monkeypatch, "dashboard", "http://localhost:1", "sum by (job) (up)")
+    dashboard = program(monkeypatch, "dashboard", SOURCE="http://localhost:1", QUERIES="sum by (job) (up)")
     found = {"metric": {"__name__": "up", "job": "shop"}, "value": [0, "12.5"]}
     urls: list[str] = []
 
@@ -187,7 +188,7 @@ async def test_the_answers_of_prometheus(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_source_that_answers_something_else_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dashboard = program(monkeypatch, "dashboard", "http://localhost:1/", "scalar(up)")
+    dashboard = program(monkeypatch, "dashboard", SOURCE="http://localhost:1/", QUERIES="scalar(up)")
     monkeypatch.setattr(dashboard, "fetch", lambda url: '{"data": {"result": [0, "1"]}}')
     async with TestClient(dashboard.app):
         for _ in range(2):
@@ -220,7 +221,7 @@ async def test_a_ban_ends_all_tabs_of_a_user(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_slow_mode_counts_a_repeated_message_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = program(monkeypatch, "moderated_chat", "3600")
+    chat = program(monkeypatch, "moderated_chat", SLOW_SECONDS="3600")
     async with TestClient(chat.app) as client:
         for key, reply in (("k", "ok"), ("k", "ok"), ("l", "error")):
             async with peer_of(client, connects=False) as ana:
@@ -246,6 +247,7 @@ async def test_users_cannot_moderate(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_job_that_is_refused_leaves_no_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     job_progress = program(monkeypatch, "job_progress")
     job_progress.jobs = queue.Queue(1)
+    job_progress.WORKERS = 0
     topics: list[str] = []
     job_progress.app.on_broadcast("job:*")(lambda topic, message: topics.append(topic.name))
     async with TestClient(job_progress.app) as client, peer_of(client) as peer:
@@ -255,7 +257,7 @@ async def test_a_job_that_is_refused_leaves_no_topic(monkeypatch: pytest.MonkeyP
 
 
 async def test_answers_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    live_answer = program(monkeypatch, "live_answer", str(tmp_path / "answers.db"))
+    live_answer = program(monkeypatch, "live_answer", ANSWERS_DATABASE=str(tmp_path / "answers.db"))
     monkeypatch.setattr(live_answer, "MAX_ACTIVE", 1)
     async with TestClient(live_answer.app) as client:
         answers = [await client.post("/ask", json="tea") for _ in range(2)]

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
@@ -15,6 +16,8 @@ from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
+from support.program import Program
+from support.services import free_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -65,6 +68,40 @@ def running(name: str) -> Iterator[Example]:
     assert example.process.returncode == 0
     assert "Traceback" not in example.output
     assert re.findall(f"WARNING (?!received an invalid message|{SLOW_HANDLER}).*", example.output) == []
+
+
+@pytest.mark.once
+def test_the_command_line_finds_the_apps(tmp_path: Path) -> None:
+    places = [f"{path.stem}:app" for path in EXAMPLES.glob("*.py") if "\napp = App(" in path.read_text("utf-8")]
+    assert len(places) > 15
+    program = """
+        import sys
+        from pywsapp.cli.loading import find_app
+        for place in sys.argv[1:]:
+            sys.argv = ["pywsapp", "run", place]
+            print(find_app(place).port)
+        print(find_app("chat:make_app", factory=True).port)
+    """
+    settings = {"ANSWERS_DATABASE": str(tmp_path / "answers.db"), "UPLOAD_DIRECTORY": str(tmp_path)}
+    with Program(["-c", textwrap.dedent(program), *places], cwd=EXAMPLES, environment=settings) as running:
+        assert running.end() == 0
+    assert running.output == "8080\n" * (len(places) + 1)
+
+
+@pytest.mark.once
+def test_the_command_line_runs_an_example() -> None:
+    command = ["-m", "pywsapp", "run", "job_progress:app", f"--port={free_port()}"]
+    with Program(command, cwd=EXAMPLES, environment={"STEP_SECONDS": "0.01"}) as program:
+        with connect(f"ws://localhost:{program.port}/live", open_timeout=20) as page:
+            page.send(json.dumps({"id": 1, "type": "connect"}))
+            assert json.loads(received(page))["type"] == "ok"
+            page.send(json.dumps({"id": 2, "type": "call", "method": "start"}))
+            topic = f"job:{json.loads(received(page))['result']}"
+            page.send(json.dumps({"id": 3, "type": "subscribe", "topic": topic, "since": None}))
+            while "finished" not in str(received(page)):
+                pass
+        program.send(signal.SIGTERM)
+        assert program.end() == 0
 
 
 def received(connection: ClientConnection) -> str | bytes:

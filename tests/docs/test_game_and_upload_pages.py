@@ -119,9 +119,10 @@ def test_uploads_go_on_after_pauses_and_restarts(browser: Any, pictures: Path, t
     directory.mkdir()
     content = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 12288  # 3 MiB
     letter = content[:100_000]
-    program = [str(EXAMPLES / "upload.py"), str(port), str(directory)]
+    settings = {"UPLOAD_DIRECTORY": str(directory)}
+    program = [str(EXAMPLES / "upload.py"), str(port)]
     with closing(Pages(browser, f"http://localhost:{port}", restarts=True)) as pages:
-        with Program([*program, "100000"]) as server:  # bytes per second
+        with Program(program, environment=settings | {"BYTES_PER_SECOND": "100000"}) as server:
             assert server.port == port
             page, other = pages.open(), pages.open(phone=True, dark=True)
             choose(page, "holiday.png", content)
@@ -135,7 +136,7 @@ def test_uploads_go_on_after_pauses_and_restarts(browser: Any, pictures: Path, t
         expect(page.locator(".what")).to_contain_text("(connecting)")
         answers: list[Any] = []
         page.on("websocket", lambda socket: socket.on("framereceived", lambda text: answers.append(json.loads(text))))
-        with Program(program) as server:
+        with Program(program, environment=settings) as server:
             assert server.port == port
             expect(page.locator(".what")).to_contain_text("(paused)")
             choose(page, "letter.png", letter)

@@ -53,9 +53,9 @@ class Pages:
 
 
 @contextmanager
-def pages_of(browser: Any, example: str, *arguments: str, port: int = 0) -> Iterator[Pages]:
+def pages_of(browser: Any, example: str, port: int = 0, **settings: str) -> Iterator[Pages]:
     with (
-        Program([str(EXAMPLES / example), str(port), *arguments]) as program,
+        Program([str(EXAMPLES / example), str(port)], environment=settings) as program,
         closing(Pages(browser, f"http://localhost:{program.port}")) as pages,
     ):
         yield pages

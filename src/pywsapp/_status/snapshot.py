@@ -76,7 +76,8 @@ def _compared(last: Report, new: Report) -> tuple[_Rates, dict[str, _Rates], flo
     def rate(pattern: str, route: RouteStats, name: str) -> float:
         from_others = pattern == OTHER_ROUTES or OTHER_ROUTES in before  # with all that it has counted
         known = before.get(pattern, route if from_others else None)
-        return max(0.0, (getattr(route, name) - getattr(known, name, 0)) / seconds)
+        new_count: int = getattr(route, name) - getattr(known, name, 0)
+        return max(0.0, new_count / seconds)
 
     routes = {
         pattern: {name: rate(pattern, route, name) for name in _OF_ROUTES}
