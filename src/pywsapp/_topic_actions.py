@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-#: What `authorize` is asked about: receiving messages, sending them, being shown as present, reading the history.
+#: The actions for `authorize`: receiving messages, sending them, being shown as present, reading the history.
 TopicAction = Literal["subscribe", "publish", "presence", "history"]
 
 ACTIONS: tuple[TopicAction, ...] = get_args(TopicAction)

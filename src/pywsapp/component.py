@@ -65,14 +65,14 @@ class MessageComponent:
     sends: Sequence[Any] = ()
     authenticate: Callable[..., Any] | None = None
     authorize: Callable[..., Any] | None = None
-    #: What its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.
+    #: The types that its handlers accept, if not text and bytes; `pywsapp._messages.typed` finds it.
     _typed: TypedMessages | OwnConversation | None = None
     #: The hooks of a subclass of this library beyond those of `pywsapp._hooks`, and its optional ones; with arguments.
     _more_hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     _more_optional_hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     #: Whether its clients choose one of its protocols, which has a codec.
     _has_protocol = False
-    #: What finds the typed handlers of a class, if it is not `pywsapp._messages.typed.prepare`.
+    #: The function that finds the typed handlers of a class, if it is not `pywsapp._messages.typed.prepare`.
     _find_handlers: Callable[[type[MessageComponent]], None] | None = None
     #: Whether the guard of a request is that of a component inside, which this one asks; see `pywsapp._access`.
     _passes_on = False

@@ -136,7 +136,7 @@ def _check_route(unix_path: object, proxy: object, proxy_tls: object, max_redire
     if parsed is not None and parsed.is_socks:
         import_extra("pywsapp._connecting.socks", "proxy")
     if proxy_tls is not None and proxy is not True and (parsed is None or parsed.scheme != "https"):
-        raise ConfigurationError("proxy_tls is for a proxy of which the URL begins with https://")
+        raise ConfigurationError("proxy_tls is for a proxy whose URL begins with https://")
 
 
 def header_fields(headers: HeaderItems, cookies: Mapping[str, str] | None = None, origin: str | None = None) -> Fields:

@@ -52,7 +52,7 @@ CACHED_FOR_EACH = 4
 _MAX_ROUNDS = 100
 
 Key = tuple[TopicAction, str]
-#: What one topic of a connection is used for, with what `authorize` had decided.
+#: The actions of a connection on one topic, with the decisions of `authorize`.
 Uses = dict[TopicAction, Decision]
 
 

@@ -24,7 +24,7 @@ _FREE_ATTRIBUTE = re.compile(
 _SET_USER = re.compile(r"[^']*'user'.*no setter|attribute 'user'.*not writable|can't set attribute( 'user')?")
 _SENDING = "write conn.send(message) with a str or bytes"
 _RECEIVING = "messages come to on_message"
-#: What to write instead of the names that other libraries give to what a connection has or does.
+#: Hints for names that other libraries give to attributes and methods of a connection.
 _OTHER_NAMES = {
     **dict.fromkeys(("send_text", "send_bytes", "send_str", "send_message", "write", "write_message"), _SENDING),
     **dict.fromkeys(("send_json", "emit"), "write conn.send(json.dumps(value))"),

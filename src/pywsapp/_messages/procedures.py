@@ -19,9 +19,9 @@ from pywsapp.exceptions import CallError, ConfigurationError, InvalidMessage
 #: Characters of the id of a call, if it is a text.
 MAX_ID = 100
 _MAX_SHOWN = 60
-#: What reads the parameters of a call.
+#: Reads the parameters of a call.
 ReadParams = Callable[[Any, "str | int | None"], tuple[Any, Any]]
-#: What makes the arguments of a procedure from the parameters of a call and its id; it raises `InvalidMessage`.
+#: Makes the arguments of a procedure from the parameters of a call and its id; it raises `InvalidMessage`.
 ReadArguments = Callable[..., dict[str, Any]]
 
 

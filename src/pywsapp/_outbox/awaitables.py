@@ -89,7 +89,7 @@ class _AlreadyDone(LazyCoroutine[None]):
         """Do nothing: there is nothing to end."""
 
 
-#: What `send` returns when there is nothing to wait for. One object serves all calls.
+#: The result of `send` when there is nothing to wait for. One object serves all calls.
 ALREADY_DONE: LazyCoroutine[None] = _AlreadyDone()
 
 
@@ -148,7 +148,7 @@ def _without_await() -> ConfigurationError:
     return ConfigurationError("write `await conn.may(...)`: without `await` it has no answer")
 
 
-#: What `conn.may` returns when the answer is known.
+#: The results of `conn.may` when the answer is known.
 ALLOWED: LazyCoroutine[bool] = _KnownPermission(True)
 REFUSED: LazyCoroutine[bool] = _KnownPermission(False)
 

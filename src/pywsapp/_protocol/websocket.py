@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pywsapp._protocol.deflate import DeflateParameters
     from pywsapp.options import Options
 
-#: Of more pings at once only the newest are answered (RFC 6455 section 5.5.3); Autobahn expects ten.
+#: If more pings arrive at once, only the newest are answered (RFC 6455 section 5.5.3); Autobahn expects ten.
 MAX_PENDING_PONGS = 16
 
 # Messages after our close frame are inflated, because later ones may refer to them, and then dropped. This bounds

@@ -90,7 +90,7 @@ class Tls:
         object.__setattr__(self, "hosts", MappingProxyType(dict(self.hosts)))
 
 
-#: What `tls` of an App can be.
+#: The types of the argument `tls` of an App.
 TlsArgument = Tls | ssl.SSLContext | FilePath | tuple[FilePath, FilePath]
 
 

@@ -20,7 +20,7 @@ from pywsapp.exceptions import ConfigurationError
 from pywsapp.http import Request, Response
 from pywsapp.routing.address_guard import AddressGuard
 
-#: Who may see the page: an authenticator, or IP addresses and networks.
+#: The guard of the page: an authenticator, or IP addresses and networks.
 StatusGuard = Authenticate | Iterable[str]
 #: Characters of an action.
 _MAX_ACTION = 2_000

@@ -36,7 +36,7 @@ class Authenticated:
             raise ConfigurationError(f"expires_at must be seconds since 1970 or None, not {expires_at!r}")
 
 
-#: What `public` returns: no user is needed.
+#: The result of `public`: no user is needed.
 ANONYMOUS = Authenticated(None)
 
 

@@ -55,7 +55,7 @@ _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",), "Ed25519": ("EdDSA", "Ed25519")}
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_ALGORITHMS = (*_RSA, "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
-#: What is taken of a key; a private part, if there is one, is not.
+#: The fields that are read of a key; a private part, if there is one, is not read.
 _PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x", "y")
 _MIN_RSA, _MAX_RSA = 2048, 8192
 _MIN_SECRET = 32  # bytes (RFC 7518, section 3.2)

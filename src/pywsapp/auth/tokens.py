@@ -276,7 +276,7 @@ class TokenAuthenticator(BaseTokenAuthenticator):
         return as_identity(await found, self._invalid())
 
 
-#: What checks a token that came over a connection: an authenticator, or a def or async def that takes it.
+#: Checks a token that came over a connection: an authenticator, or a def or async def that takes it.
 Verify = BaseTokenAuthenticator | Callable[[str], Any]
 
 

@@ -44,7 +44,7 @@ from pywsapp.topics.names import TopicPattern, without_included
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2
-#: What the errors of the server call the actions that a user may have no right to.
+#: The names, in errors of the server, of actions that a user can have no right to.
 _PUBLISH, _SUBSCRIBE = "publish", "subscription"
 _CLOSE_SECONDS = 1.0
 _LINE_END = b"\r\n"
@@ -227,7 +227,7 @@ class NatsConnection(BrokerConnection):
         client = self._client
         with suppress(Exception):
             await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
-        # What nats-py does not end when the server does not read, or when an attempt to connect is given up.
+        # nats-py does not end these when the server does not read, or when an attempt to connect is given up.
         for task in (client._reading_task, client._ping_interval_task, client._flusher_task):
             if task is not None:
                 task.cancel()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: The environment variable for `--token`.
 TOKEN_VARIABLE = "PYWSAPP_TOKEN"
-#: What to do about a certificate, by the code of OpenSSL; in other cases its authority is not known.
+#: Hints about a certificate, by the code of OpenSSL; in other cases its authority is not known.
 _CERTIFICATES = {
     10: "the server needs a new certificate",  # X509_V_ERR_CERT_HAS_EXPIRED
     62: "write a name of the certificate in the URL",  # X509_V_ERR_HOSTNAME_MISMATCH

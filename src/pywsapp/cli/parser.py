@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pywsapp.cli.output import write
 
-#: What `add_subparsers` returns.
+#: The type of the result of `add_subparsers`.
 Commands = argparse._SubParsersAction
 #: The message of argparse about a command that does not exist.
 _NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: '([^']*)'")

@@ -43,7 +43,7 @@ class Generated(Protocol):
         """Return the bytes."""
 
 
-#: What a codec can encode, for type checkers. An int, also a bool, is a float for them.
+#: The values that a codec can encode, for type checkers. An int, also a bool, is a float for them.
 Encodable = Mapping[str, object] | Sequence[object] | float | Dataclass | Struct | Model | Generated
 
 

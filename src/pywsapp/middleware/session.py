@@ -23,7 +23,7 @@ from pywsapp.sessions.service import SessionService
 from pywsapp.sessions.urls import as_session_store
 
 AnswerT = TypeVar("AnswerT", Accept, Response)
-#: What a route takes: a store, its URL, False for no sessions, or None and True for the store of the App.
+#: The sessions of a route: a store, its URL, False for no sessions, or None and True for the store of the App.
 Sessions = SessionStore | str | bool | None
 logger = logging.getLogger("pywsapp")
 

@@ -27,7 +27,7 @@ from pywsapp.middleware.origin import OriginCheck, parse_origin
 from pywsapp.options import Options, check_not_server_wide
 from pywsapp.topics.template import TopicTemplate
 
-#: What the last message of a client is called by the browser and by others.
+#: The name of the last message of a client, in browsers and in other programs.
 _LAST_EVENT_ID, _SINCE = "last-event-id", "since"
 #: A position that no history has: everything that a history keeps comes after it, and before that something is lost.
 _UNKNOWN = str(Position("unknown", 1))

@@ -15,7 +15,7 @@ from pywsapp.http import Request, Response
 from pywsapp.routing.address_guard import AddressGuard
 from pywsapp.routing.router import Router
 
-#: Who may read the metrics: an authenticator, or IP addresses and networks.
+#: The guard of the metrics: an authenticator, or IP addresses and networks.
 MetricsGuard = Authenticate | Iterable[str]
 #: Returns the text of numbers for the Accept field of a request, and its content type.
 Encode = Callable[[Any, str], tuple[bytes, str]]

@@ -27,7 +27,7 @@ from pywsapp.sessions.threads import in_store_thread
 from pywsapp.sessions.website import WebsiteStore
 
 T = TypeVar("T")
-#: What keys look like. Django's own have 32 letters and digits; caches accept at most 250 characters with the prefix.
+#: The form of keys. Django's own have 32 letters and digits; caches accept at most 250 characters with the prefix.
 _KEY = re.compile(r"[0-9A-Za-z_.-]{8,128}")
 
 

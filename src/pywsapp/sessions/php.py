@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: What PHP's own ids look like (`session.sid_length`, `session.sid_bits_per_character`). None of these characters has a
+#: The form of PHP's own ids (`session.sid_length`, `session.sid_bits_per_character`). None of these characters has a
 #: meaning in a path.
 _ID = re.compile(r"[0-9A-Za-z,-]{22,256}")
 #: PHP's `session.gc_maxlifetime`, in seconds.

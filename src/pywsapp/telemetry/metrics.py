@@ -19,7 +19,7 @@ _NAMES = {
     "pywsapp_memory_bytes": "process.memory.usage",
     "pywsapp_ping_seconds": "pywsapp.ping.duration",
 }
-#: What the supervisor knows, and the version, which the scope of all metrics has.
+#: Numbers of the supervisor, and the version, which the scope of all metrics has.
 _LEFT_OUT = {"pywsapp_info", "pywsapp_workers", "pywsapp_workers_missing"}
 #: Values whose sum over workers means nothing.
 _NOT_ADDITIVE = {"pywsapp_broker_lag_seconds"}

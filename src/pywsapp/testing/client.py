@@ -38,7 +38,7 @@ __tracebackhide__ = True
 
 #: A browser sends a key that differs each time; here a failure is easier to repeat if it does not.
 _KEY = b"the key of tests"
-#: What the client can receive; the App has its own limits.
+#: The limits of the client; the App has its own.
 _OPTIONS = Options(
     max_message_size=1 << 30,
     max_header_size=1 << 20,

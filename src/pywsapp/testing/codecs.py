@@ -29,7 +29,7 @@ _OBJECTS: tuple[dict[str, Any], ...] = (
     {"a": {"a": {"a": [[[[]], {}], [{"a": [1]}]]}}},
     {f"key {number}": "x" * number for number in range(300)},
 )
-#: What is no object in any usual format, and deep nesting in JSON, MessagePack and CBOR.
+#: Invalid data in all usual formats, and deep nesting in JSON, MessagePack and CBOR.
 _GARBAGE: tuple[bytes, ...] = (
     b"",
     b"\xff",

@@ -22,7 +22,7 @@ _READ_BYTES = 65536
 _STEPS_A_SECOND = 20
 #: An SO_LINGER that makes `close` send a RST.
 _RESET = struct.pack("ii", 1, 0)
-#: What a copy gets after a reset, or when one side is gone.
+#: The exceptions of a copy after a reset, or when one side is gone.
 _GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 

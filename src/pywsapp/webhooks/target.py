@@ -19,7 +19,7 @@ from pywsapp.webhooks.signature import Secrets, keys_of
 logger = logging.getLogger("pywsapp")
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-#: What a URL consists of (RFC 3986, section 2); other characters must be percent-encoded.
+#: The characters of a URL (RFC 3986, section 2); other characters must be percent-encoded.
 _URL = re.compile(r"[!-~]+")
 
 

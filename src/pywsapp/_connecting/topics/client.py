@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: The type of the data of a subscription's messages and of the result of a call, for type checkers.
 T = TypeVar("T", default=Any)
 
-#: What a field of a message can be to pass a filter.
+#: The values of a field by which a filter can select messages.
 Scalar = str | int | float | bool | None
 
 
