@@ -21,6 +21,9 @@ from typing_extensions import Self
 
 from support.serving import CLOSE, GUARD, Frame, close_frame, take_frame
 
+#: Seconds after which a program that does not listen fails the test: it loads all its modules first.
+START_SECONDS = 50
+
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
     "uvloop": 'backend="asyncio", uvloop=True',
@@ -92,12 +95,12 @@ class Program:
     @property
     def port(self) -> int:
         """The port in the start-up line; waits for that line."""
-        return int(self.until(r"on \w+: https?://[^ ]+:(\d+)")[1])
+        return int(self.until(r"on \w+: https?://[^ ]+:(\d+)", within=START_SECONDS)[1])
 
-    def until(self, pattern: str, start: int = 0) -> re.Match[str]:
-        """Wait until the output matches a pattern, from a position on; return the match."""
+    def until(self, pattern: str, start: int = 0, *, within: float = GUARD) -> re.Match[str]:
+        """Wait at most `within` seconds until the output matches a pattern, from a position on; return the match."""
         expression = re.compile(pattern)
-        deadline = time.monotonic() + GUARD
+        deadline = time.monotonic() + within
         with self._changed:
             while (found := expression.search(self.output, start)) is None and not self._is_complete:
                 if (left := deadline - time.monotonic()) <= 0:
