@@ -21,7 +21,7 @@ from typing_extensions import Self
 from support.serving import CLOSE, Frame, close_frame, take_frame
 
 #: Seconds after which a program that hangs fails a test; a busy machine needs many to start a few programs.
-PATIENCE = 40
+PATIENCE = 50
 
 BACKENDS = {
     "asyncio": 'backend="asyncio", uvloop=False',
