@@ -211,7 +211,7 @@ async def test_every_does_not_catch_up() -> None:
     async with running(app):
         await enough.wait()
     assert began[1] - began[0] >= 0.19
-    assert began[2] - began[1] >= 0.04
+    assert began[2] - began[0] >= 0.24  # the second one can begin late
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
