@@ -54,7 +54,7 @@ def test_a_change_of_a_module_loads_the_program_again(folder: Path) -> None:
         program.until(r"part\.py changed")
         assert version(port) == "number two"
         (folder / "part.py").write_text("VERSION =\n")
-        program.until("the old workers stay")
+        program.until("the old workers stay, fix the program and save it")
         assert version(port) == "number two"
         program.send(signal.SIGTERM)
         assert program.end() == 0

@@ -178,8 +178,9 @@ class _Reports:
 
 def _of_all(reports: list[list[Any]], place: int) -> int:
     """Return a number of all workers: those that share a limit report the same one, the others add theirs."""
-    shared = [report[place] for report in reports if report[4]]
-    return max(shared, default=0) + sum(report[place] for report in reports if not report[4])
+    shared: list[int] = [report[place] for report in reports if report[4]]
+    alone: list[int] = [report[place] for report in reports if not report[4]]
+    return max(shared, default=0) + sum(alone)
 
 
 def _parsed(line: bytes) -> list[Any]:

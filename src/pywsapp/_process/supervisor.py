@@ -104,6 +104,7 @@ class Supervisor:
     Attributes:
         addresses: the listening addresses, each as `host:port` or `unix:path`.
         on_replaced: called when an attempt to replace all workers has ended.
+        remedy: what a developer can do after such an attempt has failed, for the log.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Supervisor:
         self._worn_out: dict[_Slot, None] = {}  # slots whose worker has reached a limit
         self._any_listened = True
         self.on_replaced: Callable[[], None] = lambda: None
+        self.remedy = "fix the program and send SIGHUP again"
 
     async def run(self, started: Callable[[], None]) -> None:
         """Run the workers until `stop` is called and they have drained; a cancellation ends them at once.
@@ -285,7 +287,7 @@ class Supervisor:
             logger.info(
                 "replacing %s", _count(self._count), extra=log_fields("worker.replacing_all", count=self._count)
             )
-            if await self._replace_in(self._slots, "fix the program and send SIGHUP again"):
+            if await self._replace_in(self._slots, self.remedy):
                 logger.info("all workers are replaced", extra=log_fields("worker.replaced_all", count=self._count))
             self.on_replaced()
         while self._worn_out:
@@ -400,6 +402,7 @@ async def supervise(
         async with tasks_of_block() as tasks:
             tasks.start_soon(service.keep_alive)
             if watch is not None:
+                supervisor.remedy = "fix the program and save it"
                 tasks.start_soon(watch.follow, reload)
             await supervisor.run(started)
 
