@@ -49,6 +49,8 @@ DIRECTIVES = {
     "auto_pickle": False,  # no methods that set the attributes of an object, unchecked, to what a pickle contains
     "nonecheck": True,  # for the same reason: attributes are None in an object whose `__init__` did not run
 }
+#: Warnings that are errors in GCC 14. They are errors for every compiler, so a build with an older one finds them too.
+ERRORS_OF_NEW_COMPILERS = ("incompatible-pointer-types", "int-conversion", "implicit-function-declaration")
 
 
 class BuildError(Exception):
@@ -230,7 +232,8 @@ def _compile_in(work: Path) -> int:
         print(exc, "there is no C compiler that finds Python.h", sep="\n")
         return MISSING_TOOLS
     # CFLAGS again, because the last of several flags counts.
-    flags = [] if sys.platform == "win32" else ["-O3", "-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
+    errors = [f"-Werror={warning}" for warning in ERRORS_OF_NEW_COMPILERS]
+    flags = [] if sys.platform == "win32" else ["-O3", "-g0", *errors, *shlex.split(os.environ.get("CFLAGS", ""))]
     extensions = [
         Extension(name.replace("/", "."), [_without_generics(source, work)], extra_compile_args=flags)
         for name, source in modules().items()

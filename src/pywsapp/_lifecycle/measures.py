@@ -36,20 +36,19 @@ class Measures:
 
     def _timed(self, on_message: OnMessage) -> OnMessage:
         histogram = self.handler_seconds
-        observe = histogram.observe
 
         def measured(conn: Any, message: Any) -> Any:
             began = perf_counter()
             try:
                 result = on_message(conn, message)
             except BaseException:
-                observe(perf_counter() - began)
+                histogram.observe(perf_counter() - began)
                 raise
             if type(result) is CoroutineType:
                 return measured_coroutine(result, began, histogram)
             if type(result) is DelayedCall:  # its handler is called later
                 return result.around(self._timed)
-            observe(perf_counter() - began)
+            histogram.observe(perf_counter() - began)
             return result
 
         return measured

@@ -31,16 +31,20 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription
-from nats.errors import NoServersError, ProtocolError
-from nats.protocol.parser import Parser
-
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
+from pywsapp._extras import missing_extra
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, PartlyRefused, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern, without_included
+
+try:
+    from nats.aio.client import Client
+    from nats.aio.subscription import Subscription
+    from nats.errors import NoServersError, ProtocolError
+    from nats.protocol.parser import Parser
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "nats") from exc
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CONNECT_SECONDS = 2

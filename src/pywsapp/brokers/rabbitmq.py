@@ -38,19 +38,23 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import aio_pika
-from aio_pika.abc import AbstractConnection
-from aiormq import Channel, spec
-from aiormq.abc import DeliveredMessage
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import ChannelAccessRefused, DeliveryError
-
 from pywsapp._clients.log_filter import filter_logs, logs_filtered
+from pywsapp._extras import missing_extra
 from pywsapp.brokers.amqp_frames import FrameStream
 from pywsapp.brokers.asyncio_bridge import connect_on_asyncio
 from pywsapp.brokers.base import MIB, Broker, BrokerConnection, Outgoing, PartlyRefused, Receive
 from pywsapp.exceptions import BrokerUnavailable, ConfigurationError
 from pywsapp.topics.names import TopicPattern
+
+try:
+    import aio_pika
+    from aio_pika.abc import AbstractConnection
+    from aiormq import Channel, spec
+    from aiormq.abc import DeliveredMessage
+    from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+    from aiormq.exceptions import ChannelAccessRefused, DeliveryError
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "rabbitmq") from exc
 
 _SWAP_SEPARATORS = str.maketrans(":.", ".:")
 _CLOSE_SECONDS = 1.0

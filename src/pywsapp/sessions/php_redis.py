@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pywsapp._clients.redis_client import RedisClient
+from pywsapp._extras import missing_extra
 from pywsapp.exceptions import SessionError
 from pywsapp.sessions.php import PhpStore
+
+try:
+    from pywsapp._clients.redis_client import RedisClient
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "redis") from exc
 
 
 class PhpRedisStore(PhpStore):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pywsapp._clients.redis_client import RedisClient
+from pywsapp._extras import missing_extra
 from pywsapp.sessions.key_value import KeyValueStore
+
+try:
+    from pywsapp._clients.redis_client import RedisClient
+except ModuleNotFoundError as exc:
+    raise missing_extra(exc, "redis") from exc
 
 
 class RedisSessionStore(KeyValueStore):
