@@ -497,8 +497,9 @@ class App:
                 that returns a user, whose key is in the log line of the action.
 
         Raises:
-            ConfigurationError: there is no guard, an argument is not valid, or the route exists.
+            ConfigurationError: there is no guard, an argument is not valid, the route exists, or the App runs already.
         """
+        self._runner.hooks.check_not_started("status")
         authenticate, addresses = checked_guard(guard, can_disconnect=can_disconnect)
         page = StatusPage(lambda: self._runner.hooks.status, path, addresses, can_disconnect=can_disconnect)
         self.http(path, page.show, authenticate=authenticate)
@@ -582,9 +583,10 @@ class App:
             idle_timeout: seconds that a connection without a request stays open.
 
         Raises:
-            ConfigurationError: the site is no ASGI application, the App has a site or a mount for all paths already, or
-                uvicorn is not installed.
+            ConfigurationError: the site is no ASGI application, the App has a site or a mount for all paths already,
+                uvicorn is not installed, or the App runs already.
         """
+        self._runner.hooks.check_not_started("site")
         self._mounting.check_not_mounted()
         module = import_extra("pywsapp.asgi.site", "uvicorn")
         site = module.Site(application, root_path, idle_timeout, lambda: self.options.drain_timeout)
@@ -643,9 +645,11 @@ class App:
             document: the arguments of `asyncapi`; the page shows the description as text.
 
         Raises:
-            ConfigurationError: the path is not valid, the route exists, or a library is not installed.
+            ConfigurationError: the path is not valid, the route exists, a library is not installed, or the App runs
+                already.
             TypeError: `asyncapi` has no such argument.
         """
+        self._runner.hooks.check_not_started("asyncapi_page")
         page = import_extra("pywsapp._schema.serving", "msgspec").DocumentPage(path, self.asyncapi, document)
         for place, handler in page.handlers().items():
             self.http(place, handler, authenticate=authenticate)
@@ -829,6 +833,9 @@ class App:
         """Call a def or async def before the App listens; a decorator.
 
         An exception of the hook ends `run` or `serve`, after the shutdown hooks.
+
+        Raises:
+            ConfigurationError: the hook takes arguments, or the App runs already and has called its startup hooks.
         """
         return self._runner.hooks.on_startup(hook)
 

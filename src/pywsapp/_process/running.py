@@ -392,7 +392,7 @@ class Runner:
             if self._context is not None:
                 self._context.stats.report_last(self.stats())
             self._server = None
-            self._stopping = False
+            self._stopping = self.hooks.has_started = False
 
     async def _run_startup_hooks(self) -> None:
         """Run the startup hooks until one of them, or another task, calls `stop`."""
@@ -401,6 +401,7 @@ class Runner:
                 if not self._stopping:
                     await call(hook)
         self._starting = None
+        self.hooks.has_started = True
 
     def _make_server(self, *, has_watchdog: bool) -> Server:
         return Server(
