@@ -16,5 +16,5 @@ cdef class Connection:
     cdef readonly bint was_clean
 
 
-@cython.locals(connection=Connection, first=Connection)
+@cython.locals(connection=Connection, first=Connection, several=bint)
 cpdef send_prepared_to_all(list connections, PreparedMessage message, frozenset exclude)

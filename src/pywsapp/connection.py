@@ -427,6 +427,8 @@ def send_prepared_to_all(
     if connections:
         first = connections[0]
         first._outbox.check_thread("broadcast")
+    only = next(iter(exclude)) if len(exclude) == 1 else None  # usually the sender; `is` costs less than a hash
+    several = len(exclude) > 1
     for connection in connections:
-        if connection not in exclude:
+        if connection is not only and not (several and connection in exclude):
             connection._outbox.send_prepared(message)

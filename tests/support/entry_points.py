@@ -44,9 +44,11 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import hatch_build
 
+from pywsapp._histogram import Histogram
 from pywsapp._lifecycle.eager_step import EagerTask
 from pywsapp._lifecycle.keepalive import Keepalive
 from pywsapp._lifecycle.lifecycle import Lifecycle
+from pywsapp._lifecycle.measures import Measures
 from pywsapp._outbox.awaitables import ALREADY_DONE
 from pywsapp._outbox.flushing import TurnFlusher
 from pywsapp._outbox.outbox import Flusher
@@ -56,6 +58,7 @@ from pywsapp._protocol.fallback import _FORMAT, FallbackStream
 from pywsapp._protocol.frames import PayloadBuffer
 from pywsapp._protocol.prepared import PreparedMessage
 from pywsapp._protocol.sending import Sender
+from pywsapp._protocol.traffic import Traffic
 from pywsapp._protocol.websocket import WebSocket
 from pywsapp.component import MessageComponent
 from pywsapp.http import Request
@@ -129,6 +132,7 @@ class World:
             *(self.prepared, Sender(client=False, options=self.options, deflate=deflate), Flusher(), Keepalive()),
             *(EventFormat("token"), EventStream(EventFormat(), self.options, 1)),
             *(FallbackStream(self.options), _FORMAT),
+            *(Histogram(), Measures(), Traffic()),
         )
 
     def instance(self, cls: type) -> Any:

@@ -10,7 +10,6 @@ clients do.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ class TurnFlusher(Flusher):
         super().__init__()
         self._at_end = at_end
         self._flush = self.flush
-        self._waiting: deque[Outbox] | None = None
+        self._waiting: list[Outbox] | None = None
 
     def schedule(self) -> None:
         """Flush at the end of this turn."""
@@ -62,11 +61,13 @@ class TurnFlusher(Flusher):
 
     def _outboxes_of_turn(self, filled: list[Outbox]) -> list[Outbox]:
         """Return the outboxes to flush in this turn, and keep the rest."""
-        waiting = self._waiting or deque()
+        waiting = self._waiting or []
         room = FLUSHES_A_TURN - min(len(waiting), FLUSHES_A_TURN // 2)
-        waiting.extend(filled[room:])
+        waiting += filled[room:]
         del filled[room:]
-        filled += [waiting.popleft() for _ in range(min(len(waiting), FLUSHES_A_TURN - len(filled)))]
+        room = FLUSHES_A_TURN - len(filled)
+        filled += waiting[:room]
+        del waiting[:room]
         self._waiting = waiting or None
         if waiting:
             self._at_end(self._flush)

@@ -32,6 +32,7 @@ cdef class Outbox:
     cdef readonly object transport
 
     cpdef send(self, message, compress)
+    @cython.locals(frame=bytes)
     cpdef send_prepared(self, PreparedMessage message)
     cpdef add_last(self, frame)
     cpdef check_thread(self, str what)
@@ -47,6 +48,7 @@ cdef class Outbox:
     cdef _write_large(self, bytes pongs, frame)
     cdef _send_pieces(self)
     cpdef wake(self)
+    @cython.locals(number=Py_ssize_t, size=Py_ssize_t)
     cpdef take(self, Py_ssize_t limit)
     cpdef drop_oldest(self, Py_ssize_t size)
     cpdef clear(self)
@@ -54,3 +56,4 @@ cdef class Outbox:
 
 @cython.locals(head_size=Py_ssize_t, size=Py_ssize_t)
 cpdef Py_ssize_t length(frame) except -1
+cdef bytes _joined(list frames)

@@ -155,7 +155,7 @@ class Outbox:
     def send_prepared(self, message: PreparedMessage) -> None:
         """Queue a message as `send` does, with nothing to await and no check of the thread; broadcasts call this."""
         if self.is_open:
-            frame = self._ws.encode(message)
+            frame = self._ws.encode_prepared(message)
             self._queue(frame, len(frame))
 
     def add_last(self, frame: Frame) -> None:
@@ -344,17 +344,15 @@ class Outbox:
     def take(self, limit: int) -> Frame:
         """Remove frames from the front until they have `limit` bytes, or all; return them as one piece or as a pair."""
         frames = self.frames
-        number = len(frames)
-        if number == 1:
+        if len(frames) == 1 or self.size <= limit:
+            data = frames[0] if len(frames) == 1 else _joined(frames)
+            frames.clear()  # `pop` would allocate memory for an empty list
             self.size = 0
-            return frames.pop()
-        if self.size <= limit:
-            size = self.size
-        else:
-            number = size = 0
-            while size < limit:
-                size += length(frames[number])
-                number += 1
+            return data
+        number = size = 0
+        while size < limit:
+            size += length(frames[number])
+            number += 1
         data = frames[0] if number == 1 else _joined(frames[:number])
         del frames[:number]
         self.size -= size

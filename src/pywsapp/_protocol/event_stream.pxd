@@ -15,4 +15,5 @@ cdef class EventStream(WebSocket):
     cdef double _retry
 
     cpdef bytes encode(self, message, compress=*)
+    cpdef bytes encode_prepared(self, PreparedMessage message)
     cpdef list receive(self, bytes data, Py_ssize_t inflate=*, Py_ssize_t messages=*)

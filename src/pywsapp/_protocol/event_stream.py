@@ -122,8 +122,12 @@ class EventStream(WebSocket):
             ConfigurationError: the text has no UTF-8 form.
         """
         if isinstance(message, PreparedMessage):
-            return message._frame_in(self._format)
+            return self.encode_prepared(message)
         return self._format.event(*payload_of(message))
+
+    def encode_prepared(self, message: PreparedMessage) -> bytes:
+        """Return the event of a message prepared for several connections."""
+        return message._frame_in(self._format)
 
     def encode_large(self, message: bytes, compress: bool | None = None) -> bytes:
         """Return the event of a large binary message."""

@@ -2,6 +2,8 @@ from pywsapp._protocol.frames cimport encode_frame, encode_masked_frame, encode_
 from pywsapp._protocol.prepared cimport PreparedMessage
 from pywsapp._protocol.traffic cimport Traffic
 
+cdef int _TEXT_FRAME, _BINARY_FRAME
+
 
 cdef class Sender:
     cdef object _deflate
@@ -12,6 +14,7 @@ cdef class Sender:
     cdef public Traffic traffic
 
     cpdef bytes encode(self, message, compress=*)
-    cdef bytes _encode_prepared(self, PreparedMessage message)
+    cdef bytes _encode_payload(self, int opcode, bytes payload, compress)
+    cpdef bytes encode_prepared(self, PreparedMessage message)
     cdef bint _compresses(self, bytes payload, compress) except -1
     cdef bytes _frame(self, int first, bytes payload)

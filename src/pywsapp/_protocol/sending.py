@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: From this size in bytes on, writing two pieces costs less than joining them.
 LARGE = 32 * 1024
 
+_TEXT_FRAME, _BINARY_FRAME = FIN | TEXT, FIN | BINARY
+
 
 class Sender:
     """The encoder of one connection's messages.
@@ -60,19 +62,17 @@ class Sender:
         if self._plain:
             if type(message) is str:
                 try:
-                    return encode_text_frame(FIN | TEXT, message)
+                    return encode_text_frame(_TEXT_FRAME, message)
                 except UnicodeEncodeError as exc:
                     raise not_utf8(exc) from None
             if type(message) is bytes:
-                return encode_frame(FIN | BINARY, message)
-            if isinstance(message, PreparedMessage):
-                return message.plain_frame()
-        if not isinstance(message, PreparedMessage):
-            opcode, payload = payload_of(message)
-        elif not self.client:
-            return self._encode_prepared(message)
-        else:
-            opcode, payload, compress = message.opcode, message.payload, message.compress
+                return encode_frame(_BINARY_FRAME, message)
+        if isinstance(message, PreparedMessage):
+            return self.encode_prepared(message)
+        opcode, payload = payload_of(message)
+        return self._encode_payload(opcode, payload, compress)
+
+    def _encode_payload(self, opcode: int, payload: bytes, compress: bool | None) -> bytes:
         if self._compresses(payload, compress) and (compress is not None or is_worth_compressing(payload)):
             assert self._deflate is not None
             if self._options.slow_consumer is not SlowConsumer.CLOSE:
@@ -86,7 +86,12 @@ class Sender:
             return frame_head(FIN | BINARY, len(message)), message
         return self.encode(message, compress)
 
-    def _encode_prepared(self, message: PreparedMessage) -> bytes:
+    def encode_prepared(self, message: PreparedMessage) -> bytes:
+        """Return the frame for a message prepared for several connections; each delivery of a broadcast calls this."""
+        if self._plain:
+            return message.plain_frame()
+        if self.client:
+            return self._encode_payload(message.opcode, message.payload, message.compress)
         config = self._options.deflate
         if not self._compresses(message.payload, message.compress):
             return message.plain_frame()

@@ -210,12 +210,12 @@ class WebSocket(Sender):
                 self._started += 1
                 position = self._begin_frame(first, size, data, start, events)
                 break
-            if first & RSV1:
+            if first != kind:  # a compressed message: RSV1 is set
                 message = self._inflate(first, data, start, stop)
                 reading = self._inflate_budget > 0
             elif not self._mask_bit:
-                message = data[start:stop].decode() if first & TEXT else data[start:stop]
-            elif first & TEXT:
+                message = data[start:stop].decode() if kind == 0x81 else data[start:stop]
+            elif kind == 0x81:
                 message = unmask_text(data, start, stop)
             else:
                 message = unmask(data, start, stop)
