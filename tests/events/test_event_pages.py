@@ -27,7 +27,7 @@ events.addEventListener("lost", event => { out.textContent += "lost " })
 
 app = App("localhost", PORT, broker="BROKER")
 app.history("numbers", size=1000)
-app.events("/numbers", topic="numbers", retry=0.1, history=0)
+app.events("/numbers", topic="numbers", retry=0.1, history=20)  # the page can open its stream after the first numbers
 app.http("/", lambda request: Response.html(PAGE))
 
 

@@ -155,7 +155,7 @@ async def test_every_worker_process_has_its_own_bus() -> None:
 
 
 async def test_without_attach_there_is_no_bus(capfd: pytest.CaptureFixture[str]) -> None:
-    source = "from pywsapp._process.worker_context import worker_context\nprint('bus', worker_context().bus)"
+    source = "import pywsapp._process.worker_context as module\nprint(f'bus {module.worker_context().bus}\\n', end='')"
     with pytest.raises(SystemExit):
         await Supervisor(
             [ListeningSocket(port=0)], 2, [sys.executable, "-c", source], limit=GUARD, limits=WorkerLimits()
