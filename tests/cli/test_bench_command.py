@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -169,6 +171,14 @@ def test_the_text_of_the_progress() -> None:
     assert bench._progress_text(test, Progress(64, 2, None, 0)) == "opening connections: 64 of 2,000, 2 failed"
     assert bench._progress_text(test, Progress(9, 0, 0.5, 0)) == "[##..................] 0.5/4 s  warm-up"
     assert bench._progress_text(test, Progress(9, 0, 4.1, 1234)) == "[####################] 4.0/4 s  1,234 replies"
+
+
+def test_the_progress_in_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    main_end, other = pytest.importorskip("pty").openpty()
+    with os.fdopen(main_end, "rb", buffering=0) as terminal, os.fdopen(other, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        bench._progress_bar(plan(connections=2000))(Progress(64, 0, None, 0))
+        assert b"opening connections: 64 of 2,000" in terminal.read(200)
 
 
 def test_connections_that_are_refused(server: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 from support.serving import GUARD
 
-from pywsapp.cli.output import folded
+from pywsapp.cli.output import folded, size_of_terminal
 
 pytestmark = pytest.mark.once
 
@@ -96,3 +96,12 @@ def test_documents_are_utf_8(module: Callable[[str], str]) -> None:
 )
 def test_long_lines_are_folded_for_a_terminal(text: str, indent: int, width: int | None, expected: str) -> None:
     assert folded(text, width, indent=indent) == expected
+
+
+def test_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    main_end, other = pytest.importorskip("pty").openpty()
+    with os.fdopen(main_end, "rb"), os.fdopen(other, "w") as stdout:
+        monkeypatch.setattr(sys, "__stdout__", stdout)
+        assert size_of_terminal() == (80, 24)

@@ -113,8 +113,8 @@ def _plan(chosen: argparse.Namespace) -> Plan:
 
 def _progress_bar(plan: Plan) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
-        sys.stderr.write(f"\r\x1b[K{_progress_text(plan, progress)[: max(columns - 1, 0)]}")
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0 if the terminal has no size
+        sys.stderr.write(f"\r\x1b[K{_progress_text(plan, progress)[: columns - 1]}")
         sys.stderr.flush()
 
     return show if sys.stderr.isatty() else lambda progress: None

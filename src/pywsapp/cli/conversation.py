@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from pywsapp.cli.close_texts import close_text
 from pywsapp.cli.colours import coloured_json, has_colours
-from pywsapp.cli.output import folded, width_of_terminal
+from pywsapp.cli.output import folded, size_of_terminal, width_of_terminal
 from pywsapp.cli.parser import did_you_mean
 from pywsapp.cli.tables import safe
 from pywsapp.client import SyncConnection
@@ -125,7 +124,7 @@ class Conversation:
                 sys.stdout.flush()
                 return
             line = "" if readline is None else readline.get_line_buffer()
-            rows = (len(_PROMPT) + len(line)) // max(shutil.get_terminal_size().columns, 1)
+            rows = (len(_PROMPT) + len(line)) // size_of_terminal().columns
             up = f"\x1b[{rows}A" if rows else ""
             sys.stdout.write(f"\r{up}\x1b[J{text.rstrip()}\n{_PROMPT}{safe(line)}")
             sys.stdout.flush()

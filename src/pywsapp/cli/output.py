@@ -57,9 +57,15 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def size_of_terminal() -> os.terminal_size:
+    """Return the columns and rows of the terminal; 80 and 24 if it has no size, as a serial line."""
+    columns, rows = shutil.get_terminal_size()
+    return os.terminal_size((columns or 80, rows or 24))  # Python 3.10 returns 0 for an unknown size
+
+
 def width_of_terminal() -> int | None:
     """Return the number of columns of the terminal; None if the output is a pipe or a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return size_of_terminal().columns if sys.stdout.isatty() else None
 
 
 def folded(text: str, width: int | None, *, indent: int = 0) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import select
-import shutil
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywsapp.cli.connect import TOKEN_VARIABLE, headers_of, shown
 from pywsapp.cli.numbers import positive
+from pywsapp.cli.output import size_of_terminal
 from pywsapp.cli.parser import add_command
 from pywsapp.cli.tables import cut, safe
 
@@ -245,7 +245,7 @@ class _Screen:
 
     def draw(self, lines: list[str]) -> None:
         """Write lines; what does not fit is left out."""
-        columns, rows = self._drawn = shutil.get_terminal_size()
+        columns, rows = self._drawn = size_of_terminal()
         room = max(rows - 1, 1)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"... {len(lines) - room + 1} more lines"]
@@ -257,7 +257,7 @@ class _Screen:
     def wait(self, seconds: float) -> bool:
         """Wait for a time, or until the lines must be drawn again; return whether the user wants to end."""
         due = time.monotonic() + seconds
-        while (left := due - time.monotonic()) > 0 and shutil.get_terminal_size() == self._drawn:
+        while (left := due - time.monotonic()) > 0 and size_of_terminal() == self._drawn:
             if self._mode is None:
                 time.sleep(min(left, _LOOK_SECONDS))
             elif select.select([sys.stdin], [], [], min(left, _LOOK_SECONDS))[0]:
