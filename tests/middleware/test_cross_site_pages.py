@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,7 @@ class Tickets(MessageComponent):
         conn.send("secret of " + conn.user)
 
 def user(request):
-    print("asked", request.path, request.headers.get("origin"), "user" in request.cookies, flush=True)
+    print(f"asked {{request.path}} {{request.headers.get('origin')}} {{'user' in request.cookies}}", flush=True)
     name = request.cookies.get("user")
     if name is None:
         raise InvalidCredentials
@@ -60,6 +61,11 @@ app.http("/", lambda request: Response.html("<!doctype html><title>Site</title>"
 @app.http("/me", methods=["GET", "POST"], authenticate=user)
 def me(request):
     return {{"secret": request.user}}
+@app.http("/mark")
+def mark(request):
+    print("mark", flush=True)
+    return {{}}
+
 @app.http("/ticket", methods=["POST"], authenticate=user)
 async def ticket(request):
     return {{"ticket": await tickets.issue_for(request)}}
@@ -68,7 +74,7 @@ app.run()
 """
 ATTACK = """
 async site => {
-    const within = promise => Promise.race([promise, new Promise(end => setTimeout(() => end("timeout"), 4000))]);
+    const within = promise => Promise.race([promise, new Promise(end => setTimeout(() => end("timeout"), 20000))]);
     const socket = url => within(new Promise(end => {
         let ws;
         try { ws = new WebSocket(url); } catch (error) { end("refused"); return; }
@@ -304,6 +310,8 @@ def test_the_two_names_of_this_machine_are_one_host_for_sockets_only(sites: Site
 def test_pages_of_other_sites(sites: Sites, host: str) -> None:
     start = len(sites.program.output)
     check_refused(sites.attack(f"http://{host}:{sites.evil}/"))
+    urllib.request.urlopen(f"http://localhost:{sites.port}/mark").close()
+    sites.program.until("mark", start)  # all that was written before is read
     asked = re.findall(r"asked /me (\S+) (\w+)", sites.program.output[start:])
     assert {has_cookie for _, has_cookie in asked} == {"True"}, "the browser sends the cookie with every request"
 
