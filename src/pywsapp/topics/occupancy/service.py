@@ -52,7 +52,7 @@ UserHookT = TypeVar("UserHookT", bound=Callable[[str], Any])
 
 
 class Reports(Protocol):
-    """Takes the changes that this process reports, beside the functions of a program: a webhook.
+    """A receiver of the changes that this process reports, beside the functions of a program: a webhook.
 
     Attributes:
         trace_hooks: traces it; None without `pywsapp.telemetry`.
